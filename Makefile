@@ -1,0 +1,106 @@
+# maskbench - `make help` lists the targets.
+.DEFAULT_GOAL := all
+SHELL := /bin/bash
+BUILD ?= build
+CC ?= gcc
+NVCC ?= $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+PREFIX ?= /usr/local
+
+# ---- what the build needs ----------------------------------------------------------------------------------
+# Debian/Ubuntu package names; `make deps` installs what is missing and says which.
+PACKAGES := build-essential pkg-config libopenblas-dev libsqlite3-dev sqlite3 libcjson-dev libpcre2-dev \
+            libutf8proc-dev libxxhash-dev libcmocka-dev gnuplot-nox
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror
+OPT ?= -O3 -g -fno-omit-frame-pointer
+ARCH ?= -march=native
+CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) $(ARCH) -I. -I$(BUILD)/generated -pthread -MMD -MP $(SANITIZE)
+LIBS := -lopenblas -lsqlite3 -lcjson -lpcre2-8 -lutf8proc -lxxhash -lm -ldl -pthread
+LDFLAGS += $(SANITIZE) -rdynamic
+GIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+
+# ---- rooms ---------------------------------------------------------------------------------------------------
+room = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)/*.c))
+METHOD_SOURCES := $(wildcard methods/*.c)
+METHOD_NAMES := $(basename $(notdir $(METHOD_SOURCES)))
+BASE := $(call room,base)
+KERNELS := $(call room,kernels) $(call room,kernels/cpu)
+METHODS := $(call room,methods) $(call room,methods/registry)
+MODEL := $(call room,model)
+DATASETS := $(call room,datasets)
+RESULTS := $(call room,results)
+DRIVER := $(filter-out $(BUILD)/driver/main.o,$(call room,driver))
+
+ifneq ($(NVCC),)
+CUDA_HOME := $(abspath $(dir $(NVCC))/..)
+CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
+CUDA_OBJECTS := $(patsubst %.cu,$(BUILD)/%.o,$(CUDA_SOURCES)) $(call room,kernels/cuda)
+endif
+ifneq ($(CUDA_SOURCES),)
+CUDA_ARCH ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
+             -gencode arch=compute_90,code=compute_90
+NVCCFLAGS += -O3 -lineinfo -std=c++17 $(CUDA_ARCH) -I. -Xcompiler -Wall,-Wextra -MMD -MP --threads 2
+CFLAGS += -DMB_HAVE_CUDA=1 -isystem $(CUDA_HOME)/include
+# cudart is linked statically and cuBLASLt is loaded with dlopen, so the binary starts without a GPU or driver.
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -lstdc++
+endif
+
+LIBRARY_OBJECTS := $(DRIVER) $(RESULTS) $(DATASETS) $(MODEL) $(METHODS) $(KERNELS) $(CUDA_OBJECTS) $(BASE)
+LIBRARY := $(BUILD)/libmaskbench.a
+GENERATED := $(BUILD)/generated/methods_list.h $(BUILD)/generated/embedded.h
+
+.PHONY: all help deps build demo test check asan valgrind fuzz clean plugin-example install format tidy
+all: harness ## build ./harness (CPU; with CUDA when nvcc is found)
+	@echo "built ./harness ($(if $(CUDA_OBJECTS),CPU and CUDA,CPU only: no nvcc found))"
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install the distribution packages that the build needs (Debian, Ubuntu)
+	@missing=""; for p in $(PACKAGES); do \
+	   dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then echo "packages: all present"; \
+	elif ! command -v apt-get >/dev/null; then echo "please install:$$missing"; exit 1; \
+	else sudo=; [ $$(id -u) = 0 ] || sudo=sudo; echo "installing:$$missing"; \
+	     $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+harness: $(BUILD)/harness
+	@cp -f $< $@
+
+$(BUILD)/harness: $(BUILD)/driver/main.o $(LIBRARY)
+	$(CC) $(LDFLAGS) -o $@ $< $(LIBRARY) $(CUDA_LIBS) $(LIBS)
+
+$(LIBRARY): $(LIBRARY_OBJECTS)
+	@rm -f $@; ar rcs $@ $^
+
+$(BUILD)/%.o: %.c $(GENERATED)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -DMB_GIT='"$(GIT)"' -c -o $@ $<
+
+$(BUILD)/kernels/cuda/%.o: kernels/cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) -c -o $@ $<
+
+# One line a built-in method, from the wildcard: a new method edits no list.
+$(BUILD)/generated/methods_list.h: $(METHOD_SOURCES) Makefile
+	@mkdir -p $(@D)
+	@for m in $(METHOD_NAMES); do echo "MB_BUILTIN($$m)"; done > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@; touch $@
+
+# SQL, gnuplot scripts, prompts and the default config, as C arrays.
+EMBEDDED := $(wildcard results/*.sql results/queries/*.sql plots/*.gp datasets/prompts/*.txt datasets/prompts/*.json \
+              datasets/text/*.txt configs/quick.json)
+$(BUILD)/generated/embedded.h: tools/embed.sh $(EMBEDDED)
+	@mkdir -p $(@D)
+	@bash tools/embed.sh $(EMBEDDED) > $@
+
+# ---- demo and tests ------------------------------------------------------------------------------------------
+demo: deps ## install packages, build, run configs/quick.json: table, results/quick.db, plots
+	@$(MAKE) --no-print-directory all
+	./harness --config configs/quick.json
+
+include tests/tests.mk
+
+clean: ## remove everything that was built
+	rm -rf $(BUILD) build-* harness
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,96 @@
+/*
+ * base.h - the few things every room needs and none owns: error texts, growable text, files, hashes, random
+ * numbers. Knows nothing of models, methods, data or results. Every other room may include it; methods may not
+ * (they get theirs from mb_host).
+ */
+#ifndef MB_BASE_H
+#define MB_BASE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Result codes: 0, or one of these. */
+#define MB_OK 0
+#define MB_E_INPUT (-1)    /* the user's file, key or flag is wrong: exit code 2 */
+#define MB_E_SYSTEM (-2)   /* the machine said no: memory, disk, device: exit code 1 */
+#define MB_E_BUG (-3)      /* a promise inside the program was broken: exit code 1 */
+#define MB_E_SAMPLE (-4)   /* only this sample is bad: stored as failed, the run goes on */
+#define MB_E_STOP (-5)     /* interrupted by the user */
+
+#if defined(__GNUC__)
+#define MB_PRINTF(a, b) __attribute__((format(printf, a, b)))
+#else
+#define MB_PRINTF(a, b)
+#endif
+
+/* Writes the sentence into err (cut at err_cap, always terminated; err may be NULL) and returns code. */
+int mb_fail(char *err, size_t err_cap, int code, const char *format, ...) MB_PRINTF(4, 5);
+/* Puts "context: " in front of the sentence already in err. Returns code. */
+int mb_fail_prefix(char *err, size_t err_cap, int code, const char *format, ...) MB_PRINTF(4, 5);
+
+/* ---- growable text: zero-initialise, append, free ---- */
+typedef struct mb_text {
+    char *data;      /* NUL-terminated once anything was appended; NULL before */
+    size_t length, capacity;
+    bool failed;     /* an allocation failed: the content is not to be used */
+} mb_text;
+
+void mb_text_append(mb_text *text, const char *bytes, size_t n);
+void mb_text_puts(mb_text *text, const char *string);
+void mb_text_printf(mb_text *text, const char *format, ...) MB_PRINTF(2, 3);
+void mb_text_clear(mb_text *text);  /* keeps the memory */
+void mb_text_free(mb_text *text);
+char *mb_text_take(mb_text *text);  /* hands over data (malloc'ed, "" when empty; NULL when failed), resets text */
+
+char *mb_string_copy(const char *string);                  /* malloc'ed; NULL in, NULL out */
+char *mb_string_format(const char *format, ...) MB_PRINTF(1, 2);
+
+/* ---- files ---- */
+/* The whole file, NUL-terminated, malloc'ed; size without the NUL. Refuses folders and files over max bytes. */
+int mb_file_read(const char *path, size_t max, char **data, size_t *size, char *err, size_t err_cap);
+/* Writes path.tmp, fsyncs, renames: the old content survives a crash. */
+int mb_file_write(const char *path, const void *data, size_t size, char *err, size_t err_cap);
+/* Read-only mapping. An empty file maps to NULL with size 0. */
+int mb_file_map(const char *path, const unsigned char **data, size_t *size, char *err, size_t err_cap);
+void mb_file_unmap(const unsigned char *data, size_t size);
+bool mb_file_exists(const char *path);
+bool mb_folder_exists(const char *path);
+int mb_folder_make(const char *path, char *err, size_t err_cap);   /* with parents */
+
+/* ---- content hash: XXH3-128, 32 hex digits ---- */
+#define MB_HASH_CAP 33
+typedef struct mb_hash mb_hash;
+mb_hash *mb_hash_new(void);                                         /* NULL: out of memory */
+void mb_hash_add(mb_hash *hash, const void *data, size_t size);
+void mb_hash_end(mb_hash *hash, char hex[MB_HASH_CAP]);             /* also frees */
+void mb_hash_bytes(const void *data, size_t size, char hex[MB_HASH_CAP]);
+int mb_hash_file(const char *path, char hex[MB_HASH_CAP], char *err, size_t err_cap);
+
+/* ---- random numbers: splitmix64, equal on every machine ---- */
+typedef struct mb_random { uint64_t state; } mb_random;
+mb_random mb_random_seed(uint64_t seed);
+/* A stream of its own for (seed, text): the same text gives the same numbers. */
+mb_random mb_random_named(uint64_t seed, const char *name);
+uint64_t mb_random_next(mb_random *random);
+uint64_t mb_random_below(mb_random *random, uint64_t n);            /* uniform 0 .. n-1, n > 0, no bias */
+double mb_random_unit(mb_random *random);                           /* [0, 1) */
+
+/* ---- text files compiled into the program (SQL, gnuplot scripts, prompts, the default config) ---- */
+/* Content by repository path ("results/schema.sql"), NUL-terminated; NULL = not embedded. size may be NULL. */
+const char *mb_embedded_find(const char *path, size_t *size);
+/* i-th embedded path, NULL past the end. */
+const char *mb_embedded_path(size_t i);
+
+/* ---- time ---- */
+uint64_t mb_clock_ns(void);   /* monotonic */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,170 @@
+/* file.c - reading, mapping and atomically writing files; making folders. */
+#include "base/base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Opens a regular file for reading and tells its size. */
+static int open_regular(const char *path, int *fd, size_t *size, char *err, size_t err_cap)
+{
+    struct stat st;
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
+        return mb_fail(err, err_cap, MB_E_INPUT, "cannot open %s: %s", path, strerror(errno));
+    int rc = MB_OK;
+    if (fstat(*fd, &st) != 0)
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot read the size of %s: %s", path, strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s is not a regular file", path);
+    if (rc != MB_OK) {
+        close(*fd);
+        *fd = -1;
+        return rc;
+    }
+    *size = (size_t)st.st_size;
+    return MB_OK;
+}
+
+int mb_file_read(const char *path, size_t max, char **data, size_t *size, char *err, size_t err_cap)
+{
+    int fd = -1;
+    size_t total = 0, done = 0;
+    char *buffer = NULL;
+    *data = NULL;
+    int rc = open_regular(path, &fd, &total, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    if (total > max) {
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has %zu bytes, more than the %zu that make sense here", path,
+                     total, max);
+        goto out;
+    }
+    buffer = malloc(total + 1);
+    if (!buffer) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the %zu bytes of %s", total, path);
+        goto out;
+    }
+    while (done < total) {
+        ssize_t n = read(fd, buffer + done, total - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot read %s: %s", path, strerror(errno));
+            goto out;
+        }
+        if (n == 0)
+            break; /* it shrank while we read: what is there counts */
+        done += (size_t)n;
+    }
+    buffer[done] = '\0';
+    *data = buffer;
+    *size = done;
+    buffer = NULL;
+out:
+    free(buffer);
+    close(fd);
+    return rc;
+}
+
+int mb_file_write(const char *path, const void *data, size_t size, char *err, size_t err_cap)
+{
+    int rc = MB_OK;
+    char *temporary = mb_string_format("%s.tmp", path);
+    int fd = -1;
+    if (!temporary)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to write %s", path);
+    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "cannot write %s: %s", path, strerror(errno));
+        goto out;
+    }
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(fd, (const char *)data + done, size - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
+            goto out;
+        }
+        done += (size_t)n;
+    }
+    if (fsync(fd) != 0 && errno != EINVAL) { /* EINVAL: a pipe or a special file */
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
+        goto out;
+    }
+    if (rename(temporary, path) != 0)
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot put %s in place: %s", path, strerror(errno));
+out:
+    if (fd >= 0)
+        close(fd);
+    if (rc != MB_OK)
+        unlink(temporary);
+    free(temporary);
+    return rc;
+}
+
+int mb_file_map(const char *path, const unsigned char **data, size_t *size, char *err, size_t err_cap)
+{
+    int fd = -1;
+    *data = NULL;
+    *size = 0;
+    int rc = open_regular(path, &fd, size, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    if (*size) {
+        void *address = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (address == MAP_FAILED)
+            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot map %s: %s", path, strerror(errno));
+        else
+            *data = address;
+    }
+    close(fd);
+    return rc;
+}
+
+void mb_file_unmap(const unsigned char *data, size_t size)
+{
+    if (data)
+        munmap((void *)(uintptr_t)data, size);
+}
+
+bool mb_file_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool mb_folder_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+int mb_folder_make(const char *path, char *err, size_t err_cap)
+{
+    char *copy = mb_string_copy(path);
+    int rc = MB_OK;
+    if (!copy)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to make folder %s", path);
+    for (char *p = copy + 1; rc == MB_OK; p++) {
+        if (*p != '/' && *p != '\0')
+            continue;
+        char end = *p;
+        *p = '\0';
+        if (*copy && mkdir(copy, 0777) != 0 && errno != EEXIST)
+            rc = mb_fail(err, err_cap, MB_E_INPUT, "cannot make folder %s: %s", copy, strerror(errno));
+        *p = end;
+        if (end == '\0')
+            break;
+    }
+    if (rc == MB_OK && !mb_folder_exists(path))
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s exists and is not a folder", path);
+    free(copy);
+    return rc;
+}

@@ -1,0 +1,273 @@
+/*
+ * kernels.h - the one table of operations that everything numerical goes through.
+ *
+ * A backend (kernels/cpu, kernels/cuda) fills struct mb_kernels; the model and, through it, the attention
+ * methods call nothing else. This room knows no model and no method: it sees tensors, a KV cache, row ranges.
+ *
+ * Rules every operation keeps
+ *  - Arguments are device pointers unless the comment says "host". Shapes are in elements, row-major.
+ *  - Storage type T is MB_F32 or MB_BF16, one per device (mb_device_options.type). Every operator output is
+ *    rounded to T; accumulation is fp32. Statistics (log-sum-exp, masses, scores) are always fp32.
+ *  - Log-sum-exp is natural; an empty set of keys gives output 0 and log-sum-exp -INFINITY.
+ *  - Operations are enqueued in order. None allocates and none waits for the device, except where stated, so a
+ *    CUDA graph can capture them; they read lengths from device memory so that a replay sees new values.
+ *  - Bit-equal from run to run on the same device and arguments, whatever the number of threads.
+ *  - They return 0 or a negative MB_E_* code; the text is in mb_kernels.error(device).
+ */
+#ifndef MB_KERNELS_H
+#define MB_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum mb_type { MB_F32 = 0, MB_BF16 = 1, MB_F16 = 2, MB_I32 = 3 } mb_type;
+
+/* Bytes of one element of a type. */
+static inline size_t mb_type_size(mb_type type) { return type == MB_BF16 || type == MB_F16 ? 2 : 4; }
+
+typedef struct mb_device mb_device; /* opaque: one CPU thread pool or one GPU with its stream and arena */
+typedef struct mb_graph mb_graph;   /* opaque: a captured sequence of operations */
+
+typedef struct mb_device_options {
+    mb_type type;        /* storage type T of activations and KV cache */
+    int threads;         /* CPU: worker threads, 0 = all cores this process may use */
+    int ordinal;         /* CUDA: device number */
+    size_t arena_bytes;  /* what alloc() may hand out in all; CPU only reserves address space */
+} mb_device_options;
+
+typedef struct mb_device_info {
+    char name[128];          /* "NVIDIA H200", "AMD EPYC ..." */
+    char detail[256];        /* driver, compute capability, SM count; or ISA and threads */
+    size_t memory_total;     /* bytes */
+    size_t memory_free;      /* bytes, now */
+} mb_device_info;
+
+/* The KV cache of one layer: k and v are [batch][kv_heads][capacity][head_dim] of T, keys after RoPE.
+ * Rows prefix_len .. prefix_len+rows-1 are the scratch slots of the block that is being denoised. */
+typedef struct mb_kv {
+    void *k, *v;
+    int32_t batch, kv_heads, capacity, head_dim;
+} mb_kv;
+
+/* The rows of one forward: `rows` query rows per sequence, row r of sequence b at absolute position
+ * prefix_len[b] + row_offset + r. */
+typedef struct mb_rows {
+    int32_t batch, rows, row_offset;
+    const int32_t *prefix_len; /* [batch], device: committed tokens in front of the block */
+    int32_t max_prefix;        /* host: an upper bound of prefix_len (sizes grids; 0 .. capacity) */
+    int32_t block_keys;        /* keys of the current block that are visible: slots prefix_len .. +block_keys-1 */
+} mb_rows;
+
+/* A selection of prefix keys for each (sequence, KV head): `count` pages of `granularity` consecutive keys.
+ * Page p covers keys p*granularity .. min((p+1)*granularity, prefix_len)-1. ids ascend and are distinct.
+ * count -1 means all of the prefix (a batch may mix dense and sparse entries in one launch). */
+typedef struct mb_pages {
+    int32_t granularity;     /* 1, 16, 32, 64 or 128 tokens */
+    int32_t capacity;        /* entries reserved per (sequence, KV head) */
+    const int32_t *ids;      /* [batch][kv_heads][capacity], device */
+    const int32_t *counts;   /* [batch][kv_heads], device */
+} mb_pages;
+
+/* Which keys a dense attention covers. */
+typedef enum mb_span {
+    MB_SPAN_ALL = 0,    /* prefix and current block: the exact attention of a step */
+    MB_SPAN_PREFIX = 1, /* prefix only: the state a method may keep and reuse */
+    MB_SPAN_BLOCK = 2   /* current block only */
+} mb_span;
+
+/* Attention of packed block rows. q, out: [batch][rows][query_heads][head_dim] of T; scale head_dim^-0.5.
+ * Query head a reads KV head a / (query_heads / kv_heads). */
+typedef struct mb_attention {
+    mb_rows rows;
+    mb_kv kv;
+    int32_t query_heads;
+    const void *q;
+    mb_span span;
+    const int32_t *active;   /* NULL, or [batch][kv_heads]: 0 = leave this KV head's out and lse untouched */
+    const mb_pages *pages;   /* attend_sparse: the prefix keys; NULL for attend */
+    void *out;
+    float *lse;              /* NULL, or [batch][rows][query_heads] over the covered keys */
+    /* Optional by-products of attend (span ALL or PREFIX), over prefix keys; NULL = not wanted. */
+    float *mass;             /* [batch][kv_heads][mass_stride]: see mb_kernels.mass */
+    float *tile_mass;        /* [batch][kv_heads][tile_stride]: mass summed over tiles of 64 keys */
+    int64_t mass_stride, tile_stride;
+    const float *row_weight; /* NULL = every row counts 1; else [batch][rows], e.g. 1 for masked rows */
+} mb_attention;
+
+/* Rotary embedding and normalisation of freshly projected q, k, v. */
+typedef struct mb_qkv {
+    mb_rows rows;
+    mb_kv kv;                 /* where k and v are written: slots prefix_len + row_offset + r */
+    int32_t query_heads;
+    const void *qkv;          /* [batch*rows][(query_heads + 2*kv_heads) * head_dim]: all q | all k | all v */
+    const void *q_norm, *k_norm; /* NULL (Qwen2) or [head_dim] weights of T (Qwen3) */
+    float norm_eps;
+    int32_t norm_one_rounding;   /* as in mb_kernels.add_rmsnorm */
+    const float *cos_sin;     /* [positions][head_dim]: cos of head_dim/2 angles, then sin; already rounded to T */
+    void *q_out;              /* [batch][rows][query_heads][head_dim] after RoPE */
+    void *q_pre;              /* NULL, or the same shape before RoPE (after q-norm) */
+} mb_qkv;
+
+/* How page bounds of several query rows become one score per page and KV head (methods.md 2.7). */
+typedef enum mb_merge {
+    MB_MERGE_MEAN = 0,    /* mean over rows of the bound */
+    MB_MERGE_MAX = 1,     /* max over rows of the bound */
+    MB_MERGE_QUERY = 2,   /* bound of the mean query: cheapest */
+    MB_MERGE_SOFTMAX = 3  /* softmax over pages of scale*bound per row, then mean */
+} mb_merge;
+
+#define MB_TIMER_SLOTS 64
+
+typedef struct mb_kernels {
+    const char *name;     /* "cpu", "cuda" */
+
+    /* ---- device ---- */
+    /* 0 and *device, or negative with one sentence in err. The only place that may create memory pools. */
+    int (*open)(mb_device **device, const mb_device_options *options, char *err, size_t err_cap);
+    void (*close)(mb_device *device);
+    void (*info)(mb_device *device, mb_device_info *info);
+    const char *(*error)(mb_device *device);      /* text of the last failure, never NULL */
+    /* Bump allocation from the arena, 256-byte aligned and zeroed; NULL when the arena is used up (the
+     * caller planned it, so that is a bug in the plan). mark/release free in LIFO order. */
+    void *(*alloc)(mb_device *device, size_t bytes);
+    size_t (*mark)(mb_device *device);
+    void (*release)(mb_device *device, size_t mark);
+    int (*upload)(mb_device *device, void *dst, const void *host, size_t bytes);    /* returns after the copy */
+    int (*download)(mb_device *device, void *host, const void *src, size_t bytes);  /* waits for the device */
+    int (*copy)(mb_device *device, void *dst, const void *src, size_t bytes);       /* device to device */
+    int (*fill)(mb_device *device, void *dst, int byte, size_t bytes);
+    int (*sync)(mb_device *device);
+
+    /* ---- graphs and clocks ---- */
+    /* Between begin and end nothing runs; end hands out a graph. A backend without graphs has NULL here. */
+    int (*capture_begin)(mb_device *device);
+    int (*capture_end)(mb_device *device, mb_graph **graph);
+    int (*graph_launch)(mb_device *device, mb_graph *graph);
+    void (*graph_free)(mb_device *device, mb_graph *graph);
+    int (*timer_mark)(mb_device *device, int slot);                       /* event in the stream; host clock on CPU */
+    int (*timer_elapsed)(mb_device *device, int from, int to, double *us); /* waits for `to` */
+    void (*range_push)(mb_device *device, const char *name);              /* NVTX; nothing on CPU */
+    void (*range_pop)(mb_device *device);
+
+    /* ---- transformer ---- */
+    /* out[i] = table[ids[i]]; ids [n] int32, table [vocab][width] of T, out [n][width]. */
+    int (*embed)(mb_device *, const int32_t *ids, int64_t n, const void *table, int64_t vocab, int64_t width,
+                 void *out);
+    /* If delta: x = T(x + delta), in place. Then out = RMSNorm(x)*weight. one_rounding 0: T(w * T(x*rstd))
+     * (Hugging Face, Qwen2/Fast-dLLM v2); 1: T(x*rstd*w) (SDAR's fused kernel). x, delta, out [n][width]. */
+    int (*add_rmsnorm)(mb_device *, void *x, const void *delta, const void *weight, float eps, int one_rounding,
+                       int64_t n, int64_t width, void *out);
+    /* out[m][n] = T(a[m][k] * weight[n][k]^T + bias[n]); bias NULL or [n] of T, added before rounding. */
+    int (*gemm)(mb_device *, const void *a, const void *weight, const void *bias, int64_t m, int64_t n, int64_t k,
+                void *out);
+    int (*qkv_finish)(mb_device *, const mb_qkv *args);
+    /* out[i][j] = T(T(silu(gate)) * up) with gate_up [n][2*width] = gate | up. */
+    int (*swiglu)(mb_device *, const void *gate_up, int64_t n, int64_t width, void *out);
+    /* Best token and its softmax probability per row of logits [n][vocab] of T, nothing else written.
+     * confidence MB_BF16/MB_F16: the probabilities are rounded to that type before the argmax (lowest id on
+     * ties) as the reference samplers do (models.md 2.7); MB_F32: argmax of the logits, lowest id. */
+    int (*top1)(mb_device *, const void *logits, int64_t n, int64_t vocab, mb_type confidence, int32_t *ids,
+                float *probability);
+
+    /* ---- attention ---- */
+    /* Exact attention over span, all G*rows query rows of a KV head against each KV tile. */
+    int (*attend)(mb_device *, const mb_attention *args);
+    /* Over args->pages of the prefix and, with span ALL, the whole current block, in one softmax.
+     * span PREFIX leaves the block out. */
+    int (*attend_sparse)(mb_device *, const mb_attention *args);
+    /* Block-causal prefill of n new rows at positions first .. first+n-1 of sequence `sequence`, whose keys are
+     * already in the cache: position i sees keys < (i/block+1)*block. q, out [n][query_heads][head_dim]. */
+    int (*attend_prefill)(mb_device *, const mb_kv *kv, int32_t sequence, int32_t query_heads, const void *q,
+                          int64_t first, int64_t n, int32_t block, void *out);
+
+    /* ---- selection ---- */
+    /* Block-average attention mass, MAGE's eq. 5: mass[b][h][j] = sum_r w[r] exp(s[r,j] - lse[r]) / sum_r w[r]
+     * over the G*rows query rows of KV head h and prefix keys j. args->lse is an INPUT here; its span decides
+     * the normaliser. args->mass receives; entries j >= prefix_len get 0 up to max_prefix rounded up to 64. */
+    int (*mass)(mb_device *, const mb_attention *args);
+    /* Votes (MAGE v1): each of the G*rows rows names its top `k` prefix keys by logit (ties: lower index).
+     * votes[b][h][j] = number of rows naming j; stats[b][h] = { |union|, mean over rows of the softmax mass
+     * that the union captures (args->lse is the input normaliser) }. scratch: votes_scratch() bytes. */
+    int (*votes)(mb_device *, const mb_attention *args, int32_t k, float *votes, float *stats, void *scratch);
+    size_t (*votes_scratch)(const mb_attention *args, int32_t k);
+    /* Per-page channel bounds of the keys: bounds[b][h][p] = { max[head_dim], min[head_dim] } of T, page of
+     * `page` tokens, stride page_capacity pages. whole: pages of [0, prefix_len); else only pages that overlap
+     * the slots prefix_len .. prefix_len+block_keys-1 (their older keys included). */
+    int (*page_bounds)(mb_device *, const mb_rows *rows, const mb_kv *kv, int32_t page, int32_t page_capacity,
+                       int whole, void *bounds);
+    /* Quest's upper bound sum_c max(q_c M_c, q_c m_c) merged over the G*rows rows: scores[b][h][p], stride
+     * score_stride; pages >= ceil(prefix_len/page) get -INFINITY. row_weight as in mb_attention. */
+    int (*page_scores)(mb_device *, const mb_attention *args, int32_t page, int32_t page_capacity,
+                       const void *bounds, mb_merge merge, float *scores, int64_t score_stride);
+    /* Linear scores without softmax: scores[b][h][j] = mean over rows of q . k over the channels listed.
+     * channels NULL = all head_dim; else [kv_heads][channel_count]. q_pre is never used. */
+    int (*key_scores)(mb_device *, const mb_attention *args, const int32_t *channels, int32_t channel_count,
+                      float *scores, int64_t score_stride);
+    /* The min(k, n) best of scores[b][h][0 .. n_b): n_b = ceil(prefix_len[b]/page) when length NULL, else
+     * length[b]. Ties: lower index. NaN sorts last. -INFINITY is never chosen. ids ascend; counts = how many.
+     * k_dynamic NULL or [batch][kv_heads]: replaces k (clamped to capacity). scratch: top_k_scratch() bytes. */
+    int (*top_k)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
+                 int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
+    size_t (*top_k_scratch)(int32_t batch, int32_t kv_heads, int32_t max_entries);
+    /* The fewest pages, best first, whose scores add up to p times the total (scores >= 0), at least k_min and
+     * at most k_max of them. Same outputs and scratch as top_k. */
+    int (*top_p)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p, int32_t k_min,
+                 int32_t k_max, int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
+    /* scores of entries [0, first_n) and [n_b - last_n, n_b) become value; n_b = ceil(prefix_len/page). */
+    int (*score_edges)(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                       const int32_t *prefix_len, int32_t page, int32_t first_n, int32_t last_n, float value);
+    /* Pool scores per token into pages: out[b][h][p] = sum (mode 0), max (1) over the page's tokens < n. */
+    int (*score_pool)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                      const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t mode, float *out,
+                      int64_t out_stride);
+    /* 1-D smoothing along keys, odd kernel, stride 1, edges shortened: mode 0 mean, 1 max. out != scores. */
+    int (*score_smooth)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                        const int32_t *prefix_len, int32_t max_prefix, int32_t kernel, int32_t mode, float *out);
+    /* y = a*x + b*y over n floats; with a head mean: mean over KV heads written to every head (axis 1). */
+    int (*score_axpby)(mb_device *, float a, const float *x, float b, float *y, int64_t n);
+    int (*score_head_mean)(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                           const int32_t *prefix_len, int32_t max_prefix);
+    /* scores[b][h][j] = uniform [0,1) from a counter hash of (seed, j): equal on every device and every head. */
+    int (*score_random)(mb_device *, uint64_t seed, int32_t batch, int32_t kv_heads, int32_t max_prefix,
+                        float *scores, int64_t score_stride);
+
+    /* ---- states (output, log-sum-exp) over disjoint key sets, methods.md 0.4 ---- */
+    /* out = merge(a, b). All o: [batch][rows][query_heads][head_dim] of T (or fp32 where o_type says so),
+     * lse [batch][rows][query_heads]. out may alias a or b. */
+    int (*state_merge)(mb_device *, int64_t states, int32_t head_dim, const void *o_a, mb_type type_a,
+                       const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
+                       mb_type type_out, float *lse_out);
+    /* rest = total minus part; see methods.md 0.4 (b) for the guards. o_rest fp32 or T by type_rest. */
+    int (*state_downdate)(mb_device *, int64_t states, int32_t head_dim, const void *o_total, mb_type type_total,
+                          const float *lse_total, const void *o_part, mb_type type_part, const float *lse_part,
+                          void *o_rest, mb_type type_rest, float *lse_rest);
+    /* distance[i] = sum_c (a[i][c]-b[i][c])^2 and norm[i] = sum_c b[i][c]^2 over n vectors of head_dim (T). */
+    int (*row_distance)(mb_device *, const void *a, const void *b, int64_t n, int32_t head_dim, float *distance,
+                        float *norm);
+    /* Counts what a forward read: tokens[0] += sum over (b, h) of prefix keys in pages (prefix_len when pages is
+     * NULL or count is -1), tokens[1] += sum over (b, h) of prefix_len. tokens: 2 doubles. */
+    int (*count_work)(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages, double *tokens);
+} mb_kernels;
+
+/* The CPU backend: the reference. Always there. */
+const mb_kernels *mb_kernels_cpu(void);
+/* The CUDA backend, or NULL when this build has none. */
+const mb_kernels *mb_kernels_cuda(void);
+/* Number of usable CUDA devices; 0 with a reason ("this build has no CUDA", "no driver", ...) in why. */
+int mb_cuda_device_count(char *why, size_t why_cap);
+
+/* "auto", "cpu", "cuda", "cuda:N": opens the backend. *kernels and *device are set together. auto falls back to
+ * the CPU and says why in note (a host buffer of note_cap bytes). */
+int mb_device_open(const char *spec, const mb_device_options *options, const mb_kernels **kernels,
+                   mb_device **device, char *note, size_t note_cap, char *err, size_t err_cap);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

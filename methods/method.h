@@ -1,0 +1,290 @@
+/*
+ * method.h - the contract between maskbench and an attention method. The only header a method needs.
+ *
+ * A method decides, for each layer of each forward, which keys of the frozen prefix the current block reads.
+ * The harness owns the model, the KV cache, the kernels and the clock; a method owns its index and its state.
+ * One forward, one layer:
+ *
+ *      select() --- MB_DENSE ---> harness attends exactly, by-products as asked --> observe()
+ *          |------- MB_SPARSE --> harness attends to selection.pages + current block
+ *          `------- MB_ATTEND --> attend(): the method returns the prefix state (output, log-sum-exp) itself;
+ *                                 the harness merges the current block into it
+ *
+ * The current block is always attended densely by the harness: budgets count prefix tokens per KV head.
+ *
+ * Rules
+ *  - abi and size come first; fields are only ever appended; the host reads missing trailing fields as NULL.
+ *  - Pointers in mb_call are DEVICE memory (plain memory on the CPU, GPU memory under CUDA). A method reads and
+ *    writes them through the operations in mb_host, or with kernels of its own on call->stream. Written against
+ *    mb_host alone it runs on both.
+ *  - Hooks return 0, or a negative number with one sentence in err. A hook that fails costs its own cell.
+ *  - Between open() and close(), hooks must not allocate (mb_host.alloc works in open() only) and must not wait
+ *    for the device. A method that fills step_mode() runs under CUDA graphs: the forward is captured once per
+ *    mode and replayed, so hooks then may not depend on any host value but the mode, phase, layer and sizes.
+ *  - Same inputs, same seed: bit-equal index.
+ */
+#ifndef MB_METHOD_H
+#define MB_METHOD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MB_METHOD_ABI 1u
+
+/* ---- what a method is told ---- */
+
+/* Fixed from open() to close(). */
+typedef struct mb_shape {
+    uint32_t size;         /* sizeof(mb_shape) of the host */
+    int32_t layers;        /* L */
+    int32_t query_heads;   /* Hq */
+    int32_t kv_heads;      /* Hkv; query head a reads KV head a / (Hq/Hkv) */
+    int32_t head_dim;      /* D; attention scale is D^-0.5 */
+    int32_t block;         /* B, tokens of a block */
+    int32_t batch;         /* sequences that share a launch */
+    int32_t capacity;      /* largest prefix, tokens; score rows have `stride` entries */
+    int32_t stride;        /* capacity rounded up to 64: row stride of every score array [batch][Hkv][stride] */
+    int32_t steps;         /* denoising steps T scheduled per block; 0 = adaptive, unknown */
+    int32_t element_size;  /* bytes of a KV element */
+} mb_shape;
+
+typedef enum mb_phase {
+    MB_PHASE_PREFILL = 0,    /* only kv_added() sees this: the whole prefix is new */
+    MB_PHASE_FIRST_STEP = 1, /* step 1: the block is all [MASK], or as masked as it will ever be */
+    MB_PHASE_LATER_STEP = 2,
+    MB_PHASE_COMMIT = 3      /* the clean forward that appends the block's keys and values */
+} mb_phase;
+
+/* Where the run is. Under graph replay only mode, phase, layer and the sizes are meaningful. */
+typedef struct mb_call {
+    uint32_t size;
+    int64_t request;           /* running number of the sample */
+    int32_t block;             /* running number of the block within the request, from 0 */
+    int32_t step;              /* 1 .. T; 0 for a commit */
+    int32_t mode;              /* what step_mode() answered; 0 without it */
+    mb_phase phase;
+    int32_t layer;             /* 0 .. L-1 */
+    int32_t rows;              /* query rows per sequence in this forward: B, or a sub-block */
+    int32_t row_offset;        /* first row's slot within the block */
+    int32_t masked_rows;       /* rows that are still [MASK], sequence 0 */
+    int32_t max_prefix;        /* host upper bound of prefix_len: 0 .. capacity */
+    const int32_t *prefix_len; /* [batch] committed tokens N in front of the block */
+    const float *masked;       /* [batch][rows] 1 where the row is [MASK], else 0 */
+    const void *q;             /* [batch][rows][Hq][D] queries after RoPE */
+    const void *q_pre;         /* same before RoPE (after q-norm); NULL unless MB_CAP_PRE_ROPE */
+    const void *k, *v;         /* [batch][Hkv][cache rows][D] this layer's cache, keys after RoPE; opaque stride: use mb_host */
+    const float *lse;          /* observe(): [batch][rows][Hq] of the dense pass, when asked for */
+    const float *mass;         /* observe(): [batch][Hkv][stride] block-average mass, when asked for */
+    void *stream;              /* cudaStream_t under CUDA, NULL on the CPU */
+    void *internal;            /* the host's */
+} mb_call;
+
+/* ---- what a method answers ---- */
+
+/* Pages of the prefix per (sequence, KV head), in device memory from mb_host.pages_alloc(). Page p covers keys
+ * p*granularity .. min((p+1)*granularity, N)-1. ids ascend and are distinct; counts -1 = the whole prefix. */
+typedef struct mb_page_set {
+    int32_t granularity;  /* 1, 16, 32, 64 or 128 tokens */
+    int32_t capacity;     /* entries per (sequence, KV head) */
+    int32_t *ids;         /* [batch][Hkv][capacity] */
+    int32_t *counts;      /* [batch][Hkv] */
+} mb_page_set;
+
+typedef enum mb_answer { MB_DENSE = 0, MB_SPARSE = 1, MB_ATTEND = 2 } mb_answer;
+
+/* By-products of a dense pass, delivered to observe(). */
+#define MB_WANT_LSE 1u          /* call->lse */
+#define MB_WANT_MASS 2u         /* call->mass; implies the log-sum-exp */
+
+/* Which rows an average runs over. */
+typedef enum mb_row_set {
+    MB_ROWS_ALL = 0,
+    MB_ROWS_MASKED = 1,  /* rows that are [MASK]; all rows when none is */
+    MB_ROWS_CENTRE = 2   /* the one row in the middle of the block */
+} mb_row_set;
+
+/* Over which keys the softmax behind a mass is normalised. */
+typedef enum mb_normaliser { MB_OVER_ALL = 0, MB_OVER_PREFIX = 1 } mb_normaliser;
+
+typedef struct mb_selection {
+    mb_answer answer;
+    uint32_t want;              /* MB_DENSE: MB_WANT_* */
+    mb_row_set rows;            /* with MB_WANT_MASS */
+    mb_normaliser normaliser;   /* with MB_WANT_MASS */
+    const mb_page_set *pages;   /* MB_SPARSE: the index. MB_ATTEND: the index used, or NULL (opaque: no recall) */
+    double select_tokens;       /* prefix tokens' worth of K+V bytes per KV head read to choose, for the work count */
+} mb_selection;
+
+/* ---- what a method may call ---- */
+
+typedef enum mb_merge_rule {    /* how bounds of R query rows become one score per page */
+    MB_BOUND_MEAN = 0, MB_BOUND_MAX = 1, MB_BOUND_MEAN_QUERY = 2, MB_BOUND_SOFTMAX = 3
+} mb_merge_rule;
+
+typedef enum mb_scope { MB_SCOPE_ALL = 0, MB_SCOPE_PREFIX = 1, MB_SCOPE_BLOCK = 2 } mb_scope;
+
+/* Operations on the call's queries and cache. Score arrays: fp32 [batch][Hkv][stride]. All enqueue and return. */
+typedef struct mb_host mb_host;
+struct mb_host {
+    uint32_t abi, size;
+    void *internal;
+    uint64_t seed;              /* of the run; the same for every method */
+    /* One line to the user, level 0 = note, 1 = warning. */
+    void (*log)(const mb_host *, int level, const char *message);
+    /* Device memory, zeroed, 256-byte aligned, freed by the host after close(). open() only; NULL = over plan. */
+    void *(*alloc)(const mb_host *, size_t bytes);
+    /* Fills set with memory for `capacity` entries per (sequence, KV head), counts 0. 0 or negative. */
+    int (*pages_alloc)(const mb_host *, int32_t granularity, int32_t capacity, mb_page_set *set);
+    float *(*scores_alloc)(const mb_host *);               /* one [batch][Hkv][stride] array, or NULL */
+    int (*copy)(const mb_host *, const mb_call *, void *dst, const void *src, size_t bytes);
+    int (*fill)(const mb_host *, const mb_call *, void *dst, int byte, size_t bytes);
+
+    /* Exact attention over scope: out [batch][rows][Hq][D] of the storage type, lse [batch][rows][Hq].
+     * active NULL or [batch][Hkv] device flags: 0 leaves that KV head's out and lse as they were. out may be
+     * NULL: log-sum-exp only. */
+    int (*attend)(const mb_host *, const mb_call *, mb_scope scope, const int32_t *active, void *out, float *lse);
+    /* Attention over pages of the prefix (scope PREFIX), or pages + block (ALL), with log-sum-exp. */
+    int (*attend_pages)(const mb_host *, const mb_call *, const mb_page_set *pages, mb_scope scope,
+                        const int32_t *active, void *out, float *lse);
+    /* Block-average attention mass of every prefix key (MAGE eq. 5). lse NULL: computed here over normaliser. */
+    int (*mass)(const mb_host *, const mb_call *, const float *lse, mb_row_set rows, mb_normaliser normaliser,
+                float *scores);
+    /* Votes (MAGE v1): scores[j] = rows whose top k holds key j; stats [batch][Hkv][2] = {union size, coverage}.
+     * lse as in mass(). */
+    int (*votes)(const mb_host *, const mb_call *, const float *lse, int32_t k, float *scores, float *stats);
+    /* Page bounds (Quest): bounds from bounds_alloc(page). whole 1: all pages of the prefix; 0: only those that
+     * the block's slots touch (after a commit). */
+    void *(*bounds_alloc)(const mb_host *, int32_t page);
+    int (*page_bounds)(const mb_host *, const mb_call *, int32_t page, int whole, void *bounds);
+    int (*page_scores)(const mb_host *, const mb_call *, int32_t page, const void *bounds, mb_merge_rule rule,
+                       mb_row_set rows, float *scores);
+    /* Mean over rows of q.k, no softmax; channels NULL or device [Hkv][channel_count]. */
+    int (*key_scores)(const mb_host *, const mb_call *, const int32_t *channels, int32_t channel_count,
+                      mb_row_set rows, float *scores);
+    /* Best k entries of scores into set (granularity and capacity from set; entries are pages of that
+     * granularity). Ties: lower index; -INFINITY never. k_dynamic NULL or device [batch][Hkv]. */
+    int (*top_k)(const mb_host *, const mb_call *, const float *scores, int32_t k, const int32_t *k_dynamic,
+                 mb_page_set *set);
+    /* Fewest entries that hold p of the total, between k_min and k_max. */
+    int (*top_p)(const mb_host *, const mb_call *, const float *scores, float p, int32_t k_min, int32_t k_max,
+                 mb_page_set *set);
+    /* Entries [0,first) and the last `last` of the prefix (in pages of `page` tokens) become value. */
+    int (*score_edges)(const mb_host *, const mb_call *, int32_t page, int32_t first, int32_t last, float value,
+                       float *scores);
+    /* Per-token scores to pages: mode 0 sum, 1 max. */
+    int (*score_pool)(const mb_host *, const mb_call *, const float *scores, int32_t page, int32_t mode, float *out);
+    /* Smoothing along keys with an odd kernel: mode 0 mean, 1 max. out must not be scores. */
+    int (*score_smooth)(const mb_host *, const mb_call *, const float *scores, int32_t kernel, int32_t mode,
+                        float *out);
+    int (*score_axpby)(const mb_host *, const mb_call *, float a, const float *x, float b, float *y);
+    int (*score_head_mean)(const mb_host *, const mb_call *, float *scores);
+    /* Uniform [0,1) from a counter hash of (seed, key position): the same for every head and device. */
+    int (*score_random)(const mb_host *, const mb_call *, uint64_t seed, float *scores);
+    /* States over disjoint key sets: out = a merged with b; rest = total without part. The storage type of o is
+     * fp32 where the flag says so (bit 0: first, bit 1: second, bit 2: result), else the KV type. */
+    int (*state_merge)(const mb_host *, const mb_call *, const void *o_a, const float *lse_a, const void *o_b,
+                       const float *lse_b, uint32_t fp32_flags, void *o_out, float *lse_out);
+    int (*state_downdate)(const mb_host *, const mb_call *, const void *o_total, const float *lse_total,
+                          const void *o_part, const float *lse_part, uint32_t fp32_flags, void *o_rest,
+                          float *lse_rest);
+    /* Squared distance of two query-shaped arrays per (sequence, row, query head), and the norm of b. */
+    int (*row_distance)(const mb_host *, const mb_call *, const void *a, const void *b, float *distance,
+                        float *norm);
+};
+
+/* ---- options: data, not code ---- */
+
+typedef enum mb_option_type {
+    MB_OPTION_INT = 0,    /* int64_t */
+    MB_OPTION_REAL = 1,   /* double */
+    MB_OPTION_BOOL = 2,   /* int32_t 0 or 1 */
+    MB_OPTION_CHOICE = 3  /* int32_t index into `choices` */
+} mb_option_type;
+
+/* One row a key: validates the config, prints `./harness help METHOD`, is stored with every result. The host
+ * writes the value at `offset` of the method's option struct. A row named "k" is the token budget. */
+typedef struct mb_option {
+    const char *name;
+    mb_option_type type;
+    size_t offset;
+    double preset, min, max;   /* preset: the default; for CHOICE the index; min/max inclusive */
+    const char *choices;       /* CHOICE: "a|b|c" */
+    const char *unit;          /* "tokens", "", ... */
+    const char *help;          /* one sentence; says when a paper leaves the value open */
+} mb_option;                   /* the table ends with a row whose name is NULL */
+
+/* A counter the method reports at the end of a request. */
+typedef struct mb_counter {
+    const char *name, *unit;
+    const char *better;        /* "higher", "lower" or "" */
+    const char *aggregate;     /* "mean", "sum", "max" */
+    const char *help;
+} mb_counter;                  /* ends with name NULL */
+
+/* ---- the method ---- */
+
+#define MB_CAP_PRE_ROPE 1ull   /* needs call->q_pre */
+#define MB_CAP_OPAQUE 2ull     /* MB_ATTEND without an index: left out of recall */
+#define MB_CAP_REFERENCE 4ull  /* costs more than exact by design (oracles): never drawn in speed plots */
+#define MB_CAP_LOSSLESS 8ull   /* equals exact attention for any options (the exact method itself) */
+
+typedef struct mb_method {
+    uint32_t abi;              /* MB_METHOD_ABI, for ever the first field */
+    uint32_t size;             /* sizeof(mb_method) this was built with */
+    const char *name, *version;
+    const char *summary;       /* one line */
+    const char *reference;     /* paper, section */
+    uint64_t caps;
+    const mb_option *options;  /* or NULL */
+    size_t options_size;       /* of the struct that the rows write into */
+    const mb_counter *counters; /* or NULL */
+
+    /* Optional. 0 = runs, 1 = cannot run here and why (stored as a skipped row). */
+    int (*supports)(const mb_shape *shape, const void *options, char *why, size_t why_cap);
+    /* Optional. Device bytes that open() will ask for; the plan of the run counts them. Without it the host
+     * measures open() once on a counting allocator, so alloc() must not depend on its own results. */
+    size_t (*memory)(const mb_shape *shape, const void *options);
+    /* Required. options: the filled struct, valid until close(). *self may stay NULL. */
+    int (*open)(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
+                size_t err_cap);
+    void (*close)(void *self);                                     /* optional */
+
+    /* Optional. A number that tells apart steps whose hooks enqueue different work: 0..7. Filling it promises
+     * that the work depends on nothing else, so that forwards can be captured in graphs. */
+    int (*step_mode)(void *self, const mb_call *call);
+
+    /* Optional life cycle. kv_added: per layer, after a prefill (whole prefix) or inside a commit forward (the
+     * block's slots, row_offset 0). block_begin/step_begin/step_end/block_end: layer is -1. */
+    int (*request_begin)(void *self, const mb_call *call, char *err, size_t err_cap);
+    int (*kv_added)(void *self, const mb_call *call, char *err, size_t err_cap);
+    int (*block_begin)(void *self, const mb_call *call, char *err, size_t err_cap);
+    int (*step_begin)(void *self, const mb_call *call, char *err, size_t err_cap);
+
+    /* Required. Fill *out (zeroed by the host, i.e. MB_DENSE, nothing wanted). */
+    int (*select)(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap);
+    /* Required when a selection wants by-products. */
+    int (*observe)(void *self, const mb_call *call, char *err, size_t err_cap);
+    /* Required when select() answers MB_ATTEND. Prefix state of every row: out [batch][rows][Hq][D] of the KV
+     * type, lse [batch][rows][Hq]. */
+    int (*attend)(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap);
+
+    int (*step_end)(void *self, const mb_call *call, char *err, size_t err_cap);
+    int (*block_end)(void *self, const mb_call *call, char *err, size_t err_cap);
+    /* Optional. Values in the order of `counters`; called between requests, so it may wait for the device with
+     * `read` (device to host). */
+    int (*report)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                  double *values, char *err, size_t err_cap);
+} mb_method;
+
+/* The one symbol of an out-of-tree method. Returns NULL when it cannot serve this ABI. */
+typedef const mb_method *(*mb_method_entry_fn)(uint32_t host_abi);
+#define MB_METHOD_ENTRY "mb_method_entry"
+
+#ifdef __cplusplus
+}
+#endif
+#endif

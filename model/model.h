@@ -1,0 +1,240 @@
+/*
+ * model.h - one block-diffusion transformer: checkpoint, tokenizer, KV cache, forward pass, samplers, decoding.
+ *
+ * What the driver sees of the room. A checkpoint folder is used as it was downloaded; a named shape with random
+ * weights gives a synthetic model. Everything numerical goes through kernels/kernels.h, every sparse decision
+ * through methods/method.h; this room names neither a backend nor a method.
+ *
+ *   mb_model      weights on the device + tokenizer        (one per run)
+ *   mb_session    KV cache and work buffers of one batch   (one per context size)
+ *   mb_attender   an opened method configuration           (many per session)
+ *   mb_decode()   blocks -> denoising steps -> tokens      (one sample, one attender)
+ */
+#ifndef MB_MODEL_H
+#define MB_MODEL_H
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+#include "methods/method.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- configuration of a model, read from config.json or from a named shape ---- */
+
+typedef enum mb_family { MB_FAMILY_SDAR = 0, MB_FAMILY_FAST_DLLM_V2 = 1 } mb_family;
+
+typedef struct mb_model_config {
+    char name[64];               /* folder name, or the shape's */
+    mb_family family;
+    int32_t layers, hidden, query_heads, kv_heads, head_dim, intermediate, vocab;
+    int32_t positions;           /* max_position_embeddings */
+    int32_t block;               /* B: bd_size or block_size */
+    int32_t sub_block;           /* 8 for Fast-dLLM v2, else B */
+    int32_t mask_id;
+    int32_t stop_ids[8], stop_count;
+    double rope_theta, norm_eps;
+    bool qkv_bias, qk_norm, tied, norm_one_rounding;
+    bool synthetic;              /* random weights: rows are labelled so */
+} mb_model_config;
+
+/* What the caller asks for; zero/NULL = take it from the checkpoint. */
+typedef struct mb_model_request {
+    const char *path;            /* checkpoint folder, or NULL with shape */
+    const char *shape;           /* "fast_dllm_v2_7b", "fast_dllm_v2_1_5b", "sdar_8b", "sdar_4b", "sdar_1_7b", "tiny" */
+    uint64_t seed;               /* random weights */
+    int32_t block;               /* overrides B */
+    int32_t positions;           /* overrides max_position_embeddings (synthetic models: up to 2M) */
+} mb_model_request;
+
+typedef struct mb_model mb_model;
+
+/* Reads config.json (and the index) only: enough for a plan. */
+int mb_model_inspect(const mb_model_request *request, mb_model_config *config, char *err, size_t err_cap);
+/* Device bytes of the weights. */
+size_t mb_model_weight_bytes(const mb_model_config *config, mb_type type);
+/* Maps, validates and uploads the weights. kernels and device stay the caller's and must outlive the model. */
+int mb_model_open(mb_model **model, const mb_model_request *request, const mb_kernels *kernels, mb_device *device,
+                  mb_type type, char *err, size_t err_cap);
+void mb_model_close(mb_model *model);
+const mb_model_config *mb_model_config_of(const mb_model *model);
+/* Content hashes of config.json, all weight files (or "shape:seed") and the tokenizer; 32 hex digits each. */
+void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weights[MB_HASH_CAP],
+                     char tokenizer[MB_HASH_CAP]);
+
+/* ---- tokenizer (models.md 10) ---- */
+
+typedef struct mb_tokenizer mb_tokenizer;
+int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, char *err, size_t err_cap);
+void mb_tokenizer_close(mb_tokenizer *tokenizer);
+/* UTF-8 in (invalid bytes become U+FFFD), ids out; *ids malloc'ed. Added tokens are recognised in the text when
+ * special is true, else treated as plain text. */
+int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t length, bool special,
+                        int32_t **ids, size_t *n, char *err, size_t err_cap);
+/* *text malloc'ed, NUL-terminated UTF-8. skip_special drops added tokens marked special. */
+int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
+                        char **text, size_t *length, char *err, size_t err_cap);
+int32_t mb_tokenizer_id(const mb_tokenizer *tokenizer, const char *token);   /* -1 = no such token */
+const mb_tokenizer *mb_model_tokenizer(const mb_model *model);               /* NULL for synthetic models */
+
+/* ---- prompts ---- */
+
+typedef struct mb_prompt_request {
+    const char *text;            /* the filled prompt of the benchmark */
+    const char *answer_prefix;   /* put after the assistant header; "" or NULL */
+    bool chat;                   /* wrap in the family's chat template (system prompt as in models.md 3.10/4.7) */
+    int32_t max_tokens;          /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
+    int32_t hard_limit;          /* tokens the final prompt may have at most: MB_E_SAMPLE beyond it */
+} mb_prompt_request;
+
+/* *ids malloc'ed. *truncated says whether the middle was cut. Guarantees n <= hard_limit or MB_E_SAMPLE. */
+int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int32_t **ids, size_t *n,
+                    bool *truncated, char *err, size_t err_cap);
+
+/* ---- session: KV cache and buffers ---- */
+
+typedef struct mb_session mb_session;
+
+typedef struct mb_session_request {
+    int32_t batch;               /* sequences */
+    int32_t capacity;            /* largest prefix + one block, tokens per sequence */
+    int32_t prefill_chunk;       /* rows per prefill forward; 0 = default */
+    bool graphs;                 /* capture and replay denoising steps where kernels and method allow */
+} mb_session_request;
+
+typedef struct mb_memory_plan {  /* device bytes */
+    size_t weights, kv, activations, logits, statistics, methods, total;
+} mb_memory_plan;
+
+/* What a run of this request needs; method_bytes as from mb_attender_bytes(). */
+void mb_memory_plan_make(const mb_model_config *config, mb_type type, const mb_session_request *request,
+                         size_t method_bytes, mb_memory_plan *plan);
+int mb_session_open(mb_session **session, mb_model *model, const mb_session_request *request, char *err,
+                    size_t err_cap);
+void mb_session_close(mb_session *session);
+/* Prefill floor(n/B)*B tokens of `sequence` block-causally; the tail is kept for the first block. The result is
+ * the snapshot every mb_decode() starts from. *us receives the time. */
+int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us, char *err,
+                       size_t err_cap);
+/* Synthetic: fills `tokens` random keys and values with realistic norms into every sequence. */
+int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, char *err, size_t err_cap);
+
+/* ---- attender: a method, opened for a session ---- */
+
+typedef struct mb_attender mb_attender;
+size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const void *options);
+/* The shape that methods of this session see. steps as scheduled (0 = adaptive). */
+void mb_session_shape(const mb_session *session, int32_t steps, mb_shape *shape);
+/* MB_E_INPUT with *unsupported = true when the method's supports() says no (err holds its reason). Attenders of
+ * a session are closed in reverse order of opening (they share one arena). */
+int mb_attender_open(mb_attender **attender, mb_session *session, const mb_method *method, const void *options,
+                     int32_t steps, uint64_t seed, bool *unsupported, char *err, size_t err_cap);
+void mb_attender_close(mb_attender *attender);
+
+/* ---- decoding ---- */
+
+typedef enum mb_schedule {
+    MB_SCHEDULE_THRESHOLD = 0,   /* the family's reference sampler: all above threshold, at least one */
+    MB_SCHEDULE_FIXED = 1        /* `steps` denoising steps per block: B/steps best tokens a step */
+} mb_schedule;
+
+typedef struct mb_sampler {
+    mb_schedule schedule;
+    int32_t steps;               /* FIXED: 1 .. B; THRESHOLD with SDAR static: tokens per step = B/steps */
+    double threshold;            /* strict >, compared in the confidence type */
+    bool dynamic;                /* SDAR: low_confidence_dynamic (true) or static */
+    bool block_cache;            /* Fast-dLLM v2: sub-block calls on the block cache */
+    mb_type confidence;          /* rounding of probabilities; family default: BF16 */
+    bool compat_prompt_bug;      /* Fast-dLLM v2 quirk Q1 (P == B), default off */
+    bool ignore_stop;            /* latency: decode all blocks whatever comes */
+} mb_sampler;
+
+/* The family's published defaults. */
+void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler);
+
+/* One denoising event for --trace and the fixtures. */
+typedef struct mb_trace_step {
+    int32_t block, step, masked_before;
+    char kind;                   /* 'd' denoise, 's' sub-block denoise, 'C' commit or prefill */
+    int32_t prefix, rows, row_offset;
+    const int32_t *positions;    /* absolute positions unmasked by this step */
+    const int32_t *tokens;       /* their tokens */
+    int32_t count;
+} mb_trace_step;
+
+/* Recall of one (layer, step), averaged over blocks of the sample; per KV head. */
+typedef struct mb_recall_cell {
+    int32_t layer, step;         /* step 1 .. */
+    int32_t blocks;              /* how many block-steps are averaged */
+    double index_recall;         /* |S n S*|/|S|, mean over KV heads */
+    double mass_recall;          /* mass(S)/mass(S*), mean over KV heads */
+    double captured_mass;        /* mass(S), absolute */
+    float index_head[64], mass_head[64]; /* per KV head */
+    int32_t heads;
+} mb_recall_cell;
+
+typedef struct mb_recall {
+    mb_recall_cell *cells;       /* malloc'ed; free with mb_recall_free */
+    size_t count;
+    int64_t dense_calls, sparse_calls; /* layer-steps left out because they ran dense / counted */
+} mb_recall;
+void mb_recall_free(mb_recall *recall);
+
+#define MB_FORWARD_HISTOGRAM 65
+
+typedef struct mb_decode_result {
+    int32_t *ids;                /* new tokens only, cut after the first stop token; malloc'ed */
+    size_t count;
+    bool stopped;                /* a stop token ended it */
+    int32_t blocks, denoise_forwards, commit_forwards;
+    int32_t forwards_histogram[MB_FORWARD_HISTOGRAM]; /* blocks by number of denoising forwards; last = more */
+    double engaged;              /* sparse layer-calls / all denoising layer-calls, 0..1 */
+    double work;                 /* prefix tokens attended / (prefix tokens x layer-calls), dense steps included */
+    double work_select;          /* the same for bytes read to select, in K+V token equivalents */
+    double decode_us;            /* wall time of the blocks, commits included */
+    /* Times of single forwards by kind, microseconds, in order; malloc'ed. */
+    double *first_us, *later_us, *commit_us;
+    size_t first_count, later_count, commit_count;
+    int32_t agree, compared;     /* forced mode: tokens equal to the reference before overwriting */
+    double counters[32];         /* the method's own, in its order */
+} mb_decode_result;
+void mb_decode_result_free(mb_decode_result *result);
+
+typedef struct mb_decode_request {
+    const mb_sampler *sampler;
+    int32_t max_new_tokens;
+    int32_t min_new_tokens;
+    int32_t extra_stop_id;       /* -1 = none (samsum's newline) */
+    int64_t request;             /* number handed to the method */
+    bool time_forwards;          /* mark every forward (adds a wait per forward) */
+    void (*trace)(void *user, const mb_trace_step *step);
+    void *user;
+    /* Forced trajectory: reference tokens by absolute position after the prompt; overwritten before commit. */
+    const int32_t *forced;
+    size_t forced_count;
+    const volatile int *stop;    /* nonzero = return MB_E_STOP at the next forward */
+} mb_decode_request;
+
+/* Decode sequence 0 from the snapshot with one attender; the cache is cut back to the snapshot afterwards. */
+int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_request *request,
+              mb_decode_result *result, char *err, size_t err_cap);
+
+/* Recall pass, shadow: decode once with `exact`; at every layer and step each of `shadows` selects on the same
+ * queries and is compared with the exact top-k of the same size. recalls: one per shadow. Timing is meaningless. */
+int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const *shadows, size_t shadow_count,
+                     const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, char *err,
+                     size_t err_cap);
+
+/* Latency: `blocks` blocks of `steps` steps on every sequence of the batch from its snapshot (or random fill),
+ * no early stop, the cache cut back between blocks so that the context stays. Appends to the arrays of result. */
+int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blocks, int32_t steps,
+                         const volatile int *stop, mb_decode_result *result, char *err, size_t err_cap);
+
+/* Block-causal logits of a whole token sequence, fp32 [n][vocab], malloc'ed. */
+int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logits, char *err, size_t err_cap);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

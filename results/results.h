@@ -1,0 +1,156 @@
+/*
+ * results.h - the store: one SQLite file, written per sample, read through views.
+ *
+ * schema.sql and views.sql are compiled in. Writers use the structs below and nothing else; reports, exports and
+ * plots read the views only. Every write of a sample is one transaction: a kill loses at most the sample in
+ * flight. Identities (environment, model, dataset, configuration, sampler) are stored once and found by hash.
+ */
+#ifndef MB_RESULTS_H
+#define MB_RESULTS_H
+
+#include "base/base.h"
+
+typedef struct mb_store mb_store;
+
+typedef enum mb_store_mode { MB_STORE_WRITE = 0, MB_STORE_READ = 1 } mb_store_mode;
+
+/* WRITE creates the file and the schema, refuses another application_id or schema version, and fails at once
+ * with a clear sentence when another process writes (busy), the folder is read-only or the disk is full. */
+int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, char *err, size_t err_cap);
+int mb_store_close(mb_store *store, char *err, size_t err_cap);   /* checkpoints the WAL; NULL is fine */
+const char *mb_store_path(const mb_store *store);
+
+/* ---- identities: insert or find by content; *id receives the row ---- */
+typedef struct mb_env_row {
+    const char *host, *os, *cpu, *gpu, *gpu_uuid, *driver, *cuda, *device, *git, *build, *detail;
+    int32_t threads;
+} mb_env_row;
+typedef struct mb_model_row {
+    const char *name, *family, *config_hash, *weights_hash, *tokenizer_hash, *type;
+    int32_t layers, query_heads, kv_heads, head_dim, hidden, block, vocab;
+    bool synthetic;
+} mb_model_row;
+typedef struct mb_dataset_row {
+    const char *task, *benchmark, *category, *language, *metric, *file_hash, *prompt_hash, *options_json;
+    int32_t max_new_tokens;
+} mb_dataset_row;
+typedef struct mb_config_row {          /* a method configuration */
+    const char *method, *version, *summary, *reference, *origin_hash, *options_json;
+    uint64_t caps;                      /* MB_CAP_* as stored integer */
+    int64_t k;                          /* token budget, -1 = none (NULL in the store) */
+    const char *label;                  /* short unique label for tables: "mage k=256" */
+} mb_config_row;
+typedef struct mb_sampler_row {
+    const char *schedule;               /* "threshold" or "fixed" */
+    int32_t steps, block, sub_block;
+    double threshold;
+    bool dynamic, block_cache;
+    const char *confidence;
+} mb_sampler_row;
+int mb_store_env(mb_store *, const mb_env_row *, int64_t *id, char *err, size_t err_cap);
+int mb_store_model(mb_store *, const mb_model_row *, int64_t *id, char *err, size_t err_cap);
+int mb_store_dataset(mb_store *, const mb_dataset_row *, int64_t *id, char *err, size_t err_cap);
+int mb_store_config(mb_store *, const mb_config_row *, int64_t *id, char *err, size_t err_cap);
+int mb_store_sampler(mb_store *, const mb_sampler_row *, int64_t *id, char *err, size_t err_cap);
+
+/* ---- runs and cells ---- */
+/* A run is one config text (hash without limit-like keys that only extend it) + seed on one store; the same
+ * again continues it. name: the config's name. */
+int mb_store_run(mb_store *, const char *name, const char *config_json, uint64_t seed, int64_t env_id,
+                 const char *command, int64_t *run_id, char *err, size_t err_cap);
+int mb_store_run_end(mb_store *, int64_t run_id, const char *state /* done | interrupted | failed */,
+                     double seconds, int64_t peak_bytes, char *err, size_t err_cap);
+
+typedef struct mb_cell_key {            /* run x model x dataset x config x sampler x pass */
+    int64_t run, model, dataset, config, sampler;   /* dataset 0 for latency cells */
+    const char *pass;                   /* "quality", "recall", "forced", "latency", "breakdown" */
+} mb_cell_key;
+int mb_store_cell(mb_store *, const mb_cell_key *, int64_t *cell_id, char *err, size_t err_cap);
+/* A cell that cannot run at all (method unsupported, dataset missing): state "skipped"/"failed" with reason. */
+int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char *reason, char *err, size_t err_cap);
+/* 1 = this sample of this cell is stored (any status but "failed"), 0 = not. */
+int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
+int64_t mb_store_cell_samples(mb_store *, int64_t cell);   /* stored samples, for --dry-run and progress */
+
+/* ---- samples ---- */
+typedef struct mb_recall_row {
+    int32_t layer, step, blocks, heads;
+    double index_recall, mass_recall, captured_mass;
+    const float *index_head, *mass_head;   /* [heads] */
+} mb_recall_row;
+typedef struct mb_counter_row { const char *name, *unit, *better, *aggregate; double value; } mb_counter_row;
+typedef struct mb_sample_row {
+    int64_t cell;
+    const char *key;                    /* mb_sample.key */
+    const char *status;                 /* "ok", "failed", "skipped" */
+    const char *error;                  /* sentence for failed/skipped, with source */
+    const char *prediction, *answers_json, *classes_json, *group;
+    const char *token_hash;             /* of the prompt's ids */
+    double score;                       /* NAN = none */
+    int64_t length;
+    int32_t prompt_tokens, context, new_tokens, blocks, denoise_forwards, commit_forwards;
+    double depth;                       /* -1 = none */
+    bool truncated, stopped;
+    double engaged, work, work_select;
+    double prefill_us, decode_us;
+    const int32_t *forwards_histogram; int32_t histogram_size;
+    int32_t agree, compared;
+    const mb_recall_row *recalls; size_t recall_count;
+    int64_t dense_calls, sparse_calls;
+    const mb_counter_row *counters; size_t counter_count;
+} mb_sample_row;
+/* One transaction; replaces a "failed" row of the same key. MB_E_SYSTEM when the disk is full: nothing is lost. */
+int mb_store_sample(mb_store *, const mb_sample_row *, char *err, size_t err_cap);
+
+/* ---- latency ---- */
+typedef struct mb_latency_row {
+    const char *phase;                  /* "prefill", "first_step", "later_step", "commit", "block", "request" */
+    int32_t context, batch, steps;
+    double us;
+    int32_t sm_mhz;                     /* 0 = unknown */
+    int64_t throttle;                   /* bit mask, -1 = unknown */
+    double temperature, power;          /* Celsius, watt; NAN = unknown */
+    int32_t other_processes;            /* -1 = unknown */
+    bool graph, kept;
+    const char *timer;                  /* "cuda_event", "host_clock" */
+} mb_latency_row;
+/* All raw samples of one measured case in one transaction, replacing what the cell held for that case. */
+int mb_store_latency(mb_store *, int64_t cell, const mb_latency_row *rows, size_t count, char *err, size_t err_cap);
+typedef struct mb_memory_row {
+    int32_t context, batch;
+    int64_t weights, kv, index, scratch, peak;  /* bytes */
+} mb_memory_row;
+int mb_store_memory(mb_store *, int64_t cell, const mb_memory_row *row, char *err, size_t err_cap);
+typedef struct mb_breakdown_row {
+    int32_t context, batch;
+    const char *step_kind;              /* "first", "later", "commit" */
+    const char *part;                   /* "gemm", "dense attention", "selection", ... */
+    double us;
+    int32_t kernels;
+} mb_breakdown_row;
+int mb_store_breakdown(mb_store *, int64_t cell, const mb_breakdown_row *rows, size_t count, char *err,
+                       size_t err_cap);
+/* Sanity gates and events of a run. */
+int mb_store_gate(mb_store *, int64_t run, const char *name, const char *verdict /* pass|fail|skip */,
+                  const char *detail, char *err, size_t err_cap);
+int mb_store_event(mb_store *, int64_t run, const char *level, const char *text, char *err, size_t err_cap);
+
+/* ---- reading: reports and exports from the views ---- */
+typedef enum mb_table_format { MB_TABLE_TERMINAL = 0, MB_TABLE_MARKDOWN, MB_TABLE_CSV, MB_TABLE_JSONL } mb_table_format;
+/* Runs one SELECT and renders its rows; the one table printer of the project. max_width 0 = no limit. */
+int mb_table_query(mb_store *, const char *sql, mb_table_format format, int max_width, mb_text *out, char *err,
+                   size_t err_cap);
+/* The comparison report of a store (run NULL = newest): accuracy, recall, work, forwards, latency, gates. */
+int mb_report(mb_store *, const char *run, mb_table_format format, int max_width, mb_text *out, char *err,
+              size_t err_cap);
+/* Evaluates the gates of a run from the views and stores them (design section 4). */
+int mb_gates_run(mb_store *, int64_t run, char *err, size_t err_cap);
+/* pred/<model>/<task>.jsonl of every quality cell below folder (config label in the model's folder name). */
+int mb_export_pred(mb_store *, const char *folder, char *err, size_t err_cap);
+/* Every view as folder-less text: MB_TABLE_CSV or MB_TABLE_JSONL of v_samples joined with identities. */
+int mb_export(mb_store *, mb_table_format format, mb_text *out, char *err, size_t err_cap);
+/* Draws every figure that the store has data for: PNG and SVG into folder. Returns the number of figures in
+ * *drawn; MB_E_SYSTEM with a hint when gnuplot is missing. plots/ scripts are compiled in. */
+int mb_plot_all(mb_store *, const char *run, const char *folder, int *drawn, char *err, size_t err_cap);
+
+#endif
