@@ -1,0 +1,43 @@
+/*
+ * internal.h - what the files of model/ share and nobody else sees: the layout of an opened model.
+ *
+ * Invariant: every pointer marked "device" lives in the device's arena and was taken after `arena_mark`;
+ * mb_model_close() gives all of them back with one release. A session is therefore closed before its model.
+ */
+#ifndef MB_MODEL_INTERNAL_H
+#define MB_MODEL_INTERNAL_H
+
+#include "model/model.h"
+
+/* Weights of one decoder layer: device pointers to T, row-major [out][in] as nn.Linear stores them. */
+struct mb_layer {
+    void *input_norm;  /* [hidden] */
+    void *qkv;         /* [(query_heads + 2*kv_heads) * head_dim][hidden]: all q rows | all k rows | all v rows */
+    void *qkv_bias;    /* [(query_heads + 2*kv_heads) * head_dim], or NULL without config.qkv_bias */
+    void *q_norm;      /* [head_dim], or NULL without config.qk_norm */
+    void *k_norm;      /* [head_dim], or NULL without config.qk_norm */
+    void *o;           /* [hidden][query_heads * head_dim] */
+    void *post_norm;   /* [hidden] */
+    void *gate_up;     /* [2*intermediate][hidden]: all gate rows | all up rows */
+    void *down;        /* [hidden][intermediate] */
+};
+
+struct mb_model {
+    mb_model_config config;
+    const mb_kernels *kernels;   /* the caller's */
+    mb_device *device;           /* the caller's */
+    mb_type type;                /* storage type T of all weights */
+    void *embed;                 /* [vocab][hidden] device */
+    void *final_norm;            /* [hidden] device */
+    void *lm_head;               /* [vocab][hidden] device; == embed when config.tied */
+    struct mb_layer *layers;     /* host array of config.layers entries */
+    float *cos_sin;              /* [positions][head_dim] device, fp32 rounded to T: cos of head_dim/2 angles, then sin */
+    mb_tokenizer *tokenizer;     /* NULL for synthetic models */
+    char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
+    size_t arena_mark;           /* mb_kernels.mark() before the first weight */
+};
+
+/* Rounds an fp32 value to T and back (round to nearest even), as a kernel's store does. */
+float mb_type_round(float value, mb_type type);
+
+#endif
