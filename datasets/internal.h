@@ -1,0 +1,78 @@
+/*
+ * internal.h - what the files of datasets/ share: the shape of a task family, sample building, the JSONL reader,
+ * text with Python's semantics, and the metrics.
+ *
+ * A family is one file (niah.c, ruler.c, longbench.c, ...) that fills one mb_task_family; tasks.c holds the one
+ * array of families and answers everything in datasets.h from it. A family never sees the limit: tasks.c counts.
+ */
+#ifndef MB_DATASETS_INTERNAL_H
+#define MB_DATASETS_INTERNAL_H
+
+#include "datasets/datasets.h"
+
+#include <cjson/cJSON.h>
+
+/* ---- families ---------------------------------------------------------------------------------------------- */
+typedef struct mb_task_family {
+    const char *name;          /* "longbench" */
+    mb_task_info *rows;        /* static table; prompt_hash is filled by tasks.c on first use, leave it NULL */
+    size_t row_count;
+    /* Appends the bytes that the prompt hash covers: every template that this task's prompts are made of (and, for
+     * generated tasks, a version word of the generator). Called once per row; must not fail but by memory. */
+    void (*template_bytes)(const mb_task_info *row, mb_text *out);
+    /* Makes the private state of one stream. request and its strings live at least as long as the task. */
+    int (*open)(void **state, const mb_task_info *row, const mb_task_request *request, char *err, size_t err_cap);
+    /* As mb_task_next. */
+    int (*next)(void *state, mb_sample **sample, char *err, size_t err_cap);
+    void (*hash)(void *state, char hex[MB_HASH_CAP]);
+    int64_t (*size)(void *state);                      /* -1 = unknown; the limit is applied by tasks.c */
+    void (*close)(void *state);                        /* accepts a half-opened state, never NULL */
+    /* As mb_sample_score; row is the task's row. */
+    int (*score)(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
+                 char *err, size_t err_cap);
+} mb_task_family;
+
+struct mb_task {
+    const mb_task_family *family;
+    const mb_task_info *info;
+    void *state;
+    int64_t limit, yielded;    /* bad rows count as yielded: a limit names rows of the file */
+};
+
+extern const mb_task_family mb_family_longbench, mb_family_longbench_e, mb_family_longbench_v2,
+    mb_family_longgenbench, mb_family_niah, mb_family_ruler;
+
+/* ---- samples (sample.c) ------------------------------------------------------------------------------------- */
+/* Zeroed, answer_prefix "", depth -1. NULL: out of memory. */
+mb_sample *mb_sample_new(void);
+/* Appends a copy of one reference. False: out of memory. */
+bool mb_sample_add_answer(mb_sample *sample, const char *text, size_t length);
+bool mb_sample_add_class(mb_sample *sample, const char *text, size_t length);
+
+/* Fills `{name}` places of a template; text between braces that names no pair stays. Values are not expanded
+ * again (Python's str.format with keyword arguments; `{{` and `}}` become one brace when braces is true). */
+typedef struct mb_prompt_pair {
+    const char *name, *value;
+} mb_prompt_pair;
+void mb_prompt_fill(mb_text *out, const char *template_text, size_t length, const mb_prompt_pair *pairs,
+                    size_t pair_count, bool braces);
+/* A template file: embedded text of datasets/prompts/<name>. NULL = not in the program. */
+const char *mb_prompt_find(const char *name, size_t *length);
+
+/* ---- JSONL (jsonl.c): one JSON value a line, one line in memory -------------------------------------------- */
+typedef struct mb_jsonl mb_jsonl;
+int mb_jsonl_open(mb_jsonl **reader, const char *path, char *err, size_t err_cap);
+/* 1 and *row (the caller's, cJSON_Delete); 0 at the end; MB_E_SAMPLE "file:line: what" for a line that is no JSON
+ * object in UTF-8, the next call goes on with the next line; MB_E_SYSTEM ends. Empty lines are passed over. */
+int mb_jsonl_next(mb_jsonl *reader, cJSON **row, char *err, size_t err_cap);
+int64_t mb_jsonl_line(const mb_jsonl *reader);         /* 1-based number of the line last returned */
+const char *mb_jsonl_path(const mb_jsonl *reader);
+void mb_jsonl_close(mb_jsonl *reader);
+/* One JSON object from n bytes (the bytes may change), or NULL and the reason. Strict UTF-8, no \u0000. */
+cJSON *mb_json_object(char *bytes, size_t n, char *reason, size_t reason_cap);
+/* The last member of that name, as Python keeps it; NULL = absent. */
+const cJSON *mb_json_member(const cJSON *object, const char *name);
+/* The last member's string, or NULL when absent or no string. Borrowed. */
+const char *mb_json_string(const cJSON *object, const char *name);
+
+#endif
