@@ -253,6 +253,19 @@ typedef struct mb_kernels {
     /* Counts what a forward read: tokens[0] += sum over (b, h) of prefix keys in pages (prefix_len when pages is
      * NULL or count is -1), tokens[1] += sum over (b, h) of prefix_len. tokens: 2 doubles. */
     int (*count_work)(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages, double *tokens);
+
+    /* ---- ranking by recency, budgets that the device computes ---- */
+    /* Scores of entries j < prefix_len[b] below `below` become value*(j+1)/(prefix_len[b]+1). */
+    int (*score_recent)(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                        const int32_t *prefix_len, int32_t max_prefix, float below, float value);
+    /* budgets[b][h] = min(n_b, floor(ratio*n_b) + extra), n_b = ceil(prefix_len/page); computed in double. */
+    int (*budget_ratio)(mb_device *, int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t page,
+                        double ratio, int32_t extra, int32_t *budgets);
+    /* stats [layers][batch][kv_heads][2] as votes() writes them; s[l] = max over heads of union*(1 - ln coverage);
+     * budgets[l][b][h] = min(k_max, max(k_min, floor(s[l] / sum(s) * k * layers))), in double; k_max for all
+     * layers of a sequence with prefix_len <= k. Coverage is taken as at least 1e-30, at most 1. */
+    int (*budget_layers)(mb_device *, const float *stats, int32_t layers, int32_t batch, int32_t kv_heads,
+                         const int32_t *prefix_len, int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets);
 } mb_kernels;
 
 /* The CPU backend: the reference. Always there. */

@@ -194,6 +194,16 @@ struct mb_host {
     /* Squared distance of two query-shaped arrays per (sequence, row, query head), and the norm of b. */
     int (*row_distance)(const mb_host *, const mb_call *, const void *a, const void *b, float *distance,
                         float *norm);
+    /* Scores of prefix keys below `below` become value*(j+1)/(N+1): what they stood for is ranked by recency. */
+    int (*score_recent)(const mb_host *, const mb_call *, float below, float value, float *scores);
+    /* budgets [batch][Hkv] = min(n, floor(ratio*n) + extra) entries, n = ceil(N/page); for top_k's k_dynamic. */
+    int (*budget_ratio)(const mb_host *, const mb_call *, int32_t page, double ratio, int32_t extra,
+                        int32_t *budgets);
+    /* A mean budget of k entries shared among layers by how diffuse they are. stats [layers][batch][Hkv][2] of
+     * votes(): s = max over heads of union*(1 - ln coverage); budgets [layers][batch][Hkv] =
+     * max(k_min, floor(s / sum of s * k * layers)), at most k_max. All k_max where N <= k. */
+    int (*budget_layers)(const mb_host *, const mb_call *, const float *stats, int32_t layers, int32_t k,
+                         int32_t k_min, int32_t k_max, int32_t *budgets);
 };
 
 /* ---- options: data, not code ---- */
