@@ -1,0 +1,49 @@
+/*
+ * safetensors.h - the weight files of a checkpoint folder: one model.safetensors, or shards named by
+ * model.safetensors.index.json. Files are mapped, validated once, and tensors are then found by name.
+ *
+ * Invariant after a successful open: every tensor's shape, type and byte span agree, spans lie inside their file
+ * and do not overlap. Data is little-endian and NOT aligned: read it with memcpy.
+ */
+#ifndef MB_MODEL_SAFETENSORS_H
+#define MB_MODEL_SAFETENSORS_H
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+
+#define MB_TENSOR_RANK_MAX 8
+
+typedef struct mb_tensor {
+    const char *name;            /* owned by the file's table */
+    char dtype[16];              /* as written: "BF16" ... */
+    bool usable;                 /* BF16, F16 or F32: type is set */
+    mb_type type;
+    int32_t rank;
+    int64_t shape[MB_TENSOR_RANK_MAX];
+    const unsigned char *data;   /* into the mapped file */
+    size_t bytes;
+} mb_tensor;
+
+/* The tensors of one file, sorted by name. */
+typedef struct mb_safetensors {
+    mb_tensor *tensors;
+    size_t count;
+} mb_safetensors;
+
+/* Parses the image of one file; `where` names it in errors. data must outlive the table. */
+int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_t size, const char *where,
+                         char *err, size_t err_cap);
+void mb_safetensors_free(mb_safetensors *table);
+const mb_tensor *mb_safetensors_find(const mb_safetensors *table, const char *name);   /* NULL = none */
+
+/* All weight files of a folder. */
+typedef struct mb_checkpoint mb_checkpoint;
+int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, char *err, size_t err_cap);
+void mb_checkpoint_close(mb_checkpoint *checkpoint);
+const mb_tensor *mb_checkpoint_find(const mb_checkpoint *checkpoint, const char *name); /* NULL = none */
+/* The i-th tensor in no particular order, NULL past the end. */
+const mb_tensor *mb_checkpoint_tensor(const mb_checkpoint *checkpoint, size_t i);
+/* Hash of the bytes of all weight files, in the order of their names. */
+int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], char *err, size_t err_cap);
+
+#endif
