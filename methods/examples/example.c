@@ -1,0 +1,231 @@
+/*
+ * example.c - an attention method outside the maskbench tree. Copy it, rename it, change select().
+ *
+ * Build, from a folder that holds methods/method.h (or with the installed header's folder after -I):
+ *
+ *     cc -std=c11 -O2 -fPIC -shared -I. -o example.so methods/examples/example.c
+ *
+ * Use:
+ *
+ *     ./harness --plugin ./example.so help example
+ *     ./harness --plugin ./example.so --config configs/quick.json --methods exact,example
+ *
+ * or put the .so into a folder of $MASKBENCH_PLUGIN_PATH. Nothing of maskbench is linked: every function that a
+ * method may call arrives in struct mb_host. Built inside the tree as methods/NAME.c, the same code needs only
+ * `const mb_method mb_method_NAME` instead of the entry function at the end.
+ *
+ * What this method does, so that there is something to read: at the first denoising step of a block it lets the
+ * harness attend exactly and asks for the mass that each prefix key received. It smooths the mass along the keys,
+ * so that the neighbours of an important token come along, adds the first tokens, keeps the k best, and reuses
+ * them for the later steps of the block.
+ */
+#include "methods/method.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- options ------------------------------------------------------------------------------------------------
+ * A plain struct, and below a table of rows that write into it. int64_t for INT, double for REAL, int32_t for
+ * BOOL and CHOICE. Not required; but a row named "k" makes the method comparable at equal budgets. */
+typedef struct settings {
+    int64_t k;       /* tokens */
+    int64_t sink;    /* tokens */
+    int64_t kernel;  /* tokens, odd */
+    int32_t commit;  /* 0 dense, 1 sparse */
+} settings;
+
+static const mb_option options[] = {
+    {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
+     "prefix keys that a KV head reads"},
+    {"sink", MB_OPTION_INT, offsetof(settings, sink), 4, 0, 1 << 20, NULL, "tokens",
+     "first tokens that are always read, within k"},
+    {"kernel", MB_OPTION_INT, offsetof(settings, kernel), 5, 1, 63, NULL, "tokens",
+     "width of the smoothing; even widths are refused by supports()"},
+    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
+     "attention of the forward that stores a finished block"},
+    {0}};   /* the end of the table */
+
+/* ---- counters -----------------------------------------------------------------------------------------------
+ * Numbers of your own: they are stored with every sample and printed in the report. Not required. */
+static const mb_counter counters[] = {
+    {"blocks", "blocks", "", "sum", "blocks for which an index was chosen"},
+    {0}};
+
+/* ---- state --------------------------------------------------------------------------------------------------
+ * One object per configuration and session. It lives from open() to close(). */
+typedef struct state {
+    const mb_host *host;  /* the functions we may call; valid until close() */
+    settings options;
+    double blocks;        /* host memory: hooks may change it, kernels cannot see it */
+    float *scores;        /* device memory: [batch][Hkv][stride] fp32 */
+    mb_page_set sets[];   /* [layers], each with its ids and counts in device memory */
+} state;
+
+enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
+
+/* supports: 0 = runs; 1 = cannot run with this model or these options, and why. The run then stores a skipped row
+ * with the reason. It is the place for checks that a single option's range cannot express. Not required. */
+static int supports(const mb_shape *shape, const void *values, char *why, size_t why_cap)
+{
+    const settings *o = values;
+    (void)shape;
+    if (o->kernel % 2 == 0) {
+        snprintf(why, why_cap, "kernel must be odd, not %lld", (long long)o->kernel);
+        return 1;
+    }
+    return 0;
+}
+
+/* close: free what open() took with malloc. Device memory is the host's. Called even if open() failed, provided
+ * *self was set. Not required. */
+static void close_example(void *self)
+{
+    free(self);
+}
+
+/* open: take all memory here, host and device; no later hook may allocate. Do not touch device memory yet: the
+ * host may be running open() only to count the bytes. Required. */
+static int open_example(void **self, const mb_host *host, const mb_shape *shape, const void *values, char *err,
+                        size_t err_cap)
+{
+    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
+    if (!s) {
+        snprintf(err, err_cap, "out of memory");
+        return -1;
+    }
+    *self = s;
+    s->host = host;
+    s->options = *(const settings *)values;
+    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
+    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
+    for (int l = 0; l < shape->layers && rc == 0; l++)
+        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);   /* granularity 1: an entry is a token */
+    if (rc != 0)
+        snprintf(err, err_cap, "no device memory for the index of %d layers", shape->layers);
+    return rc;
+}
+
+/* step_mode: called before every forward, on the host. Steps with different numbers may do different work; steps
+ * with the same number do the same, so that the harness can capture them as CUDA graphs. The answer comes back as
+ * call->mode. Leave it out if the work depends on more than that: you then run without graphs. Not required. */
+static int step_mode(void *self, const mb_call *call)
+{
+    const state *s = self;
+    if (call->phase == MB_PHASE_COMMIT)
+        return s->options.commit ? MODE_REUSE : MODE_DENSE;
+    return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
+}
+
+/* request_begin: a new sample starts. Forget what belonged to the last one. Not required. */
+static int request_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    state *s = self;
+    (void)call, (void)err, (void)err_cap;
+    s->blocks = 0;
+    return 0;
+}
+
+/* kv_added: keys and values of one layer have arrived, after a prefill (the whole prefix) or in a commit forward
+ * (one block). Page summaries and label caches are kept up to date here; we need none. Not required. */
+static int kv_added(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    (void)self, (void)call, (void)err, (void)err_cap;
+    return 0;
+}
+
+/* block_begin, step_begin, step_end, block_end: call->layer is -1. Not required. */
+static int block_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    state *s = self;
+    (void)call, (void)err, (void)err_cap;
+    s->blocks += 1;
+    return 0;
+}
+
+/* select: the heart. Called for each layer of each forward, after the layer's queries are known. *out is zeroed,
+ * which means "attend exactly, I want nothing". The index in out->pages must be complete on the device when the
+ * hook returns, in stream order: enqueue, do not wait. Required. */
+static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+{
+    state *s = self;
+    (void)err, (void)err_cap;
+    switch (call->mode) {
+    case MODE_SELECT:
+        out->answer = MB_DENSE;
+        out->want = MB_WANT_MASS;                      /* observe() will see call->mass */
+        out->rows = MB_ROWS_ALL;
+        out->normaliser = MB_OVER_ALL;
+        out->select_tokens = 0.5 * call->max_prefix;   /* the mass costs a second pass over the keys (not values) */
+        break;
+    case MODE_REUSE:
+        out->answer = MB_SPARSE;
+        out->pages = &s->sets[call->layer];
+        break;
+    default:
+        out->answer = MB_DENSE;
+        break;
+    }
+    return 0;
+}
+
+/* observe: after a dense layer whose selection wanted by-products. call->mass belongs to the host and is valid
+ * only now. Required if select() ever sets out->want. */
+static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    state *s = self;
+    const mb_host *host = s->host;
+    mb_page_set *set = &s->sets[call->layer];
+    int32_t sink = s->options.sink < set->capacity ? (int32_t)s->options.sink : set->capacity;
+    int rc = host->score_smooth(host, call, call->mass, (int32_t)s->options.kernel, 0, s->scores);
+    if (rc == 0)
+        rc = host->score_edges(host, call, 1, sink, 0, 2.0f, s->scores);   /* above every mass, which is <= 1 */
+    if (rc == 0)
+        rc = host->top_k(host, call, s->scores, set->capacity, NULL, set);
+    if (rc != 0)
+        snprintf(err, err_cap, "choosing the keys of layer %d failed", call->layer);   /* one sentence, no newline */
+    return rc;
+}
+
+/* report: the counters' values, in the order of the table, at the end of a request. `read` copies device memory
+ * to the host. Required if there are counters. */
+static int report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                  double *values, char *err, size_t err_cap)
+{
+    const state *s = self;
+    (void)read, (void)err, (void)err_cap;
+    values[0] = s->blocks;
+    return 0;
+}
+
+/* ---- the method ---------------------------------------------------------------------------------------------
+ * abi and size first. Hooks that are left out are NULL. */
+static const mb_method method = {
+    .abi = MB_METHOD_ABI,
+    .size = sizeof(mb_method),
+    .name = "example",   /* Required: a-z, 0-9, _ and - */
+    .version = "1.0",    /* Required */
+    .summary = "smoothed mass of the first step chooses the keys of the later ones",   /* Required: one line */
+    .reference = "none; a variant of first-step selection with SnapKV's pooling",      /* Required: paper, section */
+    .caps = 0,           /* MB_CAP_*: e.g. MB_CAP_PRE_ROPE if you read call->q_pre */
+    .options = options,
+    .options_size = sizeof(settings),
+    .counters = counters,
+    .supports = supports,
+    .open = open_example,
+    .close = close_example,
+    .step_mode = step_mode,
+    .request_begin = request_begin,
+    .kv_added = kv_added,
+    .block_begin = block_begin,
+    .select = select_pages,
+    .observe = observe,
+    .report = report,
+};
+
+/* The one symbol that the loader looks for (MB_METHOD_ENTRY). host_abi is the program's version of the contract;
+ * return NULL if you cannot serve it. Required. */
+const mb_method *mb_method_entry(uint32_t host_abi);
+const mb_method *mb_method_entry(uint32_t host_abi)
+{
+    return host_abi == MB_METHOD_ABI ? &method : NULL;
+}

@@ -1,0 +1,30 @@
+/*
+ * internal.h - what the files of the registry share. Nothing outside this folder includes it.
+ *
+ * A registered method is a struct that the registry may keep for ever: a built-in's own constant, or a copy of a
+ * plug-in's, extended with NULL hooks when the plug-in was built against an older, shorter struct.
+ */
+#ifndef MB_REGISTRY_INTERNAL_H
+#define MB_REGISTRY_INTERNAL_H
+
+#include "methods/registry/registry.h"
+
+/* Room for `counters` in a decode result; a method may not declare more. */
+#define MB_REGISTRY_COUNTERS 32
+
+typedef struct mb_registry_entry {
+    const mb_method *method;
+    mb_method *owned;   /* the host's copy of a plug-in's struct; NULL for a built-in */
+    char *origin;       /* real path of the shared object; NULL for a built-in */
+    void *library;      /* dlopen handle */
+} mb_registry_entry;
+
+/* Everything that can be checked without running the method: name, hooks, option rows, counters. */
+int mb_registry_check(const mb_method *method, char *err, size_t err_cap);
+int mb_registry_check_options(const mb_method *method, char *err, size_t err_cap);
+/* Takes over what the entry owns on success. */
+int mb_registry_add(const mb_registry_entry *entry, char *err, size_t err_cap);
+/* True when this very file (real path) is registered. */
+bool mb_registry_has_origin(const char *origin);
+
+#endif

@@ -1,0 +1,325 @@
+/*
+ * options.c - options as data. One table row a key serves four readers: the check of a config value, the
+ * defaults, `help METHOD`, and the canonical JSON text under which a configuration is stored and hashed.
+ *
+ * Invariant: a table that passed mb_registry_check_options() can be written through without further checks.
+ */
+#include "methods/registry/internal.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Integers pass through double on their way into texts; up to here that loses nothing. */
+#define INTEGER_LIMIT 9007199254740992.0
+
+static size_t value_size(mb_option_type type)
+{
+    return type == MB_OPTION_INT ? sizeof(int64_t) : type == MB_OPTION_REAL ? sizeof(double) : sizeof(int32_t);
+}
+
+/* i-th word of "a|b|c"; its length in *n, NULL past the end. */
+static const char *choice_at(const char *choices, int i, size_t *n)
+{
+    for (; i > 0; i--) {
+        choices = strchr(choices, '|');
+        if (!choices)
+            return NULL;
+        choices++;
+    }
+    *n = strcspn(choices, "|");
+    return choices;
+}
+
+static int choice_count(const char *choices)
+{
+    int n = 1;
+    for (; *choices; choices++)
+        n += *choices == '|';
+    return n;
+}
+
+static const mb_option *find_option(const mb_method *method, const char *name)
+{
+    for (const mb_option *o = method->options; o && o->name; o++)
+        if (strcmp(o->name, name) == 0)
+            return o;
+    return NULL;
+}
+
+static void store(const mb_option *option, void *options, int64_t integer, double real)
+{
+    void *at = (char *)options + option->offset;
+    int32_t small = (int32_t)integer;
+    switch (option->type) {
+    case MB_OPTION_INT: memcpy(at, &integer, sizeof integer); break;
+    case MB_OPTION_REAL: memcpy(at, &real, sizeof real); break;
+    case MB_OPTION_BOOL:
+    case MB_OPTION_CHOICE: memcpy(at, &small, sizeof small); break;
+    }
+}
+
+static double load(const mb_option *option, const void *options)
+{
+    const void *at = (const char *)options + option->offset;
+    int64_t integer = 0;
+    int32_t small = 0;
+    double real = 0;
+    switch (option->type) {
+    case MB_OPTION_INT: memcpy(&integer, at, sizeof integer); return (double)integer;
+    case MB_OPTION_REAL: memcpy(&real, at, sizeof real); return real;
+    case MB_OPTION_BOOL:
+    case MB_OPTION_CHOICE: memcpy(&small, at, sizeof small); return small;
+    }
+    return 0;
+}
+
+/* ---- the table itself ---- */
+
+static int check_option(const mb_method *method, const mb_option *o, char *err, size_t err_cap)
+{
+    if (strspn(o->name, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(o->name) || !*o->name)
+        return mb_fail(err, err_cap, MB_E_INPUT, "a name consists of a-z, 0-9 and _");
+    if (!o->help || !o->unit)
+        return mb_fail(err, err_cap, MB_E_INPUT, "unit and help must not be NULL");
+    if ((int)o->type < MB_OPTION_INT || (int)o->type > MB_OPTION_CHOICE)
+        return mb_fail(err, err_cap, MB_E_INPUT, "type %d does not exist", (int)o->type);
+    size_t size = value_size(o->type);
+    if (o->offset > method->options_size || size > method->options_size - o->offset)
+        return mb_fail(err, err_cap, MB_E_INPUT, "offset %zu plus %zu bytes is beyond options_size %zu", o->offset,
+                       size, method->options_size);
+    if (o->offset % size != 0)
+        return mb_fail(err, err_cap, MB_E_INPUT, "offset %zu is not a multiple of the value's %zu bytes",
+                       o->offset, size);
+    double min = o->min, max = o->max;
+    if (o->type == MB_OPTION_CHOICE) {
+        if (!o->choices || !*o->choices)
+            return mb_fail(err, err_cap, MB_E_INPUT, "a choice needs the list of its words in choices");
+        min = 0;
+        max = choice_count(o->choices) - 1;
+    } else if (o->type == MB_OPTION_BOOL) {
+        min = 0;
+        max = 1;
+    }
+    if (o->type == MB_OPTION_INT && !(min >= -INTEGER_LIMIT && max <= INTEGER_LIMIT))
+        return mb_fail(err, err_cap, MB_E_INPUT, "min and max of an integer must be within +-2^53");
+    if (!(o->preset >= min && o->preset <= max))
+        return mb_fail(err, err_cap, MB_E_INPUT, "the preset %g is not between %g and %g", o->preset, min, max);
+    if (o->type != MB_OPTION_REAL && o->preset != floor(o->preset))
+        return mb_fail(err, err_cap, MB_E_INPUT, "the preset %g is not a whole number", o->preset);
+    if (strcmp(o->name, "k") == 0 && o->type != MB_OPTION_INT)
+        return mb_fail(err, err_cap, MB_E_INPUT, "\"k\" is the token budget and must be of type int");
+    if (find_option(method, o->name) != o)
+        return mb_fail(err, err_cap, MB_E_INPUT, "the table has two rows of this name");
+    return MB_OK;
+}
+
+int mb_registry_check_options(const mb_method *method, char *err, size_t err_cap)
+{
+    for (const mb_option *o = method->options; o && o->name; o++) {
+        int rc = check_option(method, o, err, err_cap);
+        if (rc != MB_OK)
+            return mb_fail_prefix(err, err_cap, rc, "option \"%s\"", o->name);
+    }
+    return MB_OK;
+}
+
+/* ---- values ---- */
+
+void *mb_options_new(const mb_method *method)
+{
+    if (!method->options || method->options_size == 0)
+        return NULL;
+    void *options = calloc(1, method->options_size);
+    for (const mb_option *o = method->options; options && o->name; o++)
+        store(o, options, (int64_t)o->preset, o->preset);
+    return options;
+}
+
+static int out_of_range(const mb_option *o, const char *key_path, const char *value, char *err, size_t err_cap)
+{
+    return mb_fail(err, err_cap, MB_E_INPUT, "%s: must be between %.15g and %.15g%s%s, not %s", key_path, o->min,
+                   o->max, *o->unit ? " " : "", o->unit, value);
+}
+
+static int set_integer(const mb_option *o, void *options, const char *value, const char *key_path, char *err,
+                       size_t err_cap)
+{
+    char *end = NULL;
+    errno = 0;
+    long long integer = strtoll(value, &end, 10);
+    if (end == value || *end != '\0' || strchr(" \t\n\v\f\r", *value))
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s: must be a whole number, not \"%s\"", key_path, value);
+    if (errno == ERANGE || (double)integer < o->min || (double)integer > o->max)
+        return out_of_range(o, key_path, value, err, err_cap);
+    store(o, options, integer, 0);
+    return MB_OK;
+}
+
+static int set_real(const mb_option *o, void *options, const char *value, const char *key_path, char *err,
+                    size_t err_cap)
+{
+    char *end = NULL;
+    double real = strtod(value, &end);
+    if (end == value || *end != '\0' || strchr(" \t\n\v\f\r", *value) || isnan(real))
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s: must be a number, not \"%s\"", key_path, value);
+    if (!(real >= o->min && real <= o->max))
+        return out_of_range(o, key_path, value, err, err_cap);
+    store(o, options, 0, real == 0 ? 0.0 : real);   /* -0 and 0 are one configuration */
+    return MB_OK;
+}
+
+static int set_bool(const mb_option *o, void *options, const char *value, const char *key_path, char *err,
+                    size_t err_cap)
+{
+    bool on = strcmp(value, "true") == 0 || strcmp(value, "1") == 0;
+    if (!on && strcmp(value, "false") != 0 && strcmp(value, "0") != 0)
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s: must be true or false, not \"%s\"", key_path, value);
+    store(o, options, on, 0);
+    return MB_OK;
+}
+
+static int set_choice(const mb_option *o, void *options, const char *value, const char *key_path, char *err,
+                      size_t err_cap)
+{
+    size_t n;
+    const char *word;
+    for (int i = 0; (word = choice_at(o->choices, i, &n)); i++)
+        if (strlen(value) == n && memcmp(word, value, n) == 0) {
+            store(o, options, i, 0);
+            return MB_OK;
+        }
+    mb_text list = {0};
+    for (int i = 0; (word = choice_at(o->choices, i, &n)); i++) {
+        mb_text_puts(&list, i ? ", " : "");
+        mb_text_append(&list, word, n);
+    }
+    int rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: must be one of %s, not \"%s\"", key_path,
+                     list.failed || !list.data ? o->choices : list.data, value);
+    mb_text_free(&list);
+    return rc;
+}
+
+static int unknown_option(const mb_method *method, const char *name, const char *key_path, char *err,
+                          size_t err_cap)
+{
+    mb_text list = {0};
+    for (const mb_option *o = method->options; o && o->name; o++)
+        mb_text_printf(&list, "%s%s", o == method->options ? "" : ", ", o->name);
+    int rc;
+    if (list.data && !list.failed)
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: %s has no option \"%s\"; it has %s", key_path, method->name,
+                     name, list.data);
+    else
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: %s has no option \"%s\"; it has none at all", key_path,
+                     method->name, name);
+    mb_text_free(&list);
+    return rc;
+}
+
+int mb_options_set(const mb_method *method, void *options, const char *name, const char *value,
+                   const char *key_path, char *err, size_t err_cap)
+{
+    const mb_option *o = find_option(method, name);
+    if (!o)
+        return unknown_option(method, name, key_path, err, err_cap);
+    switch (o->type) {
+    case MB_OPTION_INT: return set_integer(o, options, value, key_path, err, err_cap);
+    case MB_OPTION_REAL: return set_real(o, options, value, key_path, err, err_cap);
+    case MB_OPTION_BOOL: return set_bool(o, options, value, key_path, err, err_cap);
+    case MB_OPTION_CHOICE: return set_choice(o, options, value, key_path, err, err_cap);
+    }
+    return mb_fail(err, err_cap, MB_E_BUG, "%s: option type %d does not exist", key_path, (int)o->type);
+}
+
+int64_t mb_options_budget(const mb_method *method, const void *options)
+{
+    const mb_option *o = find_option(method, "k");
+    return o && options ? (int64_t)load(o, options) : -1;
+}
+
+/* ---- texts ---- */
+
+/* The shortest decimal that reads back as the same double. */
+static void put_real(mb_text *text, double value)
+{
+    char digits[32];
+    for (int precision = 1; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, value);
+        if (strtod(digits, NULL) == value)
+            break;
+    }
+    mb_text_puts(text, digits);
+}
+
+static void put_value(mb_text *text, const mb_option *o, double value, bool quote)
+{
+    size_t n = 0;
+    const char *word;
+    switch (o->type) {
+    case MB_OPTION_INT: mb_text_printf(text, "%lld", (long long)value); break;
+    case MB_OPTION_REAL: put_real(text, value); break;
+    case MB_OPTION_BOOL: mb_text_puts(text, value != 0 ? "true" : "false"); break;
+    case MB_OPTION_CHOICE:
+        word = choice_at(o->choices, (int)value, &n);
+        mb_text_puts(text, quote ? "\"" : "");
+        mb_text_append(text, word ? word : "", n);
+        mb_text_puts(text, quote ? "\"" : "");
+        break;
+    }
+}
+
+char *mb_options_json(const mb_method *method, const void *options)
+{
+    mb_text text = {0};
+    mb_text_puts(&text, "{");
+    for (const mb_option *o = method->options; options && o && o->name; o++) {
+        mb_text_printf(&text, "%s\"%s\":", o == method->options ? "" : ",", o->name);
+        put_value(&text, o, load(o, options), true);
+    }
+    mb_text_puts(&text, "}");
+    return mb_text_take(&text);
+}
+
+static void put_range(mb_text *text, const mb_option *o)
+{
+    if (o->type == MB_OPTION_CHOICE) {
+        mb_text_puts(text, o->choices);
+    } else if (o->type == MB_OPTION_BOOL) {
+        mb_text_puts(text, "true|false");
+    } else {
+        put_value(text, o, o->min, false);
+        mb_text_puts(text, " .. ");
+        put_value(text, o, o->max, false);
+        mb_text_printf(text, "%s%s", *o->unit ? " " : "", o->unit);
+    }
+}
+
+char *mb_method_help(const mb_method *method)
+{
+    mb_text text = {0};
+    mb_text_printf(&text, "%s %s - %s\n", method->name, method->version, method->summary);
+    mb_text_printf(&text, "  after: %s\n", method->reference);
+    if (method->caps & MB_CAP_REFERENCE)
+        mb_text_puts(&text, "  a reference: costs more than exact attention by design\n");
+    if (method->caps & MB_CAP_OPAQUE)
+        mb_text_puts(&text, "  reports no index: left out of recall\n");
+    if (method->options && method->options->name)
+        mb_text_puts(&text, "\noptions\n");
+    for (const mb_option *o = method->options; o && o->name; o++) {
+        mb_text_printf(&text, "  %-16s default ", o->name);
+        put_value(&text, o, o->preset, false);
+        mb_text_puts(&text, "; ");
+        put_range(&text, o);
+        mb_text_printf(&text, "\n  %-16s %s\n", "", o->help);
+    }
+    if (method->counters && method->counters->name)
+        mb_text_puts(&text, "\ncounters\n");
+    for (const mb_counter *c = method->counters; c && c->name; c++)
+        mb_text_printf(&text, "  %-16s %s%s%s%s (%s over requests)\n  %-16s %s\n", c->name, c->unit,
+                       *c->unit && *c->better ? ", " : "", c->better, *c->better ? " is better" : "", c->aggregate,
+                       "", c->help);
+    return mb_text_take(&text);
+}

@@ -1,0 +1,156 @@
+/*
+ * registry.c - the list of methods. Built-ins come from the generated methods_list.h (one MB_BUILTIN(name) line
+ * for every methods/NAME.c), plug-ins are appended by plugin.c. A method is in the list only after every check
+ * of its struct has passed, so nobody else needs to look at hooks or option rows again.
+ */
+#include "methods/registry/internal.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MB_BUILTIN(name) extern const mb_method mb_method_##name;
+#include "methods_list.h"
+#undef MB_BUILTIN
+
+static const mb_method *const builtins[] = {
+#define MB_BUILTIN(name) &mb_method_##name,
+#include "methods_list.h"
+#undef MB_BUILTIN
+    NULL};
+
+static mb_registry_entry *plugins;
+static size_t plugin_count;
+
+static size_t builtin_count(void)
+{
+    return sizeof builtins / sizeof builtins[0] - 1;
+}
+
+size_t mb_registry_count(void)
+{
+    return builtin_count() + plugin_count;
+}
+
+const mb_method *mb_registry_at(size_t i)
+{
+    if (i < builtin_count())
+        return builtins[i];
+    i -= builtin_count();
+    return i < plugin_count ? plugins[i].method : NULL;
+}
+
+const mb_method *mb_registry_find(const char *name)
+{
+    for (size_t i = 0; name && i < mb_registry_count(); i++)
+        if (strcmp(mb_registry_at(i)->name, name) == 0)
+            return mb_registry_at(i);
+    return NULL;
+}
+
+const char *mb_registry_origin(const mb_method *method)
+{
+    for (size_t i = 0; i < plugin_count; i++)
+        if (plugins[i].method == method)
+            return plugins[i].origin;
+    return "";
+}
+
+bool mb_registry_has_origin(const char *origin)
+{
+    for (size_t i = 0; i < plugin_count; i++)
+        if (strcmp(plugins[i].origin, origin) == 0)
+            return true;
+    return false;
+}
+
+int mb_registry_add(const mb_registry_entry *entry, char *err, size_t err_cap)
+{
+    const mb_method *other = mb_registry_find(entry->method->name);
+    if (other) {
+        const char *origin = mb_registry_origin(other);
+        return mb_fail(err, err_cap, MB_E_INPUT, "the name \"%s\" is taken by %s%s; rename the method",
+                       other->name, *origin ? "the plug-in " : "a built-in method", origin);
+    }
+    mb_registry_entry *grown = realloc(plugins, (plugin_count + 1) * sizeof *plugins);
+    if (!grown)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory");
+    plugins = grown;
+    plugins[plugin_count++] = *entry;
+    return MB_OK;
+}
+
+void mb_registry_unload(void)
+{
+    /* Reverse order: a later library may rest on an earlier one. */
+    while (plugin_count > 0) {
+        mb_registry_entry *entry = &plugins[--plugin_count];
+        free(entry->owned);
+        free(entry->origin);
+        dlclose(entry->library);
+    }
+    free(plugins);
+    plugins = NULL;
+}
+
+/* ---- checks of a method's struct ---- */
+
+/* Names travel into JSON keys, SQL rows, file names and plot legends, so the character set is narrow. */
+static bool name_is_plain(const char *name, bool dash)
+{
+    size_t n = strlen(name);
+    return n > 0 && n < 64 && strspn(name, dash ? "abcdefghijklmnopqrstuvwxyz0123456789_-"
+                                               : "abcdefghijklmnopqrstuvwxyz0123456789_") == n;
+}
+
+static bool is_one_of(const char *text, const char *const *list)
+{
+    for (; text && *list; list++)
+        if (strcmp(text, *list) == 0)
+            return true;
+    return false;
+}
+
+static int check_counters(const mb_method *method, char *err, size_t err_cap)
+{
+    static const char *const better[] = {"higher", "lower", "", NULL};
+    static const char *const aggregate[] = {"mean", "sum", "max", NULL};
+    size_t n = 0;
+    for (const mb_counter *c = method->counters; c && c->name; c++, n++) {
+        if (!name_is_plain(c->name, false))
+            return mb_fail(err, err_cap, MB_E_INPUT, "counter \"%s\": a name consists of a-z, 0-9 and _", c->name);
+        if (!c->unit || !c->help)
+            return mb_fail(err, err_cap, MB_E_INPUT, "counter \"%s\": unit and help must not be NULL", c->name);
+        if (!is_one_of(c->better, better))
+            return mb_fail(err, err_cap, MB_E_INPUT,
+                           "counter \"%s\": better must be \"higher\", \"lower\" or \"\"", c->name);
+        if (!is_one_of(c->aggregate, aggregate))
+            return mb_fail(err, err_cap, MB_E_INPUT,
+                           "counter \"%s\": aggregate must be \"mean\", \"sum\" or \"max\"", c->name);
+    }
+    if (n > MB_REGISTRY_COUNTERS)
+        return mb_fail(err, err_cap, MB_E_INPUT, "%zu counters are declared, at most %d are stored", n,
+                       MB_REGISTRY_COUNTERS);
+    if (n > 0 && !method->report)
+        return mb_fail(err, err_cap, MB_E_INPUT, "counters are declared but the report() hook is missing");
+    return MB_OK;
+}
+
+int mb_registry_check(const mb_method *method, char *err, size_t err_cap)
+{
+    if (!method->name || !name_is_plain(method->name, true))
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "the method's name \"%s\" must be 1 to 63 characters of a-z, 0-9, _ and -",
+                       method->name ? method->name : "(null)");
+    if (!method->version || !method->summary || !method->reference)
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "method \"%s\": version, summary and reference must not be NULL", method->name);
+    const char *missing = !method->open ? "open" : !method->select ? "select" : NULL;
+    if (missing)
+        return mb_fail(err, err_cap, MB_E_INPUT, "method \"%s\": the required hook %s() is missing", method->name,
+                       missing);
+    int rc = mb_registry_check_options(method, err, err_cap);
+    if (rc == MB_OK)
+        rc = check_counters(method, err, err_cap);
+    return rc == MB_OK ? rc : mb_fail_prefix(err, err_cap, rc, "method \"%s\"", method->name);
+}
