@@ -1,0 +1,38 @@
+/* commands.h - the sub-commands of ./harness. Each gets its arguments after the name and returns an exit code. */
+#ifndef MB_COMMANDS_H
+#define MB_COMMANDS_H
+
+#include "base/base.h"
+
+/* Flags every sub-command shares; parsed once by cli.c. */
+typedef struct mb_cli {
+    const char *config, *model, *data, *methods, *tasks, *database, *out, *device, *type;
+    const char *ids, *prompt, *method, *pred, *run, *kernel_case;
+    const char *sets[256], *plugins[64], *words[64];
+    size_t set_count, plugin_count, word_count;
+    int64_t limit, seed, steps, max_new_tokens;
+    bool fresh, dry_run, quiet, help, version, decode, trace, csv, jsonl, markdown, profile, audit;
+    char *command;               /* the whole command line, quoted for a shell; owned */
+} mb_cli;
+
+/* MB_E_INPUT with one sentence for an unknown flag, a missing value or a bad number. */
+int mb_cli_parse(mb_cli *cli, int argc, char **argv, char *err, size_t err_cap);
+void mb_cli_free(mb_cli *cli);
+void mb_cli_usage(void);
+
+int mb_command_list(const mb_cli *cli);
+int mb_command_help(const mb_cli *cli);
+int mb_command_report(const mb_cli *cli);
+int mb_command_plot(const mb_cli *cli);
+int mb_command_export(const mb_cli *cli);
+int mb_command_score(const mb_cli *cli);
+int mb_command_doctor(const mb_cli *cli);
+int mb_command_tokenize(const mb_cli *cli);
+int mb_command_logits(const mb_cli *cli);
+int mb_command_generate(const mb_cli *cli);
+int mb_command_run(const mb_cli *cli);
+
+/* Prints "harness: sentence" and turns a result code into an exit code. */
+int mb_command_fail(int rc, const char *err);
+
+#endif

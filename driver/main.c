@@ -1,0 +1,79 @@
+/* main.c - the entry point: flags, plug-ins, then one sub-command or a run. */
+#include "driver/commands.h"
+#include "driver/run.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+volatile int mb_interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (mb_interrupted) /* the second one means it */
+        _Exit(130);
+    mb_interrupted = 1;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* `| head` ends the output, not the run */
+}
+
+static int load_plugins(const mb_cli *cli, char *err, size_t err_cap)
+{
+    const char *path = getenv("MASKBENCH_PLUGIN_PATH");
+    int rc = path && *path ? mb_registry_load_path(path, err, err_cap) : MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < cli->plugin_count; i++)
+        rc = mb_registry_load(cli->plugins[i], err, err_cap);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct { const char *name; int (*run)(const mb_cli *); } commands[] = {
+        {"list", mb_command_list},         {"help", mb_command_help},     {"report", mb_command_report},
+        {"plot", mb_command_plot},         {"export", mb_command_export}, {"score", mb_command_score},
+        {"doctor", mb_command_doctor},     {"tokenize", mb_command_tokenize}, {"logits", mb_command_logits},
+        {"generate", mb_command_generate}, {"run", mb_command_run}};
+    char err[1024] = "";
+    mb_cli cli;
+    catch_signals();
+    int code, rc = mb_cli_parse(&cli, argc, argv, err, sizeof err);
+    if (rc == MB_OK && !cli.help && !cli.version)
+        rc = load_plugins(&cli, err, sizeof err);
+    if (rc != MB_OK) {
+        code = mb_command_fail(rc, err);
+    } else if (cli.help) {
+        mb_cli_usage();
+        code = 0;
+    } else if (cli.version) {
+        mb_environment environment;
+        mb_environment_read(&environment, 0);
+        printf("maskbench %s (%s)\n", environment.git, environment.build);
+        code = 0;
+    } else if (cli.word_count == 0) {
+        code = mb_command_run(&cli);
+    } else {
+        size_t n = sizeof commands / sizeof commands[0], i = 0;
+        while (i < n && strcmp(commands[i].name, cli.words[0]) != 0)
+            i++;
+        if (i < n) {
+            code = commands[i].run(&cli);
+        } else {
+            mb_fail(err, sizeof err, 0, "unknown command \"%s\"; ./harness --help lists them", cli.words[0]);
+            code = mb_command_fail(MB_E_INPUT, err);
+        }
+    }
+    mb_registry_unload();
+    mb_cli_free(&cli);
+    if (fflush(stdout) != 0 && code == 0)
+        code = 1;
+    return code;
+}

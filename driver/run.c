@@ -1,0 +1,190 @@
+/*
+ * run.c - one run from the config to the plots, and what it leaves behind when something stops it: every finished
+ * sample is stored, so the same command continues.
+ */
+#include "driver/run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILURE_ = 1, EXIT_USAGE = 2, EXIT_SAMPLES = 3, EXIT_GATE = 4, EXIT_INTERRUPTED = 130 };
+
+static int exit_code(int rc)
+{
+    return rc == MB_OK ? EXIT_DONE : rc == MB_E_INPUT ? EXIT_USAGE : rc == MB_E_STOP ? EXIT_INTERRUPTED : EXIT_FAILURE_;
+}
+
+static double seconds_since(uint64_t start)
+{
+    return (double)(mb_clock_ns() - start) * 1e-9;
+}
+
+/* The folder of the database, and with --fresh no old file in it. */
+static int prepare_files(const mb_run *run, char *err, size_t err_cap)
+{
+    const char *path = run->config->results, *slash = strrchr(path, '/');
+    int rc = MB_OK;
+    if (slash && slash != path) {
+        char *folder = mb_string_format("%.*s", (int)(slash - path), path);
+        rc = folder ? mb_folder_make(folder, err, err_cap) : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory");
+        free(folder);
+    }
+    const char *suffixes[] = {"", "-wal", "-shm"};
+    for (size_t i = 0; rc == MB_OK && run->flags.fresh && i < 3; i++) {
+        char *name = mb_string_format("%s%s", path, suffixes[i]);
+        if (name && mb_file_exists(name) && unlink(name) != 0)
+            rc = mb_fail(err, err_cap, MB_E_INPUT, "--fresh: cannot remove %s", name);
+        free(name);
+    }
+    return rc;
+}
+
+/* Opens every task once before any work: a missing file ends the run here, and the sizes feed the progress bar. */
+static int count_work(mb_run *run, int64_t *units, char *err, size_t err_cap)
+{
+    const mb_run_config *config = run->config;
+    *units = 0;
+    for (size_t i = 0; i < config->task_count; i++) {
+        int64_t samples = 0, id = 0, arms = (int64_t)run->arm_count;
+        int rc = mb_run_dataset(run, &config->tasks[i], &samples, &id, err, err_cap);
+        if (rc != MB_OK)
+            return rc;
+        if (samples < 0) /* not known without reading: the bar adjusts as the file goes by */
+            samples = config->tasks[i].limit ? config->tasks[i].limit : 0;
+        int64_t recalls = config->recall_limit && config->recall_limit < samples ? config->recall_limit : samples;
+        *units += samples * arms * (config->pass_quality + config->pass_forced) + config->pass_recall * recalls;
+    }
+    if (config->pass_latency)
+        *units += (int64_t)(config->latency.context_count * config->latency.batch_count * config->latency.step_count);
+    return MB_OK;
+}
+
+static int run_passes(mb_run *run, char *err, size_t err_cap)
+{
+    const mb_run_config *config = run->config;
+    int rc = MB_OK;
+    if (config->pass_quality || config->pass_recall || config->pass_forced)
+        rc = mb_run_tasks(run, err, err_cap);
+    if (rc == MB_OK && config->pass_latency) {
+        uint64_t start = mb_clock_ns();
+        /* The cache of the quality pass makes room: a latency case plans with the whole device. */
+        for (size_t i = run->arm_count; i-- > 0;) {
+            mb_attender_close(run->arms[i].attender);
+            run->arms[i].attender = NULL;
+        }
+        mb_session_close(run->session);
+        run->session = NULL;
+        rc = mb_latency_pass(run, err, err_cap);
+        run->seconds_latency = seconds_since(start);
+    }
+    return rc;
+}
+
+static int terminal_width(void)
+{
+    struct winsize size;
+    return isatty(STDOUT_FILENO) == 1 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+/* Gates, table and figures. *red receives whether a gate failed. */
+static int finish(mb_run *run, bool *red, char *err, size_t err_cap)
+{
+    mb_text report = {0};
+    char id[32];
+    int drawn = 0;
+    uint64_t start = mb_clock_ns();
+    snprintf(id, sizeof id, "%lld", (long long)run->run_id);
+    int rc = mb_gates_run(run->store, run->run_id, err, err_cap);
+    if (rc == MB_OK)
+        rc = mb_report(run->store, id, MB_TABLE_TERMINAL, terminal_width(), &report, err, err_cap);
+    if (rc == MB_OK && !run->flags.quiet && report.data)
+        fputs(report.data, stdout);
+    mb_text_free(&report);
+    if (rc == MB_OK) {
+        rc = mb_table_query(run->store, "SELECT name FROM v_gates WHERE verdict = 'fail' LIMIT 1", MB_TABLE_CSV, 0,
+                            &report, err, err_cap);
+        *red = rc == MB_OK && report.data && strstr(report.data, "\n") && strchr(report.data, '\n')[1] != '\0';
+        mb_text_free(&report);
+    }
+    if (rc == MB_OK && *run->config->plots) {
+        char reason[512] = "";
+        int plotted = mb_plot_all(run->store, id, run->config->plots, &drawn, reason, sizeof reason);
+        if (plotted == MB_OK)
+            mb_progress_note(&run->progress, "%d figures in %s", drawn, run->config->plots);
+        else /* the numbers are safe: missing figures are no reason to fail the run */
+            mb_progress_note(&run->progress, "no figures: %s", reason);
+    }
+    run->seconds_report = seconds_since(start);
+    return rc;
+}
+
+static void print_stages(const mb_run *run)
+{
+    if (run->flags.quiet)
+        return;
+    printf("\nstages     set-up %.1f s, quality %.1f s, recall %.1f s, latency %.1f s, report and plots %.1f s; peak memory %.0f MiB\n",
+           run->seconds_setup, run->seconds_quality, run->seconds_recall, run->seconds_latency, run->seconds_report,
+           (double)mb_peak_memory() / 0x1p20);
+    printf("stored in  %s  (sqlite3 %s 'SELECT * FROM v_accuracy')\n", run->config->results, run->config->results);
+}
+
+int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *command)
+{
+    mb_run run = {.config = config, .flags = *flags};
+    char err[1024] = "";
+    bool red = false;
+    int64_t units = 0;
+    uint64_t start = mb_clock_ns();
+    mb_progress_begin(&run.progress, flags->quiet, 0);
+    int rc = mb_run_inspect(&run, err, sizeof err);
+    if (rc == MB_OK && !(flags->dry_run && !mb_file_exists(config->results)) &&
+        (rc = prepare_files(&run, err, sizeof err)) == MB_OK)
+        rc = mb_store_open(&run.store, config->results, MB_STORE_WRITE, err, sizeof err);
+    if (rc == MB_OK)
+        rc = mb_run_open(&run, err, sizeof err);
+    if (rc == MB_OK && run.store)
+        rc = mb_run_open_store(&run, command, err, sizeof err);
+    if (rc == MB_OK && flags->dry_run) {
+        rc = mb_run_print_plan(&run, err, sizeof err);
+        goto out;
+    }
+    if (rc == MB_OK)
+        rc = count_work(&run, &units, err, sizeof err);
+    run.seconds_setup = seconds_since(start);
+    if (rc == MB_OK) {
+        mb_progress_begin(&run.progress, flags->quiet, units);
+        rc = run_passes(&run, err, sizeof err);
+        mb_progress_end(&run.progress);
+    }
+    if (run.run_id) {
+        char ignored[256];
+        const char *state = rc == MB_OK ? "done" : rc == MB_E_STOP ? "interrupted" : "failed";
+        int stored = mb_store_run_end(run.store, run.run_id, state, seconds_since(start), mb_peak_memory(), ignored,
+                                      sizeof ignored);
+        if (rc == MB_OK && stored != MB_OK)
+            rc = mb_fail(err, sizeof err, stored, "%s", ignored);
+    }
+    if (rc == MB_OK && (rc = finish(&run, &red, err, sizeof err)) == MB_OK)
+        print_stages(&run);
+out:
+    mb_run_close(&run);
+    if (run.store) {
+        char closing[256];
+        int closed = mb_store_close(run.store, closing, sizeof closing);
+        if (rc == MB_OK && closed != MB_OK)
+            rc = mb_fail(err, sizeof err, closed, "%s", closing);
+    }
+    if (rc == MB_E_STOP)
+        fprintf(stderr, "interrupted: everything finished so far is in %s; the same command continues:\n  %s\n",
+                config->results, command);
+    else if (rc != MB_OK)
+        fprintf(stderr, "harness: %s\n", err);
+    if (rc == MB_OK && run.failed_samples) {
+        fprintf(stderr, "harness: %lld samples failed; see the view v_failures\n", (long long)run.failed_samples);
+        return EXIT_SAMPLES;
+    }
+    return rc == MB_OK && red ? EXIT_GATE : exit_code(rc);
+}

@@ -1,0 +1,288 @@
+/*
+ * setup.c - opening a run. Everything that can be refused is refused here, before any work: dimensions against
+ * the config, memory against the device, options against the methods.
+ */
+#include "driver/run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CPU_ARENA_BYTES ((size_t)1 << 40) /* address space only: pages are taken when written */
+#define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
+
+static mb_model_request model_request(const mb_run_config *config)
+{
+    return (mb_model_request){.path = config->model_path, .shape = config->model_shape, .seed = config->model_seed,
+                              .block = config->block, .positions = config->positions};
+}
+
+int32_t mb_run_new_tokens(const mb_run *run, const char *task)
+{
+    const mb_task_info *info = mb_task_find(task);
+    int32_t n = run->config->max_new_tokens ? run->config->max_new_tokens : info ? info->max_new_tokens : 0;
+    return n > 0 ? n : run->shape.block;
+}
+
+/* Largest number in a task's "lengths": the tokens that a generated prompt may have; 0 = not a generated task. */
+static int32_t longest_length(const mb_task_spec *task)
+{
+    cJSON *options = task->options ? cJSON_Parse(task->options) : NULL;
+    const cJSON *lengths = cJSON_GetObjectItemCaseSensitive(options, "lengths"), *item;
+    double longest = cJSON_IsNumber(lengths) ? lengths->valuedouble : 0;
+    cJSON_ArrayForEach(item, lengths)
+    {
+        if (cJSON_IsNumber(item) && item->valuedouble > longest)
+            longest = item->valuedouble;
+    }
+    cJSON_Delete(options);
+    return longest > 0 && longest < 1e9 ? (int32_t)longest : 0;
+}
+
+/* Tokens per sequence that the longest prompt of the config and its answer take. */
+static int find_capacity(mb_run *run, char *err, size_t err_cap)
+{
+    const mb_run_config *config = run->config;
+    int64_t need = 0;
+    for (size_t i = 0; i < config->task_count; i++) {
+        const mb_task_spec *task = &config->tasks[i];
+        int64_t answer = mb_run_new_tokens(run, task->task) + 2 * run->shape.block;
+        int64_t prompt = longest_length(task);
+        if (prompt > run->shape.positions)
+            return mb_fail(err, err_cap, MB_E_INPUT,
+                           "task %s asks for %lld tokens but %s has %d positions; choose shorter lengths or another model",
+                           task->task, (long long)prompt, run->shape.name, run->shape.positions);
+        if (prompt == 0)
+            prompt = config->max_length ? config->max_length : run->shape.positions;
+        if (prompt + CHAT_ALLOWANCE + answer > need)
+            need = prompt + CHAT_ALLOWANCE + answer;
+    }
+    if (need > run->shape.positions)
+        need = run->shape.positions;
+    run->capacity = (int32_t)(need / run->shape.block * run->shape.block);
+    return MB_OK;
+}
+
+int mb_run_inspect(mb_run *run, char *err, size_t err_cap)
+{
+    mb_run_config *config = run->config;
+    mb_model_request request = model_request(config);
+    int rc = mb_model_inspect(&request, &run->shape, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    if (config->max_length > run->shape.positions)
+        return mb_fail(err, err_cap, MB_E_INPUT, "config key max_length is %d but %s has %d positions",
+                       config->max_length, run->shape.name, run->shape.positions);
+    run->samplers = calloc(config->sampler_count, sizeof *run->samplers);
+    run->sampler_ids = calloc(config->sampler_count, sizeof *run->sampler_ids);
+    if (!run->samplers || !run->sampler_ids)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
+    for (size_t i = 0; i < config->sampler_count; i++)
+        if ((rc = mb_config_sampler(config, i, &run->shape, &run->samplers[i], err, err_cap)) != MB_OK)
+            return rc;
+    if (run->shape.synthetic && (config->pass_quality || config->pass_recall || config->pass_forced))
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "%s has random weights and no tokenizer: only the passes latency and breakdown make sense",
+                       run->shape.name);
+    run->arm_count = config->method_count * config->sampler_count;
+    run->arms = calloc(run->arm_count, sizeof *run->arms);
+    if (!run->arms)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
+    for (size_t i = 0; i < run->arm_count; i++) {
+        run->arms[i].spec = &config->methods[i % config->method_count];
+        run->arms[i].sampler = i / config->method_count;
+    }
+    return find_capacity(run, err, err_cap);
+}
+
+/* The steps that methods are told: 0 when the sampler decides. */
+static int32_t scheduled_steps(const mb_sampler *sampler)
+{
+    return sampler->schedule == MB_SCHEDULE_FIXED ? sampler->steps : 0;
+}
+
+static void shape_of(const mb_run *run, int32_t steps, mb_shape *shape)
+{
+    *shape = (mb_shape){.size = sizeof *shape, .layers = run->shape.layers, .query_heads = run->shape.query_heads,
+                        .kv_heads = run->shape.kv_heads, .head_dim = run->shape.head_dim, .block = run->shape.block,
+                        .batch = 1, .capacity = run->capacity, .stride = (run->capacity + 63) / 64 * 64,
+                        .steps = steps, .element_size = (int32_t)mb_type_size(run->config->type)};
+}
+
+static int open_device(mb_run *run, char *err, size_t err_cap)
+{
+    mb_run_config *config = run->config;
+    mb_session_request request = {.batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk,
+                                  .graphs = config->graphs};
+    mb_memory_plan plan;
+    size_t methods = 0;
+    char note[256] = "";
+    for (size_t i = 0; i < run->arm_count; i++) {
+        mb_shape shape;
+        shape_of(run, scheduled_steps(&run->samplers[run->arms[i].sampler]), &shape);
+        methods += mb_attender_bytes(run->arms[i].spec->method, &shape, run->arms[i].spec->options);
+    }
+    mb_memory_plan_make(&run->shape, config->type, &request, methods, &plan);
+    mb_device_options options = {.type = config->type, .threads = config->threads, .arena_bytes = plan.total};
+    if (strncmp(config->device, "cuda", 4) != 0 && strcmp(config->device, "auto") != 0)
+        options.arena_bytes = CPU_ARENA_BYTES;
+    int rc = mb_device_open(config->device, &options, &run->kernels, &run->device, note, sizeof note, err, err_cap);
+    if (rc != MB_OK)
+        return mb_fail_prefix(err, err_cap, rc,
+                              "the plan needs %.2f GiB (weights %.2f, KV cache %.2f, methods %.2f, work %.2f; fewer "
+                              "methods, a smaller max_length or shorter lengths help)",
+                              (double)plan.total / 0x1p30, (double)plan.weights / 0x1p30, (double)plan.kv / 0x1p30,
+                              (double)plan.methods / 0x1p30,
+                              (double)(plan.activations + plan.logits + plan.statistics) / 0x1p30);
+    run->kernels->info(run->device, &run->device_info);
+    if (*note)
+        mb_progress_note(&run->progress, "%s", note);
+    mb_progress_note(&run->progress, "device %s: %s (%s)", run->kernels->name, run->device_info.name,
+                     run->device_info.detail);
+    return MB_OK;
+}
+
+static int codec_encode(void *self, const char *text, size_t length, int32_t **ids, size_t *n)
+{
+    return mb_tokenizer_encode(self, text, length, false, ids, n, NULL, 0);
+}
+
+static int codec_decode(void *self, const int32_t *ids, size_t n, char **text)
+{
+    size_t length;
+    return mb_tokenizer_decode(self, ids, n, true, text, &length, NULL, 0);
+}
+
+/* Tokens of an empty prompt in the chat wrapper. */
+static int measure_chat(mb_run *run, char *err, size_t err_cap)
+{
+    mb_prompt_request request = {.text = "", .chat = true, .hard_limit = run->shape.positions};
+    int32_t *ids = NULL;
+    size_t n = 0;
+    bool truncated;
+    int rc = mb_prompt_build(run->model, &request, &ids, &n, &truncated, err, err_cap);
+    run->chat_overhead = (int32_t)n;
+    free(ids);
+    return rc;
+}
+
+int mb_run_open(mb_run *run, char *err, size_t err_cap)
+{
+    mb_run_config *config = run->config;
+    mb_model_request request = model_request(config);
+    int rc = open_device(run, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    rc = mb_model_open(&run->model, &request, run->kernels, run->device, config->type, err, err_cap);
+    if (rc != MB_OK || config->task_count == 0)
+        return rc;
+    const mb_tokenizer *tokenizer = mb_model_tokenizer(run->model);
+    if (!tokenizer)
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s has no tokenizer, so tasks cannot run", run->shape.name);
+    run->codec = (mb_codec){(void *)(uintptr_t)tokenizer, codec_encode, codec_decode};
+    if ((rc = measure_chat(run, err, err_cap)) != MB_OK)
+        return rc;
+    if (!config->pass_quality && !config->pass_recall && !config->pass_forced)
+        return MB_OK;
+    mb_session_request session = {.batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk,
+                                  .graphs = config->graphs};
+    rc = mb_session_open(&run->session, run->model, &session, err, err_cap);
+    for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
+        mb_arm *arm = &run->arms[i];
+        bool unsupported = false;
+        rc = mb_attender_open(&arm->attender, run->session, arm->spec->method, arm->spec->options,
+                              scheduled_steps(&run->samplers[arm->sampler]), config->seed, &unsupported, err, err_cap);
+        if (rc != MB_OK && unsupported) {
+            snprintf(arm->reason, sizeof arm->reason, "%s", err);
+            rc = MB_OK;
+        } else if (rc != MB_OK) {
+            mb_fail_prefix(err, err_cap, rc, "method %s", arm->spec->label);
+        }
+    }
+    return rc;
+}
+
+mb_arm *mb_run_reference(const mb_run *run, size_t sampler)
+{
+    for (size_t i = 0; i < run->arm_count; i++)
+        if (run->arms[i].sampler == sampler && run->arms[i].attender &&
+            (run->arms[i].spec->method->caps & MB_CAP_LOSSLESS))
+            return &run->arms[i];
+    return NULL;
+}
+
+static const char *type_name(mb_type type)
+{
+    return type == MB_F32 ? "f32" : type == MB_BF16 ? "bf16" : "f16";
+}
+
+static int store_identities(mb_run *run, char *err, size_t err_cap)
+{
+    mb_environment environment;
+    char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
+    bool gpu = strcmp(run->kernels->name, "cpu") != 0;
+    mb_environment_read(&environment, run->config->threads);
+    mb_env_row env = {.host = environment.host, .os = environment.os, .cpu = environment.cpu,
+                      .gpu = gpu ? run->device_info.name : "", .gpu_uuid = "", .driver = "", .cuda = "",
+                      .device = run->kernels->name, .git = environment.git, .build = environment.build,
+                      .detail = run->device_info.detail, .threads = environment.threads};
+    int rc = mb_store_env(run->store, &env, &run->env_id, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    mb_model_hashes(run->model, config_hash, weights_hash, tokenizer_hash);
+    mb_model_row model = {.name = run->shape.name, .family = run->shape.family == MB_FAMILY_SDAR ? "sdar" : "fast_dllm_v2",
+                          .config_hash = config_hash, .weights_hash = weights_hash, .tokenizer_hash = tokenizer_hash,
+                          .type = type_name(run->config->type), .layers = run->shape.layers,
+                          .query_heads = run->shape.query_heads, .kv_heads = run->shape.kv_heads,
+                          .head_dim = run->shape.head_dim, .hidden = run->shape.hidden, .block = run->shape.block,
+                          .vocab = run->shape.vocab, .synthetic = run->shape.synthetic};
+    if ((rc = mb_store_model(run->store, &model, &run->model_id, err, err_cap)) != MB_OK)
+        return rc;
+    for (size_t i = 0; i < run->config->sampler_count; i++) {
+        const mb_sampler *s = &run->samplers[i];
+        mb_sampler_row row = {.schedule = s->schedule == MB_SCHEDULE_FIXED ? "fixed" : "threshold", .steps = s->steps,
+                              .block = run->shape.block, .sub_block = run->shape.sub_block, .threshold = s->threshold,
+                              .dynamic = s->dynamic, .block_cache = s->block_cache,
+                              .confidence = type_name(s->confidence)};
+        if ((rc = mb_store_sampler(run->store, &row, &run->sampler_ids[i], err, err_cap)) != MB_OK)
+            return rc;
+    }
+    for (size_t i = 0; i < run->arm_count; i++) {
+        const mb_method_spec *spec = run->arms[i].spec;
+        char origin[MB_HASH_CAP] = "";
+        const char *path = mb_registry_origin(spec->method);
+        if (*path && (rc = mb_hash_file(path, origin, err, err_cap)) != MB_OK)
+            return rc;
+        mb_config_row row = {.method = spec->method->name, .version = spec->method->version,
+                             .summary = spec->method->summary, .reference = spec->method->reference,
+                             .origin_hash = origin, .options_json = spec->json, .caps = spec->method->caps,
+                             .k = spec->k, .label = spec->label};
+        if ((rc = mb_store_config(run->store, &row, &run->arms[i].config_id, err, err_cap)) != MB_OK)
+            return rc;
+    }
+    return MB_OK;
+}
+
+int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_cap)
+{
+    int rc = store_identities(run, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    return mb_store_run(run->store, run->config->name, run->config->canonical, run->config->seed, run->env_id, command,
+                        &run->run_id, err, err_cap);
+}
+
+void mb_run_close(mb_run *run)
+{
+    for (size_t i = run->arm_count; i-- > 0;)
+        mb_attender_close(run->arms[i].attender);
+    mb_session_close(run->session);
+    mb_model_close(run->model);
+    if (run->device)
+        run->kernels->close(run->device);
+    free(run->arms);
+    free(run->samplers);
+    free(run->sampler_ids);
+    run->arms = NULL;
+    run->arm_count = 0;
+}
