@@ -1,0 +1,94 @@
+/*
+ * sampler.h - the control flow of decoding, apart from any network.
+ *
+ * A sampler decides which forwards run and which tokens they reveal. It sees the network through five functions,
+ * so that the same code drives a session and the stub of the fixtures (models.md 14.1). Invariant: the network
+ * keeps the length of the cache; it grows only in prefill() and commit(), by the tokens given there.
+ */
+#ifndef MB_MODEL_SAMPLER_H
+#define MB_MODEL_SAMPLER_H
+
+#include "model/model.h"
+
+typedef struct mb_network {
+    void *self;
+    /* KV-writing, block-causal forward of the first n prompt tokens (a multiple of B) on an empty cache. *next =
+     * best token of its last row. A session has done it before: then it only answers. */
+    int (*prefill)(void *self, const int32_t *ids, int32_t n, int32_t *next, char *err, size_t err_cap);
+    /* Starts from an empty cache without a prefill (Fast-dLLM v2's quirk Q1). NULL = nothing to do. */
+    int (*forget)(void *self, char *err, size_t err_cap);
+    /* Around the forwards of one block; NULL = not interested. */
+    int (*block_begin)(void *self, int32_t block, const int32_t *tokens, char *err, size_t err_cap);
+    int (*block_end)(void *self, int32_t block, const int32_t *tokens, char *err, size_t err_cap);
+    /* Forward of slots row_offset .. row_offset+rows-1 of the block whose B tokens are given, K and V not kept
+     * beyond the block. Row r answers its best token and that token's rounded probability: no shift applied. */
+    int (*denoise)(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset, int32_t *ids,
+                   float *probability, char *err, size_t err_cap);
+    /* Forward of the finished block: its K and V join the cache. *next = best token of the last row. */
+    int (*commit)(void *self, const int32_t *tokens, int32_t *next, char *err, size_t err_cap);
+} mb_network;
+
+/* One decoding: what is asked and, below the line, what came of it. Zero-initialise, fill the first part. */
+typedef struct mb_sampling {
+    const mb_sampler *sampler;
+    mb_family family;
+    int32_t block, sub_block, mask_id;
+    int32_t stop_ids[9], stop_count;
+    int32_t max_new_tokens, min_new_tokens;  /* stop tokens among the first min_new_tokens are ordinary tokens */
+    const int32_t *forced;                   /* forced trajectory, by position after the prompt; NULL = none */
+    size_t forced_count;
+    void (*trace)(void *user, const mb_trace_step *step);
+    void *user;
+    /* ---- results ---- */
+    int32_t *tokens;                         /* prompt and new tokens, malloc'ed; count of them */
+    int32_t count, prompt, capacity;
+    int32_t cached;                          /* length of the network's cache */
+    bool stopped;
+    int32_t blocks, denoise_forwards, commit_forwards;
+    int32_t histogram[MB_FORWARD_HISTOGRAM];
+    int32_t agree, compared;
+} mb_sampling;
+
+/* Runs the family's sampler on a prompt. The caller frees with mb_sampling_free, also after a failure. */
+int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n, char *err,
+                    size_t err_cap);
+void mb_sampling_free(mb_sampling *sampling);
+
+/* Length of the sequence when no stop comes: what the cache must hold (without a last seed token). */
+int64_t mb_sampling_length(const mb_sampling *sampling, int64_t prompt);
+
+/* ---- shared by the families' files ---- */
+
+/* The families' loops; mb_sampling_run chooses. The prompt is in sampling->tokens already. */
+int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap);
+int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap);
+
+/* The threshold as the reference compares it: rounded to the confidence type (models.md 2.7). */
+float mb_sampler_threshold(const mb_sampler *sampler);
+/* Tokens that step `step` (from 0) of `steps` reveals: B div steps, one more in the first B mod steps. */
+int32_t mb_schedule_share(int32_t block, int32_t steps, int32_t step);
+/* Marks the n slots of highest confidence among those where open is set; ties go to the lower slot. */
+int32_t mb_choose_best(const float *confidence, const bool *open, int32_t slots, int32_t n, bool *chosen);
+/* Position of the first stop token in tokens[from, to) with no mask before it, else -1. */
+int32_t mb_sampling_stop(const mb_sampling *sampling, int32_t from, int32_t to);
+/* First position whose stop tokens count: the prompt's end, or min_new_tokens after it. */
+int32_t mb_sampling_stop_from(const mb_sampling *sampling);
+/* Forced trajectory: is there a reference token at or behind this position? */
+bool mb_sampling_forced_beyond(const mb_sampling *sampling, int32_t position);
+/* Forced trajectory: compares tokens[from, to) with the reference and overwrites them. */
+void mb_sampling_force(mb_sampling *sampling, int32_t from, int32_t to);
+int32_t mb_sampling_masks(const mb_sampling *sampling, const int32_t *tokens, int32_t n);
+/* Room for `count` tokens in all; MB_E_SYSTEM when memory is out. */
+int mb_sampling_reserve(mb_sampling *sampling, int32_t count, char *err, size_t err_cap);
+
+/* The three kinds of forward, counted and traced. `at` is the position of the block's first slot. step from 1. */
+int mb_sampling_prefill(mb_sampling *sampling, const mb_network *network, int32_t n, int32_t *next, char *err,
+                        size_t err_cap);
+int mb_sampling_commit(mb_sampling *sampling, const mb_network *network, int32_t block_number, int32_t at,
+                       int32_t *next, char *err, size_t err_cap);
+/* A denoising forward followed by the reveal of `chosen` slots is traced as one event. */
+void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t step, int32_t at, int32_t rows,
+                        int32_t row_offset, const int32_t *slot_tokens, const bool *chosen);
+void mb_sampling_block_done(mb_sampling *sampling, int32_t forwards);
+
+#endif
