@@ -1,0 +1,396 @@
+/*
+ * attend_mma.cu - attention on mma.sync (sm_80 and later), bf16, head_dim 64 or 128: the sparse block attention
+ * of every GPU, and the dense and prefill fallback where the sm_90a kernels do not serve.
+ *
+ * One block of four warps holds 64 packed query rows, 16 a warp, and walks its part of the key list in tiles of
+ * 64 keys, gathered row by row (16-byte copies) straight from the cache, two tiles in flight. The parts of one
+ * unit are merged in a fixed order: by a cluster of up to 8 blocks through distributed shared memory on sm_90
+ * and later (one launch, which is what a few hundred keys need), else through partial states in the workspace.
+ */
+#include "kernels/cuda/attention_common.cuh"
+#include "kernels/cuda/key_list.cuh"
+#include "kernels/cuda/mma.cuh"
+
+#include <cooperative_groups.h>
+
+namespace mb_cuda {
+namespace {
+
+constexpr int ROWS = 64;      /* packed query rows of a block */
+constexpr int TILE = 64;      /* keys of a tile */
+constexpr int THREADS = 128;
+constexpr int CLUSTER_MAX = 8;
+
+template <int D> constexpr int tile_bytes = TILE * D * 2;
+template <int D> constexpr int shared_bytes = ROWS * D * 2 + 4 * tile_bytes<D>;
+
+/* One tile of keys and values into shared memory; rows past `valid` are zeroed, so that whatever the cache holds
+ * there (even NaN) cannot reach a product with probability zero. */
+template <int D, Source SOURCE>
+__device__ __forceinline__ void load_tile(const __nv_bfloat16 *k, const __nv_bfloat16 *v, const KeyList &list,
+                                          int first, int valid, uint32_t k_tile, uint32_t v_tile)
+{
+    constexpr int CHUNKS = D / 8;
+#pragma unroll
+    for (int i = 0; i < TILE * CHUNKS / THREADS; i++) {
+        int index = (int)threadIdx.x + i * THREADS;
+        int row = index / CHUNKS, chunk = index % CHUNKS;
+        bool inside = row < valid;
+        int64_t offset = inside ? (int64_t)key_slot<SOURCE>(list, first + row) * D + chunk * 8 : 0;
+        uint32_t place = swizzled<D>(row, chunk);
+        copy_async16(k_tile + place, k + offset, inside);
+        copy_async16(v_tile + place, v + offset, inside);
+    }
+}
+
+/* Running state of a warp's 16 rows: each thread holds two rows (lane / 4 and + 8). */
+template <int D> struct State {
+    float o[D / 8][4];
+    float top[2], sum[2];
+};
+
+/* One tile: logits, running maximum, probabilities, output. `groups` sixteens of keys are live. */
+template <int D, Source SOURCE>
+__device__ __forceinline__ void step(State<D> &state, const uint32_t (&q)[D / 16][4], uint32_t k_tile,
+                                     uint32_t v_tile, int valid, const int (&limit)[2], int first, float scale_log2)
+{
+    int lane = (int)threadIdx.x & 31;
+    int groups = (valid + 15) / 16;
+    float s[TILE / 8][4];
+#pragma unroll
+    for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[n][e] = 0.0f;
+    int key_row = (lane & 7) + ((lane >> 4) << 3), key_chunk = (lane >> 3) & 1;
+#pragma unroll
+    for (int g = 0; g < TILE / 16; g++) {
+        if (g < groups) {
+#pragma unroll
+            for (int c = 0; c < D / 16; c++) {
+                uint32_t b[4];
+                load_matrix4(b, k_tile + swizzled<D>(g * 16 + key_row, c * 2 + key_chunk));
+                multiply(s[2 * g], q[c], b[0], b[1]);
+                multiply(s[2 * g + 1], q[c], b[2], b[3]);
+            }
+        }
+    }
+    float top[2] = {state.top[0], state.top[1]};
+#pragma unroll
+    for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int column = n * 8 + (lane & 3) * 2 + (e & 1);
+            bool seen = column < valid && (SOURCE != PREFILL || first + column < limit[e >> 1]);
+            s[n][e] = seen ? s[n][e] : -INFINITY;
+            top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
+        }
+    float shift[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        top[i] = quad_max(top[i]);
+        shift[i] = top[i] == -INFINITY ? 0.0f : top[i] * scale_log2;   /* no key yet: keep exp2's input -inf */
+        float old = fast_exp2(state.top[i] * scale_log2 - shift[i]);
+        state.top[i] = top[i];
+        state.sum[i] *= old;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            state.o[n][2 * i] *= old;
+            state.o[n][2 * i + 1] *= old;
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            s[n][e] = fast_exp2(s[n][e] * scale_log2 - shift[e >> 1]);
+            state.sum[e >> 1] += s[n][e];
+        }
+    int value_row = (lane & 7) + (((lane >> 3) & 1) << 3), value_chunk = lane >> 4;
+#pragma unroll
+    for (int g = 0; g < TILE / 16; g++) {
+        if (g < groups) {
+            uint32_t a[4] = {pack_bf16(s[2 * g][0], s[2 * g][1]), pack_bf16(s[2 * g][2], s[2 * g][3]),
+                             pack_bf16(s[2 * g + 1][0], s[2 * g + 1][1]),
+                             pack_bf16(s[2 * g + 1][2], s[2 * g + 1][3])};
+#pragma unroll
+            for (int n = 0; n < D / 16; n++) {
+                uint32_t b[4];
+                load_matrix4_transposed(b, v_tile + swizzled<D>(g * 16 + value_row, n * 2 + value_chunk));
+                multiply(state.o[2 * n], a, b[0], b[1]);
+                multiply(state.o[2 * n + 1], a, b[2], b[3]);
+            }
+        }
+    }
+}
+
+/* Merges the cluster's partial states: every block left 64 normalised rows (stride D + 8 floats) and their
+ * base-2 log-sum-exps in its shared memory; block `rank` finishes rows rank, rank + size, ... */
+template <int D>
+__device__ __forceinline__ void merge_cluster(const Problem &p, float *rows, int b, int h, int row0)
+{
+#if __CUDA_ARCH__ >= 900
+    namespace cg = cooperative_groups;
+    cg::cluster_group cluster = cg::this_cluster();
+    cluster.sync();
+    int size = (int)cluster.num_blocks(), rank = (int)cluster.block_rank();
+    int warp = (int)threadIdx.x >> 5, lane = (int)threadIdx.x & 31;
+    constexpr int STRIDE = D + 8, PAIRS = D / 64;
+    for (int row = rank + size * warp; row < ROWS && row0 + row < p.packed; row += size * (THREADS / 32)) {
+        float lse[CLUSTER_MAX], top = -INFINITY, sum = 0.0f;
+        float2 o[PAIRS];
+#pragma unroll
+        for (int i = 0; i < CLUSTER_MAX; i++) {
+            lse[i] = i < size ? cluster.map_shared_rank(rows, i)[ROWS * STRIDE + row] : -INFINITY;
+            top = fmaxf(top, lse[i]);
+        }
+#pragma unroll
+        for (int n = 0; n < PAIRS; n++)
+            o[n] = make_float2(0.0f, 0.0f);
+#pragma unroll
+        for (int i = 0; i < CLUSTER_MAX; i++) {
+            if (i < size && lse[i] > -INFINITY) {
+                float weight = fast_exp2(lse[i] - top);
+                const float2 *part = (const float2 *)(cluster.map_shared_rank(rows, i) + row * STRIDE);
+                sum += weight;
+#pragma unroll
+                for (int n = 0; n < PAIRS; n++) {
+                    float2 x = part[n * 32 + lane];
+                    o[n].x += weight * x.x;
+                    o[n].y += weight * x.y;
+                }
+            }
+        }
+        float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
+        int64_t state = state_of(p, b, h, row0 + row);
+        if (p.out) {
+            uint32_t *out = (uint32_t *)((__nv_bfloat16 *)p.out + state * D);
+#pragma unroll
+            for (int n = 0; n < PAIRS; n++)
+                out[n * 32 + lane] = pack_bf16(o[n].x * inverse, o[n].y * inverse);
+        }
+        if (p.lse && lane == 0)
+            p.lse[state] = sum > 0.0f ? (top + log2f(sum)) * LN2 : -INFINITY;
+    }
+    cluster.sync();   /* nobody leaves while others read its shared memory */
+#endif
+}
+
+/* One finished row of a thread (i = 0, 1): to its slot of the partial states, or, slot -1, to the result. */
+template <int D, Source SOURCE>
+__device__ __forceinline__ void store_row(const Problem &p, const State<D> &state, int i, float inverse, float lse2,
+                                          int64_t index, int64_t slot)
+{
+    int column = ((int)threadIdx.x & 3) * 2;
+    bool partial = SOURCE != PREFILL && slot >= 0;
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+        float x = state.o[n][2 * i] * inverse, y = state.o[n][2 * i + 1] * inverse;
+        if (partial)
+            *(float2 *)(p.part_out + slot * D + n * 8 + column) = make_float2(x, y);
+        else if (p.out)
+            *(uint32_t *)((__nv_bfloat16 *)p.out + index * D + n * 8 + column) = pack_bf16(x, y);
+    }
+    if (column == 0 && partial)
+        p.part_lse[slot] = lse2 * LN2;
+    else if (column == 0 && SOURCE != PREFILL && p.lse)
+        p.lse[index] = lse2 * LN2;
+}
+
+/* Grid: (splits, row tiles, units). CLUSTER: gridDim.x is also the cluster's size. */
+template <int D, Source SOURCE, bool CLUSTER>
+__global__ void __launch_bounds__(THREADS) attend_mma(const __grid_constant__ Problem p)
+{
+    extern __shared__ __align__(128) unsigned char shared[];
+    int unit = (int)blockIdx.z, split = (int)blockIdx.x, splits = (int)gridDim.x;
+    int row_tile = SOURCE == PREFILL ? (int)(gridDim.y - 1 - blockIdx.y) : (int)blockIdx.y;   /* longest first */
+    int b = SOURCE == PREFILL ? p.sequence : unit / p.kv_heads;
+    int h = SOURCE == PREFILL ? unit / p.group : unit % p.kv_heads;
+    int rows = SOURCE == PREFILL ? p.prefill_rows : p.packed;
+    int row0 = row_tile * ROWS;
+    if (SOURCE != PREFILL && !is_active(p, b, h))
+        return;
+    int warp = (int)threadIdx.x >> 5, lane = (int)threadIdx.x & 31;
+    uint32_t q_tile = shared_address(shared);
+    uint32_t tiles = q_tile + ROWS * D * 2;   /* k0 k1 v0 v1 */
+
+    constexpr int CHUNKS = D / 8;
+#pragma unroll
+    for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
+        int index = (int)threadIdx.x + i * THREADS;
+        int row = index / CHUNKS, chunk = index % CHUNKS;
+        bool inside = row0 + row < rows;
+        int64_t state = inside ? row_state<SOURCE>(p, b, h, unit, row0 + row) : 0;
+        copy_async16(q_tile + swizzled<D>(row, chunk), (const __nv_bfloat16 *)p.q + state * D + chunk * 8, inside);
+    }
+    KeyList list = key_list<SOURCE>(p, b, h, row0 + ROWS < rows ? row0 + ROWS : rows);
+    /* Parts are cut at multiples of 16 keys, the smallest group that the matrix product works on. */
+    int64_t groups = (list.total + 15) / 16;
+    int begin = (int)(groups * split / splits) * 16, end = (int)(groups * (split + 1) / splits) * 16;
+    end = end < list.total ? end : list.total;
+    const __nv_bfloat16 *k = (const __nv_bfloat16 *)p.k + cache_offset(p, b, h);
+    const __nv_bfloat16 *v = (const __nv_bfloat16 *)p.v + cache_offset(p, b, h);
+    auto load = [&](int first) {
+        int stage = ((first - begin) / TILE) & 1;
+        if (first < end)
+            load_tile<D, SOURCE>(k, v, list, first, end - first < TILE ? end - first : TILE,
+                                 tiles + stage * tile_bytes<D>, tiles + (2 + stage) * tile_bytes<D>);
+        copy_commit();
+    };
+    load(begin);
+    load(begin + TILE);
+
+    State<D> state;
+    state.top[0] = state.top[1] = -INFINITY;
+    state.sum[0] = state.sum[1] = 0.0f;
+#pragma unroll
+    for (int n = 0; n < D / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            state.o[n][e] = 0.0f;
+    int limit[2] = {0, 0};
+    if (SOURCE == PREFILL)
+        for (int i = 0; i < 2; i++)
+            limit[i] = prefill_limit(p, row0 + warp * 16 + lane / 4 + 8 * i);
+    uint32_t q[D / 16][4];
+    for (int first = begin; first < end; first += TILE) {
+        copy_wait<1>();
+        __syncthreads();
+        if (first == begin)
+#pragma unroll
+            for (int c = 0; c < D / 16; c++)
+                load_matrix4(q[c], q_tile + swizzled<D>(warp * 16 + (lane & 15), c * 2 + (lane >> 4)));
+        int stage = ((first - begin) / TILE) & 1;
+        step<D, SOURCE>(state, q, tiles + stage * tile_bytes<D>, tiles + (2 + stage) * tile_bytes<D>,
+                        end - first < TILE ? end - first : TILE, limit, first, p.scale_log2);
+        __syncthreads();
+        load(first + 2 * TILE);
+    }
+    copy_wait<0>();
+    __syncthreads();
+
+    float lse2[2], inverse[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float sum = quad_sum(state.sum[i]);
+        inverse[i] = sum > 0.0f ? 1.0f / sum : 0.0f;
+        lse2[i] = sum > 0.0f ? state.top[i] * p.scale_log2 + log2f(sum) : -INFINITY;
+    }
+    if constexpr (CLUSTER) {
+        float *kept = (float *)(shared + ROWS * D * 2);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int row = warp * 16 + lane / 4 + 8 * i;
+#pragma unroll
+            for (int n = 0; n < D / 8; n++)
+                *(float2 *)(kept + row * (D + 8) + n * 8 + (lane & 3) * 2) =
+                    make_float2(state.o[n][2 * i] * inverse[i], state.o[n][2 * i + 1] * inverse[i]);
+            if ((lane & 3) == 0)
+                kept[ROWS * (D + 8) + row] = lse2[i];
+        }
+        merge_cluster<D>(p, kept, b, h, row0);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int row = row0 + warp * 16 + lane / 4 + 8 * i;
+            if (row < rows)
+                store_row<D, SOURCE>(p, state, i, inverse[i], lse2[i], row_state<SOURCE>(p, b, h, unit, row),
+                                     splits > 1 ? ((int64_t)unit * splits + split) * p.packed + row : -1);
+        }
+    }
+}
+
+typedef void (*Kernel)(const Problem);
+
+template <int D> Kernel choose(Source source, bool cluster)
+{
+    if (source == PREFILL)
+        return attend_mma<D, PREFILL, false>;
+    if (source == PAGES)
+        return cluster ? attend_mma<D, PAGES, true> : attend_mma<D, PAGES, false>;
+    return cluster ? attend_mma<D, DENSE, true> : attend_mma<D, DENSE, false>;
+}
+
+int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_t stream, char *err, size_t err_cap)
+{
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(THREADS, 1, 1);
+    config.dynamicSmemBytes = (size_t)(p.head_dim == 64 ? shared_bytes<64> : shared_bytes<128>);
+    config.stream = stream;
+    if (cluster) {
+        attribute.id = cudaLaunchAttributeClusterDimension;
+        attribute.val.clusterDim.x = grid.x;
+        attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+    }
+    cudaLaunchKernelEx(&config, kernel, p);
+    return check_launch("attention (mma.sync)", err, err_cap);
+}
+
+} /* namespace */
+
+bool mma_serves(mb_type type, int head_dim) { return type == MB_BF16 && (head_dim == 64 || head_dim == 128); }
+
+/* How many parts a unit's keys are cut into: enough blocks for two a multiprocessor, parts of 64 keys or more
+ * where a cluster merges them, of 256 where a second kernel does. */
+int mma_splits(const mb_cuda_chip *chip, const Problem &p, bool sparse)
+{
+    int64_t units = (int64_t)p.batch * p.kv_heads * ((p.packed + ROWS - 1) / ROWS);
+    int64_t keys = p.span == MB_SPAN_BLOCK ? 0 : sparse ? (int64_t)p.page_capacity << p.page_shift : p.max_prefix;
+    keys += p.block_keys;
+    int64_t room = units > 0 ? 2 * chip->multiprocessors / units : 1;
+    int64_t most = keys / 64;
+    int64_t wanted = room < most ? room : most;
+    if (chip->capability >= 90 && (sparse || wanted <= 2 * CLUSTER_MAX || keys < 2048)) {
+        int splits = 1;
+        while (splits * 2 <= wanted && splits < CLUSTER_MAX)
+            splits *= 2;
+        return splits;
+    }
+    most = keys / 256;
+    wanted = room < most ? room : most;
+    return wanted < 1 ? 1 : wanted > MAX_SPLITS ? MAX_SPLITS : (int)wanted;
+}
+
+/* True when the splits are merged inside the attention kernel, so that no workspace is needed. */
+bool mma_cluster_merges(const mb_cuda_chip *chip, int splits)
+{
+    return chip->capability >= 90 && splits > 1 && splits <= CLUSTER_MAX && (splits & (splits - 1)) == 0;
+}
+
+int mma_attend(const mb_cuda_chip *chip, const Problem &p, bool sparse, cudaStream_t stream, char *err,
+               size_t err_cap)
+{
+    bool cluster = mma_cluster_merges(chip, p.splits);
+    Source source = sparse ? PAGES : DENSE;
+    Kernel kernel = p.head_dim == 64 ? choose<64>(source, cluster) : choose<128>(source, cluster);
+    dim3 grid((unsigned)p.splits, (unsigned)((p.packed + ROWS - 1) / ROWS), (unsigned)(p.batch * p.kv_heads));
+    int rc = launch(kernel, p, grid, cluster, stream, err, err_cap);
+    if (rc == MB_OK && p.splits > 1 && !cluster)
+        rc = merge_splits(p, MB_BF16, stream, err, err_cap);
+    return rc;
+}
+
+int mma_prefill(const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
+{
+    Kernel kernel = p.head_dim == 64 ? choose<64>(PREFILL, false) : choose<128>(PREFILL, false);
+    dim3 grid(1, (unsigned)((p.prefill_rows + ROWS - 1) / ROWS), (unsigned)p.query_heads);
+    return launch(kernel, p, grid, false, stream, err, err_cap);
+}
+
+int mma_setup(char *err, size_t err_cap)
+{
+    for (int source = DENSE; source <= PREFILL; source++)
+        for (int cluster = 0; cluster <= (source == PREFILL ? 0 : 1); cluster++) {
+            cudaFuncSetAttribute(choose<64>((Source)source, cluster), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 shared_bytes<64>);
+            cudaFuncSetAttribute(choose<128>((Source)source, cluster), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 shared_bytes<128>);
+        }
+    return check_launch("setting the attention kernels' shared memory", err, err_cap);
+}
+
+} /* namespace mb_cuda */
