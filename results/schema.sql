@@ -1,0 +1,252 @@
+-- schema.sql - the tables of a maskbench store, version 1.
+--
+-- Rules: every table is STRICT. What makes two numbers comparable (machine, model, data, method, sampler) is one
+-- row with a content hash, found again by that hash. Nothing is rounded. Times are microseconds in columns named
+-- *_us, moments are UTC text in columns named *_at; all other values of two runs with one seed are equal (see
+-- v_content). Failures and skips are rows with a reason. Readers use the views of views.sql, never these tables.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- ---- identities: one row per content, found by hash ----
+
+CREATE TABLE env (              -- the machine and the build
+    id       INTEGER PRIMARY KEY,
+    hash     TEXT NOT NULL UNIQUE,
+    host     TEXT, os TEXT, cpu TEXT,
+    threads  INTEGER NOT NULL,
+    gpu      TEXT, gpu_uuid TEXT, driver TEXT, cuda TEXT,
+    device   TEXT,              -- what computed: "cpu", "cuda"
+    git      TEXT, build TEXT,
+    detail   TEXT               -- clocks policy, memory, anything else worth keeping
+) STRICT;
+
+CREATE TABLE model (
+    id             INTEGER PRIMARY KEY,
+    hash           TEXT NOT NULL UNIQUE,
+    name           TEXT NOT NULL,
+    family         TEXT,
+    type           TEXT,        -- storage type: "bf16", "f32"
+    config_hash    TEXT, weights_hash TEXT, tokenizer_hash TEXT,
+    layers         INTEGER NOT NULL, query_heads INTEGER NOT NULL, kv_heads INTEGER NOT NULL,
+    head_dim       INTEGER NOT NULL, hidden INTEGER NOT NULL,
+    block          INTEGER NOT NULL, -- tokens per diffusion block
+    vocab          INTEGER NOT NULL,
+    synthetic      INTEGER NOT NULL CHECK (synthetic IN (0, 1)) -- 1: random weights, speed only
+) STRICT;
+
+CREATE TABLE dataset (          -- one task of a benchmark, with the bytes behind it
+    id             INTEGER PRIMARY KEY,
+    hash           TEXT NOT NULL UNIQUE,
+    task           TEXT NOT NULL,
+    benchmark      TEXT, category TEXT, language TEXT, metric TEXT,
+    file_hash      TEXT, prompt_hash TEXT, options_json TEXT,
+    max_new_tokens INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE method (
+    id          INTEGER PRIMARY KEY,
+    hash        TEXT NOT NULL UNIQUE,
+    name        TEXT NOT NULL,
+    version     TEXT,
+    summary     TEXT, reference TEXT,
+    origin_hash TEXT,           -- of the plug-in file; NULL or empty: built in
+    caps        INTEGER NOT NULL -- 1 pre-RoPE queries, 2 opaque, 4 oracle (no speed plots), 8 lossless (the reference)
+) STRICT;
+
+CREATE TABLE config (           -- a method with all its options
+    id           INTEGER PRIMARY KEY,
+    hash         TEXT NOT NULL UNIQUE,
+    method_id    INTEGER NOT NULL REFERENCES method(id),
+    label        TEXT NOT NULL,
+    k            INTEGER CHECK (k >= 0), -- token budget per KV head; NULL: the method has none
+    options_json TEXT
+) STRICT;
+
+CREATE TABLE sampler (
+    id          INTEGER PRIMARY KEY,
+    hash        TEXT NOT NULL UNIQUE,
+    schedule    TEXT NOT NULL,  -- "threshold" (adaptive) or "fixed"
+    steps       INTEGER NOT NULL, block INTEGER NOT NULL, sub_block INTEGER NOT NULL,
+    threshold   REAL,
+    dynamic     INTEGER NOT NULL CHECK (dynamic IN (0, 1)),
+    block_cache INTEGER NOT NULL CHECK (block_cache IN (0, 1)),
+    confidence  TEXT
+) STRICT;
+
+-- ---- runs ----
+
+CREATE TABLE run (              -- one config text + seed; the same again continues it
+    id          INTEGER PRIMARY KEY,
+    hash        TEXT NOT NULL UNIQUE,
+    label       TEXT NOT NULL UNIQUE, -- the config's name; "name#2", "name#3" for further texts or seeds
+    name        TEXT NOT NULL,
+    config_json TEXT,
+    seed        INTEGER NOT NULL,
+    state       TEXT NOT NULL   -- running, done, interrupted, failed
+) STRICT;
+
+CREATE TABLE session (          -- one start of the program on a run
+    id         INTEGER PRIMARY KEY,
+    run_id     INTEGER NOT NULL REFERENCES run(id),
+    env_id     INTEGER NOT NULL REFERENCES env(id),
+    command    TEXT,
+    state      TEXT NOT NULL,   -- running, done, interrupted, failed, killed (found running by the next start)
+    started_at TEXT NOT NULL,
+    ended_at   TEXT,
+    wall_us    REAL,
+    peak_bytes INTEGER          -- largest resident memory
+) STRICT;
+CREATE INDEX session_run ON session(run_id);
+
+CREATE TABLE cell (             -- run x model x dataset x config x sampler x pass
+    id         INTEGER PRIMARY KEY,
+    run_id     INTEGER NOT NULL REFERENCES run(id),
+    model_id   INTEGER NOT NULL REFERENCES model(id),
+    dataset_id INTEGER REFERENCES dataset(id), -- NULL: no data, a latency cell
+    config_id  INTEGER NOT NULL REFERENCES config(id),
+    sampler_id INTEGER NOT NULL REFERENCES sampler(id),
+    pass       TEXT NOT NULL,   -- quality, recall, forced, latency, breakdown
+    state      TEXT NOT NULL DEFAULT 'open', -- open, done, skipped, failed
+    reason     TEXT             -- of skipped and failed
+) STRICT;
+CREATE UNIQUE INDEX cell_key
+    ON cell(run_id, model_id, coalesce(dataset_id, 0), config_id, sampler_id, pass);
+
+-- ---- samples ----
+
+CREATE TABLE item (             -- a row of the benchmark, the same for every model and method
+    id           INTEGER PRIMARY KEY,
+    dataset_id   INTEGER REFERENCES dataset(id),
+    key          TEXT NOT NULL,
+    bucket       TEXT,          -- "0-4k", "hard/long"
+    length       INTEGER,       -- the benchmark's own length field
+    context      INTEGER,       -- requested tokens of a generated task
+    depth        REAL,          -- needle depth, percent
+    answers_json TEXT, classes_json TEXT
+) STRICT;
+CREATE UNIQUE INDEX item_key ON item(coalesce(dataset_id, 0), key);
+
+CREATE TABLE prompt (           -- an item under one tokenizer and limit
+    id         INTEGER PRIMARY KEY,
+    item_id    INTEGER NOT NULL REFERENCES item(id),
+    token_hash TEXT NOT NULL,
+    tokens     INTEGER NOT NULL,
+    truncated  INTEGER NOT NULL CHECK (truncated IN (0, 1)),
+    UNIQUE (item_id, token_hash)
+) STRICT;
+
+CREATE TABLE sample (
+    id               INTEGER PRIMARY KEY,
+    cell_id          INTEGER NOT NULL REFERENCES cell(id),
+    item_id          INTEGER NOT NULL REFERENCES item(id),
+    prompt_id        INTEGER REFERENCES prompt(id), -- NULL: failed before there was one
+    session_id       INTEGER REFERENCES session(id),
+    status           TEXT NOT NULL CHECK (status IN ('ok', 'failed', 'skipped')),
+    error            TEXT,      -- of failed and skipped: the sentence, with its source
+    prediction       TEXT,
+    score            REAL,      -- 0..1, unrounded; NULL: none
+    new_tokens       INTEGER NOT NULL,
+    blocks           INTEGER NOT NULL,
+    denoise_forwards INTEGER NOT NULL,
+    commit_forwards  INTEGER NOT NULL,
+    stopped          INTEGER NOT NULL CHECK (stopped IN (0, 1)), -- 1: a stop token ended it
+    engaged          REAL,      -- share of denoising layer-calls that ran sparse
+    work             REAL,      -- prefix tokens read by attention, share of exact's, dense calls included
+    work_select      REAL,      -- the same for what was read to choose
+    agree            INTEGER NOT NULL, compared INTEGER NOT NULL, -- forced pass: tokens equal to the reference's
+    dense_calls      INTEGER NOT NULL, sparse_calls INTEGER NOT NULL, -- recall pass: layer-steps without, with a row
+    prefill_us       REAL, decode_us REAL,
+    UNIQUE (cell_id, item_id)
+) STRICT;
+CREATE INDEX sample_item ON sample(item_id);
+
+CREATE TABLE forwards (         -- blocks of a sample by their number of denoising forwards
+    sample_id INTEGER NOT NULL REFERENCES sample(id) ON DELETE CASCADE,
+    forwards  INTEGER NOT NULL,
+    blocks    INTEGER NOT NULL,
+    PRIMARY KEY (sample_id, forwards)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE recall (           -- one layer and step of a sample, mean over its blocks; no row where it ran dense
+    sample_id     INTEGER NOT NULL REFERENCES sample(id) ON DELETE CASCADE,
+    layer         INTEGER NOT NULL,
+    step          INTEGER NOT NULL, -- from 1
+    blocks        INTEGER NOT NULL, -- block-steps in the mean
+    index_recall  REAL NOT NULL,    -- |S n S*| / |S|, mean over KV heads
+    mass_recall   REAL NOT NULL,    -- attention mass of S over that of S*
+    captured_mass REAL,             -- attention mass of S
+    index_heads   TEXT, mass_heads TEXT, -- JSON arrays, one number a KV head
+    PRIMARY KEY (sample_id, layer, step)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE counter (          -- a quantity that a method declares
+    id        INTEGER PRIMARY KEY,
+    method_id INTEGER NOT NULL REFERENCES method(id),
+    name      TEXT NOT NULL,
+    unit      TEXT, better TEXT,
+    aggregate TEXT NOT NULL,    -- mean, sum, max
+    UNIQUE (method_id, name)
+) STRICT;
+
+CREATE TABLE counter_value (
+    sample_id  INTEGER NOT NULL REFERENCES sample(id) ON DELETE CASCADE,
+    counter_id INTEGER NOT NULL REFERENCES counter(id),
+    value      REAL,
+    PRIMARY KEY (sample_id, counter_id)
+) STRICT, WITHOUT ROWID;
+
+-- ---- latency ----
+
+CREATE TABLE latency (          -- raw samples; a case is (cell, context, batch, steps, graph)
+    cell_id  INTEGER NOT NULL REFERENCES cell(id),
+    context  INTEGER NOT NULL, batch INTEGER NOT NULL, steps INTEGER NOT NULL,
+    graph    INTEGER NOT NULL CHECK (graph IN (0, 1)), -- 1: replayed from a CUDA graph
+    phase    TEXT NOT NULL,     -- prefill, first_step, later_step, commit, block, request
+    i        INTEGER NOT NULL,  -- order of measuring
+    time_us  REAL NOT NULL,
+    kept     INTEGER NOT NULL CHECK (kept IN (0, 1)), -- 0: dropped, the clock was too low
+    sm_mhz   INTEGER, throttle INTEGER, temperature REAL, power REAL, other_processes INTEGER,
+    timer    TEXT,              -- cuda_event, host_clock
+    PRIMARY KEY (cell_id, context, batch, steps, graph, phase, i)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE memory (
+    cell_id INTEGER NOT NULL REFERENCES cell(id),
+    context INTEGER NOT NULL, batch INTEGER NOT NULL,
+    weights_bytes INTEGER NOT NULL, kv_bytes INTEGER NOT NULL, index_bytes INTEGER NOT NULL,
+    scratch_bytes INTEGER NOT NULL, peak_bytes INTEGER NOT NULL,
+    PRIMARY KEY (cell_id, context, batch)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE breakdown (
+    cell_id   INTEGER NOT NULL REFERENCES cell(id),
+    context   INTEGER NOT NULL, batch INTEGER NOT NULL,
+    step_kind TEXT NOT NULL,    -- first, later, commit
+    part      TEXT NOT NULL,    -- gemm, dense attention, selection, ...
+    i         INTEGER NOT NULL, -- order of the parts, for stacking
+    time_us   REAL NOT NULL,
+    kernels   INTEGER NOT NULL,
+    PRIMARY KEY (cell_id, context, batch, step_kind, part)
+) STRICT, WITHOUT ROWID;
+
+-- ---- what the run says about itself ----
+
+CREATE TABLE gate (
+    run_id  INTEGER NOT NULL REFERENCES run(id),
+    name    TEXT NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('pass', 'fail', 'skip')),
+    detail  TEXT,
+    PRIMARY KEY (run_id, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE event (
+    id         INTEGER PRIMARY KEY,
+    run_id     INTEGER NOT NULL REFERENCES run(id),
+    session_id INTEGER REFERENCES session(id),
+    stored_at  TEXT NOT NULL,
+    level      TEXT NOT NULL,   -- note, warning, error
+    text       TEXT NOT NULL
+) STRICT;

@@ -1,0 +1,79 @@
+/*
+ * store.h - inside of the store, for the files of this room (and its tests). Everybody else uses results.h.
+ *
+ * A store is one SQLite connection, a cache of prepared statements, and in write mode a lock file that lives as
+ * long as the store: SQLite locks only while a transaction runs, the lock file tells two programs apart at once.
+ */
+#ifndef MB_RESULTS_STORE_H
+#define MB_RESULTS_STORE_H
+
+#include <sqlite3.h>
+
+#include "results/results.h"
+
+#define STORE_APPLICATION_ID 0x6d61736b /* "mask" */
+#define STORE_VERSION 1                 /* PRAGMA user_version; the tables of schema.sql */
+#define STORE_STATEMENTS 64
+
+struct mb_store {
+    sqlite3 *db;
+    char *path;
+    mb_store_mode mode;
+    int lock_fd;      /* -1: none (read mode) */
+    char *lock_path;
+    /* Prepared statements by the address of their text, which is a literal. */
+    const char *texts[STORE_STATEMENTS];
+    sqlite3_stmt *statements[STORE_STATEMENTS];
+    size_t statement_count;
+};
+
+/* The sentence for SQLite's result: what was being done, the file, what to do. Returns MB_E_*. */
+int store_error(mb_store *store, int rc, const char *doing, char *err, size_t err_cap);
+/* A prepared statement, reset and without values; sql must be a literal. NULL: err is filled. */
+sqlite3_stmt *store_statement(mb_store *store, const char *sql, char *err, size_t err_cap);
+/* Binds values in order: t text (NULL is NULL), i int64_t, j int, d double (NAN is NULL), k int64_t (negative is
+ * NULL). Texts must live until the statement is reset. */
+void store_bind(sqlite3_stmt *statement, const char *format, ...);
+/* Steps to the end and resets. */
+int store_step(mb_store *store, sqlite3_stmt *statement, const char *doing, char *err, size_t err_cap);
+/* First column of the first row as integer; *found false: no row. Resets. */
+int store_step_integer(mb_store *store, sqlite3_stmt *statement, int64_t *value, bool *found, const char *doing,
+                       char *err, size_t err_cap);
+int store_exec(mb_store *store, const char *sql, const char *doing, char *err, size_t err_cap);
+/* A write transaction; end commits when rc is MB_OK and rolls back otherwise, and returns the final code. */
+int store_begin(mb_store *store, char *err, size_t err_cap);
+int store_end(mb_store *store, int rc, char *err, size_t err_cap);
+/* Refuses a write to a store opened for reading. */
+int store_writable(mb_store *store, char *err, size_t err_cap);
+
+/* ---- statistics.c ---- */
+typedef struct interval { double mean, low, high; } interval;
+/* Mean of per-group means with a 95 % bootstrap interval, items drawn within their group. values and groups [n],
+ * groups ascending from 0. The same name and seed give the same numbers. Fewer than two items: low = high = NAN. */
+interval paired_interval(const double *values, const int32_t *groups, size_t n, uint64_t seed, const char *name);
+/* One-sided sign test: probability of at least `wins` wins among wins + losses fair coins. */
+double sign_test(int64_t wins, int64_t losses);
+
+/* ---- table.c: the one printer ---- */
+typedef struct table_cell { char *text; bool number; } table_cell;
+typedef struct table {
+    size_t columns, rows;      /* rows without the head */
+    char **names;              /* [columns] */
+    table_cell *cells;         /* [rows][columns] */
+    size_t capacity;
+    bool failed;               /* out of memory: not to be rendered */
+} table;
+void table_init(table *t, size_t columns, const char *const *names);
+/* Appends a cell, row by row. text NULL: no value. number: right-aligned. */
+void table_put(table *t, const char *text, bool number);
+void table_printf(table *t, bool number, const char *format, ...) MB_PRINTF(3, 4);
+/* wrap_head: long column names may take several lines (terminal only). */
+void table_render(const table *t, mb_table_format format, int max_width, bool wrap_head, mb_text *out);
+size_t table_width(const table *t, size_t column, bool wrap_head);
+void table_free(table *t);
+/* Columns a text takes on a terminal. */
+size_t text_columns(const char *text);
+/* Appends text as the inside of a JSON string, without quotes, UTF-8 kept. */
+void text_json(mb_text *out, const char *text);
+
+#endif

@@ -1,0 +1,492 @@
+/*
+ * table.c - the one printer of tables: aligned text for terminals, Markdown, CSV and JSON lines.
+ *
+ * Terminal and Markdown are for people: reals are rounded, line breaks shown as a sign, columns aligned by what they
+ * take on the screen (East Asian characters take two). CSV and JSON lines are for programs: nothing is rounded.
+ */
+#include "results/store.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+/* ---- text ---- */
+
+/* Length in bytes of the character at text and its columns; a broken byte is one column. */
+static size_t next_character(const char *text, size_t *columns)
+{
+    utf8proc_int32_t code = 0;
+    size_t left = strnlen(text, 4);
+    utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)left, &code);
+    if (n <= 0) {
+        *columns = 1;
+        return 1;
+    }
+    int width = utf8proc_charwidth(code);
+    *columns = width > 0 ? (size_t)width : 0;
+    return (size_t)n;
+}
+
+size_t text_columns(const char *text)
+{
+    size_t total = 0, columns = 0;
+    while (*text) {
+        text += next_character(text, &columns);
+        total += columns;
+    }
+    return total;
+}
+
+void text_json(mb_text *out, const char *text)
+{
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+        switch (*p) {
+        case '"':
+            mb_text_puts(out, "\\\"");
+            break;
+        case '\\':
+            mb_text_puts(out, "\\\\");
+            break;
+        case '\n':
+            mb_text_puts(out, "\\n");
+            break;
+        case '\r':
+            mb_text_puts(out, "\\r");
+            break;
+        case '\t':
+            mb_text_puts(out, "\\t");
+            break;
+        default:
+            if (*p < 0x20)
+                mb_text_printf(out, "\\u%04x", *p);
+            else
+                mb_text_append(out, (const char *)p, 1);
+        }
+    }
+}
+
+/* ---- building ---- */
+
+void table_init(table *t, size_t columns, const char *const *names)
+{
+    *t = (table){.columns = columns};
+    t->names = calloc(columns ? columns : 1, sizeof *t->names);
+    t->failed = !t->names;
+    for (size_t c = 0; !t->failed && c < columns; c++)
+        t->failed = !(t->names[c] = mb_string_copy(names[c]));
+}
+
+void table_put(table *t, const char *text, bool number)
+{
+    if (t->failed)
+        return;
+    size_t used = t->rows; /* counts cells while building; table_rows() divides */
+    if (used == t->capacity) {
+        size_t capacity = t->capacity ? t->capacity * 2 : 64;
+        table_cell *cells = realloc(t->cells, capacity * sizeof *cells);
+        if (!cells) {
+            t->failed = true;
+            return;
+        }
+        t->cells = cells;
+        t->capacity = capacity;
+    }
+    t->cells[used].number = number;
+    t->cells[used].text = mb_string_copy(text);
+    t->failed = text && !t->cells[used].text;
+    t->rows++;
+}
+
+void table_printf(table *t, bool number, const char *format, ...)
+{
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    table_put(t, text, number);
+}
+
+void table_free(table *t)
+{
+    for (size_t i = 0; t->cells && i < t->rows; i++)
+        free(t->cells[i].text);
+    for (size_t c = 0; t->names && c < t->columns; c++)
+        free(t->names[c]);
+    free(t->cells);
+    free(t->names);
+    *t = (table){0};
+}
+
+static size_t table_rows(const table *t)
+{
+    return t->columns ? t->rows / t->columns : 0;
+}
+
+static const table_cell *table_at(const table *t, size_t row, size_t column)
+{
+    return &t->cells[row * t->columns + column];
+}
+
+/* ---- CSV and JSON lines ---- */
+
+static void csv_field(mb_text *out, const char *text)
+{
+    if (!text)
+        return;
+    if (!strpbrk(text, ",\"\r\n")) {
+        mb_text_puts(out, text);
+        return;
+    }
+    mb_text_puts(out, "\"");
+    for (; *text; text++) {
+        if (*text == '"')
+            mb_text_puts(out, "\"");
+        mb_text_append(out, text, 1);
+    }
+    mb_text_puts(out, "\"");
+}
+
+static void render_csv(const table *t, mb_text *out)
+{
+    for (size_t c = 0; c < t->columns; c++) {
+        mb_text_puts(out, c ? "," : "");
+        csv_field(out, t->names[c]);
+    }
+    mb_text_puts(out, "\n");
+    for (size_t r = 0; r < table_rows(t); r++) {
+        for (size_t c = 0; c < t->columns; c++) {
+            mb_text_puts(out, c ? "," : "");
+            csv_field(out, table_at(t, r, c)->text);
+        }
+        mb_text_puts(out, "\n");
+    }
+}
+
+static void render_jsonl(const table *t, mb_text *out)
+{
+    for (size_t r = 0; r < table_rows(t); r++) {
+        mb_text_puts(out, "{");
+        for (size_t c = 0; c < t->columns; c++) {
+            const table_cell *cell = table_at(t, r, c);
+            mb_text_puts(out, c ? ", \"" : "\"");
+            text_json(out, t->names[c]);
+            mb_text_puts(out, "\": ");
+            if (!cell->text || (cell->number && strpbrk(cell->text, "nN"))) {
+                mb_text_puts(out, "null"); /* no value, or inf/nan, which JSON does not know */
+            } else if (cell->number) {
+                mb_text_puts(out, cell->text);
+            } else {
+                mb_text_puts(out, "\"");
+                text_json(out, cell->text);
+                mb_text_puts(out, "\"");
+            }
+        }
+        mb_text_puts(out, "}\n");
+    }
+}
+
+/* ---- terminal and Markdown ---- */
+
+/* Text as one line of at most `limit` columns (0: all); what was cut ends in an ellipsis. */
+static void put_line(mb_text *out, const char *text, size_t limit, bool markdown)
+{
+    size_t total = text_columns(text), used = 0, columns = 0;
+    bool cut = limit && total > limit;
+    while (*text) {
+        size_t n = next_character(text, &columns);
+        if (cut && used + columns > limit - 1)
+            break;
+        if (*text == '\n')
+            mb_text_puts(out, markdown ? " " : "\xe2\x8f\x8e"); /* return sign */
+        else if ((unsigned char)*text < 0x20)
+            mb_text_puts(out, " ");
+        else if (markdown && *text == '|')
+            mb_text_puts(out, "\\|");
+        else
+            mb_text_append(out, text, n);
+        used += columns;
+        text += n;
+    }
+    if (cut)
+        mb_text_puts(out, "\xe2\x80\xa6");
+}
+
+/* Columns after the line-breaking above: a line break becomes one column where utf8proc counts none. */
+static size_t shown_columns(const char *text)
+{
+    size_t extra = 0;
+    for (const char *p = text; *p; p++)
+        extra += (unsigned char)*p < 0x20;
+    return text_columns(text) + extra;
+}
+
+/* Length of the first head line of name: breaks after _ - / or a blank so that lines stay within width. */
+static size_t head_line(const char *name, size_t width)
+{
+    size_t best = 0, length = strlen(name);
+    if (length <= width)
+        return length;
+    for (size_t i = 0; i < length; i++) {
+        if (i >= width && best)
+            break;
+        if (strchr("_-/ ", name[i]))
+            best = i + 1;
+    }
+    return best ? best : length;
+}
+
+static size_t head_lines(const char *name, size_t width, size_t *widest)
+{
+    size_t lines = 0;
+    *widest = 0;
+    do {
+        size_t n = head_line(name, width);
+        size_t shown = n;
+        while (shown && name[shown - 1] == ' ')
+            shown--;
+        *widest = shown > *widest ? shown : *widest;
+        name += n;
+        lines++;
+    } while (*name);
+    return lines;
+}
+
+static size_t cells_width(const table *t, size_t column)
+{
+    size_t width = 0;
+    for (size_t r = 0; r < table_rows(t); r++) {
+        const char *text = table_at(t, r, column)->text;
+        size_t w = text ? shown_columns(text) : 1;
+        width = w > width ? w : width;
+    }
+    return width;
+}
+
+size_t table_width(const table *t, size_t column, bool wrap_head)
+{
+    size_t cells = cells_width(t, column), head = text_columns(t->names[column]);
+    if (wrap_head)
+        head_lines(t->names[column], cells > 8 ? cells : 8, &head);
+    return head > cells ? head : cells;
+}
+
+static bool column_is_number(const table *t, size_t column)
+{
+    bool any = false;
+    for (size_t r = 0; r < table_rows(t); r++) {
+        const table_cell *cell = table_at(t, r, column);
+        if (cell->text && *cell->text && !cell->number)
+            return false;
+        any = any || cell->number;
+    }
+    return any;
+}
+
+static void pad(mb_text *out, size_t n)
+{
+    while (n--)
+        mb_text_puts(out, " ");
+}
+
+/* Narrows the widest text column until the table fits, down to 8 columns each. */
+static void fit(const table *t, size_t *widths, const bool *numbers, int max_width)
+{
+    for (;;) {
+        size_t total = 0, widest = t->columns;
+        for (size_t c = 0; c < t->columns; c++) {
+            total += widths[c] + (c ? 2 : 0);
+            if (!numbers[c] && widths[c] > 8 && (widest == t->columns || widths[c] > widths[widest]))
+                widest = c;
+        }
+        if (max_width <= 0 || total <= (size_t)max_width || widest == t->columns)
+            return;
+        widths[widest]--;
+    }
+}
+
+static void render_terminal(const table *t, const bool *numbers, size_t *widths, bool wrap_head, mb_text *out)
+{
+    size_t lines = 1;
+    for (size_t c = 0; wrap_head && c < t->columns; c++) {
+        size_t widest, n = head_lines(t->names[c], widths[c], &widest);
+        lines = n > lines ? n : lines;
+    }
+    for (size_t line = 0; line < lines; line++) { /* the head stands on its last line */
+        for (size_t c = 0; c < t->columns; c++) {
+            const char *name = t->names[c];
+            size_t widest, own = wrap_head ? head_lines(name, widths[c], &widest) : 1, n = 0;
+            mb_text piece = {0};
+            if (line + own >= lines) {
+                for (size_t skip = 0; skip <= line + own - lines; skip++) {
+                    name += n;
+                    n = wrap_head ? head_line(name, widths[c]) : strlen(name);
+                }
+                while (n && name[n - 1] == ' ')
+                    n--;
+                mb_text_append(&piece, name, n);
+            }
+            const char *text = piece.data ? piece.data : "";
+            size_t shown = text_columns(text), space = shown < widths[c] ? widths[c] - shown : 0;
+            mb_text_puts(out, c ? "  " : "");
+            if (numbers[c])
+                pad(out, space);
+            put_line(out, text, widths[c], false);
+            if (!numbers[c] && c + 1 < t->columns)
+                pad(out, space);
+            mb_text_free(&piece);
+        }
+        mb_text_puts(out, "\n");
+    }
+    for (size_t c = 0; c < t->columns; c++) {
+        mb_text_puts(out, c ? "  " : "");
+        for (size_t i = 0; i < widths[c]; i++)
+            mb_text_puts(out, "\xe2\x94\x80");
+    }
+    mb_text_puts(out, "\n");
+    for (size_t r = 0; r < table_rows(t); r++) {
+        for (size_t c = 0; c < t->columns; c++) {
+            const table_cell *cell = table_at(t, r, c);
+            const char *text = cell->text ? cell->text : "-";
+            size_t shown = shown_columns(text), space = shown < widths[c] ? widths[c] - shown : 0;
+            mb_text_puts(out, c ? "  " : "");
+            if (numbers[c])
+                pad(out, space);
+            put_line(out, text, widths[c], false);
+            if (!numbers[c] && c + 1 < t->columns)
+                pad(out, space);
+        }
+        mb_text_puts(out, "\n");
+    }
+}
+
+static void render_markdown(const table *t, const bool *numbers, mb_text *out)
+{
+    for (size_t c = 0; c < t->columns; c++) {
+        mb_text_puts(out, c ? " | " : "| ");
+        put_line(out, t->names[c], 0, true);
+    }
+    mb_text_puts(out, " |\n");
+    for (size_t c = 0; c < t->columns; c++)
+        mb_text_puts(out, numbers[c] ? "|---:" : "|---");
+    mb_text_puts(out, "|\n");
+    for (size_t r = 0; r < table_rows(t); r++) {
+        for (size_t c = 0; c < t->columns; c++) {
+            const char *text = table_at(t, r, c)->text;
+            mb_text_puts(out, c ? " | " : "| ");
+            put_line(out, text ? text : "-", 0, true);
+        }
+        mb_text_puts(out, " |\n");
+    }
+}
+
+void table_render(const table *t, mb_table_format format, int max_width, bool wrap_head, mb_text *out)
+{
+    size_t *widths = calloc(t->columns ? t->columns : 1, sizeof *widths);
+    bool *numbers = calloc(t->columns ? t->columns : 1, sizeof *numbers);
+    if (t->failed || !widths || !numbers) {
+        out->failed = true;
+        goto out;
+    }
+    if (format == MB_TABLE_CSV) {
+        render_csv(t, out);
+        goto out;
+    }
+    if (format == MB_TABLE_JSONL) {
+        render_jsonl(t, out);
+        goto out;
+    }
+    for (size_t c = 0; c < t->columns; c++) {
+        widths[c] = table_width(t, c, wrap_head);
+        numbers[c] = column_is_number(t, c);
+    }
+    fit(t, widths, numbers, max_width);
+    if (format == MB_TABLE_MARKDOWN)
+        render_markdown(t, numbers, out);
+    else
+        render_terminal(t, numbers, widths, wrap_head, out);
+out:
+    free(widths);
+    free(numbers);
+}
+
+/* ---- queries ---- */
+
+/* A real for people, or with every digit for programs (the shortest text that reads back the same). */
+static void put_real(table *t, double value, bool exact)
+{
+    char text[64];
+    if (exact) {
+        for (int digits = 15; digits <= 17; digits++) {
+            snprintf(text, sizeof text, "%.*g", digits, value);
+            if (strtod(text, NULL) == value)
+                break;
+        }
+    } else if (value != 0 && (fabs(value) < 1e-3 || fabs(value) >= 1e7)) {
+        snprintf(text, sizeof text, "%.4g", value);
+    } else {
+        snprintf(text, sizeof text, "%.*f", fabs(value) >= 1000 ? 1 : 4, value);
+    }
+    table_put(t, text, true);
+}
+
+int mb_table_query(mb_store *store, const char *sql, mb_table_format format, int max_width, mb_text *out, char *err,
+                   size_t err_cap)
+{
+    sqlite3_stmt *statement = NULL;
+    const char *rest = NULL;
+    table t = {0};
+    bool exact = format == MB_TABLE_CSV || format == MB_TABLE_JSONL;
+    int rc = sqlite3_prepare_v2(store->db, sql, -1, &statement, &rest);
+    if (rc != SQLITE_OK)
+        return mb_fail(err, err_cap, MB_E_INPUT, "the query is not understood: %s", sqlite3_errmsg(store->db));
+    int result = MB_OK;
+    if (!statement || !sqlite3_stmt_readonly(statement) || sqlite3_column_count(statement) == 0) {
+        result = mb_fail(err, err_cap, MB_E_INPUT, "the query is not a SELECT: a store is read through its views");
+        goto out;
+    }
+    size_t columns = (size_t)sqlite3_column_count(statement);
+    const char *names[128];
+    for (size_t c = 0; c < columns && c < 128; c++)
+        names[c] = sqlite3_column_name(statement, (int)c);
+    table_init(&t, columns < 128 ? columns : 128, names);
+    while ((rc = sqlite3_step(statement)) == SQLITE_ROW && !t.failed) {
+        for (int c = 0; c < (int)t.columns; c++) {
+            switch (sqlite3_column_type(statement, c)) {
+            case SQLITE_NULL:
+                table_put(&t, NULL, false);
+                break;
+            case SQLITE_INTEGER:
+                table_printf(&t, true, "%lld", (long long)sqlite3_column_int64(statement, c));
+                break;
+            case SQLITE_FLOAT:
+                put_real(&t, sqlite3_column_double(statement, c), exact);
+                break;
+            default:
+                table_put(&t, (const char *)sqlite3_column_text(statement, c), false);
+            }
+        }
+    }
+    if (t.failed)
+        result = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the rows of the query");
+    else if (rc != SQLITE_DONE)
+        result = store_error(store, rc, "running a query", err, err_cap);
+    if (result != MB_OK)
+        goto out;
+    if (t.rows == 0 && !exact) {
+        mb_text_puts(out, "(no rows)\n");
+    } else {
+        size_t total = 0;
+        for (size_t c = 0; c < t.columns; c++)
+            total += table_width(&t, c, false) + 2;
+        table_render(&t, format, max_width, max_width > 0 && total > (size_t)max_width + 2, out);
+    }
+    if (out->failed)
+        result = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the rows of the query");
+out:
+    table_free(&t);
+    sqlite3_finalize(statement);
+    return result;
+}

@@ -1,0 +1,405 @@
+-- views.sql - what readers may rely on: reports, exports, plots and users query these and nothing else.
+--
+-- Common columns: run (label of the run), model, task, method, config (label of a method with its options), k
+-- (token budget, NULL: none), sampler, is_reference (1: the configuration others are compared with: the run's
+-- first lossless one), is_oracle (1: costs more than exact by design, left out of speed figures). Scores are
+-- 0..1, times microseconds, nothing is rounded.
+
+-- ---- building blocks ----
+
+-- The configuration that a run compares with: the first whose method is lossless (capability 8).
+CREATE VIEW v_reference AS
+SELECT c.run_id, c.model_id, min(c.config_id) AS config_id
+FROM cell c JOIN config f ON f.id = c.config_id JOIN method m ON m.id = f.method_id
+WHERE m.caps & 8
+GROUP BY c.run_id, c.model_id;
+
+CREATE VIEW v_cell AS
+SELECT c.id AS cell_id, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id,
+       r.label AS run, o.name AS model, o.synthetic, o.block,
+       d.task, d.benchmark, d.category, d.language, d.metric,
+       m.name AS method, f.label AS config, f.k,
+       CASE s.schedule WHEN 'fixed' THEN 'T=' || s.steps || '/' || s.block
+                       ELSE s.schedule || coalesce(' ' || printf('%.3g', s.threshold), '') END
+           || CASE WHEN s.block_cache THEN ' cached' ELSE '' END AS sampler,
+       s.schedule, c.pass, c.state, c.reason,
+       CASE WHEN v.config_id = c.config_id THEN 1 ELSE 0 END AS is_reference,
+       CASE WHEN m.caps & 8 THEN 1 ELSE 0 END AS is_lossless,
+       CASE WHEN m.caps & 4 THEN 1 ELSE 0 END AS is_oracle
+FROM cell c
+JOIN run r ON r.id = c.run_id
+JOIN model o ON o.id = c.model_id
+JOIN config f ON f.id = c.config_id
+JOIN method m ON m.id = f.method_id
+JOIN sampler s ON s.id = c.sampler_id
+LEFT JOIN dataset d ON d.id = c.dataset_id
+LEFT JOIN v_reference v ON v.run_id = c.run_id AND v.model_id = c.model_id;
+
+-- ---- samples and accuracy ----
+
+CREATE VIEW v_samples AS
+SELECT c.run, c.model, c.task, c.method, c.config, c.k, c.sampler, c.pass,
+       i.key AS item, i.bucket, i.length, i.context, i.depth,
+       s.status, s.error, s.score, s.prediction, i.answers_json AS answers, i.classes_json AS classes,
+       p.tokens AS prompt_tokens, p.truncated, p.token_hash,
+       s.new_tokens, s.stopped, s.blocks, s.denoise_forwards, s.commit_forwards,
+       s.engaged, s.work, s.work_select, s.agree, s.compared, s.dense_calls, s.sparse_calls,
+       s.prefill_us, s.decode_us,
+       c.benchmark, c.category, c.language, c.metric, c.synthetic, c.is_reference, c.is_lossless, c.is_oracle,
+       c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id, s.cell_id, s.item_id, s.id AS sample_id
+FROM sample s
+JOIN v_cell c ON c.cell_id = s.cell_id
+JOIN item i ON i.id = s.item_id
+LEFT JOIN prompt p ON p.id = s.prompt_id;
+
+-- Mean score of a task, with what it cost. n: samples with a score.
+CREATE VIEW v_accuracy AS
+SELECT run, model, task, method, config, k,
+       avg(score) AS score, count(score) AS n, avg(engaged) AS engaged, avg(work) AS work,
+       avg(work_select) AS work_select,
+       1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0) AS forwards_per_block,
+       avg(prompt_tokens) AS prompt_tokens, sum(new_tokens) AS new_tokens,
+       sum(status = 'failed') AS failed, sum(status = 'skipped') AS skipped,
+       sampler, benchmark, category, language, metric, synthetic, is_reference, is_lossless, is_oracle,
+       run_id, model_id, dataset_id, config_id, sampler_id
+FROM v_samples
+WHERE pass = 'quality'
+GROUP BY run_id, model_id, dataset_id, config_id, sampler_id;
+
+-- The same by the benchmark's own groups (length buckets, difficulty).
+CREATE VIEW v_accuracy_bucket AS
+SELECT run, model, task, method, config, k, bucket, avg(score) AS score, count(score) AS n, sampler
+FROM v_samples
+WHERE pass = 'quality' AND bucket IS NOT NULL
+GROUP BY run_id, model_id, dataset_id, config_id, sampler_id, bucket;
+
+CREATE VIEW v_niah AS
+SELECT run, model, task, method, config, k, context AS length, depth, avg(score) AS score, count(score) AS n,
+       avg(prompt_tokens) AS prompt_tokens, avg(work) AS work, sampler, is_reference, is_oracle,
+       run_id, model_id, dataset_id, config_id, sampler_id
+FROM v_samples
+WHERE pass = 'quality' AND context > 0 AND depth IS NOT NULL
+GROUP BY run_id, model_id, dataset_id, config_id, sampler_id, context, depth;
+
+-- LongBench the way its readers average it: the mean over the six categories of the mean over their tasks, and
+-- the mean of the 16 tasks that are not Chinese. tasks and tasks_16 say how many tasks stand behind the number.
+CREATE VIEW v_longbench AS
+WITH category_mean AS (
+    SELECT run_id, model_id, config_id, sampler_id, category, avg(score) AS score
+    FROM v_accuracy WHERE benchmark = 'longbench' AND n > 0
+    GROUP BY run_id, model_id, config_id, sampler_id, category
+), overall AS (
+    SELECT run_id, model_id, config_id, sampler_id, avg(score) AS score, count(*) AS categories
+    FROM category_mean GROUP BY run_id, model_id, config_id, sampler_id
+)
+SELECT a.run, a.model, a.method, a.config, a.k, a.sampler,
+       o.score AS category_mean, o.categories, count(*) AS tasks,
+       avg(CASE WHEN a.language <> 'zh' THEN a.score END) AS mean_16, sum(a.language <> 'zh') AS tasks_16
+FROM v_accuracy a
+JOIN overall o ON o.run_id = a.run_id AND o.model_id = a.model_id AND o.config_id = a.config_id
+              AND o.sampler_id = a.sampler_id
+WHERE a.benchmark = 'longbench' AND a.n > 0
+GROUP BY a.run_id, a.model_id, a.config_id, a.sampler_id;
+
+-- ---- paired with the reference: same run, model, sampler, item and prompt tokens ----
+
+CREATE VIEW v_paired_item AS
+SELECT a.run, a.model, a.task, a.method, a.config, a.k, a.sampler, a.item,
+       a.score, b.score AS reference_score, a.score - b.score AS difference,
+       a.prediction = b.prediction AS same_prediction, a.denoise_forwards, a.blocks,
+       b.denoise_forwards AS reference_forwards, b.blocks AS reference_blocks,
+       a.new_tokens = b.new_tokens AS same_length, a.prompt_tokens + a.new_tokens AS tokens,
+       a.is_reference, a.is_lossless, a.is_oracle,
+       a.run_id, a.model_id, a.dataset_id, a.config_id, a.sampler_id, a.item_id
+FROM v_samples a
+JOIN v_reference v ON v.run_id = a.run_id AND v.model_id = a.model_id
+JOIN cell rc ON rc.run_id = a.run_id AND rc.model_id = a.model_id AND rc.dataset_id = a.dataset_id
+            AND rc.config_id = v.config_id AND rc.sampler_id = a.sampler_id AND rc.pass = 'quality'
+JOIN v_samples b ON b.cell_id = rc.id AND b.item_id = a.item_id AND b.token_hash = a.token_hash
+WHERE a.pass = 'quality' AND a.score IS NOT NULL AND b.score IS NOT NULL;
+
+CREATE VIEW v_paired AS
+SELECT run, model, task, method, config, k, sampler,
+       avg(difference) AS mean, count(*) AS n,
+       sum(difference > 0) AS wins, sum(difference < 0) AS losses, sum(difference = 0) AS ties,
+       avg(same_prediction) AS same_prediction,
+       1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0) AS forwards_per_block,
+       1.0 * sum(reference_forwards) / nullif(sum(reference_blocks), 0) AS reference_forwards_per_block,
+       is_reference, is_lossless, is_oracle, run_id, model_id, dataset_id, config_id, sampler_id
+FROM v_paired_item
+GROUP BY run_id, model_id, dataset_id, config_id, sampler_id;
+
+-- ---- recall ----
+
+-- Mean over all block-steps of all samples; layers and steps that ran dense have no row. n: samples.
+CREATE VIEW v_recall AS
+SELECT c.run, c.model, c.task, c.method, c.config, c.k, r.layer, r.step,
+       sum(r.index_recall * r.blocks) / sum(r.blocks) AS index_recall,
+       sum(r.mass_recall * r.blocks) / sum(r.blocks) AS mass_recall, count(*) AS n,
+       sum(r.captured_mass * r.blocks) / sum(r.blocks) AS captured_mass, sum(r.blocks) AS blocks,
+       c.pass, c.sampler, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
+FROM recall r
+JOIN sample s ON s.id = r.sample_id
+JOIN v_cell c ON c.cell_id = s.cell_id
+GROUP BY c.cell_id, r.layer, r.step;
+
+CREATE VIEW v_recall_head AS
+SELECT c.run, c.model, c.task, c.method, c.config, c.k, r.layer, r.step, h.key AS head,
+       sum(h.value * r.blocks) / sum(r.blocks) AS index_recall,
+       sum(m.value * r.blocks) / sum(r.blocks) AS mass_recall, count(*) AS n,
+       c.pass, c.sampler, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
+FROM recall r
+JOIN sample s ON s.id = r.sample_id
+JOIN v_cell c ON c.cell_id = s.cell_id
+JOIN json_each(r.index_heads) h
+JOIN json_each(r.mass_heads) m ON m.key = h.key
+GROUP BY c.cell_id, r.layer, r.step, h.key;
+
+-- One row per configuration and task: the mean over its layers and steps, and the share of layer-steps that ran
+-- sparse and so could be measured.
+CREATE VIEW v_recall_config AS
+SELECT run, model, task, method, config, k,
+       sum(index_recall * blocks) / sum(blocks) AS index_recall,
+       sum(mass_recall * blocks) / sum(blocks) AS mass_recall, max(n) AS n,
+       count(DISTINCT layer) AS layers, count(DISTINCT step) AS steps, sum(blocks) AS blocks,
+       pass, sampler, is_reference, is_oracle, run_id, model_id, dataset_id, config_id, sampler_id
+FROM v_recall
+GROUP BY run_id, model_id, dataset_id, config_id, sampler_id, pass;
+
+-- ---- forwards ----
+
+CREATE VIEW v_forwards AS
+SELECT run, model, task, method, config, k, forwards, blocks,
+       1.0 * blocks / sum(blocks) OVER (PARTITION BY run_id, model_id, dataset_id, config_id, sampler_id) AS share,
+       sampler, schedule, is_reference, is_oracle, run_id, model_id, dataset_id, config_id, sampler_id
+FROM (SELECT c.run, c.model, c.task, c.method, c.config, c.k, h.forwards, sum(h.blocks) AS blocks, c.sampler,
+             c.schedule, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
+      FROM forwards h
+      JOIN sample s ON s.id = h.sample_id
+      JOIN v_cell c ON c.cell_id = s.cell_id
+      WHERE c.pass = 'quality'
+      GROUP BY c.cell_id, h.forwards);
+
+-- ---- latency ----
+
+-- Quantiles by linear interpolation between order statistics, one row per measured case, phase and launch mode.
+-- Samples that were dropped (clock too low) are counted, not used.
+CREATE VIEW v_latency_mode AS
+WITH ranked AS (
+    SELECT cell_id, context, batch, steps, graph, phase, time_us,
+           row_number() OVER ordered - 1 AS i, count(*) OVER whole AS n, lead(time_us) OVER ordered AS next_us
+    FROM latency
+    WHERE kept = 1
+    WINDOW whole AS (PARTITION BY cell_id, context, batch, steps, graph, phase), ordered AS (whole ORDER BY time_us)
+), quantile AS (
+    SELECT cell_id, context, batch, steps, graph, phase, n,
+           max(CASE WHEN i = CAST((n - 1) * 0.1 AS INTEGER)
+                    THEN time_us + ((n - 1) * 0.1 - i) * (coalesce(next_us, time_us) - time_us) END) AS p10_us,
+           max(CASE WHEN i = CAST((n - 1) * 0.5 AS INTEGER)
+                    THEN time_us + ((n - 1) * 0.5 - i) * (coalesce(next_us, time_us) - time_us) END) AS median_us,
+           max(CASE WHEN i = CAST((n - 1) * 0.9 AS INTEGER)
+                    THEN time_us + ((n - 1) * 0.9 - i) * (coalesce(next_us, time_us) - time_us) END) AS p90_us
+    FROM ranked
+    GROUP BY cell_id, context, batch, steps, graph, phase
+)
+SELECT c.run, c.model, c.method, c.config, c.k, q.context, q.batch, q.steps, q.graph, q.phase,
+       q.median_us, q.p10_us, q.p90_us, q.n,
+       (SELECT count(*) FROM latency l
+        WHERE l.cell_id = q.cell_id AND l.context = q.context AND l.batch = q.batch AND l.steps = q.steps
+          AND l.graph = q.graph AND l.phase = q.phase AND l.kept = 0) AS dropped,
+       c.sampler, c.synthetic, c.block, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.config_id,
+       c.sampler_id, q.cell_id
+FROM quantile q JOIN v_cell c ON c.cell_id = q.cell_id;
+
+-- The faster of graph and eager, for the reference as for everyone else (SQLite takes the bare columns of a
+-- min() query from the row that holds the minimum). tokens_per_s: of phase block.
+CREATE VIEW v_latency AS
+SELECT run, model, method, config, k, context, batch, phase, min(median_us) AS median_us, p10_us, p90_us, n,
+       steps, graph, dropped,
+       CASE WHEN phase = 'block' THEN 1e6 * block * batch / min(median_us) END AS tokens_per_s,
+       sampler, synthetic, is_reference, is_oracle, run_id, model_id, config_id, sampler_id
+FROM v_latency_mode
+GROUP BY run_id, model_id, config_id, sampler_id, cell_id, context, batch, steps, phase;
+
+-- Ratio of medians to the reference at the same context, batch and steps. low and high combine the p10 of one
+-- side with the p90 of the other: wider than a paired interval, never narrower.
+CREATE VIEW v_speedup AS
+SELECT a.run, a.model, a.method, a.config, a.k, a.context, a.batch, a.steps, a.phase,
+       b.median_us / a.median_us AS speedup, b.p10_us / a.p90_us AS low, b.p90_us / a.p10_us AS high,
+       a.median_us, b.median_us AS reference_us, a.n,
+       a.sampler, a.synthetic, a.is_reference, a.is_oracle, a.run_id, a.model_id, a.config_id, a.sampler_id
+FROM v_latency a
+JOIN v_latency b ON b.is_reference = 1 AND b.run_id = a.run_id AND b.model_id = a.model_id
+                AND b.sampler_id = a.sampler_id AND b.context = a.context AND b.batch = a.batch
+                AND b.steps = a.steps AND b.phase = a.phase;
+
+-- Steps per block from which a method has repaid its first step: first + (T-1) later <= T exact steps. NULL: it
+-- never does. exact_us: the reference's later step.
+CREATE VIEW v_break_even AS
+SELECT l.run, l.model, l.method, l.config, l.k, l.context, l.batch, l.steps,
+       f.median_us AS first_us, l.median_us AS later_us, l.reference_us AS exact_us,
+       CASE WHEN l.median_us < l.reference_us
+            THEN max(1.0, (f.median_us - l.median_us) / (l.reference_us - l.median_us)) END AS break_even_steps,
+       l.sampler, l.synthetic, l.is_reference, l.is_oracle, l.run_id, l.model_id, l.config_id, l.sampler_id
+FROM v_speedup l
+JOIN v_speedup f ON f.phase = 'first_step' AND f.run_id = l.run_id AND f.model_id = l.model_id
+                AND f.config_id = l.config_id AND f.sampler_id = l.sampler_id AND f.context = l.context
+                AND f.batch = l.batch AND f.steps = l.steps
+WHERE l.phase = 'later_step' AND l.is_reference = 0;
+
+-- Shortest context at which a whole block is no slower than the reference's, linear between measured contexts.
+-- NULL: slower at every measured one. The smallest measured context is an upper bound (at_most = 1).
+CREATE VIEW v_crossover AS
+WITH pairs AS (
+    SELECT *, lag(context) OVER w AS context_before, lag(speedup) OVER w AS speedup_before
+    FROM v_speedup
+    WHERE phase = 'block' AND is_reference = 0
+    WINDOW w AS (PARTITION BY run_id, model_id, config_id, sampler_id, batch, steps ORDER BY context)
+)
+SELECT run, model, method, config, k, batch, steps,
+       min(CASE WHEN speedup >= 1 THEN
+               CASE WHEN speedup_before < 1
+                    THEN context_before + (1 - speedup_before) / (speedup - speedup_before)
+                                        * (context - context_before)
+                    ELSE context END END) AS crossover_context,
+       max(CASE WHEN context_before IS NULL AND speedup >= 1 THEN 1 ELSE 0 END) AS at_most,
+       max(speedup) AS best_speedup, max(context) AS longest_context, sampler, is_oracle, run_id, config_id
+FROM pairs
+GROUP BY run_id, model_id, config_id, sampler_id, batch, steps;
+
+-- Time by part of a step. share: of this step; relative: of the reference's whole step.
+CREATE VIEW v_breakdown AS
+WITH total AS (
+    SELECT cell_id, context, batch, step_kind, sum(time_us) AS us
+    FROM breakdown GROUP BY cell_id, context, batch, step_kind
+)
+SELECT c.run, c.model, c.method, c.config, c.k, b.context, b.batch, b.step_kind, b.part, b.i AS part_order,
+       b.time_us AS us, b.kernels, b.time_us / nullif(t.us, 0) AS share,
+       b.time_us / nullif((SELECT r.us FROM total r JOIN v_cell e ON e.cell_id = r.cell_id
+                           WHERE e.is_reference = 1 AND e.run_id = c.run_id AND e.model_id = c.model_id
+                             AND e.sampler_id = c.sampler_id AND e.pass = c.pass AND r.context = b.context
+                             AND r.batch = b.batch AND r.step_kind = b.step_kind), 0) AS relative,
+       c.sampler, c.synthetic, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.config_id, c.sampler_id
+FROM breakdown b
+JOIN total t ON t.cell_id = b.cell_id AND t.context = b.context AND t.batch = b.batch
+            AND t.step_kind = b.step_kind
+JOIN v_cell c ON c.cell_id = b.cell_id;
+
+CREATE VIEW v_memory AS
+SELECT c.run, c.model, c.method, c.config, c.k, m.context, m.batch,
+       m.weights_bytes, m.kv_bytes, m.index_bytes, m.scratch_bytes, m.peak_bytes,
+       c.sampler, c.synthetic, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.config_id, c.sampler_id
+FROM memory m JOIN v_cell c ON c.cell_id = m.cell_id;
+
+-- Accuracy against speed: the mean over tasks of score and paired difference, with the speed-up of a whole block
+-- (of a later step where no block was measured); speedup NULL: no latency in this run.
+CREATE VIEW v_pareto AS
+WITH quality AS (
+    SELECT run, model, method, config, k, sampler, avg(score) AS score, sum(n) AS n, count(*) AS tasks,
+           avg(work) AS work, avg(engaged) AS engaged, avg(forwards_per_block) AS forwards_per_block,
+           is_reference, is_oracle, run_id, model_id, config_id, sampler_id
+    FROM v_accuracy WHERE n > 0
+    GROUP BY run_id, model_id, config_id, sampler_id
+), paired AS (
+    SELECT run_id, model_id, config_id, sampler_id, avg(mean) AS delta
+    FROM v_paired GROUP BY run_id, model_id, config_id, sampler_id
+), speed AS (
+    SELECT * FROM v_speedup s
+    WHERE phase = 'block' OR (phase = 'later_step' AND NOT EXISTS (
+        SELECT 1 FROM latency l JOIN cell c ON c.id = l.cell_id
+        WHERE c.run_id = s.run_id AND l.phase = 'block'))
+)
+SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work, q.engaged,
+       q.forwards_per_block, s.context, s.batch, s.steps, s.phase, s.speedup, s.low, s.high,
+       q.is_reference, q.is_oracle, q.run_id, q.model_id, q.config_id, q.sampler_id
+FROM quality q
+LEFT JOIN paired p ON p.run_id = q.run_id AND p.model_id = q.model_id AND p.config_id = q.config_id
+                  AND p.sampler_id = q.sampler_id
+LEFT JOIN speed s ON s.run_id = q.run_id AND s.model_id = q.model_id AND s.config_id = q.config_id;
+
+-- ---- counters, gates, failures, runs ----
+
+CREATE VIEW v_counters AS
+SELECT c.run, c.model, c.task, c.method, c.config, c.k, n.name, n.unit, n.better, n.aggregate,
+       CASE n.aggregate WHEN 'sum' THEN sum(v.value) WHEN 'max' THEN max(v.value) ELSE avg(v.value) END AS value,
+       count(v.value) AS n, c.pass, c.sampler, c.run_id, c.config_id
+FROM counter_value v
+JOIN counter n ON n.id = v.counter_id
+JOIN sample s ON s.id = v.sample_id
+JOIN v_cell c ON c.cell_id = s.cell_id
+GROUP BY c.cell_id, n.id;
+
+CREATE VIEW v_gates AS
+SELECT r.label AS run, g.name, g.verdict, g.detail, g.run_id FROM gate g JOIN run r ON r.id = g.run_id;
+
+-- Everything that did not give a number, with its reason.
+CREATE VIEW v_failures AS
+SELECT run, model, task, method, config, k, pass, 'cell' AS what, state AS status, NULL AS item, reason,
+       sampler, run_id
+FROM v_cell WHERE state IN ('skipped', 'failed')
+UNION ALL
+SELECT run, model, task, method, config, k, pass, 'sample', status, item, error, sampler, run_id
+FROM v_samples WHERE status <> 'ok';
+
+CREATE VIEW v_events AS
+SELECT r.label AS run, e.stored_at, e.level, e.text, e.run_id FROM event e JOIN run r ON r.id = e.run_id;
+
+-- Environment columns are those of the run's newest session; sessions > 1: it was interrupted and resumed.
+CREATE VIEW v_runs AS
+WITH newest AS (SELECT run_id, max(id) AS id FROM session GROUP BY run_id)
+SELECT r.label AS run, r.name, r.seed, r.state,
+       (SELECT count(*) FROM sample s JOIN cell c ON c.id = s.cell_id WHERE c.run_id = r.id) AS samples,
+       (SELECT count(*) FROM sample s JOIN cell c ON c.id = s.cell_id
+        WHERE c.run_id = r.id AND s.status = 'failed') AS failed,
+       (SELECT count(*) FROM gate g WHERE g.run_id = r.id AND g.verdict = 'fail') AS gates_failed,
+       (SELECT count(*) FROM session y WHERE y.run_id = r.id) AS sessions,
+       (SELECT min(y.started_at) FROM session y WHERE y.run_id = r.id) AS started_at, x.ended_at,
+       (SELECT sum(y.wall_us) FROM session y WHERE y.run_id = r.id) AS wall_us,
+       (SELECT max(y.peak_bytes) FROM session y WHERE y.run_id = r.id) AS peak_bytes,
+       (SELECT count(DISTINCT y.env_id) FROM session y WHERE y.run_id = r.id) AS environments,
+       e.device, e.host, e.os, e.cpu, e.threads, e.gpu, e.driver, e.cuda, e.git, e.build, x.command,
+       r.config_json, r.id AS run_id, x.id AS session_id
+FROM run r JOIN newest n ON n.run_id = r.id JOIN session x ON x.id = n.id JOIN env e ON e.id = x.env_id;
+
+-- Every stored value but times, moments, memory and machine, under keys that do not depend on the order of
+-- storing: two runs with one seed, interrupted or not, give the same rows.
+--     SELECT * FROM v_content ORDER BY relation, key, value;
+CREATE VIEW v_content AS
+SELECT 'run' AS relation, label AS key, printf('%s seed=%d', hash, seed) AS value FROM run
+UNION ALL
+SELECT 'cell', printf('%s|%s|%s|%s|%s|%s', c.run, c.model, coalesce(c.task, ''), c.config, c.sampler, c.pass),
+       printf('%s %s is_reference=%d', c.state, coalesce(c.reason, ''), c.is_reference)
+FROM v_cell c
+UNION ALL
+SELECT 'sample',
+       printf('%s|%s|%s|%s|%s|%s|%s', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.pass, s.item),
+       json_array(s.status, s.error, s.prediction, quote(s.score), s.answers, s.classes, s.bucket,
+                  s.length, s.context, s.depth, s.prompt_tokens, s.truncated, s.token_hash, s.new_tokens, s.stopped,
+                  s.blocks, s.denoise_forwards, s.commit_forwards, quote(s.engaged),
+                  quote(s.work), quote(s.work_select), s.agree, s.compared, s.dense_calls,
+                  s.sparse_calls)
+FROM v_samples s
+UNION ALL
+SELECT 'forwards',
+       printf('%s|%s|%s|%s|%s|%s|%d', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.item, h.forwards),
+       CAST(h.blocks AS TEXT)
+FROM forwards h JOIN v_samples s ON s.sample_id = h.sample_id
+UNION ALL
+SELECT 'recall',
+       printf('%s|%s|%s|%s|%s|%s|%s|%03d|%03d', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.pass,
+              s.item, r.layer, r.step),
+       json_array(r.blocks, quote(r.index_recall), quote(r.mass_recall),
+                  quote(r.captured_mass), r.index_heads, r.mass_heads)
+FROM recall r JOIN v_samples s ON s.sample_id = r.sample_id
+UNION ALL
+SELECT 'counter',
+       printf('%s|%s|%s|%s|%s|%s|%s|%s', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.pass, s.item,
+              n.name),
+       json_array(n.unit, n.better, n.aggregate, quote(v.value))
+FROM counter_value v JOIN counter n ON n.id = v.counter_id JOIN v_samples s ON s.sample_id = v.sample_id
+UNION ALL
+SELECT DISTINCT 'latency', printf('%s|%s|%s|%s|%d|%d|%d|%d|%s', c.run, c.model, c.config, c.sampler, l.context,
+                                  l.batch, l.steps, l.graph, l.phase), ''
+FROM latency l JOIN v_cell c ON c.cell_id = l.cell_id
+UNION ALL
+SELECT 'gate', run || '|' || name, verdict FROM v_gates;
