@@ -1,0 +1,237 @@
+/*
+ * elementwise.c - embedding rows, residual + RMSNorm, q/k norm + RoPE + KV append, SwiGLU.
+ *
+ * The rounding points are those of eager PyTorch in T, one after every operator; each function's comment names
+ * them. Against the same formula in real arithmetic a bf16 result differs by at most one bf16 step (where fp32
+ * error crosses a rounding boundary), an fp32 result by a few 1e-7 relative.
+ */
+#include "kernels/cpu/cpu.h"
+
+/* Rows of `width` that make a piece worth a thread's while; from the shape alone. */
+static int64_t rows_per_piece(int64_t width)
+{
+    int64_t rows = 8192 / (width > 0 ? width : 1);
+    return rows < 1 ? 1 : rows;
+}
+
+typedef struct embed_job {
+    const int32_t *ids;
+    const char *table;
+    char *out;
+    int64_t n, rows;
+    size_t row_bytes;
+} embed_job;
+
+static void embed_piece(void *arg, int64_t index, int worker)
+{
+    const embed_job *job = arg;
+    int64_t last = (index + 1) * job->rows < job->n ? (index + 1) * job->rows : job->n;
+    (void)worker;
+    for (int64_t i = index * job->rows; i < last; i++)
+        memcpy(job->out + (size_t)i * job->row_bytes, job->table + (size_t)job->ids[i] * job->row_bytes,
+               job->row_bytes);
+}
+
+int mb_cpu_embed(mb_device *device, const int32_t *ids, int64_t n, const void *table, int64_t vocab, int64_t width,
+                 void *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            return mb_cpu_fail(device, MB_E_BUG, "embed: token id %d at row %lld is not in 0..%lld", ids[i],
+                               (long long)i, (long long)vocab - 1);
+    embed_job job = {ids, table, out, n, rows_per_piece(width), (size_t)width * mb_type_size(device->type)};
+    mb_cpu_run(device, (n + job.rows - 1) / job.rows, embed_piece, &job);
+    return MB_OK;
+}
+
+/* y = RMSNorm(v) * w in place: v and w fp32 images of T values. Roundings: one_rounding 0: T(w * T(v * rstd)),
+ * 1: T(v * rstd * w). The caller rounds the last product by storing it. */
+static void normalise(mb_type type, float *v, const float *w, int64_t width, float eps, int one_rounding)
+{
+    float rstd = 1.0f / sqrtf(mb_cpu_dot(v, v, width) / (float)width + eps);
+    if (one_rounding || type == MB_F32)
+        for (int64_t i = 0; i < width; i++)
+            v[i] = v[i] * rstd * w[i];
+    else
+        for (int64_t i = 0; i < width; i++)
+            v[i] = mb_float_from_bf16(mb_bf16_from_float(v[i] * rstd)) * w[i];
+}
+
+typedef struct norm_job {
+    mb_device *device;
+    void *x, *out;
+    const void *delta, *weight;
+    float eps;
+    int one_rounding;
+    int64_t n, width, rows;
+} norm_job;
+
+static void norm_piece(void *arg, int64_t index, int worker)
+{
+    const norm_job *job = arg;
+    mb_type type = job->device->type;
+    int64_t width = job->width, stride = mb_cpu_round_up(width, MB_LANES);
+    int64_t last = (index + 1) * job->rows < job->n ? (index + 1) * job->rows : job->n;
+    float *w = job->device->private_scratch[worker], *v = w + stride, *d = v + stride;
+    mb_load_row(type, job->weight, 0, width, w);
+    for (int64_t row = index * job->rows; row < last; row++) {
+        mb_load_row(type, job->x, row * width, width, v);
+        if (job->delta) {
+            mb_load_row(type, job->delta, row * width, width, d);
+            for (int64_t i = 0; i < width; i++)
+                v[i] += d[i];
+            mb_store_row(type, job->x, row * width, width, v);
+            mb_load_row(type, job->x, row * width, width, v);
+        }
+        normalise(type, v, w, width, job->eps, job->one_rounding);
+        mb_store_row(type, job->out, row * width, width, v);
+    }
+}
+
+int mb_cpu_add_rmsnorm(mb_device *device, void *x, const void *delta, const void *weight, float eps,
+                       int one_rounding, int64_t n, int64_t width, void *out)
+{
+    norm_job job = {device, x, out, delta, weight, eps, one_rounding, n, width, rows_per_piece(width)};
+    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(width, MB_LANES) * 3 * sizeof(float));
+    if (rc == MB_OK)
+        mb_cpu_run(device, (n + job.rows - 1) / job.rows, norm_piece, &job);
+    return rc;
+}
+
+typedef struct swiglu_job {
+    mb_device *device;
+    const void *gate_up;
+    void *out;
+    int64_t n, width, rows;
+} swiglu_job;
+
+/* Roundings: T(T(silu(gate)) * up). */
+static void swiglu_piece(void *arg, int64_t index, int worker)
+{
+    const swiglu_job *job = arg;
+    mb_type type = job->device->type;
+    int64_t width = job->width;
+    int64_t last = (index + 1) * job->rows < job->n ? (index + 1) * job->rows : job->n;
+    float *gate = job->device->private_scratch[worker], *up = gate + mb_cpu_round_up(width, MB_LANES);
+    for (int64_t row = index * job->rows; row < last; row++) {
+        mb_load_row(type, job->gate_up, row * 2 * width, width, gate);
+        mb_load_row(type, job->gate_up, (row * 2 + 1) * width, width, up);
+        for (int64_t i = 0; i < width; i++)
+            gate[i] = gate[i] / (1.0f + mb_exp(-gate[i]));
+        if (type == MB_BF16)
+            for (int64_t i = 0; i < width; i++)
+                gate[i] = mb_float_from_bf16(mb_bf16_from_float(gate[i]));
+        for (int64_t i = 0; i < width; i++)
+            gate[i] *= up[i];
+        mb_store_row(type, job->out, row * width, width, gate);
+    }
+}
+
+int mb_cpu_swiglu(mb_device *device, const void *gate_up, int64_t n, int64_t width, void *out)
+{
+    swiglu_job job = {device, gate_up, out, n, width, rows_per_piece(2 * width)};
+    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(width, MB_LANES) * 2 * sizeof(float));
+    if (rc == MB_OK)
+        mb_cpu_run(device, (n + job.rows - 1) / job.rows, swiglu_piece, &job);
+    return rc;
+}
+
+typedef struct qkv_job {
+    mb_device *device;
+    const mb_qkv *args;
+    int64_t rows;        /* query rows of a piece */
+} qkv_job;
+
+/* RoPE, halves convention: out = T( T(v*cos) + T(rot(v)*sin) ), rot(v) = [-second half; first half]. */
+static void rotate(mb_type type, const float *v, const float *cos_sin, int64_t dim, float *out)
+{
+    int64_t half = dim / 2;
+    const float *cosine = cos_sin, *sine = cos_sin + half;
+    if (type == MB_BF16) {
+        for (int64_t j = 0; j < half; j++) {
+            float a = mb_float_from_bf16(mb_bf16_from_float(v[j] * cosine[j]));
+            float b = mb_float_from_bf16(mb_bf16_from_float(-v[j + half] * sine[j]));
+            float c = mb_float_from_bf16(mb_bf16_from_float(v[j + half] * cosine[j]));
+            float d = mb_float_from_bf16(mb_bf16_from_float(v[j] * sine[j]));
+            out[j] = a + b;
+            out[j + half] = c + d;
+        }
+    } else {
+        for (int64_t j = 0; j < half; j++) {
+            out[j] = v[j] * cosine[j] - v[j + half] * sine[j];
+            out[j + half] = v[j + half] * cosine[j] + v[j] * sine[j];
+        }
+    }
+}
+
+/* One head's vector of T from src[at]: optional norm, a copy before RoPE, RoPE. */
+static void finish_head(const qkv_job *job, int64_t at, const float *norm, const float *cos_sin, void *pre,
+                        int64_t pre_at, void *dst, int64_t dst_at)
+{
+    mb_type type = job->device->type;
+    int64_t dim = job->args->kv.head_dim;
+    float v[256], turned[256];
+    mb_load_row(type, job->args->qkv, at, dim, v);
+    if (norm) {
+        normalise(type, v, norm, dim, job->args->norm_eps, job->args->norm_one_rounding);
+        if (type == MB_BF16)
+            for (int64_t i = 0; i < dim; i++)
+                v[i] = mb_float_from_bf16(mb_bf16_from_float(v[i]));
+    }
+    if (pre)
+        mb_store_row(type, pre, pre_at, dim, v);
+    rotate(type, v, cos_sin, dim, turned);
+    mb_store_row(type, dst, dst_at, dim, turned);
+}
+
+static void qkv_piece(void *arg, int64_t index, int worker)
+{
+    const qkv_job *job = arg;
+    const mb_qkv *args = job->args;
+    mb_type type = job->device->type;
+    int64_t dim = args->kv.head_dim, heads = args->query_heads, kv_heads = args->kv.kv_heads;
+    int64_t width = (heads + 2 * kv_heads) * dim, total = (int64_t)args->rows.batch * args->rows.rows;
+    int64_t last = (index + 1) * job->rows < total ? (index + 1) * job->rows : total;
+    float q_norm[256], k_norm[256];
+    (void)worker;
+    if (args->q_norm)
+        mb_load_row(type, args->q_norm, 0, dim, q_norm);
+    if (args->k_norm)
+        mb_load_row(type, args->k_norm, 0, dim, k_norm);
+    for (int64_t row = index * job->rows; row < last; row++) {
+        int64_t b = row / args->rows.rows;
+        int64_t slot = args->rows.prefix_len[b] + args->rows.row_offset + row % args->rows.rows;
+        const float *cos_sin = args->cos_sin + slot * dim;
+        for (int64_t h = 0; h < heads; h++)
+            finish_head(job, row * width + h * dim, args->q_norm ? q_norm : NULL, cos_sin, args->q_pre,
+                        (row * heads + h) * dim, args->q_out, (row * heads + h) * dim);
+        for (int64_t h = 0; h < kv_heads; h++) {
+            int64_t to = ((b * kv_heads + h) * args->kv.capacity + slot) * dim;
+            int64_t v_from = row * width + (heads + kv_heads + h) * dim;
+            size_t size = mb_type_size(type);
+            finish_head(job, row * width + (heads + h) * dim, args->k_norm ? k_norm : NULL, cos_sin, NULL, 0,
+                        args->kv.k, to);
+            memcpy((char *)args->kv.v + (size_t)to * size, (const char *)args->qkv + (size_t)v_from * size,
+                   (size_t)dim * size);
+        }
+    }
+}
+
+int mb_cpu_qkv_finish(mb_device *device, const mb_qkv *args)
+{
+    int64_t dim = args->kv.head_dim;
+    if (dim < 8 || dim > 256 || dim % 8 || args->kv.kv_heads < 1 || args->query_heads % args->kv.kv_heads)
+        return mb_cpu_fail(device, MB_E_BUG, "qkv_finish: head_dim %lld, %d query heads, %d KV heads do not fit",
+                           (long long)dim, args->query_heads, args->kv.kv_heads);
+    for (int32_t b = 0; b < args->rows.batch; b++)
+        if (args->rows.prefix_len[b] < 0 ||
+            args->rows.prefix_len[b] + args->rows.row_offset + args->rows.rows > args->kv.capacity)
+            return mb_cpu_fail(device, MB_E_BUG, "qkv_finish: sequence %d, slots %d + %d + %d rows exceed the cache "
+                               "of %d", b, args->rows.prefix_len[b], args->rows.row_offset, args->rows.rows,
+                               args->kv.capacity);
+    int64_t width = (args->query_heads + 2 * args->kv.kv_heads) * dim;
+    qkv_job job = {device, args, rows_per_piece(2 * width)};
+    int64_t total = (int64_t)args->rows.batch * args->rows.rows;
+    mb_cpu_run(device, (total + job.rows - 1) / job.rows, qkv_piece, &job);
+    return MB_OK;
+}

@@ -1,0 +1,90 @@
+/*
+ * top1.c - the sampler's view of the logits: best token and its probability, per row.
+ *
+ * Reference samplers compute softmax over logits of T and round the probabilities to bf16 or fp16 before they
+ * look for the best (models.md 2.7), which makes near neighbours tie; the lowest id among the ties wins. Rounding
+ * is monotone, so the ties of the best are found without writing the softmax: p_max = 1 / sum exp(l - l_max), and
+ * the answer is the first id whose rounded probability equals the rounded p_max.
+ */
+#include "kernels/cpu/cpu.h"
+
+/* x >= 0 rounded to IEEE half precision and back; ties to even, subnormals kept. */
+static float round_to_f16(float x)
+{
+    if (!(x < 65520.0f))
+        return x < INFINITY ? INFINITY : x;
+    /* Adding and taking away a power of two rounds at the wanted bit: 2^-10 of x, or 2^-24 for subnormals. */
+    int exponent;
+    if (x == 0.0f)
+        return x;
+    frexpf(x, &exponent);
+    int bit = exponent - 11 < -24 ? -24 : exponent - 11;
+    return ldexpf(nearbyintf(ldexpf(x, -bit)), bit);
+}
+
+static float round_probability(mb_type confidence, float p)
+{
+    if (confidence == MB_BF16)
+        return mb_float_from_bf16(mb_bf16_from_float(p));
+    return confidence == MB_F16 ? round_to_f16(p) : p;
+}
+
+typedef struct top1_job {
+    mb_device *device;
+    const void *logits;
+    int64_t vocab;
+    mb_type confidence;
+    int32_t *ids;
+    float *probability;
+} top1_job;
+
+static void top1_piece(void *arg, int64_t row, int worker)
+{
+    const top1_job *job = arg;
+    mb_type type = job->device->type;
+    float *line = job->device->private_scratch[worker];
+    int64_t vocab = job->vocab, first = row * vocab, best = 0;
+    float lane_max[MB_LANES], sums[MB_LANES] = {0}, top = -INFINITY, sum = 0.0f;
+    for (int l = 0; l < MB_LANES; l++)
+        lane_max[l] = -INFINITY;
+    mb_load_row(type, job->logits, first, vocab, line);
+    /* Pad to whole lanes with entries that can neither win nor weigh. */
+    int64_t padded = mb_cpu_round_up(vocab, MB_LANES);
+    for (int64_t j = vocab; j < padded; j++)
+        line[j] = -INFINITY;
+    for (int64_t j = 0; j < padded; j += MB_LANES)
+        for (int l = 0; l < MB_LANES; l++)
+            lane_max[l] = line[j + l] > lane_max[l] ? line[j + l] : lane_max[l];
+    for (int l = 0; l < MB_LANES; l++)
+        top = lane_max[l] > top ? lane_max[l] : top;
+    for (int64_t j = 0; j < padded; j += MB_LANES)
+        for (int l = 0; l < MB_LANES; l++)
+            sums[l] += mb_exp(line[j + l] - top);
+    for (int l = 0; l < MB_LANES; l++)
+        sum += sums[l];
+    float p = round_probability(job->confidence, 1.0f / sum);
+    for (int64_t j = 0; j < vocab; j++) {
+        /* A probability e times smaller never rounds to the same value. */
+        if (!(line[j] > top - 1.0f))
+            continue;
+        if (line[j] == top || (job->confidence != MB_F32 &&
+                               round_probability(job->confidence, mb_exp(line[j] - top) / sum) == p)) {
+            best = j;
+            break;
+        }
+    }
+    job->ids[row] = (int32_t)best;
+    job->probability[row] = p;
+}
+
+int mb_cpu_top1(mb_device *device, const void *logits, int64_t n, int64_t vocab, mb_type confidence, int32_t *ids,
+                float *probability)
+{
+    if (vocab < 1 || vocab > INT32_MAX)
+        return mb_cpu_fail(device, MB_E_BUG, "top1: a vocabulary of %lld", (long long)vocab);
+    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(vocab, MB_LANES) * sizeof(float));
+    top1_job job = {device, logits, vocab, confidence, ids, probability};
+    if (rc == MB_OK)
+        mb_cpu_run(device, n, top1_piece, &job);
+    return rc;
+}
