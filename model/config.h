@@ -1,0 +1,18 @@
+/*
+ * config.h - the configuration of a model from the text of its files, or from the table of named shapes.
+ * Internal to model/; callers outside use mb_model_inspect().
+ */
+#ifndef MB_MODEL_CONFIG_H
+#define MB_MODEL_CONFIG_H
+
+#include "model/internal.h"
+
+/* json: config.json. generation: generation_config.json, or NULL when the folder has none. Fills everything
+ * but `name`; `where` names config.json in errors. request may override block and positions. */
+int mb_config_parse(mb_model_config *config, const char *json, size_t json_size, const char *generation,
+                    size_t generation_size, const mb_model_request *request, const char *where, char *err,
+                    size_t err_cap);
+/* A named shape with the request's overrides; config->synthetic is set. */
+int mb_config_shape(mb_model_config *config, const mb_model_request *request, char *err, size_t err_cap);
+
+#endif

@@ -1,0 +1,113 @@
+/*
+ * tokenizer.h - the tables of an opened tokenizer and the functions its files share. Internal to model/.
+ *
+ * Invariant: after mb_tokenizer_build() nothing in it changes, so any number of threads may encode and decode.
+ */
+#ifndef MB_MODEL_TOKENIZER_H
+#define MB_MODEL_TOKENIZER_H
+
+#include "model/model.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+/* The bytes that a token stands for lie in mb_tokenizer.pool. */
+struct mb_token {
+    size_t offset;
+    uint32_t length;
+    bool used;      /* false: a gap in the numbering */
+    bool special;   /* an added token that skip_special drops */
+};
+
+/* The pair of tokens `key` = left << 32 | right becomes token id; lower ranks merge first. Empty: rank -1. */
+struct mb_bpe_rule {
+    uint64_t key;
+    int32_t rank, id;
+};
+
+struct mb_added_token {
+    char *text;
+    size_t length;
+    int32_t id;
+    bool special;
+};
+
+struct mb_tokenizer {
+    struct mb_token *tokens;     /* by id */
+    int32_t size;                /* largest id + 1 */
+    int32_t capacity;            /* tokens allocated */
+    mb_text pool;
+    int32_t byte_ids[256];       /* the token of each single byte */
+    int32_t *lookup;             /* hash table: bytes -> id of the vocabulary, -1 = empty */
+    size_t lookup_mask;
+    struct mb_bpe_rule *rules; /* hash table */
+    size_t rule_mask;
+    struct mb_added_token *added; /* by first byte, longest first */
+    size_t added_count;
+    size_t added_first[257];     /* added tokens that begin with byte b: added_first[b] .. added_first[b+1]-1 */
+    bool nfc;
+    pcre2_code *split;           /* the pre-tokenizer's pattern */
+    char hash[MB_HASH_CAP];
+};
+
+/* The files of a tokenizer in memory; NULL = the folder has none. Either tokenizer or vocab and merges. */
+struct mb_tokenizer_files {
+    const char *tokenizer, *vocab, *merges, *config, *added;
+    size_t tokenizer_size, vocab_size, merges_size, config_size, added_size;
+};
+
+int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files *files, const char *where,
+                       char *err, size_t err_cap);
+int32_t mb_tokenizer_size(const mb_tokenizer *tokenizer);
+/* Hash of the files it was made of. */
+void mb_tokenizer_hash(const mb_tokenizer *tokenizer, char hex[MB_HASH_CAP]);
+
+/* ---- tokenizer_load.c and tokenizer_table.c: filling the tables ---- */
+
+/* Adds a token whose bytes are given. MB_E_INPUT when the id is taken. */
+int mb_tokenizer_add(mb_tokenizer *tokenizer, int64_t id, const char *bytes, size_t n, const char *where,
+                     char *err, size_t err_cap);
+/* Index of the vocabulary by bytes; `count` is how many will be put in. */
+bool mb_tokenizer_index_reserve(mb_tokenizer *tokenizer, size_t count);
+bool mb_tokenizer_index_put(mb_tokenizer *tokenizer, int32_t id);     /* false: these bytes are there already */
+int32_t mb_tokenizer_index_find(const mb_tokenizer *tokenizer, const char *bytes, size_t n); /* -1 = none */
+bool mb_tokenizer_rules_reserve(mb_tokenizer *tokenizer, size_t count);
+bool mb_tokenizer_rules_put(mb_tokenizer *tokenizer, int32_t left, int32_t right, int32_t rank, int32_t id);
+/* An added token; the same again is ignored, a contradiction is MB_E_INPUT. */
+int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text, bool special, const char *where,
+                           char *err, size_t err_cap);
+/* Sorts the added tokens and fills added_first. */
+void mb_tokenizer_sort_added(mb_tokenizer *tokenizer);
+/* Byte-level alphabet (models.md 10.1, point 4): appends the bytes that a token's characters stand for. False
+ * when a character is outside the alphabet. */
+bool mb_tokenizer_unmap(mb_text *bytes, const char *token, size_t n);
+
+/* ---- tokenizer_split.c ---- */
+
+/* Compiles the pattern of the pre-tokenizer; NULL = Qwen's. */
+int mb_split_compile(pcre2_code **code, const char *pattern, const char *where, char *err, size_t err_cap);
+
+/* Walks over the pieces of a text. */
+typedef struct mb_split {
+    const pcre2_code *code;
+    pcre2_match_data *match;
+    pcre2_match_context *context;
+    pcre2_jit_stack *stack;
+} mb_split;
+bool mb_split_open(mb_split *split, const pcre2_code *code, size_t longest);
+void mb_split_close(mb_split *split);
+/* End of the piece that begins at `from` < n: a match, or the stretch up to the next one. 0 = the pattern gave up. */
+size_t mb_split_next(mb_split *split, const char *text, size_t n, size_t from);
+
+/* ---- tokenizer_bpe.c ---- */
+
+/* What one encode call needs: the ids so far, scratch, and a cache from piece to ids. */
+typedef struct mb_bpe mb_bpe;
+mb_bpe *mb_bpe_open(const mb_tokenizer *tokenizer);   /* NULL = out of memory */
+void mb_bpe_close(mb_bpe *bpe);
+bool mb_bpe_push(mb_bpe *bpe, int32_t id);                            /* false = out of memory, as below */
+bool mb_bpe_piece(mb_bpe *bpe, const char *bytes, size_t n);          /* encodes one piece */
+/* Hands over the ids (malloc'ed, never NULL) or NULL when memory ran out. */
+int32_t *mb_bpe_take(mb_bpe *bpe, size_t *n);
+
+#endif

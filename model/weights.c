@@ -1,0 +1,382 @@
+/*
+ * weights.c - opening a model: tensors of a checkpoint, or random ones, into the device's arena; the RoPE table;
+ * tokenizer and hashes.
+ *
+ * All tensors are checked against the configuration before the first byte is uploaded, so a wrong folder costs
+ * no minutes. Uploads go through one host buffer of bounded size, whatever the size of the model.
+ */
+#include "model/config.h"
+#include "model/convert.h"
+#include "model/layout.h"
+#include "model/safetensors.h"
+#include "model/tokenizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STAGE_BYTES ((size_t)16 << 20)
+
+/* What the loading functions share; owned by mb_model_open(). */
+struct loading {
+    mb_model *model;
+    const mb_checkpoint *checkpoint; /* NULL: random weights */
+    uint64_t seed;
+    unsigned char *stage;            /* STAGE_BYTES */
+    const char *folder;
+    char *err;
+    size_t err_cap;
+};
+
+static void part_name(char *name, size_t cap, const mb_part *part, int32_t layer)
+{
+    if (layer < 0)
+        snprintf(name, cap, "%s", part->name);
+    else
+        snprintf(name, cap, "model.layers.%d.%s", layer, part->name);
+}
+
+/* ---- checks ---- */
+
+static int check_part(const struct loading *load, const mb_part *part, int32_t layer)
+{
+    char name[128];
+    part_name(name, sizeof name, part, layer);
+    const mb_tensor *tensor = mb_checkpoint_find(load->checkpoint, name);
+    if (!tensor)
+        return mb_fail(load->err, load->err_cap, MB_E_INPUT,
+                       "%s: tensor %s is missing from the weights, config.json asks for it", load->folder, name);
+    if (!tensor->usable)
+        return mb_fail(load->err, load->err_cap, MB_E_INPUT,
+                       "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded", load->folder, name,
+                       tensor->dtype);
+    bool vector = part->kind == MB_PART_NORM || part->kind == MB_PART_BIAS;
+    if (tensor->rank != (vector ? 1 : 2) || tensor->shape[0] != part->rows ||
+        (!vector && tensor->shape[1] != part->cols)) {
+        mb_text found = {0};
+        for (int32_t i = 0; i < tensor->rank; i++)
+            mb_text_printf(&found, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
+        if (vector)
+            mb_fail(load->err, load->err_cap, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld]",
+                    load->folder, name, found.data ? found.data : "", (long long)part->rows);
+        else
+            mb_fail(load->err, load->err_cap, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld, %lld]",
+                    load->folder, name, found.data ? found.data : "", (long long)part->rows,
+                    (long long)part->cols);
+        mb_text_free(&found);
+        return MB_E_INPUT;
+    }
+    return MB_OK;
+}
+
+/* Tensors that the configuration knows nothing of would change the result if they were left out. Only buffers
+ * that can be recomputed and a tied head may be ignored. */
+static int check_extra(const struct loading *load)
+{
+    const mb_model_config *config = &load->model->config;
+    mb_part parts[MB_PARTS_MAX];
+    const mb_tensor *tensor;
+    for (size_t i = 0; (tensor = mb_checkpoint_tensor(load->checkpoint, i)) != NULL; i++) {
+        int layer = -1, used = 0;
+        const char *rest = tensor->name;
+        if (strstr(tensor->name, "rotary_emb.inv_freq") ||
+            (config->tied && strcmp(tensor->name, "lm_head.weight") == 0))
+            continue;
+        if (sscanf(tensor->name, "model.layers.%9d.%n", &layer, &used) == 1 && used > 0)
+            rest = tensor->name + used;
+        else
+            layer = -1;
+        int n = layer >= 0 ? mb_layout_layer(config, parts) : mb_layout_model(config, parts);
+        bool known = layer < config->layers;
+        if (known) {
+            known = false;
+            for (int k = 0; k < n; k++)
+                known = known || strcmp(rest, parts[k].name) == 0;
+        }
+        if (!known)
+            return mb_fail(load->err, load->err_cap, MB_E_INPUT,
+                           "%s: the weights have a tensor %.200s that config.json does not explain (%d layers, "
+                           "q/k/v bias %s, q/k norm %s)", load->folder, tensor->name, config->layers,
+                           config->qkv_bias ? "on" : "off", config->qk_norm ? "on" : "off");
+    }
+    return MB_OK;
+}
+
+static int check_all(const struct loading *load)
+{
+    mb_part parts[MB_PARTS_MAX];
+    int rc = MB_OK, n = mb_layout_model(&load->model->config, parts);
+    for (int i = 0; i < n && rc == MB_OK; i++)
+        rc = check_part(load, &parts[i], -1);
+    n = mb_layout_layer(&load->model->config, parts);
+    for (int32_t layer = 0; layer < load->model->config.layers && rc == MB_OK; layer++)
+        for (int i = 0; i < n && rc == MB_OK; i++)
+            rc = check_part(load, &parts[i], layer);
+    return rc == MB_OK ? check_extra(load) : rc;
+}
+
+/* ---- values ---- */
+
+/* Standard deviation of a random part. With unit inputs from the norms every projection gives outputs of order
+ * one, and the 2*layers additions to the residual stream sum up to order one, at any depth and width. */
+static double random_deviation(const mb_model_config *config, const mb_part *part)
+{
+    switch (part->kind) {
+    case MB_PART_EMBED:
+        return 0.02;
+    case MB_PART_BIAS:
+        return 0.1;
+    case MB_PART_OUTPUT:
+        return 1.0 / sqrt((double)part->cols * 2.0 * config->layers);
+    default:
+        return 1.0 / sqrt((double)part->cols);
+    }
+}
+
+/* Uniform values of the given deviation. Element i depends on (stream, i) alone: chunks may come in any order. */
+static void random_values(unsigned char *out, mb_type type, uint64_t stream, uint64_t first, size_t n,
+                          double deviation)
+{
+    const float scale = (float)(deviation * sqrt(12.0) / 65536.0), half = 32767.5f * scale;
+    float block[256];
+    for (size_t done = 0; done < n; done += 256) {
+        size_t count = n - done < 256 ? n - done : 256;
+        for (size_t i = 0; i < 64; i++) { /* one splitmix64 step gives four 16-bit draws; first is a multiple of 4 */
+            uint64_t z = stream + ((first + done) / 4 + i + 1) * 0x9e3779b97f4a7c15ull;
+            z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+            z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+            z ^= z >> 31;
+            for (size_t lane = 0; lane < 4; lane++)
+                block[4 * i + lane] = (float)(uint16_t)(z >> (16 * lane)) * scale - half;
+        }
+        mb_type_convert(out + done * mb_type_size(type), type, block, MB_F32, count);
+    }
+}
+
+static int device_fail(const struct loading *load, int rc, const char *what)
+{
+    return mb_fail(load->err, load->err_cap, rc, "loading %s into the device: %s", what,
+                   load->model->kernels->error(load->model->device));
+}
+
+static int upload_part(const struct loading *load, const mb_part *part, int32_t layer, unsigned char *tensor)
+{
+    const mb_model *model = load->model;
+    const mb_kernels *kernels = model->kernels;
+    const size_t element = mb_type_size(model->type), n = (size_t)(part->rows * part->cols);
+    const size_t stage = STAGE_BYTES / sizeof(float);
+    unsigned char *dst = tensor + (size_t)(part->first_row * part->cols) * element;
+    char name[128];
+    part_name(name, sizeof name, part, layer);
+    if (load->checkpoint) {
+        const mb_tensor *source = mb_checkpoint_find(load->checkpoint, name);
+        if (source->type == model->type) {
+            int rc = kernels->upload(model->device, dst, source->data, n * element);
+            return rc < 0 ? device_fail(load, rc, name) : MB_OK;
+        }
+        for (size_t done = 0; done < n; done += stage) {
+            size_t count = n - done < stage ? n - done : stage;
+            mb_type_convert(load->stage, model->type, source->data + done * mb_type_size(source->type),
+                            source->type, count);
+            int rc = kernels->upload(model->device, dst + done * element, load->stage, count * element);
+            if (rc < 0)
+                return device_fail(load, rc, name);
+        }
+        return MB_OK;
+    }
+    const uint64_t stream = mb_random_named(load->seed, name).state;
+    for (size_t done = 0; done < n; done += stage) {
+        size_t count = n - done < stage ? n - done : stage;
+        if (part->kind == MB_PART_NORM) {
+            const float one = 1.0f;
+            for (size_t i = 0; i < count; i++)
+                mb_type_convert(load->stage + i * element, model->type, &one, MB_F32, 1);
+        } else {
+            random_values(load->stage, model->type, stream, done, count,
+                          random_deviation(&model->config, part));
+        }
+        int rc = kernels->upload(model->device, dst + done * element, load->stage, count * element);
+        if (rc < 0)
+            return device_fail(load, rc, name);
+    }
+    return MB_OK;
+}
+
+/* Allocates and fills the device tensors of one list of parts; `base` is the struct that holds their pointers. */
+static int load_parts(const struct loading *load, const mb_part *parts, int n, int32_t layer, void *base)
+{
+    const mb_model *model = load->model;
+    int rc = MB_OK;
+    for (int i = 0; i < n && rc == MB_OK; i++) {
+        void **field = (void **)(void *)((char *)base + parts[i].field);
+        if (parts[i].first_row == 0) {
+            size_t bytes = (size_t)(parts[i].tensor_rows * parts[i].cols) * mb_type_size(model->type);
+            *field = model->kernels->alloc(model->device, bytes);
+            if (!*field)
+                return mb_fail(load->err, load->err_cap, MB_E_SYSTEM,
+                               "the device arena has no room for the weights of %s (%zu bytes in all)",
+                               model->config.name, mb_model_weight_bytes(&model->config, model->type));
+        }
+        rc = upload_part(load, &parts[i], layer, *field);
+    }
+    return rc;
+}
+
+/* models.md 2.3: frequencies and angles in fp32, cosine and sine rounded to T. */
+static int load_cos_sin(const struct loading *load)
+{
+    mb_model *model = load->model;
+    const mb_model_config *config = &model->config;
+    const size_t width = (size_t)config->head_dim, pairs = width / 2;
+    const size_t rows = STAGE_BYTES / (width * sizeof(float));
+    float *table = (float *)(void *)load->stage, frequency[512];
+    model->cos_sin = model->kernels->alloc(model->device, (size_t)config->positions * width * sizeof(float));
+    if (!model->cos_sin)
+        return mb_fail(load->err, load->err_cap, MB_E_SYSTEM,
+                       "the device arena has no room for the RoPE table of %d positions", config->positions);
+    for (size_t j = 0; j < pairs; j++)
+        frequency[j] = 1.0f / powf((float)config->rope_theta, (float)(2 * j) / (float)width);
+    for (size_t first = 0; first < (size_t)config->positions; first += rows) {
+        size_t count = (size_t)config->positions - first < rows ? (size_t)config->positions - first : rows;
+        for (size_t p = 0; p < count; p++) {
+            for (size_t j = 0; j < pairs; j++) {
+                float sine, cosine;
+                sincosf((float)(first + p) * frequency[j], &sine, &cosine);
+                table[p * width + j] = mb_type_round(cosine, model->type);
+                table[p * width + pairs + j] = mb_type_round(sine, model->type);
+            }
+        }
+        int rc = model->kernels->upload(model->device, model->cos_sin + first * width, table,
+                                        count * width * sizeof(float));
+        if (rc < 0)
+            return device_fail(load, rc, "the RoPE table");
+    }
+    return MB_OK;
+}
+
+static int load_all(const struct loading *load)
+{
+    mb_model *model = load->model;
+    mb_part parts[MB_PARTS_MAX];
+    int rc = load_parts(load, parts, mb_layout_model(&model->config, parts), -1, model);
+    if (rc == MB_OK && model->config.tied)
+        model->lm_head = model->embed;
+    int n = mb_layout_layer(&model->config, parts);
+    for (int32_t layer = 0; layer < model->config.layers && rc == MB_OK; layer++)
+        rc = load_parts(load, parts, n, layer, &model->layers[layer]);
+    return rc == MB_OK ? load_cos_sin(load) : rc;
+}
+
+/* ---- identity ---- */
+
+static int open_tokenizer(mb_model *model, const char *folder, char *err, size_t err_cap)
+{
+    const mb_model_config *config = &model->config;
+    int rc = mb_tokenizer_open(&model->tokenizer, folder, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    int32_t size = mb_tokenizer_size(model->tokenizer);
+    if (size > config->vocab)
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "%s: the tokenizer has ids up to %d, config.json a vocabulary of %d: they do not belong "
+                       "together", folder, size - 1, config->vocab);
+    mb_tokenizer_hash(model->tokenizer, model->tokenizer_hash);
+    return MB_OK;
+}
+
+static int hash_sources(const struct loading *load, const mb_model_request *request)
+{
+    mb_model *model = load->model;
+    if (!load->checkpoint) {
+        char text[128];
+        int n = snprintf(text, sizeof text, "%s:%llu", request->shape, (unsigned long long)request->seed);
+        mb_hash_bytes(text, (size_t)n, model->weights_hash);
+        mb_hash_bytes(request->shape, strlen(request->shape), model->config_hash);
+        mb_hash_bytes("", 0, model->tokenizer_hash);
+        return MB_OK;
+    }
+    char *path = mb_string_format("%s/config.json", request->path);
+    if (!path)
+        return mb_fail(load->err, load->err_cap, MB_E_SYSTEM, "no memory to hash the model");
+    int rc = mb_hash_file(path, model->config_hash, load->err, load->err_cap);
+    free(path);
+    if (rc == MB_OK)
+        rc = mb_checkpoint_hash(load->checkpoint, model->weights_hash, load->err, load->err_cap);
+    return rc;
+}
+
+int mb_model_open(mb_model **model, const mb_model_request *request, const mb_kernels *kernels, mb_device *device,
+                  mb_type type, char *err, size_t err_cap)
+{
+    mb_checkpoint *checkpoint = NULL;
+    struct loading load = {.seed = request->seed, .folder = request->path, .err = err, .err_cap = err_cap};
+    mb_model *opened = calloc(1, sizeof *opened);
+    int rc;
+    *model = NULL;
+    if (!opened)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open the model");
+    opened->kernels = kernels;
+    opened->device = device;
+    opened->type = type;
+    opened->arena_mark = kernels->mark(device);
+    load.model = opened;
+    rc = mb_model_inspect(request, &opened->config, err, err_cap);
+    if (rc != MB_OK)
+        goto out;
+    opened->layers = calloc((size_t)opened->config.layers, sizeof *opened->layers);
+    load.stage = malloc(STAGE_BYTES);
+    if (!opened->layers || !load.stage) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to load %s", opened->config.name);
+        goto out;
+    }
+    if (request->path) {
+        rc = open_tokenizer(opened, request->path, err, err_cap);
+        if (rc == MB_OK)
+            rc = mb_checkpoint_open(&checkpoint, request->path, err, err_cap);
+        load.checkpoint = checkpoint;
+        if (rc == MB_OK)
+            rc = check_all(&load);
+    }
+    if (rc == MB_OK)
+        rc = load_all(&load);
+    if (rc == MB_OK)
+        rc = hash_sources(&load, request);
+    if (rc == MB_OK) {
+        *model = opened;
+        opened = NULL;
+    }
+out:
+    mb_checkpoint_close(checkpoint);
+    free(load.stage);
+    mb_model_close(opened);
+    return rc;
+}
+
+void mb_model_close(mb_model *model)
+{
+    if (!model)
+        return;
+    mb_tokenizer_close(model->tokenizer);
+    model->kernels->release(model->device, model->arena_mark);
+    free(model->layers);
+    free(model);
+}
+
+const mb_model_config *mb_model_config_of(const mb_model *model)
+{
+    return &model->config;
+}
+
+const mb_tokenizer *mb_model_tokenizer(const mb_model *model)
+{
+    return model->tokenizer;
+}
+
+void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weights[MB_HASH_CAP],
+                     char tokenizer[MB_HASH_CAP])
+{
+    memcpy(config, model->config_hash, MB_HASH_CAP);
+    memcpy(weights, model->weights_hash, MB_HASH_CAP);
+    memcpy(tokenizer, model->tokenizer_hash, MB_HASH_CAP);
+}
