@@ -1,0 +1,137 @@
+/*
+ * prompt.c - the benchmark's text -> the tokens that the model sees: chat template of the family, and LongBench's
+ * cut through the middle.
+ *
+ * The cut is LongBench's own (its pred.py): tokenise, keep half of the limit from both ends, decode each half,
+ * join the TEXTS, put the template around and tokenise again. The second tokenisation may differ from the first
+ * around the seam, so the count drifts by a few tokens; only when the result would pass the hard limit is more cut
+ * away than LongBench does.
+ */
+#include "model/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* models.md 3.10 and 4.7: ChatML; only Fast-dLLM v2 puts a system message in front when the caller has none. */
+static void render(mb_text *out, const mb_model *model, const mb_prompt_request *request, const char *text,
+                   size_t length)
+{
+    if (request->chat) {
+        if (model->config.family == MB_FAMILY_FAST_DLLM_V2)
+            mb_text_puts(out, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n");
+        mb_text_puts(out, "<|im_start|>user\n");
+    }
+    mb_text_append(out, text, length);
+    if (request->chat)
+        mb_text_puts(out, "<|im_end|>\n<|im_start|>assistant\n");
+    if (request->answer_prefix)
+        mb_text_puts(out, request->answer_prefix);
+}
+
+static int encode_rendered(const mb_model *model, const mb_prompt_request *request, const char *text, size_t length,
+                           int32_t **ids, size_t *n, char *err, size_t err_cap)
+{
+    mb_text whole = {0};
+    int rc;
+    render(&whole, model, request, text, length);
+    if (whole.failed)
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a prompt of %zu bytes", length);
+    else /* as a whole: added tokens that stand in the text count as such, as in the reference */
+        rc = mb_tokenizer_encode(model->tokenizer, whole.data ? whole.data : "", whole.length, true, ids, n, err,
+                                 err_cap);
+    mb_text_free(&whole);
+    return rc;
+}
+
+/* decode(ids[0 .. half)) + decode(ids[n-half .. n)), appended to out. */
+static int cut_middle(const mb_model *model, const int32_t *ids, size_t n, size_t half, mb_text *out, char *err,
+                      size_t err_cap)
+{
+    const int32_t *start[2] = {ids, ids + (n - half)};
+    mb_text_clear(out);
+    for (int side = 0; side < 2; side++) {
+        char *text = NULL;
+        size_t length = 0;
+        int rc = mb_tokenizer_decode(model->tokenizer, start[side], half, true, &text, &length, err, err_cap);
+        if (rc != MB_OK)
+            return rc;
+        mb_text_append(out, text, length);
+        free(text);
+    }
+    return out->failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to cut a prompt") : MB_OK;
+}
+
+/* Cuts to the limit and builds the prompt; cuts deeper while it passes hard_limit, as far as drift and the
+ * template explain it. */
+static int build_cut(const mb_model *model, const mb_prompt_request *request, const int32_t *plain, size_t plain_n,
+                     int32_t **ids, size_t *n, char *err, size_t err_cap)
+{
+    const size_t limit = (size_t)request->max_tokens, hard = (size_t)request->hard_limit;
+    size_t half = limit / 2, frame = 0;
+    mb_text text = {0};
+    /* What the template and prefix add (encoded around nothing), plus drift at two seams. */
+    int rc = encode_rendered(model, request, "", 0, ids, &frame, err, err_cap);
+    free(*ids);
+    *ids = NULL;
+    const size_t deepest = limit / 32 + frame + 16;
+    while (rc == MB_OK) {
+        rc = cut_middle(model, plain, plain_n, half, &text, err, err_cap);
+        if (rc == MB_OK)
+            rc = encode_rendered(model, request, text.data ? text.data : "", text.length, ids, n, err, err_cap);
+        if (rc != MB_OK || hard == 0 || *n <= hard)
+            break;
+        size_t excess = *n - hard, step = (excess + 1) / 2;
+        if (step > half || limit - 2 * (half - step) > deepest + 1)
+            break; /* not drift: the limits do not fit together; the caller reports it */
+        half -= step;
+        free(*ids);
+        *ids = NULL;
+    }
+    mb_text_free(&text);
+    return rc;
+}
+
+int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int32_t **ids, size_t *n,
+                    bool *truncated, char *err, size_t err_cap)
+{
+    int32_t *plain = NULL;
+    size_t plain_n = 0, length = request->text ? strlen(request->text) : 0;
+    const char *text = request->text ? request->text : "";
+    int rc = MB_OK;
+    *ids = NULL;
+    *n = 0;
+    *truncated = false;
+    if (!model->tokenizer)
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "model %s has random weights and no tokenizer: it cannot read text, only run latency passes",
+                       model->config.name);
+    if (request->chat && (mb_tokenizer_id(model->tokenizer, "<|im_start|>") < 0 ||
+                          mb_tokenizer_id(model->tokenizer, "<|im_end|>") < 0))
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "the tokenizer of %s lacks <|im_start|> or <|im_end|>, which the chat template needs",
+                       model->config.name);
+    if (request->max_tokens > 0) {
+        rc = mb_tokenizer_encode(model->tokenizer, text, length, true, &plain, &plain_n, err, err_cap);
+        if (rc != MB_OK)
+            goto out;
+        *truncated = plain_n > (size_t)request->max_tokens;
+    }
+    if (*truncated)
+        rc = build_cut(model, request, plain, plain_n, ids, n, err, err_cap);
+    else
+        rc = encode_rendered(model, request, text, length, ids, n, err, err_cap);
+    if (rc == MB_OK && request->hard_limit > 0 && *n > (size_t)request->hard_limit)
+        rc = mb_fail(err, err_cap, MB_E_SAMPLE,
+                     "the prompt has %zu tokens%s, the run has room for %d: raise the context or lower the prompt "
+                     "limit", *n, *truncated ? " after its middle was cut" : "", request->hard_limit);
+    if (rc == MB_OK && *n == 0)
+        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "the prompt is empty");
+out:
+    free(plain);
+    if (rc != MB_OK) {
+        free(*ids);
+        *ids = NULL;
+        *n = 0;
+    }
+    return rc;
+}
