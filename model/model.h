@@ -75,7 +75,8 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
 /* *text malloc'ed, NUL-terminated UTF-8. skip_special drops added tokens marked special. */
 int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
                         char **text, size_t *length, char *err, size_t err_cap);
-int32_t mb_tokenizer_id(const mb_tokenizer *tokenizer, const char *token);   /* -1 = no such token */
+/* The id of an added token, or of the vocabulary entry with exactly these bytes; -1 = no such token. */
+int32_t mb_tokenizer_id(const mb_tokenizer *tokenizer, const char *token);
 const mb_tokenizer *mb_model_tokenizer(const mb_model *model);               /* NULL for synthetic models */
 
 /* ---- prompts ---- */
@@ -85,7 +86,7 @@ typedef struct mb_prompt_request {
     const char *answer_prefix;   /* put after the assistant header; "" or NULL */
     bool chat;                   /* wrap in the family's chat template (system prompt as in models.md 3.10/4.7) */
     int32_t max_tokens;          /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
-    int32_t hard_limit;          /* tokens the final prompt may have at most: MB_E_SAMPLE beyond it */
+    int32_t hard_limit;          /* tokens the final prompt may have at most: MB_E_SAMPLE beyond it; 0 = no limit */
 } mb_prompt_request;
 
 /* *ids malloc'ed. *truncated says whether the middle was cut. Guarantees n <= hard_limit or MB_E_SAMPLE. */

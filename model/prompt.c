@@ -66,7 +66,8 @@ static int cut_middle(const mb_model *model, const int32_t *ids, size_t n, size_
 static int build_cut(const mb_model *model, const mb_prompt_request *request, const int32_t *plain, size_t plain_n,
                      int32_t **ids, size_t *n, char *err, size_t err_cap)
 {
-    const size_t limit = (size_t)request->max_tokens, hard = (size_t)request->hard_limit;
+    const size_t hard = (size_t)request->hard_limit;
+    const size_t limit = plain_n < (size_t)request->max_tokens ? plain_n : (size_t)request->max_tokens;
     size_t half = limit / 2, frame = 0;
     mb_text text = {0};
     /* What the template and prefix add (encoded around nothing), plus drift at two seams. */
@@ -116,10 +117,17 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
             goto out;
         *truncated = plain_n > (size_t)request->max_tokens;
     }
-    if (*truncated)
-        rc = build_cut(model, request, plain, plain_n, ids, n, err, err_cap);
-    else
+    if (!*truncated) {
         rc = encode_rendered(model, request, text, length, ids, n, err, err_cap);
+        /* A text just under max_tokens may still pass the hard limit with its template: cut it like longer ones. */
+        if (rc == MB_OK && plain && request->hard_limit > 0 && *n > (size_t)request->hard_limit) {
+            free(*ids);
+            *ids = NULL;
+            *truncated = true;
+        }
+    }
+    if (rc == MB_OK && *truncated)
+        rc = build_cut(model, request, plain, plain_n, ids, n, err, err_cap);
     if (rc == MB_OK && request->hard_limit > 0 && *n > (size_t)request->hard_limit)
         rc = mb_fail(err, err_cap, MB_E_SAMPLE,
                      "the prompt has %zu tokens%s, the run has room for %d: raise the context or lower the prompt "
