@@ -1,0 +1,128 @@
+/*
+ * cuda.h - what the files of the CUDA backend share: the device and the launchers of its kernels.
+ *
+ * Host code is C and owns memory, graphs, cuBLASLt and the table; kernels are CUDA C behind extern "C" launchers
+ * that enqueue on a stream and return cudaError_t. A launcher neither allocates nor waits.
+ */
+#ifndef MB_CUDA_H
+#define MB_CUDA_H
+
+#include "base/base.h"
+#include "kernels/cuda/attention.cuh"
+#include "kernels/kernels.h"
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mb_cuda_gemm mb_cuda_gemm; /* cuBLASLt handle and the algorithms chosen per shape */
+
+struct mb_device {
+    mb_cuda_chip chip;
+    mb_type type;
+    cudaStream_t stream;
+    cudaEvent_t timers[MB_TIMER_SLOTS];
+    char *arena;
+    size_t arena_bytes, arena_used;
+    void *workspace;          /* of the attention kernels; grows only outside a capture */
+    size_t workspace_bytes;
+    float *partials;          /* of top1 and the row means: fixed size */
+    mb_cuda_gemm *gemm;
+    bool capturing;
+    char name[128], detail[256];
+    char error[512];
+};
+
+/* Remembers a failed call's text in the device; 0 or MB_E_SYSTEM. */
+int mb_cuda_check(mb_device *device, cudaError_t status, const char *what);
+
+/* ---- gemm.c ---- */
+/* Loads cuBLASLt (dlopen) and reads the algorithms that earlier runs measured on this GPU. */
+int mb_cuda_gemm_open(mb_cuda_gemm **gemm, const mb_device *device, char *err, size_t err_cap);
+void mb_cuda_gemm_close(mb_cuda_gemm *gemm);
+int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n,
+                     int64_t k, void *out);
+
+/* ---- elementwise.cu ---- */
+cudaError_t mb_launch_embed(cudaStream_t stream, mb_type type, const int32_t *ids, int64_t n, const void *table,
+                            int64_t vocab, int64_t width, void *out);
+cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, void *x, const void *delta, const void *weight,
+                                  float eps, int one_rounding, int64_t n, int64_t width, void *out);
+cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, const mb_qkv *args);
+cudaError_t mb_launch_swiglu(cudaStream_t stream, mb_type type, const void *gate_up, int64_t n, int64_t width,
+                             void *out);
+/* partials: MB_TOP1_PARTIALS floats for each row of a call. */
+#define MB_TOP1_CHUNKS 16
+#define MB_TOP1_PARTIALS (4 * MB_TOP1_CHUNKS)
+#define MB_TOP1_ROWS 4096
+cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const void *logits, int64_t n, int64_t vocab,
+                           mb_type confidence, float *partials, int32_t *ids, float *probability);
+
+/* ---- pages.cu ---- */
+#define MB_MEAN_FLOATS ((size_t)4 << 20) /* capacity of the row-mean buffer: [batch][kv_heads][2][head_dim] */
+cudaError_t mb_launch_page_bounds(cudaStream_t stream, mb_type type, const mb_rows *rows, const mb_kv *kv,
+                                  int32_t page, int32_t page_capacity, int whole, void *bounds);
+cudaError_t mb_launch_page_scores(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t page,
+                                  int32_t page_capacity, const void *bounds, mb_merge merge, float *means,
+                                  float *scores, int64_t score_stride);
+cudaError_t mb_launch_key_scores(cudaStream_t stream, mb_type type, const mb_attention *args,
+                                 const int32_t *channels, int32_t channel_count, float *means, float *scores,
+                                 int64_t score_stride);
+
+/* ---- select.cu ---- */
+size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries);
+cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores, int64_t score_stride,
+                            int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix,
+                            int32_t page, int32_t k, const int32_t *k_dynamic, int32_t capacity, int32_t *ids,
+                            int32_t *counts);
+cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores, int64_t score_stride,
+                            int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix,
+                            int32_t page, float p, int32_t k_min, int32_t k_max, int32_t capacity, int32_t *ids,
+                            int32_t *counts, void *scratch);
+/* ---- votes.cu ---- */
+size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k);
+cudaError_t mb_launch_votes(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t k, float *votes,
+                            float *stats, void *scratch);
+
+/* ---- scores.cu ---- */
+cudaError_t mb_launch_score_edges(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,
+                                  int32_t kv_heads, const int32_t *prefix_len, int32_t page, int32_t first_n,
+                                  int32_t last_n, float value);
+cudaError_t mb_launch_score_pool(cudaStream_t stream, const float *scores, int64_t score_stride, int32_t batch,
+                                 int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t page,
+                                 int32_t mode, float *out, int64_t out_stride);
+cudaError_t mb_launch_score_smooth(cudaStream_t stream, const float *scores, int64_t score_stride, int32_t batch,
+                                   int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t kernel,
+                                   int32_t mode, float *out);
+cudaError_t mb_launch_score_axpby(cudaStream_t stream, float a, const float *x, float b, float *y, int64_t n);
+cudaError_t mb_launch_score_head_mean(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,
+                                      int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix);
+cudaError_t mb_launch_score_random(cudaStream_t stream, uint64_t seed, int32_t batch, int32_t kv_heads,
+                                   int32_t max_prefix, float *scores, int64_t score_stride);
+cudaError_t mb_launch_score_recent(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,
+                                   int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, float below,
+                                   float value);
+cudaError_t mb_launch_budget_ratio(cudaStream_t stream, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                                   int32_t page, double ratio, int32_t extra, int32_t *budgets);
+cudaError_t mb_launch_budget_layers(cudaStream_t stream, const float *stats, int32_t layers, int32_t batch,
+                                    int32_t kv_heads, const int32_t *prefix_len, int32_t k, int32_t k_min,
+                                    int32_t k_max, int32_t *budgets);
+
+/* ---- state.cu ---- */
+cudaError_t mb_launch_state_merge(cudaStream_t stream, int64_t states, int32_t head_dim, const void *o_a, mb_type type_a,
+                                  const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
+                                  mb_type type_out, float *lse_out);
+cudaError_t mb_launch_state_downdate(cudaStream_t stream, int64_t states, int32_t head_dim, const void *o_total,
+                                     mb_type type_total, const float *lse_total, const void *o_part, mb_type type_part,
+                                     const float *lse_part, void *o_rest, mb_type type_rest, float *lse_rest);
+cudaError_t mb_launch_row_distance(cudaStream_t stream, mb_type type, const void *a, const void *b, int64_t n,
+                                   int32_t head_dim, float *distance, float *norm);
+cudaError_t mb_launch_count_work(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
+                                 double *tokens);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,297 @@
+/*
+ * device.c - one GPU: stream, arena, copies, graphs, clocks. Everything is enqueued on one stream, so the order of
+ * calls is the order of execution. The arena is one allocation made at open; nothing is allocated later but the
+ * attention workspace, and that only outside a graph capture.
+ */
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/table.h"
+
+#include <nvtx3/nvToolsExt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGNMENT ((size_t)256)
+#define WORKSPACE_AT_OPEN ((size_t)192 << 20)
+
+struct mb_graph {
+    cudaGraph_t graph;
+    cudaGraphExec_t executable;
+};
+
+int mb_cuda_check(mb_device *device, cudaError_t status, const char *what)
+{
+    if (status == cudaSuccess)
+        return MB_OK;
+    return mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "CUDA: %s failed: %s", what,
+                   cudaGetErrorString(status));
+}
+
+int mb_cuda_device_count(char *why, size_t why_cap)
+{
+    int count = 0;
+    cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || count == 0) {
+        mb_fail(why, why_cap, 0, "no usable GPU (%s)",
+                status == cudaSuccess ? "none found" : cudaGetErrorString(status));
+        return 0;
+    }
+    return count;
+}
+
+static void describe(mb_device *device)
+{
+    struct cudaDeviceProp properties;
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (cudaGetDeviceProperties(&properties, device->chip.ordinal) != cudaSuccess)
+        return;
+    snprintf(device->name, sizeof device->name, "%.100s", properties.name);
+    snprintf(device->detail, sizeof device->detail, "sm_%d%d, %d SMs, CUDA %d.%d, driver for CUDA %d.%d",
+             properties.major, properties.minor, properties.multiProcessorCount, runtime / 1000, runtime % 1000 / 10,
+             driver / 1000, driver % 1000 / 10);
+}
+
+void mb_cuda_close(mb_device *device)
+{
+    if (!device)
+        return;
+    if (device->stream)
+        cudaStreamSynchronize(device->stream);
+    mb_cuda_gemm_close(device->gemm);
+    for (int i = 0; i < MB_TIMER_SLOTS; i++)
+        if (device->timers[i])
+            cudaEventDestroy(device->timers[i]);
+    cudaFree(device->partials);
+    cudaFree(device->workspace);
+    cudaFree(device->arena);
+    if (device->stream)
+        cudaStreamDestroy(device->stream);
+    free(device);
+}
+
+int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, size_t err_cap)
+{
+    size_t free_bytes = 0, total_bytes = 0;
+    mb_device *device = calloc(1, sizeof *device);
+    int rc = device ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a device");
+    *out = NULL;
+    if (rc != MB_OK)
+        return rc;
+    device->type = options->type;
+    if (options->type != MB_BF16 && options->type != MB_F32) {
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "the GPU stores activations as bf16 or f32 only");
+        goto out;
+    }
+    if ((rc = mb_cuda_chip_probe(options->ordinal, &device->chip, err, err_cap)) != MB_OK)
+        goto out;
+    describe(device);
+    if (mb_cuda_check(device, cudaMemGetInfo(&free_bytes, &total_bytes), "reading the memory size") != MB_OK ||
+        mb_cuda_check(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "making a stream") !=
+            MB_OK)
+        goto failed;
+    device->arena_bytes = (options->arena_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    size_t fixed = WORKSPACE_AT_OPEN + MB_MEAN_FLOATS * sizeof(float);
+    if (device->arena_bytes + fixed > free_bytes) {
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has %.2f GiB free of %.2f; %.2f GiB are needed", device->name,
+                     (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30,
+                     (double)(device->arena_bytes + fixed) / 0x1p30);
+        goto out;
+    }
+    if (mb_cuda_check(device, cudaMalloc((void **)&device->arena, device->arena_bytes ? device->arena_bytes : 1),
+                      "allocating the arena") != MB_OK ||
+        mb_cuda_check(device, cudaMalloc(&device->workspace, WORKSPACE_AT_OPEN), "allocating work memory") != MB_OK ||
+        mb_cuda_check(device, cudaMalloc((void **)&device->partials, MB_MEAN_FLOATS * sizeof(float)),
+                      "allocating work memory") != MB_OK)
+        goto failed;
+    device->workspace_bytes = WORKSPACE_AT_OPEN;
+    for (int i = 0; i < MB_TIMER_SLOTS; i++)
+        if (mb_cuda_check(device, cudaEventCreate(&device->timers[i]), "making an event") != MB_OK)
+            goto failed;
+    rc = mb_cuda_gemm_open(&device->gemm, device, err, err_cap);
+    goto out;
+failed:
+    rc = mb_fail(err, err_cap, MB_E_SYSTEM, "%s", device->error);
+out:
+    if (rc != MB_OK)
+        mb_cuda_close(device);
+    else
+        *out = device;
+    return rc;
+}
+
+void mb_cuda_info(mb_device *device, mb_device_info *info)
+{
+    size_t free_bytes = 0, total_bytes = 0;
+    memset(info, 0, sizeof *info);
+    if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess)
+        free_bytes = total_bytes = 0;
+    snprintf(info->name, sizeof info->name, "%s", device->name);
+    snprintf(info->detail, sizeof info->detail, "%s", device->detail);
+    info->memory_total = total_bytes;
+    info->memory_free = free_bytes;
+}
+
+const char *mb_cuda_error(mb_device *device)
+{
+    return device->error;
+}
+
+/* ---- memory ---- */
+
+void *mb_cuda_alloc(mb_device *device, size_t bytes)
+{
+    size_t need = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (need > device->arena_bytes - device->arena_used) {
+        mb_fail(device->error, sizeof device->error, 0, "the plan of %zu bytes is used up (%zu in use, %zu more asked)",
+                device->arena_bytes, device->arena_used, need);
+        return NULL;
+    }
+    void *memory = device->arena + device->arena_used;
+    if (mb_cuda_check(device, cudaMemsetAsync(memory, 0, need, device->stream), "clearing memory") != MB_OK)
+        return NULL;
+    device->arena_used += need;
+    return memory;
+}
+
+size_t mb_cuda_mark(mb_device *device)
+{
+    return device->arena_used;
+}
+
+void mb_cuda_release(mb_device *device, size_t mark)
+{
+    device->arena_used = mark;
+}
+
+/* Pageable host memory: the call returns when the source was read, so the caller may reuse it. */
+int mb_cuda_upload(mb_device *device, void *dst, const void *host, size_t bytes)
+{
+    return mb_cuda_check(device, cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, device->stream),
+                         "copying to the GPU");
+}
+
+int mb_cuda_download(mb_device *device, void *host, const void *src, size_t bytes)
+{
+    int rc = mb_cuda_check(device, cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, device->stream),
+                           "copying from the GPU");
+    return rc == MB_OK ? mb_cuda_sync(device) : rc;
+}
+
+int mb_cuda_copy(mb_device *device, void *dst, const void *src, size_t bytes)
+{
+    return mb_cuda_check(device, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, device->stream),
+                         "copying on the GPU");
+}
+
+int mb_cuda_fill(mb_device *device, void *dst, int byte, size_t bytes)
+{
+    return mb_cuda_check(device, cudaMemsetAsync(dst, byte, bytes, device->stream), "filling memory");
+}
+
+int mb_cuda_sync(mb_device *device)
+{
+    return mb_cuda_check(device, cudaStreamSynchronize(device->stream), "waiting for the GPU");
+}
+
+int mb_cuda_workspace(mb_device *device, size_t bytes)
+{
+    if (bytes <= device->workspace_bytes)
+        return MB_OK;
+    if (device->capturing)
+        return mb_fail(device->error, sizeof device->error, MB_E_BUG,
+                       "CUDA: work memory of %zu bytes was first needed inside a graph capture", bytes);
+    int rc = mb_cuda_sync(device); /* kernels in flight still use the old one */
+    if (rc != MB_OK)
+        return rc;
+    cudaFree(device->workspace);
+    device->workspace = NULL;
+    device->workspace_bytes = 0;
+    rc = mb_cuda_check(device, cudaMalloc(&device->workspace, bytes), "allocating work memory");
+    if (rc == MB_OK)
+        device->workspace_bytes = bytes;
+    return rc;
+}
+
+/* ---- graphs ---- */
+
+int mb_cuda_capture_begin(mb_device *device)
+{
+    int rc = mb_cuda_check(device, cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal),
+                           "starting a graph capture");
+    device->capturing = rc == MB_OK;
+    return rc;
+}
+
+int mb_cuda_capture_end(mb_device *device, mb_graph **out)
+{
+    mb_graph *graph = calloc(1, sizeof *graph);
+    device->capturing = false;
+    *out = NULL;
+    cudaGraph_t captured = NULL;
+    int rc = mb_cuda_check(device, cudaStreamEndCapture(device->stream, &captured), "ending a graph capture");
+    if (rc == MB_OK && !graph) {
+        cudaGraphDestroy(captured);
+        return mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "no memory for a graph");
+    }
+    if (rc == MB_OK) {
+        graph->graph = captured;
+        rc = mb_cuda_check(device, cudaGraphInstantiate(&graph->executable, captured, 0), "building a graph");
+    }
+    if (rc != MB_OK) {
+        mb_cuda_graph_free(device, graph);
+        return rc;
+    }
+    *out = graph;
+    return MB_OK;
+}
+
+int mb_cuda_graph_launch(mb_device *device, mb_graph *graph)
+{
+    return mb_cuda_check(device, cudaGraphLaunch(graph->executable, device->stream), "replaying a graph");
+}
+
+void mb_cuda_graph_free(mb_device *device, mb_graph *graph)
+{
+    (void)device;
+    if (!graph)
+        return;
+    if (graph->executable)
+        cudaGraphExecDestroy(graph->executable);
+    if (graph->graph)
+        cudaGraphDestroy(graph->graph);
+    free(graph);
+}
+
+/* ---- clocks and ranges ---- */
+
+int mb_cuda_timer_mark(mb_device *device, int slot)
+{
+    if (slot < 0 || slot >= MB_TIMER_SLOTS)
+        return mb_fail(device->error, sizeof device->error, MB_E_BUG, "timer slot %d does not exist", slot);
+    return mb_cuda_check(device, cudaEventRecord(device->timers[slot], device->stream), "recording an event");
+}
+
+int mb_cuda_timer_elapsed(mb_device *device, int from, int to, double *us)
+{
+    float ms = 0;
+    int rc = mb_cuda_check(device, cudaEventSynchronize(device->timers[to]), "waiting for an event");
+    if (rc == MB_OK)
+        rc = mb_cuda_check(device, cudaEventElapsedTime(&ms, device->timers[from], device->timers[to]),
+                           "reading a timer");
+    *us = (double)ms * 1000.0;
+    return rc;
+}
+
+void mb_cuda_range_push(mb_device *device, const char *name)
+{
+    (void)device;
+    nvtxRangePushA(name);
+}
+
+void mb_cuda_range_pop(mb_device *device)
+{
+    (void)device;
+    nvtxRangePop();
+}

@@ -1,0 +1,335 @@
+/*
+ * gemm.c - matrix products through cuBLASLt, which is loaded with dlopen so that the program starts without it.
+ *
+ * The first call of a shape measures the candidates that the library proposes and keeps the fastest. Choices are
+ * written to a cache file per GPU and library version: a later run takes the same algorithm, so its results are
+ * bit-equal to the first run's, and no time is spent. Algorithms that add partial sums in an undefined order are
+ * left out.
+ */
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/table.h"
+
+#include <cublasLt.h>
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORKSPACE_BYTES ((size_t)64 << 20)
+#define MAX_SHAPES 512
+#define CANDIDATES 16
+#define REPEATS 5
+
+typedef struct choice {
+    int64_t m, n, k;
+    int bias, type;
+    cublasLtMatmulAlgo_t algorithm;
+} choice;
+
+struct mb_cuda_gemm {
+    void *library;
+    cublasLtHandle_t handle;
+    void *workspace;
+    cudaEvent_t begin, end;
+    choice choices[MAX_SHAPES];
+    int count;
+    char *cache_path;
+    /* the library's functions */
+    __typeof__(&cublasLtCreate) create;
+    __typeof__(&cublasLtDestroy) destroy;
+    __typeof__(&cublasLtMatmul) matmul;
+    __typeof__(&cublasLtMatmulDescCreate) desc_create;
+    __typeof__(&cublasLtMatmulDescDestroy) desc_destroy;
+    __typeof__(&cublasLtMatmulDescSetAttribute) desc_set;
+    __typeof__(&cublasLtMatrixLayoutCreate) layout_create;
+    __typeof__(&cublasLtMatrixLayoutDestroy) layout_destroy;
+    __typeof__(&cublasLtMatmulPreferenceCreate) preference_create;
+    __typeof__(&cublasLtMatmulPreferenceDestroy) preference_destroy;
+    __typeof__(&cublasLtMatmulPreferenceSetAttribute) preference_set;
+    __typeof__(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+    __typeof__(&cublasLtMatmulAlgoCheck) algorithm_check;
+    __typeof__(&cublasLtGetVersion) version;
+};
+
+/* One matrix product as cuBLASLt describes it. */
+typedef struct problem {
+    cublasLtMatmulDesc_t operation;
+    cublasLtMatrixLayout_t weight, input, output;
+} problem;
+
+static int load_symbols(mb_cuda_gemm *gemm, char *err, size_t err_cap)
+{
+    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
+    for (int i = 0; names[i] && !gemm->library; i++)
+        gemm->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (!gemm->library)
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "libcublasLt.so does not load; install the CUDA libraries or use --device cpu");
+    const struct { const char *name; void *slot; } symbols[] = {
+        {"cublasLtCreate", &gemm->create},
+        {"cublasLtDestroy", &gemm->destroy},
+        {"cublasLtMatmul", &gemm->matmul},
+        {"cublasLtMatmulDescCreate", &gemm->desc_create},
+        {"cublasLtMatmulDescDestroy", &gemm->desc_destroy},
+        {"cublasLtMatmulDescSetAttribute", &gemm->desc_set},
+        {"cublasLtMatrixLayoutCreate", &gemm->layout_create},
+        {"cublasLtMatrixLayoutDestroy", &gemm->layout_destroy},
+        {"cublasLtMatmulPreferenceCreate", &gemm->preference_create},
+        {"cublasLtMatmulPreferenceDestroy", &gemm->preference_destroy},
+        {"cublasLtMatmulPreferenceSetAttribute", &gemm->preference_set},
+        {"cublasLtMatmulAlgoGetHeuristic", &gemm->heuristic},
+        {"cublasLtMatmulAlgoCheck", &gemm->algorithm_check},
+        {"cublasLtGetVersion", &gemm->version}};
+    for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
+        void *address = dlsym(gemm->library, symbols[i].name);
+        if (!address)
+            return mb_fail(err, err_cap, MB_E_INPUT, "libcublasLt.so lacks %s: another version is needed",
+                           symbols[i].name);
+        memcpy(symbols[i].slot, &address, sizeof address);
+    }
+    return MB_OK;
+}
+
+/* $XDG_CACHE_HOME/maskbench/gemm-HASH.txt, or NULL without a home: then choices live for this process only. */
+static char *find_cache_path(const mb_cuda_gemm *gemm, const mb_device *device)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char hash[MB_HASH_CAP], *identity = mb_string_format("%s|%s|%zu", device->name, device->detail, gemm->version());
+    char *folder = cache && *cache  ? mb_string_format("%s/maskbench", cache)
+                   : home && *home ? mb_string_format("%s/.cache/maskbench", home)
+                                   : NULL;
+    char *path = NULL;
+    if (identity && folder && mb_folder_make(folder, NULL, 0) == MB_OK) {
+        mb_hash_bytes(identity, strlen(identity), hash);
+        path = mb_string_format("%s/gemm-%s.txt", folder, hash);
+    }
+    free(identity);
+    free(folder);
+    return path;
+}
+
+/* A line: m n k bias type, then the algorithm's words. Lines that do not parse are passed over. */
+static void read_cache(mb_cuda_gemm *gemm)
+{
+    char *text = NULL, *rest = NULL;
+    size_t size = 0;
+    if (!gemm->cache_path || mb_file_read(gemm->cache_path, 1 << 20, &text, &size, NULL, 0) != MB_OK)
+        return;
+    for (char *line = strtok_r(text, "\n", &rest); line && gemm->count < MAX_SHAPES; line = strtok_r(NULL, "\n", &rest)) {
+        choice *c = &gemm->choices[gemm->count];
+        long long m, n, k;
+        int at = 0, good = sscanf(line, "%lld %lld %lld %d %d%n", &m, &n, &k, &c->bias, &c->type, &at) == 5;
+        const char *p = line + at;
+        for (size_t i = 0; good && i < sizeof c->algorithm.data / sizeof c->algorithm.data[0]; i++) {
+            unsigned long long word;
+            int used = 0;
+            good = sscanf(p, "%llx%n", &word, &used) == 1;
+            c->algorithm.data[i] = word;
+            p += used;
+        }
+        if (good) {
+            c->m = m;
+            c->n = n;
+            c->k = k;
+            gemm->count++;
+        }
+    }
+    free(text);
+}
+
+static void write_cache(const mb_cuda_gemm *gemm)
+{
+    mb_text text = {0};
+    for (int i = 0; i < gemm->count; i++) {
+        const choice *c = &gemm->choices[i];
+        mb_text_printf(&text, "%lld %lld %lld %d %d", (long long)c->m, (long long)c->n, (long long)c->k, c->bias, c->type);
+        for (size_t w = 0; w < sizeof c->algorithm.data / sizeof c->algorithm.data[0]; w++)
+            mb_text_printf(&text, " %llx", (unsigned long long)c->algorithm.data[w]);
+        mb_text_puts(&text, "\n");
+    }
+    if (gemm->cache_path && !text.failed)
+        mb_file_write(gemm->cache_path, text.data, text.length, NULL, 0);
+    mb_text_free(&text);
+}
+
+int mb_cuda_gemm_open(mb_cuda_gemm **out, const mb_device *device, char *err, size_t err_cap)
+{
+    mb_cuda_gemm *gemm = calloc(1, sizeof *gemm);
+    *out = gemm;
+    if (!gemm)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the matrix products");
+    int rc = load_symbols(gemm, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    if (gemm->create(&gemm->handle) != CUBLAS_STATUS_SUCCESS ||
+        cudaMalloc(&gemm->workspace, WORKSPACE_BYTES) != cudaSuccess ||
+        cudaEventCreate(&gemm->begin) != cudaSuccess || cudaEventCreate(&gemm->end) != cudaSuccess)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "cuBLASLt cannot start on %s", device->name);
+    gemm->cache_path = find_cache_path(gemm, device);
+    read_cache(gemm);
+    return MB_OK;
+}
+
+void mb_cuda_gemm_close(mb_cuda_gemm *gemm)
+{
+    if (!gemm)
+        return;
+    if (gemm->begin)
+        cudaEventDestroy(gemm->begin);
+    if (gemm->end)
+        cudaEventDestroy(gemm->end);
+    cudaFree(gemm->workspace);
+    if (gemm->handle)
+        gemm->destroy(gemm->handle);
+    if (gemm->library)
+        dlclose(gemm->library);
+    free(gemm->cache_path);
+    free(gemm);
+}
+
+static void problem_free(const mb_cuda_gemm *gemm, problem *p)
+{
+    if (p->output)
+        gemm->layout_destroy(p->output);
+    if (p->input)
+        gemm->layout_destroy(p->input);
+    if (p->weight)
+        gemm->layout_destroy(p->weight);
+    if (p->operation)
+        gemm->desc_destroy(p->operation);
+}
+
+/* Row-major out[m][n] = a[m][k] weight[n][k]^T is column-major out(n x m) = weight(k x n)^T a(k x m). */
+static cublasStatus_t problem_make(const mb_cuda_gemm *gemm, mb_type type, const void *bias, int64_t m, int64_t n,
+                                   int64_t k, problem *p)
+{
+    cudaDataType_t data = type == MB_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    cublasOperation_t transposed = CUBLAS_OP_T;
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    memset(p, 0, sizeof *p);
+    cublasStatus_t s = gemm->desc_create(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = gemm->desc_set(p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
+    if (s == CUBLAS_STATUS_SUCCESS && bias) {
+        s = gemm->desc_set(p->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+        if (s == CUBLAS_STATUS_SUCCESS)
+            s = gemm->desc_set(p->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+    }
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = gemm->layout_create(&p->weight, data, (uint64_t)k, (uint64_t)n, k);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = gemm->layout_create(&p->input, data, (uint64_t)k, (uint64_t)m, k);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = gemm->layout_create(&p->output, data, (uint64_t)n, (uint64_t)m, n);
+    return s;
+}
+
+static cublasStatus_t launch(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm, const void *a,
+                             const void *weight, void *out)
+{
+    const float one = 1.0f, zero = 0.0f;
+    return device->gemm->matmul(device->gemm->handle, p->operation, &one, weight, p->weight, a, p->input, &zero, out,
+                                p->output, out, p->output, algorithm, device->gemm->workspace, WORKSPACE_BYTES,
+                                device->stream);
+}
+
+/* Median is not needed to pick: the smallest of a few runs tells the algorithms apart. */
+static float time_algorithm(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm, const void *a,
+                            const void *weight, void *out)
+{
+    mb_cuda_gemm *gemm = device->gemm;
+    float best = 1e30f;
+    for (int i = 0; i < REPEATS; i++) {
+        float ms = 0;
+        cudaEventRecord(gemm->begin, device->stream);
+        if (launch(device, p, algorithm, a, weight, out) != CUBLAS_STATUS_SUCCESS)
+            return 1e30f;
+        cudaEventRecord(gemm->end, device->stream);
+        if (cudaEventSynchronize(gemm->end) != cudaSuccess ||
+            cudaEventElapsedTime(&ms, gemm->begin, gemm->end) != cudaSuccess)
+            return 1e30f;
+        if (i > 0 && ms < best) /* the first one warms up */
+            best = ms;
+    }
+    return best;
+}
+
+static int propose(mb_cuda_gemm *gemm, const problem *p, cublasLtMatmulHeuristicResult_t *results)
+{
+    cublasLtMatmulPreference_t preference = NULL;
+    uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* none, or partial sums in the workspace, in order */
+    size_t bytes = WORKSPACE_BYTES;
+    int found = 0;
+    if (gemm->preference_create(&preference) != CUBLAS_STATUS_SUCCESS)
+        return 0;
+    if (gemm->preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes) !=
+            CUBLAS_STATUS_SUCCESS ||
+        gemm->preference_set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes) !=
+            CUBLAS_STATUS_SUCCESS ||
+        gemm->heuristic(gemm->handle, p->operation, p->weight, p->input, p->output, p->output, preference, CANDIDATES,
+                        results, &found) != CUBLAS_STATUS_SUCCESS)
+        found = 0;
+    gemm->preference_destroy(preference);
+    return found;
+}
+
+/* The stored algorithm of a shape, chosen now if it is new. NULL with a text in the device when there is none. */
+static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, int bias, int64_t m, int64_t n, int64_t k,
+                                          const void *a, const void *weight, void *out)
+{
+    mb_cuda_gemm *gemm = device->gemm;
+    cublasLtMatmulHeuristicResult_t results[CANDIDATES], check;
+    for (int i = 0; i < gemm->count; i++) {
+        choice *c = &gemm->choices[i];
+        if (c->m == m && c->n == n && c->k == k && c->bias == bias && c->type == (int)device->type)
+            return &c->algorithm;
+    }
+    int found = propose(gemm, p, results), best = -1;
+    float best_ms = 1e30f;
+    for (int i = 0; i < found; i++) {
+        if (results[i].state != CUBLAS_STATUS_SUCCESS ||
+            gemm->algorithm_check(gemm->handle, p->operation, p->weight, p->input, p->output, p->output,
+                                  &results[i].algo, &check) != CUBLAS_STATUS_SUCCESS)
+            continue;
+        float ms = device->capturing ? (float)i : time_algorithm(device, p, &results[i].algo, a, weight, out);
+        if (ms < best_ms) {
+            best_ms = ms;
+            best = i;
+        }
+    }
+    if (best < 0) {
+        mb_fail(device->error, sizeof device->error, 0, "cuBLASLt has no algorithm for a %lld x %lld x %lld product",
+                (long long)m, (long long)n, (long long)k);
+        return NULL;
+    }
+    choice *c = &gemm->choices[gemm->count < MAX_SHAPES ? gemm->count++ : MAX_SHAPES - 1];
+    *c = (choice){.m = m, .n = n, .k = k, .bias = bias, .type = (int)device->type, .algorithm = results[best].algo};
+    if (!device->capturing)
+        write_cache(gemm);
+    return &c->algorithm;
+}
+
+int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n,
+                     int64_t k, void *out)
+{
+    problem p;
+    int rc = MB_OK;
+    if (m == 0 || n == 0)
+        return MB_OK;
+    if (problem_make(device->gemm, device->type, bias, m, n, k, &p) != CUBLAS_STATUS_SUCCESS) {
+        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "cuBLASLt refuses a %lld x %lld x %lld product",
+                     (long long)m, (long long)n, (long long)k);
+        goto out;
+    }
+    const cublasLtMatmulAlgo_t *algorithm = choose(device, &p, bias != NULL, m, n, k, a, weight, out);
+    if (!algorithm) {
+        rc = MB_E_SYSTEM;
+        goto out;
+    }
+    if (launch(device, &p, algorithm, a, weight, out) != CUBLAS_STATUS_SUCCESS)
+        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "a %lld x %lld x %lld product failed to start",
+                     (long long)m, (long long)n, (long long)k);
+out:
+    problem_free(device->gemm, &p);
+    return rc;
+}

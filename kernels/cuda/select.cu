@@ -1,0 +1,297 @@
+/*
+ * select.cu - exact top-k and top-p of score rows, ties to the lower index, ids ascending, bit-equal every run.
+ *
+ * top-k: a cluster of eight blocks shares a row; each block owns a contiguous eighth and, up to 128K entries, keeps
+ * its keys in registers, so scores are read once. Three radix passes (11, 11, 10 bits) find the k-th key: counts in
+ * shared memory, summed over the cluster through distributed shared memory. A last count per warp gives every chosen
+ * entry its place in index order. Integer counts only, so the order of arrival does not matter. GPUs before sm_90
+ * run the same code with one block a row.
+ */
+#include "kernels/cuda/select.cuh"
+
+#include <cooperative_groups.h>
+
+namespace cg = cooperative_groups;
+using namespace mb_cuda;
+
+constexpr int TOP_THREADS = 512;
+constexpr int TOP_WARPS = TOP_THREADS / 32;
+constexpr int TOP_BINS = BINS / TOP_THREADS; /* bins a thread sums */
+constexpr int CACHED = 32;                   /* keys a thread keeps in registers */
+constexpr int CLUSTER_BLOCKS = 8;
+
+struct TopArgs {
+    const float *scores;
+    int64_t stride;
+    int32_t kv_heads, page, k, capacity;
+    const int32_t *prefix_len, *k_dynamic;
+    int32_t *ids, *counts;
+};
+
+__device__ __forceinline__ int64_t entries_of(const TopArgs &a, int bh)
+{
+    int64_t n = ((int64_t)a.prefix_len[bh / a.kv_heads] + a.page - 1) / a.page;
+    return n < 0 ? 0 : n < a.stride ? n : a.stride;
+}
+
+/* CLUSTER blocks a row; KEEP: keys stay in registers (n <= CLUSTER * TOP_THREADS * CACHED). */
+template <int CLUSTER, bool KEEP> __global__ void __launch_bounds__(TOP_THREADS) top_k_kernel(TopArgs a)
+{
+    __shared__ int histogram[2][BINS];
+    __shared__ int scan[32], picked[2], warp_counts[2][TOP_WARPS], block_counts[2];
+    int bh = blockIdx.x / CLUSTER, rank = blockIdx.x % CLUSTER, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    int n = (int)entries_of(a, bh);
+    int k = a.k_dynamic ? a.k_dynamic[bh] : a.k;
+    k = k < 0 ? 0 : k > a.capacity ? a.capacity : k;
+    /* Warp w of block r owns `per` consecutive entries, in rounds of 32. */
+    int rounds = (n + CLUSTER * TOP_THREADS - 1) / (CLUSTER * TOP_THREADS);
+    int first = (rank * TOP_WARPS + warp) * rounds * 32;
+    const float *row = a.scores + (int64_t)bh * a.stride;
+    uint32_t kept[KEEP ? CACHED : 1];
+    if (KEEP) {
+#pragma unroll
+        for (int i = 0; i < CACHED; i++) {
+            int j = first + i * 32 + lane;
+            kept[i] = i < rounds && j < n ? key_of(row[j]) : KEY_NEVER;
+        }
+    }
+    auto each = [&](auto &&visit) {
+        if (KEEP) {
+#pragma unroll
+            for (int i = 0; i < CACHED; i++)
+                if (i < rounds)
+                    visit(first + i * 32 + lane, kept[i]);
+        } else {
+            for (int i = 0; i < rounds; i++) {
+                int j = first + i * 32 + lane;
+                visit(j, j < n ? key_of(row[j]) : KEY_NEVER);
+            }
+        }
+    };
+#if __CUDA_ARCH__ >= 900
+    cg::cluster_group cluster = cg::this_cluster();
+#endif
+    uint32_t prefix = 0, mask = 0;
+    int wanted = k;
+    bool all = false, none = k == 0;
+    for (int pass = 0; pass < 3; pass++) {
+        int *mine = histogram[pass & 1];
+        for (int i = threadIdx.x; i < BINS; i += TOP_THREADS)
+            mine[i] = 0;
+        __syncthreads();
+        int shift = digit_shift(pass);
+        uint32_t digits = digit_mask(pass);
+        each([&](int, uint32_t key) {
+            if (key != KEY_NEVER && (key & mask) == prefix)
+                atomicAdd(&mine[(key >> shift) & digits], 1);
+        });
+        int own[TOP_BINS] = {0}, sum = 0, total;
+        if (CLUSTER > 1) {
+#if __CUDA_ARCH__ >= 900
+            cluster.sync();
+            for (int r = 0; r < CLUSTER; r++) {
+                const int *theirs = cluster.map_shared_rank(mine, r);
+                for (int i = 0; i < TOP_BINS; i++)
+                    own[i] += theirs[BINS - 1 - ((int)threadIdx.x * TOP_BINS + i)];
+            }
+#endif
+        } else {
+            __syncthreads();
+            for (int i = 0; i < TOP_BINS; i++)
+                own[i] = mine[BINS - 1 - ((int)threadIdx.x * TOP_BINS + i)];
+        }
+        if (pass == 0) {
+            for (int i = 0; i < TOP_BINS; i++)
+                sum += own[i];
+            block_scan(sum, scan, &total);
+            __syncthreads();
+            all = total <= k; /* fewer than k can be chosen: take them all */
+            none = none || total == 0;
+        }
+        if (!all && !none) { /* the same in every block of the cluster */
+            int bin, above;
+            find_bin(own, wanted, scan, picked, &bin, &above);
+            wanted -= above;
+            prefix |= (uint32_t)bin << shift;
+            mask |= digits << shift;
+            __syncthreads();
+        }
+    }
+    /* Chosen: keys above prefix, and the first `wanted` of its equals. */
+    if (all) {
+        prefix = KEY_NEVER;
+        wanted = 0;
+    }
+    int greater = 0, equal = 0;
+    each([&](int, uint32_t key) {
+        greater += __popc(__ballot_sync(0xffffffffu, !none && key > prefix));
+        equal += __popc(__ballot_sync(0xffffffffu, !none && !all && key == prefix));
+    });
+    if (lane == 0) {
+        warp_counts[0][warp] = greater;
+        warp_counts[1][warp] = equal;
+    }
+    __syncthreads();
+    if (threadIdx.x < 2) {
+        int sum = 0;
+        for (int w = 0; w < TOP_WARPS; w++) {
+            int x = warp_counts[threadIdx.x][w];
+            warp_counts[threadIdx.x][w] = sum; /* now: counts before warp w */
+            sum += x;
+        }
+        block_counts[threadIdx.x] = sum;
+    }
+    int greater_before, equal_before, greater_all = 0, equal_all = 0;
+    if (CLUSTER > 1) {
+#if __CUDA_ARCH__ >= 900
+        cluster.sync();
+        int g = 0, e = 0;
+        for (int r = 0; r < CLUSTER; r++) {
+            const int *theirs = cluster.map_shared_rank(block_counts, r);
+            g = r == rank ? greater_all : g;
+            e = r == rank ? equal_all : e;
+            greater_all += theirs[0];
+            equal_all += theirs[1];
+        }
+        cluster.sync(); /* nobody leaves while its counts are read */
+        greater_before = g;
+        equal_before = e;
+#else
+        greater_before = equal_before = 0;
+#endif
+    } else {
+        __syncthreads();
+        greater_before = equal_before = 0;
+        greater_all = block_counts[0];
+        equal_all = block_counts[1];
+    }
+    greater_before += warp_counts[0][warp];
+    equal_before += warp_counts[1][warp];
+    int32_t *ids = a.ids + (int64_t)bh * a.capacity;
+    uint32_t below = (1u << lane) - 1u;
+    each([&](int j, uint32_t key) {
+        bool is_greater = !none && key > prefix, is_equal = !none && !all && key == prefix;
+        uint32_t g = __ballot_sync(0xffffffffu, is_greater), e = __ballot_sync(0xffffffffu, is_equal);
+        int equals = equal_before + __popc(e & below);
+        if (is_greater || (is_equal && equals < wanted))
+            ids[greater_before + __popc(g & below) + (equals < wanted ? equals : wanted)] = j;
+        greater_before += __popc(g);
+        equal_before += __popc(e);
+    });
+    if (rank == 0 && threadIdx.x == 0)
+        a.counts[bh] = none ? 0 : greater_all + (equal_all < wanted ? equal_all : wanted);
+}
+
+template <int CLUSTER, bool KEEP> static cudaError_t launch(cudaStream_t stream, const TopArgs &a, int heads)
+{
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    config.gridDim = dim3(heads * CLUSTER);
+    config.blockDim = dim3(TOP_THREADS);
+    config.stream = stream;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {CLUSTER, 1, 1};
+    config.attrs = &attribute;
+    config.numAttrs = CLUSTER > 1 ? 1 : 0;
+    return cudaLaunchKernelEx(&config, top_k_kernel<CLUSTER, KEEP>, a);
+}
+
+extern "C" cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
+                                       int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                                       int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
+                                       int32_t capacity, int32_t *ids, int32_t *counts)
+{
+    TopArgs a = {scores, score_stride, kv_heads, page, k, capacity, prefix_len, k_dynamic, ids, counts};
+    int64_t entries = ((int64_t)max_prefix + page - 1) / page;
+    int heads = batch * kv_heads;
+    if (page < 1 || capacity < 0)
+        return cudaErrorInvalidValue;
+    if (heads == 0)
+        return cudaSuccess;
+    if (chip->capability >= 90 && entries > TOP_THREADS * CACHED / 4)
+        return entries <= (int64_t)CLUSTER_BLOCKS * TOP_THREADS * CACHED
+                   ? launch<CLUSTER_BLOCKS, true>(stream, a, heads)
+                   : launch<CLUSTER_BLOCKS, false>(stream, a, heads);
+    return entries <= TOP_THREADS * CACHED ? launch<1, true>(stream, a, heads) : launch<1, false>(stream, a, heads);
+}
+
+/* ---- top-p ---- */
+
+extern "C" size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries)
+{
+    (void)max_entries;
+    return (size_t)batch * kv_heads * sizeof(int32_t) + 256; /* the budgets that top-p finds */
+}
+
+__device__ double block_sum_double(double x, double *shared)
+{
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    for (int offset = 16; offset; offset >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, offset);
+    __syncthreads();
+    if (lane == 0)
+        shared[warp] = x;
+    __syncthreads();
+    x = lane < warps ? shared[lane] : 0.0;
+    for (int offset = 16; offset; offset >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, offset);
+    return x;
+}
+
+/* How many entries, best first, hold p of the total: the threshold key bit by bit from the top, each bit one pass
+ * over the row (scores stay in cache), then how many of the equals are needed. */
+__global__ void __launch_bounds__(1024) top_p_budget(TopArgs a, float p, int k_min, int k_max, int32_t *budgets)
+{
+    __shared__ double shared[32];
+    __shared__ int counts[32];
+    int bh = blockIdx.x, n = (int)entries_of(a, bh);
+    const float *row = a.scores + (int64_t)bh * a.stride;
+    auto mass_from = [&](uint32_t threshold, bool strictly) {
+        double sum = 0.0;
+        for (int j = threadIdx.x; j < n; j += blockDim.x) {
+            uint32_t key = key_of(row[j]);
+            if (key != KEY_NEVER && (strictly ? key > threshold : key >= threshold))
+                sum += row[j] > 0.0f ? (double)row[j] : 0.0;
+        }
+        return block_sum_double(sum, shared);
+    };
+    double target = (double)p * mass_from(0, false);
+    uint32_t threshold = 0;
+    for (int bit = 31; bit >= 0; bit--)
+        if (mass_from(threshold | 1u << bit, false) >= target)
+            threshold |= 1u << bit;
+    int greater = 0, eligible = 0, total;
+    for (int j = threadIdx.x; j < n; j += blockDim.x) {
+        uint32_t key = key_of(row[j]);
+        eligible += key != KEY_NEVER;
+        greater += key != KEY_NEVER && key > threshold;
+    }
+    block_scan(eligible, counts, &eligible);
+    block_scan(greater, counts, &total);
+    double rest = target - mass_from(threshold, true);
+    if (threadIdx.x == 0) {
+        uint32_t bits = threshold & 0x80000000u ? threshold & 0x7fffffffu : ~threshold;
+        double value = (double)__uint_as_float(bits);
+        int budget = target > 0.0 && value > 0.0 ? total + (int)ceil(rest / value) : 0;
+        budget = budget < k_min ? k_min : budget;
+        budget = budget > k_max ? k_max : budget;
+        budgets[bh] = budget < eligible ? budget : eligible;
+    }
+}
+
+extern "C" cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
+                                       int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                                       int32_t max_prefix, int32_t page, float p, int32_t k_min, int32_t k_max,
+                                       int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
+{
+    TopArgs a = {scores, score_stride, kv_heads, page, 0, capacity, prefix_len, NULL, ids, counts};
+    if (page < 1 || capacity < 0)
+        return cudaErrorInvalidValue;
+    if (batch * kv_heads == 0)
+        return cudaSuccess;
+    top_p_budget<<<batch * kv_heads, 1024, 0, stream>>>(a, p, k_min, k_max, (int32_t *)scratch);
+    cudaError_t status = cudaGetLastError();
+    return status != cudaSuccess ? status
+                                 : mb_launch_top_k(stream, chip, scores, score_stride, batch, kv_heads, prefix_len,
+                                                   max_prefix, page, 0, (const int32_t *)scratch, capacity, ids, counts);
+}

@@ -1,0 +1,285 @@
+/* table.c - the CUDA side of struct mb_kernels: arguments to launchers, status to codes. */
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/table.h"
+
+#include <string.h>
+
+#define CHECK(call, what) mb_cuda_check(device, (call), (what))
+
+static int embed(mb_device *device, const int32_t *ids, int64_t n, const void *table, int64_t vocab, int64_t width,
+                 void *out)
+{
+    return CHECK(mb_launch_embed(device->stream, device->type, ids, n, table, vocab, width, out), "embed");
+}
+
+static int add_rmsnorm(mb_device *device, void *x, const void *delta, const void *weight, float eps, int one_rounding,
+                       int64_t n, int64_t width, void *out)
+{
+    return CHECK(mb_launch_add_rmsnorm(device->stream, device->type, x, delta, weight, eps, one_rounding, n, width, out),
+                 "add_rmsnorm");
+}
+
+static int qkv_finish(mb_device *device, const mb_qkv *args)
+{
+    return CHECK(mb_launch_qkv_finish(device->stream, device->type, args), "qkv_finish");
+}
+
+static int swiglu(mb_device *device, const void *gate_up, int64_t n, int64_t width, void *out)
+{
+    return CHECK(mb_launch_swiglu(device->stream, device->type, gate_up, n, width, out), "swiglu");
+}
+
+/* The partial results have room for MB_TOP1_ROWS rows: more go in pieces. */
+static int top1(mb_device *device, const void *logits, int64_t n, int64_t vocab, mb_type confidence, int32_t *ids,
+                float *probability)
+{
+    int rc = MB_OK;
+    for (int64_t i = 0; rc == MB_OK && i < n; i += MB_TOP1_ROWS) {
+        int64_t rows = n - i < MB_TOP1_ROWS ? n - i : MB_TOP1_ROWS;
+        const char *from = (const char *)logits + (size_t)(i * vocab) * mb_type_size(device->type);
+        rc = CHECK(mb_launch_top1(device->stream, device->type, from, rows, vocab, confidence, device->partials, ids + i,
+                                  probability + i),
+                   "top1");
+    }
+    return rc;
+}
+
+/* ---- attention ---- */
+
+static int attend(mb_device *device, const mb_attention *args)
+{
+    int rc = mb_cuda_workspace(device, mb_cuda_attend_workspace(&device->chip, device->type, args));
+    return rc != MB_OK ? rc
+                       : mb_cuda_attend(&device->chip, device->type, args, device->workspace, device->workspace_bytes,
+                                        device->stream, device->error, sizeof device->error);
+}
+
+static int attend_sparse(mb_device *device, const mb_attention *args)
+{
+    int rc = mb_cuda_workspace(device, mb_cuda_attend_sparse_workspace(&device->chip, device->type, args));
+    return rc != MB_OK ? rc
+                       : mb_cuda_attend_sparse(&device->chip, device->type, args, device->workspace,
+                                               device->workspace_bytes, device->stream, device->error,
+                                               sizeof device->error);
+}
+
+static int attend_prefill(mb_device *device, const mb_kv *kv, int32_t sequence, int32_t query_heads, const void *q,
+                          int64_t first, int64_t n, int32_t block, void *out)
+{
+    return mb_cuda_attend_prefill(&device->chip, device->type, kv, sequence, query_heads, q, first, n, block, out,
+                                  device->stream, device->error, sizeof device->error);
+}
+
+static int mass(mb_device *device, const mb_attention *args)
+{
+    return mb_cuda_mass(&device->chip, device->type, args, device->stream, device->error, sizeof device->error);
+}
+
+/* ---- selection ---- */
+
+static int votes(mb_device *device, const mb_attention *args, int32_t k, float *out, float *stats, void *scratch)
+{
+    return CHECK(mb_launch_votes(device->stream, device->type, args, k, out, stats, scratch), "votes");
+}
+
+static int page_bounds(mb_device *device, const mb_rows *rows, const mb_kv *kv, int32_t page, int32_t page_capacity,
+                       int whole, void *bounds)
+{
+    return CHECK(mb_launch_page_bounds(device->stream, device->type, rows, kv, page, page_capacity, whole, bounds),
+                 "page_bounds");
+}
+
+static int page_scores(mb_device *device, const mb_attention *args, int32_t page, int32_t page_capacity,
+                       const void *bounds, mb_merge merge, float *scores, int64_t score_stride)
+{
+    return CHECK(mb_launch_page_scores(device->stream, device->type, args, page, page_capacity, bounds, merge,
+                                       device->partials, scores, score_stride),
+                 "page_scores");
+}
+
+static int key_scores(mb_device *device, const mb_attention *args, const int32_t *channels, int32_t channel_count,
+                      float *scores, int64_t score_stride)
+{
+    return CHECK(mb_launch_key_scores(device->stream, device->type, args, channels, channel_count, device->partials,
+                                      scores, score_stride),
+                 "key_scores");
+}
+
+static int top_k(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
+                 int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
+{
+    (void)scratch; /* histograms live in shared memory */
+    return CHECK(mb_launch_top_k(device->stream, &device->chip, scores, score_stride, batch, kv_heads, prefix_len,
+                                 max_prefix, page, k, k_dynamic, capacity, ids, counts),
+                 "top_k");
+}
+
+static int top_p(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p, int32_t k_min, int32_t k_max,
+                 int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
+{
+    return CHECK(mb_launch_top_p(device->stream, &device->chip, scores, score_stride, batch, kv_heads, prefix_len,
+                                 max_prefix, page, p, k_min, k_max, capacity, ids, counts, scratch),
+                 "top_p");
+}
+
+static int score_edges(mb_device *device, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                       const int32_t *prefix_len, int32_t page, int32_t first_n, int32_t last_n, float value)
+{
+    return CHECK(mb_launch_score_edges(device->stream, scores, score_stride, batch, kv_heads, prefix_len, page, first_n,
+                                       last_n, value),
+                 "score_edges");
+}
+
+static int score_pool(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                      const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t mode, float *out,
+                      int64_t out_stride)
+{
+    return CHECK(mb_launch_score_pool(device->stream, scores, score_stride, batch, kv_heads, prefix_len, max_prefix,
+                                      page, mode, out, out_stride),
+                 "score_pool");
+}
+
+static int score_smooth(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                        const int32_t *prefix_len, int32_t max_prefix, int32_t kernel, int32_t mode, float *out)
+{
+    return CHECK(mb_launch_score_smooth(device->stream, scores, score_stride, batch, kv_heads, prefix_len, max_prefix,
+                                        kernel, mode, out),
+                 "score_smooth");
+}
+
+static int score_axpby(mb_device *device, float a, const float *x, float b, float *y, int64_t n)
+{
+    return CHECK(mb_launch_score_axpby(device->stream, a, x, b, y, n), "score_axpby");
+}
+
+static int score_head_mean(mb_device *device, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                           const int32_t *prefix_len, int32_t max_prefix)
+{
+    return CHECK(mb_launch_score_head_mean(device->stream, scores, score_stride, batch, kv_heads, prefix_len,
+                                           max_prefix),
+                 "score_head_mean");
+}
+
+static int score_random(mb_device *device, uint64_t seed, int32_t batch, int32_t kv_heads, int32_t max_prefix,
+                        float *scores, int64_t score_stride)
+{
+    return CHECK(mb_launch_score_random(device->stream, seed, batch, kv_heads, max_prefix, scores, score_stride),
+                 "score_random");
+}
+
+static int score_recent(mb_device *device, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                        const int32_t *prefix_len, int32_t max_prefix, float below, float value)
+{
+    return CHECK(mb_launch_score_recent(device->stream, scores, score_stride, batch, kv_heads, prefix_len, max_prefix,
+                                        below, value),
+                 "score_recent");
+}
+
+static int budget_ratio(mb_device *device, int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t page,
+                        double ratio, int32_t extra, int32_t *budgets)
+{
+    return CHECK(mb_launch_budget_ratio(device->stream, batch, kv_heads, prefix_len, page, ratio, extra, budgets),
+                 "budget_ratio");
+}
+
+static int budget_layers(mb_device *device, const float *stats, int32_t layers, int32_t batch, int32_t kv_heads,
+                         const int32_t *prefix_len, int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets)
+{
+    return CHECK(mb_launch_budget_layers(device->stream, stats, layers, batch, kv_heads, prefix_len, k, k_min, k_max,
+                                         budgets),
+                 "budget_layers");
+}
+
+/* ---- states ---- */
+
+static int state_merge(mb_device *device, int64_t states, int32_t head_dim, const void *o_a, mb_type type_a,
+                       const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
+                       mb_type type_out, float *lse_out)
+{
+    return CHECK(mb_launch_state_merge(device->stream, states, head_dim, o_a, type_a, lse_a, o_b, type_b, lse_b, o_out,
+                                       type_out, lse_out),
+                 "state_merge");
+}
+
+static int state_downdate(mb_device *device, int64_t states, int32_t head_dim, const void *o_total, mb_type type_total,
+                          const float *lse_total, const void *o_part, mb_type type_part, const float *lse_part,
+                          void *o_rest, mb_type type_rest, float *lse_rest)
+{
+    return CHECK(mb_launch_state_downdate(device->stream, states, head_dim, o_total, type_total, lse_total, o_part,
+                                          type_part, lse_part, o_rest, type_rest, lse_rest),
+                 "state_downdate");
+}
+
+static int row_distance(mb_device *device, const void *a, const void *b, int64_t n, int32_t head_dim, float *distance,
+                        float *norm)
+{
+    return CHECK(mb_launch_row_distance(device->stream, device->type, a, b, n, head_dim, distance, norm),
+                 "row_distance");
+}
+
+static int count_work(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages, double *tokens)
+{
+    return CHECK(mb_launch_count_work(device->stream, rows, kv_heads, pages, tokens), "count_work");
+}
+
+static const mb_kernels table = {
+    .name = "cuda",
+    .open = mb_cuda_open,
+    .close = mb_cuda_close,
+    .info = mb_cuda_info,
+    .error = mb_cuda_error,
+    .alloc = mb_cuda_alloc,
+    .mark = mb_cuda_mark,
+    .release = mb_cuda_release,
+    .upload = mb_cuda_upload,
+    .download = mb_cuda_download,
+    .copy = mb_cuda_copy,
+    .fill = mb_cuda_fill,
+    .sync = mb_cuda_sync,
+    .capture_begin = mb_cuda_capture_begin,
+    .capture_end = mb_cuda_capture_end,
+    .graph_launch = mb_cuda_graph_launch,
+    .graph_free = mb_cuda_graph_free,
+    .timer_mark = mb_cuda_timer_mark,
+    .timer_elapsed = mb_cuda_timer_elapsed,
+    .range_push = mb_cuda_range_push,
+    .range_pop = mb_cuda_range_pop,
+    .embed = embed,
+    .add_rmsnorm = add_rmsnorm,
+    .gemm = mb_cuda_gemm_run,
+    .qkv_finish = qkv_finish,
+    .swiglu = swiglu,
+    .top1 = top1,
+    .attend = attend,
+    .attend_sparse = attend_sparse,
+    .attend_prefill = attend_prefill,
+    .mass = mass,
+    .votes = votes,
+    .votes_scratch = mb_cuda_votes_scratch,
+    .page_bounds = page_bounds,
+    .page_scores = page_scores,
+    .key_scores = key_scores,
+    .top_k = top_k,
+    .top_k_scratch = mb_cuda_top_k_scratch,
+    .top_p = top_p,
+    .score_edges = score_edges,
+    .score_pool = score_pool,
+    .score_smooth = score_smooth,
+    .score_axpby = score_axpby,
+    .score_head_mean = score_head_mean,
+    .score_random = score_random,
+    .state_merge = state_merge,
+    .state_downdate = state_downdate,
+    .row_distance = row_distance,
+    .count_work = count_work,
+    .score_recent = score_recent,
+    .budget_ratio = budget_ratio,
+    .budget_layers = budget_layers,
+};
+
+const mb_kernels *mb_kernels_cuda(void)
+{
+    return &table;
+}
