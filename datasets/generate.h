@@ -1,0 +1,121 @@
+/*
+ * generate.h - what the families of generated samples (niah*.c, ruler*.c) share: word lists, drawing, haystack
+ * text, grids of lengths and depths, the reader of a task's own options.
+ *
+ * The invariant of all of them: every choice comes from mb_random_named(seed, name of the sample) and from token
+ * counts of the codec, never from the C library's random numbers, the clock, the locale or the order of a folder,
+ * so that one seed gives the same bytes on every machine.
+ */
+#ifndef MB_DATASETS_GENERATE_H
+#define MB_DATASETS_GENERATE_H
+
+#include "datasets/internal.h"
+
+/* ---- token counts (draw.c) ---- */
+/* Tokens of a text under the codec, or a negative code with a sentence. */
+int64_t mb_codec_count(const mb_codec *codec, const char *text, size_t length, char *err, size_t err_cap);
+
+/* ---- word lists and drawing (draw.c) ---- */
+typedef struct mb_words {
+    char *bytes;               /* the file, cut into strings */
+    const char **items;
+    size_t count;
+} mb_words;
+/* An embedded list, one entry a line; blanks at the ends are dropped. */
+int mb_words_load(mb_words *words, const char *embedded_path, char *err, size_t err_cap);
+void mb_words_free(mb_words *words);
+const char *mb_words_draw(const mb_words *words, mb_random *random);
+
+/* A random order of 0 .. n-1 (Fisher-Yates). */
+void mb_draw_order(mb_random *random, size_t *order, size_t n);
+/* k distinct numbers of 0 .. n-1, ascending, k <= n. */
+void mb_draw_sorted(mb_random *random, size_t n, size_t k, size_t *out);
+void mb_draw_digits(mb_random *random, size_t digits, char *out);    /* first digit 1-9; out has digits + 1 bytes */
+#define MB_UUID_CAP 37
+void mb_draw_uuid(mb_random *random, char out[MB_UUID_CAP]);         /* version 4, lower case */
+void mb_draw_hex(mb_random *random, size_t digits, char *out);
+void mb_draw_letters(mb_random *random, char first, size_t n, char *out);  /* 'a' or 'A' */
+#define MB_PSEUDO_CAP 24
+void mb_draw_pseudo(mb_random *random, char out[MB_PSEUDO_CAP]);     /* a pronounceable word of 2-3 syllables */
+
+/* ---- the task's own options: a JSON object (options.c) ---- */
+typedef struct mb_options {
+    cJSON *root;               /* NULL = no options */
+    const char *task;          /* for sentences */
+} mb_options;
+/* Parses and refuses keys outside known (NULL-terminated). */
+int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known, char *err,
+                    size_t err_cap);
+void mb_options_close(mb_options *options);
+/* Each leaves *value alone when the key is absent; MB_E_INPUT names key and range. */
+int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value, char *err,
+                   size_t err_cap);
+int mb_options_bool(const mb_options *options, const char *key, bool *value, char *err, size_t err_cap);
+/* Borrowed from the options. choices: NULL-terminated, or NULL = any text. */
+int mb_options_string(const mb_options *options, const char *key, const char *const *choices, const char **value,
+                      char *err, size_t err_cap);
+
+/* ---- grids (niah_grid.c) ---- */
+typedef struct mb_grid {
+    int32_t *lengths;          /* tokens, in the order given */
+    size_t length_count;
+    double *depths;            /* percent */
+    size_t depth_count;
+} mb_grid;
+/* Reads "lengths" and "depths" (datasets/README.md gives the forms); the defaults where they are absent. */
+int mb_grid_read(mb_grid *grid, const mb_options *options, const int32_t *lengths, size_t length_count,
+                 const double *depths, size_t depth_count, char *err, size_t err_cap);
+void mb_grid_free(mb_grid *grid);
+/* n depths from low to high, ascending: rounded to whole percents (linear) or to three decimals (sigmoid). */
+void mb_grid_depths(double low, double high, size_t n, bool sigmoid, double *out);
+
+/* ---- text from files (essays.c) ---- */
+/* All *.txt of a folder by name (bytes compared), joined without separator; or one .txt file; or a .json file
+ * whose "text" member is the text. Invalid UTF-8 is refused. hash may be NULL. */
+int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, char *err, size_t err_cap);
+/* White-space runs become one blank; leading and trailing ones go. In place. */
+size_t mb_text_squeeze(char *text, size_t length);
+/* End (past the last byte) of the sentence that starts at `start`; datasets/README.md gives the rule. */
+size_t mb_sentence_end(const char *text, size_t length, size_t start);
+
+/* ---- haystacks (haystack.c) ---- */
+typedef struct mb_piece {
+    const char *text;          /* one sentence, borrowed */
+    uint32_t length;
+    int32_t tokens;            /* with the blank in front of it */
+} mb_piece;
+typedef struct mb_pieces {
+    mb_piece *items;
+    size_t count, capacity;
+    int64_t tokens;            /* sum over items */
+} mb_pieces;
+int mb_pieces_insert(mb_pieces *pieces, size_t at, const mb_piece *piece);  /* MB_E_SYSTEM: out of memory */
+void mb_pieces_free(mb_pieces *pieces);
+
+typedef struct mb_haystack mb_haystack;
+/* kind: "text" (built in), "noise" (RULER's five sentences), or the path of essays. */
+int mb_haystack_open(mb_haystack **haystack, const char *kind, uint64_t seed, const mb_codec *codec, char *err,
+                     size_t err_cap);
+/* Appends sentences of together at most `budget` tokens. What is missing is less than one sentence; the built-in
+ * text nearly always meets the budget exactly. The pieces live as long as the haystack. */
+int mb_haystack_fill(mb_haystack *haystack, mb_random *random, int64_t budget, mb_pieces *out, char *err,
+                     size_t err_cap);
+void mb_haystack_hash(const mb_haystack *haystack, mb_hash *hash);
+void mb_haystack_close(mb_haystack *haystack);
+
+/* ---- prompts of the two families as data (options.c) ---- */
+/* datasets/prompts/<name>, parsed once per call; cJSON_Delete. */
+int mb_prompts_load(const char *name, cJSON **root, char *err, size_t err_cap);
+
+/* ---- scoring by containment (contain.c) ---- */
+/* str.lower() of the text; broken UTF-8 becomes U+FFFD. NULL: out of memory. */
+char *mb_text_lower(const char *text);
+/* Fraction of the answers that occur in the prediction, both lower-cased; any: 1 when one of them does. */
+int mb_contains_score(const mb_sample *sample, const char *prediction, bool any, double *score);
+/* |words of the prediction that are words of the answer| / words of the answer (datasets.md 4.4), mean over
+ * answers. Words by white space, lower-cased; the numerator counts distinct words, the denominator all. */
+int mb_keyword_score(const mb_sample *sample, const char *prediction, double *score);
+/* Digits of each answer found at their place in the best digit run of the prediction / its digits, mean. */
+int mb_digit_score(const mb_sample *sample, const char *prediction, double *score);
+
+#endif
