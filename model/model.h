@@ -179,6 +179,8 @@ typedef struct mb_recall {
     mb_recall_cell *cells;       /* malloc'ed; free with mb_recall_free */
     size_t count;
     int64_t dense_calls, sparse_calls; /* layer-steps left out because they ran dense / counted */
+    bool failed;                 /* this shadow's hook or index was bad: error says where; the others went on */
+    char error[256];
 } mb_recall;
 void mb_recall_free(mb_recall *recall);
 
@@ -191,6 +193,7 @@ typedef struct mb_decode_result {
     int32_t blocks, denoise_forwards, commit_forwards;
     int32_t forwards_histogram[MB_FORWARD_HISTOGRAM]; /* blocks by number of denoising forwards; last = more */
     double engaged;              /* sparse layer-calls / all denoising layer-calls, 0..1 */
+    /* Denoising forwards only (commits are counted in commit_forwards and run dense unless the method says so): */
     double work;                 /* prefix tokens attended / (prefix tokens x layer-calls), dense steps included */
     double work_select;          /* the same for bytes read to select, in K+V token equivalents */
     double decode_us;            /* wall time of the blocks, commits included */
@@ -204,8 +207,8 @@ void mb_decode_result_free(mb_decode_result *result);
 
 typedef struct mb_decode_request {
     const mb_sampler *sampler;
-    int32_t max_new_tokens;
-    int32_t min_new_tokens;
+    int32_t max_new_tokens;      /* as the reference samplers round it: SDAR up to a block, Fast-dLLM v2 down */
+    int32_t min_new_tokens;      /* stop tokens among the first so many are ordinary tokens */
     int32_t extra_stop_id;       /* -1 = none (samsum's newline) */
     int64_t request;             /* number handed to the method */
     bool time_forwards;          /* mark every forward (adds a wait per forward) */

@@ -1,0 +1,275 @@
+/*
+ * attender.c - an opened method: its memory, its hooks, the calls they see. A hook's failure becomes MB_E_SAMPLE
+ * with the method, the hook and the place in front of the method's own sentence: it costs that method's cell.
+ */
+#include "model/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The host's copy of a method built against an older or newer contract: what it does not have is NULL. */
+static void copy_method(mb_method *to, const mb_method *from)
+{
+    size_t size = from->size < sizeof *to ? from->size : sizeof *to;
+    memset(to, 0, sizeof *to);
+    memcpy(to, from, size);
+}
+
+size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const void *options)
+{
+    mb_attender attender = {.shape = *shape, .opening = true};
+    char err[256] = "";
+    copy_method(&attender.method, method);
+    if (attender.method.memory)
+        return attender.method.memory(shape, options);
+    mb_host_fill(&attender, 0);
+    int rc = attender.method.open(&attender.self, &attender.host, &attender.shape, options, err, sizeof err);
+    if (attender.method.close && (rc == MB_OK || attender.self))
+        attender.method.close(attender.self);
+    return attender.counted;
+}
+
+/* Whether the forwards of a method can be captured: it says so by step_mode(), or it has nothing but dense
+ * answers and no hook that could do more. */
+static bool is_capturable(const mb_method *method)
+{
+    if (method->step_mode)
+        return true;
+    return (method->caps & MB_CAP_LOSSLESS) && !method->observe && !method->attend && !method->kv_added;
+}
+
+int mb_attender_open(mb_attender **attender, mb_session *session, const mb_method *method, const void *options,
+                     int32_t steps, uint64_t seed, bool *unsupported, char *err, size_t err_cap)
+{
+    *attender = NULL;
+    if (unsupported)
+        *unsupported = false;
+    mb_attender *a = calloc(1, sizeof *a);
+    char why[512] = "";
+    int rc = MB_OK;
+    if (!a)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory while opening method %s", method->name);
+    copy_method(&a->method, method);
+    a->session = session;
+    mb_session_shape(session, steps, &a->shape);
+    if (a->method.supports) {
+        int answer = a->method.supports(&a->shape, options, why, sizeof why);
+        if (answer != 0) {
+            if (unsupported)
+                *unsupported = true;
+            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s", why[0] ? why : "the method does not say why");
+            goto out;
+        }
+    }
+    a->arena_mark = session->kernels->mark(session->device);
+    session->attenders++;
+    a->opening = true;
+    mb_host_fill(a, seed);
+    int answer = a->method.open(&a->self, &a->host, &a->shape, options, why, sizeof why);
+    a->opening = false;
+    if (answer < 0) {
+        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s cannot be opened: %s", method->name,
+                     why[0] ? why : "it does not say why");
+        /* A method that failed half-way may still own memory behind self. */
+        if (a->self && a->method.close)
+            a->method.close(a->self);
+        session->kernels->release(session->device, a->arena_mark);
+        session->attenders--;
+        goto out;
+    }
+    a->opened = true;
+    a->capturable = is_capturable(&a->method);
+    *attender = a;
+    a = NULL;
+out:
+    free(a);
+    return rc;
+}
+
+void mb_attender_close(mb_attender *attender)
+{
+    if (!attender)
+        return;
+    mb_session *session = attender->session;
+    for (size_t i = 0; i < attender->graph_count; i++)
+        if (attender->graphs[i].graph)
+            session->kernels->graph_free(session->device, attender->graphs[i].graph);
+    free(attender->graphs);
+    if (attender->method.close)
+        attender->method.close(attender->self);
+    session->kernels->release(session->device, attender->arena_mark);
+    session->attenders--;
+    free(attender);
+}
+
+void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer, mb_call *call, mb_call_view *view)
+{
+    mb_input input = mb_session_input(session);
+    bool forward = pass->phase != MB_PHASE_PREFILL;
+    memset(call, 0, sizeof *call);
+    memset(view, 0, sizeof *view);
+    view->session = (mb_session *)session;
+    view->rows = (mb_rows){.batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
+                           .prefix_len = mb_input_at(session, input.prefix), .max_prefix = pass->max_prefix,
+                           .block_keys = forward ? session->block : 0};
+    call->size = sizeof *call;
+    call->request = pass->request;
+    call->block = pass->block;
+    call->step = pass->step;
+    call->mode = pass->mode;
+    call->phase = pass->phase;
+    call->layer = layer;
+    call->rows = pass->rows;
+    call->row_offset = pass->row_offset;
+    call->masked_rows = pass->masked_rows;
+    call->max_prefix = pass->max_prefix;
+    call->prefix_len = view->rows.prefix_len;
+    call->masked = mb_input_at(session, input.masked);
+    call->internal = view;
+    if (layer < 0)
+        return;
+    view->kv = session->kv[layer];
+    call->k = view->kv.k;
+    call->v = view->kv.v;
+    if (!forward)
+        return;
+    call->q = session->buffer[MB_BUFFER_Q];
+    call->q_pre = pass->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL;
+}
+
+/* ---- hooks ---- */
+
+static const char *const hook_names[] = {"request_begin", "kv_added", "block_begin", "step_begin",
+                                         "observe",       "step_end", "block_end"};
+
+static int hook_failed(const mb_attender *attender, const char *hook, const mb_call *call, const char *why, char *err,
+                       size_t err_cap)
+{
+    const char *name = attender->method.name;
+    if (!why[0]) /* most often it hands on the code of an operation that failed */
+        why = attender->session->kernels->error(attender->session->device);
+    if (!why[0])
+        why = "it does not say why";
+    if (call->layer < 0)
+        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in %s(), block %d, step %d: %s", name, hook,
+                       call->block, call->step, why);
+    return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in %s(), layer %d, block %d, step %d: %s", name, hook,
+                   call->layer, call->block, call->step, why);
+}
+
+int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, char *err, size_t err_cap)
+{
+    const mb_method *method = &attender->method;
+    int (*const hooks[])(void *, const mb_call *, char *, size_t) = {
+        method->request_begin, method->kv_added, method->block_begin, method->step_begin,
+        method->observe,       method->step_end, method->block_end};
+    char why[256] = "";
+    if (!hooks[hook])
+        return hook == MB_HOOK_OBSERVE ? hook_failed(attender, hook_names[hook], call,
+                                                     "select() wants by-products, but there is no observe()", err,
+                                                     err_cap) : MB_OK;
+    int rc = hooks[hook](attender->self, call, why, sizeof why);
+    return rc < 0 ? hook_failed(attender, hook_names[hook], call, why, err, err_cap) : MB_OK;
+}
+
+int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, char *err,
+                       size_t err_cap)
+{
+    char why[256] = "";
+    memset(selection, 0, sizeof *selection);
+    int rc = attender->method.select(attender->self, call, selection, why, sizeof why);
+    return rc < 0 ? hook_failed(attender, "select", call, why, err, err_cap) : MB_OK;
+}
+
+int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+{
+    char why[256] = "";
+    if (!attender->method.attend)
+        return hook_failed(attender, "attend", call, "select() answers that the method attends, but it cannot", err,
+                           err_cap);
+    int rc = attender->method.attend(attender->self, call, out, lse, why, sizeof why);
+    return rc < 0 ? hook_failed(attender, "attend", call, why, err, err_cap) : MB_OK;
+}
+
+int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, char *err, size_t err_cap)
+{
+    *mode = 0;
+    if (!attender->method.step_mode)
+        return MB_OK;
+    *mode = attender->method.step_mode(attender->self, call);
+    if (*mode < 0 || *mode > 7)
+        return hook_failed(attender, "step_mode", call, "the mode is not in 0..7", err, err_cap);
+    return MB_OK;
+}
+
+int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse, float *mass,
+                        char *err, size_t err_cap)
+{
+    mb_session *session = attender->session;
+    call->lse = lse;
+    call->mass = mass;
+    if ((selection->want & MB_WANT_MASS) && !mass) {
+        mb_attention args = mb_call_attention(call);
+        args.mass = session->buffer[MB_BUFFER_MASS];
+        args.mass_stride = session->stride;
+        args.row_weight = mb_call_row_weight(call, selection->rows);
+        args.lse = lse;
+        int rc = MB_OK;
+        if (selection->normaliser == MB_OVER_PREFIX) {
+            args.span = MB_SPAN_PREFIX;
+            args.lse = session->buffer[MB_BUFFER_LSE_PREFIX];
+            rc = session->kernels->attend(session->device, &args);
+        } else {
+            rc = session->kernels->mass(session->device, &args);
+        }
+        if (rc != MB_OK)
+            return mb_session_failed(session, rc, "attention mass", err, err_cap);
+        call->mass = args.mass;
+    }
+    return mb_attender_hook(attender, MB_HOOK_OBSERVE, call, err, err_cap);
+}
+
+int mb_attender_begin(mb_attender *attender, const mb_pass *pass, char *err, size_t err_cap)
+{
+    mb_session *session = attender->session;
+    mb_pass prefill = *pass;
+    mb_call call;
+    mb_call_view view;
+    prefill.phase = MB_PHASE_PREFILL;
+    prefill.rows = session->block;
+    prefill.row_offset = prefill.step = prefill.block = prefill.masked_rows = prefill.mode = 0;
+    attender->request = pass->request;
+    mb_call_make(session, &prefill, -1, &call, &view);
+    int rc = mb_attender_hook(attender, MB_HOOK_REQUEST_BEGIN, &call, err, err_cap);
+    for (int32_t l = 0; l < session->config->layers && rc == MB_OK; l++) {
+        mb_call_make(session, &prefill, l, &call, &view);
+        rc = mb_attender_hook(attender, MB_HOOK_KV_ADDED, &call, err, err_cap);
+    }
+    return rc;
+}
+
+/* What report() may wait with. */
+static int read_back(const mb_host *host, void *dst, const void *src, size_t bytes)
+{
+    const mb_attender *attender = host->internal;
+    return attender->session->kernels->download(attender->session->device, dst, src, bytes);
+}
+
+int mb_attender_report(mb_attender *attender, double *values, size_t count, char *err, size_t err_cap)
+{
+    const mb_counter *counters = attender->method.counters;
+    double all[64] = {0};
+    char why[256] = "";
+    size_t declared = 0;
+    while (counters && declared < 64 && counters[declared].name)
+        declared++;
+    if (!attender->method.report || declared == 0)
+        return MB_OK;
+    int rc = attender->method.report(attender->self, read_back, all, why, sizeof why);
+    if (rc < 0)
+        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in report(): %s", attender->method.name,
+                       why[0] ? why : "it does not say why");
+    for (size_t i = 0; i < declared && i < count; i++)
+        values[i] = all[i];
+    return MB_OK;
+}

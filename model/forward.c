@@ -1,0 +1,142 @@
+/*
+ * forward.c - the transformer as a sequence of kernels: the parts of a layer, and one forward of a block. Rounding
+ * points are the kernels' (models.md 2.2); the order of operations here is the layer's in models.md 2.2.
+ *
+ * The residual stream x is in MB_BUFFER_X; the output of o and down stays in MB_BUFFER_DELTA until the next
+ * normalisation adds it, so that one kernel does both. Nothing here allocates, waits or reads back.
+ */
+#include "model/engine.h"
+
+static int failed(const mb_session *session, int rc, int32_t layer, const char *what, char *err, size_t err_cap)
+{
+    return mb_fail(err, err_cap, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
+}
+
+int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, char *err, size_t err_cap)
+{
+    const mb_model *model = session->model;
+    int rc = session->kernels->embed(session->device, ids, n, model->embed, model->config.vocab,
+                                     model->config.hidden, session->buffer[MB_BUFFER_X]);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err, err_cap);
+}
+
+int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre, char *err,
+                   size_t err_cap)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    const struct mb_layer *weights = &session->model->layers[layer];
+    int64_t n = (int64_t)rows->batch * rows->rows;
+    int64_t width = (int64_t)(config->query_heads + 2 * config->kv_heads) * config->head_dim;
+    float eps = (float)config->norm_eps;
+    int rc = kernels->add_rmsnorm(session->device, session->buffer[MB_BUFFER_X],
+                                  layer > 0 ? session->buffer[MB_BUFFER_DELTA] : NULL, weights->input_norm, eps,
+                                  config->norm_one_rounding, n, config->hidden, session->buffer[MB_BUFFER_NORMED]);
+    if (rc == MB_OK)
+        rc = kernels->gemm(session->device, session->buffer[MB_BUFFER_NORMED], weights->qkv, weights->qkv_bias, n,
+                           width, config->hidden, session->buffer[MB_BUFFER_QKV]);
+    if (rc == MB_OK) {
+        mb_qkv args = {.rows = *rows, .kv = *kv, .query_heads = config->query_heads,
+                       .qkv = session->buffer[MB_BUFFER_QKV], .q_norm = weights->q_norm, .k_norm = weights->k_norm,
+                       .norm_eps = eps, .norm_one_rounding = config->norm_one_rounding,
+                       .cos_sin = session->model->cos_sin, .q_out = session->buffer[MB_BUFFER_Q], .q_pre = q_pre};
+        rc = kernels->qkv_finish(session->device, &args);
+    }
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "query, key and value", err, err_cap);
+}
+
+int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, char *err, size_t err_cap)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    const struct mb_layer *weights = &session->model->layers[layer];
+    mb_device *device = session->device;
+    void **buffer = session->buffer;
+    int64_t hidden = config->hidden, middle = config->intermediate;
+    int rc = kernels->gemm(device, buffer[MB_BUFFER_ATTENDED], weights->o, NULL, n, hidden,
+                           (int64_t)config->query_heads * config->head_dim, buffer[MB_BUFFER_DELTA]);
+    if (rc == MB_OK)
+        rc = kernels->add_rmsnorm(device, buffer[MB_BUFFER_X], buffer[MB_BUFFER_DELTA], weights->post_norm,
+                                  (float)config->norm_eps, config->norm_one_rounding, n, hidden,
+                                  buffer[MB_BUFFER_NORMED]);
+    if (rc == MB_OK)
+        rc = kernels->gemm(device, buffer[MB_BUFFER_NORMED], weights->gate_up, NULL, n, 2 * middle, hidden,
+                           buffer[MB_BUFFER_GATE_UP]);
+    if (rc == MB_OK)
+        rc = kernels->swiglu(device, buffer[MB_BUFFER_GATE_UP], n, middle, buffer[MB_BUFFER_MLP]);
+    if (rc == MB_OK)
+        rc = kernels->gemm(device, buffer[MB_BUFFER_MLP], weights->down, NULL, n, hidden, middle,
+                           buffer[MB_BUFFER_DELTA]);
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "output and feed-forward", err, err_cap);
+}
+
+int mb_forward_norm(mb_session *session, int64_t n, char *err, size_t err_cap)
+{
+    const mb_model_config *config = session->config;
+    int rc = session->kernels->add_rmsnorm(session->device, session->buffer[MB_BUFFER_X],
+                                           session->buffer[MB_BUFFER_DELTA], session->model->final_norm,
+                                           (float)config->norm_eps, config->norm_one_rounding, n, config->hidden,
+                                           session->buffer[MB_BUFFER_NORMED]);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "final normalisation", err, err_cap);
+}
+
+int mb_forward_head(mb_session *session, int64_t first, int64_t n, char *err, size_t err_cap)
+{
+    const mb_model_config *config = session->config;
+    const char *rows = (const char *)session->buffer[MB_BUFFER_NORMED] +
+                       (size_t)first * (size_t)config->hidden * mb_type_size(session->type);
+    int rc = session->kernels->gemm(session->device, rows, session->model->lm_head, NULL, n, config->vocab,
+                                    config->hidden, session->buffer[MB_BUFFER_LOGITS]);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "logits", err, err_cap);
+}
+
+/* The commit's keys of one layer are final now: whoever keeps an index over keys is told. */
+static int keys_added(mb_session *session, mb_pass *pass, int32_t layer, char *err, size_t err_cap)
+{
+    mb_call call;
+    mb_call_view view;
+    mb_call_make(session, pass, layer, &call, &view);
+    int rc = mb_attender_hook(pass->attender, MB_HOOK_KV_ADDED, &call, err, err_cap);
+    for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
+        struct mb_shadow *shadow = &pass->shadows[i];
+        call.mode = shadow->mode;
+        if (!shadow->failed && mb_attender_hook(shadow->attender, MB_HOOK_KV_ADDED, &call, shadow->error,
+                                                sizeof shadow->error) < 0)
+            shadow->failed = true;
+    }
+    return rc;
+}
+
+int mb_forward(mb_session *session, mb_pass *pass, char *err, size_t err_cap)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    mb_input input = mb_session_input(session);
+    int64_t n = (int64_t)pass->batch * pass->rows;
+    mb_rows rows = {.batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
+                    .prefix_len = mb_input_at(session, input.prefix), .max_prefix = pass->max_prefix,
+                    .block_keys = session->block};
+    pass->sparse_layers = pass->layers = 0;
+    pass->select_share = 0;
+    int rc = mb_forward_embed(session, mb_input_at(session, input.ids), n, err, err_cap);
+    for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
+        rc = mb_forward_qkv(session, l, &rows, &session->kv[l],
+                            pass->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, err, err_cap);
+        if (rc == MB_OK)
+            rc = mb_layer_attention(session, pass, l, err, err_cap);
+        if (rc == MB_OK && pass->phase == MB_PHASE_COMMIT)
+            rc = keys_added(session, pass, l, err, err_cap);
+        if (rc == MB_OK)
+            rc = mb_forward_mlp(session, l, n, err, err_cap);
+    }
+    if (rc == MB_OK)
+        rc = mb_forward_norm(session, n, err, err_cap);
+    if (rc == MB_OK)
+        rc = mb_forward_head(session, 0, n, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    int32_t *best = session->buffer[MB_BUFFER_BEST];
+    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, pass->confidence, best,
+                       (float *)(best + n));
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "best tokens", err, err_cap);
+}

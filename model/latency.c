@@ -1,0 +1,207 @@
+/*
+ * latency.c - fixed work for timing, and the logits of a whole text.
+ *
+ * Fixed work: every sequence of the batch denoises blocks of a given number of steps, whatever the tokens say; the
+ * cache is cut back after each block, so that the context stays as long as it is. Slots are revealed in a fixed
+ * order with the model's own tokens rotated by a running number: no two forwards see the same input, so a method
+ * cannot gain by remembering an output.
+ */
+#include "model/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct work {
+    mb_session *session;
+    mb_attender *attender;
+    mb_decode_result *result;
+    int32_t *tokens, *ids;    /* [batch][block] */
+    float *probability;
+    double layers, sparse_layers, select_tokens, prefix_tokens;
+};
+
+static int append_time(double **list, size_t *count, double us, char *err, size_t err_cap)
+{
+    double *grown = realloc(*list, (*count + 1) * sizeof *grown);
+    if (!grown)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for forward times");
+    *list = grown;
+    grown[(*count)++] = us;
+    return MB_OK;
+}
+
+/* A token that is not [MASK], different for each slot, block and repetition. */
+static int32_t rotated(const mb_session *session, int32_t token, int32_t slot)
+{
+    uint64_t vocab = (uint64_t)session->config->vocab;
+    int32_t id = (int32_t)(((uint64_t)token + 7919 * session->rotation + 31 * (uint64_t)slot) % vocab);
+    return id == session->config->mask_id ? (int32_t)(((uint64_t)id + 1) % vocab) : id;
+}
+
+/* After step `step` (1 ..) of `steps`, slots below block*step/steps are known; slot 0 is known from the start. */
+static void reveal(struct work *w, int32_t step, int32_t steps)
+{
+    mb_session *session = w->session;
+    int32_t block = session->block;
+    int32_t known = (int32_t)((int64_t)block * step / steps);
+    for (int32_t b = 0; b < session->batch; b++)
+        for (int32_t i = 0; i < known; i++) {
+            int32_t *token = &w->tokens[b * block + i];
+            if (*token == session->config->mask_id)
+                *token = rotated(session, w->ids[b * block + i], i);
+        }
+}
+
+static mb_pass make_pass(const struct work *w, mb_phase phase, int32_t block, int32_t step)
+{
+    int32_t longest = 0;
+    for (int32_t b = 0; b < w->session->batch; b++)
+        longest = w->session->prefix[b] > longest ? w->session->prefix[b] : longest;
+    return (mb_pass){.attender = w->attender, .phase = phase, .block = block, .step = step,
+                     .batch = w->session->batch, .rows = w->session->block,
+                     .max_prefix = mb_session_bound(w->session, longest),
+                     .pre_rope = w->attender->method.caps & MB_CAP_PRE_ROPE,
+                     .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : MB_BF16};
+}
+
+static int block_hook(struct work *w, mb_hook hook, int32_t block, char *err, size_t err_cap)
+{
+    mb_pass pass = make_pass(w, hook == MB_HOOK_BLOCK_BEGIN ? MB_PHASE_FIRST_STEP : MB_PHASE_COMMIT, block, 0);
+    mb_call call;
+    mb_call_view view;
+    pass.masked_rows = hook == MB_HOOK_BLOCK_BEGIN ? w->session->block - 1 : 0;
+    mb_call_make(w->session, &pass, -1, &call, &view);
+    return mb_attender_hook(w->attender, hook, &call, err, err_cap);
+}
+
+static int forward(struct work *w, mb_phase phase, int32_t block, int32_t step, char *err, size_t err_cap)
+{
+    mb_pass pass = make_pass(w, phase, block, step);
+    mb_decode_result *result = w->result;
+    double us = 0;
+    int rc = mb_step(w->session, &pass, w->tokens, w->ids, w->probability, &us, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    if (phase == MB_PHASE_COMMIT)
+        return append_time(&result->commit_us, &result->commit_count, us, err, err_cap);
+    w->layers += pass.layers;
+    w->sparse_layers += pass.sparse_layers;
+    for (int32_t b = 0; b < w->session->batch; b++)
+        w->select_tokens += pass.select_share * w->session->prefix[b] * w->session->config->kv_heads;
+    if (phase == MB_PHASE_FIRST_STEP)
+        return append_time(&result->first_us, &result->first_count, us, err, err_cap);
+    return append_time(&result->later_us, &result->later_count, us, err, err_cap);
+}
+
+static int one_block(struct work *w, int32_t block, int32_t steps, const volatile int *stop, char *err,
+                     size_t err_cap)
+{
+    mb_session *session = w->session;
+    session->rotation++;
+    for (int32_t b = 0; b < session->batch; b++)
+        for (int32_t i = 0; i < session->block; i++)
+            w->tokens[b * session->block + i] = i == 0 ? rotated(session, b, 0) : session->config->mask_id;
+    int rc = block_hook(w, MB_HOOK_BLOCK_BEGIN, block, err, err_cap);
+    for (int32_t step = 1; step <= steps && rc == MB_OK; step++) {
+        if (stop && *stop)
+            return mb_fail(err, err_cap, MB_E_STOP, "interrupted");
+        rc = forward(w, step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP, block, step, err, err_cap);
+        if (rc == MB_OK)
+            reveal(w, step, steps);
+    }
+    if (rc == MB_OK)
+        rc = forward(w, MB_PHASE_COMMIT, block, 0, err, err_cap);
+    return rc == MB_OK ? block_hook(w, MB_HOOK_BLOCK_END, block, err, err_cap) : rc;
+}
+
+static int read_work(struct work *w, char *err, size_t err_cap)
+{
+    double work[4] = {0};
+    mb_session *session = w->session;
+    int rc = session->kernels->download(session->device, work, session->buffer[MB_BUFFER_WORK], sizeof work);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "reading the work counters", err, err_cap);
+    double present = work[1] + work[3];
+    w->result->work = present > 0 ? work[0] / present : 0;
+    w->result->work_select = present > 0 ? w->select_tokens / present : 0;
+    w->result->engaged = w->layers > 0 ? w->sparse_layers / w->layers : 0;
+    return MB_OK;
+}
+
+int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blocks, int32_t steps,
+                         const volatile int *stop, mb_decode_result *result, char *err, size_t err_cap)
+{
+    size_t slots = (size_t)session->batch * (size_t)session->block;
+    struct work w = {.session = session, .attender = attender, .result = result};
+    int rc = MB_OK;
+    if (steps < 1 || steps > session->block)
+        return mb_fail(err, err_cap, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d", steps,
+                       session->block, session->block);
+    w.tokens = malloc(slots * sizeof *w.tokens);
+    w.ids = malloc(slots * sizeof *w.ids);
+    w.probability = malloc(slots * sizeof *w.probability);
+    if (!w.tokens || !w.ids || !w.probability) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu tokens", slots);
+        goto out;
+    }
+    if ((rc = mb_session_send_prefix(session, err, err_cap)) != MB_OK)
+        goto out;
+    rc = session->kernels->fill(session->device, session->buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
+    if (rc != MB_OK) {
+        mb_session_failed(session, rc, "clearing the work counters", err, err_cap);
+        goto out;
+    }
+    mb_pass pass = make_pass(&w, MB_PHASE_PREFILL, 0, 0);
+    if ((rc = mb_attender_begin(attender, &pass, err, err_cap)) != MB_OK)
+        goto out;
+    uint64_t start = mb_clock_ns();
+    for (int32_t b = 0; b < blocks && rc == MB_OK; b++) {
+        rc = one_block(&w, b, steps, stop, err, err_cap);
+        /* The commit left its keys behind the prefix and the prefix is not moved: that is the cut. */
+        if (rc == MB_OK) {
+            result->blocks++;
+            result->denoise_forwards += steps;
+            result->commit_forwards++;
+            result->forwards_histogram[steps < MB_FORWARD_HISTOGRAM ? steps : MB_FORWARD_HISTOGRAM - 1]++;
+        }
+    }
+    result->decode_us += (double)(mb_clock_ns() - start) * 1e-3;
+    if (rc == MB_OK)
+        rc = read_work(&w, err, err_cap);
+    if (rc == MB_OK)
+        rc = mb_attender_report(attender, result->counters, 32, err, err_cap);
+out:
+    free(w.tokens);
+    free(w.ids);
+    free(w.probability);
+    return rc;
+}
+
+int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logits, char *err, size_t err_cap)
+{
+    mb_session *session = NULL;
+    size_t block = (size_t)model->config.block, vocab = (size_t)model->config.vocab;
+    *logits = NULL;
+    if (n == 0 || n > (size_t)model->config.positions)
+        return mb_fail(err, err_cap, MB_E_INPUT, "logits of %zu tokens: use 1 to %d", n, model->config.positions);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= model->config.vocab)
+            return mb_fail(err, err_cap, MB_E_INPUT, "token %zu is %d, the vocabulary has %d", i, ids[i],
+                           model->config.vocab);
+    mb_session_request request = {.batch = 1, .capacity = (int32_t)(n > block ? n : block)};
+    int rc = mb_session_open(&session, model, &request, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    float *all = malloc(n * vocab * sizeof *all);
+    if (!all)
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the logits of %zu tokens", n);
+    else
+        rc = mb_session_prefill_rows(session, 0, ids, 0, (int32_t)n, all, NULL, err, err_cap);
+    if (rc == MB_OK) {
+        *logits = all;
+        all = NULL;
+    }
+    free(all);
+    mb_session_close(session);
+    return rc;
+}
