@@ -21,7 +21,7 @@ GIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unk
 
 # ---- rooms ---------------------------------------------------------------------------------------------------
 room = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)/*.c))
-METHOD_SOURCES := $(wildcard methods/*.c)
+METHOD_SOURCES := $(sort $(wildcard methods/*.c))
 METHOD_NAMES := $(basename $(notdir $(METHOD_SOURCES)))
 BASE := $(call room,base)
 KERNELS := $(call room,kernels) $(call room,kernels/cpu)

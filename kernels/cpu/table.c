@@ -56,6 +56,9 @@ static const mb_kernels table = {
     .state_downdate = mb_cpu_state_downdate,
     .row_distance = mb_cpu_row_distance,
     .count_work = mb_cpu_count_work,
+    .score_recent = mb_cpu_score_recent,
+    .budget_ratio = mb_cpu_budget_ratio,
+    .budget_layers = mb_cpu_budget_layers,
 };
 
 const mb_kernels *mb_kernels_cpu(void)

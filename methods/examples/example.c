@@ -155,7 +155,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
         out->want = MB_WANT_MASS;                      /* observe() will see call->mass */
         out->rows = MB_ROWS_ALL;
         out->normaliser = MB_OVER_ALL;
-        out->select_tokens = 0.5 * call->max_prefix;   /* the mass costs a second pass over the keys (not values) */
+        out->select_tokens = 0.5 * call->max_prefix;   /* the mass costs a second pass over the keys */
         break;
     case MODE_REUSE:
         out->answer = MB_SPARSE;
@@ -182,7 +182,7 @@ static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
     if (rc == 0)
         rc = host->top_k(host, call, s->scores, set->capacity, NULL, set);
     if (rc != 0)
-        snprintf(err, err_cap, "choosing the keys of layer %d failed", call->layer);   /* one sentence, no newline */
+        snprintf(err, err_cap, "choosing the keys of layer %d failed", call->layer);   /* a sentence, no newline */
     return rc;
 }
 
@@ -204,8 +204,8 @@ static const mb_method method = {
     .size = sizeof(mb_method),
     .name = "example",   /* Required: a-z, 0-9, _ and - */
     .version = "1.0",    /* Required */
-    .summary = "smoothed mass of the first step chooses the keys of the later ones",   /* Required: one line */
-    .reference = "none; a variant of first-step selection with SnapKV's pooling",      /* Required: paper, section */
+    .summary = "smoothed mass of the first step chooses the keys of the later ones",   /* Required */
+    .reference = "none; first-step selection with SnapKV's pooling",   /* Required: paper, section */
     .caps = 0,           /* MB_CAP_*: e.g. MB_CAP_PRE_ROPE if you read call->q_pre */
     .options = options,
     .options_size = sizeof(settings),

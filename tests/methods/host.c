@@ -1,0 +1,542 @@
+/* host.c - the stage: made-up data, the loop over blocks, steps and layers, and the record of what happened. */
+#include "tests/methods/host.h"
+
+#include "kernels/cpu/convert.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct play {
+    mb_stage stage;
+    const mb_stage_case *c;
+    const mb_method *method;
+    void *self;
+    mb_stage_run *run;
+    mb_call call;
+    int32_t prefix[MB_STAGE_BATCH];
+    /* device */
+    void **k, **v;                     /* [layers] [batch][kv_heads][slots][head_dim] */
+    void *q, *q_pre, *out, *block_out, *exact;
+    float *lse, *block_lse, *mass, *truth, *masked;
+    int32_t *prefix_len;
+    /* host */
+    float *row;                        /* [slots][head_dim] and [batch][block][Hq][D], whichever is larger */
+    void *packed;
+    double *directions;                /* [layers][kv_heads][head_dim] */
+    int32_t slots;
+} play;
+
+/* ---- made-up data ---- */
+
+/* Near enough to a normal variable: four 16-bit uniform ones, scaled to variance 1. */
+static double normal(mb_random *random)
+{
+    uint64_t x = mb_random_next(random);
+    uint64_t sum = (x & 0xffff) + (x >> 16 & 0xffff) + (x >> 32 & 0xffff) + (x >> 48);
+    return ((double)sum / 65536.0 - 2.0) * 1.7320508;
+}
+
+static mb_random stream(const mb_stage_case *c, int kind, int32_t a, int32_t b, int32_t d, int32_t e)
+{
+    uint64_t x = c->seed;
+    const int32_t parts[] = {kind, a, b, d, e};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        mb_random mix = {x * 0x9e3779b97f4a7c15u + (uint64_t)(uint32_t)parts[i]};
+        x = mb_random_next(&mix);
+    }
+    return (mb_random){x};
+}
+
+static int32_t logical_head(const mb_stage_case *c, int32_t slot)
+{
+    return c->head_order ? c->head_order[slot] : slot;
+}
+
+/* What the queries of a KV head look for: keys that point this way get the mass. */
+static const double *direction(const play *p, int32_t layer, int32_t head)
+{
+    return p->directions + (size_t)(layer * p->c->kv_heads + head) * (size_t)p->c->head_dim;
+}
+
+static void make_directions(play *p)
+{
+    for (int32_t i = 0; i < p->c->layers * p->c->kv_heads; i++) {
+        mb_random random = stream(p->c, 1, i, 0, 0, 0);
+        for (int32_t j = 0; j < p->c->head_dim; j++)
+            p->directions[i * p->c->head_dim + j] = normal(&random);
+    }
+}
+
+/* kind 2: key, 3: value; `version` tells a block's drafts apart from its final keys. */
+static void make_vector(const play *p, int kind, int32_t layer, int32_t head, int32_t b, int32_t position,
+                        int32_t version, float *to)
+{
+    const mb_stage_case *c = p->c;
+    const double *towards = direction(p, layer, head);
+    mb_random random = stream(c, kind, layer * 64 + head, b, position, version);
+    double pull = mb_random_below(&random, 8) == 0 ? 0.4 : 0.0;
+    for (int32_t i = 0; i < c->head_dim; i++)
+        to[i] = (float)(normal(&random) + (kind == 2 ? pull * towards[i] : 0.0));
+}
+
+static int put(const play *p, void *device, size_t at, const float *values, size_t n)
+{
+    const mb_stage_env *env = p->stage.env;
+    mb_store_row(env->type, p->packed, 0, (int64_t)n, values);
+    size_t size = mb_type_size(env->type);
+    return env->kernels->upload(env->device, (char *)device + at * size, p->packed, n * size);
+}
+
+static int get(const play *p, const void *device, float *values, size_t n)
+{
+    const mb_stage_env *env = p->stage.env;
+    int rc = env->kernels->download(env->device, p->packed, device, n * mb_type_size(env->type));
+    mb_load_row(env->type, p->packed, 0, (int64_t)n, values);
+    return rc;
+}
+
+/* Keys and values of positions [first, first+n) of sequence b, relative to nothing: absolute slots. */
+static int put_keys(const play *p, int32_t layer, int32_t b, int32_t first, int32_t n, int32_t version)
+{
+    const mb_stage_case *c = p->c;
+    int rc = 0;
+    for (int32_t h = 0; h < c->kv_heads && n > 0 && rc == 0; h++)
+        for (int kind = 2; kind <= 3 && rc == 0; kind++) {
+            for (int32_t j = 0; j < n; j++)
+                make_vector(p, kind, layer, logical_head(c, h), b, first + j, version,
+                            p->row + (size_t)j * (size_t)c->head_dim);
+            size_t at = ((size_t)(b * c->kv_heads + h) * (size_t)p->slots + (size_t)first) * (size_t)c->head_dim;
+            rc = put(p, kind == 2 ? p->k[layer] : p->v[layer], at, p->row, (size_t)n * (size_t)c->head_dim);
+        }
+    return rc;
+}
+
+/* A row's query: its head's direction, something of its own, and a part that changes from step to step. */
+static int put_queries(const play *p, int32_t block, int32_t step, int32_t layer)
+{
+    const mb_stage_case *c = p->c;
+    int32_t query_heads = c->kv_heads * c->group, dim = c->head_dim;
+    for (int pre = 0; pre < (p->method->caps & MB_CAP_PRE_ROPE ? 2 : 1); pre++) {
+        for (int32_t b = 0; b < c->batch; b++)
+            for (int32_t r = 0; r < c->block; r++)
+                for (int32_t a = 0; a < query_heads; a++) {
+                    int32_t head = logical_head(c, a / c->group), query = head * c->group + a % c->group;
+                    const double *towards = direction(p, layer, head);
+                    mb_random own = stream(c, 4 + pre, layer * 64 + query, b, block * c->block + r, 0);
+                    mb_random now = stream(c, 6 + pre, layer * 64 + query, b, block * c->block + r,
+                                           c->still ? 1 : step);
+                    float *to = p->row + (((size_t)b * (size_t)c->block + (size_t)r) * (size_t)query_heads +
+                                          (size_t)a) * (size_t)dim;
+                    for (int32_t i = 0; i < dim; i++)
+                        to[i] = (float)(1.2 * towards[i] + 0.6 * normal(&own) + 0.4 * normal(&now));
+                }
+        int rc = put(p, pre ? p->q_pre : p->q, 0, p->row, p->run->size);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* ---- one layer ---- */
+
+/* Sets values of unselected prefix keys to NaN; the layer's values before that go to *saved. */
+static int poison_values(play *p, const mb_page_set *set, const mb_stage_event *event, void **saved)
+{
+    const mb_stage_env *env = p->stage.env;
+    const mb_shape *shape = &p->stage.shape;
+    size_t heads = (size_t)shape->batch * (size_t)shape->kv_heads;
+    size_t each = (size_t)p->slots * (size_t)shape->head_dim, size = mb_type_size(env->type);
+    char *keep = malloc(heads * each * size), *work = malloc(heads * each * size);
+    bool *used = calloc((size_t)p->slots, sizeof *used);
+    int rc = keep && work && used ? 0 : MB_E_SYSTEM;
+    if (rc == 0)
+        rc = env->kernels->download(env->device, keep, p->v[event->layer], heads * each * size);
+    for (size_t bh = 0; bh < heads && rc == 0; bh++) {
+        int32_t n = event->prefix[bh / (size_t)shape->kv_heads], count = event->counts[bh];
+        memcpy(work + bh * each * size, keep + bh * each * size, each * size);
+        memset(used, count < 0, (size_t)p->slots * sizeof *used);
+        for (int32_t i = 0; i < count; i++)
+            for (int32_t j = 0; j < set->granularity; j++) {
+                int64_t at = (int64_t)event->ids[bh * (size_t)set->capacity + (size_t)i] * set->granularity + j;
+                if (at >= 0 && at < p->slots)
+                    used[at] = true;
+            }
+        for (int32_t j = 0; j < n; j++)
+            for (int32_t i = 0; i < shape->head_dim && !used[j]; i++) {
+                float nan = NAN;
+                mb_store_row(env->type, work,
+                             (int64_t)(bh * each + (size_t)j * (size_t)shape->head_dim) + i, 1, &nan);
+            }
+    }
+    if (rc == 0)
+        rc = env->kernels->upload(env->device, p->v[event->layer], work, heads * each * size);
+    free(used);
+    free(work);
+    *saved = keep;
+    return rc;
+}
+
+static int restore_values(play *p, int32_t layer, const void *saved)
+{
+    const mb_stage_env *env = p->stage.env;
+    size_t floats = (size_t)p->stage.shape.batch * (size_t)p->stage.shape.kv_heads * (size_t)p->slots *
+                    (size_t)p->stage.shape.head_dim;
+    return env->kernels->upload(env->device, p->v[layer], saved, floats * mb_type_size(env->type));
+}
+
+/* The exact mass of every prefix key, summed over what the index holds. */
+static int measure_captured(play *p, mb_stage_event *event)
+{
+    const mb_shape *shape = &p->stage.shape;
+    const mb_host *host = &p->stage.host;
+    size_t heads = (size_t)shape->batch * (size_t)shape->kv_heads, n = heads * (size_t)shape->stride;
+    float *mass = malloc(n * sizeof *mass);
+    int rc = mass ? host->mass(host, &p->call, NULL, MB_ROWS_ALL, MB_OVER_ALL, p->truth) : MB_E_SYSTEM;
+    if (rc == 0)
+        rc = p->stage.env->kernels->download(p->stage.env->device, mass, p->truth, n * sizeof *mass);
+    for (size_t bh = 0; bh < heads && rc == 0; bh++) {
+        int32_t prefix = event->prefix[bh / (size_t)shape->kv_heads], count = event->counts[bh];
+        double sum = 0;
+        for (int32_t j = 0; j < prefix && count < 0; j++)
+            sum += (double)mass[bh * (size_t)shape->stride + (size_t)j];
+        for (int32_t i = 0; i < count; i++)
+            for (int32_t j = 0; j < event->granularity; j++) {
+                int64_t at = (int64_t)event->ids[bh * (size_t)event->capacity + (size_t)i];
+                at = at * event->granularity + j;
+                sum += at >= 0 && at < prefix ? (double)mass[bh * (size_t)shape->stride + (size_t)at] : 0.0;
+            }
+        event->captured[bh] = sum;
+    }
+    free(mass);
+    return rc;
+}
+
+static int record_index(play *p, const mb_page_set *set, mb_stage_event *event)
+{
+    const mb_stage_env *env = p->stage.env;
+    size_t heads = (size_t)p->stage.shape.batch * (size_t)p->stage.shape.kv_heads;
+    event->granularity = set->granularity;
+    event->capacity = set->capacity;
+    event->ids = calloc(heads * (size_t)set->capacity + 1, sizeof *event->ids);
+    event->counts = calloc(heads, sizeof *event->counts);
+    event->captured = calloc(heads, sizeof *event->captured);
+    if (!event->ids || !event->counts || !event->captured)
+        return MB_E_SYSTEM;
+    int rc = env->kernels->download(env->device, event->counts, set->counts, heads * sizeof *event->counts);
+    if (rc == 0)
+        rc = env->kernels->download(env->device, event->ids, set->ids,
+                                    heads * (size_t)set->capacity * sizeof *event->ids);
+    for (size_t bh = 0; bh < heads && rc == 0; bh++)
+        if (event->counts[bh] < -1 || event->counts[bh] > set->capacity)
+            rc = MB_E_BUG;   /* the index cannot even be read */
+    return rc == 0 ? measure_captured(p, event) : rc;
+}
+
+/* The method's own attention, with the block merged in. */
+static int attend_by_method(play *p, char *err, size_t err_cap)
+{
+    const mb_host *host = &p->stage.host;
+    int rc = p->method->attend(p->self, &p->call, p->out, p->lse, err, err_cap);
+    if (rc == 0)
+        rc = host->attend(host, &p->call, MB_SCOPE_BLOCK, NULL, p->block_out, p->block_lse);
+    return rc == 0 ? host->state_merge(host, &p->call, p->out, p->lse, p->block_out, p->block_lse, 0, p->out, NULL)
+                   : rc;
+}
+
+static int attend_dense(play *p, const mb_selection *answer, char *err, size_t err_cap)
+{
+    const mb_host *host = &p->stage.host;
+    int rc = host->attend(host, &p->call, MB_SCOPE_ALL, NULL, p->out, p->lse);
+    if (rc != 0 || answer->want == 0)
+        return rc;
+    mb_call call = p->call;
+    call.lse = p->lse;
+    if (answer->want & MB_WANT_MASS) {
+        rc = host->mass(host, &call, answer->normaliser == MB_OVER_ALL ? p->lse : NULL, answer->rows,
+                        answer->normaliser, p->mass);
+        call.mass = p->mass;
+    }
+    if (!p->method->observe)
+        return mb_fail(err, err_cap, MB_E_BUG, "a by-product was wanted but observe() is missing");
+    return rc == 0 ? p->method->observe(p->self, &call, err, err_cap) : rc;
+}
+
+static int answer_layer(play *p, mb_stage_event *event, char *err, size_t err_cap)
+{
+    const mb_host *host = &p->stage.host;
+    mb_selection answer = {0};
+    void *saved = NULL;
+    int rc = p->method->select(p->self, &p->call, &answer, err, err_cap);
+    event->answer = answer;
+    if (rc == 0 && answer.pages && answer.answer != MB_DENSE)
+        rc = record_index(p, answer.pages, event);
+    bool poisoned = rc == 0 && p->c->poison && event->counts;
+    if (poisoned)
+        rc = poison_values(p, answer.pages, event, &saved);
+    if (rc == 0 && answer.answer == MB_DENSE)
+        rc = attend_dense(p, &answer, err, err_cap);
+    else if (rc == 0 && answer.answer == MB_ATTEND)
+        rc = attend_by_method(p, err, err_cap);
+    else if (rc == 0)
+        rc = answer.pages ? host->attend_pages(host, &p->call, answer.pages, MB_SCOPE_ALL, NULL, p->out, p->lse)
+                          : MB_E_BUG;
+    if (rc == 0)
+        rc = get(p, p->out, event->out, p->run->size);
+    if (poisoned && saved && rc == 0)
+        rc = restore_values(p, event->layer, saved);
+    free(saved);
+    if (rc == 0)
+        rc = host->attend(host, &p->call, MB_SCOPE_ALL, NULL, p->exact, NULL);
+    return rc == 0 ? get(p, p->exact, event->exact, p->run->size) : rc;
+}
+
+/* ---- the loop ---- */
+
+typedef int hook_fn(void *self, const mb_call *call, char *err, size_t err_cap);
+
+static int hook(play *p, hook_fn *fn, int32_t layer, char *err, size_t err_cap)
+{
+    p->call.layer = layer;
+    p->call.k = layer >= 0 ? p->k[layer] : NULL;
+    p->call.v = layer >= 0 ? p->v[layer] : NULL;
+    return fn ? fn(p->self, &p->call, err, err_cap) : 0;
+}
+
+static mb_stage_event *next_event(play *p)
+{
+    mb_stage_run *run = p->run;
+    mb_stage_event *grown = realloc(run->events, (run->count + 1) * sizeof *grown);
+    if (!grown)
+        return NULL;
+    run->events = grown;
+    mb_stage_event *event = &run->events[run->count++];
+    memset(event, 0, sizeof *event);
+    event->block = p->call.block;
+    event->step = p->call.step;
+    event->layer = p->call.layer;
+    event->mode = p->call.mode;
+    memcpy(event->prefix, p->prefix, sizeof p->prefix);
+    event->out = calloc(run->size, sizeof *event->out);
+    event->exact = calloc(run->size, sizeof *event->exact);
+    return event->out && event->exact ? event : NULL;
+}
+
+/* Masked rows: all at first, fewer each step, none in the commit. */
+static int set_masks(play *p, int32_t step)
+{
+    const mb_stage_case *c = p->c;
+    const mb_stage_env *env = p->stage.env;
+    size_t n = (size_t)c->batch * (size_t)c->block;
+    int32_t masked = step == 0 ? 0 : c->block - (step - 1) * c->block / c->steps;
+    float *rows = calloc(3 * n, sizeof *rows);
+    if (!rows)
+        return MB_E_SYSTEM;
+    for (size_t i = 0; i < n; i++) {
+        int32_t r = (int32_t)(i % (size_t)c->block);
+        rows[i] = r < masked ? 1.0f : 0.0f;
+        rows[n + i] = masked == 0 ? 1.0f : rows[i];
+        rows[2 * n + i] = r == c->block / 2 ? 1.0f : 0.0f;
+    }
+    p->call.masked_rows = masked;
+    int rc = env->kernels->upload(env->device, p->masked, rows, n * sizeof *rows);
+    if (rc == 0)
+        rc = env->kernels->upload(env->device, p->stage.weights_masked, rows + n, n * sizeof *rows);
+    if (rc == 0)
+        rc = env->kernels->upload(env->device, p->stage.weights_centre, rows + 2 * n, n * sizeof *rows);
+    free(rows);
+    return rc;
+}
+
+static int forward(play *p, int32_t block, int32_t step, char *err, size_t err_cap)
+{
+    const mb_stage_case *c = p->c;
+    p->call.block = block;
+    p->call.step = step;
+    p->call.phase = step == 0 ? MB_PHASE_COMMIT : step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP;
+    int rc = set_masks(p, step);
+    p->call.layer = -1;
+    p->call.mode = p->method->step_mode ? p->method->step_mode(p->self, &p->call) : 0;
+    if (rc == 0 && (p->call.mode < 0 || p->call.mode > 7))
+        rc = mb_fail(err, err_cap, MB_E_BUG, "step_mode() answered %d", p->call.mode);
+    if (rc == 0)
+        rc = hook(p, p->method->step_begin, -1, err, err_cap);
+    for (int32_t l = 0; l < c->layers && rc == 0; l++) {
+        rc = put_queries(p, block, step, l);
+        for (int32_t b = 0; b < c->batch && rc == 0; b++)
+            rc = put_keys(p, l, b, p->prefix[b], c->block, step == 0 ? 0 : 1000 * (block + 1) + step);
+        p->call.q = p->q;
+        p->call.q_pre = p->method->caps & MB_CAP_PRE_ROPE ? p->q_pre : NULL;
+        hook(p, NULL, l, err, err_cap);
+        mb_stage_event *event = rc == 0 ? next_event(p) : NULL;
+        rc = rc == 0 && !event ? MB_E_SYSTEM : rc;
+        if (rc == 0)
+            rc = answer_layer(p, event, err, err_cap);
+        if (rc == 0 && step == 0)
+            rc = hook(p, p->method->kv_added, l, err, err_cap);
+        p->call.q = p->call.q_pre = NULL;
+    }
+    return rc == 0 ? hook(p, p->method->step_end, -1, err, err_cap) : rc;
+}
+
+static int set_prefix(play *p)
+{
+    int32_t most = 0;
+    for (int32_t b = 0; b < p->c->batch; b++)
+        most = p->prefix[b] > most ? p->prefix[b] : most;
+    p->call.max_prefix = most;
+    p->call.prefix_len = p->prefix_len;
+    return p->stage.env->kernels->upload(p->stage.env->device, p->prefix_len, p->prefix,
+                                         (size_t)p->c->batch * sizeof *p->prefix);
+}
+
+static int play_request(play *p, char *err, size_t err_cap)
+{
+    const mb_stage_case *c = p->c;
+    int rc = set_prefix(p);
+    p->call.phase = MB_PHASE_PREFILL;
+    if (rc == 0)
+        rc = hook(p, p->method->request_begin, -1, err, err_cap);
+    for (int32_t l = 0; l < c->layers && rc == 0; l++) {
+        for (int32_t b = 0; b < c->batch && rc == 0; b++)
+            rc = put_keys(p, l, b, 0, p->prefix[b], 0);
+        if (rc == 0)
+            rc = hook(p, p->method->kv_added, l, err, err_cap);
+    }
+    for (int32_t block = 0; block < c->blocks && rc == 0; block++) {
+        p->call.block = block;
+        p->call.step = 1;
+        p->call.phase = MB_PHASE_FIRST_STEP;
+        rc = hook(p, p->method->block_begin, -1, err, err_cap);
+        for (int32_t step = 1; step <= c->steps && rc == 0; step++)
+            rc = forward(p, block, step, err, err_cap);
+        if (rc == 0)
+            rc = forward(p, block, 0, err, err_cap);
+        if (rc == 0)
+            rc = hook(p, p->method->block_end, -1, err, err_cap);
+        for (int32_t b = 0; b < c->batch; b++)
+            p->prefix[b] += c->block;
+        if (rc == 0)
+            rc = set_prefix(p);
+    }
+    return rc;
+}
+
+static int op_read(const mb_host *host, void *dst, const void *src, size_t bytes)
+{
+    const mb_stage *stage = host->internal;
+    return stage->env->kernels->download(stage->env->device, dst, src, bytes);
+}
+
+static void shape_fill(const mb_stage_case *c, mb_shape *shape)
+{
+    int32_t most = 0;
+    for (int32_t b = 0; b < c->batch; b++)
+        most = c->prefix[b] > most ? c->prefix[b] : most;
+    *shape = (mb_shape){.size = sizeof *shape, .layers = c->layers, .query_heads = c->kv_heads * c->group,
+                        .kv_heads = c->kv_heads, .head_dim = c->head_dim, .block = c->block, .batch = c->batch,
+                        .capacity = most + c->blocks * c->block, .steps = c->adaptive ? 0 : c->steps};
+    shape->stride = (shape->capacity + 63) / 64 * 64;
+}
+
+static int allocate(play *p)
+{
+    const mb_stage_env *env = p->stage.env;
+    const mb_shape *s = &p->stage.shape;
+    size_t size = mb_type_size(env->type), heads = (size_t)s->batch * (size_t)s->kv_heads;
+    p->slots = s->capacity + s->block;
+    size_t cache = heads * (size_t)p->slots * (size_t)s->head_dim;
+    size_t rows = (size_t)s->batch * (size_t)s->block, states = rows * (size_t)s->query_heads;
+    p->run->size = states * (size_t)s->head_dim;
+    size_t largest = p->run->size > cache ? p->run->size : cache;
+    p->row = malloc(largest * sizeof *p->row);
+    p->packed = malloc(largest * size);
+    p->k = calloc((size_t)s->layers, sizeof *p->k);
+    p->v = calloc((size_t)s->layers, sizeof *p->v);
+    p->directions = malloc((size_t)s->layers * (size_t)s->kv_heads * (size_t)s->head_dim * sizeof *p->directions);
+    if (!p->row || !p->packed || !p->k || !p->v || !p->directions)
+        return MB_E_SYSTEM;
+    make_directions(p);
+#define TAKE(field, bytes) \
+    if (!((field) = env->kernels->alloc(env->device, (bytes)))) \
+        return MB_E_SYSTEM
+    for (int32_t l = 0; l < s->layers; l++) {
+        TAKE(p->k[l], cache * size);
+        TAKE(p->v[l], cache * size);
+    }
+    TAKE(p->q, p->run->size * size);
+    TAKE(p->q_pre, p->run->size * size);
+    TAKE(p->out, p->run->size * size);
+    TAKE(p->block_out, p->run->size * size);
+    TAKE(p->exact, p->run->size * size);
+    TAKE(p->lse, states * sizeof(float));
+    TAKE(p->block_lse, states * sizeof(float));
+    TAKE(p->stage.lse, states * sizeof(float));
+    TAKE(p->mass, heads * (size_t)s->stride * sizeof(float));
+    TAKE(p->truth, heads * (size_t)s->stride * sizeof(float));
+    TAKE(p->masked, rows * sizeof(float));
+    TAKE(p->stage.weights_masked, rows * sizeof(float));
+    TAKE(p->stage.weights_centre, rows * sizeof(float));
+    TAKE(p->prefix_len, (size_t)s->batch * sizeof(int32_t));
+#undef TAKE
+    return 0;
+}
+
+int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, const mb_method *method,
+                  const void *options, mb_stage_run *run, char *err, size_t err_cap)
+{
+    play p = {.c = stage_case, .method = method, .run = run};
+    size_t mark = env->kernels->mark(env->device);
+    memset(run, 0, sizeof *run);
+    mb_fail(err, err_cap, 0, "%s", "");
+    p.stage.env = env;
+    shape_fill(stage_case, &p.stage.shape);
+    run->shape = p.stage.shape;
+    memcpy(p.prefix, stage_case->prefix, sizeof p.prefix);
+    mb_stage_host_fill(&p.stage);
+    int rc = allocate(&p);
+    p.call = (mb_call){.size = sizeof p.call, .request = 1, .rows = stage_case->block, .masked = p.masked,
+                       .internal = &p.stage, .layer = -1};
+    if (rc == 0) {
+        p.stage.opening = true;
+        rc = method->open(&p.self, &p.stage.host, &p.stage.shape, options, err, err_cap);
+        p.stage.opening = false;
+    }
+    if (rc == 0)
+        rc = play_request(&p, err, err_cap);
+    if (rc == 0 && method->report)
+        rc = method->report(p.self, op_read, run->counters, err, err_cap);
+    if (method->close && p.self)
+        method->close(p.self);
+    run->hot_allocations = p.stage.hot_allocations;
+    if (rc != 0 && err && !*err)
+        mb_fail(err, err_cap, rc, "code %d: %s", rc, env->kernels->error(env->device));
+    free(p.row);
+    free(p.packed);
+    free(p.directions);
+    free(p.k);
+    free(p.v);
+    env->kernels->release(env->device, mark);
+    return rc;
+}
+
+void mb_stage_free(mb_stage_run *run)
+{
+    for (size_t i = 0; i < run->count; i++) {
+        free(run->events[i].ids);
+        free(run->events[i].counts);
+        free(run->events[i].captured);
+        free(run->events[i].out);
+        free(run->events[i].exact);
+    }
+    free(run->events);
+    memset(run, 0, sizeof *run);
+}
+
+const mb_stage_event *mb_stage_find(const mb_stage_run *run, int32_t block, int32_t step, int32_t layer)
+{
+    for (size_t i = 0; i < run->count; i++)
+        if (run->events[i].block == block && run->events[i].step == step && run->events[i].layer == layer)
+            return &run->events[i];
+    return NULL;
+}

@@ -1,0 +1,79 @@
+/*
+ * host.h - a stage on which a method plays without a model: made-up keys, values and queries, struct mb_host
+ * straight over a kernel table, and a loop that calls the hooks in the order of method.h. Everything the method
+ * answered and everything that came out of the attention is recorded, beside exact attention on the same data.
+ *
+ * Made-up data depend on (seed, layer, logical head, position, block, step, row) alone, never on what a method
+ * returned: two runs of one case see the same queries. The same code runs on any backend.
+ */
+#ifndef MB_TESTS_METHODS_HOST_H
+#define MB_TESTS_METHODS_HOST_H
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+#include "methods/method.h"
+
+typedef struct mb_stage_env {
+    const mb_kernels *kernels;
+    mb_device *device;
+    mb_type type;               /* the device's storage type */
+} mb_stage_env;
+
+#define MB_STAGE_BATCH 4
+
+typedef struct mb_stage_case {
+    int32_t layers, kv_heads, group, head_dim;
+    int32_t block, steps, blocks, batch;
+    int32_t prefix[MB_STAGE_BATCH];  /* tokens in front of the first block, per sequence */
+    uint64_t seed;
+    const int32_t *head_order;       /* NULL, or [kv_heads]: slot h holds logical head head_order[h] */
+    bool adaptive;                   /* the method is not told the number of steps */
+    bool poison;                     /* values that an answer leaves out are NaN while it is attended to */
+    bool still;                      /* the same queries at all steps of a block */
+} mb_stage_case;
+
+/* One layer of one forward. */
+typedef struct mb_stage_event {
+    int32_t block, step, layer;      /* step 0 = commit */
+    int32_t mode;
+    int32_t prefix[MB_STAGE_BATCH];
+    mb_selection answer;             /* pages is only told from NULL */
+    int32_t granularity, capacity;   /* of the index; 0 without one */
+    int32_t *ids, *counts;           /* [batch][kv_heads][capacity], [batch][kv_heads] */
+    double *captured;                /* [batch][kv_heads] exact mass on the index */
+    float *out, *exact;              /* [batch][block][query_heads][head_dim] */
+} mb_stage_event;
+
+typedef struct mb_stage_run {
+    mb_shape shape;
+    mb_stage_event *events;
+    size_t count, size;              /* size: floats of out */
+    int32_t hot_allocations;         /* alloc() calls outside open(): must stay 0 */
+    double counters[32];
+} mb_stage_run;
+
+/* Plays the case; 0 or negative with a sentence. The run is filled as far as it came; free it in any case. */
+int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, const mb_method *method,
+                  const void *options, mb_stage_run *run, char *err, size_t err_cap);
+void mb_stage_free(mb_stage_run *run);
+/* The event of (block, step, layer), or NULL. */
+const mb_stage_event *mb_stage_find(const mb_stage_run *run, int32_t block, int32_t step, int32_t layer);
+
+/* ---- shared by host.c and host_ops.c ---- */
+
+typedef struct mb_stage {
+    const mb_stage_env *env;
+    mb_shape shape;
+    mb_host host;
+    bool opening;
+    int32_t hot_allocations;
+    float *weights_masked, *weights_centre;  /* [batch][block], device */
+    float *lse;                              /* [batch][block][Hq], device: of a mass without its own */
+} mb_stage;
+
+void mb_stage_host_fill(mb_stage *stage);
+/* The kernel arguments of a call: rows, cache, queries, span. */
+mb_attention mb_stage_attention(const mb_stage *stage, const mb_call *call, mb_span span);
+const float *mb_stage_weights(const mb_stage *stage, mb_row_set rows);
+
+#endif

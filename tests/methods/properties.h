@@ -1,0 +1,39 @@
+/*
+ * properties.h - what every method must keep, whatever it chooses and on whatever device: each function plays a
+ * few small cases and returns 0, or negative with the first breach as a sentence. A built-in, a plug-in and a
+ * backend inherit all of them; test_properties.c runs them on the CPU for everything in the registry.
+ */
+#ifndef MB_TESTS_METHODS_PROPERTIES_H
+#define MB_TESTS_METHODS_PROPERTIES_H
+
+#include "tests/methods/host.h"
+
+typedef int mb_property_fn(const mb_stage_env *env, const mb_method *method, const void *options, char *err,
+                           size_t err_cap);
+
+typedef struct mb_property {
+    const char *name;
+    mb_property_fn *check;
+} mb_property;
+
+/* Ends with name NULL. options: the configuration under test; the properties change its "k" where they need to. */
+extern const mb_property mb_properties[];
+
+/* A budget of at least the context gives exact attention; so does a method without a budget that is lossless. */
+mb_property_fn mb_property_full_budget;
+/* A larger budget never captures less mass, per sequence, head, layer and step. */
+mb_property_fn mb_property_monotone;
+/* The k budget is kept; ids ascend, are distinct and inside the prefix; no hook allocates. */
+mb_property_fn mb_property_index_valid;
+/* Permuting KV heads permutes the index. */
+mb_property_fn mb_property_head_permutation;
+/* NaN in unselected values changes nothing. */
+mb_property_fn mb_property_poison;
+/* Two runs are bit-equal. */
+mb_property_fn mb_property_repeat;
+/* Contexts shorter than the budget, not a multiple of any page, of one token, and empty. */
+mb_property_fn mb_property_contexts;
+/* 1, 4, 6, 7 and 8 query heads a KV head. */
+mb_property_fn mb_property_groups;
+
+#endif

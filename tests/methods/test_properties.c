@@ -1,0 +1,213 @@
+/*
+ * test_properties.c - the inherited properties for every method of the registry and for the example plug-in, with
+ * the default options in fp32 and bf16 storage, and with the variants that change what a method does in fp32.
+ */
+#include "methods/registry/registry.h"
+#include "tests/methods/properties.h"
+
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* A configuration beside the presets. adaptive: the budget differs between layers, so that "k is kept" and
+ * "a larger budget never captures less" hold for the sum over layers only. */
+static const struct variant {
+    const char *method, *settings;
+    bool adaptive;
+} variants[] = {
+    {"oracle", "rows=masked normaliser=prefix", false},
+    {"oracle", "refresh=2 commit=sparse dense_layers=0", false},
+    {"mage", "rule=votes", false},
+    {"mage", "rule=votes budget=layer_adaptive k_min=8", true},
+    {"mage", "rule=mass budget=layer_adaptive k_min=8 k_max=128", true},
+    {"mage", "rows=masked normaliser=prefix commit=sparse refresh=2", false},
+    {"quest", "merge=max", false},
+    {"quest", "merge=mean_query refresh=0", false},
+    {"quest", "merge=softmax rows=masked commit=sparse", false},
+    {"quest", "page=32 keep_last=never refresh=3 commit=sparse dense_layers=0", false},
+    {"tidal", "score=logits select_layer=0 reselect_layer=3 dense_layers=0", false},
+    {"tidal", "share=all commit=sparse", false},
+    {"sparsed", "page=16 inclusive=true commit=sparse", false},
+    {"sparsed", "k=0 ratio=0.5 skip=0.5 rows=masked", true},
+    {"window", "sink=0 dense_layers=0", false},
+    {"window", "sink=64 commit=sparse", false},
+    {"random", "seed=3 commit=sparse dense_layers=0", false},
+};
+
+static mb_device *open_device(mb_type type)
+{
+    char err[256] = "";
+    mb_device *device = NULL;
+    mb_device_options options = {.type = type, .threads = 1, .arena_bytes = (size_t)64 << 20};
+    if (mb_kernels_cpu()->open(&device, &options, err, sizeof err) != 0)
+        fail_msg("%s", err);
+    return device;
+}
+
+/* "name=value name=value" into the options. */
+static void apply(const mb_method *method, void *options, const char *settings)
+{
+    char *copy = mb_string_copy(settings), *rest = copy, err[256] = "";
+    for (char *word; (word = strsep(&rest, " "));) {
+        char *equals = strchr(word, '=');
+        assert_non_null(equals);
+        *equals = '\0';
+        if (mb_options_set(method, options, word, equals + 1, word, err, sizeof err) != 0)
+            fail_msg("%s", err);
+    }
+    free(copy);
+}
+
+static void check(const mb_stage_env *env, const mb_method *method, const void *options, const char *label,
+                  bool adaptive)
+{
+    for (const mb_property *p = mb_properties; p->name; p++) {
+        char err[512] = "";
+        if (adaptive && p->check != mb_property_head_permutation && p->check != mb_property_poison &&
+            p->check != mb_property_repeat)
+            continue;
+        if (p->check(env, method, options, err, sizeof err) != 0)
+            fail_msg("%s (%s, %s): %s: %s", method->name, label, env->type == MB_F32 ? "fp32" : "bf16", p->name,
+                     err);
+    }
+}
+
+static void check_everything(mb_type type)
+{
+    mb_stage_env env = {mb_kernels_cpu(), open_device(type), type};
+    for (size_t i = 0; i < mb_registry_count(); i++) {
+        const mb_method *method = mb_registry_at(i);
+        void *options = mb_options_new(method);
+        check(&env, method, options, "defaults", false);
+        free(options);
+    }
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0] && type == MB_F32; i++) {
+        const mb_method *method = mb_registry_find(variants[i].method);
+        assert_non_null(method);
+        void *options = mb_options_new(method);
+        apply(method, options, variants[i].settings);
+        check(&env, method, options, variants[i].settings, variants[i].adaptive);
+        free(options);
+    }
+    env.kernels->close(env.device);
+}
+
+static void test_fp32(void **state)
+{
+    (void)state;
+    check_everything(MB_F32);
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    check_everything(MB_BF16);
+}
+
+/* ---- the properties themselves can fail ---- */
+
+enum { FAULT_BUDGET, FAULT_ORDER, FAULT_RANGE, FAULT_DRIFT, FAULT_HEADS, FAULT_ALLOC, FAULT_EMPTY };
+static int fault;
+static mb_page_set broken_set;
+static const mb_host *broken_host;
+static int64_t broken_k;
+static int broken_calls;
+
+static int broken_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
+                       size_t err_cap)
+{
+    (void)err, (void)err_cap;
+    *self = NULL;
+    broken_host = host;
+    memcpy(&broken_k, options, sizeof broken_k);
+    return host->pages_alloc(host, 1, shape->capacity, &broken_set);
+}
+
+static int broken_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+{
+    (void)self, (void)err, (void)err_cap;
+    for (int32_t bh = 0; bh < 6; bh++) {   /* two sequences of three heads; CPU only: writes the index directly */
+        int32_t *ids = broken_set.ids + (size_t)bh * (size_t)broken_set.capacity;
+        int32_t n = call->max_prefix < 8 ? call->max_prefix : 8;
+        n = (int32_t)broken_k > n ? n : (int32_t)broken_k;
+        n = call->prefix_len[bh / 3] < n ? call->prefix_len[bh / 3] : n;
+        for (int32_t i = 0; i < n; i++)
+            ids[i] = fault == FAULT_ORDER ? n - 1 - i : i + (fault == FAULT_HEADS ? bh % 3 : 0);
+        if (n > 0 && fault == FAULT_RANGE)
+            ids[n - 1] = call->prefix_len[bh / 3];
+        if (n > 0 && fault == FAULT_DRIFT)
+            ids[n - 1] += broken_calls++ % 7;
+        broken_set.counts[bh] = fault == FAULT_BUDGET ? -1 : fault == FAULT_EMPTY ? 0 : n;
+    }
+    if (fault == FAULT_ALLOC)
+        broken_host->alloc(broken_host, 16);
+    out->answer = MB_SPARSE;
+    out->pages = &broken_set;
+    return 0;
+}
+
+static void test_properties_catch_faults(void **state)
+{
+    static const mb_option rows[] = {{"k", MB_OPTION_INT, 0, 48, 1, 1 << 20, NULL, "tokens", "budget"}, {0}};
+    static const mb_method broken = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "broken",
+                                     .version = "1", .summary = "", .reference = "", .options = rows,
+                                     .options_size = sizeof(int64_t), .open = broken_open,
+                                     .select = broken_select};
+    static const struct {
+        int fault;
+        mb_property_fn *catches;
+    } cases[] = {{FAULT_BUDGET, mb_property_index_valid}, {FAULT_ORDER, mb_property_index_valid},
+                 {FAULT_RANGE, mb_property_index_valid}, {FAULT_ALLOC, mb_property_index_valid},
+                 {FAULT_DRIFT, mb_property_repeat}, {FAULT_HEADS, mb_property_head_permutation},
+                 {FAULT_EMPTY, mb_property_full_budget}};
+    mb_stage_env env = {mb_kernels_cpu(), open_device(MB_F32), MB_F32};
+    int64_t options = 48;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char err[512] = "";
+        fault = cases[i].fault;
+        broken_calls = 0;
+        if (cases[i].catches(&env, &broken, &options, err, sizeof err) == 0)
+            fail_msg("fault %d was not noticed", fault);
+    }
+    env.kernels->close(env.device);
+}
+
+/* The example plug-in lies beside the test programs: build/tests/methods/X -> build/plugins/example.so. */
+static int load_example(void **state)
+{
+    char path[PATH_MAX] = "", err[512] = "";
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 64);
+    (void)state;
+    for (int up = 0; n > 0 && up < 3; up++)
+        *strrchr(path, '/') = '\0';
+    strcat(path, "/plugins/example.so");
+    if (mb_registry_load(path, err, sizeof err) != 0) {
+        print_error("%s\n", err);
+        return -1;
+    }
+    return 0;
+}
+
+static int unload(void **state)
+{
+    (void)state;
+    mb_registry_unload();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fp32),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_properties_catch_faults),
+    };
+    return cmocka_run_group_tests(tests, load_example, unload);
+}
