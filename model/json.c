@@ -10,6 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool mb_model_is_lfs_pointer(const void *data, size_t size)
+{
+    static const char begin[] = "version https://git-lfs";
+    return size > sizeof begin && memcmp(data, begin, sizeof begin - 1) == 0;
+}
+
 int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, char *err, size_t err_cap)
 {
     const char *end = NULL;
@@ -22,7 +28,9 @@ int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char 
     }
     if (ok && cJSON_IsObject(*root))
         return MB_OK;
-    if (ok)
+    if (mb_model_is_lfs_pointer(text, size))
+        mb_fail(err, err_cap, 0, "%s is a Git LFS pointer, not the file itself: run `git lfs pull` there", where);
+    else if (ok)
         mb_fail(err, err_cap, 0, "%s: a JSON object { ... } is expected", where);
     else {
         size_t line = 1, column = 1;

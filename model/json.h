@@ -11,6 +11,9 @@
 
 #include <cjson/cJSON.h>
 
+/* True when the bytes are a Git LFS pointer: what a clone without LFS leaves in the place of a large file. */
+bool mb_model_is_lfs_pointer(const void *data, size_t size);
+
 /* *root must be freed with cJSON_Delete(). Only an object is accepted at the top; nothing may follow it. */
 int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, char *err, size_t err_cap);
 /* Reads and parses one file of at most max bytes. *text receives the raw bytes (malloc'ed) when not NULL. */

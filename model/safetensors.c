@@ -165,6 +165,9 @@ int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "%s is incomplete: a safetensors file has at least 8 bytes, this one %zu; download it again",
                        where, size);
+    if (mb_model_is_lfs_pointer(data, size))
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "%s is a Git LFS pointer, not the file itself: run `git lfs pull` there", where);
     for (int i = 7; i >= 0; i--)
         length = length << 8 | data[i];
     if (length < 2 || length > HEADER_MAX)

@@ -1,0 +1,233 @@
+/*
+ * test_config.c - config.json as the published checkpoints write it, every layout that must be refused, damaged
+ * files, and the named shapes, whose sizes are compared with the published sizes of the files.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "model/config.h"
+#include "tests/model/folder.h"
+
+/* Sizes as in the published 7B; the extra keys come in front. */
+#define FAST(extra) \
+    "{" extra "\"architectures\":[\"Fast_dLLM_QwenForCausalLM\"],\"model_type\":\"Fast_dLLM_Qwen\"," \
+    "\"num_hidden_layers\":28,\"hidden_size\":3584,\"num_attention_heads\":28,\"num_key_value_heads\":4," \
+    "\"intermediate_size\":18944,\"vocab_size\":152064,\"rope_theta\":1000000.0,\"rope_scaling\":null," \
+    "\"rms_norm_eps\":1e-06,\"max_position_embeddings\":32768,\"use_sliding_window\":false," \
+    "\"sliding_window\":131072,\"max_window_layers\":28,\"bd_size\":32,\"tie_word_embeddings\":false," \
+    "\"layer_types\":[\"full_attention\"],\"eos_token_id\":151645,\"pad_token_id\":151645,\"hidden_act\":\"silu\"}"
+#define SDAR(extra) \
+    "{" extra "\"architectures\":[\"SDARForCausalLM\"],\"model_type\":\"sdar\",\"num_hidden_layers\":36," \
+    "\"hidden_size\":2560,\"num_attention_heads\":32,\"num_key_value_heads\":8,\"head_dim\":128," \
+    "\"intermediate_size\":9728,\"vocab_size\":151936,\"rope_theta\":1000000,\"rms_norm_eps\":1e-06," \
+    "\"max_position_embeddings\":32768,\"block_size\":4,\"mask_token_id\":151669,\"attention_bias\":false," \
+    "\"tie_word_embeddings\":false,\"eos_token_id\":151643,\"pad_token_id\":151643}"
+
+static int parse(mb_model_config *config, const char *json, const char *generation, char *err, size_t err_cap)
+{
+    return mb_config_parse(config, json, strlen(json), generation, generation ? strlen(generation) : 0, NULL,
+                           "X/config.json", err, err_cap);
+}
+
+static void fast_dllm(void **state)
+{
+    (void)state;
+    mb_model_config c;
+    char err[512] = "";
+    assert_int_equal(parse(&c, FAST(""), "{\"eos_token_id\":[151645,151643]}", err, sizeof err), MB_OK);
+    assert_int_equal(c.family, MB_FAMILY_FAST_DLLM_V2);
+    assert_int_equal(c.head_dim, 128);
+    assert_int_equal(c.block, 32);
+    assert_int_equal(c.sub_block, 8);
+    assert_int_equal(c.mask_id, 151665);
+    assert_int_equal(c.stop_count, 2);
+    assert_int_equal(c.stop_ids[0], 151645);
+    assert_int_equal(c.stop_ids[1], 151643);
+    assert_true(c.qkv_bias && !c.qk_norm && !c.tied && !c.norm_one_rounding && !c.synthetic);
+    assert_true(c.rope_theta == 1e6 && c.norm_eps == 1e-6);
+}
+
+static void sdar(void **state)
+{
+    (void)state;
+    mb_model_config c;
+    char err[512] = "";
+    assert_int_equal(parse(&c, SDAR(""), NULL, err, sizeof err), MB_OK);
+    assert_int_equal(c.family, MB_FAMILY_SDAR);
+    assert_int_equal(c.head_dim, 128); /* not hidden / heads = 80 */
+    assert_int_equal(c.block, 4);
+    assert_int_equal(c.sub_block, 4);
+    assert_int_equal(c.mask_id, 151669);
+    assert_int_equal(c.stop_count, 1);
+    assert_true(!c.qkv_bias && c.qk_norm && !c.tied && c.norm_one_rounding);
+    /* one id is as good as a list */
+    assert_int_equal(parse(&c, SDAR(""), "{\"eos_token_id\":151645}", err, sizeof err), MB_OK);
+    assert_int_equal(c.stop_count, 1);
+    assert_int_equal(c.stop_ids[0], 151645);
+    /* a generation_config without eos leaves the decision to config.json */
+    assert_int_equal(parse(&c, SDAR(""), "{\"top_p\":1.0}", err, sizeof err), MB_OK);
+    assert_int_equal(c.stop_ids[0], 151643);
+    /* theta where newer files keep it */
+    assert_int_equal(parse(&c, SDAR("\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5},"), NULL, err,
+                           sizeof err), MB_OK);
+    assert_true(c.rope_theta == 1e6);
+}
+
+static void tiny_folder(void **state)
+{
+    (void)state;
+    mb_model_config c;
+    char err[512] = "";
+    mb_model_request request = {.path = "models/tiny/"};
+    assert_int_equal(mb_model_inspect(&request, &c, err, sizeof err), MB_OK);
+    assert_string_equal(c.name, "tiny");
+    assert_int_equal(c.family, MB_FAMILY_SDAR);
+    assert_int_equal(c.layers, 6);
+    assert_int_equal(c.hidden, 256);
+    assert_int_equal(c.query_heads, 8);
+    assert_int_equal(c.kv_heads, 2);
+    assert_int_equal(c.head_dim, 64);
+    assert_int_equal(c.intermediate, 768);
+    assert_int_equal(c.vocab, 2048);
+    assert_int_equal(c.block, 32);
+    assert_int_equal(c.sub_block, 32);
+    assert_int_equal(c.mask_id, 2047);
+    assert_int_equal(c.stop_count, 2); /* <|im_end|> and the padding behind it */
+    assert_int_equal(c.stop_ids[0], 2046);
+    assert_int_equal(c.stop_ids[1], 2044);
+    assert_true(c.tied && c.qk_norm && !c.qkv_bias && c.norm_one_rounding);
+    /* the named shape is this model */
+    mb_model_config shape;
+    request = (mb_model_request){.shape = "tiny"};
+    assert_int_equal(mb_model_inspect(&request, &shape, err, sizeof err), MB_OK);
+    assert_true(shape.synthetic);
+    shape.synthetic = false;
+    assert_memory_equal(shape.stop_ids, c.stop_ids, sizeof c.stop_ids);
+    assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
+    /* overrides */
+    request = (mb_model_request){.path = "models/tiny", .block = 16, .positions = 131072};
+    assert_int_equal(mb_model_inspect(&request, &c, err, sizeof err), MB_OK);
+    assert_int_equal(c.block, 16);
+    assert_int_equal(c.sub_block, 16);
+    assert_int_equal(c.positions, 131072);
+}
+
+static void refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *says;
+    } cases[] = {
+        {"", "not valid JSON"},
+        {"[1]", "object"},
+        {"{}", "model_type \"(none)\" is not supported"},
+        {"{\"model_type\":\"llama\"}", "\"llama\" is not supported"},
+        {"{\"model_type\":7,\"architectures\":7}", "not supported"},
+        {"{\"model_type\":\"qwen2\",\"architectures\":[\"Qwen2ForCausalLM\"]}", "not supported"},
+        {"{\"model_type\":\"qwen3\",\"architectures\":[\"Qwen3ForCausalLM\"]}", "no block-diffusion model"},
+        {"{\"model_type\":\"qwen3\",\"mask_token_id\":5}", "no block-diffusion model"},
+        {"{\"model_type\":\"qwen3\",\"block_size\":5}", "no block-diffusion model"},
+        {"{\"model_type\":\"sdar_moe\"}", "mixture of experts"},
+        {"{\"model_type\":\"llada2_moe\",\"architectures\":[\"LLaDA2MoeModelLM\"]}", "mixture of experts"},
+        {SDAR("\"num_experts\":128,"), "mixture of experts"},
+        {SDAR("\"use_sliding_window\":true,"), "sliding-window"},
+        {SDAR("\"use_sliding_window\":1,"), "true or false"},
+        {SDAR("\"layer_types\":[\"full_attention\",\"sliding_attention\"],"), "full_attention"},
+        {SDAR("\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4},"), "scaled RoPE"},
+        {SDAR("\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":4},"), "scaled RoPE"},
+        {SDAR("\"rope_scaling\":4,"), "scaled RoPE"},
+        {SDAR("\"partial_rotary_factor\":0.5,"), "partial_rotary_factor"},
+        {SDAR("\"quantization_config\":{},"), "quantised"},
+        {SDAR("\"hidden_act\":\"gelu\","), "silu"},
+        {SDAR("\"num_hidden_layers\":0,"), "\"num_hidden_layers\" must be an integer from 1 to 1024"},
+        {SDAR("\"num_hidden_layers\":2.5,"), "num_hidden_layers"},
+        {SDAR("\"num_hidden_layers\":1e300,"), "num_hidden_layers"},
+        {SDAR("\"num_hidden_layers\":\"36\","), "num_hidden_layers"},
+        {SDAR("\"num_hidden_layers\":null,"), "num_hidden_layers\" is missing"},
+        {SDAR("\"hidden_size\":-1,"), "hidden_size"},
+        {SDAR("\"num_key_value_heads\":5,"), "no multiple of 5 KV heads"},
+        {SDAR("\"head_dim\":127,"), "odd"},
+        {SDAR("\"vocab_size\":100,"), "mask_token_id"},
+        {SDAR("\"mask_token_id\":-1,"), "mask_token_id"},
+        {SDAR("\"mask_token_id\":151643,"), "both the mask and the end"},
+        {SDAR("\"block_size\":0,"), "block_size"},
+        {SDAR("\"rope_theta\":\"big\","), "rope_theta"},
+        {SDAR("\"rms_norm_eps\":-1,"), "rms_norm_eps"},
+        {SDAR("\"tie_word_embeddings\":\"no\","), "tie_word_embeddings"},
+        {SDAR("\"eos_token_id\":[],\"pad_token_id\":null,"), "no text would ever end"},
+        {SDAR("\"eos_token_id\":[1,2,3,4,5,6,7,8,9],"), "more than 8"},
+        {SDAR("\"eos_token_id\":1e9,"), "eos_token_id"},
+        {FAST("\"bd_size\":12,"), "sub-block"},
+        {FAST("\"num_attention_heads\":30,"), "head_dim"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mb_model_config c;
+        char err[512] = "";
+        int rc = parse(&c, cases[i].json, NULL, err, sizeof err);
+        if (rc != MB_E_INPUT || !strstr(err, cases[i].says) || !strstr(err, "X/config.json"))
+            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err, cases[i].says);
+    }
+}
+
+static void requests(void **state)
+{
+    (void)state;
+    static const struct {
+        mb_model_request request;
+        const char *says;
+    } cases[] = {
+        {{0}, "no model"},
+        {{.path = "a", .shape = "tiny"}, "choose one"},
+        {{.shape = "huge"}, "unknown model shape \"huge\": use one of fast_dllm_v2_7b, "},
+        {{.shape = "fast_dllm_v2_7b", .block = 12}, "sub-block"},
+        {{.shape = "tiny", .block = -1}, "block size -1"},
+        {{.shape = "tiny", .positions = 3 << 20}, "positions"},
+        {{.path = "models/Fast_dLLM_v2_7B"},
+         "models/Fast_dLLM_v2_7B/config.json is missing: give the checkpoint folder with --model DIR (a folder as "
+         "downloaded from the Hugging Face hub)"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mb_model_config c;
+        char err[512] = "";
+        assert_int_equal(mb_model_inspect(&cases[i].request, &c, err, sizeof err), MB_E_INPUT);
+        if (!strstr(err, cases[i].says))
+            fail_msg("case %zu: \"%s\", expected \"%s\"", i, err, cases[i].says);
+    }
+}
+
+/* Published bytes of the bf16 files: Fast-dLLM v2 7B index total_size, 1.5B with tied head, SDAR 8B, 4B, and the
+ * 1.7B file. The RoPE table is ours and padding to 256 bytes comes on top. */
+static void published_sizes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *shape;
+        uint64_t bytes;
+    } cases[] = {
+        {"fast_dllm_v2_7b", 15231233024},   {"fast_dllm_v2_1_5b", 3087428608}, {"sdar_8b", 16381470720},
+        {"sdar_4b", 8822848512},            {"sdar_1_7b", 2 * 2031739904ull},  {"tiny", 2 * 6033408},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mb_model_config c;
+        mb_model_request request = {.shape = cases[i].shape};
+        char err[512] = "";
+        assert_int_equal(mb_model_inspect(&request, &c, err, sizeof err), MB_OK);
+        uint64_t table = (uint64_t)c.positions * (uint64_t)c.head_dim * 4;
+        uint64_t bytes = mb_model_weight_bytes(&c, MB_BF16) - table, padding = bytes - cases[i].bytes;
+        if (bytes < cases[i].bytes || padding >= 256ull * 12 * (uint64_t)c.layers)
+            fail_msg("%s: %llu bytes, published %llu", cases[i].shape, (unsigned long long)bytes,
+                     (unsigned long long)cases[i].bytes);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fast_dllm), cmocka_unit_test(sdar),     cmocka_unit_test(tiny_folder),
+        cmocka_unit_test(refused),   cmocka_unit_test(requests), cmocka_unit_test(published_sizes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
