@@ -36,6 +36,7 @@ typedef struct mb_sample {
     int32_t context;         /* generated tasks: requested tokens; 0 = not a grid task */
     double depth;            /* needle depth in percent, -1 = none */
     char *source;            /* "file:line" or "generated", for error sentences */
+    char *scoring;           /* a rule other than the task's own ("keywords", "digits"); NULL = the task's */
 } mb_sample;
 void mb_sample_free(mb_sample *sample);
 
@@ -87,10 +88,19 @@ void mb_task_close(mb_task *task);
 int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score, char *err,
                     size_t err_cap);
 
-/* `./harness score DIR`: scores a pred/ folder in the official layout and writes the official result.json text
- * into out. */
+/* MB_OK when the task's metric can be computed on this machine; else MB_E_SAMPLE and the reason: the task's samples
+ * are then stored as skipped (Chinese tasks without jieba's dictionary). */
+int mb_task_ready(const char *task, char *err, size_t err_cap);
+
+/* `./harness score DIR`: scores the pred/<model> or pred_e/<model> folder of somebody's run and writes the text of
+ * the official result.json into out (LongBench v2 result files: the official result.txt). With MB_OK, err is "" or
+ * one sentence that says which tasks are left out and why. */
 int mb_score_folder(const char *folder, mb_text *out, char *err, size_t err_cap);
-/* One line of the official pred/<model>/<task>.jsonl for a scored sample. */
+/* From that result.json text, one line a mean: LongBench's own average (six category means; English and Chinese
+ * apart, code shared) and the plain mean over the 16 non-Chinese tasks; per bucket for LongBench-E. A mean whose
+ * tasks are not all there is a line that says which are missing. */
+int mb_score_summary(const char *result_json, mb_text *out, char *err, size_t err_cap);
+/* One line of the official pred/<model>/<task>.jsonl for a scored sample, ending in a newline. */
 int mb_sample_pred_line(const mb_sample *sample, const char *prediction, mb_text *out);
 
 #endif

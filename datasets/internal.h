@@ -30,6 +30,8 @@ typedef struct mb_task_family {
     /* As mb_sample_score; row is the task's row. */
     int (*score)(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
                  char *err, size_t err_cap);
+    /* Optional (NULL): called once before the first look at the rows, e.g. to fill limits from a data file. */
+    void (*prepare)(void);
 } mb_task_family;
 
 struct mb_task {
@@ -59,20 +61,59 @@ void mb_prompt_fill(mb_text *out, const char *template_text, size_t length, cons
 /* A template file: embedded text of datasets/prompts/<name>. NULL = not in the program. */
 const char *mb_prompt_find(const char *name, size_t *length);
 
-/* ---- JSONL (jsonl.c): one JSON value a line, one line in memory -------------------------------------------- */
+/* ---- JSONL (jsonl.c): one JSON object a line, or one array of objects; one object in memory ----------------- */
 typedef struct mb_jsonl mb_jsonl;
 int mb_jsonl_open(mb_jsonl **reader, const char *path, char *err, size_t err_cap);
 /* 1 and *row (the caller's, cJSON_Delete); 0 at the end; MB_E_SAMPLE "file:line: what" for a line that is no JSON
- * object in UTF-8, the next call goes on with the next line; MB_E_SYSTEM ends. Empty lines are passed over. */
+ * object in UTF-8, the next call goes on with the next line; MB_E_SYSTEM ends. Blank lines are passed over. */
 int mb_jsonl_next(mb_jsonl *reader, cJSON **row, char *err, size_t err_cap);
 int64_t mb_jsonl_line(const mb_jsonl *reader);         /* 1-based number of the line last returned */
 const char *mb_jsonl_path(const mb_jsonl *reader);
 void mb_jsonl_close(mb_jsonl *reader);
+/* Rows that mb_jsonl_next would yield, bad ones included; reads the file but parses nothing. -1: unreadable. */
+int64_t mb_jsonl_count(const char *path);
 /* One JSON object from n bytes (the bytes may change), or NULL and the reason. Strict UTF-8, no \u0000. */
 cJSON *mb_json_object(char *bytes, size_t n, char *reason, size_t reason_cap);
 /* The last member of that name, as Python keeps it; NULL = absent. */
 const cJSON *mb_json_member(const cJSON *object, const char *name);
 /* The last member's string, or NULL when absent or no string. Borrowed. */
 const char *mb_json_string(const cJSON *object, const char *name);
+
+/* ---- tasks that are files (rows.c) --------------------------------------------------------------------------- */
+/* The state of a family whose task is one file of JSON objects. */
+typedef struct mb_rows {
+    const mb_task_info *info;
+    mb_jsonl *reader;
+    int64_t count;             /* rows, counted when first asked for; -1 before */
+    int64_t read;              /* rows given so far, bad ones included */
+} mb_rows;
+/* Opens the first of folder/<names[i]> that exists (NULL-terminated; folder NULL = datasets/data). When none does,
+ * MB_E_INPUT says where it looked and that `datasets/fetch.sh <fetch>` provides it. */
+int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
+                 const char *fetch, char *err, size_t err_cap);
+/* As mb_jsonl_next; for every row, good or bad, *sample is new with key ("_id" where the row has one, else
+ * "row_N") and source set. Returns MB_E_SAMPLE with the sample kept. */
+int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, char *err, size_t err_cap);
+void mb_rows_hash(void *rows, char hex[MB_HASH_CAP]);
+int64_t mb_rows_size(void *rows);
+void mb_rows_close(mb_rows *rows);
+/* A text member of the row, borrowed; NULL and MB_E_SAMPLE's sentence with file, line and field when it is missing. */
+const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, char *err, size_t err_cap);
+
+/* ---- LongBench v1 and E share rows, templates and metrics (longbench.c) --------------------------------------- */
+int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
+                      size_t err_cap);
+int mb_longbench_next(void *state, mb_sample **sample, char *err, size_t err_cap);
+void mb_longbench_close(void *state);
+int mb_longbench_score(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
+                       char *err, size_t err_cap);
+void mb_longbench_template_bytes(const mb_task_info *row, mb_text *out);
+/* Fills max_new_tokens of the rows from prompts/longbench_limits.json. */
+void mb_longbench_limits(mb_task_info *rows, size_t count);
+/* "0-4k", "4-8k" or "8k+": the bucket of LongBench-E. */
+const char *mb_longbench_bucket(int64_t length);
+
+/* ---- LongBench v2's answer (longbench_v2.c): 'A'..'D', or 0 where none can be read --------------------------- */
+char mb_longbench_v2_answer(const char *response);
 
 #endif

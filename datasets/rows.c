@@ -1,0 +1,95 @@
+/*
+ * rows.c - what all tasks that live in a file share: finding the file under the data folder, walking its rows, and
+ * saying clearly which row is bad. Every bad row still gives a sample with key and source, so that the run can
+ * store it as failed.
+ */
+#include "datasets/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
+                 const char *fetch, char *err, size_t err_cap)
+{
+    mb_text looked = {0};
+    char *path = NULL;
+    int rc = MB_OK;
+    if (!folder)
+        folder = "datasets/data";
+    *rows = (mb_rows){.info = info, .count = -1};
+    for (size_t i = 0; names[i]; i++) {
+        free(path);
+        path = mb_string_format("%s/%s", folder, names[i]);
+        if (!path) {
+            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open task %s", info->name);
+            goto out;
+        }
+        if (mb_file_exists(path)) {
+            rc = mb_jsonl_open(&rows->reader, path, err, err_cap);
+            goto out;
+        }
+        mb_text_printf(&looked, "%s%s", i ? ", " : "", path);
+    }
+    rc = mb_fail(err, err_cap, MB_E_INPUT,
+                 "task %s: no file at %s; datasets/fetch.sh %s downloads it, or --data DIR names a folder that has it",
+                 info->name, looked.data ? looked.data : folder, fetch);
+out:
+    free(path);
+    mb_text_free(&looked);
+    return rc;
+}
+
+int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, char *err, size_t err_cap)
+{
+    *sample = NULL;
+    int rc = mb_jsonl_next(rows->reader, row, err, err_cap);
+    if (rc != 1 && rc != MB_E_SAMPLE)
+        return rc;
+    rows->read++;
+    mb_sample *s = mb_sample_new();
+    long long line = (long long)mb_jsonl_line(rows->reader);
+    const char *id = *row ? mb_json_string(*row, "_id") : NULL;
+    if (s) {
+        s->source = mb_string_format("%s:%lld", mb_jsonl_path(rows->reader), line);
+        s->key = id && *id ? mb_string_copy(id) : mb_string_format("row_%lld", (long long)rows->read);
+    }
+    if (!s || !s->source || !s->key) {
+        mb_sample_free(s);
+        cJSON_Delete(*row);
+        *row = NULL;
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a row of task %s", rows->info->name);
+    }
+    *sample = s;
+    return rc;
+}
+
+const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, char *err, size_t err_cap)
+{
+    const cJSON *item = mb_json_member(row, field);
+    if (cJSON_IsString(item))
+        return item->valuestring;
+    mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: field \"%s\" %s", mb_jsonl_path(rows->reader),
+            (long long)mb_jsonl_line(rows->reader), field, item ? "is no text" : "is missing");
+    return NULL;
+}
+
+void mb_rows_hash(void *state, char hex[MB_HASH_CAP])
+{
+    const mb_rows *rows = state;
+    if (mb_hash_file(mb_jsonl_path(rows->reader), hex, NULL, 0) != MB_OK)
+        hex[0] = '\0';
+}
+
+int64_t mb_rows_size(void *state)
+{
+    mb_rows *rows = state;
+    if (rows->count < 0)
+        rows->count = mb_jsonl_count(mb_jsonl_path(rows->reader));
+    return rows->count;
+}
+
+void mb_rows_close(mb_rows *rows)
+{
+    mb_jsonl_close(rows->reader);
+    rows->reader = NULL;
+}
