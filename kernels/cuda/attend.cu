@@ -88,48 +88,64 @@ int check(mb_type type, const mb_attention *a, bool sparse, char *err, size_t er
     return MB_OK;
 }
 
-/* Where the parts of a workspace begin; `total` is what the call needs. */
+/* Where the parts of a workspace begin; `needed` is what the call cannot do without, `total` adds the per-row
+ * tile sums, without which tile masses cost a second pass over the keys. */
 struct Layout {
-    size_t lse, part_out, part_lse, total;
+    size_t lse, part_out, part_lse, tile_part, needed, total;
+    bool sm90;
 };
+
+/* The sm_90a kernels are made for long key ranges; a few hundred keys are merged faster by one cluster. */
+bool prefers_sm90(const mb_cuda_chip *chip, mb_type type, const Problem &p)
+{
+    return p.span != MB_SPAN_BLOCK && p.max_prefix >= 1024 && sm90_serves(chip, type, p);
+}
 
 Layout layout(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, bool sparse, Problem *p)
 {
     Layout at = {};
     bool masses = !sparse && (args->mass || args->tile_mass);
-    at.lse = 0;
+    at.sm90 = !sparse && prefers_sm90(chip, type, *p);
     at.part_out = masses && !args->lse ? aligned((size_t)p->batch * p->rows * p->query_heads * 4) : 0;
-    at.part_lse = at.total = at.part_out;
-    if (mma_serves(type, p->head_dim)) {
+    at.part_lse = at.tile_part = at.part_out;
+    if (at.sm90) {
+        at.tile_part = at.part_out + aligned(sm90_partial_bytes(chip, *p));
+    } else if (mma_serves(type, p->head_dim)) {
         p->splits = mma_splits(chip, *p, sparse);
         if (p->splits > 1 && !mma_cluster_merges(chip, p->splits)) {
             size_t states = (size_t)p->batch * p->kv_heads * p->splits * p->packed;
             at.part_lse = at.part_out + aligned(states * p->head_dim * 4);
-            at.total = at.part_lse + aligned(states * 4);
+            at.tile_part = at.part_lse + aligned(states * 4);
         }
     }
+    at.needed = at.total = at.tile_part;
+    if (at.sm90 && args->tile_mass)
+        at.total += aligned(sm90_tile_bytes(*p));
     return at;
 }
 
 int bind(Problem *p, const Layout &at, void *workspace, size_t bytes, char *err, size_t err_cap)
 {
-    if (at.total > bytes || (at.total > 0 && !workspace))
+    if (at.needed > bytes || (at.needed > 0 && !workspace))
         return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: the workspace has %zu bytes, the call needs %zu",
-                       bytes, at.total);
+                       bytes, at.needed);
     char *base = (char *)workspace;
     if (!p->lse && at.part_out > at.lse)
         p->lse = (float *)(base + at.lse);
     p->part_out = (float *)(base + at.part_out);
     p->part_lse = (float *)(base + at.part_lse);
+    if (at.total > at.needed && at.total <= bytes)
+        p->tile_part = (float *)(base + at.tile_part);
     return MB_OK;
 }
 
 int run_mass(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStream_t stream, char *err,
              size_t err_cap)
 {
-    (void)chip;
     if (p.batch == 0 || p.packed == 0 || p.max_prefix == 0)
         return MB_OK;
+    if (!p.tile_mass && sm90_mass_serves(chip, type, p))
+        return sm90_mass(chip, p, stream, err, err_cap);
     if (mma_serves(type, p.head_dim))
         return mma_mass(p, stream, err, err_cap);
     return plain_mass(type, p, stream, err, err_cap);
@@ -160,6 +176,12 @@ int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, char *err, size_t err_ca
         rc = mma_setup(err, err_cap);
     if (rc == MB_OK)
         rc = mma_mass_setup(err, err_cap);
+    if (rc == MB_OK)
+        rc = sm90_setup(chip, err, err_cap);
+    if (rc == MB_OK)
+        rc = sm90_prefill_setup(err, err_cap);
+    if (rc == MB_OK)
+        rc = sm90_mass_setup(err, err_cap);
     return rc;
 }
 
@@ -178,7 +200,7 @@ size_t mb_cuda_attend_sparse_workspace(const mb_cuda_chip *chip, mb_type type, c
 size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32_t batch, int32_t rows,
                                    int32_t query_heads, int32_t kv_heads, int32_t head_dim, int32_t prefix)
 {
-    /* Dense with both by-products is the largest for a given length, but fewer keys can mean more splits. */
+    /* For a given length dense with a mass is the largest; shorter ones may be split more often. */
     static float wanted;
     mb_attention args;
     size_t most = 0;
@@ -189,7 +211,7 @@ size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32
     args.kv.head_dim = head_dim;
     args.kv.capacity = prefix + rows;
     args.query_heads = query_heads;
-    args.mass = args.tile_mass = &wanted;
+    args.mass = &wanted;
     for (int64_t n = prefix; n >= 64; n /= 2) {
         args.rows.max_prefix = (int32_t)n;
         size_t bytes = mb_cuda_attend_workspace(chip, type, &args);
@@ -216,10 +238,14 @@ int mb_cuda_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *a
     rc = bind(&p, at, workspace, workspace_bytes, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    if (mma_serves(type, p.head_dim))
+    if (at.sm90)
+        rc = sm90_attend(chip, p, stream, err, err_cap);
+    else if (mma_serves(type, p.head_dim))
         rc = mma_attend(chip, p, false, stream, err, err_cap);
     else
         rc = plain_attend(type, p, false, stream, err, err_cap);
+    if (p.tile_part)
+        p.tile_mass = NULL;   /* made on the way */
     if (rc == MB_OK && (p.mass || p.tile_mass))
         rc = run_mass(chip, type, p, stream, err, err_cap);
     return rc;
@@ -280,7 +306,8 @@ int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *
     p.first = first;
     p.prefill_rows = (int32_t)n;
     p.prefill_block = block;
-    (void)chip;
+    if (sm90_serves(chip, type, p))
+        return sm90_prefill(chip, p, stream, err, err_cap);
     if (mma_serves(type, p.head_dim))
         return mma_prefill(p, stream, err, err_cap);
     return plain_prefill(type, p, stream, err, err_cap);

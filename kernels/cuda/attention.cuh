@@ -18,6 +18,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What the launchers must know about the GPU; filled once per device by mb_cuda_chip_probe. */
 typedef struct mb_cuda_chip {
     int ordinal;
@@ -35,8 +39,10 @@ int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, char *err, size_t err_ca
  * max_prefix, and which pointers (tile_mass, mass, lse, pages) are NULL. attend_sparse: args->pages is set. */
 size_t mb_cuda_attend_workspace(const mb_cuda_chip *chip, mb_type type, const mb_attention *args);
 size_t mb_cuda_attend_sparse_workspace(const mb_cuda_chip *chip, mb_type type, const mb_attention *args);
-/* A bound for every launcher below and all spans and by-products: for a plan made before the arguments exist.
- * rows: the most query rows a sequence has in one call; prefix: the most keys. */
+/* A bound of what every launcher below needs, over all spans and by-products: for a plan made before the arguments
+ * exist. rows: the most query rows a sequence has in one call; prefix: the most keys. With tile_mass the exact
+ * kernel can use more: batch * kv_heads * ceil(prefix/64) * G * rows floats on top (mb_cuda_attend_workspace asks
+ * for them); when the workspace is smaller, tile masses are computed by a second pass over the keys instead. */
 size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32_t batch, int32_t rows,
                                    int32_t query_heads, int32_t kv_heads, int32_t head_dim, int32_t prefix);
 
@@ -57,4 +63,7 @@ int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *
 int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream, char *err,
                  size_t err_cap);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

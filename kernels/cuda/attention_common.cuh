@@ -140,6 +140,8 @@ bool sm90_mass_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p);
 int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
 int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
 int sm90_setup(mb_cuda_chip *chip, char *err, size_t err_cap);
+int sm90_prefill_setup(char *err, size_t err_cap);
+int sm90_mass_setup(char *err, size_t err_cap);
 
 } /* namespace mb_cuda */
 

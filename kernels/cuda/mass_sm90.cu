@@ -1,0 +1,250 @@
+/*
+ * mass_sm90.cu - block-average attention mass on sm_90a, bf16, head_dim 128, up to 256 packed rows.
+ *
+ * The transposed product S^T = K Q^T: 64 keys are the rows of the accumulator and all packed query rows its
+ * columns, so nothing is padded to 64 rows and the sum over query rows stays inside a thread until a last shuffle
+ * over four lanes. All queries of a KV head lie in shared memory; a producer thread streams 64-key tiles through a
+ * ring, and the consumer warpgroups take them in turn, so that one exponentiates while others multiply. Each key
+ * tile belongs to one warpgroup of one block: no atomics, the same bits in every run.
+ *
+ * mass = sum_r w[r] exp(s - lse[r]) / sum_r w[r] is summed as exp2(scale_log2 * s - shift[r]) with
+ * shift = lse / ln 2 - log2 w, and divided at the end.
+ */
+#include "kernels/cuda/flash_sm90.cuh"
+
+namespace mb_cuda {
+namespace {
+
+constexpr int KEYS = 64;
+constexpr int STAGES = 9;
+constexpr uint32_t TILE = KEYS * FLASH_D * 2;
+constexpr int UNITS = 384;
+
+template <int N> struct MassShared {
+    unsigned char q[N * FLASH_D * 2];        /* two panels of N rows */
+    unsigned char k[STAGES * TILE];
+    float shift[N];
+    uint64_t full[STAGES], empty[STAGES];
+    int tile_end[UNITS + 1];
+};
+
+template <int N> constexpr size_t shared_size = sizeof(MassShared<N>) + 1024;
+/* Consumer warpgroups: three of 160 registers while the accumulators leave room, else two of 240. */
+template <int N> constexpr int consumers = N > 128 ? 2 : 3;
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* Queries and shifts of unit (b, h); rows past the packed ones count nothing. */
+template <int N>
+__device__ __forceinline__ void load_unit(const Problem &p, MassShared<N> &shared, int b, int h, int thread,
+                                          int threads)
+{
+    for (int i = thread; i < N * 16; i += threads) {
+        int row = i / 16, chunk = i % 16;
+        uint4 x = make_uint4(0, 0, 0, 0);
+        if (row < p.packed)
+            x = *(const uint4 *)((const __nv_bfloat16 *)p.q + state_of(p, b, h, row) * FLASH_D + chunk * 8);
+        *(uint4 *)(shared.q + (chunk / 8) * (N * 128) + row * 128 + (((chunk % 8) ^ (row & 7)) << 4)) = x;
+    }
+    for (int row = thread; row < N; row += threads) {
+        float value = INFINITY;
+        if (row < p.packed) {
+            float w = p.row_weight ? p.row_weight[(int64_t)b * p.rows + row / p.group] : 1.0f;
+            float lse = p.lse[state_of(p, b, h, row)];
+            if (w > 0.0f && lse > -INFINITY)
+                value = lse * LOG2E - log2f(w);
+        }
+        shared.shift[row] = value;
+    }
+    proxy_fence();
+}
+
+template <int N>
+__device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared, int begin, int end, int group)
+{
+    constexpr int THREADS = consumers<N> * 128;
+    int thread = (int)threadIdx.x - 128, lane = thread & 31, warp = (thread >> 5) & 3;
+    uint32_t q = shared_address(shared.q), k = shared_address(shared.k);
+    int unit = 0, b = 0, h = 0, prefix = 0;
+    float inverse = 0.0f;
+    for (int position = begin; position < end;) {
+        while (shared.tile_end[unit + 1] <= position)
+            unit++;
+        b = unit / p.kv_heads;
+        h = unit % p.kv_heads;
+        prefix = key_range(p, b).prefix;
+        float total = weight_total(p, b);
+        inverse = total > 0.0f ? 1.0f / total : 0.0f;
+        named_sync(2, THREADS);   /* everyone is done with the last unit's queries */
+        load_unit<N>(p, shared, b, h, thread, THREADS);
+        named_sync(2, THREADS);
+        int unit_end = shared.tile_end[unit + 1] < end ? shared.tile_end[unit + 1] : end;
+        /* Tiles go round the warpgroups by their number in this block's share, as the ring's stages do. */
+        int skip = (group - (position - begin) % consumers<N> + consumers<N>) % consumers<N>;
+        for (int tile = position + skip; tile < unit_end; tile += consumers<N>) {
+            int turn = tile - begin, stage = turn % STAGES;
+            float s[N / 2];
+            barrier_wait(shared_address(shared.full + stage), (uint32_t)(turn / STAGES) & 1);
+            wgmma_fence();
+#pragma unroll
+            for (int c = 0; c < FLASH_D / 16; c++)
+                wgmma_shared<N>(s, rows_descriptor(k + (uint32_t)stage * TILE + (c / 4) * (KEYS * 128) + (c % 4) * 32),
+                                rows_descriptor(q + (c / 4) * (N * 128) + (c % 4) * 32), c != 0);
+            wgmma_commit();
+            wgmma_wait<0>();
+            hold(s);
+            if (lane == 0)
+                barrier_arrive(shared_address(shared.empty + stage));
+            float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+            const float2 *shift = (const float2 *)(shared.shift + (lane & 3) * 2);
+#pragma unroll
+            for (int n = 0; n < N / 8; n++) {
+                float2 x = shift[n * 4];
+                sum[0] += fast_exp2(fmaf(s[4 * n], p.scale_log2, -x.x));
+                sum[1] += fast_exp2(fmaf(s[4 * n + 1], p.scale_log2, -x.y));
+                sum[2] += fast_exp2(fmaf(s[4 * n + 2], p.scale_log2, -x.x));
+                sum[3] += fast_exp2(fmaf(s[4 * n + 3], p.scale_log2, -x.y));
+            }
+            int first = (tile - shared.tile_end[unit]) * KEYS + warp * 16 + lane / 4;
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float mass = quad_sum(sum[2 * i] + sum[2 * i + 1]) * inverse;
+                int key = first + 8 * i;
+                if ((lane & 3) == 0 && key < p.mass_stride)
+                    p.mass[(int64_t)unit * p.mass_stride + key] = key < prefix ? mass : 0.0f;
+            }
+        }
+        position = unit_end;
+    }
+}
+
+#endif
+
+/* Grid: one block a multiprocessor; each takes an equal share of the 64-key tiles of all (sequence, KV head). */
+template <int N>
+__global__ void __launch_bounds__(128 * (1 + consumers<N>), 1)
+    mass_kernel(const __grid_constant__ Problem p, const __grid_constant__ CUtensorMap k_map)
+{
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    extern __shared__ unsigned char dynamic[];
+    MassShared<N> &shared = *(MassShared<N> *)(dynamic + ((1024 - (shared_address(dynamic) & 1023)) & 1023));
+    int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
+    int units = p.batch * p.kv_heads;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(shared_address(shared.full + i), 1);
+            barrier_init(shared_address(shared.empty + i), 4);   /* the four warps of the group that had the tile */
+        }
+        barrier_init_fence();
+        prefetch_map(&k_map);
+    }
+    if (threadIdx.x < 32) {
+        int lane = (int)threadIdx.x, total = 0;
+        for (int first = 0; first < units; first += 32) {
+            int u = first + lane, x = 0;
+            if (u < units && is_active(p, u / p.kv_heads, u % p.kv_heads))
+                x = (key_range(p, u / p.kv_heads).prefix + KEYS - 1) / KEYS;
+            for (int step = 1; step < 32; step *= 2) {
+                int other = __shfl_up_sync(0xffffffffu, x, step);
+                x += lane >= step ? other : 0;
+            }
+            if (u < units)
+                shared.tile_end[u + 1] = total + x;
+            total += __shfl_sync(0xffffffffu, x, 31);
+        }
+        if (lane == 0)
+            shared.tile_end[0] = 0;
+    }
+    __syncthreads();
+    int tiles = shared.tile_end[units];
+    int begin = flash_share(tiles, (int)blockIdx.x, (int)gridDim.x);
+    int end = flash_share(tiles, (int)blockIdx.x + 1, (int)gridDim.x);
+    if (group == 0) {
+        registers_shrink<24>();
+        if (threadIdx.x == 0) {
+            Ring<STAGES> ring;
+            int unit = 0;
+#pragma unroll 1
+            for (int tile = begin; tile < end; tile++) {
+                while (shared.tile_end[unit + 1] <= tile)
+                    unit++;
+                uint32_t barrier = shared_address(shared.full + ring.stage);
+                uint32_t place = shared_address(shared.k) + (uint32_t)ring.stage * TILE;
+                barrier_wait(shared_address(shared.empty + ring.stage), ring.phase ^ 1);
+                barrier_expect(barrier, TILE);
+                copy_box(place, &k_map, barrier, 0, (tile - shared.tile_end[unit]) * KEYS, unit);
+                copy_box(place + KEYS * 128, &k_map, barrier, 64, (tile - shared.tile_end[unit]) * KEYS, unit);
+                ring.next();
+            }
+        } else if (threadIdx.x >= 32) {
+            /* The idle warps write the zeros behind each prefix. */
+            int64_t padded = ((int64_t)p.max_prefix + 63) / 64 * 64;
+            padded = padded < p.mass_stride ? padded : p.mass_stride;
+            for (int u = (int)blockIdx.x; u < units; u += (int)gridDim.x) {
+                int prefix = key_range(p, u / p.kv_heads).prefix;
+                if (!is_active(p, u / p.kv_heads, u % p.kv_heads))
+                    continue;
+                for (int64_t j = (prefix + 63) / 64 * 64 + (int)threadIdx.x - 32; j < padded; j += 96)
+                    p.mass[(int64_t)u * p.mass_stride + j] = 0.0f;
+            }
+        }
+    } else {
+        registers_grow<consumers<N> == 3 ? 160 : 240>();
+        consume<N>(p, shared, begin, end, group - 1);
+    }
+#endif
+}
+
+typedef void (*MassKernel)(const Problem, const CUtensorMap);
+
+struct Variant {
+    int columns;
+    MassKernel kernel;
+    size_t bytes;
+    int threads;
+};
+
+template <int N> Variant variant() { return {N, mass_kernel<N>, shared_size<N>, 128 * (1 + consumers<N>)}; }
+
+Variant choose(int packed)
+{
+    if (packed <= 64)
+        return variant<64>();
+    if (packed <= 128)
+        return variant<128>();
+    if (packed <= 192)
+        return variant<192>();
+    return packed <= 224 ? variant<224>() : variant<256>();
+}
+
+} /* namespace */
+
+bool sm90_mass_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p)
+{
+    return sm90_serves(chip, type, p) && p.packed <= 256 && p.batch * p.kv_heads <= UNITS && p.max_prefix >= 1024 &&
+           p.mass;
+}
+
+int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
+{
+    CUtensorMap k_map;
+    int rc = flash_map(chip, &k_map, p.k, p, p.batch * p.kv_heads, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    Variant v = choose(p.packed);
+    v.kernel<<<chip->multiprocessors, v.threads, v.bytes, stream>>>(p, k_map);
+    return check_launch("attention mass (sm_90a)", err, err_cap);
+}
+
+int sm90_mass_setup(char *err, size_t err_cap)
+{
+    static_assert(shared_size<256> <= 227 * 1024, "fits a multiprocessor");
+    int sizes[] = {64, 128, 192, 224, 256};
+    for (int i = 0; i < 5; i++) {
+        Variant v = choose(sizes[i]);
+        cudaFuncSetAttribute(v.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)v.bytes);
+    }
+    return check_launch("setting up the sm_90a mass kernels", err, err_cap);
+}
+
+} /* namespace mb_cuda */

@@ -1,0 +1,131 @@
+/*
+ * wgmma.cuh - the warpgroup matrix product of sm_90a: descriptors of 128-byte-swizzled tiles, and one wrapper per
+ * shape that the kernels use. Everything here is asynchronous: bracket with wgmma_fence / wgmma_commit /
+ * wgmma_wait, and hold() the accumulators after the wait so that the compiler reads them only then.
+ *
+ * Tiles are [rows][64] bf16 panels of 128-byte rows, as the bulk tensor copy writes them. Accumulator element
+ * (row, column) of m64nN: thread 4 * (row % 8) + (column % 8) / 2 of warp row / 16, register
+ * (column / 8) * 4 + (row / 8 % 2) * 2 + column % 2.
+ */
+#ifndef MB_CUDA_WGMMA_CUH
+#define MB_CUDA_WGMMA_CUH
+
+#include <stdint.h>
+
+namespace mb_cuda {
+
+/* Operand whose rows (M or N) are the tile's rows and whose contraction runs along the channels. Eight rows of
+ * 128 bytes are one swizzle atom; the next eight follow 1024 bytes later. */
+__device__ __forceinline__ uint64_t rows_descriptor(uint32_t address)
+{
+    return (uint64_t)((address & 0x3ffffu) >> 4) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
+}
+
+/* Operand contracted over the tile's rows: N runs along the channels, 64 a panel, panels `panel` bytes apart. */
+__device__ __forceinline__ uint64_t columns_descriptor(uint32_t address, uint32_t panel)
+{
+    return (uint64_t)((address & 0x3ffffu) >> 4) | (uint64_t)(panel >> 4) << 16 | (uint64_t)64 << 32 |
+           (uint64_t)1 << 62;
+}
+
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+template <int PENDING> __device__ __forceinline__ void wgmma_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+/* Tells the compiler that the registers change here. */
+template <int N> __device__ __forceinline__ void hold(float (&x)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+f"(x[i])::"memory");
+}
+
+/* The register lists of the instructions below, in sixteens. */
+#define MB_LIST0 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define MB_LIST1 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define MB_LIST2 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define MB_LIST3 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define MB_LIST4 "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+#define MB_LIST5 "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define MB_LIST6 "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111"
+#define MB_LIST7 "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define MB_FOUR(d, i) "+f"(d[(i)]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#define MB_SIXTEEN(d, i) MB_FOUR(d, i), MB_FOUR(d, (i) + 4), MB_FOUR(d, (i) + 8), MB_FOUR(d, (i) + 12)
+#define MB_NAMES2 MB_LIST0 "," MB_LIST1
+#define MB_REGISTERS2(d) MB_SIXTEEN(d, 0), MB_SIXTEEN(d, 16)
+#define MB_NAMES4 MB_NAMES2 "," MB_LIST2 "," MB_LIST3
+#define MB_REGISTERS4(d) MB_REGISTERS2(d), MB_SIXTEEN(d, 32), MB_SIXTEEN(d, 48)
+#define MB_NAMES6 MB_NAMES4 "," MB_LIST4 "," MB_LIST5
+#define MB_REGISTERS6(d) MB_REGISTERS4(d), MB_SIXTEEN(d, 64), MB_SIXTEEN(d, 80)
+#define MB_NAMES7 MB_NAMES6 "," MB_LIST6
+#define MB_REGISTERS7(d) MB_REGISTERS6(d), MB_SIXTEEN(d, 96)
+#define MB_NAMES8 MB_NAMES7 "," MB_LIST7
+#define MB_REGISTERS8(d) MB_REGISTERS7(d), MB_SIXTEEN(d, 112)
+
+/* d[64 x N] = or += a[64 x 16] * b[N x 16]^T, both in shared memory, contraction along the channels. */
+template <int N>
+__device__ __forceinline__ void wgmma_shared(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate);
+
+template <>
+__device__ __forceinline__ void wgmma_shared<64>(float (&d)[32], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" MB_NAMES2 "}, %32, %33, p, 1, 1, 0, 0;\n}\n"
+                 : MB_REGISTERS2(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+template <>
+__device__ __forceinline__ void wgmma_shared<128>(float (&d)[64], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES4 "}, %64, %65, p, 1, 1, 0, 0;\n}\n"
+                 : MB_REGISTERS4(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+template <>
+__device__ __forceinline__ void wgmma_shared<192>(float (&d)[96], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" MB_NAMES6 "}, %96, %97, p, 1, 1, 0, 0;\n}\n"
+                 : MB_REGISTERS6(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+template <>
+__device__ __forceinline__ void wgmma_shared<224>(float (&d)[112], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %114, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n224k16.f32.bf16.bf16 {" MB_NAMES7 "}, %112, %113, p, 1, 1, 0, 0;\n}\n"
+                 : MB_REGISTERS7(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+template <>
+__device__ __forceinline__ void wgmma_shared<256>(float (&d)[128], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" MB_NAMES8 "}, %128, %129, p, 1, 1, 0, 0;\n}\n"
+                 : MB_REGISTERS8(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+/* d[64 x 128] += a[64 x 16] * b[16 x 128], a in registers, b in shared memory with N along the channels. */
+__device__ __forceinline__ void wgmma_registers(float (&d)[64], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                                uint64_t b, bool accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES4 "}, {%64,%65,%66,%67}, %68, p, 1, 1, "
+                 "1;\n}\n"
+                 : MB_REGISTERS4(d)
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"((int)accumulate));
+}
+
+} /* namespace mb_cuda */
+
+#endif
