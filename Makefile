@@ -2,7 +2,9 @@
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
 BUILD ?= build
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 NVCC ?= $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 PREFIX ?= /usr/local
 
@@ -17,7 +19,7 @@ ARCH ?= -march=native
 CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) $(ARCH) -I. -I$(BUILD)/generated -pthread -MMD -MP $(SANITIZE)
 LIBS := -lopenblas -lsqlite3 -lcjson -lpcre2-8 -lutf8proc -lxxhash -lm -ldl -pthread
 LDFLAGS += $(SANITIZE) -rdynamic
-GIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 # ---- rooms ---------------------------------------------------------------------------------------------------
 room = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)/*.c))
@@ -47,7 +49,7 @@ endif
 
 LIBRARY_OBJECTS := $(DRIVER) $(RESULTS) $(DATASETS) $(MODEL) $(METHODS) $(KERNELS) $(CUDA_OBJECTS) $(BASE)
 LIBRARY := $(BUILD)/libmaskbench.a
-GENERATED := $(BUILD)/generated/methods_list.h $(BUILD)/generated/embedded.h
+GENERATED := $(BUILD)/generated/methods_list.h $(BUILD)/generated/embedded.h $(BUILD)/generated/version.h
 
 .PHONY: all help deps build demo test check asan valgrind fuzz clean plugin-example install format tidy
 all: harness ## build ./harness (CPU; with CUDA when nvcc is found)
@@ -73,9 +75,9 @@ $(BUILD)/harness: $(BUILD)/driver/main.o $(LIBRARY)
 $(LIBRARY): $(LIBRARY_OBJECTS)
 	@rm -f $@; ar rcs $@ $^
 
-$(BUILD)/%.o: %.c $(GENERATED)
+$(BUILD)/%.o: %.c | $(GENERATED)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -DMB_GIT='"$(GIT)"' -c -o $@ $<
+	$(CC) $(CFLAGS) -c -o $@ $<
 
 # ISO mode forbids fused multiply-adds; the products of the CPU backend need them.
 $(BUILD)/kernels/cpu/%.o: CFLAGS += -ffp-contract=fast
@@ -84,10 +86,16 @@ $(BUILD)/kernels/cuda/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) -c -o $@ $<
 
+# The commit that was built; the file changes only when the commit does.
+.PHONY: version
+$(BUILD)/generated/version.h: version
+	@mkdir -p $(@D)
+	@echo '#define MB_VERSION "$(VERSION)"' > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+
 # One line a built-in method, from the wildcard: a new method edits no list.
 $(BUILD)/generated/methods_list.h: $(METHOD_SOURCES) Makefile
 	@mkdir -p $(@D)
-	@for m in $(METHOD_NAMES); do echo "MB_BUILTIN($$m)"; done > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@; touch $@
+	@for m in $(METHOD_NAMES); do echo "MB_BUILTIN($$m)"; done > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp && touch $@ || mv $@.tmp $@
 
 # SQL, gnuplot scripts, prompts and the default config, as C arrays.
 EMBEDDED := $(wildcard results/*.sql results/queries/*.sql plots/*.gp datasets/prompts/*.txt datasets/prompts/*.json \

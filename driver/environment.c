@@ -1,5 +1,6 @@
 /* environment.c - what makes two timings comparable or not: host, system, processor, build. */
 #include "driver/run.h"
+#include "version.h" /* generated: the commit */
 
 #include <sched.h>
 #include <stdio.h>
@@ -7,10 +8,6 @@
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
-
-#ifndef MB_GIT
-#define MB_GIT "unknown"
-#endif
 
 static void read_cpu_name(char *name, size_t cap)
 {
@@ -39,7 +36,7 @@ void mb_environment_read(mb_environment *environment, int threads)
     if (uname(&system) == 0)
         snprintf(environment->os, sizeof environment->os, "%.40s %.60s", system.sysname, system.release);
     read_cpu_name(environment->cpu, sizeof environment->cpu);
-    snprintf(environment->git, sizeof environment->git, "%s", MB_GIT);
+    snprintf(environment->git, sizeof environment->git, "%s", MB_VERSION);
     snprintf(environment->build, sizeof environment->build, "compiler %s", __VERSION__);
     environment->threads = threads;
     if (threads <= 0 && sched_getaffinity(0, sizeof set, &set) == 0)

@@ -185,11 +185,11 @@ typedef struct mb_kernels {
                           int64_t first, int64_t n, int32_t block, void *out);
 
     /* ---- selection ---- */
-    /* Block-average attention mass, MAGE's eq. 5: mass[b][h][j] = sum_r w[r] exp(s[r,j] - lse[r]) / sum_r w[r]
+    /* Block-average attention mass: mass[b][h][j] = sum_r w[r] exp(s[r,j] - lse[r]) / sum_r w[r]
      * over the G*rows query rows of KV head h and prefix keys j. args->lse is an INPUT here; its span decides
      * the normaliser. args->mass receives; entries j >= prefix_len get 0 up to max_prefix rounded up to 64. */
     int (*mass)(mb_device *, const mb_attention *args);
-    /* Votes (MAGE v1): each of the G*rows rows names its top `k` prefix keys by logit (ties: lower index).
+    /* Votes: each of the G*rows rows names its top `k` prefix keys by logit (ties: lower index).
      * votes[b][h][j] = number of rows naming j; stats[b][h] = { |union|, mean over rows of the softmax mass
      * that the union captures (args->lse is the input normaliser) }. scratch: votes_scratch() bytes. */
     int (*votes)(mb_device *, const mb_attention *args, int32_t k, float *votes, float *stats, void *scratch);
@@ -199,7 +199,7 @@ typedef struct mb_kernels {
      * the slots prefix_len .. prefix_len+block_keys-1 (their older keys included). */
     int (*page_bounds)(mb_device *, const mb_rows *rows, const mb_kv *kv, int32_t page, int32_t page_capacity,
                        int whole, void *bounds);
-    /* Quest's upper bound sum_c max(q_c M_c, q_c m_c) merged over the G*rows rows: scores[b][h][p], stride
+    /* Upper bound of q.k over a page, sum_c max(q_c M_c, q_c m_c) merged over the G*rows rows: scores[b][h][p], stride
      * score_stride; pages >= ceil(prefix_len/page) get -INFINITY. row_weight as in mb_attention. */
     int (*page_scores)(mb_device *, const mb_attention *args, int32_t page, int32_t page_capacity,
                        const void *bounds, mb_merge merge, float *scores, int64_t score_stride);

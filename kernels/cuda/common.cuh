@@ -5,7 +5,7 @@
 #ifndef MB_CUDA_COMMON_CUH
 #define MB_CUDA_COMMON_CUH
 
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/backend.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

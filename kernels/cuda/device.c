@@ -3,7 +3,7 @@
  * calls is the order of execution. The arena is one allocation made at open; nothing is allocated later but the
  * attention workspace, and that only outside a graph capture.
  */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"
 
 #include <nvtx3/nvToolsExt.h>

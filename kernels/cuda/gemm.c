@@ -6,7 +6,7 @@
  * bit-equal to the first run's, and no time is spent. Algorithms that add partial sums in an undefined order are
  * left out.
  */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"
 
 #include <cublasLt.h>

@@ -1,5 +1,5 @@
 /* table.c - the CUDA side of struct mb_kernels: arguments to launchers, status to codes. */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"
 
 #include <string.h>

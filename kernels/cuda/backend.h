@@ -1,11 +1,11 @@
 /*
- * cuda.h - what the files of the CUDA backend share: the device and the launchers of its kernels.
+ * backend.h - what the files of the CUDA backend share: the device and the launchers of its kernels.
  *
  * Host code is C and owns memory, graphs, cuBLASLt and the table; kernels are CUDA C behind extern "C" launchers
  * that enqueue on a stream and return cudaError_t. A launcher neither allocates nor waits.
  */
-#ifndef MB_CUDA_H
-#define MB_CUDA_H
+#ifndef MB_CUDA_BACKEND_H
+#define MB_CUDA_BACKEND_H
 
 #include "base/base.h"
 #include "kernels/cuda/attention.cuh"

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The rules of the house (README, architecture): who may include what, no method named in shared code, file sizes.
+set -u
+cd "$(dirname "$0")/../.."
+bad=0
+complain() { echo "$1"; bad=1; }
+
+# ---- includes: room -> pattern of allowed project headers -----------------------------------------------------
+allowed() {
+    case $1 in
+    base) echo '^(base/|embedded\.h)' ;;
+    kernels) echo '^(base/|kernels/)' ;;
+    registry) echo '^(base/|methods/|methods_list\.h)' ;;
+    methods) echo '^methods/method\.h$' ;;
+    model) echo '^(base/|model/|kernels/kernels\.h|methods/method\.h)' ;;
+    datasets) echo '^(base/|datasets/)' ;;
+    results) echo '^(base/|results/)' ;;
+    driver) echo '^(base/|driver/|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/kernels\.h|results/results\.h|version\.h)' ;;
+    esac
+}
+check_room() {
+    local room=$1 pattern; shift
+    pattern=$(allowed "$room")
+    for f in "$@"; do
+        [ -f "$f" ] || continue
+        while read -r header; do
+            [[ $header =~ $pattern ]] || complain "$f includes \"$header\", which $room may not"
+        done < <(sed -nE 's/^[[:space:]]*#[[:space:]]*include[[:space:]]+"([^"]+)".*/\1/p' "$f")
+    done
+}
+check_room base base/*.[ch]
+check_room kernels kernels/*.[ch] kernels/*/*.[ch] kernels/*/*.cu kernels/*/*.cuh
+check_room registry methods/registry/*.[ch]
+check_room methods methods/*.[ch] methods/examples/*.[ch]
+check_room model model/*.[ch]
+check_room datasets datasets/*.[ch]
+check_room results results/*.[ch]
+check_room driver driver/*.[ch]
+
+# ---- no method's name in shared code ----------------------------------------------------------------------------
+# Names that are also English words are looked for as quoted strings only; the others anywhere.
+english=' exact random window oracle residual example '
+for source in methods/*.c; do
+    name=$(basename "$source" .c)
+    if [[ $english == *" $name "* ]]; then
+        hits=$(grep -nF "\"$name\"" driver/*.[ch] model/*.[ch] kernels/*.[ch] kernels/*/*.* | grep -v weights)
+    else
+        hits=$(grep -niwF "$name" driver/*.[ch] model/*.[ch] kernels/*.[ch] kernels/*/*.*)
+    fi
+    [ -z "$hits" ] || complain "a method's name in shared code: $hits"
+done
+
+# ---- conditional compilation only in kernels/ -----------------------------------------------------------------------
+hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c model/*.c methods/*.c methods/registry/*.c datasets/*.c results/*.c |
+       grep -vE '__cplusplus')
+[ -z "$hits" ] || complain "conditional compilation outside kernels/: $hits"
+
+# ---- sizes ---------------------------------------------------------------------------------------------------------
+for f in */*.[ch] */*/*.[ch] */*/*.cu */*/*.cuh; do
+    [[ -f $f && $f != build* && $f != models/* ]] || continue
+    lines=$(wc -l <"$f")
+    [ "$lines" -le 600 ] || complain "$f has $lines lines; 600 is the limit"
+done
+exit $bad
