@@ -202,7 +202,8 @@ static void test_options(void **state)
     (void)state;
     char *json = mb_options_json(mage, o);
     assert_string_equal(json, "{\"k\":512,\"dense_layers\":2,\"rows\":\"all\",\"normaliser\":\"all\","
-                              "\"rule\":\"mass\",\"budget\":\"fixed\",\"k_min\":64,\"k_max\":0,\"refresh\":0,\"commit\":\"dense\"}");
+                              "\"rule\":\"mass\",\"budget\":\"fixed\",\"k_min\":64,\"k_max\":0,\"refresh\":0,"
+                              "\"commit\":\"dense\"}");
     free(json);
     set("mage", o, "k", "1024", NULL);
     set("mage", o, "rule", "votes", NULL);
@@ -212,7 +213,8 @@ static void test_options(void **state)
     assert_int_equal(mb_options_budget(mage, o), 1024);
     json = mb_options_json(sparsed, s);
     assert_string_equal(json, "{\"k\":512,\"ratio\":0.1,\"page\":\"32\",\"skip\":0,\"inclusive\":true,"
-                              "\"early_steps\":2,\"dense_layers\":0,\"rows\":\"all\",\"commit\":\"dense\"}");
+                              "\"early_steps\":2,\"dense_layers\":0,\"rows\":\"all\","
+                              "\"commit\":\"dense\"}");
     free(json);
     set("mage", o, "k", "0", "must be between 1 and 16777216 tokens, not 0");
     set("mage", o, "k", "99999999999999999999", "must be between");
