@@ -1,0 +1,191 @@
+/*
+ * test_prompt.c - chat templates and LongBench's middle cut against ids made with the Hugging Face `tokenizers`
+ * package and LongBench's own steps in Python: encode, halves, decode(skip_special_tokens=True) of each, join,
+ * template, encode. Text and limits are chosen so that cuts fall inside characters and added tokens.
+ *
+ * The constants are number of ids and zlib.crc32() of them as little-endian int32, from
+ * fixtures/make_prompts.py.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "model/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static mb_tokenizer *tokenizer;
+
+static int setup(void **state)
+{
+    (void)state;
+    char err[512] = "";
+    return mb_tokenizer_open(&tokenizer, "tests/model/fixtures/bpe", err, sizeof err);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    mb_tokenizer_close(tokenizer);
+    return 0;
+}
+
+static mb_model model_of(mb_family family)
+{
+    mb_model model = {.config = {.name = "test", .family = family}, .tokenizer = tokenizer};
+    return model;
+}
+
+static char *text_of(int lines)
+{
+    mb_text text = {0};
+    for (int i = 0; i < lines; i++)
+        mb_text_printf(&text, "%d \u4f60\u597d e\u0301 \U0001f600 word%d<|im_end|>\n", i, i * i % 97);
+    return mb_text_take(&text);
+}
+
+static uint32_t crc32_of(const int32_t *ids, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)ids;
+    uint32_t crc = 0xffffffffu;
+    for (size_t i = 0; i < 4 * n; i++) {
+        crc ^= p[i];
+        for (int k = 0; k < 8; k++)
+            crc = crc & 1 ? 0xedb88320u ^ crc >> 1 : crc >> 1;
+    }
+    return ~crc;
+}
+
+static void golden_prompts(void **state)
+{
+    (void)state;
+    enum { SDAR = MB_FAMILY_SDAR, FAST = MB_FAMILY_FAST_DLLM_V2 };
+    static const struct {
+        int lines, max_tokens, family;
+        bool chat;
+        const char *prefix;
+        size_t n;
+        bool truncated;
+        uint32_t crc;
+    } cases[] = {
+        {40, 0, SDAR, true, "", 598, false, 0xf3ee4a80u},
+        {40, 0, FAST, true, NULL, 625, false, 0x40490a8u},
+        {40, 0, FAST, false, "", 583, false, 0xdbf94db5u},
+        {40, 0, SDAR, true, "Answer: ", 604, false, 0xa93bbd80u},
+        {40, 100, SDAR, true, "", 108, true, 0x8f37b4adu},
+        {40, 101, FAST, true, "", 135, true, 0xaf4cbaaeu},
+        {200, 333, SDAR, true, "The x is", 328, true, 0x42696d18u},
+        {200, 512, SDAR, false, "", 481, true, 0x62f7de71u},
+        {200, 100000, SDAR, true, "", 3071, false, 0xa60d2148u},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mb_model model = model_of((mb_family)cases[i].family);
+        char *text = text_of(cases[i].lines), err[512] = "";
+        mb_prompt_request request = {.text = text, .answer_prefix = cases[i].prefix, .chat = cases[i].chat,
+                                     .max_tokens = cases[i].max_tokens, .hard_limit = 4000};
+        int32_t *ids = NULL;
+        size_t n = 0;
+        bool truncated = false;
+        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_OK);
+        if (n != cases[i].n || truncated != cases[i].truncated || crc32_of(ids, n) != cases[i].crc)
+            fail_msg("case %zu: %zu ids, truncated %d, crc %#x", i, n, truncated, crc32_of(ids, n));
+        free(ids);
+        free(text);
+    }
+}
+
+/* Where the second tokenisation drifts past the room that is left, more is cut; the result always fits, and is not
+ * shorter than it has to be by more than a few tokens. */
+static void drift_never_passes_the_limit(void **state)
+{
+    (void)state;
+    mb_model model = model_of(MB_FAMILY_SDAR);
+    char *text = text_of(40);
+    for (int limit = 40; limit < 300; limit++) {
+        mb_prompt_request request = {.text = text, .chat = true, .max_tokens = limit, .hard_limit = limit + 8};
+        int32_t *ids = NULL;
+        size_t n = 0;
+        bool truncated = false;
+        char err[512] = "";
+        int rc = mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err);
+        if (rc != MB_OK || !truncated || n > (size_t)limit + 8 || n + 24 < (size_t)limit)
+            fail_msg("limit %d: rc %d (%s), %zu ids", limit, rc, err, n);
+        free(ids);
+    }
+    free(text);
+}
+
+/* Under the limit by itself but not with its template: cut as well, whatever side of the limit the text is on. */
+static void template_counts_for_the_hard_limit(void **state)
+{
+    (void)state;
+    mb_model model = model_of(MB_FAMILY_FAST_DLLM_V2);
+    char *text = text_of(40), err[512] = ""; /* 583 tokens, 625 in the template */
+    for (int limit = 580; limit < 630; limit++) {
+        mb_prompt_request request = {.text = text, .chat = true, .max_tokens = limit, .hard_limit = limit};
+        int32_t *ids = NULL;
+        size_t n = 0;
+        bool truncated = false;
+        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_OK);
+        /* 40 added tokens of the text do not survive a cut, some ids more are lost to drift. */
+        assert_true(n <= (size_t)limit && n + 72 >= (size_t)(limit < 625 ? limit : 625));
+        assert_int_equal(truncated, limit < 625);
+        free(ids);
+    }
+    free(text);
+}
+
+static void samples_that_cannot_fit(void **state)
+{
+    (void)state;
+    mb_model model = model_of(MB_FAMILY_SDAR);
+    char *text = text_of(40), err[512] = "";
+    static const struct {
+        int max_tokens, hard_limit;
+    } cases[] = {{0, 597}, {500, 300}, {0, 1}, {2, 3}}; /* no cut wanted; limits far apart; no room for a template */
+    for (size_t i = 0; i < 4; i++) {
+        mb_prompt_request request = {.text = text, .chat = true, .max_tokens = cases[i].max_tokens,
+                                     .hard_limit = cases[i].hard_limit};
+        int32_t *ids = NULL;
+        size_t n = 1;
+        bool truncated = false;
+        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_E_SAMPLE);
+        assert_non_null(strstr(err, "the run has room for"));
+        assert_null(ids);
+        assert_int_equal(n, 0);
+    }
+    mb_prompt_request empty = {.text = ""};
+    int32_t *ids = NULL;
+    size_t n = 1;
+    bool truncated = false;
+    assert_int_equal(mb_prompt_build(&model, &empty, &ids, &n, &truncated, err, sizeof err), MB_E_SAMPLE);
+    free(text);
+}
+
+static void models_without_text(void **state)
+{
+    (void)state;
+    mb_model model = {.config = {.name = "sdar_4b", .synthetic = true}};
+    mb_prompt_request request = {.text = "hello"};
+    int32_t *ids = NULL;
+    size_t n = 0;
+    bool truncated = false;
+    char err[512] = "";
+    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_E_INPUT);
+    assert_non_null(strstr(err, "sdar_4b"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_prompts),
+        cmocka_unit_test(drift_never_passes_the_limit),
+        cmocka_unit_test(template_counts_for_the_hard_limit),
+        cmocka_unit_test(samples_that_cannot_fit),
+        cmocka_unit_test(models_without_text),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
