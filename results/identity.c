@@ -390,3 +390,34 @@ int64_t mb_store_cell_samples(mb_store *store, int64_t cell)
     store_bind(s, "i", cell);
     return store_step_integer(store, s, &count, &found, "counting samples", err, sizeof err) == MB_OK ? count : 0;
 }
+
+/* ---- finding ---- */
+
+int store_find_run(mb_store *store, const char *name, int64_t *id, char **label, char *err, size_t err_cap)
+{
+    bool newest = !name || !*name;
+    sqlite3_stmt *s = newest
+        ? store_statement(store, "SELECT r.id, r.label FROM run r JOIN session x ON x.run_id = r.id "
+                          "ORDER BY x.id DESC LIMIT 1", err, err_cap)
+        : store_statement(store, "SELECT id, label FROM run WHERE label = ?1 OR CAST(id AS TEXT) = ?1 "
+                          "ORDER BY label = ?1 DESC LIMIT 1", err, err_cap);
+    if (!s)
+        return MB_E_SYSTEM;
+    if (!newest)
+        store_bind(s, "t", name);
+    int code = sqlite3_step(s), rc = MB_OK;
+    if (code == SQLITE_ROW) {
+        *id = sqlite3_column_int64(s, 0);
+        if (label && !(*label = mb_string_copy((const char *)sqlite3_column_text(s, 1))))
+            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the name of a run");
+    } else if (code != SQLITE_DONE) {
+        rc = store_error(store, code, "looking for a run", err, err_cap);
+    } else if (newest) {
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: no run is stored in it", store->path);
+    } else {
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: has no run \"%s\": SELECT run FROM v_runs names them",
+                     store->path, name);
+    }
+    sqlite3_reset(s);
+    return rc;
+}

@@ -73,7 +73,8 @@ static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, in
         "?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21) RETURNING id", err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
-    bool ran = strcmp(row->status, "ok") == 0; /* a sample that did not run has no shares and times */
+    /* A sample that did not run has no shares and times. */
+    bool ran = row->denoise_forwards > 0 || strcmp(row->status, "ok") == 0;
     store_bind(s, "iikttt" "d" "jjjjj" "ddd" "jjii" "dd", row->cell, item, prompt, row->status, row->error,
                row->prediction, row->score, row->new_tokens, row->blocks, row->denoise_forwards,
                row->commit_forwards, (int)row->stopped, ran ? row->engaged : NAN, ran ? row->work : NAN,

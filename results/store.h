@@ -46,6 +46,9 @@ int store_end(mb_store *store, int rc, char *err, size_t err_cap);
 /* Refuses a write to a store opened for reading. */
 int store_writable(mb_store *store, char *err, size_t err_cap);
 
+/* Row of a run by label, else by number; name NULL or "": the one started last. label (optional) is malloc'ed. */
+int store_find_run(mb_store *store, const char *name, int64_t *id, char **label, char *err, size_t err_cap);
+
 /* ---- statistics.c ---- */
 typedef struct interval { double mean, low, high; } interval;
 /* Mean of per-group means with a 95 % bootstrap interval, items drawn within their group. values and groups [n],
@@ -57,10 +60,10 @@ double sign_test(int64_t wins, int64_t losses);
 /* ---- table.c: the one printer ---- */
 typedef struct table_cell { char *text; bool number; } table_cell;
 typedef struct table {
-    size_t columns, rows;      /* rows without the head */
+    size_t columns;
     char **names;              /* [columns] */
-    table_cell *cells;         /* [rows][columns] */
-    size_t capacity;
+    table_cell *cells;         /* [row][columns] */
+    size_t cell_count, capacity;
     bool failed;               /* out of memory: not to be rendered */
 } table;
 void table_init(table *t, size_t columns, const char *const *names);

@@ -82,7 +82,7 @@ void table_put(table *t, const char *text, bool number)
 {
     if (t->failed)
         return;
-    size_t used = t->rows; /* counts cells while building; table_rows() divides */
+    size_t used = t->cell_count;
     if (used == t->capacity) {
         size_t capacity = t->capacity ? t->capacity * 2 : 64;
         table_cell *cells = realloc(t->cells, capacity * sizeof *cells);
@@ -96,7 +96,7 @@ void table_put(table *t, const char *text, bool number)
     t->cells[used].number = number;
     t->cells[used].text = mb_string_copy(text);
     t->failed = text && !t->cells[used].text;
-    t->rows++;
+    t->cell_count++;
 }
 
 void table_printf(table *t, bool number, const char *format, ...)
@@ -111,7 +111,7 @@ void table_printf(table *t, bool number, const char *format, ...)
 
 void table_free(table *t)
 {
-    for (size_t i = 0; t->cells && i < t->rows; i++)
+    for (size_t i = 0; t->cells && i < t->cell_count; i++)
         free(t->cells[i].text);
     for (size_t c = 0; t->names && c < t->columns; c++)
         free(t->names[c]);
@@ -122,7 +122,7 @@ void table_free(table *t)
 
 static size_t table_rows(const table *t)
 {
-    return t->columns ? t->rows / t->columns : 0;
+    return t->columns ? t->cell_count / t->columns : 0;
 }
 
 static const table_cell *table_at(const table *t, size_t row, size_t column)
@@ -475,7 +475,7 @@ int mb_table_query(mb_store *store, const char *sql, mb_table_format format, int
         result = store_error(store, rc, "running a query", err, err_cap);
     if (result != MB_OK)
         goto out;
-    if (t.rows == 0 && !exact) {
+    if (t.cell_count == 0 && !exact) {
         mb_text_puts(out, "(no rows)\n");
     } else {
         size_t total = 0;

@@ -263,7 +263,8 @@ SELECT run, model, method, config, k, batch, steps,
                                         * (context - context_before)
                     ELSE context END END) AS crossover_context,
        max(CASE WHEN context_before IS NULL AND speedup >= 1 THEN 1 ELSE 0 END) AS at_most,
-       max(speedup) AS best_speedup, max(context) AS longest_context, sampler, is_oracle, run_id, config_id
+       max(speedup) AS best_speedup, max(context) AS longest_context, sampler, is_reference, is_oracle,
+       run_id, model_id, config_id, sampler_id
 FROM pairs
 GROUP BY run_id, model_id, config_id, sampler_id, batch, steps;
 

@@ -1,0 +1,22 @@
+# accuracy_work.gp - score against measured attention work; view v_accuracy (intervals from v_paired_item).
+# x: prefix tokens read to attend and to select, share of exact's; y: score in percent, mean over tasks; bars: 95 %
+# interval of the paired difference to the reference.
+load "style.gp"
+set multiplot
+do for [p = 1:panels] {
+    eval place(p)
+    set title panel_title[p]
+    set xlabel (is_bottom(p) ? "attention work: prefix tokens read to attend and to select, share of exact" : "")
+    set ylabel (is_left(p) ? "score (%)" : "")
+    set offsets graph 0.04, graph 0.04, graph 0.05, graph 0.05
+    plot for [b in panel_blocks[p]] file index int(b) using 1:2:3:4 with yerrorbars \
+             pointtype 0 linewidth 0.9 linecolor rgb colour(block_style[int(b) + 1]), \
+         for [b in panel_blocks[p]] file index int(b) using 1:2 with linespoints \
+             linewidth width(block_style[int(b) + 1]) dashtype dashes(block_dash[int(b) + 1]) \
+             pointtype marker(block_style[int(b) + 1]) linecolor rgb colour(block_style[int(b) + 1])
+    unset label
+}
+eval legend_place
+eval clear_panel
+eval legend_lines
+unset multiplot

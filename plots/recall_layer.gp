@@ -1,0 +1,20 @@
+# recall_layer.gp - attention mass of the selection over that of the exact top k, by layer; view v_recall.
+# Layers that ran dense have no point.
+load "style.gp"
+set yrange [0:1.02]
+set multiplot
+do for [p = 1:panels] {
+    eval place(p)
+    set title panel_title[p]
+    set xlabel (is_bottom(p) ? "layer" : "")
+    set ylabel (is_left(p) ? "mass recall" : "")
+    set offsets graph 0.02, graph 0.02, 0, 0
+    plot for [b in panel_blocks[p]] file index int(b) using 1:2 with linespoints \
+             linewidth width(block_style[int(b) + 1]) dashtype dashes(block_dash[int(b) + 1]) \
+             pointtype marker(block_style[int(b) + 1]) linecolor rgb colour(block_style[int(b) + 1])
+    unset label
+}
+eval legend_place
+eval clear_panel
+eval legend_lines
+unset multiplot

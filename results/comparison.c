@@ -1,0 +1,368 @@
+/*
+ * comparison.c - reads a comparison from the views: v_accuracy, v_samples, v_paired_item, v_recall_config and
+ * v_latency, and adds the intervals that SQL cannot compute.
+ */
+#include "results/comparison.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const arm_score no_score = {NAN, 0, {NAN, NAN, NAN}, NAN, NAN, NAN, NAN, NAN, NAN};
+
+static int no_memory(char *err, size_t err_cap)
+{
+    return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the comparison of methods");
+}
+
+static double column_real(sqlite3_stmt *s, int column)
+{
+    return sqlite3_column_type(s, column) == SQLITE_NULL ? NAN : sqlite3_column_double(s, column);
+}
+
+/* A statement with run, model and sampler bound as ?1, ?2, ?3. */
+static sqlite3_stmt *query(mb_store *store, const comparison *c, const char *sql, char *err, size_t err_cap)
+{
+    sqlite3_stmt *s = store_statement(store, sql, err, err_cap);
+    if (s)
+        store_bind(s, "iii", c->run_id, c->model_id, c->sampler_id);
+    return s;
+}
+
+static int query_end(mb_store *store, sqlite3_stmt *s, int code, char *err, size_t err_cap)
+{
+    int rc = code == SQLITE_DONE ? MB_OK : store_error(store, code, "comparing", err, err_cap);
+    sqlite3_reset(s);
+    return rc;
+}
+
+static arm *find_arm(const comparison *c, int64_t config)
+{
+    for (size_t i = 0; i < c->arm_count; i++)
+        if (c->arms[i].config_id == config)
+            return &c->arms[i];
+    return NULL;
+}
+
+static int find_task(const comparison *c, int64_t dataset)
+{
+    for (size_t t = 0; t < c->task_count; t++)
+        if (c->datasets[t] == dataset)
+            return (int)t;
+    return -1;
+}
+
+/* ---- the grid: tasks x configurations ---- */
+
+static int load_tasks(mb_store *store, comparison *c, char *err, size_t err_cap)
+{
+    sqlite3_stmt *s = query(store, c, "SELECT DISTINCT dataset_id, task FROM v_accuracy WHERE run_id = ? AND "
+                            "model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL ORDER BY 1", err, err_cap);
+    int code;
+    if (!s)
+        return MB_E_SYSTEM;
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        char **tasks = realloc(c->tasks, (c->task_count + 1) * sizeof *tasks);
+        c->tasks = tasks ? tasks : c->tasks;
+        int64_t *datasets = realloc(c->datasets, (c->task_count + 1) * sizeof *datasets);
+        c->datasets = datasets ? datasets : c->datasets;
+        char *name = mb_string_copy((const char *)sqlite3_column_text(s, 1));
+        if (!tasks || !datasets || !name) {
+            free(name);
+            sqlite3_reset(s);
+            return no_memory(err, err_cap);
+        }
+        tasks[c->task_count] = name;
+        datasets[c->task_count++] = sqlite3_column_int64(s, 0);
+    }
+    return query_end(store, s, code, err, err_cap);
+}
+
+static int add_arm(comparison *c, sqlite3_stmt *s, char *err, size_t err_cap)
+{
+    arm *arms = realloc(c->arms, (c->arm_count + 1) * sizeof *arms);
+    if (!arms)
+        return no_memory(err, err_cap);
+    c->arms = arms;
+    arm *a = &arms[c->arm_count++];
+    *a = (arm){.config_id = sqlite3_column_int64(s, 0), .first_us = NAN, .later_us = NAN, .all = no_score};
+    a->label = mb_string_copy((const char *)sqlite3_column_text(s, 1));
+    a->method = mb_string_copy((const char *)sqlite3_column_text(s, 2));
+    a->k = sqlite3_column_type(s, 3) == SQLITE_NULL ? -1 : sqlite3_column_int64(s, 3);
+    a->is_reference = sqlite3_column_int(s, 4);
+    a->is_lossless = sqlite3_column_int(s, 5);
+    a->is_oracle = sqlite3_column_int(s, 6);
+    a->tasks = calloc(c->task_count + 1, sizeof *a->tasks);
+    if (!a->label || !a->method || !a->tasks)
+        return no_memory(err, err_cap);
+    for (size_t t = 0; t < c->task_count; t++)
+        a->tasks[t] = no_score;
+    return MB_OK;
+}
+
+static int load_scores(mb_store *store, comparison *c, char *err, size_t err_cap)
+{
+    sqlite3_stmt *s = query(store, c, "SELECT config_id, config, method, k, is_reference, is_lossless, is_oracle, "
+                            "dataset_id, score, n, work, engaged, forwards_per_block, work_select FROM v_accuracy WHERE run_id = ? "
+                            "AND model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL "
+                            "ORDER BY is_reference DESC, config_id, dataset_id", err, err_cap);
+    int code, rc;
+    if (!s)
+        return MB_E_SYSTEM;
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        int64_t config = sqlite3_column_int64(s, 0);
+        if (!find_arm(c, config) && (rc = add_arm(c, s, err, err_cap)) != MB_OK) {
+            sqlite3_reset(s);
+            return rc;
+        }
+        int t = find_task(c, sqlite3_column_int64(s, 7));
+        if (t < 0)
+            continue;
+        arm_score *score = &find_arm(c, config)->tasks[t];
+        score->score = column_real(s, 8);
+        score->n = sqlite3_column_int64(s, 9);
+        score->work = column_real(s, 10);
+        score->engaged = column_real(s, 11);
+        score->forwards = column_real(s, 12);
+        score->work_select = column_real(s, 13);
+    }
+    return query_end(store, s, code, err, err_cap);
+}
+
+/* Means over all samples, and the mean score over tasks where the arm has every task of the first arm. */
+static int load_totals(mb_store *store, comparison *c, char *err, size_t err_cap)
+{
+    sqlite3_stmt *s = query(store, c, "SELECT config_id, avg(work), avg(engaged), "
+                            "1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0), count(score), avg(work_select) FROM v_samples WHERE "
+                            "run_id = ? AND model_id = ? AND sampler_id = ? AND pass = 'quality' GROUP BY config_id",
+                            err, err_cap);
+    int code;
+    if (!s)
+        return MB_E_SYSTEM;
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        arm *a = find_arm(c, sqlite3_column_int64(s, 0));
+        if (!a)
+            continue;
+        a->all.work = column_real(s, 1);
+        a->all.engaged = column_real(s, 2);
+        a->all.forwards = column_real(s, 3);
+        a->all.n = sqlite3_column_int64(s, 4);
+        a->all.work_select = column_real(s, 5);
+    }
+    for (size_t i = 0; i < c->arm_count; i++) {
+        double sum = 0;
+        size_t n = 0;
+        for (size_t t = 0; t < c->task_count; t++) {
+            if (isnan(c->arms[0].tasks[t].score))
+                continue;
+            sum += c->arms[i].tasks[t].score; /* NAN stays: an incomplete mean compares apples with pears */
+            n++;
+        }
+        c->arms[i].all.score = n ? sum / (double)n : NAN;
+    }
+    return query_end(store, s, code, err, err_cap);
+}
+
+/* ---- paired differences ---- */
+
+typedef struct pairs {
+    double *differences;
+    int32_t *groups;            /* task index, ascending */
+    size_t n, capacity;
+} pairs;
+
+static bool pairs_add(pairs *p, double difference, int32_t group)
+{
+    if (p->n == p->capacity) {
+        size_t capacity = p->capacity ? 2 * p->capacity : 256;
+        double *differences = realloc(p->differences, capacity * sizeof *differences);
+        p->differences = differences ? differences : p->differences;
+        int32_t *groups = realloc(p->groups, capacity * sizeof *groups);
+        p->groups = groups ? groups : p->groups;
+        if (!differences || !groups)
+            return false;
+        p->capacity = capacity;
+    }
+    p->differences[p->n] = difference;
+    p->groups[p->n++] = group;
+    return true;
+}
+
+/* Intervals of one arm, by task and over all. The name makes the draws the arm's own. */
+static void arm_intervals(const comparison *c, arm *a, const pairs *p)
+{
+    char name[256];
+    for (size_t i = 0, n; i < p->n; i += n) {
+        for (n = 1; i + n < p->n && p->groups[i + n] == p->groups[i];)
+            n++;
+        snprintf(name, sizeof name, "bootstrap/%s/%s", a->label, c->tasks[p->groups[i]]);
+        a->tasks[p->groups[i]].delta = paired_interval(p->differences + i, p->groups + i, n, 1, name);
+    }
+    snprintf(name, sizeof name, "bootstrap/%s", a->label);
+    a->all.delta = paired_interval(p->differences, p->groups, p->n, 1, name);
+}
+
+static int load_pairs(mb_store *store, comparison *c, char *err, size_t err_cap)
+{
+    sqlite3_stmt *s = query(store, c, "SELECT config_id, dataset_id, difference FROM v_paired_item WHERE run_id = ? "
+                            "AND model_id = ? AND sampler_id = ? AND is_reference = 0 "
+                            "ORDER BY config_id, dataset_id, item", err, err_cap);
+    pairs p = {0};
+    int64_t config = 0;
+    int code, rc = MB_OK;
+    if (!s)
+        return MB_E_SYSTEM;
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        arm *before = find_arm(c, config);
+        if (sqlite3_column_int64(s, 0) != config && p.n) {
+            if (before)
+                arm_intervals(c, before, &p);
+            p.n = 0;
+        }
+        config = sqlite3_column_int64(s, 0);
+        int t = find_task(c, sqlite3_column_int64(s, 1));
+        if (t >= 0 && !pairs_add(&p, sqlite3_column_double(s, 2), t)) {
+            sqlite3_reset(s);
+            rc = no_memory(err, err_cap);
+            goto out;
+        }
+    }
+    if (p.n && find_arm(c, config))
+        arm_intervals(c, find_arm(c, config), &p);
+    rc = query_end(store, s, code, err, err_cap);
+out:
+    free(p.differences);
+    free(p.groups);
+    return rc;
+}
+
+/* ---- recall and latency ---- */
+
+static int load_recall(mb_store *store, comparison *c, char *err, size_t err_cap)
+{
+    sqlite3_stmt *s = query(store, c, "SELECT config_id, dataset_id, index_recall, mass_recall, blocks FROM "
+                            "v_recall_config WHERE run_id = ? AND model_id = ? AND sampler_id = ? AND "
+                            "pass = 'recall' ORDER BY config_id", err, err_cap);
+    double index = 0, mass = 0, weight = 0;
+    int64_t config = 0;
+    int code;
+    if (!s)
+        return MB_E_SYSTEM;
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        if (sqlite3_column_int64(s, 0) != config)
+            index = mass = weight = 0;
+        config = sqlite3_column_int64(s, 0);
+        arm *a = find_arm(c, config);
+        int t = find_task(c, sqlite3_column_int64(s, 1));
+        if (!a)
+            continue;
+        if (t >= 0) {
+            a->tasks[t].index_recall = sqlite3_column_double(s, 2);
+            a->tasks[t].mass_recall = sqlite3_column_double(s, 3);
+        }
+        double blocks = sqlite3_column_double(s, 4);
+        index += sqlite3_column_double(s, 2) * blocks;
+        mass += sqlite3_column_double(s, 3) * blocks;
+        weight += blocks;
+        a->all.index_recall = index / weight;
+        a->all.mass_recall = mass / weight;
+    }
+    return query_end(store, s, code, err, err_cap);
+}
+
+static int load_latency(mb_store *store, comparison *c, char *err, size_t err_cap)
+{
+    /* The last row of a configuration stays: its longest context, largest batch. */
+    sqlite3_stmt *s = query(store, c, "SELECT config_id, phase, median_us, context, batch FROM v_latency WHERE "
+                            "run_id = ? AND model_id = ? AND sampler_id = ? AND phase IN ('first_step', 'later_step') "
+                            "ORDER BY context, batch, steps", err, err_cap);
+    int code;
+    if (!s)
+        return MB_E_SYSTEM;
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        arm *a = find_arm(c, sqlite3_column_int64(s, 0));
+        if (!a)
+            continue;
+        bool first = strcmp((const char *)sqlite3_column_text(s, 1), "first_step") == 0;
+        *(first ? &a->first_us : &a->later_us) = sqlite3_column_double(s, 2);
+        a->context = sqlite3_column_int64(s, 3);
+        a->batch = sqlite3_column_int64(s, 4);
+    }
+    return query_end(store, s, code, err, err_cap);
+}
+
+/* ---- all of it ---- */
+
+static int load_one(mb_store *store, comparison *c, char *err, size_t err_cap)
+{
+    int rc = load_tasks(store, c, err, err_cap);
+    if (rc == MB_OK)
+        rc = load_scores(store, c, err, err_cap);
+    if (rc == MB_OK && c->arm_count)
+        rc = load_totals(store, c, err, err_cap);
+    if (rc == MB_OK)
+        rc = load_pairs(store, c, err, err_cap);
+    if (rc == MB_OK)
+        rc = load_recall(store, c, err, err_cap);
+    if (rc == MB_OK)
+        rc = load_latency(store, c, err, err_cap);
+    return rc;
+}
+
+int comparison_load(mb_store *store, int64_t run_id, comparison **list, size_t *count, char *err, size_t err_cap)
+{
+    *list = NULL;
+    *count = 0;
+    sqlite3_stmt *s = store_statement(store, "SELECT DISTINCT model_id, sampler_id, model, sampler FROM v_accuracy "
+                                      "WHERE run_id = ? AND n > 0 ORDER BY 1, 2", err, err_cap);
+    int code, rc = MB_OK;
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "i", run_id);
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        comparison *grown = realloc(*list, (*count + 1) * sizeof *grown);
+        if (grown) {
+            *list = grown;
+            grown[*count] = (comparison){.run_id = run_id, .model_id = sqlite3_column_int64(s, 0),
+                                         .sampler_id = sqlite3_column_int64(s, 1),
+                                         .model = mb_string_copy((const char *)sqlite3_column_text(s, 2)),
+                                         .sampler = mb_string_copy((const char *)sqlite3_column_text(s, 3))};
+            (*count)++;
+        }
+        if (!grown || !grown[*count - 1].model || !grown[*count - 1].sampler) {
+            rc = no_memory(err, err_cap);
+            break;
+        }
+    }
+    int ended = query_end(store, s, rc == MB_OK ? code : SQLITE_DONE, err, err_cap);
+    rc = rc == MB_OK ? ended : rc;
+    for (size_t i = 0; rc == MB_OK && i < *count; i++)
+        rc = load_one(store, &(*list)[i], err, err_cap);
+    if (rc != MB_OK) {
+        comparison_free(*list, *count);
+        *list = NULL;
+        *count = 0;
+    }
+    return rc;
+}
+
+void comparison_free(comparison *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        comparison *c = &list[i];
+        for (size_t t = 0; t < c->task_count; t++)
+            free(c->tasks[t]);
+        for (size_t a = 0; a < c->arm_count; a++) {
+            free(c->arms[a].label);
+            free(c->arms[a].method);
+            free(c->arms[a].tasks);
+        }
+        free(c->tasks);
+        free(c->datasets);
+        free(c->arms);
+        free(c->model);
+        free(c->sampler);
+    }
+    free(list);
+}

@@ -1,0 +1,113 @@
+/*
+ * export.c - the store's samples in the layouts of others: the benchmark's pred/ folder, CSV, JSON lines, Markdown.
+ *
+ * The pred line is {"pred", "answers", "all_classes", "length"} as the official scorer reads it; references were
+ * stored as JSON and are copied as they are.
+ */
+#include "results/store.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A folder or file name of a label: what a file system or a shell could stumble over becomes "_". */
+static void put_name(mb_text *out, const char *label)
+{
+    for (; *label; label++) {
+        char c = *label;
+        bool plain = isalnum((unsigned char)c) || (unsigned char)c >= 0x80 || strchr("._-=+", c);
+        mb_text_append(out, plain ? &c : "_", 1);
+    }
+}
+
+static const char *text_at(sqlite3_stmt *s, int column)
+{
+    return (const char *)sqlite3_column_text(s, column);
+}
+
+static void put_line(mb_text *out, sqlite3_stmt *s)
+{
+    const char *answers = text_at(s, 1), *classes = text_at(s, 2);
+    mb_text_puts(out, "{\"pred\": \"");
+    text_json(out, text_at(s, 0));
+    mb_text_printf(out, "\", \"answers\": %s, \"all_classes\": %s, \"length\": ", answers ? answers : "[]",
+                   classes ? classes : "null");
+    if (sqlite3_column_type(s, 3) == SQLITE_NULL)
+        mb_text_puts(out, "null}\n");
+    else
+        mb_text_printf(out, "%lld}\n", (long long)sqlite3_column_int64(s, 3));
+}
+
+/* One file: all predictions of one cell, in the order of the benchmark's file (the order of storing). */
+static int export_cell(mb_store *store, int64_t cell, const char *path, char *err, size_t err_cap)
+{
+    mb_text lines = {0};
+    int code;
+    sqlite3_stmt *s = store_statement(store, "SELECT prediction, answers, classes, length FROM v_samples "
+                                      "WHERE cell_id = ? AND prediction IS NOT NULL ORDER BY item_id", err, err_cap);
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "i", cell);
+    while ((code = sqlite3_step(s)) == SQLITE_ROW)
+        put_line(&lines, s);
+    sqlite3_reset(s);
+    int rc = code != SQLITE_DONE ? store_error(store, code, "exporting predictions", err, err_cap)
+             : lines.failed      ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to export %s", path)
+                                 : mb_file_write(path, lines.data ? lines.data : "", lines.length, err, err_cap);
+    mb_text_free(&lines);
+    return rc;
+}
+
+/* folder/pred/<run> <model> <config> <sampler>/<task>.jsonl; the run only where the store has several. */
+int mb_export_pred(mb_store *store, const char *folder, char *err, size_t err_cap)
+{
+    int code, rc = MB_OK;
+    sqlite3_stmt *s = store_statement(store,
+        "SELECT c.cell_id, c.task, c.model, c.config, c.sampler, c.run, (SELECT count(*) FROM run) > 1, "
+        "(SELECT count(DISTINCT x.sampler_id) FROM cell x WHERE x.run_id = c.run_id AND x.pass = 'quality') > 1 "
+        "FROM v_cell c WHERE c.pass = 'quality' AND EXISTS (SELECT 1 FROM sample s WHERE s.cell_id = c.cell_id "
+        "AND s.prediction IS NOT NULL) ORDER BY c.cell_id", err, err_cap);
+    if (!s)
+        return MB_E_SYSTEM;
+    while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
+        mb_text path = {0};
+        mb_text_printf(&path, "%s/pred/", folder);
+        if (sqlite3_column_int(s, 6)) {
+            put_name(&path, text_at(s, 5));
+            mb_text_puts(&path, "-");
+        }
+        put_name(&path, text_at(s, 2));
+        mb_text_puts(&path, "-");
+        put_name(&path, text_at(s, 3));
+        if (sqlite3_column_int(s, 7)) {
+            mb_text_puts(&path, "-");
+            put_name(&path, text_at(s, 4));
+        }
+        rc = path.failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to export into %s", folder)
+                         : mb_folder_make(path.data, err, err_cap);
+        mb_text_puts(&path, "/");
+        put_name(&path, text_at(s, 1));
+        mb_text_puts(&path, ".jsonl");
+        if (rc == MB_OK && path.failed)
+            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to export into %s", folder);
+        if (rc == MB_OK)
+            rc = export_cell(store, sqlite3_column_int64(s, 0), path.data, err, err_cap);
+        mb_text_free(&path);
+    }
+    if (rc == MB_OK && code != SQLITE_DONE)
+        rc = store_error(store, code, "exporting predictions", err, err_cap);
+    sqlite3_reset(s);
+    return rc;
+}
+
+int mb_export(mb_store *store, mb_table_format format, mb_text *out, char *err, size_t err_cap)
+{
+    if (format == MB_TABLE_MARKDOWN || format == MB_TABLE_TERMINAL)
+        return mb_report(store, NULL, format, 0, out, err, err_cap);
+    return mb_table_query(store,
+        "SELECT run, benchmark, task, item, bucket, model, method, config, k, sampler, pass, status, error, score, "
+        "metric, prediction, answers, classes, length, context, depth, prompt_tokens, truncated, token_hash, "
+        "new_tokens, stopped, blocks, denoise_forwards, commit_forwards, engaged, work, work_select, agree, compared, "
+        "dense_calls, sparse_calls, prefill_us, decode_us, synthetic FROM v_samples "
+        "ORDER BY run_id, cell_id, item_id", format, 0, out, err, err_cap);
+}

@@ -1,0 +1,401 @@
+/*
+ * figure.c - builds one figure and lets gnuplot draw it.
+ *
+ * Everything that gnuplot reads stays in folder/data: NAME.dat, NAME.vars, the script and style.gp, so that
+ * `cd folder/data && gnuplot -e "name='NAME'" SCRIPT.gp` draws it again after a change by hand. A warning of gnuplot is
+ * kept as NAME.log.
+ */
+#include "results/figure.h"
+
+#include <errno.h>
+#include <math.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* ---- building ---- */
+
+/* A gnuplot string: single quotes are doubled, nothing else is special in it. */
+static void put_string(mb_text *text, const char *value)
+{
+    mb_text_puts(text, "'");
+    for (; *value; value++) {
+        if (*value == '\'')
+            mb_text_puts(text, "'");
+        mb_text_append(text, *value == '\n' ? " " : value, 1);
+    }
+    mb_text_puts(text, "'");
+}
+
+void figure_begin(figure *f, const char *script, const char *suffix, const char *title)
+{
+    figure_free(f);
+    f->script = script;
+    snprintf(f->name, sizeof f->name, "%s%s%s", script, suffix && *suffix ? "-" : "", suffix ? suffix : "");
+    for (char *p = f->name; *p; p++) /* a file name that needs no quoting anywhere */
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-", *p))
+            *p = '_';
+    mb_text_puts(&f->settings, "figure_title = ");
+    put_string(&f->settings, title);
+    mb_text_puts(&f->settings, "\nfigure_caption = ");
+    put_string(&f->settings, f->caption);
+    mb_text_puts(&f->settings, "\nfigure_stamp = ");
+    put_string(&f->settings, f->stamp);
+    mb_text_puts(&f->settings, "\n");
+}
+
+void figure_panel(figure *f, const char *title)
+{
+    mb_text_puts(&f->panels, f->panel_count ? ", " : "");
+    put_string(&f->panels, title);
+    f->panel_count++;
+}
+
+void figure_series_begin(figure *f, const char *label, int style, int dash, bool key)
+{
+    figure_series *grown = realloc(f->series, (f->series_count + 1) * sizeof *grown);
+    char *copy = mb_string_copy(label);
+    if (!grown || !copy) {
+        free(copy);
+        f->series = grown ? grown : f->series;
+        f->failed = true;
+        return;
+    }
+    f->series = grown;
+    grown[f->series_count++] = (figure_series){copy, style, dash, (int)f->panel_count, key};
+    mb_text_printf(&f->data, "%s# panel %zu: %s\n", f->series_count > 1 ? "\n\n" : "", f->panel_count, label);
+}
+
+void figure_point(figure *f, double x, double y, double low, double high)
+{
+    mb_text_printf(&f->data, "%.10g %.10g %.10g %.10g\n", x, y, isnan(low) ? y : low, isnan(high) ? y : high);
+    f->points++;
+}
+
+static void put_tic(mb_text *tics, size_t *count, double at, const char *text)
+{
+    char place[48];
+    snprintf(place, sizeof place, " %.10g,", at); /* ends every tic: looked up to say each only once */
+    if (tics->data && strstr(tics->data, place))
+        return;
+    /* A tic's text is a format, inside a string inside a string: per cents double, quotes and escapes go. */
+    mb_text_puts(tics, "'");
+    for (; *text; text++) {
+        if (*text == '%')
+            mb_text_puts(tics, "%");
+        if (!strchr("'\"\\\n", *text))
+            mb_text_append(tics, text, 1);
+    }
+    mb_text_puts(tics, "'");
+    mb_text_puts(tics, place);
+    (*count)++;
+}
+
+void figure_x_tic(figure *f, double x, const char *text)
+{
+    put_tic(&f->x_tics, &f->x_tic_count, x, text);
+}
+
+void figure_y_tic(figure *f, double y, const char *text)
+{
+    put_tic(&f->y_tics, &f->y_tic_count, y, text);
+}
+
+void figure_set(figure *f, const char *format, ...)
+{
+    va_list args;
+    char line[512];
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    mb_text_puts(&f->settings, line);
+    mb_text_puts(&f->settings, "\n");
+}
+
+void figure_free(figure *f)
+{
+    mb_text *texts[] = {&f->data, &f->panels, &f->x_tics, &f->y_tics, &f->settings};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        mb_text_free(texts[i]);
+    for (size_t i = 0; i < f->series_count; i++)
+        free(f->series[i].label);
+    free(f->series);
+    f->series = NULL;
+    f->series_count = f->panel_count = f->points = f->x_tic_count = f->y_tic_count = 0;
+}
+
+int figure_style(mb_store *store, const char *method)
+{
+    char err[8];
+    int64_t place = 0;
+    bool found = false;
+    sqlite3_stmt *s = store_statement(store,
+        "SELECT CASE WHEN EXISTS (SELECT 1 FROM method WHERE name = ?1 AND caps & 8) THEN 0 ELSE "
+        "1 + (SELECT count(DISTINCT name) FROM method WHERE name < ?1 AND NOT caps & 8) END", err, sizeof err);
+    if (!s)
+        return 1;
+    store_bind(s, "t", method);
+    return store_step_integer(store, s, &place, &found, "naming colours", err, sizeof err) == MB_OK ? (int)place : 1;
+}
+
+/* ---- settings ---- */
+
+/* Has an earlier series the same name in the legend? */
+static bool key_seen(const figure *f, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (f->series[j].key && strcmp(f->series[j].label, f->series[i].label) == 0)
+            return true;
+    return false;
+}
+
+static void put_tics(mb_text *out, const char *name, const mb_text *tics)
+{
+    mb_text_printf(out, "%s = \"(", name);
+    if (tics->length) /* without the comma at the end */
+        mb_text_append(out, tics->data, tics->length - 1);
+    mb_text_puts(out, ")\"\n");
+}
+
+/* Arrays of the script: see plots/README.md. */
+static void put_arrays(figure *f, mb_text *out)
+{
+    size_t keys = 0, label = 0;
+    mb_text_printf(out, "panels = %zu\narray panel_title[%zu] = [%s]\narray panel_blocks[%zu] = [", f->panel_count,
+                   f->panel_count, f->panels.data, f->panel_count);
+    for (size_t p = 1; p <= f->panel_count; p++) {
+        bool first = true;
+        mb_text_puts(out, p > 1 ? ", '" : "'");
+        for (size_t i = 0; i < f->series_count; i++) {
+            if (f->series[i].panel != (int)p)
+                continue;
+            mb_text_printf(out, first ? "%zu" : " %zu", i);
+            first = false;
+        }
+        mb_text_puts(out, "'");
+    }
+    mb_text_printf(out, "]\narray block_style[%zu] = [", f->series_count);
+    for (size_t i = 0; i < f->series_count; i++)
+        mb_text_printf(out, i ? ", %d" : "%d", f->series[i].style);
+    mb_text_printf(out, "]\narray block_dash[%zu] = [", f->series_count);
+    for (size_t i = 0; i < f->series_count; i++)
+        mb_text_printf(out, i ? ", %d" : "%d", f->series[i].dash);
+    mb_text_puts(out, "]\n");
+    for (size_t i = 0; i < f->series_count; i++) {
+        if (!f->series[i].key || key_seen(f, i))
+            continue;
+        size_t columns = text_columns(f->series[i].label);
+        label = columns > label ? columns : label;
+        keys++;
+    }
+    mb_text_printf(out, "keys = %zu\nkey_columns = %zu\n", keys, label);
+    mb_text_printf(out, "array key_title[%zu]\narray key_style[%zu]\narray key_dash[%zu]\n", keys ? keys : 1,
+                   keys ? keys : 1, keys ? keys : 1);
+    keys = 0;
+    for (size_t i = 0; i < f->series_count; i++) {
+        if (!f->series[i].key || key_seen(f, i))
+            continue;
+        keys++;
+        mb_text_printf(out, "key_title[%zu] = ", keys);
+        put_string(out, f->series[i].label);
+        mb_text_printf(out, "; key_style[%zu] = %d; key_dash[%zu] = %d\n", keys, f->series[i].style, keys,
+                       f->series[i].dash);
+    }
+    put_tics(out, "x_tics", &f->x_tics);
+    put_tics(out, "y_tics", &f->y_tics);
+    mb_text_printf(out, "x_tic_count = %zu\ny_tic_count = %zu\n", f->x_tic_count, f->y_tic_count);
+}
+
+/* ---- gnuplot ---- */
+
+/* folder/data/FILE */
+static int write_text(const figure *f, const char *file, const char *extension, const char *data, size_t size,
+                      char *err, size_t err_cap)
+{
+    char *path = mb_string_format("%s/data/%s%s", f->folder, file, extension);
+    int rc = path ? mb_file_write(path, data, size, err, err_cap)
+                  : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
+    free(path);
+    return rc;
+}
+
+static int write_embedded(const figure *f, const char *script, char *err, size_t err_cap)
+{
+    char path[256];
+    size_t size = 0;
+    snprintf(path, sizeof path, "plots/%s.gp", script);
+    const char *text = mb_embedded_find(path, &size);
+    if (!text)
+        return mb_fail(err, err_cap, MB_E_BUG, "%s is not compiled in", path);
+    return write_text(f, script, ".gp", text, size, err, err_cap);
+}
+
+/* Reads what a pipe says until its end; keeps the first part. */
+static void read_all(int fd, char *said, size_t cap)
+{
+    size_t used = 0;
+    char rest[512];
+    for (;;) {
+        bool room = used + 1 < cap;
+        ssize_t n = read(fd, room ? said + used : rest, room ? cap - 1 - used : sizeof rest);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        used += room ? (size_t)n : 0;
+    }
+    said[used] = '\0';
+}
+
+/* Runs gnuplot in folder/data with no shell in between. said receives its standard error. */
+static int run_gnuplot(const figure *f, const char *format, char *said, size_t said_cap, char *err, size_t err_cap)
+{
+    char *folder = mb_string_format("%s/data", f->folder);
+    char *variables = mb_string_format("name='%s'; format='%s'", f->name, format);
+    char *script = mb_string_format("%s.gp", f->script);
+    int pipes[2] = {-1, -1}, status = 0, rc = MB_OK;
+    posix_spawn_file_actions_t actions;
+    bool have_actions = false;
+    pid_t child = -1;
+    said[0] = '\0';
+    if (!folder || !variables || !script) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
+        goto out;
+    }
+    if (pipe2(pipes, O_CLOEXEC) != 0 || posix_spawn_file_actions_init(&actions) != 0) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot start gnuplot: %s", strerror(errno));
+        goto out;
+    }
+    have_actions = true;
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, pipes[1], 2);
+    posix_spawn_file_actions_addchdir_np(&actions, folder);
+    char *arguments[] = {"gnuplot", "-d", "-e", variables, script, NULL};
+    int code = posix_spawnp(&child, "gnuplot", &actions, NULL, arguments, environ);
+    close(pipes[1]);
+    pipes[1] = -1;
+    if (code != 0) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM,
+                     "gnuplot cannot be started (%s): install gnuplot-nox (make deps) for figures; the tables do not "
+                     "need it", strerror(code));
+        goto out;
+    }
+    read_all(pipes[0], said, said_cap);
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format, said);
+    }
+out:
+    if (have_actions)
+        posix_spawn_file_actions_destroy(&actions);
+    for (int i = 0; i < 2; i++)
+        if (pipes[i] >= 0)
+            close(pipes[i]);
+    free(folder);
+    free(variables);
+    free(script);
+    return rc;
+}
+
+int figure_end(figure *f, char *err, size_t err_cap)
+{
+    static const char *const formats[] = {"png", "svg"};
+    char said[2048];
+    int rc = MB_OK;
+    if (f->points == 0)
+        goto out;
+    put_arrays(f, &f->settings);
+    if (f->failed || f->data.failed || f->settings.failed || f->panels.failed || f->x_tics.failed || f->y_tics.failed) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
+        goto out;
+    }
+    rc = write_text(f, f->name, ".dat", f->data.data, f->data.length, err, err_cap);
+    if (rc == MB_OK)
+        rc = write_text(f, f->name, ".vars", f->settings.data, f->settings.length, err, err_cap);
+    if (rc == MB_OK)
+        rc = write_embedded(f, f->script, err, err_cap);
+    for (int i = 0; rc == MB_OK && i < 2; i++) {
+        rc = run_gnuplot(f, formats[i], said, sizeof said, err, err_cap);
+        if (rc == MB_OK && *said)
+            rc = write_text(f, f->name, ".log", said, strlen(said), err, err_cap);
+    }
+    if (rc == MB_OK)
+        f->drawn++;
+out:
+    figure_free(f);
+    f->failed = false;
+    return rc;
+}
+
+/* ---- figures from one query ---- */
+
+static double column_real(sqlite3_stmt *s, int column)
+{
+    return sqlite3_column_type(s, column) == SQLITE_NULL ? NAN : sqlite3_column_double(s, column);
+}
+
+static const char *column_text(sqlite3_stmt *s, int column)
+{
+    const char *text = column < sqlite3_column_count(s) ? (const char *)sqlite3_column_text(s, column) : NULL;
+    return text ? text : "";
+}
+
+/* Parts of a stack keep the style of their first appearance. */
+static int part_style(const figure *f, const char *label)
+{
+    int next = 100;
+    for (size_t i = 0; i < f->series_count; i++) {
+        if (strcmp(f->series[i].label, label) == 0)
+            return f->series[i].style;
+        next = f->series[i].style >= next ? f->series[i].style + 1 : next;
+    }
+    return next;
+}
+
+int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql, char *err,
+                 size_t err_cap)
+{
+    char panel[256] = "", series[256] = "";
+    sqlite3_stmt *s = NULL;
+    int code = sqlite3_prepare_v2(f->store->db, sql, -1, &s, NULL);
+    if (code != SQLITE_OK)
+        return store_error(f->store, code, "reading a figure's view", err, err_cap);
+    sqlite3_bind_int64(s, 1, f->run_id);
+    figure_begin(f, script, suffix, title);
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        double x = column_real(s, 3), y = column_real(s, 4);
+        if (isnan(x) || isnan(y))
+            continue;
+        bool new_panel = f->panel_count == 0 || strncmp(panel, column_text(s, 0), sizeof panel - 1) != 0;
+        if (new_panel) {
+            snprintf(panel, sizeof panel, "%s", column_text(s, 0));
+            figure_panel(f, panel);
+        }
+        if (new_panel || strncmp(series, column_text(s, 1), sizeof series - 1) != 0) {
+            bool part = sqlite3_column_type(s, 2) == SQLITE_NULL;
+            snprintf(series, sizeof series, "%s", column_text(s, 1));
+            int style = part ? part_style(f, series) : figure_style(f->store, column_text(s, 2));
+            int dash = sqlite3_column_count(s) > 9 ? sqlite3_column_int(s, 9) : 1;
+            figure_series_begin(f, series, style, dash, true);
+        }
+        figure_point(f, x, y, column_real(s, 5), column_real(s, 6));
+        if (*column_text(s, 7))
+            figure_x_tic(f, x, column_text(s, 7));
+        if (*column_text(s, 8))
+            figure_y_tic(f, y, column_text(s, 8));
+    }
+    sqlite3_finalize(s);
+    if (code != SQLITE_DONE) {
+        figure_free(f);
+        return store_error(f->store, code, "reading a figure's view", err, err_cap);
+    }
+    return figure_end(f, err, err_cap);
+}

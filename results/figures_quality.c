@@ -1,0 +1,211 @@
+/*
+ * figures_quality.c - accuracy, recall, needles and forwards. Oracles are drawn here, dashed, as the upper bound.
+ */
+#include "results/comparison.h"
+#include "results/figure.h"
+#include "results/figures_sql.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- accuracy ---- */
+
+/* "mage k=256 rule=votes" without " k=256". */
+static void series_label(const arm *a, char *label, size_t cap)
+{
+    char budget[32];
+    snprintf(budget, sizeof budget, " k=%lld", (long long)a->k);
+    snprintf(label, cap, "%s", a->label);
+    char *at = a->k >= 0 ? strstr(label, budget) : NULL;
+    size_t n = strlen(budget);
+    if (at && (at[n] == '\0' || at[n] == ' '))
+        memmove(at, at + n, strlen(at + n) + 1);
+}
+
+static const arm_score *score_of(const arm *a, size_t task, size_t task_count)
+{
+    return task < task_count ? &a->tasks[task] : &a->all;
+}
+
+/* One arm's point: the interval is that of the paired difference, set around the score. */
+static void put_score(figure *f, double x, const arm_score *s)
+{
+    double score = 100 * s->score, low = 100 * (s->delta.low - s->delta.mean), high = 100 * (s->delta.high - s->delta.mean);
+    if (!isnan(x) && !isnan(score))
+        figure_point(f, x, score, score + low, score + high);
+}
+
+/* All arms as series of one panel; arms of one series follow each other by budget. by_work: x is measured work, else
+ * the budget, and an arm without budget is a line across. */
+static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_work)
+{
+    bool *done = calloc(c->arm_count + 1, sizeof *done);
+    int64_t least = INT64_MAX, most = 0;
+    f->failed = f->failed || !done;
+    for (size_t i = 0; i < c->arm_count; i++) {
+        if (c->arms[i].k < 0)
+            continue;
+        least = c->arms[i].k < least ? c->arms[i].k : least;
+        most = c->arms[i].k > most ? c->arms[i].k : most;
+    }
+    for (size_t i = 0; done && i < c->arm_count; i++) {
+        const arm *a = &c->arms[i];
+        char label[256], other[256];
+        if (done[i] || isnan(score_of(a, task, c->task_count)->score))
+            continue;
+        series_label(a, label, sizeof label);
+        figure_series_begin(f, label, figure_style(f->store, a->method), a->is_oracle ? 2 : a->is_reference ? 3 : 1,
+                            true);
+        for (int64_t k = a->k;;) { /* the series' arms in ascending order of k */
+            int64_t next = INT64_MAX;
+            for (size_t j = i; j < c->arm_count; j++) {
+                const arm *b = &c->arms[j];
+                const arm_score *s = score_of(b, task, c->task_count);
+                series_label(b, other, sizeof other);
+                if (strcmp(other, label) != 0 || strcmp(b->method, a->method) != 0)
+                    continue;
+                done[j] = true;
+                if (b->k > k)
+                    next = b->k < next ? b->k : next;
+                if (b->k != k)
+                    continue;
+                if (by_work) {
+                    put_score(f, s->work + (isnan(s->work_select) ? 0 : s->work_select), s);
+                } else if (b->k < 0) {
+                    put_score(f, (double)least, s);
+                    put_score(f, (double)most, s);
+                } else {
+                    char tic[32];
+                    snprintf(tic, sizeof tic, "%lld", (long long)b->k);
+                    put_score(f, (double)b->k, s);
+                    figure_x_tic(f, (double)b->k, tic);
+                }
+            }
+            if (next == INT64_MAX)
+                break;
+            k = next;
+        }
+    }
+    free(done);
+}
+
+static int accuracy(figure *f, char *err, size_t err_cap)
+{
+    comparison *list = NULL;
+    size_t count = 0;
+    int rc = comparison_load(f->store, f->run_id, &list, &count, err, err_cap);
+    for (size_t i = 0; rc == MB_OK && i < count; i++) {
+        const comparison *c = &list[i];
+        char title[256], suffix[200] = "";
+        bool budgets = false;
+        for (size_t a = 0; a < c->arm_count; a++)
+            budgets = budgets || c->arms[a].k >= 0;
+        if (count > 1)
+            snprintf(suffix, sizeof suffix, "%s-%s", c->model, c->sampler);
+        snprintf(title, sizeof title, "Accuracy against attention work, sampler %s", c->sampler);
+        figure_begin(f, "accuracy_work", suffix, title);
+        figure_panel(f, c->task_count > 1 ? "mean over tasks" : c->task_count ? c->tasks[0] : "");
+        accuracy_panel(f, c, c->task_count > 1 ? c->task_count : 0, true);
+        rc = figure_end(f, err, err_cap);
+        if (rc != MB_OK || !budgets)
+            continue;
+        snprintf(title, sizeof title, "Accuracy against token budget, sampler %s", c->sampler);
+        figure_begin(f, "accuracy_budget", suffix, title);
+        if (c->task_count > 1) {
+            figure_panel(f, "mean over tasks");
+            accuracy_panel(f, c, c->task_count, false);
+        }
+        for (size_t t = 0; t < c->task_count; t++) {
+            figure_panel(f, c->tasks[t]);
+            accuracy_panel(f, c, t, false);
+        }
+        rc = figure_end(f, err, err_cap);
+    }
+    comparison_free(list, count);
+    return rc;
+}
+
+/* ---- recall ---- */
+
+#define RECALL(x)                                                                                                    \
+    "SELECT " PREFIX("v_recall") " || " BUDGET ", " SERIES ", a.method, " x ", "                                     \
+    "sum(a.mass_recall * a.blocks) / sum(a.blocks), NULL, NULL, NULL, NULL, " DASH " "                               \
+    "FROM v_recall a JOIN " BUDGETS("v_recall") " WHERE a.run_id = ?1 AND a.pass = 'recall' "                        \
+    "GROUP BY a.model_id, a.sampler_id, b.k, a.config_id, " x " "                                                    \
+    "ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES ", " x
+
+static const char recall_layer_sql[] = RECALL("a.layer");
+static const char recall_step_sql[] = RECALL("a.step");
+
+#define RECALL_BUDGET(order, name, column)                                                                           \
+    "SELECT " PREFIX("v_recall_config") " || '" name "' AS panel, " SERIES " AS series, a.method, a.k AS x, "        \
+    "sum(a." column " * a.blocks) / sum(a.blocks) AS y, NULL, NULL, a.k, NULL, " DASH ", " order " AS place, "       \
+    "a.model_id, a.sampler_id, a.is_oracle FROM v_recall_config a WHERE a.run_id = ?1 AND a.pass = 'recall' "        \
+    "AND a.k IS NOT NULL GROUP BY a.model_id, a.sampler_id, a.config_id "
+
+static const char recall_budget_sql[] =
+    RECALL_BUDGET("1", "attention mass", "mass_recall") "UNION ALL " RECALL_BUDGET("2", "index", "index_recall")
+    "ORDER BY model_id, sampler_id, place, is_oracle, method, series, x";
+
+/* ---- needles ---- */
+
+/* A figure per method, the reference's panel first. Scores are the colour (column low). */
+static int needles(figure *f, char *err, size_t err_cap)
+{
+    static const char sql[] =
+        "SELECT %s || a.config || CASE WHEN (SELECT count(DISTINCT task) FROM v_niah WHERE run_id = ?1) > 1 "
+        "THEN ', ' || a.task ELSE '' END AS panel, '', a.method, dense_rank() OVER (ORDER BY a.length), "
+        "dense_rank() OVER (ORDER BY a.depth), a.score, a.n, CASE WHEN a.length %% 1024 = 0 THEN a.length / 1024 || "
+        "'K' ELSE a.length END, printf('%%g %%%%', a.depth) FROM v_niah a WHERE a.run_id = ?1 AND a.score IS NOT NULL "
+        "AND (a.method = %Q OR a.is_reference) ORDER BY a.model_id, a.sampler_id, a.is_reference DESC, a.config_id, "
+        "a.task, a.length, a.depth";
+    sqlite3_stmt *s = NULL;
+    int rc = MB_OK, code = sqlite3_prepare_v2(f->store->db, "SELECT DISTINCT method FROM v_niah WHERE run_id = ?1 AND "
+                                              "(is_reference = 0 OR NOT EXISTS (SELECT 1 FROM v_niah x WHERE "
+                                              "x.run_id = ?1 AND x.is_reference = 0))", -1, &s, NULL);
+    if (code != SQLITE_OK)
+        return store_error(f->store, code, "reading the needle figures", err, err_cap);
+    sqlite3_bind_int64(s, 1, f->run_id);
+    while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
+        const char *method = (const char *)sqlite3_column_text(s, 0);
+        char title[200];
+        snprintf(title, sizeof title, "Needle in a haystack: %s", method);
+        char *query = sqlite3_mprintf(sql, PREFIX("v_niah"), method);
+        rc = query ? figure_query(f, "niah", method, title, query, err, err_cap)
+                   : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the needle figures");
+        sqlite3_free(query);
+    }
+    if (rc == MB_OK && code != SQLITE_DONE)
+        rc = store_error(f->store, code, "reading the needle figures", err, err_cap);
+    sqlite3_finalize(s);
+    return rc;
+}
+
+/* ---- forwards per block ---- */
+
+/* Share of blocks that were done after x forwards; a fixed schedule has nothing to show. */
+static const char forwards_sql[] =
+    "WITH f AS (SELECT *, sum(blocks) AS total FROM v_forwards WHERE run_id = ?1 AND schedule <> 'fixed' "
+    "GROUP BY model_id, sampler_id, config_id, forwards), "
+    "c AS (SELECT *, 1.0 * sum(total) OVER (PARTITION BY model_id, sampler_id, config_id ORDER BY forwards) / "
+    "sum(total) OVER (PARTITION BY model_id, sampler_id, config_id) AS done FROM f) "
+    "SELECT " PREFIX("f") " || " BUDGET ", " SERIES ", a.method, a.forwards, a.done, NULL, NULL, NULL, NULL, " DASH " "
+    "FROM c a JOIN " BUDGETS("f") " ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES ", a.forwards";
+
+int figures_quality(figure *f, char *err, size_t err_cap)
+{
+    int rc = accuracy(f, err, err_cap);
+    if (rc == MB_OK)
+        rc = figure_query(f, "recall_layer", "", "Recall by layer", recall_layer_sql, err, err_cap);
+    if (rc == MB_OK)
+        rc = figure_query(f, "recall_step", "", "Recall by denoising step", recall_step_sql, err, err_cap);
+    if (rc == MB_OK)
+        rc = figure_query(f, "recall_budget", "", "Recall against token budget", recall_budget_sql, err, err_cap);
+    if (rc == MB_OK)
+        rc = needles(f, err, err_cap);
+    if (rc == MB_OK)
+        rc = figure_query(f, "forwards", "", "Denoising forwards per block, adaptive sampler", forwards_sql, err, err_cap);
+    return rc;
+}
