@@ -94,7 +94,7 @@ int mb_keyword_score(const mb_sample *sample, const char *prediction, double *sc
         size_t words = 0, hits = 0;
         for (size_t at = 0, n; (n = next_word(want, &at)); at += n) {
             words++;
-            if (!has_word(want, at, want + at, n))    /* its first occurrence: the numerator counts a set */
+            if (!has_word(want, at, want + at, n)) /* its first occurrence: the numerator counts a set */
                 hits += has_word(have, SIZE_MAX, want + at, n);
         }
         sum += words ? (double)hits / (double)words : 0;

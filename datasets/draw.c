@@ -113,8 +113,8 @@ void mb_draw_uuid(mb_random *random, char out[MB_UUID_CAP])
 {
     mb_draw_hex(random, 36, out);
     out[8] = out[13] = out[18] = out[23] = '-';
-    out[14] = '4';                                         /* version */
-    out[19] = "89ab"[mb_random_below(random, 4)];          /* variant */
+    out[14] = '4';                                /* version */
+    out[19] = "89ab"[mb_random_below(random, 4)]; /* variant */
 }
 
 void mb_draw_letters(mb_random *random, char first, size_t n, char *out)
@@ -126,9 +126,9 @@ void mb_draw_letters(mb_random *random, char first, size_t n, char *out)
 
 void mb_draw_pseudo(mb_random *random, char out[MB_PSEUDO_CAP])
 {
-    static const char *const onset[] = {"b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl",
-                                        "l", "m", "n", "p", "pl", "qu", "r", "s", "sh", "sk", "st", "t", "tr", "v",
-                                        "w", "z"};
+    static const char *const onset[] = {"b", "br", "c",  "ch", "d",  "dr", "f",  "fl", "g",  "gr",
+                                        "h", "j",  "k",  "kl", "l",  "m",  "n",  "p",  "pl", "qu",
+                                        "r", "s",  "sh", "sk", "st", "t",  "tr", "v",  "w",  "z"};
     static const char *const vowel[] = {"a", "e", "i", "o", "u", "ai", "ea", "io", "ou"};
     static const char *const coda[] = {"", "", "n", "r", "l", "s", "m", "x", "nd", "rt", "th", "ck"};
     size_t syllables = 2 + (size_t)mb_random_below(random, 2), at = 0;
@@ -143,5 +143,5 @@ void mb_draw_pseudo(mb_random *random, char out[MB_PSEUDO_CAP])
             at += n;
         }
     }
-    out[at] = '\0';    /* at most 3 * (2 + 2) + 2 bytes */
+    out[at] = '\0'; /* at most 3 * (2 + 2) + 2 bytes */
 }

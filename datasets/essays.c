@@ -106,7 +106,8 @@ int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, char *err, siz
     }
     if (!mb_folder_exists(path))
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "no essays at %s: give a folder of .txt files, or run: bash datasets/fetch.sh essays", path);
+                       "no essays at %s: give a folder of .txt files, or run: bash datasets/fetch.sh essays",
+                       path);
     char **names = NULL;
     size_t count = 0;
     int rc = list_folder(path, &names, &count, err, err_cap);
@@ -122,8 +123,8 @@ int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, char *err, siz
     if (rc == MB_OK && out->failed)
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the essays of %s", path);
     if (rc == MB_OK && !out->length)
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s holds no .txt file with text; run: bash datasets/fetch.sh essays",
-                     path);
+        rc = mb_fail(err, err_cap, MB_E_INPUT,
+                     "%s holds no .txt file with text; run: bash datasets/fetch.sh essays", path);
     return rc;
 }
 
@@ -150,8 +151,9 @@ size_t mb_text_squeeze(char *text, size_t length)
 /* Whether the full stop at text[dot] belongs to an abbreviation or to an initial ("Mr.", "J."). */
 static bool is_abbreviation(const char *text, size_t start, size_t dot)
 {
-    static const char *const known[] = {"Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Jr", "Sr", "vs", "etc", "No", "Vol",
-                                        "Fig", "Inc", "Co", "Corp", "Ltd", "e.g", "i.e", "cf", "al", "Gen", "Col"};
+    static const char *const known[] = {"Mr",  "Mrs", "Ms",  "Dr",  "Prof", "St",  "Jr", "Sr",
+                                        "vs",  "etc", "No",  "Vol", "Fig",  "Inc", "Co", "Corp",
+                                        "Ltd", "e.g", "i.e", "cf",  "al",   "Gen", "Col"};
     size_t word = dot;
     while (word > start && !is_space(text[word - 1]) && text[word - 1] != '(')
         word--;
@@ -172,7 +174,7 @@ size_t mb_sentence_end(const char *text, size_t length, size_t start)
         size_t end = i + 1;
         while (end < length && (strchr(".!?\"')]", text[end]) != NULL && text[end]))
             end++;
-        if (end + 3 <= length && memcmp(text + end, "\xe2\x80\x9d", 3) == 0)    /* a closing curly quote */
+        if (end + 3 <= length && memcmp(text + end, "\xe2\x80\x9d", 3) == 0) /* a closing curly quote */
             end += 3;
         size_t next = end;
         while (next < length && is_space(text[next]))

@@ -17,7 +17,7 @@ int64_t mb_codec_count(const mb_codec *codec, const char *text, size_t length, c
 
 /* ---- word lists and drawing (draw.c) ---- */
 typedef struct mb_words {
-    char *bytes;               /* the file, cut into strings */
+    char *bytes; /* the file, cut into strings */
     const char **items;
     size_t count;
 } mb_words;
@@ -30,26 +30,26 @@ const char *mb_words_draw(const mb_words *words, mb_random *random);
 void mb_draw_order(mb_random *random, size_t *order, size_t n);
 /* k distinct numbers of 0 .. n-1, ascending, k <= n. */
 void mb_draw_sorted(mb_random *random, size_t n, size_t k, size_t *out);
-void mb_draw_digits(mb_random *random, size_t digits, char *out);    /* first digit 1-9; out has digits + 1 bytes */
+void mb_draw_digits(mb_random *random, size_t digits, char *out); /* first digit 1-9; out has digits + 1 bytes */
 #define MB_UUID_CAP 37
-void mb_draw_uuid(mb_random *random, char out[MB_UUID_CAP]);         /* version 4, lower case */
+void mb_draw_uuid(mb_random *random, char out[MB_UUID_CAP]); /* version 4, lower case */
 void mb_draw_hex(mb_random *random, size_t digits, char *out);
-void mb_draw_letters(mb_random *random, char first, size_t n, char *out);  /* 'a' or 'A' */
+void mb_draw_letters(mb_random *random, char first, size_t n, char *out); /* 'a' or 'A' */
 #define MB_PSEUDO_CAP 24
-void mb_draw_pseudo(mb_random *random, char out[MB_PSEUDO_CAP]);     /* a pronounceable word of 2-3 syllables */
+void mb_draw_pseudo(mb_random *random, char out[MB_PSEUDO_CAP]); /* a pronounceable word of 2-3 syllables */
 
 /* ---- the task's own options: a JSON object (options.c) ---- */
 typedef struct mb_options {
-    cJSON *root;               /* NULL = no options */
-    const char *task;          /* for sentences */
+    cJSON *root;      /* NULL = no options */
+    const char *task; /* for sentences */
 } mb_options;
 /* Parses and refuses keys outside known (NULL-terminated). */
 int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known, char *err,
                     size_t err_cap);
 void mb_options_close(mb_options *options);
 /* Each leaves *value alone when the key is absent; MB_E_INPUT names key and range. */
-int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value, char *err,
-                   size_t err_cap);
+int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value,
+                   char *err, size_t err_cap);
 int mb_options_bool(const mb_options *options, const char *key, bool *value, char *err, size_t err_cap);
 /* Borrowed from the options. choices: NULL-terminated, or NULL = any text. */
 int mb_options_string(const mb_options *options, const char *key, const char *const *choices, const char **value,
@@ -57,9 +57,9 @@ int mb_options_string(const mb_options *options, const char *key, const char *co
 
 /* ---- grids (niah_grid.c) ---- */
 typedef struct mb_grid {
-    int32_t *lengths;          /* tokens, in the order given */
+    int32_t *lengths; /* tokens, in the order given */
     size_t length_count;
-    double *depths;            /* percent */
+    double *depths; /* percent */
     size_t depth_count;
 } mb_grid;
 /* Reads "lengths" and "depths" (datasets/README.md gives the forms); the defaults where they are absent. */
@@ -80,16 +80,16 @@ size_t mb_sentence_end(const char *text, size_t length, size_t start);
 
 /* ---- haystacks (haystack.c) ---- */
 typedef struct mb_piece {
-    const char *text;          /* one sentence, borrowed */
+    const char *text; /* one sentence, borrowed */
     uint32_t length;
-    int32_t tokens;            /* with the blank in front of it */
+    int32_t tokens; /* with the blank in front of it */
 } mb_piece;
 typedef struct mb_pieces {
     mb_piece *items;
     size_t count, capacity;
-    int64_t tokens;            /* sum over items */
+    int64_t tokens; /* sum over items */
 } mb_pieces;
-int mb_pieces_insert(mb_pieces *pieces, size_t at, const mb_piece *piece);  /* MB_E_SYSTEM: out of memory */
+int mb_pieces_insert(mb_pieces *pieces, size_t at, const mb_piece *piece); /* MB_E_SYSTEM: out of memory */
 void mb_pieces_free(mb_pieces *pieces);
 
 typedef struct mb_haystack mb_haystack;

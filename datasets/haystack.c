@@ -11,13 +11,13 @@
 #include <string.h>
 
 #define TABLE "datasets/text/haystack.txt"
-#define TOPIC_SENTENCES 4096u     /* sentences of one topic before they come again: 15 topics hold 1M tokens */
+#define TOPIC_SENTENCES 4096u /* sentences of one topic before they come again: 15 topics hold 1M tokens */
 #define TOPICS_MAX 32
-#define RECENT 6                  /* patterns that must not come again at once */
-#define CLOSING_TRIES 400         /* draws for a last sentence that fits exactly */
+#define RECENT 6          /* patterns that must not come again at once */
+#define CLOSING_TRIES 400 /* draws for a last sentence that fits exactly */
 
 typedef struct phrase_list {
-    size_t topic;                 /* 0 = [general] */
+    size_t topic; /* 0 = [general] */
     const char *name;
     size_t name_length;
     const char **entries;
@@ -25,24 +25,24 @@ typedef struct phrase_list {
 } phrase_list;
 
 typedef struct topic {
-    const char *name;             /* NUL-terminated inside the table */
+    const char *name; /* NUL-terminated inside the table */
     const char **patterns;
     size_t pattern_count;
-    mb_piece *made;               /* [TOPIC_SENTENCES], text NULL until first used */
-    const char **made_from;       /* the pattern of each */
+    mb_piece *made;         /* [TOPIC_SENTENCES], text NULL until first used */
+    const char **made_from; /* the pattern of each */
 } topic;
 
 struct mb_haystack {
     const mb_codec *codec;
     uint64_t seed;
     bool built_in;
-    int64_t mean;                 /* tokens of a built-in sentence, 0 = not measured yet */
-    char *text;                   /* the phrase table cut into strings, or the essays */
+    int64_t mean; /* tokens of a built-in sentence, 0 = not measured yet */
+    char *text;   /* the phrase table cut into strings, or the essays */
     topic topics[TOPICS_MAX];
     size_t topic_count;
     phrase_list *lists;
     size_t list_count;
-    mb_piece *sentences;          /* essays and noise: in order, tokens -1 until counted */
+    mb_piece *sentences; /* essays and noise: in order, tokens -1 until counted */
     size_t sentence_count;
     char hash[MB_HASH_CAP];
 };
@@ -74,7 +74,7 @@ void mb_pieces_free(mb_pieces *pieces)
 
 static int push(const char ***items, size_t *count, const char *item)
 {
-    if ((*count & (*count - 1)) == 0) {       /* grows at powers of two */
+    if ((*count & (*count - 1)) == 0) { /* grows at powers of two */
         const char **more = realloc(*items, (*count ? 2 * *count : 1) * sizeof *more);
         if (!more)
             return MB_E_SYSTEM;
@@ -194,7 +194,7 @@ static int write_sentence(const mb_haystack *h, size_t at, const char *pattern, 
             return mb_fail(err, err_cap, MB_E_BUG, TABLE ": no list for a place of \"%s\"", pattern);
         size_t pick = (size_t)mb_random_below(random, list->count);
         for (size_t i = 0; i < used_count && used_count < list->count;)
-            if (used[i] == list->entries[pick]) {       /* the next one that is free */
+            if (used[i] == list->entries[pick]) { /* the next one that is free */
                 pick = (pick + 1) % list->count;
                 i = 0;
             } else
@@ -346,7 +346,8 @@ static int measure_mean(mb_haystack *h, char *err, size_t err_cap)
     return MB_OK;
 }
 
-static int fill_built_in(mb_haystack *h, mb_random *random, int64_t left, mb_pieces *out, char *err, size_t err_cap)
+static int fill_built_in(mb_haystack *h, mb_random *random, int64_t left, mb_pieces *out, char *err,
+                         size_t err_cap)
 {
     size_t at = 0, run = 0, tries = 0, recent_at = 0;
     const char *recent[RECENT] = {0};
@@ -388,7 +389,8 @@ static int fill_built_in(mb_haystack *h, mb_random *random, int64_t left, mb_pie
 }
 
 /* Essays start at a random sentence and go round; noise starts at its first. */
-static int fill_in_order(mb_haystack *h, mb_random *random, int64_t left, mb_pieces *out, char *err, size_t err_cap)
+static int fill_in_order(mb_haystack *h, mb_random *random, int64_t left, mb_pieces *out, char *err,
+                         size_t err_cap)
 {
     size_t at = h->sentence_count > 5 ? (size_t)mb_random_below(random, h->sentence_count) : 0;
     for (;; at = (at + 1) % h->sentence_count) {

@@ -11,40 +11,71 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COMMON_HELP \
-    "lengths         token counts: a list, or {\"from\", \"to\", \"count\"}; each holds chat wrapper + prompt + new tokens\n" \
-    "depths          percents: a list, a count, or {\"from\", \"to\", \"count\"}\n" \
-    "spacing         linear | sigmoid: how a count of depths is spread\n" \
-    "samples         samples per cell of the grid (1)\n" \
-    "score           contains | keywords | digits: the rule of the score (contains)\n" \
+#define COMMON_HELP                                                                                               \
+    "lengths         token counts: a list, or {\"from\", \"to\", \"count\"}; each holds chat wrapper + prompt + " \
+    "new tokens\n"                                                                                                \
+    "depths          percents: a list, a count, or {\"from\", \"to\", \"count\"}\n"                               \
+    "spacing         linear | sigmoid: how a count of depths is spread\n"                                         \
+    "samples         samples per cell of the grid (1)\n"                                                          \
+    "score           contains | keywords | digits: the rule of the score (contains)\n"                            \
     "max_new_tokens  generation limit, counted into the length\n"
-#define BUILT_IN_HELP COMMON_HELP \
-    "form            number | word | uuid | code: the needle's wording and value (number)\n" \
-    "haystack        text | noise | needles | path of a folder of .txt files (text)\n" \
-    "answer_prefix   true puts the beginning of the answer after the assistant header (false)\n" \
+#define BUILT_IN_HELP                                                                                             \
+    COMMON_HELP                                                                                                   \
+    "form            number | word | uuid | code: the needle's wording and value (number)\n"                      \
+    "haystack        text | noise | needles | path of a folder of .txt files (text)\n"                            \
+    "answer_prefix   true puts the beginning of the answer after the assistant header (false)\n"                  \
     "keys            further needles that nobody asks for\n"
 
 static mb_task_info rows[] = {
-    {.name = "niah_single", .benchmark = "niah", .category = "retrieval", .language = "en", .metric = "contains",
-     .max_new_tokens = 64, .chat = true, .options = BUILT_IN_HELP},
-    {.name = "niah_multikey", .benchmark = "niah", .category = "retrieval", .language = "en", .metric = "contains",
-     .max_new_tokens = 64, .chat = true, .options = BUILT_IN_HELP},
-    {.name = "niah_multivalue", .benchmark = "niah", .category = "retrieval", .language = "en",
-     .metric = "contains", .max_new_tokens = 128, .chat = true,
+    {.name = "niah_single",
+     .benchmark = "niah",
+     .category = "retrieval",
+     .language = "en",
+     .metric = "contains",
+     .max_new_tokens = 64,
+     .chat = true,
+     .options = BUILT_IN_HELP},
+    {.name = "niah_multikey",
+     .benchmark = "niah",
+     .category = "retrieval",
+     .language = "en",
+     .metric = "contains",
+     .max_new_tokens = 64,
+     .chat = true,
+     .options = BUILT_IN_HELP},
+    {.name = "niah_multivalue",
+     .benchmark = "niah",
+     .category = "retrieval",
+     .language = "en",
+     .metric = "contains",
+     .max_new_tokens = 128,
+     .chat = true,
      .options = BUILT_IN_HELP "values          values of the one key that is asked for (2)\n"},
-    {.name = "niah_multiquery", .benchmark = "niah", .category = "retrieval", .language = "en",
-     .metric = "contains", .max_new_tokens = 128, .chat = true,
+    {.name = "niah_multiquery",
+     .benchmark = "niah",
+     .category = "retrieval",
+     .language = "en",
+     .metric = "contains",
+     .max_new_tokens = 128,
+     .chat = true,
      .options = BUILT_IN_HELP "queries         keys that are asked for at once (2)\n"},
-    {.name = "niah_classic", .benchmark = "niah", .category = "retrieval", .language = "en", .metric = "contains",
-     .max_new_tokens = 128, .chat = true,
-     .options = COMMON_HELP "haystack        path of a folder of essays (.txt); default: the data folder's essays\n"
-                            "prompt          messages | book: the wording around the haystack (messages)\n"},
+    {.name = "niah_classic",
+     .benchmark = "niah",
+     .category = "retrieval",
+     .language = "en",
+     .metric = "contains",
+     .max_new_tokens = 128,
+     .chat = true,
+     .options =
+         COMMON_HELP "haystack        path of a folder of essays (.txt); default: the data folder's essays\n"
+                     "prompt          messages | book: the wording around the haystack (messages)\n"},
 };
 
-static const char *const built_in_keys[] = {"lengths", "depths", "spacing", "samples", "score", "max_new_tokens",
-                                            "form", "haystack", "answer_prefix", "keys", "values", "queries", NULL};
-static const char *const classic_keys[] = {"lengths", "depths", "spacing", "samples", "score", "max_new_tokens",
-                                           "haystack", "prompt", NULL};
+static const char *const built_in_keys[] = {"lengths",        "depths",  "spacing",  "samples",       "score",
+                                            "max_new_tokens", "form",    "haystack", "answer_prefix", "keys",
+                                            "values",         "queries", NULL};
+static const char *const classic_keys[] = {"lengths",        "depths",   "spacing", "samples", "score",
+                                           "max_new_tokens", "haystack", "prompt",  NULL};
 
 static bool is_task(const mb_task_info *row, const char *name)
 {
@@ -145,12 +176,12 @@ static int niah_open(void **state, const mb_task_info *row, const mb_task_reques
     if (rc == MB_OK && classic) {
         int32_t lengths[35];
         double depths[35];
-        for (size_t i = 0; i < 35; i++)            /* round(linspace(1000, 16000, 35)): the published grid */
+        for (size_t i = 0; i < 35; i++) /* round(linspace(1000, 16000, 35)): the published grid */
             lengths[i] = (int32_t)((1000.0 * 34 + 15000.0 * (double)i) / 34 + 0.5);
         mb_grid_depths(0, 100, 35, false, depths);
         rc = mb_grid_read(&niah->grid, &niah->options, lengths, 35, depths, 35, err, err_cap);
         if (rc == MB_OK && request->folder)
-            niah->kind = request->folder;          /* where the essays are looked for when no path is given */
+            niah->kind = request->folder; /* where the essays are looked for when no path is given */
         if (rc == MB_OK)
             rc = mb_niah_classic_open(niah, err, err_cap);
     } else if (rc == MB_OK)
@@ -179,8 +210,8 @@ static int niah_next(void *state, mb_sample **sample, char *err, size_t err_cap)
     if (niah->at >= niah_size(niah))
         return 0;
     if (!niah->codec)
-        return mb_fail(err, err_cap, MB_E_INPUT, "task %s is generated to a number of tokens: it needs a tokenizer",
-                       niah->row->name);
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "task %s is generated to a number of tokens: it needs a tokenizer", niah->row->name);
     mb_niah_cell cell = {.number = niah->at % niah->samples};
     int64_t at = niah->at / niah->samples, depths = (int64_t)niah->grid.depth_count;
     cell.depth = niah->grid.depths[at % depths];
@@ -259,7 +290,14 @@ static int niah_score(const mb_task_info *row, const mb_sample *sample, const ch
 }
 
 const mb_task_family mb_family_niah = {
-    .name = "niah", .rows = rows, .row_count = sizeof rows / sizeof *rows, .template_bytes = template_bytes,
-    .open = niah_open, .next = niah_next, .hash = niah_hash, .size = niah_size, .close = niah_close,
+    .name = "niah",
+    .rows = rows,
+    .row_count = sizeof rows / sizeof *rows,
+    .template_bytes = template_bytes,
+    .open = niah_open,
+    .next = niah_next,
+    .hash = niah_hash,
+    .size = niah_size,
+    .close = niah_close,
     .score = niah_score,
 };

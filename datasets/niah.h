@@ -10,31 +10,31 @@
 
 #include "datasets/generate.h"
 
-#define MB_NIAH_ASKED_MAX 32       /* needles that one question asks for */
+#define MB_NIAH_ASKED_MAX 32 /* needles that one question asks for */
 
 typedef struct mb_niah {
     const mb_task_info *row;
     const mb_codec *codec;
     uint64_t seed;
-    int64_t overhead;              /* tokens of the chat wrapper */
+    int64_t overhead; /* tokens of the chat wrapper */
     mb_options options;
     cJSON *prompts;
     mb_grid grid;
-    int64_t samples;               /* per cell */
-    int64_t keys;                  /* needles beside those that are asked for */
-    int64_t asked;                 /* needles that the answer needs */
-    bool one_key;                  /* they share one key (niah_multivalue) */
+    int64_t samples; /* per cell */
+    int64_t keys;    /* needles beside those that are asked for */
+    int64_t asked;   /* needles that the answer needs */
+    bool one_key;    /* they share one key (niah_multivalue) */
     int64_t max_new_tokens;
     bool answer_prefix;
     const char *form, *kind, *scoring, *layout;
     mb_words adjectives, nouns;
-    mb_haystack *haystack;         /* NULL: made of needles, or classic */
+    mb_haystack *haystack; /* NULL: made of needles, or classic */
     /* classic */
     mb_text essays;
     int32_t *essay_ids, *stop_ids;
     size_t essay_count, stop_count;
     char essay_hash[MB_HASH_CAP];
-    int64_t at;                    /* samples yielded */
+    int64_t at; /* samples yielded */
 } mb_niah;
 
 /* The cell that a sample belongs to. */
@@ -42,7 +42,7 @@ typedef struct mb_niah_cell {
     int32_t length;
     double depth;
     int64_t number;
-    char key[64];                  /* "len1024_depth50_2" */
+    char key[64]; /* "len1024_depth50_2" */
 } mb_niah_cell;
 
 int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, char *err, size_t err_cap);

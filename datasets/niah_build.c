@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define KEY_CAP 96
-#define ROUNDS 8           /* refills until the measured length fits */
+#define ROUNDS 8 /* refills until the measured length fits */
 
 typedef struct needle {
     char key[KEY_CAP], value[KEY_CAP];
@@ -24,18 +24,19 @@ typedef struct needle {
 typedef struct draft {
     mb_niah *niah;
     const cJSON *form;
-    mb_random random;      /* needles: its own stream for every cell */
-    unsigned char *taken;  /* one bit for each adjective-noun pair */
-    needle *needles;       /* asked ones first */
+    mb_random random;     /* needles: its own stream for every cell */
+    unsigned char *taken; /* one bit for each adjective-noun pair */
+    needle *needles;      /* asked ones first */
     size_t needle_count, needle_capacity;
-    char *query;           /* the keys as they stand in the question */
+    char *query; /* the keys as they stand in the question */
 } draft;
 
 static void draw_key(draft *d, char out[KEY_CAP])
 {
     const mb_words *a = &d->niah->adjectives, *n = &d->niah->nouns;
     for (size_t tries = 0; tries < 64; tries++) {
-        size_t i = (size_t)mb_random_below(&d->random, a->count), j = (size_t)mb_random_below(&d->random, n->count);
+        size_t i = (size_t)mb_random_below(&d->random, a->count),
+               j = (size_t)mb_random_below(&d->random, n->count);
         size_t bit = i * n->count + j;
         if (d->taken[bit / 8] & (1u << bit % 8))
             continue;
@@ -126,8 +127,8 @@ static int write_prompt(const draft *d, const mb_pieces *pieces, mb_text *out, c
     bool all = niah->asked > 1;
     mb_text haystack = {0}, intro = {0}, question = {0};
     const char *noun = mb_json_string(d->form, "noun"), *kind = mb_json_string(d->form, "intro");
-    const char *opening = mb_json_string(niah->prompts, !all && strcmp(kind, "one") == 0 ? "intro_one"
-                                                                                         : "intro_facts");
+    const char *opening =
+        mb_json_string(niah->prompts, !all && strcmp(kind, "one") == 0 ? "intro_one" : "intro_facts");
     const char *asks = mb_json_string(d->form, all ? "question_all" : "question");
     const char *layout = mb_json_string(niah->prompts, "prompt");
     const mb_prompt_pair nouns[] = {{"noun", noun}}, keys[] = {{"key", d->query}};
@@ -140,8 +141,8 @@ static int write_prompt(const draft *d, const mb_pieces *pieces, mb_text *out, c
     }
     mb_text_clear(out);
     if (!haystack.failed && !intro.failed && !question.failed) {
-        const mb_prompt_pair parts[] = {{"intro", intro.data}, {"haystack", haystack.data},
-                                        {"question", question.data}};
+        const mb_prompt_pair parts[] = {
+            {"intro", intro.data}, {"haystack", haystack.data}, {"question", question.data}};
         mb_prompt_fill(out, layout, strlen(layout), parts, 3, false);
     } else
         out->failed = true;
@@ -177,7 +178,7 @@ static int lay_out(draft *d, const char *fill_stream, int64_t budget, double dep
         rc = mb_haystack_fill(niah->haystack, &fill, budget, pieces, err, err_cap);
     for (size_t i = asked; i < d->needle_count && rc == MB_OK; i++) {
         const mb_piece *piece = &d->needles[i].piece;
-        size_t at = pieces->count;                    /* a haystack of needles keeps their order */
+        size_t at = pieces->count; /* a haystack of needles keeps their order */
         if (niah->haystack)
             at = (size_t)mb_random_below(&scatter, pieces->count + 1);
         else if (pieces->tokens + piece->tokens > budget)
@@ -240,17 +241,18 @@ static int fit(draft *d, const mb_niah_cell *cell, const char *prefix, int64_t l
             text = keep;
             best = n;
         }
-        int64_t joints = n - frame - pieces.tokens;      /* what the joints cost or saved */
+        int64_t joints = n - frame - pieces.tokens; /* what the joints cost or saved */
         if (best == limit || (joints == 0 && n <= limit))
             break;
         budget = limit - frame - fixed - joints - (n > limit && joints <= 0 ? n - limit : 0);
     }
     if (best < 0)
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE,
-                     "sample %s: %d tokens cannot hold the chat wrapper, the question, %zu needles (%lld tokens in "
-                     "all) and %lld new tokens; ask for a longer context",
-                     cell->key, cell->length, d->needle_count, (long long)(frame + fixed),
-                     (long long)d->niah->max_new_tokens);
+        rc =
+            mb_fail(err, err_cap, MB_E_SAMPLE,
+                    "sample %s: %d tokens cannot hold the chat wrapper, the question, %zu needles (%lld tokens in "
+                    "all) and %lld new tokens; ask for a longer context",
+                    cell->key, cell->length, d->needle_count, (long long)(frame + fixed),
+                    (long long)d->niah->max_new_tokens);
     *tokens = best;
 out:
     mb_pieces_free(&pieces);

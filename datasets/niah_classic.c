@@ -45,28 +45,33 @@ static int encode_essays(mb_niah *niah, size_t need, char *err, size_t err_cap)
     if (niah->essay_count >= need)
         return MB_OK;
     const mb_codec *codec = niah->codec;
-    mb_text text = {0};
     size_t count = 0;
-    int32_t *ids = NULL;
     int64_t once = mb_codec_count(codec, niah->essays.data, niah->essays.length, err, err_cap);
     if (once < 0)
         return (int)once;
     if (once == 0)
         return mb_fail(err, err_cap, MB_E_INPUT, "the essays of task %s are empty", niah->row->name);
-    /* One encoding of the repeated text, as the original does it: a joint may merge. One copy more than needed. */
-    for (size_t copies = need / (size_t)once + 2; copies; copies--)
-        mb_text_append(&text, niah->essays.data, niah->essays.length);
-    int rc = text.failed ? MB_E_SYSTEM : codec->encode(codec->self, text.data, text.length, &ids, &count);
-    mb_text_free(&text);
-    if (rc < 0)
-        return mb_fail(err, err_cap, rc, "the essays of task %s could not be encoded", niah->row->name);
-    free(niah->essay_ids);
-    niah->essay_ids = ids;
-    niah->essay_count = count;
     if (!niah->stop_ids && codec->encode(codec->self, ".", 1, &niah->stop_ids, &niah->stop_count) < 0)
         return mb_fail(err, err_cap, MB_E_SYSTEM, "the full stop could not be encoded");
-    return count >= need ? MB_OK : mb_fail(err, err_cap, MB_E_INPUT, "the essays of task %s are too short",
-                                           niah->row->name);
+    /* One encoding of the repeated text, as the original does it: tokens may merge at the joints, so that the
+     * copies have fewer tokens than copies * once; half of them are certain. */
+    for (size_t copies = need / (size_t)once + 1, tries = 0; count < need && tries < 2; copies *= 2, tries++) {
+        mb_text text = {0};
+        for (size_t i = 0; i < copies; i++)
+            mb_text_append(&text, niah->essays.data, niah->essays.length);
+        free(niah->essay_ids);
+        niah->essay_ids = NULL;
+        niah->essay_count = count = 0;
+        int rc = text.failed ? MB_E_SYSTEM
+                             : codec->encode(codec->self, text.data, text.length, &niah->essay_ids, &count);
+        mb_text_free(&text);
+        if (rc < 0)
+            return mb_fail(err, err_cap, rc, "the essays of task %s could not be encoded", niah->row->name);
+        niah->essay_count = count;
+    }
+    return count >= need
+               ? MB_OK
+               : mb_fail(err, err_cap, MB_E_INPUT, "the essays of task %s are too short", niah->row->name);
 }
 
 static bool is_stop(const mb_niah *niah, int32_t id)
@@ -116,7 +121,8 @@ int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sa
     mb_text prompt = {0}, best = {0};
     int64_t best_tokens = -1;
     int rc = encode_essays(niah, (size_t)cell->length, err, err_cap);
-    if (rc == MB_OK && niah->codec->encode(niah->codec->self, wording, strlen(wording), &needle, &needle_count) < 0)
+    if (rc == MB_OK &&
+        niah->codec->encode(niah->codec->self, wording, strlen(wording), &needle, &needle_count) < 0)
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "the needle could not be encoded");
     if (rc < 0)
         goto out;
@@ -128,9 +134,11 @@ int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sa
     }
     int64_t n = limit - frame - (int64_t)needle_count;
     if (n < 1)
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "sample %s: %d tokens cannot hold the question, the needle (%lld "
-                     "tokens) and %lld new tokens; ask for a longer context", cell->key, cell->length,
-                     (long long)(frame + (int64_t)needle_count), (long long)niah->max_new_tokens);
+        rc = mb_fail(err, err_cap, MB_E_SAMPLE,
+                     "sample %s: %d tokens cannot hold the question, the needle (%lld "
+                     "tokens) and %lld new tokens; ask for a longer context",
+                     cell->key, cell->length, (long long)(frame + (int64_t)needle_count),
+                     (long long)niah->max_new_tokens);
     for (size_t round = 0; round < ROUNDS && n > 0 && rc == MB_OK; round++) {
         char *text = NULL;
         if (n > (int64_t)niah->essay_count)

@@ -53,8 +53,8 @@ static int read_range(const mb_options *options, const char *key, const cJSON *i
         !(*to <= high) || !(*from <= *to) || !(n->valuedouble >= 1) || n->valuedouble > MAX_POINTS ||
         n->valuedouble != floor(n->valuedouble))
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "\"%s\" of task %s needs %g <= from <= to <= %g and a count from 1 to %d", key, options->task,
-                       low, high, MAX_POINTS);
+                       "\"%s\" of task %s needs %g <= from <= to <= %g and a count from 1 to %d", key,
+                       options->task, low, high, MAX_POINTS);
     *count = (size_t)n->valuedouble;
     return MB_OK;
 }
@@ -73,8 +73,9 @@ static int read_list(const mb_options *options, const char *key, const cJSON *it
     for (const cJSON *part = item->child; part; part = part->next) {
         double v = cJSON_IsNumber(part) ? part->valuedouble : NAN;
         if (!(v >= low && v <= high) || (whole && v != floor(v)))
-            return mb_fail(err, err_cap, MB_E_INPUT, "\"%s\" of task %s: entry %zu must be a%s number from %g to %g",
-                           key, options->task, *count, whole ? " whole" : "", low, high);
+            return mb_fail(err, err_cap, MB_E_INPUT,
+                           "\"%s\" of task %s: entry %zu must be a%s number from %g to %g", key, options->task,
+                           *count, whole ? " whole" : "", low, high);
         (*values)[(*count)++] = v;
     }
     return MB_OK;
@@ -126,9 +127,10 @@ static int read_depths(mb_grid *grid, const mb_options *options, const cJSON *it
         if (rc < 0)
             return rc;
     } else
-        return mb_fail(err, err_cap, MB_E_INPUT,
-                       "\"depths\" of task %s must be a list of percents, a count, or {\"from\", \"to\", \"count\"}",
-                       options->task);
+        return mb_fail(
+            err, err_cap, MB_E_INPUT,
+            "\"depths\" of task %s must be a list of percents, a count, or {\"from\", \"to\", \"count\"}",
+            options->task);
     grid->depths = calloc(count, sizeof *grid->depths);
     if (!grid->depths)
         return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for \"depths\" of task %s", options->task);

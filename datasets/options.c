@@ -48,16 +48,17 @@ static const cJSON *option(const mb_options *options, const char *key)
     return options->root ? cJSON_GetObjectItemCaseSensitive(options->root, key) : NULL;
 }
 
-int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value, char *err,
-                   size_t err_cap)
+int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value,
+                   char *err, size_t err_cap)
 {
     const cJSON *item = option(options, key);
     if (!item)
         return MB_OK;
     if (!cJSON_IsNumber(item) || item->valuedouble != floor(item->valuedouble) ||
         item->valuedouble < (double)low || item->valuedouble > (double)high)
-        return mb_fail(err, err_cap, MB_E_INPUT, "option \"%s\" of task %s must be a whole number from %lld to %lld",
-                       key, options->task, (long long)low, (long long)high);
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "option \"%s\" of task %s must be a whole number from %lld to %lld", key, options->task,
+                       (long long)low, (long long)high);
     *value = (int64_t)item->valuedouble;
     return MB_OK;
 }

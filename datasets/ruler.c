@@ -16,17 +16,22 @@
 #define PROBES_MAX 64
 #define SIZE_MAX_UNITS ((int64_t)1 << 40)
 
-#define COMMON_HELP \
-    "lengths         token counts (4096 to 131072, doubling): wrapper + prompt + new tokens\n" \
+#define COMMON_HELP                                                                                               \
+    "lengths         token counts (4096 to 131072, doubling): wrapper + prompt + new tokens\n"                    \
     "samples         samples per length (500)\n"
-#define ESSAY_HELP COMMON_HELP \
-    "essay           haystack: text (built in), or the path of a folder of .txt files or of PaulGrahamEssays.json\n"
-#define QA_HELP COMMON_HELP \
+#define ESSAY_HELP                                                                                                \
+    COMMON_HELP                                                                                                   \
+    "essay           haystack: text (built in), or the path of a folder of .txt files or of "                     \
+    "PaulGrahamEssays.json\n"
+#define QA_HELP                                                                                                   \
+    COMMON_HELP                                                                                                   \
     "file            the questions; default: looked for in the data folder\n"
 
-#define ROW(task, kind, tokens, metric_name, help) \
-    {.name = "ruler_" task, .benchmark = "ruler", .category = kind, .language = "en", .metric = metric_name, \
-     .max_new_tokens = tokens, .chat = true, .options = help}
+#define ROW(task, kind, tokens, metric_name, help)                                                                \
+    {                                                                                                             \
+        .name = "ruler_" task, .benchmark = "ruler", .category = kind, .language = "en", .metric = metric_name,   \
+        .max_new_tokens = tokens, .chat = true, .options = help                                                   \
+    }
 
 static mb_task_info rows[] = {
     ROW("niah_single_1", "retrieval", 128, "string_match_all", COMMON_HELP),
@@ -44,9 +49,11 @@ static mb_task_info rows[] = {
     ROW("qa_2", "question answering", 32, "string_match_part", QA_HELP),
 };
 
-#define NIAH(kind, uuid_key, uuid_value, k, v, q) \
-    {.open = mb_ruler_niah_open, .begin = mb_ruler_niah_begin, .haystack = kind, .uuid_keys = uuid_key, \
-     .uuid_values = uuid_value, .keys = k, .values = v, .queries = q}
+#define NIAH(kind, uuid_key, uuid_value, k, v, q)                                                                 \
+    {                                                                                                             \
+        .open = mb_ruler_niah_open, .begin = mb_ruler_niah_begin, .haystack = kind, .uuid_keys = uuid_key,        \
+        .uuid_values = uuid_value, .keys = k, .values = v, .queries = q                                           \
+    }
 
 /* In the order of rows. */
 static const mb_ruler_task tasks[] = {
@@ -129,7 +136,10 @@ static int ruler_open(void **state, const mb_task_info *row, const mb_task_reque
     ruler->samples = 500;
     const mb_ruler_task *task = ruler->task;
     bool has_essay = task->haystack && strcmp(task->haystack, "essay") == 0;
-    int rc = mb_options_open(&ruler->options, row->name, request->options, has_essay ? essay : task->any ? qa : plain,
+    int rc = mb_options_open(&ruler->options, row->name, request->options,
+                             has_essay   ? essay
+                             : task->any ? qa
+                                         : plain,
                              err, err_cap);
     if (rc == MB_OK)
         rc = mb_prompts_load("ruler.json", &ruler->prompts, err, err_cap);
@@ -177,16 +187,17 @@ static int fit(mb_ruler_draft *draft, int64_t limit, char *err, size_t err_cap)
     int64_t lo_tokens = probe(draft, lo, &best, err, err_cap);
     int rc = lo_tokens < 0 ? (int)lo_tokens : MB_OK;
     if (rc == MB_OK && lo_tokens > limit)
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE,
-                     "sample %s: the smallest prompt has %lld tokens with wrapper and prefix, %lld are left beside %d "
-                     "new tokens; ask for a longer context",
-                     sample->key, (long long)lo_tokens, (long long)limit, sample->max_new_tokens);
+        rc = mb_fail(
+            err, err_cap, MB_E_SAMPLE,
+            "sample %s: the smallest prompt has %lld tokens with wrapper and prefix, %lld are left beside %d "
+            "new tokens; ask for a longer context",
+            sample->key, (long long)lo_tokens, (long long)limit, sample->max_new_tokens);
     int64_t guess = ruler->last_length == draft->length ? ruler->last_size : 0;
     for (size_t i = 0; i < PROBES_MAX && rc == MB_OK && hi - lo > 1 && lo_tokens < limit; i++) {
         if (guess > lo && guess < hi)
             n = guess;
         else if (hi == SIZE_MAX_UNITS && lo == draft->least)
-            n = lo + 8;                                   /* a first slope */
+            n = lo + 8; /* a first slope */
         else if (hi == SIZE_MAX_UNITS)
             n = lo + 1 + (lo - draft->least) * (limit - lo_tokens) / (lo_tokens + 1);
         else
@@ -235,8 +246,8 @@ static int ruler_next(void *state, mb_sample **sample, char *err, size_t err_cap
     if (ruler->at >= ruler_size(ruler))
         return 0;
     if (!ruler->codec)
-        return mb_fail(err, err_cap, MB_E_INPUT, "task %s is generated to a number of tokens: it needs a tokenizer",
-                       ruler->row->name);
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "task %s is generated to a number of tokens: it needs a tokenizer", ruler->row->name);
     mb_ruler_draft draft = {.ruler = ruler, .number = ruler->at % ruler->samples};
     draft.length = ruler->grid.lengths[ruler->at / ruler->samples];
     ruler->at++;
@@ -328,7 +339,14 @@ static int ruler_score(const mb_task_info *row, const mb_sample *sample, const c
 }
 
 const mb_task_family mb_family_ruler = {
-    .name = "ruler", .rows = rows, .row_count = sizeof rows / sizeof *rows, .template_bytes = template_bytes,
-    .open = ruler_open, .next = ruler_next, .hash = ruler_hash, .size = ruler_size, .close = ruler_close,
+    .name = "ruler",
+    .rows = rows,
+    .row_count = sizeof rows / sizeof *rows,
+    .template_bytes = template_bytes,
+    .open = ruler_open,
+    .next = ruler_next,
+    .hash = ruler_hash,
+    .size = ruler_size,
+    .close = ruler_close,
     .score = ruler_score,
 };

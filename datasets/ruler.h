@@ -20,10 +20,10 @@ typedef struct mb_ruler {
     int64_t overhead, samples;
     mb_options options;
     cJSON *prompts;
-    mb_grid grid;                  /* lengths only */
+    mb_grid grid; /* lengths only */
     mb_words adjectives, nouns, verbs;
-    mb_text essay;                 /* white space squeezed; niah tasks with an essay haystack */
-    const char **pool;             /* cwe: all distinct words, sorted */
+    mb_text essay;     /* white space squeezed; niah tasks with an essay haystack */
+    const char **pool; /* cwe: all distinct words, sorted */
     size_t pool_count;
     mb_ruler_documents *documents; /* qa */
     char data_hash[MB_HASH_CAP];   /* essay or QA file */
@@ -35,11 +35,11 @@ typedef struct mb_ruler {
 typedef struct mb_ruler_draft mb_ruler_draft;
 struct mb_ruler_draft {
     mb_ruler *ruler;
-    int32_t length;                /* tokens asked for, new tokens included */
-    int64_t number;                /* of the sample within its length */
-    mb_random random;              /* position after `begin`: write copies it */
-    mb_sample *sample;             /* begin adds answers and the prefix */
-    int64_t least;                 /* smallest n that makes a sample */
+    int32_t length;    /* tokens asked for, new tokens included */
+    int64_t number;    /* of the sample within its length */
+    mb_random random;  /* position after `begin`: write copies it */
+    mb_sample *sample; /* begin adds answers and the prefix */
+    int64_t least;     /* smallest n that makes a sample */
     void *own;
     int (*write)(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, size_t err_cap);
     void (*close)(mb_ruler_draft *draft);
@@ -49,8 +49,8 @@ struct mb_ruler_draft {
 typedef struct mb_ruler_task {
     int (*open)(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap);
     int (*begin)(mb_ruler_draft *draft, char *err, size_t err_cap);
-    bool any;                      /* string_match_part instead of _all */
-    const char *haystack;          /* "noise", "essay", "needle" */
+    bool any;             /* string_match_part instead of _all */
+    const char *haystack; /* "noise", "essay", "needle" */
     bool uuid_keys, uuid_values;
     size_t keys, values, queries;
     bool hotpot;
@@ -72,6 +72,6 @@ int mb_ruler_fill(const mb_ruler *ruler, const char *name, const mb_prompt_pair 
                   char *err, size_t err_cap);
 /* Takes the text over as the sample's answer prefix. */
 int mb_ruler_set_prefix(mb_ruler_draft *draft, mb_text *prefix, char *err, size_t err_cap);
-int mb_ruler_memory(char *err, size_t err_cap);   /* the sentence for a failed allocation */
+int mb_ruler_memory(char *err, size_t err_cap); /* the sentence for a failed allocation */
 
 #endif

@@ -14,13 +14,13 @@
 
 #define DEPTHS 40
 #define KEY_CAP 128
-#define ESSAY_BYTES 700000u    /* of built-in text: about the size of the essays of the original needle test */
+#define ESSAY_BYTES 700000u /* of built-in text: about the size of the essays of the original needle test */
 
 typedef struct niah_own {
-    const char *type;                 /* "numbers" or "uuids" */
-    char **needles;                   /* shuffled */
+    const char *type; /* "numbers" or "uuids" */
+    char **needles;   /* shuffled */
     size_t needle_count;
-    char **lines;                     /* distractors made so far */
+    char **lines; /* distractors made so far */
     size_t line_count, line_capacity;
     mb_random line_random;
     char *query;
@@ -41,7 +41,7 @@ static int built_in_essay(mb_ruler *ruler, char *err, size_t err_cap)
     const mb_codec bytes = {.encode = encode_bytes};
     mb_haystack *haystack = NULL;
     mb_pieces pieces = {0};
-    mb_random random = mb_random_named(0, "ruler/essay");       /* one text for all seeds, like the essays */
+    mb_random random = mb_random_named(0, "ruler/essay"); /* one text for all seeds, like the essays */
     int rc = mb_haystack_open(&haystack, "text", 0, &bytes, err, err_cap);
     if (rc == MB_OK)
         rc = mb_haystack_fill(haystack, &random, ESSAY_BYTES, &pieces, err, err_cap);
@@ -198,7 +198,7 @@ static int write_essay(mb_ruler_draft *draft, size_t n, mb_text *out, char *err,
         start = end + (end < length);
     }
     mb_draw_sorted(&random, DEPTHS, own->needle_count, at);
-    for (size_t i = 0; i < own->needle_count; i++)     /* rint(linspace(0, 100, 40)) percent of the sentences */
+    for (size_t i = 0; i < own->needle_count; i++) /* rint(linspace(0, 100, 40)) percent of the sentences */
         cut[i] = sentences * (size_t)nearbyint(100.0 * (double)at[i] / (DEPTHS - 1)) / 100;
     size_t start = 0, index = 0;
     for (size_t i = 0; i <= own->needle_count; i++) {
@@ -270,7 +270,7 @@ int mb_ruler_niah_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
             return mb_ruler_memory(err, err_cap);
         own->needle_count++;
     }
-    mb_draw_order(&draft->random, asked, keys);        /* the first `queries` of a random order */
+    mb_draw_order(&draft->random, asked, keys); /* the first `queries` of a random order */
     bool good = true;
     for (size_t i = 0; i < task->queries; i++) {
         mb_text_printf(&query, "%s%s", !i ? "" : i + 1 == task->queries ? ", and " : ", ", key[asked[i]]);
@@ -282,7 +282,7 @@ int mb_ruler_niah_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
         return mb_ruler_memory(err, err_cap);
     own->line_random = draft->random;
     mb_random_next(&draft->random);
-    own->line_random.state ^= UINT64_C(0x9e3779b97f4a7c15) >> 3;    /* distractors and positions: two streams */
+    own->line_random.state ^= UINT64_C(0x9e3779b97f4a7c15) >> 3; /* distractors and positions: two streams */
     draft->least = (int64_t)(strcmp(task->haystack, "essay") == 0 ? 1 : own->needle_count);
     bool one = task->queries * task->values == 1;
     const mb_prompt_pair pairs[] = {{"type", one ? (task->uuid_values ? "uuid" : "number") : own->type},

@@ -16,14 +16,14 @@ typedef struct question {
     char *text;
     char **answers;
     size_t answer_count;
-    size_t gold_from, gold_count;      /* into links: documents that belong to the question */
-    size_t more_from, more_count;      /* SQuAD: paragraphs of the article, the gold one among them */
+    size_t gold_from, gold_count; /* into links: documents that belong to the question */
+    size_t more_from, more_count; /* SQuAD: paragraphs of the article, the gold one among them */
 } question;
 
 struct mb_ruler_documents {
-    char **texts;                      /* sorted, distinct */
+    char **texts; /* sorted, distinct */
     size_t count, capacity;
-    size_t *links;                     /* document numbers */
+    size_t *links; /* document numbers */
     size_t link_count, link_capacity;
     question *questions;
     size_t question_count, question_capacity;
@@ -123,7 +123,7 @@ static int add_squad_questions(mb_ruler_documents *d, const cJSON *paragraph, si
         if (!text || !cJSON_IsArray(answers))
             return bad_file(path, "a question without \"question\" or \"answers\"", err, err_cap);
         if (!answers->child)
-            continue;                  /* a copy of the file without its answers */
+            continue; /* a copy of the file without its answers */
         size_t gold = d->link_count;
         question *q = link_document(d, context) ? add_question(d, text) : NULL;
         if (!q)
@@ -242,9 +242,10 @@ static int find_file(const mb_ruler *ruler, const char *folder, char **path, cha
     }
     if (given)
         return mb_fail(err, err_cap, MB_E_INPUT, "task %s: the file %s does not exist", ruler->row->name, given);
-    return mb_fail(err, err_cap, MB_E_INPUT, "task %s needs %s/%s; run: bash datasets/fetch.sh %s, or name the file "
-                   "with the task's option \"file\"", ruler->row->name, folder, places[0],
-                   ruler->task->hotpot ? "hotpotqa" : "squad");
+    return mb_fail(err, err_cap, MB_E_INPUT,
+                   "task %s needs %s/%s; run: bash datasets/fetch.sh %s, or name the file "
+                   "with the task's option \"file\"",
+                   ruler->row->name, folder, places[0], ruler->task->hotpot ? "hotpotqa" : "squad");
 }
 
 int mb_ruler_qa_open(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap)
@@ -309,7 +310,7 @@ void mb_ruler_qa_close(mb_ruler *ruler)
 
 typedef struct qa_own {
     const question *q;
-    size_t *order;             /* documents in the order in which they join the sample */
+    size_t *order; /* documents in the order in which they join the sample */
     size_t count;
 } qa_own;
 
@@ -331,7 +332,7 @@ static int qa_write(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, s
     if (!places)
         return mb_ruler_memory(err, err_cap);
     mb_draw_order(&random, places, (size_t)n);
-    for (size_t i = 0; i < (size_t)n; i++)             /* past the pool the documents come again */
+    for (size_t i = 0; i < (size_t)n; i++) /* past the pool the documents come again */
         mb_text_printf(&context, "%sDocument %zu:\n%s", i ? "\n\n" : "", i + 1,
                        d->texts[own->order[places[i] % own->count]]);
     free(places);
@@ -343,7 +344,8 @@ static int qa_write(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, s
 }
 
 /* Appends the documents of `numbers` that are not placed yet, in a drawn order. */
-static int join(mb_ruler_draft *draft, bool *placed, const size_t *numbers, size_t count, char *err, size_t err_cap)
+static int join(mb_ruler_draft *draft, bool *placed, const size_t *numbers, size_t count, char *err,
+                size_t err_cap)
 {
     qa_own *own = draft->own;
     size_t *places = malloc((count + 1) * sizeof *places);

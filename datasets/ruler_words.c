@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHAIN 5              /* variables of the chain: 4 hops */
+#define CHAIN 5 /* variables of the chain: 4 hops */
 #define NAME_CAP 8
-#define EXAMPLE_TOKENS 500   /* budget of vt's worked example */
-#define COMMON 10            /* cwe: words asked for */
+#define EXAMPLE_TOKENS 500 /* budget of vt's worked example */
+#define COMMON 10          /* cwe: words asked for */
 #define ZETA_2 1.6449340668482264
 
 static void free_own(mb_ruler_draft *draft)
@@ -26,7 +26,7 @@ static void free_own(mb_ruler_draft *draft)
 /* ---- vt ---- */
 
 typedef struct vt_own {
-    char names[2][CHAIN][NAME_CAP];   /* [0] the example's, [1] the sample's */
+    char names[2][CHAIN][NAME_CAP]; /* [0] the example's, [1] the sample's */
     char value[2][16];
     int64_t example_lines;
 } vt_own;
@@ -46,7 +46,8 @@ static void draw_chain(vt_own *own, size_t which, mb_random *random)
 
 /* n noise lines with the chain between them, in the template. Every assignment but the first keeps the blank that
  * the official generator leaves before the newline. */
-static int write_chain(const mb_ruler_draft *draft, size_t which, int64_t n, mb_text *out, char *err, size_t err_cap)
+static int write_chain(const mb_ruler_draft *draft, size_t which, int64_t n, mb_text *out, char *err,
+                       size_t err_cap)
 {
     const vt_own *own = draft->own;
     const char *noise = mb_json_string(draft->ruler->prompts, "noise");
@@ -61,7 +62,8 @@ static int write_chain(const mb_ruler_draft *draft, size_t which, int64_t n, mb_
             if (next == 0)
                 mb_text_printf(&context, "VAR %s = %s\n", own->names[which][0], own->value[which]);
             else
-                mb_text_printf(&context, "VAR %s = VAR %s \n", own->names[which][next], own->names[which][next - 1]);
+                mb_text_printf(&context, "VAR %s = VAR %s \n", own->names[which][next],
+                               own->names[which][next - 1]);
             next++;
         }
         mb_text_puts(&context, noise);
@@ -149,7 +151,7 @@ int mb_ruler_vt_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
 /* ---- cwe ---- */
 
 typedef struct cwe_own {
-    size_t *order;             /* of the pool, one permutation for the list and one for the example */
+    size_t *order; /* of the pool, one permutation for the list and one for the example */
     size_t *example;
 } cwe_own;
 
@@ -199,7 +201,7 @@ static void put_word(const mb_ruler *ruler, const size_t *order, size_t i, mb_te
         mb_text_puts(out, ruler->pool[order[i]]);
         return;
     }
-    size_t code = (i - ruler->pool_count) * 7919 % 512000;    /* 80^3 syllable triples, 7919 is prime to it */
+    size_t code = (i - ruler->pool_count) * 7919 % 512000; /* 80^3 syllable triples, 7919 is prime to it */
     for (size_t s = 0; s < 3; s++, code /= 80) {
         const char syllable[2] = {"bdfghjklmnprstvz"[code % 80 / 5], "aeiou"[code % 5]};
         mb_text_append(out, syllable, 2);
@@ -283,8 +285,8 @@ int mb_ruler_cwe_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
 /* ---- fwe ---- */
 
 typedef struct fwe_own {
-    size_t count;              /* words of the vocabulary; entry 0 is "..." */
-    char words[][NAME_CAP];    /* by rank */
+    size_t count;           /* words of the vocabulary; entry 0 is "..." */
+    char words[][NAME_CAP]; /* by rank */
 } fwe_own;
 
 /* Rank k (from 1) of n coded words occurs int(n * k^-2 / zeta(2)) times: Zipf with alpha 2. */
@@ -347,7 +349,7 @@ int mb_ruler_fwe_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
         for (bool again = true; again;) {
             mb_draw_letters(&draft->random, 'a', 6, own->words[i]);
             again = false;
-            for (size_t j = 1; j < i && i < 4096; j++)    /* later ones are too rare to matter (26^6 words) */
+            for (size_t j = 1; j < i && i < 4096; j++) /* later ones are too rare to matter (26^6 words) */
                 again = again || strcmp(own->words[i], own->words[j]) == 0;
         }
     for (size_t i = 1; i < 4; i++)
