@@ -2,6 +2,10 @@
 # tests/*/check_*.sh is a script that exits 0 or 1. `make check` runs all of them, `make test` sets up first.
 TEST_SOURCES := $(wildcard tests/*/test_*.c)
 TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TEST_SOURCES))
+# Every tests/fuzz/fuzz_NAME.c is a libFuzzer target. `make fuzz` runs it under clang; `make check` runs corpus_NAME,
+# the same target over the files of tests/fuzz/corpus/NAME/ without a fuzzer.
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+TEST_PROGRAMS += $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/corpus_%)
 TEST_SCRIPTS := $(wildcard tests/*/check_*.sh)
 # Plug-ins that the loader must refuse with a clear sentence.
 BAD_PLUGINS := $(patsubst tests/methods/bad/%.c,$(BUILD)/plugins/bad/%.so,$(wildcard tests/methods/bad/*.c))
@@ -30,3 +34,25 @@ plugin-example: $(BUILD)/plugins/example.so ## build the out-of-tree example met
 $(BUILD)/plugins/%.so: methods/examples/%.c methods/method.h
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -O2 -fPIC -shared -I. -o $@ $<
+
+# ---- fuzzing -------------------------------------------------------------------------------------------------
+$(BUILD)/tests/fuzz/corpus_%: tests/fuzz/corpus_main.c tests/fuzz/fuzz_%.c $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.c,$^) $(LIBRARY) $(CUDA_LIBS) $(LIBS)
+
+$(BUILD)/tests/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.c,$^) $(LIBRARY) $(CUDA_LIBS) $(LIBS)
+
+CLANG ?= $(shell command -v clang || ls /usr/bin/clang-[0-9]* 2>/dev/null | tail -n 1)
+FUZZ_SECONDS ?= 60
+FUZZ_BUILD := build-fuzz
+fuzz: ## fuzz every parser for FUZZ_SECONDS (60) each, with clang's libFuzzer, ASan and UBSan
+	@[ -n "$(CLANG)" ] || { echo "fuzzing needs clang: install the package clang"; exit 1; }
+	@$(MAKE) --no-print-directory BUILD=$(FUZZ_BUILD) CC="$(CLANG)" NVCC= OPT="-O1 -g" \
+	    SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" \
+	    $(FUZZ_NAMES:%=$(FUZZ_BUILD)/tests/fuzz/fuzz_%)
+	@for n in $(FUZZ_NAMES); do mkdir -p $(FUZZ_BUILD)/corpus/$$n; echo "== $$n"; \
+	    nice $(FUZZ_BUILD)/tests/fuzz/fuzz_$$n -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=20 \
+	        -print_final_stats=1 -verbosity=0 -artifact_prefix=$(FUZZ_BUILD)/$$n- \
+	        $(FUZZ_BUILD)/corpus/$$n tests/fuzz/corpus/$$n || exit 1; done
