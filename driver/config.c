@@ -416,8 +416,7 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
     if (config->task_count == 0 &&
         (config->pass_quality || config->pass_recall || config->pass_forced))
         return mb_fail(err, err_cap, MB_E_INPUT, "config key tasks is empty but the passes need tasks; see `./harness list tasks`");
-    config->canonical = cJSON_PrintUnformatted(json);
-    return config->canonical ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+    return MB_OK;
 }
 
 int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err, size_t err_cap)
@@ -470,7 +469,7 @@ void mb_config_free(mb_run_config *config)
     free(config->latency.contexts);
     free(config->latency.batches);
     free(config->latency.steps);
-    char *strings[] = {config->name, config->path, config->canonical, config->device, config->model_path,
+    char *strings[] = {config->name, config->path, config->device, config->model_path,
                        config->model_shape, config->data, config->results, config->plots};
     for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++)
         free(strings[i]);

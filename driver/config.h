@@ -44,7 +44,6 @@ typedef struct mb_latency_spec {
 typedef struct mb_run_config {
     char *name, *path;
     cJSON *json;                       /* after --set and flags; owned */
-    char *canonical;                   /* its text without sorting, as stored */
     uint64_t seed;
     char *device;
     int32_t threads;

@@ -268,8 +268,16 @@ int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_ca
     int rc = store_identities(run, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    return mb_store_run(run->store, run->config->name, run->config->canonical, run->config->seed, run->env_id, command,
-                        &run->run_id, err, err_cap);
+    /* "auto" is no identity: results of a GPU and of a CPU are two runs. */
+    cJSON_DeleteItemFromObjectCaseSensitive(run->config->json, "device");
+    cJSON_AddStringToObject(run->config->json, "device", run->kernels->name);
+    char *text = cJSON_PrintUnformatted(run->config->json);
+    if (!text)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
+    rc = mb_store_run(run->store, run->config->name, text, run->config->seed, run->env_id, command, &run->run_id, err,
+                      err_cap);
+    free(text);
+    return rc;
 }
 
 void mb_run_close(mb_run *run)

@@ -197,10 +197,13 @@ int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, char
 
 /* ---- runs ---- */
 
-/* Hash of the config without the keys that only extend a run or say where its output goes. */
+/* Hash of the config without the keys that only extend a run, say where its output goes, or are part of a cell's
+ * own identity (task, method, sampler, pass): a method added to a config continues the run and computes only what
+ * is new. */
 static int config_hash(const char *config_json, uint64_t seed, char hex[MB_HASH_CAP])
 {
-    static const char *const extending[] = {"limit", "db", "out", "plots", "quiet"};
+    static const char *const extending[] = {"limit", "results", "plots", "threads", "data", "tasks", "methods",
+                                            "sampler", "passes", "recall", "latency"};
     cJSON *json = config_json ? cJSON_Parse(config_json) : NULL;
     char *plain = NULL;
     if (cJSON_IsObject(json)) {

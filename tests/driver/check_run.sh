@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The main job end to end on a small config: plan, run, resume without work, determinism, report, exports, interrupt.
+. "$(dirname "$0")/lib.sh"
+run="./harness --config tests/driver/configs/small.json --out "
+
+expect_exit 0 '' $run"" --db "$scratch/none.db" --dry-run
+[ -e "$scratch/none.db" ] && fail "--dry-run made a database"
+grep -q niah_multikey "$scratch/out" || fail "the plan does not name the task"
+
+expect_exit 0 '' $run"" --db "$scratch/a.db"
+rows=$(sqlite3 "$scratch/a.db" 'SELECT count(*) FROM v_samples')
+[ "$rows" = 84 ] || fail "84 rows expected (12 samples x (4 quality + 3 recall)), $rows stored"
+score=$(sqlite3 "$scratch/a.db" "SELECT score FROM v_accuracy WHERE method = 'exact'")
+[ "$score" = 1.0 ] || fail "exact attention scores $score on easy needles"
+
+# A second start computes nothing and changes nothing but the list of sessions.
+cp "$scratch/a.db" "$scratch/before.db"
+expect_exit 0 '' $run"" --db "$scratch/a.db"
+same_content "$scratch/before.db" "$scratch/a.db"
+times() { sqlite3 -readonly "$1" 'SELECT sum(decode_us), sum(prefill_us) FROM sample'; }
+[ "$(times "$scratch/before.db")" = "$(times "$scratch/a.db")" ] || fail "the second start computed stored samples again"
+
+# Same seed: bit-equal, whatever the number of threads.
+expect_exit 0 '' $run"" --db "$scratch/b.db" --set threads=1
+same_content "$scratch/a.db" "$scratch/b.db"
+expect_exit 0 '' $run"" --db "$scratch/c.db"
+same_content "$scratch/a.db" "$scratch/c.db"
+
+# Reports and exports.
+for format in "" --md --csv --jsonl; do
+    expect_exit 0 '' ./harness report "$scratch/a.db" $format
+    [ -s "$scratch/out" ] || fail "report $format is empty"
+done
+expect_exit 0 '' ./harness export "$scratch/a.db" --pred "$scratch/pred"
+[ "$(find "$scratch/pred" -name 'niah_multikey.jsonl' | wc -l)" = 4 ] || fail "pred/ holds another number of files than 4"
+expect_exit 0 '' ./harness list runs "$scratch/a.db"
+
+# The one that is asked for and the one that is not known.
+expect_exit 0 '' ./harness help mage
+grep -q 'k ' "$scratch/out" || fail "help lacks the option k"
+expect_exit 0 '' ./harness help config
+
+# SIGINT: exit 130, the way to go on, and then the same content as an undisturbed run.
+timeout 60 ./harness --config tests/driver/configs/small.json --out "" --db "$scratch/d.db" >"$scratch/out" 2>"$scratch/err" &
+child=$!
+sleep 0.6
+kill -INT $child 2>/dev/null
+wait $child
+rc=$?
+[ $rc = 130 ] || [ $rc = 0 ] || fail "SIGINT gave exit code $rc"
+[ $rc = 0 ] || grep -q 'same command continues' "$scratch/err" || fail "no way to go on after SIGINT"
+expect_exit 0 '' $run"" --db "$scratch/d.db"
+same_content "$scratch/a.db" "$scratch/d.db"
+
+# Another method later: only its own cells are computed, in the same run.
+expect_exit 0 '' $run"" --db "$scratch/a.db" --methods exact,window
+[ "$(sqlite3 "$scratch/a.db" 'SELECT count(*) FROM run')" = 1 ] || fail "a method more made another run"
+exit $((failures > 0))
