@@ -20,6 +20,10 @@ $(BUILD)/tests/%: tests/%.c $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.c,$^) $(LIBRARY) $(CUDA_LIBS) -lcmocka $(LIBS)
 
+# The operations' test bodies, shared by the tests of every backend.
+KERNEL_SUITE := $(wildcard tests/kernels/suite*.c)
+$(filter $(BUILD)/tests/kernels/%,$(TEST_PROGRAMS)): $(KERNEL_SUITE)
+
 # The stage that drives a method's hooks without a model, and the properties that every method inherits. A test of
 # another backend lists the same files. Programs of tests/methods load plug-ins.
 STAGE := tests/methods/host.c tests/methods/host_ops.c tests/methods/properties.c

@@ -10,7 +10,7 @@
  */
 #include "kernels/cpu/attention.h"
 
-#define WAVE_BYTES ((size_t)256 << 20)   /* partial states kept at a time */
+#define WAVE_BYTES ((size_t)256 << 20) /* partial states kept at a time */
 
 typedef struct attend_job {
     mb_device *device;
@@ -56,7 +56,7 @@ static void soften(float *logits, int64_t n, int64_t width, float *m, float *l)
             }
         for (int i = 0; i < MB_LANES; i++) {
             m[v + i] = most[i];
-            most[i] = most[i] == -INFINITY ? 0.0f : most[i];   /* -inf minus -inf would be NaN */
+            most[i] = most[i] == -INFINITY ? 0.0f : most[i]; /* -inf minus -inf would be NaN */
         }
         for (int64_t j = 0; j < n; j++)
             for (int i = 0; i < MB_LANES; i++) {
@@ -79,9 +79,9 @@ static void attend_piece(void *arg, int64_t index, int worker)
     int64_t first = (piece - job->first[head]) * MB_KEY_CHUNK, values = job->value_width;
     const mb_cpu_keys *keys = &job->keys[head];
     int64_t n = keys->total - first < MB_KEY_CHUNK ? keys->total - first : MB_KEY_CHUNK;
-    float *k = job->device->private_scratch[worker];   /* [n][dim] */
-    float *v = k + MB_KEY_CHUNK * dim;                 /* panels of columns: [n][32], the last [n][16 or 32] */
-    float *logits = v + MB_KEY_CHUNK * values;         /* [n][width] */
+    float *k = job->device->private_scratch[worker]; /* [n][dim] */
+    float *v = k + MB_KEY_CHUNK * dim;               /* panels of columns: [n][32], the last [n][16 or 32] */
+    float *logits = v + MB_KEY_CHUNK * values;       /* [n][width] */
     float *part = job->part + (size_t)index * job->part_floats;
     float *m = part, *l = m + rows->padded, *o = l + rows->padded;
     mb_cpu_keys_load(type, keys, mb_cpu_head_base(type, &args->kv, args->kv.k, head), dim, first, n, 0, dim, k);
@@ -144,7 +144,8 @@ static void finish_piece(void *arg, int64_t index, int worker)
     if (args->active && !args->active[head])
         return;
     for (int64_t i = row; i < last_row; i++) {
-        int64_t at = (b * args->rows.rows + i / rows->group) * args->query_heads + h * rows->group + i % rows->group;
+        int64_t at =
+            (b * args->rows.rows + i / rows->group) * args->query_heads + h * rows->group + i % rows->group;
         float *l = job->l + head * rows->padded + i;
         const float *o = job->o + (head * rows->padded + i) * job->value_width;
         for (int64_t c = 0; c < dim; c++)

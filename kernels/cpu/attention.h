@@ -12,12 +12,12 @@
 
 #include "kernels/cpu/cpu.h"
 
-#define MB_PANEL 32        /* query rows of a panel */
-#define MB_KEY_CHUNK 256   /* keys of a piece; a multiple of the 64 of tile_mass */
+#define MB_PANEL 32      /* query rows of a panel */
+#define MB_KEY_CHUNK 256 /* keys of a piece; a multiple of the 64 of tile_mass */
 
 typedef struct mb_cpu_rows {
-    int64_t heads;      /* batch * kv_heads: (sequence, KV head) pairs */
-    int64_t group, count, padded, panels;  /* G; R; R rounded up to 16; panels of a head */
+    int64_t heads;                        /* batch * kv_heads: (sequence, KV head) pairs */
+    int64_t group, count, padded, panels; /* G; R; R rounded up to 16; panels of a head */
     int64_t dim;
     float scale;
 } mb_cpu_rows;
@@ -37,9 +37,10 @@ void mb_cpu_rows_gather(const mb_attention *args, const mb_cpu_rows *rows, const
 /* Row weights of a sequence as above; NULL row_weight counts as 1. Returns their sum. */
 float mb_cpu_rows_weights(const mb_attention *args, const mb_cpu_rows *rows, int64_t head, float *to);
 
-/* Keys of one (sequence, KV head): `picked` prefix keys (all, or those of the pages, in order), then the block's. */
+/* Keys of one (sequence, KV head): `picked` prefix keys (all, or those of the pages, in order), then the block's.
+ */
 typedef struct mb_cpu_keys {
-    const int32_t *ids;     /* NULL: the picked keys are 0 .. picked-1 */
+    const int32_t *ids; /* NULL: the picked keys are 0 .. picked-1 */
     int64_t granularity, picked, block_first, total;
 } mb_cpu_keys;
 

@@ -21,11 +21,11 @@ struct mb_device {
     mb_type type;
     int threads;
     mb_cpu_pool *pool;
-    unsigned char *arena;         /* reserved address space; pages become real when touched */
+    unsigned char *arena; /* reserved address space; pages become real when touched */
     size_t arena_bytes, arena_used;
-    void *shared;                 /* scratch of the running operation, seen by all threads */
+    void *shared; /* scratch of the running operation, seen by all threads */
     size_t shared_bytes;
-    void **private_scratch;       /* [threads] scratch of each thread */
+    void **private_scratch; /* [threads] scratch of each thread */
     size_t private_bytes;
     uint64_t timers[MB_TIMER_SLOTS];
     char error[512];
@@ -39,7 +39,7 @@ int mb_cpu_fail(mb_device *device, int code, const char *format, ...) MB_PRINTF(
 /* Runs piece(arg, 0 .. pieces-1, worker) on all threads, in any order, and returns when all are done. */
 typedef void mb_cpu_piece(void *arg, int64_t index, int worker);
 void mb_cpu_run(mb_device *device, int64_t pieces, mb_cpu_piece *piece, void *arg);
-mb_cpu_pool *mb_cpu_pool_new(int threads);   /* NULL: the machine gave no thread or memory */
+mb_cpu_pool *mb_cpu_pool_new(int threads); /* NULL: the machine gave no thread or memory */
 void mb_cpu_pool_free(mb_cpu_pool *pool);
 
 /* Makes sure of `bytes` of shared scratch and `each` bytes for every thread, 64-byte aligned, contents undefined.
@@ -56,8 +56,11 @@ static inline void *mb_cpu_cut(void *base, size_t *used, size_t bytes)
 
 /* ---- panel.c: products ---- */
 
-#define MB_LANES 16   /* columns of a product come in multiples of this */
-static inline int64_t mb_cpu_round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+#define MB_LANES 16 /* columns of a product come in multiples of this */
+static inline int64_t mb_cpu_round_up(int64_t n, int64_t to)
+{
+    return (n + to - 1) / to * to;
+}
 
 /* c[i][j] = (accumulate ? c[i][j] : 0) + sum over p < k, in this order, of a[i*a_row + p*a_col] * b[p*ldb + j]
  * for i < m, j < n; n a multiple of MB_LANES. Each element is summed in the same order whatever m, n are. */
@@ -71,22 +74,23 @@ float mb_cpu_dot(const float *x, const float *y, int64_t n);
 /* ---- the exponential of every softmax ---- */
 
 /* exp(x) to 1e-7 relative for -87.3 <= x <= 88; below that 0, above that +infinity, NaN stays NaN. No branch and
- * no table: loops around it vectorise. Range reduction by ln 2 in two parts, then a polynomial of degree 6. */
+ * no table: loops around it vectorise. Range reduction by ln 2 in two parts, then the
+ * minimax polynomial of the Cephes library (Moshier), degree 7. */
 static inline float mb_exp(float x)
 {
     float clamped = x < -87.3f ? -87.3f : x;
     clamped = clamped > 88.3f ? 88.3f : clamped;
-    float shifted = clamped * 1.44269504f + 12582912.0f;   /* 1.5 * 2^23: the low bits now hold round(x/ln2) */
+    float shifted = clamped * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the low bits now hold round(x/ln2) */
     float n = shifted - 12582912.0f;
     float r = clamped - n * 0.693145752f;
     r = r - n * 1.42860677e-6f;
-    float y = 1.38888889e-3f;
-    y = y * r + 8.33333333e-3f;
-    y = y * r + 4.16666667e-2f;
-    y = y * r + 1.66666667e-1f;
-    y = y * r + 0.5f;
-    y = y * r + 1.0f;
-    y = y * r + 1.0f;
+    float y = 1.9875691500e-4f;
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
     float scaled = y * mb_float_of((mb_bits_of(shifted) << 23) + 0x3f800000u);
     scaled = x < -87.3f ? 0.0f : scaled;
     return x > 88.3f ? INFINITY : scaled;

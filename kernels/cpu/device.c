@@ -15,7 +15,7 @@
 
 #define ARENA_DEFAULT ((size_t)64 << 30)
 #define ARENA_SMALLEST ((size_t)1 << 28)
-#define RETURN_ABOVE ((size_t)1 << 20)   /* larger releases give their pages back instead of clearing them */
+#define RETURN_ABOVE ((size_t)1 << 20) /* larger releases give their pages back instead of clearing them */
 
 int mb_cpu_fail(mb_device *device, int code, const char *format, ...)
 {
@@ -60,12 +60,12 @@ int mb_cpu_open(mb_device **device, const mb_device_options *options, char *err,
     d->arena_bytes = fixed ? (options->arena_bytes + 255) & ~(size_t)255 : ARENA_DEFAULT;
     d->arena = MAP_FAILED;
     while (d->arena == MAP_FAILED) {
-        d->arena = mmap(NULL, d->arena_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        d->arena =
+            mmap(NULL, d->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (d->arena == MAP_FAILED && (fixed || d->arena_bytes <= ARENA_SMALLEST)) {
             d->arena = NULL;
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot reserve %zu bytes of address space for the CPU's arena",
-                         d->arena_bytes);
+            rc = mb_fail(err, err_cap, MB_E_SYSTEM,
+                         "cannot reserve %zu bytes of address space for the CPU's arena", d->arena_bytes);
             goto out;
         }
         if (d->arena == MAP_FAILED)

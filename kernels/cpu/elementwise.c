@@ -139,7 +139,7 @@ int mb_cpu_swiglu(mb_device *device, const void *gate_up, int64_t n, int64_t wid
 typedef struct qkv_job {
     mb_device *device;
     const mb_qkv *args;
-    int64_t rows;        /* query rows of a piece */
+    int64_t rows; /* query rows of a piece */
 } qkv_job;
 
 /* RoPE, halves convention: out = T( T(v*cos) + T(rot(v)*sin) ), rot(v) = [-second half; first half]. */
@@ -226,8 +226,10 @@ int mb_cpu_qkv_finish(mb_device *device, const mb_qkv *args)
     for (int32_t b = 0; b < args->rows.batch; b++)
         if (args->rows.prefix_len[b] < 0 ||
             args->rows.prefix_len[b] + args->rows.row_offset + args->rows.rows > args->kv.capacity)
-            return mb_cpu_fail(device, MB_E_BUG, "qkv_finish: sequence %d, slots %d + %d + %d rows exceed the cache "
-                               "of %d", b, args->rows.prefix_len[b], args->rows.row_offset, args->rows.rows,
+            return mb_cpu_fail(device, MB_E_BUG,
+                               "qkv_finish: sequence %d, slots %d + %d + %d rows exceed the cache "
+                               "of %d",
+                               b, args->rows.prefix_len[b], args->rows.row_offset, args->rows.rows,
                                args->kv.capacity);
     int64_t width = (args->query_heads + 2 * args->kv.kv_heads) * dim;
     qkv_job job = {device, args, rows_per_piece(2 * width)};

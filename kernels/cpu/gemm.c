@@ -9,17 +9,17 @@
  */
 #include "kernels/cpu/cpu.h"
 
-#define FEATURES 32      /* output features of a piece */
-#define PANEL 32         /* activation rows of a panel */
-#define GROUP 256        /* activation rows of a piece */
-#define DEPTH 512        /* k of one pass: 32 widened weight rows stay in the L2 cache */
+#define FEATURES 32 /* output features of a piece */
+#define PANEL 32    /* activation rows of a panel */
+#define GROUP 256   /* activation rows of a piece */
+#define DEPTH 512   /* k of one pass: 32 widened weight rows stay in the L2 cache */
 
 typedef struct gemm_job {
     mb_device *device;
     const void *a, *weight, *bias;
     void *out;
     int64_t m, n, k, groups;
-    float *panels;       /* [panel][k][width]; width is PANEL, or 16 for a last panel of up to 16 rows */
+    float *panels; /* [panel][k][width]; width is PANEL, or 16 for a last panel of up to 16 rows */
 } gemm_job;
 
 static int64_t panel_width(const gemm_job *job, int64_t panel)
@@ -52,9 +52,9 @@ static void gemm_piece(void *arg, int64_t index, int worker)
     int64_t feature = index / job->groups * FEATURES, row = index % job->groups * GROUP;
     int64_t features = job->n - feature < FEATURES ? job->n - feature : FEATURES;
     int64_t rows = job->m - row < GROUP ? job->m - row : GROUP;
-    float *wide = job->device->private_scratch[worker];   /* [FEATURES][DEPTH] */
-    float *sums = wide + FEATURES * DEPTH;                /* [FEATURES][GROUP] */
-    float *turned = sums + FEATURES * GROUP;              /* [GROUP][FEATURES] */
+    float *wide = job->device->private_scratch[worker]; /* [FEATURES][DEPTH] */
+    float *sums = wide + FEATURES * DEPTH;              /* [FEATURES][GROUP] */
+    float *turned = sums + FEATURES * GROUP;            /* [GROUP][FEATURES] */
     for (int64_t first = 0; first < job->k; first += DEPTH) {
         int64_t depth = job->k - first < DEPTH ? job->k - first : DEPTH;
         for (int64_t f = 0; f < features; f++)
@@ -62,7 +62,8 @@ static void gemm_piece(void *arg, int64_t index, int worker)
         for (int64_t r = 0; r < rows; r += PANEL) {
             int64_t panel = (row + r) / PANEL, width = panel_width(job, panel);
             mb_cpu_product(features, width, depth, wide, DEPTH, 1,
-                           job->panels + panel * PANEL * job->k + first * width, width, sums + r, GROUP, first > 0);
+                           job->panels + panel * PANEL * job->k + first * width, width, sums + r, GROUP,
+                           first > 0);
         }
     }
     float bias[FEATURES] = {0};
@@ -82,8 +83,8 @@ int mb_cpu_gemm(mb_device *device, const void *a, const void *weight, const void
                 int64_t k, void *out)
 {
     if (m < 0 || n < 0 || k < 1)
-        return mb_cpu_fail(device, MB_E_BUG, "gemm: impossible shape %lld x %lld x %lld", (long long)m, (long long)n,
-                           (long long)k);
+        return mb_cpu_fail(device, MB_E_BUG, "gemm: impossible shape %lld x %lld x %lld", (long long)m,
+                           (long long)n, (long long)k);
     if (m == 0 || n == 0)
         return MB_OK;
     int64_t panels = (m + PANEL - 1) / PANEL;
@@ -91,8 +92,16 @@ int mb_cpu_gemm(mb_device *device, const void *a, const void *weight, const void
     int rc = mb_cpu_reserve(device, (size_t)(panels * PANEL * k) * sizeof(float) + 64, each);
     if (rc != MB_OK)
         return rc;
-    gemm_job job = {.device = device, .a = a, .weight = weight, .bias = bias, .out = out, .m = m, .n = n, .k = k,
-                    .groups = (m + GROUP - 1) / GROUP, .panels = device->shared};
+    gemm_job job = {.device = device,
+                    .a = a,
+                    .weight = weight,
+                    .bias = bias,
+                    .out = out,
+                    .m = m,
+                    .n = n,
+                    .k = k,
+                    .groups = (m + GROUP - 1) / GROUP,
+                    .panels = device->shared};
     mb_cpu_run(device, panels, pack_panel, &job);
     mb_cpu_run(device, (n + FEATURES - 1) / FEATURES * job.groups, gemm_piece, &job);
     return MB_OK;

@@ -18,7 +18,8 @@ typedef struct mass_job {
 
 size_t mb_cpu_mass_scratch(const mb_cpu_rows *rows)
 {
-    return (size_t)(MB_KEY_CHUNK * (rows->dim + MB_PANEL + MB_LANES) + 2 * rows->padded + MB_LANES) * sizeof(float);
+    return (size_t)(MB_KEY_CHUNK * (rows->dim + MB_PANEL + MB_LANES) + 2 * rows->padded + MB_LANES) *
+           sizeof(float);
 }
 
 /* sums[j][lane] += w * exp(logit - lse) over the rows of a panel. */
@@ -48,7 +49,7 @@ static void mass_piece(void *arg, int64_t index, int worker)
     mb_cpu_keys keys = {.picked = prefix, .total = prefix, .granularity = 1};
     float weight = mb_cpu_rows_weights(args, rows, head, w);
     memcpy(lse, job->lse + head * rows->padded, (size_t)rows->padded * sizeof(float));
-    for (int64_t i = 0; i < rows->padded; i++)   /* a row that saw no key has no mass to give */
+    for (int64_t i = 0; i < rows->padded; i++) /* a row that saw no key has no mass to give */
         w[i] = lse[i] == -INFINITY ? 0.0f : w[i];
     memset(sums, 0, (size_t)(n * MB_LANES) * sizeof(float));
     mb_cpu_keys_load(type, &keys, mb_cpu_head_base(type, &args->kv, args->kv.k, head), dim, first, n, 0, dim, k);

@@ -4,12 +4,12 @@
  *
  * ub = sum_c max(q_c M_c, q_c m_c) = q+ . M - q- . m with q+ = max(q, 0), q- = max(-q, 0): a product of
  * [q+, -q-] with [M; m], exactly. It is linear in (q+, q-), so the mean over rows is the bound of the mean
- * (q+, q-), one row instead of R. fp32; error about 2 * head_dim * 2^-24 relative to sum |q||bound|. A KV head whose
- * active flag is 0 keeps its scores. When all row weights are 0 the scores are 0.
+ * (q+, q-), one row instead of R. fp32; error about 2 * head_dim * 2^-24 relative to sum |q||bound|. A KV head
+ * whose active flag is 0 keeps its scores. When all row weights are 0 the scores are 0.
  */
 #include "kernels/cpu/attention.h"
 
-#define PAGE_CHUNK 128   /* pages of a piece */
+#define PAGE_CHUNK 128 /* pages of a piece */
 
 typedef struct bounds_job {
     mb_device *device;
@@ -53,8 +53,8 @@ static void bounds_piece(void *arg, int64_t index, int worker)
     }
 }
 
-int mb_cpu_page_bounds(mb_device *device, const mb_rows *rows, const mb_kv *kv, int32_t page, int32_t page_capacity,
-                       int whole, void *bounds)
+int mb_cpu_page_bounds(mb_device *device, const mb_rows *rows, const mb_kv *kv, int32_t page,
+                       int32_t page_capacity, int whole, void *bounds)
 {
     if (page < 1 || kv->head_dim < 1 || kv->head_dim > 256)
         return mb_cpu_fail(device, MB_E_BUG, "page_bounds: page %d, head_dim %d", page, kv->head_dim);
@@ -73,14 +73,14 @@ typedef struct score_job {
     const void *bounds;
     mb_merge merge;
     float *scores;
-    int64_t stride, entries, chunks;  /* entries written of each row; pieces of a row */
-    int64_t wide;                     /* length of a query vector here: dim, or 2 * dim split by sign */
-    float *mean;                      /* [heads][wide]: weighted mean query */
-    float *weights;                   /* [heads][padded] */
-    float *sums;                      /* [heads]: sum of weights */
-    float *q;                         /* [heads][padded * wide] packed in panels: MAX and SOFTMAX */
-    float *row_m, *row_l;             /* [heads][chunks][padded], SOFTMAX */
-    float *row_lse;                   /* [heads][padded] */
+    int64_t stride, entries, chunks; /* entries written of each row; pieces of a row */
+    int64_t wide;                    /* length of a query vector here: dim, or 2 * dim split by sign */
+    float *mean;                     /* [heads][wide]: weighted mean query */
+    float *weights;                  /* [heads][padded] */
+    float *sums;                     /* [heads]: sum of weights */
+    float *q;                        /* [heads][padded * wide] packed in panels: MAX and SOFTMAX */
+    float *row_m, *row_l;            /* [heads][chunks][padded], SOFTMAX */
+    float *row_lse;                  /* [heads][padded] */
 } score_job;
 
 /* One row's query vector, split by sign when wide is 2 * dim: [q+, -q-]. */
@@ -126,7 +126,7 @@ static void prepare_piece(void *arg, int64_t head, int worker)
     for (int64_t c = 0; c < wide; c++)
         mean[c] = sum > 0.0f ? mean[c] / sum : 0.0f;
     for (int64_t c = 0; job->merge == MB_MERGE_QUERY && wide > dim && c < dim; c++) {
-        float q = mean[c] + mean[dim + c];   /* the mean query itself, split again */
+        float q = mean[c] + mean[dim + c]; /* the mean query itself, split again */
         mean[c] = q < 0.0f ? 0.0f : q;
         mean[dim + c] = q < 0.0f ? q : 0.0f;
     }
@@ -189,7 +189,8 @@ static void fold_normalisers(void *arg, int64_t head, int worker)
 }
 
 /* The merged score of n pages whose bounds are in `bounds`. */
-static void merge_pages(const score_job *job, int64_t head, const float *bounds, int64_t n, float *logits, float *to)
+static void merge_pages(const score_job *job, int64_t head, const float *bounds, int64_t n, float *logits,
+                        float *to)
 {
     const mb_cpu_rows *rows = &job->rows;
     const float *w = job->weights + head * rows->padded, *lse = job->row_lse + head * rows->padded;
@@ -224,7 +225,8 @@ static void page_scores_piece(void *arg, int64_t index, int worker)
 {
     const score_job *job = arg;
     int64_t head = index / job->chunks, first = index % job->chunks * PAGE_CHUNK, wide = job->wide;
-    int64_t pages = pages_of(job, head), last = first + PAGE_CHUNK < job->entries ? first + PAGE_CHUNK : job->entries;
+    int64_t pages = pages_of(job, head),
+            last = first + PAGE_CHUNK < job->entries ? first + PAGE_CHUNK : job->entries;
     int64_t n = pages - first < 0 ? 0 : pages - first < last - first ? pages - first : last - first;
     float *bounds = job->device->private_scratch[worker], *logits = bounds + PAGE_CHUNK * wide;
     float *to = job->scores + head * job->stride + first;
@@ -263,8 +265,14 @@ static int score_begin(score_job *job, bool packed, size_t each)
 int mb_cpu_page_scores(mb_device *device, const mb_attention *args, int32_t page, int32_t page_capacity,
                        const void *bounds, mb_merge merge, float *scores, int64_t score_stride)
 {
-    score_job job = {.device = device, .args = args, .page = page, .page_capacity = page_capacity,
-                     .bounds = bounds, .merge = merge, .scores = scores, .stride = score_stride};
+    score_job job = {.device = device,
+                     .args = args,
+                     .page = page,
+                     .page_capacity = page_capacity,
+                     .bounds = bounds,
+                     .merge = merge,
+                     .scores = scores,
+                     .stride = score_stride};
     int rc = mb_cpu_check_attention(device, "page_scores", args);
     if (rc != MB_OK)
         return rc;
@@ -277,8 +285,8 @@ int mb_cpu_page_scores(mb_device *device, const mb_attention *args, int32_t page
     job.entries = job.entries < score_stride ? job.entries : score_stride;
     job.chunks = (job.entries + PAGE_CHUNK - 1) / PAGE_CHUNK;
     bool packed = merge == MB_MERGE_MAX || merge == MB_MERGE_SOFTMAX;
-    rc = score_begin(&job, packed, (size_t)((PAGE_CHUNK + MB_PANEL) * job.wide + PAGE_CHUNK * MB_PANEL) *
-                     sizeof(float));
+    rc = score_begin(&job, packed,
+                     (size_t)((PAGE_CHUNK + MB_PANEL) * job.wide + PAGE_CHUNK * MB_PANEL) * sizeof(float));
     if (rc != MB_OK)
         return rc;
     if (merge == MB_MERGE_SOFTMAX) {
@@ -319,8 +327,13 @@ static void key_scores_piece(void *arg, int64_t index, int worker)
 int mb_cpu_key_scores(mb_device *device, const mb_attention *args, const int32_t *channels, int32_t channel_count,
                       float *scores, int64_t score_stride)
 {
-    score_job job = {.device = device, .args = args, .channels = channels, .channel_count = channel_count,
-                     .merge = MB_MERGE_QUERY, .scores = scores, .stride = score_stride};
+    score_job job = {.device = device,
+                     .args = args,
+                     .channels = channels,
+                     .channel_count = channel_count,
+                     .merge = MB_MERGE_QUERY,
+                     .scores = scores,
+                     .stride = score_stride};
     int rc = mb_cpu_check_attention(device, "key_scores", args);
     if (rc != MB_OK)
         return rc;

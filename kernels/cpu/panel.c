@@ -15,10 +15,10 @@
 typedef float lanes __attribute__((vector_size(4 * MB_LANES), aligned(4), may_alias));
 
 #ifdef __AVX512F__
-#define BLOCK_ROWS 8      /* 8 x 2 accumulators of 32 registers */
+#define BLOCK_ROWS 8 /* 8 x 2 accumulators of 32 registers */
 #define BLOCK_VECTORS 2
 #else
-#define BLOCK_ROWS 6      /* 6 x 1 accumulators take 12 of 16 AVX registers */
+#define BLOCK_ROWS 6 /* 6 x 1 accumulators take 12 of 16 AVX registers */
 #define BLOCK_VECTORS 1
 #endif
 
@@ -70,12 +70,12 @@ static inline __attribute__((always_inline)) void block_product(const block *t, 
     }
 }
 
-#define BLOCK_CASE(r)                            \
-    case r:                                      \
-        if (vectors > 1)                         \
-            block_product(t, r, BLOCK_VECTORS);  \
-        else                                     \
-            block_product(t, r, 1);              \
+#define BLOCK_CASE(r)                                                                                             \
+    case r:                                                                                                       \
+        if (vectors > 1)                                                                                          \
+            block_product(t, r, BLOCK_VECTORS);                                                                   \
+        else                                                                                                      \
+            block_product(t, r, 1);                                                                               \
         break
 
 static void block_any(const block *t, int64_t rows, int vectors)

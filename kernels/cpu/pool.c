@@ -23,13 +23,13 @@ typedef struct worker {
 } worker;
 
 struct mb_cpu_pool {
-    int threads;                  /* with the caller */
+    int threads; /* with the caller */
     int started;
-    worker *workers;              /* [threads]; entry 0, the caller, is not used */
+    worker *workers; /* [threads]; entry 0, the caller, is not used */
     mb_cpu_piece *piece;
     void *arg;
     int64_t pieces;
-    _Atomic int64_t remaining;    /* pieces nobody has claimed yet */
+    _Atomic int64_t remaining; /* pieces nobody has claimed yet */
     _Atomic int64_t finished;
     _Atomic int sleepers;
     _Atomic bool stop;
@@ -105,7 +105,7 @@ void mb_cpu_run(mb_device *device, int64_t pieces, mb_cpu_piece *piece, void *ar
     for (int spins = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) < pieces; spins++) {
         pause_briefly();
         if (spins >= SPINS)
-            sched_yield();   /* more threads than free cores: let the owner of the last piece run */
+            sched_yield(); /* more threads than free cores: let the owner of the last piece run */
     }
 }
 

@@ -59,7 +59,7 @@ static void prefill_piece(void *arg, int64_t index, int worker)
     const prefill_job *job = arg;
     mb_type type = job->device->type;
     int64_t dim = job->kv->head_dim, kv_heads = job->kv->kv_heads, h = index % kv_heads;
-    int64_t start = (job->tiles - 1 - index / kv_heads) * job->tile;   /* the longest pieces first */
+    int64_t start = (job->tiles - 1 - index / kv_heads) * job->tile; /* the longest pieces first */
     int64_t positions = job->n - start < job->tile ? job->n - start : job->tile;
     int64_t count = positions * job->group, padded = mb_cpu_round_up(count, MB_LANES), values = job->values;
     int64_t most = mb_cpu_round_up(job->tile * job->group, MB_LANES), end = limit_of(job, start + positions - 1);
@@ -105,8 +105,8 @@ static void prefill_piece(void *arg, int64_t index, int worker)
                     o[i * values + c] *= old[i];
             for (int64_t c = 0; c < values; c += MB_PANEL) {
                 int64_t columns = values - c < MB_PANEL ? values - c : MB_PANEL;
-                mb_cpu_product(real, columns, n, logits, 1, width, v + c * n, columns, o + row * values + c, values,
-                               true);
+                mb_cpu_product(real, columns, n, logits, 1, width, v + c * n, columns, o + row * values + c,
+                               values, true);
             }
         }
     }
@@ -124,14 +124,24 @@ int mb_cpu_attend_prefill(mb_device *device, const mb_kv *kv, int32_t sequence, 
 {
     int64_t dim = kv->head_dim;
     if (dim < 8 || dim > 256 || dim % 8 || kv->kv_heads < 1 || query_heads < 1 || query_heads % kv->kv_heads)
-        return mb_cpu_fail(device, MB_E_BUG, "attend_prefill: head_dim %lld, %d query heads, %d KV heads do not fit",
-                           (long long)dim, query_heads, kv->kv_heads);
+        return mb_cpu_fail(device, MB_E_BUG,
+                           "attend_prefill: head_dim %lld, %d query heads, %d KV heads do not fit", (long long)dim,
+                           query_heads, kv->kv_heads);
     if (first < 0 || n < 0 || first + n > kv->capacity || block < 1 || sequence < 0 || sequence >= kv->batch)
-        return mb_cpu_fail(device, MB_E_BUG, "attend_prefill: rows %lld .. %lld of sequence %d, block %d, on a cache "
-                           "of %d x %d", (long long)first, (long long)(first + n), sequence, block, kv->batch,
-                           kv->capacity);
-    prefill_job job = {.device = device, .kv = kv, .q = q, .out = out, .sequence = sequence, .heads = query_heads,
-                       .group = query_heads / kv->kv_heads, .first = first, .n = n, .block = block,
+        return mb_cpu_fail(device, MB_E_BUG,
+                           "attend_prefill: rows %lld .. %lld of sequence %d, block %d, on a cache "
+                           "of %d x %d",
+                           (long long)first, (long long)(first + n), sequence, block, kv->batch, kv->capacity);
+    prefill_job job = {.device = device,
+                       .kv = kv,
+                       .q = q,
+                       .out = out,
+                       .sequence = sequence,
+                       .heads = query_heads,
+                       .group = query_heads / kv->kv_heads,
+                       .first = first,
+                       .n = n,
+                       .block = block,
                        .values = mb_cpu_round_up(dim, MB_LANES)};
     job.tile = job.group >= TILE_ROWS ? 1 : TILE_ROWS / job.group;
     job.tiles = (n + job.tile - 1) / job.tile;

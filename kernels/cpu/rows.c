@@ -21,9 +21,10 @@ int mb_cpu_check_attention(mb_device *device, const char *operation, const mb_at
     for (int32_t b = 0; b < args->rows.batch; b++) {
         int32_t n = args->rows.prefix_len[b];
         if (n < 0 || n > args->rows.max_prefix || n + args->rows.block_keys > kv->capacity)
-            return mb_cpu_fail(device, MB_E_BUG, "%s: sequence %d has prefix %d (bound %d) and %d block keys, the "
-                               "cache holds %d", operation, b, n, args->rows.max_prefix, args->rows.block_keys,
-                               kv->capacity);
+            return mb_cpu_fail(device, MB_E_BUG,
+                               "%s: sequence %d has prefix %d (bound %d) and %d block keys, the "
+                               "cache holds %d",
+                               operation, b, n, args->rows.max_prefix, args->rows.block_keys, kv->capacity);
     }
     return MB_OK;
 }
@@ -117,7 +118,7 @@ void mb_cpu_keys_load(mb_type type, const mb_cpu_keys *keys, const void *base, i
                       int64_t n, int64_t column, int64_t width, float *dst)
 {
     while (n > 0) {
-        int64_t slot, run;   /* consecutive slots from here on */
+        int64_t slot, run; /* consecutive slots from here on */
         if (first >= keys->picked) {
             slot = keys->block_first + first - keys->picked;
             run = n;
@@ -150,7 +151,7 @@ void mb_cpu_values_load(mb_type type, const mb_cpu_keys *keys, const void *base,
         int64_t width = values - c < MB_PANEL ? values - c : MB_PANEL, real = dim - c < width ? dim - c : width;
         float *to = dst + c * n;
         mb_cpu_keys_load(type, keys, base, dim, first, n, c, real, to);
-        for (int64_t j = n - 1; real < width && j >= 0; j--) {   /* from the back: rows move outwards */
+        for (int64_t j = n - 1; real < width && j >= 0; j--) { /* from the back: rows move outwards */
             memmove(to + j * width, to + j * real, (size_t)real * sizeof(float));
             memset(to + j * width + real, 0, (size_t)(width - real) * sizeof(float));
         }

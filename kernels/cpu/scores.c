@@ -7,7 +7,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/hash.h"
 
-#define RUN 16384   /* floats of a piece where rows do not matter */
+#define RUN 16384 /* floats of a piece where rows do not matter */
 
 typedef struct scores_job {
     float *scores;
@@ -39,8 +39,14 @@ static void edges_piece(void *arg, int64_t bh, int worker)
 int mb_cpu_score_edges(mb_device *device, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                        const int32_t *prefix_len, int32_t page, int32_t first_n, int32_t last_n, float value)
 {
-    scores_job job = {.scores = scores, .stride = score_stride, .kv_heads = kv_heads, .prefix_len = prefix_len,
-                      .page = page, .first_n = first_n, .last_n = last_n < 0 ? 0 : last_n, .value = value};
+    scores_job job = {.scores = scores,
+                      .stride = score_stride,
+                      .kv_heads = kv_heads,
+                      .prefix_len = prefix_len,
+                      .page = page,
+                      .first_n = first_n,
+                      .last_n = last_n < 0 ? 0 : last_n,
+                      .value = value};
     mb_cpu_run(device, (int64_t)batch * kv_heads, edges_piece, &job);
     return MB_OK;
 }
@@ -66,12 +72,18 @@ static void pool_piece(void *arg, int64_t bh, int worker)
     }
 }
 
-int mb_cpu_score_pool(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                      const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t mode, float *out,
-                      int64_t out_stride)
+int mb_cpu_score_pool(mb_device *device, const float *scores, int64_t score_stride, int32_t batch,
+                      int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t mode,
+                      float *out, int64_t out_stride)
 {
-    scores_job job = {.from = scores, .from_stride = score_stride, .scores = out, .stride = out_stride,
-                      .kv_heads = kv_heads, .prefix_len = prefix_len, .max_prefix = max_prefix, .page = page,
+    scores_job job = {.from = scores,
+                      .from_stride = score_stride,
+                      .scores = out,
+                      .stride = out_stride,
+                      .kv_heads = kv_heads,
+                      .prefix_len = prefix_len,
+                      .max_prefix = max_prefix,
+                      .page = page,
                       .mode = mode};
     if (page < 1)
         return mb_cpu_fail(device, MB_E_BUG, "score_pool: page %d", page);
@@ -79,7 +91,8 @@ int mb_cpu_score_pool(mb_device *device, const float *scores, int64_t score_stri
     return MB_OK;
 }
 
-/* Neighbourhoods are cut at both ends of the prefix; a mean divides by what is left. Entries behind it are untouched. */
+/* Neighbourhoods are cut at both ends of the prefix; a mean divides by what is left. Entries behind it are
+ * untouched. */
 static void smooth_piece(void *arg, int64_t bh, int worker)
 {
     const scores_job *job = arg;
@@ -103,8 +116,13 @@ int mb_cpu_score_smooth(mb_device *device, const float *scores, int64_t score_st
                         int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t kernel,
                         int32_t mode, float *out)
 {
-    scores_job job = {.from = scores, .scores = out, .stride = score_stride, .kv_heads = kv_heads,
-                      .prefix_len = prefix_len, .kernel = kernel, .mode = mode};
+    scores_job job = {.from = scores,
+                      .scores = out,
+                      .stride = score_stride,
+                      .kv_heads = kv_heads,
+                      .prefix_len = prefix_len,
+                      .kernel = kernel,
+                      .mode = mode};
     (void)max_prefix;
     if (kernel < 1 || kernel % 2 == 0 || out == scores)
         return mb_cpu_fail(device, MB_E_BUG, "score_smooth: kernel %d must be odd, and out another array", kernel);

@@ -14,7 +14,7 @@ typedef struct select_job {
     int32_t kv_heads, page, k, capacity;
     const int32_t *prefix_len, *k_dynamic;
     int32_t *ids, *counts;
-    float p;             /* top_p */
+    float p; /* top_p */
     int32_t k_min, k_max;
 } select_job;
 
@@ -101,9 +101,17 @@ int mb_cpu_top_k(mb_device *device, const float *scores, int64_t score_stride, i
 {
     (void)max_prefix;
     (void)scratch;
-    select_job job = {.device = device, .scores = scores, .stride = score_stride, .kv_heads = kv_heads,
-                      .page = page, .k = k, .capacity = capacity, .prefix_len = prefix_len,
-                      .k_dynamic = k_dynamic, .ids = ids, .counts = counts};
+    select_job job = {.device = device,
+                      .scores = scores,
+                      .stride = score_stride,
+                      .kv_heads = kv_heads,
+                      .page = page,
+                      .k = k,
+                      .capacity = capacity,
+                      .prefix_len = prefix_len,
+                      .k_dynamic = k_dynamic,
+                      .ids = ids,
+                      .counts = counts};
     if (page < 1 || capacity < 0)
         return mb_cpu_fail(device, MB_E_BUG, "top_k: page %d, capacity %d", page, capacity);
     int rc = reserve_rows(device, &job, batch, 1);
@@ -117,7 +125,7 @@ size_t mb_cpu_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries
     (void)batch;
     (void)kv_heads;
     (void)max_entries;
-    return 256;   /* the thread's own scratch serves; never 0, so that callers may allocate it blindly */
+    return 256; /* the thread's own scratch serves; never 0, so that callers may allocate it blindly */
 }
 
 /* Sorts by the upper 32 bits, ascending and stable: three counting passes. tmp has the same size. */
@@ -139,7 +147,7 @@ static void sort_pairs(uint64_t *pairs, uint64_t *tmp, int64_t n)
         pairs = tmp;
         tmp = swap;
     }
-    memcpy(tmp, pairs, (size_t)n * sizeof *pairs);   /* three passes end in the other array */
+    memcpy(tmp, pairs, (size_t)n * sizeof *pairs); /* three passes end in the other array */
 }
 
 /* Best first, adding up in fp64 in that order, so that p = 1 is reached exactly by the last positive score. */
@@ -177,9 +185,18 @@ int mb_cpu_top_p(mb_device *device, const float *scores, int64_t score_stride, i
 {
     (void)max_prefix;
     (void)scratch;
-    select_job job = {.device = device, .scores = scores, .stride = score_stride, .kv_heads = kv_heads,
-                      .page = page, .capacity = capacity, .prefix_len = prefix_len, .ids = ids, .counts = counts,
-                      .p = p, .k_min = k_min, .k_max = k_max};
+    select_job job = {.device = device,
+                      .scores = scores,
+                      .stride = score_stride,
+                      .kv_heads = kv_heads,
+                      .page = page,
+                      .capacity = capacity,
+                      .prefix_len = prefix_len,
+                      .ids = ids,
+                      .counts = counts,
+                      .p = p,
+                      .k_min = k_min,
+                      .k_max = k_max};
     if (page < 1 || capacity < 0)
         return mb_cpu_fail(device, MB_E_BUG, "top_p: page %d, capacity %d", page, capacity);
     int rc = reserve_rows(device, &job, batch, 5);

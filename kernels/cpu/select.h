@@ -10,12 +10,12 @@
 
 #include "kernels/cpu/cpu.h"
 
-#define MB_KEY_NEVER 0u   /* -INFINITY */
-#define MB_KEY_NAN 1u     /* below every number: the lowest finite float maps to 0x00800000 */
+#define MB_KEY_NEVER 0u /* -INFINITY */
+#define MB_KEY_NAN 1u   /* below every number: the lowest finite float maps to 0x00800000 */
 
 static inline uint32_t mb_cpu_key_of(float score)
 {
-    uint32_t bits = mb_bits_of(score + 0.0f);   /* -0 becomes +0 */
+    uint32_t bits = mb_bits_of(score + 0.0f); /* -0 becomes +0 */
     uint32_t key = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     key = bits == 0xff800000u ? MB_KEY_NEVER : key;
     return (bits & 0x7fffffffu) > 0x7f800000u ? MB_KEY_NAN : key;
@@ -23,7 +23,7 @@ static inline uint32_t mb_cpu_key_of(float score)
 
 typedef struct mb_cpu_cut_line {
     uint32_t key;
-    int64_t last_equal;   /* equals of key up to this index are chosen */
+    int64_t last_equal; /* equals of key up to this index are chosen */
 } mb_cpu_cut_line;
 
 /* The line above which the k best of keys lie (all that are eligible, when they are fewer). False: none is. */

@@ -7,7 +7,7 @@
  */
 #include "kernels/cpu/cpu.h"
 
-#define STATES 64   /* states of a piece */
+#define STATES 64 /* states of a piece */
 
 typedef struct state_job {
     int64_t states;
@@ -57,8 +57,17 @@ int mb_cpu_state_merge(mb_device *device, int64_t states, int32_t head_dim, cons
                        const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
                        mb_type type_out, float *lse_out)
 {
-    state_job job = {.states = states, .dim = head_dim, .a = o_a, .b = o_b, .lse_a = lse_a, .lse_b = lse_b,
-                     .out = o_out, .lse_out = lse_out, .type_a = type_a, .type_b = type_b, .type_out = type_out};
+    state_job job = {.states = states,
+                     .dim = head_dim,
+                     .a = o_a,
+                     .b = o_b,
+                     .lse_a = lse_a,
+                     .lse_b = lse_b,
+                     .out = o_out,
+                     .lse_out = lse_out,
+                     .type_a = type_a,
+                     .type_b = type_b,
+                     .type_out = type_out};
     int rc = check_dim(device, "state_merge", head_dim);
     if (rc == MB_OK)
         mb_cpu_run(device, (states + STATES - 1) / STATES, merge_piece, &job);
@@ -76,10 +85,10 @@ static void downdate_piece(void *arg, int64_t index, int worker)
         memset(total, 0, sizeof total);
         memset(part, 0, sizeof part);
         if (lt == -INFINITY || fabsf(expm1f(d)) <= 1e-7f) {
-            lse = -INFINITY;                                   /* nothing is left */
+            lse = -INFINITY; /* nothing is left */
         } else {
             mb_load_row(job->type_a, job->a, i * dim, dim, total);
-            if (!(d > 0.0f)) {                                 /* a larger part is inconsistent: total stays */
+            if (!(d > 0.0f)) { /* a larger part is inconsistent: total stays */
                 float share = expf(d);
                 lse = lt + logf(fmaxf(1.0f - share + 1e-7f, 1e-30f));
                 float scale = expf(lt - lse);
@@ -99,9 +108,17 @@ int mb_cpu_state_downdate(mb_device *device, int64_t states, int32_t head_dim, c
                           mb_type type_total, const float *lse_total, const void *o_part, mb_type type_part,
                           const float *lse_part, void *o_rest, mb_type type_rest, float *lse_rest)
 {
-    state_job job = {.states = states, .dim = head_dim, .a = o_total, .b = o_part, .lse_a = lse_total,
-                     .lse_b = lse_part, .out = o_rest, .lse_out = lse_rest, .type_a = type_total,
-                     .type_b = type_part, .type_out = type_rest};
+    state_job job = {.states = states,
+                     .dim = head_dim,
+                     .a = o_total,
+                     .b = o_part,
+                     .lse_a = lse_total,
+                     .lse_b = lse_part,
+                     .out = o_rest,
+                     .lse_out = lse_rest,
+                     .type_a = type_total,
+                     .type_b = type_part,
+                     .type_out = type_rest};
     int rc = check_dim(device, "state_downdate", head_dim);
     if (rc == MB_OK)
         mb_cpu_run(device, (states + STATES - 1) / STATES, downdate_piece, &job);
@@ -128,8 +145,14 @@ static void distance_piece(void *arg, int64_t index, int worker)
 int mb_cpu_row_distance(mb_device *device, const void *a, const void *b, int64_t n, int32_t head_dim,
                         float *distance, float *norm)
 {
-    state_job job = {.states = n, .dim = head_dim, .a = a, .b = b, .lse_out = distance, .norm = norm,
-                     .type_a = device->type, .type_b = device->type};
+    state_job job = {.states = n,
+                     .dim = head_dim,
+                     .a = a,
+                     .b = b,
+                     .lse_out = distance,
+                     .norm = norm,
+                     .type_a = device->type,
+                     .type_b = device->type};
     int rc = check_dim(device, "row_distance", head_dim);
     if (rc == MB_OK)
         mb_cpu_run(device, (n + STATES - 1) / STATES, distance_piece, &job);

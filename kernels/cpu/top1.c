@@ -67,8 +67,8 @@ static void top1_piece(void *arg, int64_t row, int worker)
         /* A probability e times smaller never rounds to the same value. */
         if (!(line[j] > top - 1.0f))
             continue;
-        if (line[j] == top || (job->confidence != MB_F32 &&
-                               round_probability(job->confidence, mb_exp(line[j] - top) / sum) == p)) {
+        if (line[j] == top ||
+            (job->confidence != MB_F32 && round_probability(job->confidence, mb_exp(line[j] - top) / sum) == p)) {
             best = j;
             break;
         }

@@ -1,6 +1,6 @@
 /*
- * votes.c - votes of query rows (methods.md 1.4): every query row names its best k prefix keys; how often was each key
- * named, how many were named at all, and how much softmax mass do they hold together.
+ * votes.c - votes of query rows (methods.md 1.4): every query row names its best k prefix keys; how often was each
+ * key named, how many were named at all, and how much softmax mass do they hold together.
  *
  * One KV head at a time: (1) logits of all rows, row by row in the caller's scratch, pieces of 256 keys; (2) each
  * row's cut line, by radix selection; (3) counts and mass, pieces of 256 keys again, added up in order. A row
@@ -14,12 +14,12 @@ typedef struct votes_job {
     mb_device *device;
     const mb_attention *args;
     mb_cpu_rows rows;
-    int64_t head, prefix, stride, k, end;   /* stride: of a logits row; end: entries of votes that are written */
+    int64_t head, prefix, stride, k, end; /* stride: of a logits row; end: entries of votes that are written */
     const float *q;
-    float *logits, *lse;                    /* [count][stride], [padded] */
-    mb_cpu_cut_line *lines;                 /* [count] */
-    bool *any;                              /* [count]: the row named something */
-    double *partial;                        /* [chunks][2]: union, mass */
+    float *logits, *lse;    /* [count][stride], [padded] */
+    mb_cpu_cut_line *lines; /* [count] */
+    bool *any;              /* [count]: the row named something */
+    double *partial;        /* [chunks][2]: union, mass */
     float *votes;
 } votes_job;
 
@@ -32,8 +32,8 @@ static void logits_piece(void *arg, int64_t chunk, int worker)
     int64_t n = job->prefix - first < MB_KEY_CHUNK ? job->prefix - first : MB_KEY_CHUNK;
     float *k = job->device->private_scratch[worker], *logits = k + MB_KEY_CHUNK * dim;
     mb_cpu_keys keys = {.picked = job->prefix, .total = job->prefix, .granularity = 1};
-    mb_cpu_keys_load(type, &keys, mb_cpu_head_base(type, &job->args->kv, job->args->kv.k, job->head), dim, first, n,
-                     0, dim, k);
+    mb_cpu_keys_load(type, &keys, mb_cpu_head_base(type, &job->args->kv, job->args->kv.k, job->head), dim, first,
+                     n, 0, dim, k);
     for (int64_t p = 0; p < rows->panels; p++) {
         int64_t width = mb_cpu_panel_width(rows, p), row = p * MB_PANEL;
         int64_t real = rows->count - row < width ? rows->count - row : width;
@@ -109,8 +109,10 @@ int mb_cpu_votes(mb_device *device, const mb_attention *args, int32_t k, float *
     if (rc != MB_OK)
         return rc;
     if (!args->lse || args->mass_stride < args->rows.max_prefix)
-        return mb_cpu_fail(device, MB_E_BUG, "votes: it needs the log-sum-exp as input and rows of %d entries "
-                           "(mass_stride %lld)", args->rows.max_prefix, (long long)args->mass_stride);
+        return mb_cpu_fail(device, MB_E_BUG,
+                           "votes: it needs the log-sum-exp as input and rows of %d entries "
+                           "(mass_stride %lld)",
+                           args->rows.max_prefix, (long long)args->mass_stride);
     mb_cpu_rows_make(args, &job.rows);
     const mb_cpu_rows *rows = &job.rows;
     cut_scratch(args, &job, scratch);

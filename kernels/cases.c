@@ -1,0 +1,216 @@
+/*
+ * cases.c - the list (cases.h says what the fields mean). Test cases are small and awkward: every group size of
+ * 1, 4, 6, 7, 8, 16, head_dim 64, 128 and odd ones, blocks of 4 to 64, prefixes around tile and page borders,
+ * several lengths in one batch. Bench cases carry the shapes of the model families.
+ */
+#include "kernels/cases.h"
+
+#define TEST .use = MB_CASE_TEST
+#define BENCH .use = MB_CASE_BENCH
+#define HEADS(query, kv, dim) .query_heads = query, .kv_heads = kv, .head_dim = dim
+#define LENGTHS(b, ...) .batch = b, .prefix = {__VA_ARGS__}
+#define SHAPE(rows_, columns, depth) .m = rows_, .n = columns, .k = depth
+#define CASE(name_, operation_) .name = name_, .operation = MB_CASE_##operation_
+
+const mb_kernel_case mb_kernel_cases[] = {
+    {CASE("embed", EMBED), TEST, SHAPE(77, 100, 40)},
+    {CASE("embed wide", EMBED), TEST, SHAPE(3, 7, 10000)},
+
+    {CASE("rmsnorm two roundings", RMSNORM), TEST, SHAPE(33, 0, 256), .flags = MB_CASE_DELTA},
+    {CASE("rmsnorm one rounding", RMSNORM), TEST, SHAPE(33, 0, 256), .mode = 1, .flags = MB_CASE_DELTA},
+    {CASE("rmsnorm odd width", RMSNORM), TEST, SHAPE(5, 0, 1001)},
+    {CASE("rmsnorm one row", RMSNORM), TEST, SHAPE(1, 0, 3584), .mode = 1},
+    {CASE("rmsnorm narrow", RMSNORM), TEST, SHAPE(300, 0, 8), .flags = MB_CASE_DELTA},
+
+    {CASE("gemm 1x1x1", GEMM), TEST, SHAPE(1, 1, 1), .flags = MB_CASE_BIAS},
+    {CASE("gemm block rows", GEMM), TEST, SHAPE(32, 768, 256)},
+    {CASE("gemm bias", GEMM), TEST, SHAPE(32, 100, 264), .flags = MB_CASE_BIAS},
+    {CASE("gemm few rows", GEMM), TEST, SHAPE(3, 65, 520), .flags = MB_CASE_BIAS},
+    {CASE("gemm 17 rows", GEMM), TEST, SHAPE(17, 33, 136)},
+    {CASE("gemm deep", GEMM), TEST, SHAPE(40, 48, 2056)},
+    {CASE("gemm many rows", GEMM), TEST, SHAPE(777, 40, 72), .flags = MB_CASE_BIAS},
+
+    {CASE("qkv G4 norm", QKV), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(2, 64, 17), .flags = MB_CASE_NORM},
+    {CASE("qkv G4 one rounding", QKV), TEST, HEADS(8, 2, 64), .rows = 8, LENGTHS(1, 33), .mode = 1,
+     .flags = MB_CASE_NORM | MB_CASE_PRE},
+    {CASE("qkv G7", QKV), TEST, HEADS(14, 2, 128), .rows = 16, LENGTHS(3, 0, 15, 1000), .flags = MB_CASE_PRE},
+    {CASE("qkv sub-block", QKV), TEST, HEADS(6, 6, 64), .rows = 8, .row_offset = 16, LENGTHS(2, 64, 0)},
+    {CASE("qkv dim 40", QKV), TEST, HEADS(4, 1, 40), .rows = 5, LENGTHS(2, 3, 4), .flags = MB_CASE_NORM},
+
+    {CASE("swiglu", SWIGLU), TEST, SHAPE(33, 0, 768)},
+    {CASE("swiglu odd", SWIGLU), TEST, SHAPE(3, 0, 101)},
+
+    {CASE("top1 f32", TOP1), TEST, SHAPE(9, 1000, 0), .mode = MB_F32},
+    {CASE("top1 bf16", TOP1), TEST, SHAPE(33, 2048, 0), .mode = MB_BF16},
+    {CASE("top1 f16", TOP1), TEST, SHAPE(9, 2047, 0), .mode = MB_F16},
+    {CASE("top1 large vocabulary", TOP1), TEST, SHAPE(2, 151936, 0), .mode = MB_BF16},
+    {CASE("top1 tiny vocabulary", TOP1), TEST, SHAPE(4, 3, 0), .mode = MB_BF16},
+
+    {CASE("attend G1", ATTEND), TEST, HEADS(2, 2, 64), .rows = 4, LENGTHS(4, 0, 1, 15, 16)},
+    {CASE("attend G4", ATTEND), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 17, 63, 64, 65), .slack = 100},
+    {CASE("attend G6", ATTEND), TEST, HEADS(12, 2, 128), .rows = 8, LENGTHS(2, 1000, 255),
+     .flags = MB_CASE_ACTIVE},
+    {CASE("attend G7", ATTEND), TEST, HEADS(14, 2, 128), .rows = 32, LENGTHS(2, 513, 1), .slack = 7},
+    {CASE("attend G8", ATTEND), TEST, HEADS(8, 1, 128), .rows = 16, LENGTHS(1, 1000)},
+    {CASE("attend G16", ATTEND), TEST, HEADS(16, 1, 64), .rows = 64, LENGTHS(1, 300)},
+    {CASE("attend dim 8", ATTEND), TEST, HEADS(2, 1, 8), .rows = 3, LENGTHS(2, 33, 0)},
+    {CASE("attend dim 256", ATTEND), TEST, HEADS(4, 2, 256), .rows = 5, LENGTHS(1, 129)},
+    {CASE("attend prefix only", ATTEND), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 0, 16, 64, 1000),
+     .span = MB_SPAN_PREFIX},
+    {CASE("attend block only", ATTEND), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(2, 0, 100),
+     .span = MB_SPAN_BLOCK},
+    {CASE("attend sub-block", ATTEND), TEST, HEADS(12, 2, 128), .rows = 8, .row_offset = 16, .block_keys = 32,
+     LENGTHS(2, 320, 64)},
+    {CASE("attend mass", ATTEND), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 0, 65, 512, 1000), .slack = 70,
+     .flags = MB_CASE_MASS_OUT},
+    {CASE("attend mass weights", ATTEND), TEST, HEADS(14, 2, 128), .rows = 32, LENGTHS(2, 300, 64),
+     .flags = MB_CASE_MASS_OUT | MB_CASE_WEIGHTS},
+    {CASE("attend mass prefix", ATTEND), TEST, HEADS(4, 4, 128), .rows = 4, LENGTHS(2, 257, 63),
+     .span = MB_SPAN_PREFIX, .flags = MB_CASE_MASS_OUT | MB_CASE_WEIGHTS | MB_CASE_ACTIVE},
+
+    {CASE("sparse tokens", SPARSE), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 0, 65, 512, 1000), .page = 1,
+     .k = 50},
+    {CASE("sparse pages of 16", SPARSE), TEST, HEADS(14, 2, 128), .rows = 32, LENGTHS(4, 17, 15, 1000, 64),
+     .page = 16, .k = 9},
+    {CASE("sparse pages of 32 mixed", SPARSE), TEST, HEADS(12, 2, 128), .rows = 8, LENGTHS(4, 300, 100, 31, 1000),
+     .page = 32, .k = 5, .flags = MB_CASE_MIXED | MB_CASE_NOTHING},
+    {CASE("sparse pages of 64", SPARSE), TEST, HEADS(8, 1, 128), .rows = 16, LENGTHS(2, 1000, 63), .page = 64,
+     .k = 6, .flags = MB_CASE_MIXED},
+    {CASE("sparse pages of 128 G16", SPARSE), TEST, HEADS(16, 1, 64), .rows = 64, LENGTHS(1, 700), .page = 128,
+     .k = 3},
+    {CASE("sparse all keys", SPARSE), TEST, HEADS(4, 4, 64), .rows = 4, LENGTHS(4, 1, 16, 65, 1000), .page = 16,
+     .k = 63, .flags = MB_CASE_FULL},
+    {CASE("sparse prefix only", SPARSE), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(3, 0, 100, 1000), .page = 1,
+     .k = 64, .span = MB_SPAN_PREFIX, .flags = MB_CASE_NOTHING | MB_CASE_ACTIVE},
+    {CASE("sparse sub-block", SPARSE), TEST, HEADS(12, 2, 128), .rows = 8, .row_offset = 8, .block_keys = 32,
+     LENGTHS(1, 480), .page = 16, .k = 8},
+
+    {CASE("prefill from 0", PREFILL), TEST, HEADS(8, 2, 64), .batch = 2, SHAPE(160, 0, 32)},
+    {CASE("prefill continued", PREFILL), TEST, HEADS(14, 2, 128), .batch = 1, SHAPE(64, 448, 32)},
+    {CASE("prefill cut block", PREFILL), TEST, HEADS(12, 2, 64), .batch = 1, SHAPE(45, 64, 16)},
+    {CASE("prefill block 4", PREFILL), TEST, HEADS(4, 4, 128), .batch = 1, SHAPE(300, 0, 4)},
+    {CASE("prefill G16", PREFILL), TEST, HEADS(16, 1, 64), .batch = 1, SHAPE(70, 20, 64)},
+
+    {CASE("mass", MASS), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 1, 64, 700, 1000), .slack = 30},
+    {CASE("mass weights", MASS), TEST, HEADS(14, 2, 128), .rows = 16, LENGTHS(2, 0, 333),
+     .flags = MB_CASE_WEIGHTS | MB_CASE_ACTIVE},
+    {CASE("mass G1 prefix", MASS), TEST, HEADS(3, 3, 64), .rows = 4, LENGTHS(1, 513), .span = MB_SPAN_PREFIX},
+
+    {CASE("votes", VOTES), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(2, 1000, 64), .k = 40},
+    {CASE("votes all", VOTES), TEST, HEADS(6, 1, 128), .rows = 8, LENGTHS(3, 0, 20, 33), .k = 33, .slack = 5},
+    {CASE("votes G7", VOTES), TEST, HEADS(14, 2, 128), .rows = 5, LENGTHS(1, 300), .k = 1},
+
+    {CASE("page bounds 16", PAGE_BOUNDS), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 0, 17, 64, 1000),
+     .page = 16, .mode = 1},
+    {CASE("page bounds 64", PAGE_BOUNDS), TEST, HEADS(4, 4, 128), .rows = 32, LENGTHS(2, 65, 640), .page = 64,
+     .mode = 1, .slack = 99},
+    {CASE("page bounds of the block", PAGE_BOUNDS), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 0, 24, 64, 1000),
+     .page = 16},
+    {CASE("page bounds of a small block", PAGE_BOUNDS), TEST, HEADS(8, 2, 64), .rows = 4, LENGTHS(2, 60, 62),
+     .page = 32},
+
+    {CASE("page scores mean", PAGE_SCORES), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 0, 15, 64, 1000),
+     .page = 16, .mode = MB_MERGE_MEAN},
+    {CASE("page scores max", PAGE_SCORES), TEST, HEADS(14, 2, 128), .rows = 8, LENGTHS(2, 1, 900), .page = 16,
+     .mode = MB_MERGE_MAX, .flags = MB_CASE_WEIGHTS},
+    {CASE("page scores query", PAGE_SCORES), TEST, HEADS(12, 2, 128), .rows = 32, LENGTHS(2, 65, 640), .page = 32,
+     .mode = MB_MERGE_QUERY, .flags = MB_CASE_WEIGHTS},
+    {CASE("page scores softmax", PAGE_SCORES), TEST, HEADS(8, 1, 64), .rows = 16, LENGTHS(3, 0, 1000, 3000),
+     .page = 16, .mode = MB_MERGE_SOFTMAX, .slack = 64, .flags = MB_CASE_WEIGHTS},
+    {CASE("page scores inactive", PAGE_SCORES), TEST, HEADS(4, 4, 64), .rows = 4, LENGTHS(1, 200), .page = 64,
+     .mode = MB_MERGE_MEAN, .flags = MB_CASE_ACTIVE},
+
+    {CASE("key scores", KEY_SCORES), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(3, 0, 65, 1000)},
+    {CASE("key scores channels", KEY_SCORES), TEST, HEADS(14, 2, 128), .rows = 8, LENGTHS(2, 300, 16), .k = 16,
+     .flags = MB_CASE_WEIGHTS},
+
+    {CASE("top_k tokens", TOP_K), TEST, .kv_heads = 2, LENGTHS(4, 0, 10, 1000, 64), .page = 1, .k = 64},
+    {CASE("top_k pages", TOP_K), TEST, .kv_heads = 3, LENGTHS(4, 17, 1000, 4000, 16), .page = 16, .k = 20,
+     .slack = 9},
+    {CASE("top_k dynamic", TOP_K), TEST, .kv_heads = 2, LENGTHS(2, 500, 3000), .page = 1, .k = 100,
+     .flags = MB_CASE_DYNAMIC},
+    {CASE("top_k long", TOP_K), TEST, .kv_heads = 1, LENGTHS(1, 200000), .page = 1, .k = 512},
+    {CASE("top_p half", TOP_P), TEST, .kv_heads = 2, LENGTHS(4, 0, 100, 1000, 3000), .page = 16, .k = 2, .n = 100,
+     .mode = 50},
+    {CASE("top_p everything", TOP_P), TEST, .kv_heads = 2, LENGTHS(2, 300, 77), .page = 1, .k = 1, .n = 300,
+     .mode = 100},
+    {CASE("top_p bounded", TOP_P), TEST, .kv_heads = 1, LENGTHS(2, 300, 5), .page = 1, .k = 10, .n = 20,
+     .mode = 90},
+
+    {CASE("scores pages of 16", SCORES), TEST, .kv_heads = 2, LENGTHS(4, 0, 1, 65, 1000), .page = 16, .slack = 40},
+    {CASE("scores pages of 64", SCORES), TEST, .kv_heads = 3, LENGTHS(2, 64, 640), .page = 64},
+
+    {CASE("merge", MERGE), TEST, .m = 333, .head_dim = 128},
+    {CASE("merge fp32 a", MERGE), TEST, .m = 70, .head_dim = 64, .mode = 1},
+    {CASE("merge fp32 all", MERGE), TEST, .m = 70, .head_dim = 72, .mode = 7},
+    {CASE("downdate", DOWNDATE), TEST, .m = 333, .head_dim = 128, .mode = 7},
+    {CASE("downdate stored", DOWNDATE), TEST, .m = 100, .head_dim = 64, .mode = 4},
+    {CASE("distance", DISTANCE), TEST, .m = 200, .head_dim = 128},
+    {CASE("distance dim 24", DISTANCE), TEST, .m = 3, .head_dim = 24},
+    {CASE("count work", COUNT_WORK), TEST, .kv_heads = 2, LENGTHS(3, 100, 1000, 0), .page = 16, .k = 7,
+     .flags = MB_CASE_MIXED | MB_CASE_NOTHING},
+    {CASE("count dense work", COUNT_WORK), TEST, .kv_heads = 2, LENGTHS(2, 100, 1000), .page = 16, .k = 7,
+     .flags = MB_CASE_DENSE},
+
+    /* ---- timed: the tiny model, Fast-dLLM v2 1.5B and 7B, SDAR 8B ---- */
+    {CASE("tiny qkv", GEMM), BENCH, SHAPE(32, 768, 256)},
+    {CASE("tiny gate_up", GEMM), BENCH, SHAPE(32, 1536, 256)},
+    {CASE("tiny down", GEMM), BENCH, SHAPE(32, 256, 768)},
+    {CASE("7b qkv", GEMM), BENCH, SHAPE(32, 4608, 3584), .flags = MB_CASE_BIAS},
+    {CASE("7b gate_up", GEMM), BENCH, SHAPE(32, 37888, 3584)},
+    {CASE("7b down", GEMM), BENCH, SHAPE(32, 3584, 18944)},
+    {CASE("7b qkv batch 8", GEMM), BENCH, SHAPE(256, 4608, 3584), .flags = MB_CASE_BIAS},
+    {CASE("7b gate_up batch 8", GEMM), BENCH, SHAPE(256, 37888, 3584)},
+    {CASE("7b down batch 8", GEMM), BENCH, SHAPE(256, 3584, 18944)},
+    {CASE("7b logits", GEMM), BENCH, SHAPE(32, 152064, 3584)},
+    {CASE("7b top1", TOP1), BENCH, SHAPE(32, 152064, 0), .mode = MB_BF16},
+    {CASE("7b rmsnorm", RMSNORM), BENCH, SHAPE(32, 0, 3584), .flags = MB_CASE_DELTA},
+    {CASE("7b swiglu", SWIGLU), BENCH, SHAPE(32, 0, 18944)},
+    {CASE("7b qkv finish", QKV), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072, 131072, 131072, 131072)},
+    {CASE("tiny 2k", ATTEND), BENCH, HEADS(8, 2, 64), .rows = 32, LENGTHS(1, 2048)},
+    {CASE("tiny 8k", ATTEND), BENCH, HEADS(8, 2, 64), .rows = 32, LENGTHS(1, 8192)},
+    {CASE("7b 32k", ATTEND), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 32768)},
+    {CASE("7b 128k", ATTEND), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072)},
+    {CASE("7b 128k batch 8", ATTEND), BENCH, HEADS(28, 4, 128), .rows = 32,
+     LENGTHS(8, 131072, 131072, 131072, 131072)},
+    {CASE("1.5b 128k batch 8", ATTEND), BENCH, HEADS(12, 2, 128), .rows = 32,
+     LENGTHS(8, 131072, 131072, 131072, 131072)},
+    {CASE("8b 128k", ATTEND), BENCH, HEADS(32, 8, 128), .rows = 32, LENGTHS(1, 131072)},
+    {CASE("8b 128k batch 8", ATTEND), BENCH, HEADS(32, 8, 128), .rows = 32,
+     LENGTHS(8, 131072, 131072, 131072, 131072)},
+    {CASE("7b 128k mass", ATTEND), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072),
+     .flags = MB_CASE_MASS_OUT},
+    {CASE("7b 128k mass batch 8", ATTEND), BENCH, HEADS(28, 4, 128), .rows = 32,
+     LENGTHS(8, 131072, 131072, 131072, 131072), .flags = MB_CASE_MASS_OUT},
+    {CASE("7b k512", SPARSE), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072), .page = 1, .k = 512},
+    {CASE("7b k512 batch 8", SPARSE), BENCH, HEADS(28, 4, 128), .rows = 32,
+     LENGTHS(8, 131072, 131072, 131072, 131072), .page = 1, .k = 512},
+    {CASE("7b 32 pages of 16", SPARSE), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072), .page = 16,
+     .k = 32},
+    {CASE("7b 32k prefill", PREFILL), BENCH, HEADS(28, 4, 128), .batch = 1, SHAPE(32768, 0, 32)},
+    {CASE("7b 128k last chunk", PREFILL), BENCH, HEADS(28, 4, 128), .batch = 1, SHAPE(4096, 126976, 32)},
+    {CASE("7b 128k votes", VOTES), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072), .k = 512},
+    {CASE("7b 128k page bounds", PAGE_BOUNDS), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072),
+     .page = 16, .mode = 1},
+    {CASE("7b 128k page scores", PAGE_SCORES), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072),
+     .page = 16},
+    {CASE("7b 128k page scores batch 8", PAGE_SCORES), BENCH, HEADS(28, 4, 128), .rows = 32,
+     LENGTHS(8, 131072, 131072, 131072, 131072), .page = 16},
+    {CASE("7b 128k key scores", KEY_SCORES), BENCH, HEADS(28, 4, 128), .rows = 32, LENGTHS(1, 131072)},
+    {CASE("512 of 128k batch 8", TOP_K), BENCH, .kv_heads = 4, LENGTHS(8, 131072, 131072, 131072, 131072),
+     .page = 1, .k = 512},
+    {CASE("512 of 1m", TOP_K), BENCH, .kv_heads = 4, LENGTHS(1, 1048576), .page = 1, .k = 512},
+    {CASE("7b merge", MERGE), BENCH, .m = 896, .head_dim = 128},
+};
+
+const size_t mb_kernel_case_count = sizeof mb_kernel_cases / sizeof *mb_kernel_cases;
+
+const char *mb_case_operation_name(mb_case_operation operation)
+{
+    static const char *const names[] = {
+        "embed",          "add_rmsnorm",   "gemm",           "qkv_finish", "swiglu", "top1",
+        "attend",         "attend_sparse", "attend_prefill", "mass",       "votes",  "page_bounds",
+        "page_scores",    "key_scores",    "top_k",          "top_p",      "scores", "state_merge",
+        "state_downdate", "row_distance",  "count_work"};
+    return names[operation];
+}

@@ -1,0 +1,208 @@
+/*
+ * suite.c - running a case of the suite: host and device memory, poison and guards, comparison, dispatch.
+ */
+#include "tests/kernels/suite.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GUARD 64 /* elements behind an output that must stay poison */
+#define TOLD 4   /* failures of a case that are printed */
+
+static int told;
+
+void *suite_own(suite *s, size_t bytes)
+{
+    void *at = calloc(1, bytes ? bytes : 1);
+    if (!at || s->owned_count == (int)(sizeof s->owned / sizeof *s->owned)) {
+        fprintf(stderr, "suite: out of memory\n");
+        exit(1);
+    }
+    return s->owned[s->owned_count++] = at;
+}
+
+void suite_expect(suite *s, bool good, const char *format, ...)
+{
+    if (good)
+        return;
+    s->failures++;
+    if (told++ >= TOLD)
+        return;
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "%s %s, case \"%s\": ", s->kernels->name, s->type == MB_BF16 ? "bf16" : "f32",
+            s->problem->name);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    va_end(args);
+}
+
+void suite_ok(suite *s, int rc, const char *operation)
+{
+    suite_expect(s, rc == MB_OK, "%s returned %d: %s", operation, rc, s->kernels->error(s->device));
+}
+
+void suite_close(suite *s, const char *what, int64_t at, double got, double want, double limit)
+{
+    bool good = got == want || fabs(got - want) <= limit;
+    suite_expect(s, good, "%s[%lld] is %.9g, not %.9g (+- %.3g)", what, (long long)at, got, want, limit);
+}
+
+/* Independent of the backend's own rounding: by arithmetic on the exponent, not by bits. */
+float suite_round(mb_type type, double x)
+{
+    int exponent;
+    if (type != MB_BF16 || x == 0.0 || !isfinite(x))
+        return (float)x;
+    frexp(x, &exponent);
+    int bit = exponent - 8 < -133 ? -133 : exponent - 8;
+    return (float)ldexp(nearbyint(ldexp(x, -bit)), bit);
+}
+
+double suite_rounding(mb_type type, double x)
+{
+    return (type == MB_BF16 ? 0x1.02p-8 : 0x1p-23) * fabs(x);
+}
+
+float *suite_random(suite *s, int64_t n, double scale)
+{
+    float *values = suite_own(s, (size_t)n * sizeof *values);
+    for (int64_t i = 0; i < n; i++)
+        values[i] = suite_round(s->type, (2.0 * mb_random_unit(&s->random) - 1.0) * scale);
+    return values;
+}
+
+static void *device_memory(suite *s, size_t bytes)
+{
+    void *at = s->kernels->alloc(s->device, bytes);
+    if (!at) {
+        fprintf(stderr, "suite: the device's arena is too small for case \"%s\"\n", s->problem->name);
+        exit(1);
+    }
+    return at;
+}
+
+void *suite_put(suite *s, const float *values, int64_t n, mb_type type)
+{
+    size_t size = mb_type_size(type);
+    unsigned char *bytes = suite_own(s, (size_t)n * size);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], 4);
+        if (type == MB_BF16) {
+            uint16_t high = (uint16_t)(bits >> 16); /* already rounded */
+            memcpy(bytes + 2 * i, &high, 2);
+        } else {
+            memcpy(bytes + 4 * i, &bits, 4);
+        }
+    }
+    void *at = device_memory(s, (size_t)n * size + 64);
+    suite_ok(s, s->kernels->upload(s->device, at, bytes, (size_t)n * size), "upload");
+    return at;
+}
+
+int32_t *suite_put_ints(suite *s, const int32_t *values, int64_t n)
+{
+    int32_t *at = device_memory(s, (size_t)n * 4 + 64);
+    suite_ok(s, s->kernels->upload(s->device, at, values, (size_t)n * 4), "upload");
+    return at;
+}
+
+void *suite_poison(suite *s, int64_t n, mb_type type)
+{
+    size_t bytes = (size_t)(n + GUARD) * mb_type_size(type);
+    void *at = device_memory(s, bytes);
+    suite_ok(s, s->kernels->fill(s->device, at, 0xff, bytes), "fill");
+    return at;
+}
+
+float *suite_get(suite *s, const void *device, int64_t n, mb_type type)
+{
+    size_t size = mb_type_size(type);
+    unsigned char *bytes = suite_own(s, (size_t)n * size);
+    float *values = suite_own(s, (size_t)n * sizeof *values);
+    suite_ok(s, s->kernels->download(s->device, bytes, device, (size_t)n * size), "download");
+    if (s->digest)
+        mb_hash_add(s->digest, bytes, (size_t)n * size);
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t high;
+        uint32_t bits;
+        if (type == MB_BF16) {
+            memcpy(&high, bytes + 2 * i, 2);
+            bits = (uint32_t)high << 16;
+        } else {
+            memcpy(&bits, bytes + 4 * i, 4);
+        }
+        memcpy(&values[i], &bits, 4);
+    }
+    return values;
+}
+
+float *suite_get_guarded(suite *s, const void *device, int64_t n, mb_type type, const char *what)
+{
+    float *values = suite_get(s, device, n + GUARD, type);
+    for (int64_t i = n; i < n + GUARD; i++)
+        suite_expect(s, isnan(values[i]), "%s: element %lld behind the end was written", what, (long long)(i - n));
+    return values;
+}
+
+int32_t *suite_get_ints(suite *s, const int32_t *device, int64_t n)
+{
+    int32_t *values = suite_own(s, (size_t)n * 4);
+    suite_ok(s, s->kernels->download(s->device, values, device, (size_t)n * 4), "download");
+    if (s->digest)
+        mb_hash_add(s->digest, values, (size_t)n * 4);
+    return values;
+}
+
+void suite_run(suite *s, const mb_kernel_case *problem)
+{
+    size_t mark = s->kernels->mark(s->device);
+    s->problem = problem;
+    s->random = mb_random_named(20260214, problem->name);
+    told = 0;
+    switch (problem->operation) {
+    case MB_CASE_EMBED:
+    case MB_CASE_RMSNORM:
+    case MB_CASE_GEMM:
+    case MB_CASE_QKV:
+    case MB_CASE_SWIGLU:
+    case MB_CASE_TOP1:
+        suite_transformer(s);
+        break;
+    case MB_CASE_ATTEND:
+    case MB_CASE_SPARSE:
+    case MB_CASE_PREFILL:
+        suite_attention_case(s);
+        break;
+    case MB_CASE_MASS:
+    case MB_CASE_VOTES:
+    case MB_CASE_PAGE_BOUNDS:
+    case MB_CASE_PAGE_SCORES:
+    case MB_CASE_KEY_SCORES:
+        suite_index_case(s);
+        break;
+    default:
+        suite_scores_case(s);
+        break;
+    }
+    while (s->owned_count > 0)
+        free(s->owned[--s->owned_count]);
+    suite_ok(s, s->kernels->sync(s->device), "sync");
+    s->kernels->release(s->device, mark);
+}
+
+int suite_run_operation(suite *s, mb_case_operation operation)
+{
+    int ran = 0;
+    for (size_t i = 0; i < mb_kernel_case_count; i++) {
+        const mb_kernel_case *problem = &mb_kernel_cases[i];
+        if (problem->operation != operation || !(problem->use & MB_CASE_TEST))
+            continue;
+        suite_run(s, problem);
+        ran++;
+    }
+    return ran;
+}
