@@ -68,7 +68,8 @@ static int open_shard(struct shard *shard, const char *folder, const char *name,
 }
 
 /* Distinct shard names of the weight map, sorted; *names holds pointers into the JSON tree. */
-static int shard_names(const cJSON *map, const char *where, char ***names, size_t *count, char *err, size_t err_cap)
+static int shard_names(const cJSON *map, const char *where, char ***names, size_t *count, char *err,
+                       size_t err_cap)
 {
     size_t n = (size_t)cJSON_GetArraySize(map), distinct = 0;
     char **all = calloc(n + 1, sizeof *all);

@@ -52,8 +52,8 @@ static int find_family(const cJSON *root, mb_family *family, const char *where, 
     if (is_called(root, "sdar") || is_called(root, "qwen3")) {
         if (!present(root, "mask_token_id") || (!present(root, "bd_size") && !present(root, "block_size")))
             return mb_fail(err, err_cap, MB_E_INPUT,
-                           "%s: model_type \"%.64s\" without \"mask_token_id\" and \"block_size\" (or \"bd_size\") "
-                           "is no block-diffusion model", where, name);
+                           "%s: model_type \"%.64s\" without \"mask_token_id\" and \"block_size\" (or "
+                           "\"bd_size\") is no block-diffusion model", where, name);
         *family = MB_FAMILY_SDAR;
         return MB_OK;
     }
@@ -77,7 +77,8 @@ static int refuse_unsupported(const cJSON *root, const char *where, char *err, s
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: sliding-window attention is not supported", where);
     cJSON_ArrayForEach(item, present(root, "layer_types"))
         if (!cJSON_IsString(item) || strcmp(item->valuestring, "full_attention") != 0)
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s: layer_types: only \"full_attention\" is supported", where);
+            return mb_fail(err, err_cap, MB_E_INPUT, "%s: layer_types: only \"full_attention\" is supported",
+                           where);
     if (rotary != 1.0)
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: partial_rotary_factor %g is not supported, only 1", where,
                        rotary);
@@ -89,7 +90,8 @@ static int refuse_unsupported(const cJSON *root, const char *where, char *err, s
             type = present(scaling, "type");
         if (!cJSON_IsString(type) || strcmp(type->valuestring, "default") != 0)
             return mb_fail(err, err_cap, MB_E_INPUT,
-                           "%s: scaled RoPE (\"rope_scaling\") is not supported: only null or type \"default\"", where);
+                           "%s: scaled RoPE (\"rope_scaling\") is not supported: only null or type \"default\"",
+                           where);
     }
     const cJSON *act = present(root, "hidden_act");
     if (act && (!cJSON_IsString(act) || strcmp(act->valuestring, "silu") != 0))

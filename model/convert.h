@@ -6,8 +6,8 @@
 
 #include "model/internal.h"
 
-/* n elements of type `from` at src (any alignment) -> type `to` at dst, rounding to nearest even. Types: F32, BF16,
- * F16. */
+/* n elements of type `from` at src (any alignment) -> type `to` at dst, rounding to nearest even. Types: F32,
+ * BF16, F16. */
 void mb_type_convert(void *dst, mb_type to, const void *src, mb_type from, size_t n);
 
 #endif

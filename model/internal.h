@@ -31,7 +31,8 @@ struct mb_model {
     void *final_norm;            /* [hidden] device */
     void *lm_head;               /* [vocab][hidden] device; == embed when config.tied */
     struct mb_layer *layers;     /* host array of config.layers entries */
-    float *cos_sin;              /* [positions][head_dim] device, fp32 rounded to T: cos of head_dim/2 angles, then sin */
+    float *cos_sin;              /* [positions][head_dim] device, fp32 rounded to T: cos of head_dim/2 angles, then
+                                    sin */
     mb_tokenizer *tokenizer;     /* NULL for synthetic models */
     char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
     size_t arena_mark;           /* mb_kernels.mark() before the first weight */

@@ -115,7 +115,8 @@ int mb_model_json_want_real(const cJSON *object, const char *key, const char *wh
     if (!item)
         return MB_OK;
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= min && item->valuedouble <= max))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"%s\" must be a number from %g to %g", where, key, min, max);
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"%s\" must be a number from %g to %g", where, key, min,
+                       max);
     *value = item->valuedouble;
     return MB_OK;
 }

@@ -50,7 +50,8 @@ int mb_layout_model(const mb_model_config *c, mb_part parts[MB_PARTS_MAX])
             (mb_part){"model.embed_tokens.weight", MB_PART_EMBED, c->vocab, c->hidden, AT(embed), 0, c->vocab});
     n = add(parts, n, (mb_part){"model.norm.weight", MB_PART_NORM, c->hidden, 1, AT(final_norm), 0, c->hidden});
     if (!c->tied)
-        n = add(parts, n, (mb_part){"lm_head.weight", MB_PART_HEAD, c->vocab, c->hidden, AT(lm_head), 0, c->vocab});
+        n = add(parts, n,
+                (mb_part){"lm_head.weight", MB_PART_HEAD, c->vocab, c->hidden, AT(lm_head), 0, c->vocab});
 #undef AT
     return n;
 }

@@ -42,7 +42,7 @@ typedef struct mb_model_config {
 /* What the caller asks for; zero/NULL = take it from the checkpoint. */
 typedef struct mb_model_request {
     const char *path;            /* checkpoint folder, or NULL with shape */
-    const char *shape;           /* "fast_dllm_v2_7b", "fast_dllm_v2_1_5b", "sdar_8b", "sdar_4b", "sdar_1_7b", "tiny" */
+    const char *shape;           /* fast_dllm_v2_7b, fast_dllm_v2_1_5b, sdar_8b, sdar_4b, sdar_1_7b or tiny */
     uint64_t seed;               /* random weights */
     int32_t block;               /* overrides B */
     int32_t positions;           /* overrides max_position_embeddings (synthetic models: up to 2M) */
@@ -86,7 +86,7 @@ typedef struct mb_prompt_request {
     const char *answer_prefix;   /* put after the assistant header; "" or NULL */
     bool chat;                   /* wrap in the family's chat template (system prompt as in models.md 3.10/4.7) */
     int32_t max_tokens;          /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
-    int32_t hard_limit;          /* tokens the final prompt may have at most: MB_E_SAMPLE beyond it; 0 = no limit */
+    int32_t hard_limit;          /* most tokens of the final prompt: MB_E_SAMPLE beyond it; 0 = no limit */
 } mb_prompt_request;
 
 /* *ids malloc'ed. *truncated says whether the middle was cut. Guarantees n <= hard_limit or MB_E_SAMPLE. */

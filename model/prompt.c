@@ -28,8 +28,8 @@ static void render(mb_text *out, const mb_model *model, const mb_prompt_request 
         mb_text_puts(out, request->answer_prefix);
 }
 
-static int encode_rendered(const mb_model *model, const mb_prompt_request *request, const char *text, size_t length,
-                           int32_t **ids, size_t *n, char *err, size_t err_cap)
+static int encode_rendered(const mb_model *model, const mb_prompt_request *request, const char *text,
+                           size_t length, int32_t **ids, size_t *n, char *err, size_t err_cap)
 {
     mb_text whole = {0};
     int rc;
@@ -104,7 +104,7 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
     *truncated = false;
     if (!model->tokenizer)
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "model %s has random weights and no tokenizer: it cannot read text, only run latency passes",
+                       "model %s has random weights and no tokenizer: it can run latency passes, but read no text",
                        model->config.name);
     if (request->chat && (mb_tokenizer_id(model->tokenizer, "<|im_start|>") < 0 ||
                           mb_tokenizer_id(model->tokenizer, "<|im_end|>") < 0))
@@ -119,7 +119,7 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
     }
     if (!*truncated) {
         rc = encode_rendered(model, request, text, length, ids, n, err, err_cap);
-        /* A text just under max_tokens may still pass the hard limit with its template: cut it like longer ones. */
+        /* A text just under max_tokens may still pass the hard limit with its template: cut it too. */
         if (rc == MB_OK && plain && request->hard_limit > 0 && *n > (size_t)request->hard_limit) {
             free(*ids);
             *ids = NULL;

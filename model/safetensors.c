@@ -69,8 +69,8 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
                            MB_TENSOR_RANK_MAX);
         tensor->shape[tensor->rank++] = n;
         if (__builtin_mul_overflow(bytes, (uint64_t)n, &bytes))
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s: tensor %.200s: the product of its shape overflows", where,
-                           name);
+            return mb_fail(err, err_cap, MB_E_INPUT, "%s: tensor %.200s: the product of its shape overflows",
+                           where, name);
     }
     int64_t from = 0, to = 0;
     if (!mb_model_json_integer(offsets->child, 0, INT64_MAX, &from) ||
@@ -163,7 +163,7 @@ int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_
     *table = (mb_safetensors){0};
     if (size < 8)
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "%s is incomplete: a safetensors file has at least 8 bytes, this one %zu; download it again",
+                       "%s is incomplete: weight files have at least 8 bytes, this one %zu; download it again",
                        where, size);
     if (mb_model_is_lfs_pointer(data, size))
         return mb_fail(err, err_cap, MB_E_INPUT,
@@ -172,8 +172,8 @@ int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_
         length = length << 8 | data[i];
     if (length < 2 || length > HEADER_MAX)
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "%s is no safetensors file: its header would have %llu bytes (2 to %llu are possible)", where,
-                       (unsigned long long)length, (unsigned long long)HEADER_MAX);
+                       "%s is no safetensors file: its header would have %llu bytes (2 to %llu are possible)",
+                       where, (unsigned long long)length, (unsigned long long)HEADER_MAX);
     if (length > size - 8)
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "%s is incomplete: its header alone needs %llu bytes, the file has %zu; download it again",

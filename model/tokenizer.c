@@ -68,7 +68,8 @@ static int encode_plain(const mb_tokenizer *tokenizer, mb_bpe *bpe, mb_split *sp
         size_t end = mb_split_next(split, text, n, from);
         if (end <= from || end > n)
             return mb_fail(err, err_cap, MB_E_INPUT,
-                           "the tokenizer's pre-tokenizer pattern takes too many steps on this text (byte %zu)", from);
+                           "the tokenizer's pre-tokenizer pattern takes too many steps on this text (byte %zu)",
+                           from);
         if (!mb_bpe_piece(bpe, text + from, end - from))
             return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to encode a piece of %zu bytes", end - from);
         from = end;
@@ -138,7 +139,8 @@ int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_
     *text = NULL;
     *length = 0;
     for (size_t i = 0; i < n && rc == MB_OK; i++) {
-        /* Ids between the last token and the padded vocabulary of the model stand for nothing, as in the reference. */
+        /* Ids between the last token and the padded vocabulary of the model stand for nothing, as in the
+         * reference. */
         if (ids[i] < 0)
             rc = mb_fail(err, err_cap, MB_E_BUG, "token %zu of %zu to decode is %d", i, n, ids[i]);
         else if (ids[i] < tokenizer->size && !(skip_special && tokenizer->tokens[ids[i]].special))

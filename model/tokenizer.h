@@ -96,7 +96,7 @@ typedef struct mb_split {
 } mb_split;
 bool mb_split_open(mb_split *split, const pcre2_code *code, size_t longest);
 void mb_split_close(mb_split *split);
-/* End of the piece that begins at `from` < n: a match, or the stretch up to the next one. 0 = the pattern gave up. */
+/* End of the piece that begins at `from` < n: a match, or the stretch up to the next; 0: the pattern gave up. */
 size_t mb_split_next(mb_split *split, const char *text, size_t n, size_t from);
 
 /* ---- tokenizer_bpe.c ---- */

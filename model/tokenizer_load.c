@@ -40,8 +40,8 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, ch
     for (const cJSON *entry = vocab->child; entry && rc == MB_OK; entry = entry->next) {
         int64_t id = 0;
         if (!mb_model_json_integer(entry, 0, INT32_MAX, &id)) {
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: the id of token \"%.64s\" must be a whole number >= 0", where,
-                         entry->string);
+            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: the id of token \"%.64s\" must be a whole number >= 0",
+                         where, entry->string);
             break;
         }
         mb_text_clear(&bytes);
@@ -60,7 +60,8 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, ch
         t->byte_ids[byte] = mb_tokenizer_index_find(t, &one, 1);
         if (t->byte_ids[byte] < 0)
             rc = mb_fail(err, err_cap, MB_E_INPUT,
-                         "%s: the vocabulary has no token for byte %d; this is no byte-level tokenizer", where, byte);
+                         "%s: the vocabulary has no token for byte %d; this is no byte-level tokenizer", where,
+                         byte);
     }
     return rc;
 }
@@ -82,7 +83,8 @@ static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const cha
                        (int)(right_n < 64 ? right_n : 64), right);
     if (!mb_tokenizer_rules_put(t, a, b, rank, whole))
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") stands there twice", where,
-                       rank + 1, (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64), right);
+                       rank + 1, (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64),
+                       right);
     return MB_OK;
 }
 
@@ -92,10 +94,10 @@ static int add_merge_line(mb_tokenizer *t, const char *line, size_t n, int32_t r
 {
     const char *blank = memchr(line, ' ', n);
     if (!blank || memchr(blank + 1, ' ', (size_t)(line + n - blank - 1)))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: merge %d must be two tokens with one space between them", where,
-                       rank + 1);
-    return add_merge(t, line, (size_t)(blank - line), blank + 1, (size_t)(line + n - blank - 1), rank, bytes, where,
-                     err, err_cap);
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s: merge %d must be two tokens with one space between them",
+                       where, rank + 1);
+    return add_merge(t, line, (size_t)(blank - line), blank + 1, (size_t)(line + n - blank - 1), rank, bytes,
+                     where, err, err_cap);
 }
 
 static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *where, char *err, size_t err_cap)
@@ -110,7 +112,8 @@ static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *wh
     for (const cJSON *merge = merges->child; merge && rc == MB_OK; merge = merge->next, rank++) {
         const cJSON *a = cJSON_IsArray(merge) ? merge->child : NULL, *b = a ? a->next : NULL;
         if (cJSON_IsString(merge))
-            rc = add_merge_line(t, merge->valuestring, strlen(merge->valuestring), rank, &bytes, where, err, err_cap);
+            rc = add_merge_line(t, merge->valuestring, strlen(merge->valuestring), rank, &bytes, where, err,
+                                err_cap);
         else if (cJSON_IsString(a) && cJSON_IsString(b) && !b->next)
             rc = add_merge(t, a->valuestring, strlen(a->valuestring), b->valuestring, strlen(b->valuestring), rank,
                            &bytes, where, err, err_cap);
@@ -177,7 +180,8 @@ static int check_pipeline(const cJSON *root, const char *where, char *err, size_
     const char *problem = NULL;
     if (!cJSON_IsObject(model) || (get(model, "type") && !is_type(model, "BPE")))
         problem = "its model is not BPE";
-    else if (get(model, "dropout") && !(cJSON_IsNumber(get(model, "dropout")) && get(model, "dropout")->valuedouble == 0))
+    else if (get(model, "dropout") &&
+             !(cJSON_IsNumber(get(model, "dropout")) && get(model, "dropout")->valuedouble == 0))
         problem = "it asks for BPE dropout";
     else if (get(model, "unk_token") || cJSON_IsTrue(get(model, "byte_fallback")) ||
              cJSON_IsTrue(get(model, "ignore_merges")))
@@ -199,7 +203,8 @@ static int check_pipeline(const cJSON *root, const char *where, char *err, size_
 }
 
 /* One added token as {content, special, ...}. */
-static int read_added(mb_tokenizer *t, int64_t id, const cJSON *entry, const char *where, char *err, size_t err_cap)
+static int read_added(mb_tokenizer *t, int64_t id, const cJSON *entry, const char *where, char *err,
+                      size_t err_cap)
 {
     const cJSON *content = get(entry, "content");
     if (!cJSON_IsString(content))
@@ -375,7 +380,8 @@ int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, char *err, s
     mb_hash_end(hash, hex);
     if (rc == MB_OK && !data[0] && !(data[1] && data[2]))
         rc = mb_fail(err, err_cap, MB_E_INPUT,
-                     "%s has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there", folder);
+                     "%s has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there",
+                     folder);
     if (rc == MB_OK) {
         struct mb_tokenizer_files files = {data[0], data[1], data[2], data[3], data[4],
                                            size[0], size[1], size[2], size[3], size[4]};

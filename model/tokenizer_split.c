@@ -61,8 +61,8 @@ int mb_split_compile(pcre2_code **code, const char *pattern, const char *where, 
         rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: the pre-tokenizer's pattern has \\S inside brackets", where);
         goto out;
     }
-    *code = pcre2_compile((PCRE2_SPTR)spelled.data, spelled.length, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C,
-                          &error, &offset, NULL);
+    *code = pcre2_compile((PCRE2_SPTR)spelled.data, spelled.length,
+                          PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, NULL);
     if (!*code) {
         PCRE2_UCHAR message[160] = "";
         pcre2_get_error_message(error, message, sizeof message);

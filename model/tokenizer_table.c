@@ -128,8 +128,8 @@ int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text
         const struct mb_token *token = &tokenizer->tokens[id];
         if (token->length != n || memcmp(tokenizer->pool.data + token->offset, text, n) != 0)
             return mb_fail(err, err_cap, MB_E_INPUT,
-                           "%s: added token \"%.64s\" has id %lld, which the vocabulary gives to another token", where,
-                           text, (long long)id);
+                           "%s: added token \"%.64s\" has id %lld, which the vocabulary gives to another token",
+                           where, text, (long long)id);
     } else {
         int rc = mb_tokenizer_add(tokenizer, id, text, n, where, err, err_cap);
         if (rc != MB_OK)

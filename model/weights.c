@@ -142,7 +142,7 @@ static void random_values(unsigned char *out, mb_type type, uint64_t stream, uin
     float block[256];
     for (size_t done = 0; done < n; done += 256) {
         size_t count = n - done < 256 ? n - done : 256;
-        for (size_t i = 0; i < 64; i++) { /* one splitmix64 step gives four 16-bit draws; first is a multiple of 4 */
+        for (size_t i = 0; i < 64; i++) { /* one splitmix64 step gives four 16-bit draws; 4 divides `first` */
             uint64_t z = stream + ((first + done) / 4 + i + 1) * 0x9e3779b97f4a7c15ull;
             z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
             z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;

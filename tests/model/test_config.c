@@ -71,8 +71,9 @@ static void sdar(void **state)
     assert_int_equal(parse(&c, SDAR(""), "{\"top_p\":1.0}", err, sizeof err), MB_OK);
     assert_int_equal(c.stop_ids[0], 151643);
     /* theta where newer files keep it */
-    assert_int_equal(parse(&c, SDAR("\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5},"), NULL, err,
-                           sizeof err), MB_OK);
+    assert_int_equal(parse(&c, SDAR("\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5},"), NULL,
+                           err, sizeof err),
+                     MB_OK);
     assert_true(c.rope_theta == 1e6);
 }
 

@@ -145,7 +145,7 @@ static void samples_that_cannot_fit(void **state)
     char *text = text_of(40), err[512] = "";
     static const struct {
         int max_tokens, hard_limit;
-    } cases[] = {{0, 597}, {500, 300}, {0, 1}, {2, 3}}; /* no cut wanted; limits far apart; no room for a template */
+    } cases[] = {{0, 597}, {500, 300}, {0, 1}, {2, 3}}; /* no cut wanted; limits far apart; no room at all */
     for (size_t i = 0; i < 4; i++) {
         mb_prompt_request request = {.text = text, .chat = true, .max_tokens = cases[i].max_tokens,
                                      .hard_limit = cases[i].hard_limit};

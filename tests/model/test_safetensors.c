@@ -1,6 +1,6 @@
 /*
- * test_safetensors.c - what a weight file must look like: a table of damaged ones, each refused with MB_E_INPUT and
- * a sentence that names the trouble; shards and their index; a file whose bytes are known.
+ * test_safetensors.c - what a weight file must look like: a table of damaged ones, each refused with MB_E_INPUT
+ * and a sentence that names the trouble; shards and their index; a file whose bytes are known.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,7 +34,8 @@ static void good_file(void **state)
                                  "\"b\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[12,16]},"
                                  "\"a\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[0,12]},"
                                  "\"none\":{\"dtype\":\"F16\",\"shape\":[0,7],\"data_offsets\":[12,12]},"
-                                 "\"ids\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[16,24]}}   ", 24, &size);
+                                 "\"ids\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[16,24]}}   ",
+                                 24, &size);
     mb_safetensors table;
     char err[256] = "";
     assert_int_equal(mb_safetensors_parse(&table, bytes, size, "f", err, sizeof err), MB_OK);
@@ -92,18 +93,23 @@ static void damaged_files(void **state)
         {T("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]"), 4, "0 <= begin <= end"},
         {T("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,1e300]"), 4, "0 <= begin <= end"},
         {T("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0.5,4.5]"), 4, "0 <= begin <= end"},
-        {T("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]"), 8, "spans 8 bytes, its shape and dtype F32 need 4"},
+        {T("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]"), 8,
+         "spans 8 bytes, its shape and dtype F32 need 4"},
         {T("\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[0,4]"), 4, "need 8"},
         {T("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"), 7, "incomplete"},
-        {T("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9007199254740988,9007199254740992]"), 4, "incomplete"},
+        {T("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9007199254740988,9007199254740992]"), 4,
+         "incomplete"},
         {T("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]"), 9, "damaged"},
         {"{}", 1, "damaged"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-         "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "a and b overlap"},
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+         12, "a and b overlap"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-         "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "overlap"},
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+         8, "overlap"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-         "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "twice"},
+         "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         8, "twice"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         size_t size;

@@ -138,7 +138,8 @@ static void invalid_utf8(void **state)
             char pair[3] = {hex[2 * i], hex[2 * i + 1], 0};
             bytes[i] = (char)strtoul(pair, NULL, 16);
         }
-        assert_int_equal(mb_tokenizer_encode(tokenizer, want, strlen(want), true, &ids, &n, err, sizeof err), MB_OK);
+        assert_int_equal(mb_tokenizer_encode(tokenizer, want, strlen(want), true, &ids, &n, err, sizeof err),
+                         MB_OK);
         check_ids(tokenizer, bytes, length, ids, n);
         check_text(tokenizer, ids, n, false, want);
         free(ids);
@@ -355,8 +356,8 @@ static void qwen_vectors(void **state)
         {"\u0130stanbul \u017ftra\u00dfe", {47780, 45116, 25917, 123, 2172, 23455}},
         {"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nGive me a short "
          "introduction to large language model.<|im_end|>\n<|im_start|>assistant\n",
-         {151644, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151645, 198, 151644, 872, 198, 35127, 752, 264, 2805,
-          16800, 311, 3460, 4128, 1614, 13, 151645, 198, 151644, 77091, 198}},
+         {151644, 8948, 198,  2610,  525, 264,  10950, 17847, 13, 151645, 198, 151644, 872,   198, 35127,
+          752,    264,  2805, 16800, 311, 3460, 4128,  1614,  13, 151645, 198, 151644, 77091, 198}},
     };
     const char *path = getenv("MASKBENCH_QWEN_TOKENIZER");
     if (!path) {

@@ -1,11 +1,11 @@
 /*
- * test_weights.c - what lies on the device after mb_model_open(): bit for bit the checkpoint's numbers in our order,
- * conversions between types, the RoPE table, random weights, and folders whose files do not fit together.
+ * test_weights.c - what lies on the device after mb_model_open(): bit for bit the checkpoint's numbers in our
+ * order, conversions between types, the RoPE table, random weights, and folders whose files do not fit together.
  *
  * The CRC-32 and RoPE constants were computed once with Python from the same files, independently of this program:
  * safetensors.safe_open(), torch.cat() of q|k|v and gate|up, Tensor.float(), zlib.crc32() over the bytes in the
- * order of walk() below; numpy's and torch's casts for the conversions; Hugging Face's rotary formula in torch fp32
- * for the table.
+ * order of walk() below; numpy's and torch's casts for the conversions; Hugging Face's rotary formula in torch
+ * fp32 for the table.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -274,7 +274,8 @@ static float value_of(uint32_t salt, uint32_t i)
     return (float)((salt * 37 + i * 11) % 1025) / 1024.0f - 0.5f;
 }
 
-static void add(struct builder *b, const char *name, uint32_t salt, int rows, int cols, mb_type type, const char *file)
+static void add(struct builder *b, const char *name, uint32_t salt, int rows, int cols, mb_type type,
+                const char *file)
 {
     size_t n = (size_t)rows * (size_t)(cols ? cols : 1), begin = b->data.length;
     for (uint32_t i = 0; i < n; i++) {
@@ -308,10 +309,11 @@ static void finish_shard(struct builder *b, const char *folder, const char *file
     mb_text_clear(&b->data);
 }
 
-#define SMALL_CONFIG(extra) \
-    "{" extra "\"model_type\":\"Fast_dLLM_Qwen\",\"num_hidden_layers\":1,\"hidden_size\":8," \
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_size\":6,\"vocab_size\":700," \
-    "\"rope_theta\":10000,\"bd_size\":16,\"max_position_embeddings\":64,\"mask_token_id\":662,\"eos_token_id\":658}"
+#define SMALL_CONFIG(extra)                                                                                       \
+    "{" extra "\"model_type\":\"Fast_dLLM_Qwen\",\"num_hidden_layers\":1,\"hidden_size\":8,"                      \
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_size\":6,\"vocab_size\":700,"             \
+    "\"rope_theta\":10000,\"bd_size\":16,\"max_position_embeddings\":64,\"mask_token_id\":662,\"eos_token_id\":"  \
+    "658}"
 
 /* With q_rows other than 8 or skip_head the checkpoint is wrong on purpose. */
 static char *small_checkpoint(int q_rows, bool skip_head, const char *extra_tensor)
