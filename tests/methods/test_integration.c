@@ -31,12 +31,13 @@ static void need(int rc, const char *err)
 /* Filler sentences around one needle; the question asks for it. */
 static char *make_prompt(void)
 {
-    static const char *const filler[] = {"The grass is green and the sky is blue. ", "Here we go. There and back. ",
-                                         "A boat lay in the harbour all winter. ", "Nobody asked about the bridge. "};
+    static const char *const filler[] = {
+        "The grass is green and the sky is blue. ", "Here we go. There and back. ",
+        "A boat lay in the harbour all winter. ", "Nobody asked about the bridge. "};
     mb_text text = {0};
     mb_random random = mb_random_seed(11);
-    mb_text_puts(&text, "Some special magic numbers are hidden within the following text. Make sure to memorize it. "
-                        "I will quiz you about the numbers afterwards.\n");
+    mb_text_puts(&text, "Some special magic numbers are hidden within the following text. Make sure to memorize "
+                        "it. I will quiz you about the numbers afterwards.\n");
     for (int i = 0; i < 100; i++) {
         if (i == 35)
             mb_text_puts(&text, "One of the special magic numbers for harbour is: 7394126. ");
