@@ -2,6 +2,7 @@
 # x: prefix tokens read to attend and to select, share of exact's; y: score in percent, mean over tasks; bars: 95 %
 # interval of the paired difference to the reference.
 load "style.gp"
+set yrange [0<*:*<101]
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
@@ -9,8 +10,8 @@ do for [p = 1:panels] {
     set xlabel (is_bottom(p) ? "attention work: prefix tokens read to attend and to select, share of exact" : "")
     set ylabel (is_left(p) ? "score (%)" : "")
     set offsets graph 0.04, graph 0.04, graph 0.05, graph 0.05
-    plot for [b in panel_blocks[p]] file index int(b) using 1:2:3:4 with yerrorbars \
-             pointtype 0 linewidth 0.9 linecolor rgb colour(block_style[int(b) + 1]), \
+    plot for [b in panel_blocks[p]] file index int(b) using 1:3:(0):($4 - $3) with vectors heads \
+             size screen 0.003, 90 linewidth 0.9 linecolor rgb colour(block_style[int(b) + 1]), \
          for [b in panel_blocks[p]] file index int(b) using 1:2 with linespoints \
              linewidth width(block_style[int(b) + 1]) dashtype dashes(block_dash[int(b) + 1]) \
              pointtype marker(block_style[int(b) + 1]) linecolor rgb colour(block_style[int(b) + 1])
@@ -19,4 +20,5 @@ do for [p = 1:panels] {
 eval legend_place
 eval clear_panel
 eval legend_lines
-unset multiplot
+unset yrange [0<*:*<101]
+set multiplot

@@ -1,7 +1,7 @@
 # break_even.gp - denoising steps per block that repay a method's first step, by context; view v_break_even.
 # No point: it never does at that context.
 load "style.gp"
-set logscale x 2
+@log_x
 set yrange [0:*]
 set multiplot
 do for [p = 1:panels] {

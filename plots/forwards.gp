@@ -1,13 +1,13 @@
 # forwards.gp - share of blocks that are done after x denoising forwards (adaptive sampler); view v_forwards.
 load "style.gp"
 set yrange [0:1.02]
+set xrange [x_min - 0.3:x_max + 0.3]
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "denoising forwards of a block" : "")
     set ylabel (is_left(p) ? "share of blocks done" : "")
-    set offsets graph 0.02, graph 0.02, 0, 0
     plot for [b in panel_blocks[p]] file index int(b) using 1:2 with steps \
              linewidth width(block_style[int(b) + 1]) dashtype dashes(block_dash[int(b) + 1]) \
              linecolor rgb colour(block_style[int(b) + 1])
@@ -15,5 +15,5 @@ do for [p = 1:panels] {
 }
 eval legend_place
 eval clear_panel
-eval legend_lines
+eval legend_plain
 unset multiplot

@@ -1,19 +1,18 @@
 # latency_context.gp - time of a later denoising step against context, log-log; view v_latency.
 # Medians; bars: p10 to p90.
 load "style.gp"
-set logscale x 2
+@log_x
 set logscale y 10
+set yrange [y_min / 1.15:y_max * 1.2]
+set ytics @log_tics
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "context (tokens)" : "")
     set ylabel (is_left(p) ? "time per denoising step (ms)" : "")
-    set offsets 0, 0, 0, 0
-    set autoscale
-    set xrange [*:*] noextend
-    plot for [b in panel_blocks[p]] file index int(b) using 1:2:3:4 with yerrorbars \
-             pointtype 0 linewidth 0.9 linecolor rgb colour(block_style[int(b) + 1]), \
+    plot for [b in panel_blocks[p]] file index int(b) using 1:3:(0):($4 - $3) with vectors heads \
+             size screen 0.003, 90 linewidth 0.9 linecolor rgb colour(block_style[int(b) + 1]), \
          for [b in panel_blocks[p]] file index int(b) using 1:2 with linespoints \
              linewidth width(block_style[int(b) + 1]) dashtype dashes(block_dash[int(b) + 1]) \
              pointtype marker(block_style[int(b) + 1]) linecolor rgb colour(block_style[int(b) + 1])

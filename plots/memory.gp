@@ -1,14 +1,14 @@
 # memory.gp - device memory against context: the peak, and of it the method's index; view v_memory.
-# Each method at its largest budget.
+# GiB and MiB as the panels say; each method at its largest budget.
 load "style.gp"
-set logscale x 2
+@log_x
 set yrange [0:*]
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "context (tokens)" : "")
-    set ylabel (is_left(p) ? "GiB" : "")
+    set ylabel ""
     set offsets 0, 0, graph 0.08, 0
     plot for [b in panel_blocks[p]] file index int(b) using 1:2 with linespoints \
              linewidth width(block_style[int(b) + 1]) dashtype dashes(block_dash[int(b) + 1]) \

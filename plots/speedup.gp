@@ -1,7 +1,7 @@
 # speedup.gp - end-to-end speed-up of a block over exact attention by context, grouped by method; view v_speedup.
 # Bars: ratio of medians; whiskers: p10 of one side over p90 of the other. The line at 1 is exact attention.
 load "style.gp"
-set yrange [0:*]
+set yrange [0:y_max * 1.05 > 1.1 ? y_max * 1.05 : 1.1]
 set xrange [0.5:x_tic_count + 0.5]
 set multiplot
 do for [p = 1:panels] {
@@ -15,8 +15,8 @@ do for [p = 1:panels] {
     set arrow 1 from graph 0, first 1 to graph 1, first 1 nohead dashtype 2 linecolor rgb "#000000" front
     plot for [i = 1:n] file index int(word(panel_blocks[p], i)) using ($1 + at(i)):2:(w * 0.92) with boxes \
              linecolor rgb colour(block_style[int(word(panel_blocks[p], i)) + 1]), \
-         for [i = 1:n] file index int(word(panel_blocks[p], i)) using ($1 + at(i)):2:3:4 with yerrorbars pointtype 0 \
-             linewidth 0.9 linecolor rgb "#222222"
+         for [i = 1:n] file index int(word(panel_blocks[p], i)) using ($1 + at(i)):3:(0):($4 - $3) with vectors heads \
+             size screen 0.003, 90 linewidth 0.9 linecolor rgb "#222222"
     unset label
 }
 eval legend_place

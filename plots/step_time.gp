@@ -7,7 +7,7 @@ legend = 24
 panel_width = 90 + 34 * x_tic_count
 load "style.gp"
 set boxwidth 0.38
-set yrange [0:*]
+set yrange [0:y_max * 1.05]
 set xrange [0.3:x_tic_count + 0.7]
 set xtics rotate by 45 right
 gap_y = 150
@@ -19,8 +19,8 @@ do for [p = 1:panels] {
     set ylabel (is_left(p) ? "time per denoising forward (ms)" : "")
     plot for [b in panel_blocks[p]] file index int(b) using ($1 + shift(b)):2 with boxes \
              fillstyle solid (block_dash[int(b) + 1] == 2 ? 0.35 : 0.9) linecolor rgb colour(block_style[int(b) + 1]), \
-         for [b in panel_blocks[p]] file index int(b) using ($1 + shift(b)):2:3:4 with yerrorbars pointtype 0 \
-             linewidth 0.9 linecolor rgb "#222222"
+         for [b in panel_blocks[p]] file index int(b) using ($1 + shift(b)):3:(0):($4 - $3) with vectors heads \
+             size screen 0.003, 90 linewidth 0.9 linecolor rgb "#222222"
     unset label
 }
 unset multiplot

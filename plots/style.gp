@@ -26,7 +26,7 @@ if (!exists("panel_width")) panel_width = columns == 1 ? 620 : columns == 2 ? 43
 if (!exists("panel_height")) panel_height = columns == 1 ? 400 : columns == 2 ? 300 : columns == 3 ? 240 : 190
 if (!exists("gap_x")) gap_x = 62
 if (!exists("gap_y")) gap_y = 66
-if (!exists("left")) left = 74
+if (!exists("left")) left = 84
 if (!exists("bottom")) bottom = 64
 if (!exists("legend")) legend = keys > 0 ? 62 + 7.6 * key_columns : 24
 top = figure_stamp eq "" ? 92 : 114
@@ -57,7 +57,7 @@ if (figure_stamp ne "") set label 3 figure_stamp at screen 18.0 / W, 1 - 70.0 / 
 
 set border 3 linecolor rgb "#444444"
 set tics nomirror out scale 0.6 textcolor rgb "#222222"
-set grid ytics linecolor rgb "#DDDDDD" linewidth 0.6
+set grid ytics linetype 1 linecolor rgb "#DCDCDC" linewidth 0.6 dashtype 1
 set key off
 set title offset 0, -0.6 font ",11"
 set style fill solid 0.85 noborder
@@ -72,4 +72,11 @@ clear_panel = "unset title; unset xlabel; unset ylabel; unset xtics; unset ytics
     ."set key at graph 0, graph 1 left top Left reverse samplen 2.2 spacing 1.25 width 0"
 legend_lines = "plot for [i = 1:keys] NaN with linespoints linewidth width(key_style[i]) dashtype dashes(key_dash[i]) " \
     ."pointtype marker(key_style[i]) linecolor rgb colour(key_style[i]) title key_title[i]"
+legend_plain = "plot for [i = 1:keys] NaN with lines linewidth width(key_style[i]) dashtype dashes(key_dash[i]) " \
+    ."linecolor rgb colour(key_style[i]) title key_title[i]"
 legend_boxes = "plot for [i = 1:keys] NaN with boxes linecolor rgb colour(key_style[i]) title key_title[i]"
+
+# Logarithmic axes with room at both ends for markers and the last tic.
+log_x = "set logscale x 2; set xrange [x_min / 1.12:x_max * 1.12]"
+log_tics = "(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 200, 300, " \
+    ."500, 700, 1000, 2000, 3000, 5000, 7000, 10000, 20000, 50000, 100000)"

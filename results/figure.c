@@ -75,7 +75,14 @@ void figure_series_begin(figure *f, const char *label, int style, int dash, bool
 void figure_point(figure *f, double x, double y, double low, double high)
 {
     mb_text_printf(&f->data, "%.10g %.10g %.10g %.10g\n", x, y, isnan(low) ? y : low, isnan(high) ? y : high);
-    f->points++;
+    if (f->points++ == 0) {
+        f->x_min = f->x_max = x;
+        f->y_min = f->y_max = y;
+    }
+    f->x_min = fmin(f->x_min, x);
+    f->x_max = fmax(f->x_max, x);
+    f->y_min = fmin(f->y_min, isnan(low) ? y : fmin(y, low));
+    f->y_max = fmax(f->y_max, isnan(high) ? y : fmax(y, high));
 }
 
 static void put_tic(mb_text *tics, size_t *count, double at, const char *text)
@@ -210,6 +217,8 @@ static void put_arrays(figure *f, mb_text *out)
     put_tics(out, "x_tics", &f->x_tics);
     put_tics(out, "y_tics", &f->y_tics);
     mb_text_printf(out, "x_tic_count = %zu\ny_tic_count = %zu\n", f->x_tic_count, f->y_tic_count);
+    mb_text_printf(out, "x_min = %.10e; x_max = %.10e\ny_min = %.10e; y_max = %.10e\n", f->x_min, f->x_max, f->y_min,
+                   f->y_max);
 }
 
 /* ---- gnuplot ---- */
@@ -253,17 +262,17 @@ static void read_all(int fd, char *said, size_t cap)
     said[used] = '\0';
 }
 
-/* Runs gnuplot in folder/data with no shell in between. said receives its standard error. */
-static int run_gnuplot(const figure *f, const char *format, char *said, size_t said_cap, char *err, size_t err_cap)
+typedef struct drawing { pid_t child; int fd; } drawing;
+
+/* Starts gnuplot in folder/data with no shell in between; its standard error goes into a pipe. */
+static int start_gnuplot(const figure *f, const char *format, drawing *d, char *err, size_t err_cap)
 {
     char *folder = mb_string_format("%s/data", f->folder);
     char *variables = mb_string_format("name='%s'; format='%s'", f->name, format);
     char *script = mb_string_format("%s.gp", f->script);
-    int pipes[2] = {-1, -1}, status = 0, rc = MB_OK;
+    int pipes[2] = {-1, -1}, rc = MB_OK;
     posix_spawn_file_actions_t actions;
     bool have_actions = false;
-    pid_t child = -1;
-    said[0] = '\0';
     if (!folder || !variables || !script) {
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
         goto out;
@@ -278,21 +287,16 @@ static int run_gnuplot(const figure *f, const char *format, char *said, size_t s
     posix_spawn_file_actions_adddup2(&actions, pipes[1], 2);
     posix_spawn_file_actions_addchdir_np(&actions, folder);
     char *arguments[] = {"gnuplot", "-d", "-e", variables, script, NULL};
-    int code = posix_spawnp(&child, "gnuplot", &actions, NULL, arguments, environ);
-    close(pipes[1]);
-    pipes[1] = -1;
+    int code = posix_spawnp(&d->child, "gnuplot", &actions, NULL, arguments, environ);
     if (code != 0) {
+        d->child = -1;
         rc = mb_fail(err, err_cap, MB_E_SYSTEM,
                      "gnuplot cannot be started (%s): install gnuplot-nox (make deps) for figures; the tables do not "
                      "need it", strerror(code));
         goto out;
     }
-    read_all(pipes[0], said, said_cap);
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format, said);
-    }
+    d->fd = pipes[0];
+    pipes[0] = -1;
 out:
     if (have_actions)
         posix_spawn_file_actions_destroy(&actions);
@@ -303,6 +307,21 @@ out:
     free(variables);
     free(script);
     return rc;
+}
+
+/* Waits for it; said receives its standard error. */
+static int end_gnuplot(const figure *f, const char *format, drawing *d, char *said, size_t said_cap, char *err,
+                       size_t err_cap)
+{
+    int status = 0;
+    read_all(d->fd, said, said_cap);
+    close(d->fd);
+    while (waitpid(d->child, &status, 0) < 0 && errno == EINTR)
+        ;
+    d->child = -1;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return MB_OK;
+    return mb_fail(err, err_cap, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format, said);
 }
 
 int figure_end(figure *f, char *err, size_t err_cap)
@@ -322,8 +341,14 @@ int figure_end(figure *f, char *err, size_t err_cap)
         rc = write_text(f, f->name, ".vars", f->settings.data, f->settings.length, err, err_cap);
     if (rc == MB_OK)
         rc = write_embedded(f, f->script, err, err_cap);
-    for (int i = 0; rc == MB_OK && i < 2; i++) {
-        rc = run_gnuplot(f, formats[i], said, sizeof said, err, err_cap);
+    drawing drawings[2] = {{-1, -1}, {-1, -1}}; /* both formats at once: most machines have two cores */
+    for (int i = 0; rc == MB_OK && i < 2; i++)
+        rc = start_gnuplot(f, formats[i], &drawings[i], err, err_cap);
+    for (int i = 0; i < 2; i++) {
+        if (drawings[i].child < 0)
+            continue;
+        int ended = end_gnuplot(f, formats[i], &drawings[i], said, sizeof said, rc == MB_OK ? err : NULL, err_cap);
+        rc = rc == MB_OK ? ended : rc;
         if (rc == MB_OK && *said)
             rc = write_text(f, f->name, ".log", said, strlen(said), err, err_cap);
     }

@@ -21,6 +21,7 @@ typedef struct figure {
     mb_text data, panels, x_tics, y_tics, settings;
     figure_series *series;
     size_t series_count, panel_count, points, x_tic_count, y_tic_count;
+    double x_min, x_max, y_min, y_max;
     bool failed;
 } figure;
 

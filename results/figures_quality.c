@@ -102,7 +102,7 @@ static int accuracy(figure *f, char *err, size_t err_cap)
         bool budgets = false;
         for (size_t a = 0; a < c->arm_count; a++)
             budgets = budgets || c->arms[a].k >= 0;
-        if (count > 1)
+        if (i > 0) /* the first keeps the plain name */
             snprintf(suffix, sizeof suffix, "%s-%s", c->model, c->sampler);
         snprintf(title, sizeof title, "Accuracy against attention work, sampler %s", c->sampler);
         figure_begin(f, "accuracy_work", suffix, title);
@@ -130,9 +130,9 @@ static int accuracy(figure *f, char *err, size_t err_cap)
 /* ---- recall ---- */
 
 #define RECALL(x)                                                                                                    \
-    "SELECT " PREFIX("v_recall") " || " BUDGET ", " SERIES ", a.method, " x ", "                                     \
+    "SELECT " PREFIX("run_recall") " || " BUDGET ", " SERIES ", a.method, " x ", "                                     \
     "sum(a.mass_recall * a.blocks) / sum(a.blocks), NULL, NULL, NULL, NULL, " DASH " "                               \
-    "FROM v_recall a JOIN " BUDGETS("v_recall") " WHERE a.run_id = ?1 AND a.pass = 'recall' "                        \
+    "FROM run_recall a JOIN " BUDGETS("run_recall") " WHERE a.run_id = ?1 AND a.pass = 'recall' "                        \
     "GROUP BY a.model_id, a.sampler_id, b.k, a.config_id, " x " "                                                    \
     "ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES ", " x
 
@@ -140,9 +140,9 @@ static const char recall_layer_sql[] = RECALL("a.layer");
 static const char recall_step_sql[] = RECALL("a.step");
 
 #define RECALL_BUDGET(order, name, column)                                                                           \
-    "SELECT " PREFIX("v_recall_config") " || '" name "' AS panel, " SERIES " AS series, a.method, a.k AS x, "        \
+    "SELECT " PREFIX("run_recall_config") " || '" name "' AS panel, " SERIES " AS series, a.method, a.k AS x, "        \
     "sum(a." column " * a.blocks) / sum(a.blocks) AS y, NULL, NULL, a.k, NULL, " DASH ", " order " AS place, "       \
-    "a.model_id, a.sampler_id, a.is_oracle FROM v_recall_config a WHERE a.run_id = ?1 AND a.pass = 'recall' "        \
+    "a.model_id, a.sampler_id, a.is_oracle FROM run_recall_config a WHERE a.run_id = ?1 AND a.pass = 'recall' "        \
     "AND a.k IS NOT NULL GROUP BY a.model_id, a.sampler_id, a.config_id "
 
 static const char recall_budget_sql[] =
@@ -155,15 +155,15 @@ static const char recall_budget_sql[] =
 static int needles(figure *f, char *err, size_t err_cap)
 {
     static const char sql[] =
-        "SELECT %s || a.config || CASE WHEN (SELECT count(DISTINCT task) FROM v_niah WHERE run_id = ?1) > 1 "
+        "SELECT %s || a.config || CASE WHEN (SELECT count(DISTINCT task) FROM run_niah WHERE run_id = ?1) > 1 "
         "THEN ', ' || a.task ELSE '' END AS panel, '', a.method, dense_rank() OVER (ORDER BY a.length), "
-        "dense_rank() OVER (ORDER BY a.depth), a.score, a.n, CASE WHEN a.length %% 1024 = 0 THEN a.length / 1024 || "
-        "'K' ELSE a.length END, printf('%%g %%%%', a.depth) FROM v_niah a WHERE a.run_id = ?1 AND a.score IS NOT NULL "
+        "dense_rank() OVER (ORDER BY a.depth), a.score, a.n, CASE WHEN a.length %% 1024 = 0 THEN (a.length / 1024) || "
+        "'K' ELSE a.length END, printf('%%g %%%%', a.depth) FROM run_niah a WHERE a.run_id = ?1 AND a.score IS NOT NULL "
         "AND (a.method = %Q OR a.is_reference) ORDER BY a.model_id, a.sampler_id, a.is_reference DESC, a.config_id, "
         "a.task, a.length, a.depth";
     sqlite3_stmt *s = NULL;
-    int rc = MB_OK, code = sqlite3_prepare_v2(f->store->db, "SELECT DISTINCT method FROM v_niah WHERE run_id = ?1 AND "
-                                              "(is_reference = 0 OR NOT EXISTS (SELECT 1 FROM v_niah x WHERE "
+    int rc = MB_OK, code = sqlite3_prepare_v2(f->store->db, "SELECT DISTINCT method FROM run_niah WHERE run_id = ?1 AND "
+                                              "(is_reference = 0 OR NOT EXISTS (SELECT 1 FROM run_niah x WHERE "
                                               "x.run_id = ?1 AND x.is_reference = 0))", -1, &s, NULL);
     if (code != SQLITE_OK)
         return store_error(f->store, code, "reading the needle figures", err, err_cap);
@@ -172,7 +172,7 @@ static int needles(figure *f, char *err, size_t err_cap)
         const char *method = (const char *)sqlite3_column_text(s, 0);
         char title[200];
         snprintf(title, sizeof title, "Needle in a haystack: %s", method);
-        char *query = sqlite3_mprintf(sql, PREFIX("v_niah"), method);
+        char *query = sqlite3_mprintf(sql, PREFIX("run_niah"), method);
         rc = query ? figure_query(f, "niah", method, title, query, err, err_cap)
                    : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the needle figures");
         sqlite3_free(query);
@@ -187,7 +187,7 @@ static int needles(figure *f, char *err, size_t err_cap)
 
 /* Share of blocks that were done after x forwards; a fixed schedule has nothing to show. */
 static const char forwards_sql[] =
-    "WITH f AS (SELECT *, sum(blocks) AS total FROM v_forwards WHERE run_id = ?1 AND schedule <> 'fixed' "
+    "WITH f AS (SELECT *, sum(blocks) AS total FROM run_forwards WHERE run_id = ?1 AND schedule <> 'fixed' "
     "GROUP BY model_id, sampler_id, config_id, forwards), "
     "c AS (SELECT *, 1.0 * sum(total) OVER (PARTITION BY model_id, sampler_id, config_id ORDER BY forwards) / "
     "sum(total) OVER (PARTITION BY model_id, sampler_id, config_id) AS done FROM f) "

@@ -1,5 +1,5 @@
 /*
- * figures_sql.h - pieces of the figures' queries. Each query reads one view under the name a and yields the columns of
+ * figures_sql.h - pieces of the figures' queries. Each query reads one view (run_X holds the run's rows of v_X, read once) under the name a and yields the columns of
  * figure_query(): panel, series, method, x, y, low, high, x tic, y tic, dash.
  */
 #ifndef MB_RESULTS_FIGURES_SQL_H
@@ -18,7 +18,7 @@
 #define BUDGETS(view)                                                                                                \
     "(SELECT DISTINCT k FROM " view " WHERE run_id = ?1 AND k IS NOT NULL UNION SELECT -1 WHERE NOT EXISTS "         \
     "(SELECT 1 FROM " view " WHERE run_id = ?1 AND k IS NOT NULL)) b ON (a.k = b.k OR a.k IS NULL)"
-#define CONTEXT "CASE WHEN a.context % 1024 = 0 THEN a.context / 1024 || 'K' ELSE a.context END"
+#define CONTEXT "CASE WHEN a.context % 1024 = 0 THEN (a.context / 1024) || 'K' ELSE a.context END"
 #define LAST(view, column) "a." column " = (SELECT max(" column ") FROM " view " WHERE run_id = ?1)"
 #define FIRST(view, column) "a." column " = (SELECT min(" column ") FROM " view " WHERE run_id = ?1)"
 /* Place of a configuration on an axis of configurations. */
