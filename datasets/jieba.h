@@ -18,23 +18,23 @@ enum { MB_HMM_B, MB_HMM_E, MB_HMM_M, MB_HMM_S, MB_HMM_STATES };
 
 typedef struct mb_hmm {
     double start[MB_HMM_STATES];
-    double trans[MB_HMM_STATES][MB_HMM_STATES];   /* [from][to] */
-    double (*emit)[MB_HMM_STATES];                /* [rune - MB_HAN_FIRST], MB_HAN_COUNT rows */
+    double trans[MB_HMM_STATES][MB_HMM_STATES]; /* [from][to] */
+    double (*emit)[MB_HMM_STATES];              /* [rune - MB_HAN_FIRST], MB_HAN_COUNT rows */
 } mb_hmm;
 
 /* A word or the beginning of one (frequency 0). */
 typedef struct mb_jieba_entry {
     uint64_t hash;
-    uint32_t offset;         /* of its runes in the arena */
-    uint32_t length;         /* 0 = free place */
+    uint32_t offset; /* of its runes in the arena */
+    uint32_t length; /* 0 = free place */
     int64_t frequency;
 } mb_jieba_entry;
 
 typedef struct mb_jieba {
     mb_jieba_entry *places;
-    size_t capacity, used;   /* capacity is a power of two */
+    size_t capacity, used; /* capacity is a power of two */
     mb_runes arena;
-    double log_total;        /* log of the sum of all frequencies */
+    double log_total; /* log of the sum of all frequencies */
     mb_hmm hmm;
 } mb_jieba;
 
@@ -55,7 +55,8 @@ void mb_jieba_unload(mb_jieba *jieba);
 
 /* jieba_hmm.c: most probable states of a run of Han characters. states: count bytes. False: out of memory. */
 bool mb_hmm_decode(const mb_hmm *hmm, const uint32_t *at, size_t count, unsigned char *states);
-/* Reads prob_start/trans/emit, Python or JSON text; folder/hmm.json, folder/finalseg/prob_*.py or folder/prob_*.py. */
+/* Reads prob_start/trans/emit, Python or JSON text; folder/hmm.json, folder/finalseg/prob_*.py or
+ * folder/prob_*.py. */
 int mb_hmm_load(mb_hmm *hmm, const char *folder, char *err, size_t err_cap);
 
 #endif

@@ -47,13 +47,14 @@ bool mb_hmm_decode(const mb_hmm *hmm, const uint32_t *at, size_t count, unsigned
     return true;
 }
 
-/* ---- reading the tables --------------------------------------------------------------------------------------- */
+/* ---- reading the tables ---------------------------------------------------------------------------------------
+ */
 /* One number with the keys above it: a nested dictionary of strings to numbers, Python or JSON spelling. */
 typedef struct reader {
     const char *p;
     mb_hmm *hmm;
-    int table;              /* 0 start, 1 trans, 2 emit; -1: the outermost key tells */
-    uint32_t keys[4];       /* first rune of each key; for the outermost JSON keys 's', 't', 'e' */
+    int table;        /* 0 start, 1 trans, 2 emit; -1: the outermost key tells */
+    uint32_t keys[4]; /* first rune of each key; for the outermost JSON keys 's', 't', 'e' */
 } reader;
 
 static void blanks_skip(reader *r)
@@ -205,8 +206,8 @@ int mb_hmm_load(mb_hmm *hmm, const char *folder, char *err, size_t err_cap)
                 goto out;
             }
             if (!mb_file_exists(path)) {
-                rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has dict.txt but neither hmm.json nor finalseg/%s", folder,
-                             files[i]);
+                rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has dict.txt but neither hmm.json nor finalseg/%s",
+                             folder, files[i]);
                 break;
             }
             rc = table_read(hmm, path, i, err, err_cap);

@@ -148,7 +148,8 @@ int mb_jieba_load(mb_jieba *jieba, const char *path, char *err, size_t err_cap)
     return rc;
 }
 
-/* ---- the one loaded copy -------------------------------------------------------------------------------------- */
+/* ---- the one loaded copy --------------------------------------------------------------------------------------
+ */
 static pthread_once_t loaded_once = PTHREAD_ONCE_INIT;
 static mb_jieba loaded;
 static bool is_loaded;
@@ -196,10 +197,11 @@ static void load_once(void)
         }
         mb_text_printf(&looked, "%s%s", i ? ", " : "", patterns[i]);
     }
-    mb_fail(why_not, sizeof why_not, 0,
-            "Chinese words need jieba's dictionary and none is in %s; `apt-get install python3-jieba` provides it, "
-            "or MASKBENCH_JIEBA_DICT names a folder with dict.txt and finalseg/",
-            looked.data ? looked.data : "the usual folders");
+    mb_fail(
+        why_not, sizeof why_not, 0,
+        "Chinese words need jieba's dictionary and none is in %s; `apt-get install python3-jieba` provides it, "
+        "or MASKBENCH_JIEBA_DICT names a folder with dict.txt and finalseg/",
+        looked.data ? looked.data : "the usual folders");
     mb_text_free(&looked);
 }
 

@@ -24,11 +24,11 @@ struct mb_jsonl {
     char *path;
     int fd;
     char *chunk;
-    size_t at, filled;      /* unread part of the chunk */
+    size_t at, filled; /* unread part of the chunk */
     bool started, array, ended;
     int64_t line, start;
     mb_text row;
-    bool too_long;          /* the current row passed ROW_MAX; its bytes are dropped */
+    bool too_long; /* the current row passed ROW_MAX; its bytes are dropped */
 };
 
 int mb_jsonl_open(mb_jsonl **reader, const char *path, char *err, size_t err_cap)
@@ -248,7 +248,8 @@ const char *mb_json_string(const cJSON *object, const char *name)
 /* cJSON's strings end at NUL, so an escaped one would silently cut the text. */
 static bool has_escaped_nul(const char *bytes, size_t n)
 {
-    for (const char *p = bytes, *end = bytes + n; (p = memchr(p, '\\', (size_t)(end - p))) && end - p >= 2; p += 2) {
+    for (const char *p = bytes, *end = bytes + n; (p = memchr(p, '\\', (size_t)(end - p))) && end - p >= 2;
+         p += 2) {
         if (p[1] == 'u' && end - p >= 6 && memcmp(p + 2, "0000", 4) == 0)
             return true;
     }
@@ -321,7 +322,8 @@ int mb_jsonl_next(mb_jsonl *reader, cJSON **row, char *err, size_t err_cap)
         if (reader->row.capacity > KEEP)
             mb_text_free(&reader->row);
         if (!*row)
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: %s", reader->path, (long long)reader->start, reason);
+            return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: %s", reader->path, (long long)reader->start,
+                           reason);
         return 1;
     }
 }

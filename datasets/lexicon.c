@@ -11,7 +11,7 @@ typedef struct entry {
     const uint32_t *at; /* borrowed */
     size_t count;
     uint64_t hash;
-    int32_t number;     /* -1 = free place */
+    int32_t number; /* -1 = free place */
 } entry;
 
 struct mb_lexicon {

@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROW(task, what, tongue, how, wrap)                                                                          \
-    {                                                                                                               \
-        .name = task, .benchmark = "longbench", .category = what, .language = tongue, .metric = how, .chat = wrap   \
+#define ROW(task, what, tongue, how, wrap)                                                                        \
+    {                                                                                                             \
+        .name = task, .benchmark = "longbench", .category = what, .language = tongue, .metric = how, .chat = wrap \
     }
 
 static mb_task_info rows[] = {
@@ -44,9 +44,9 @@ static mb_task_info rows[] = {
 
 typedef struct longbench {
     mb_rows rows;
-    cJSON *prompts;         /* the official prompt file */
+    cJSON *prompts; /* the official prompt file */
     const char *template_text;
-    char name[64];          /* without the ending of LongBench-E */
+    char name[64]; /* without the ending of LongBench-E */
     bool bucketed;
 } longbench;
 
@@ -148,8 +148,8 @@ static int texts_copy(const longbench *lb, const cJSON *row, const char *field, 
     cJSON_ArrayForEach(item, list)
     {
         if (!cJSON_IsString(item))
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: field \"%s\" holds something that is no text", path,
-                           line, field);
+            return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: field \"%s\" holds something that is no text",
+                           path, line, field);
         if (!add(sample, item->valuestring, strlen(item->valuestring)))
             return mb_fail(err, err_cap, MB_E_SYSTEM, "%s:%lld: no memory for the row", path, line);
     }
@@ -211,7 +211,8 @@ int mb_longbench_next(void *state, mb_sample **sample, char *err, size_t err_cap
     return rc;
 }
 
-/* ---- scoring -------------------------------------------------------------------------------------------------- */
+/* ---- scoring --------------------------------------------------------------------------------------------------
+ */
 /* Few-shot tasks: the model goes on with further examples, so only its first line counts. */
 static bool first_line_only(const mb_task_info *row)
 {

@@ -4,9 +4,10 @@
  */
 #include "datasets/internal.h"
 
-#define ROW(task, what, tongue, how, wrap)                                                                          \
-    {                                                                                                               \
-        .name = task, .benchmark = "longbench_e", .category = what, .language = tongue, .metric = how, .chat = wrap \
+#define ROW(task, what, tongue, how, wrap)                                                                        \
+    {                                                                                                             \
+        .name = task, .benchmark = "longbench_e", .category = what, .language = tongue, .metric = how,            \
+        .chat = wrap                                                                                              \
     }
 
 static mb_task_info rows[] = {

@@ -1,8 +1,8 @@
 /*
- * longbench_v2.c - LongBench v2: 503 multiple-choice questions, one data.json (an array) or a JSONL file of the same
- * objects. Official zero-shot prompt, one user message, 128 new tokens; the answer is read out of the response
- * with the official patterns. The group of a sample is "difficulty/length", from which the official splits
- * (easy, hard, short, medium, long) are taken.
+ * longbench_v2.c - LongBench v2: 503 multiple-choice questions, one data.json (an array) or a JSONL file of the
+ * same objects. Official zero-shot prompt, one user message, 128 new tokens; the answer is read out of the
+ * response with the official patterns. The group of a sample is "difficulty/length", from which the official
+ * splits (easy, hard, short, medium, long) are taken.
  *
  * Official runs sample at temperature 0.1; this harness decodes greedily, as it does everywhere.
  */
@@ -28,7 +28,7 @@ static const char template_name[] = "longbench_v2_0shot.txt";
  * later replacements there, and so it is here. */
 static const struct {
     const char *place, *field;
-} places[] = {{"$DOC$", "context"},   {"$Q$", "question"},    {"$C_A$", "choice_A"},
+} places[] = {{"$DOC$", "context"},  {"$Q$", "question"},   {"$C_A$", "choice_A"},
               {"$C_B$", "choice_B"}, {"$C_C$", "choice_C"}, {"$C_D$", "choice_D"}};
 #define PLACE_COUNT (sizeof places / sizeof places[0])
 
@@ -41,10 +41,15 @@ static void template_bytes(const mb_task_info *row, mb_text *out)
         mb_text_append(out, text, size);
 }
 
-static int v2_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err, size_t err_cap)
+static int v2_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
+                   size_t err_cap)
 {
-    static const char *const names[] = {"longbench_v2/data.json", "longbench_v2/data.jsonl", "longbench_v2.jsonl",
-                                        "longbench_v2.json",      "data.json",               NULL};
+    static const char *const names[] = {"longbench_v2/data.json",
+                                        "longbench_v2/data.jsonl",
+                                        "longbench_v2.jsonl",
+                                        "longbench_v2.json",
+                                        "data.json",
+                                        NULL};
     static const char *const options[] = {NULL};
     mb_options given;
     int rc = mb_options_open(&given, row->name, request->options, options, err, err_cap);
@@ -151,7 +156,8 @@ static int sample_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, c
         return rc;
     sample->group = mb_string_format("%s/%s", difficulty, length);
     sample->language = mb_string_copy(v2->info->language);
-    sample->length = (int64_t)strlen(sample->prompt); /* the file has classes only; bytes of the prompt order rows */
+    sample->length =
+        (int64_t)strlen(sample->prompt); /* the file has classes only; bytes of the prompt order rows */
     sample->max_new_tokens = v2->info->max_new_tokens;
     sample->chat = v2->info->chat;
     sample->truncate_middle = true;

@@ -3,8 +3,8 @@
  *
  * longgenbench_gsm8k and longgenbench_mmlu put many questions into one prompt (longgenbench_batch.c).
  * longgenbench_short and longgenbench_long ask for a long plan: weeks of a diary, floors, menus, city blocks, each
- * entry opened by "#*#". Their completion rate, the share of entries 1..number that are there, is computed exactly;
- * the three accuracies need a language model as a judge and are not computed.
+ * entry opened by "#*#". Their completion rate, the share of entries 1..number that are there, is computed
+ * exactly; the three accuracies need a language model as a judge and are not computed.
  *
  * Official runs of the plans sample at temperature 0.95 and stop at "*** finished"; here decoding is the run's own
  * and text after that mark is ignored.
@@ -16,10 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROW(task, what, how, tokens, wrap, help)                                                                    \
-    {                                                                                                               \
-        .name = task, .benchmark = "longgenbench", .category = what, .language = "en", .metric = how,               \
-        .max_new_tokens = tokens, .chat = wrap, .options = help                                                     \
+#define ROW(task, what, how, tokens, wrap, help)                                                                  \
+    {                                                                                                             \
+        .name = task, .benchmark = "longgenbench", .category = what, .language = "en", .metric = how,             \
+        .max_new_tokens = tokens, .chat = wrap, .options = help                                                   \
     }
 
 static mb_task_info rows[] = {
@@ -33,8 +33,8 @@ static mb_task_info rows[] = {
 
 typedef struct longgen {
     bool plans;
-    mb_rows plan;            /* of the planning tasks */
-    mb_batches batches;      /* of the others */
+    mb_rows plan;       /* of the planning tasks */
+    mb_batches batches; /* of the others */
 } longgen;
 
 static void template_bytes(const mb_task_info *row, mb_text *out)
@@ -62,10 +62,11 @@ char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const c
         path = NULL;
     }
     if (!path)
-        mb_fail(err, err_cap, MB_E_INPUT,
-                "task %s: nothing at %s; datasets/fetch.sh longgenbench downloads it, or --data DIR names a folder "
-                "that has it",
-                info->name, looked.data ? looked.data : "");
+        mb_fail(
+            err, err_cap, MB_E_INPUT,
+            "task %s: nothing at %s; datasets/fetch.sh longgenbench downloads it, or --data DIR names a folder "
+            "that has it",
+            info->name, looked.data ? looked.data : "");
     mb_text_free(&looked);
     return path;
 }
@@ -124,7 +125,8 @@ static int plan_fill(const mb_rows *plan, const cJSON *row, mb_sample *sample, c
         return MB_E_SAMPLE;
     sample->length = number_of(row);
     if (!sample->length)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "%s: field \"number\" is no whole number from 1", sample->source);
+        return mb_fail(err, err_cap, MB_E_SAMPLE, "%s: field \"number\" is no whole number from 1",
+                       sample->source);
     sample->prompt = mb_string_copy(prompt);
     sample->group = mb_string_copy(type);
     sample->language = mb_string_copy("en");

@@ -10,12 +10,12 @@
 /* A task with K questions a prompt. */
 typedef struct mb_batches {
     const mb_task_info *info;
-    mb_rows rows;            /* GSM8K's questions */
-    char *folder;            /* MMLU's folder */
-    char *examples;          /* the solved examples: text (GSM8K) or JSON by subject (MMLU) */
+    mb_rows rows;   /* GSM8K's questions */
+    char *folder;   /* MMLU's folder */
+    char *examples; /* the solved examples: text (GSM8K) or JSON by subject (MMLU) */
     char *examples_path;
-    cJSON *subjects;         /* MMLU: examples, parsed */
-    const cJSON *subject;    /* MMLU: the next one */
+    cJSON *subjects;      /* MMLU: examples, parsed */
+    const cJSON *subject; /* MMLU: the next one */
     int64_t batch, questions, asked, given;
 } mb_batches;
 

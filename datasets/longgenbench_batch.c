@@ -23,21 +23,22 @@ int mb_batches_open(mb_batches *b, const mb_task_info *info, const mb_task_reque
                     size_t err_cap)
 {
     static const char *const known_gsm8k[] = {"batch", "questions", NULL}, *const known_mmlu[] = {"batch", NULL};
-    static const char *const questions[] = {"longgenbench/gsm8k_test.jsonl", "gsm8k_test.jsonl", "gsm8k/test.jsonl",
-                                            NULL};
+    static const char *const questions[] = {"longgenbench/gsm8k_test.jsonl", "gsm8k_test.jsonl",
+                                            "gsm8k/test.jsonl", NULL};
     static const char *const prompts[] = {"longgenbench/gsm8k_prompt.txt", "gsm8k_prompt.txt",
                                           "longgenbench/data/LongGenBench_GSM8K_prompt/LongGenBench_prompt.txt",
                                           "data/LongGenBench_GSM8K_prompt/LongGenBench_prompt.txt", NULL};
     static const char *const letters[] = {"longgenbench/mmlu_prompt.json", "mmlu_prompt.json",
                                           "longgenbench/data/LongGenBench_MMLU_prompt/LongGenBench_prompt.json",
                                           "data/LongGenBench_MMLU_prompt/LongGenBench_prompt.json", NULL};
-    static const char *const folders[] = {"longgenbench/mmlu/test", "mmlu/test", "longgenbench/data/MMLU/data/test",
-                                          "data/MMLU/data/test", NULL};
+    static const char *const folders[] = {"longgenbench/mmlu/test", "mmlu/test",
+                                          "longgenbench/data/MMLU/data/test", "data/MMLU/data/test", NULL};
     bool mmlu = strcmp(info->metric, "batch_letters") == 0;
     mb_options options;
     size_t size;
     *b = (mb_batches){.info = info, .batch = mmlu ? 20 : 35, .questions = 700};
-    int rc = mb_options_open(&options, info->name, request->options, mmlu ? known_mmlu : known_gsm8k, err, err_cap);
+    int rc =
+        mb_options_open(&options, info->name, request->options, mmlu ? known_mmlu : known_gsm8k, err, err_cap);
     if (rc == MB_OK)
         rc = mb_options_int(&options, "batch", 1, 1000, &b->batch, err, err_cap);
     if (rc == MB_OK && !mmlu)
@@ -170,7 +171,8 @@ int mb_batches_next(mb_batches *b, mb_sample **sample, char *err, size_t err_cap
     return b->folder ? mb_mmlu_next(b, sample, err, err_cap) : gsm8k_next(b, sample, err, err_cap);
 }
 
-/* ---- scoring -------------------------------------------------------------------------------------------------- */
+/* ---- scoring --------------------------------------------------------------------------------------------------
+ */
 /* re.findall(r"(?<=:\n)(.*?)(?=\n\n|$)", text, re.DOTALL), stripped: calls back with each found text. */
 typedef struct answers {
     mb_text *items;

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CELLS 6              /* question, four choices, answer */
-#define FIRST_MMLU 6         /* the examples are questions 1 to 5 */
+#define CELLS 6      /* question, four choices, answer */
+#define FIRST_MMLU 6 /* the examples are questions 1 to 5 */
 
 /* One CSV record from *p: RFC 4180 quoting. False: the end, or a record without six cells. */
 static bool record_read(const char **p, mb_text cells[CELLS])
@@ -92,10 +92,26 @@ static void system_write(const char *subject, mb_text *out)
     free(words);
 }
 
+/* The official script joins all questions by blank lines and cuts the text at blank lines again, so a question
+ * that holds one fills several numbers and pushes the last ones out. */
+static void pieces_write(const mb_text *joined, int64_t count, mb_text *prompt)
+{
+    const char *from = joined->data;
+    for (int64_t i = 0; i < count && from && *from; i++) {
+        const char *end = strstr(from, "\n\n");
+        size_t n = end ? (size_t)(end - from) : strlen(from);
+        mb_text_printf(prompt, "Question_%lld:\n", (long long)(FIRST_MMLU + i));
+        mb_text_append(prompt, from, n);
+        mb_text_puts(prompt, "\n\n");
+        from = end ? end + 2 : NULL;
+    }
+    prompt->failed = prompt->failed || joined->failed;
+}
+
 static int questions_write(mb_batches *b, const char *path, mb_sample *sample, mb_text *prompt, char *err,
                            size_t err_cap)
 {
-    mb_text cells[CELLS] = {{0}};
+    mb_text cells[CELLS] = {{0}}, joined = {0};
     char *csv = NULL;
     size_t size;
     int rc = mb_file_read(path, 64u << 20, &csv, &size, err, err_cap);
@@ -107,15 +123,17 @@ static int questions_write(mb_batches *b, const char *path, mb_sample *sample, m
             rc = mb_fail(err, err_cap, MB_E_SAMPLE, "%s: question %lld has not six cells", path, (long long)i + 1);
             break;
         }
-        mb_text_printf(prompt, "Question_%lld:\n%s\n", (long long)(FIRST_MMLU + i), cells[0].data);
+        mb_text_printf(&joined, "%s\n", cells[0].data);
         for (int c = 0; c < 4; c++)
-            mb_text_printf(prompt, "(%c) %s", 'A' + c, cells[1 + c].data);
-        mb_text_puts(prompt, "\n\n");
+            mb_text_printf(&joined, "(%c) %s", 'A' + c, cells[1 + c].data);
+        mb_text_puts(&joined, "\n\n");
         if (!mb_sample_add_answer(sample, cells[5].data, cells[5].length))
             prompt->failed = true;
     }
+    pieces_write(&joined, b->batch, prompt);
     for (int c = 0; c < CELLS; c++)
         mb_text_free(&cells[c]);
+    mb_text_free(&joined);
     free(csv);
     return rc;
 }

@@ -110,5 +110,6 @@ int mb_metric_retrieval(const char *prediction, const char *reference, const cha
         if (n || rc != MB_OK)
             return rc;
     }
-    return mb_fail(err, err_cap, MB_E_SAMPLE, "the reference \"%.60s\" holds no \"%s\" with a number", reference, cue);
+    return mb_fail(err, err_cap, MB_E_SAMPLE, "the reference \"%.60s\" holds no \"%s\" with a number", reference,
+                   cue);
 }

@@ -15,10 +15,10 @@
 /* The two texts and, per rune of b, whether the search may use it. */
 typedef struct matcher {
     const uint32_t *a, *b;
-    size_t *next;        /* next position in b with the same rune; b_count = none */
-    size_t *first;       /* per position of a: first position in b with that rune; b_count = none or popular */
+    size_t *next;  /* next position in b with the same rune; b_count = none */
+    size_t *first; /* per position of a: first position in b with that rune; b_count = none or popular */
     size_t b_count;
-    size_t *run;         /* run[j + 1]: length of the common block that ends at a[i], b[j]; zero between rows */
+    size_t *run; /* run[j + 1]: length of the common block that ends at a[i], b[j]; zero between rows */
 } matcher;
 
 typedef struct window {

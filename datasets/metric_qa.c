@@ -1,7 +1,7 @@
 /*
  * metric_qa.c - F1 over bags of words, English and Chinese. The normalisation follows SQuAD's evaluation script as
- * LongBench uses it: lower case, ASCII punctuation deleted, whole words a/an/the deleted, split at white space. Two
- * empty bags score 0 (SQuAD's own script says 1).
+ * LongBench uses it: lower case, ASCII punctuation deleted, whole words a/an/the deleted, split at white space.
+ * Two empty bags score 0 (SQuAD's own script says 1).
  */
 #include "datasets/metrics.h"
 
@@ -136,8 +136,9 @@ int mb_metric_qa_f1(const char *prediction, const char *reference, double *score
 /* The Chinese marks that LongBench deletes. U+300A (left double angle) and U+00B7 are not among them, as there. */
 static bool is_chinese_mark(uint32_t c)
 {
-    static const char marks[] = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕"
-                                "〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏.";
+    static const char marks[] =
+        "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕"
+        "〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏.";
     if (c < 0x2010 || (c >= 0x3400 && c < 0xFE00)) /* quick answer for most characters */
         return c == '.';
     mb_text one = {0};
@@ -147,8 +148,10 @@ static bool is_chinese_mark(uint32_t c)
     return found;
 }
 
-/* Cuts into words, then normalises each word alone: white space inside a token vanishes, an empty one is dropped. */
-static int words_chinese(const char *bytes, mb_runes *text, mb_lexicon *lexicon, bag *out, char *err, size_t err_cap)
+/* Cuts into words, then normalises each word alone: white space inside a token vanishes, an empty one is dropped.
+ */
+static int words_chinese(const char *bytes, mb_runes *text, mb_lexicon *lexicon, bag *out, char *err,
+                         size_t err_cap)
 {
     mb_runes raw = {0}, word = {0};
     size_t *ends = NULL, *kept = NULL, count = 0;

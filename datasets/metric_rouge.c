@@ -14,7 +14,7 @@
 
 /* A text cut into sentences of word numbers. Sentence s is words[starts[s] .. starts[s+1]). */
 typedef struct document {
-    mb_runes text;        /* what the lexicon borrows */
+    mb_runes text; /* what the lexicon borrows */
     int32_t *words;
     size_t word_count, word_capacity;
     size_t *starts;
@@ -102,8 +102,8 @@ static bool document_split(document *d, mb_lexicon *lexicon, bool whole)
     return document_mark(d, d->sentence_count);
 }
 
-/* Adds the words of one longest common subsequence of r and h to the set. lengths: two rows of |h| + 1; up: one bit
- * a cell, set where the walk back goes to the shorter reference prefix. */
+/* Adds the words of one longest common subsequence of r and h to the set. lengths: two rows of |h| + 1; up: one
+ * bit a cell, set where the walk back goes to the shorter reference prefix. */
 static void pair_union(const int32_t *r, size_t rn, const int32_t *h, size_t hn, int32_t *lengths,
                        unsigned char *up, bool *set)
 {

@@ -1,8 +1,8 @@
 /*
  * metrics.h - the benchmarks' metrics as functions of a prediction and one reference, each equal to the official
- * scorer's per-pair value. Private to datasets/ and its tests. Every function: MB_OK and *score in 0..1, MB_E_SYSTEM
- * when memory runs out, MB_E_SAMPLE and a sentence when this pair cannot be scored. Texts are UTF-8; broken bytes
- * count as U+FFFD.
+ * scorer's per-pair value. Private to datasets/ and its tests. Every function: MB_OK and *score in 0..1,
+ * MB_E_SYSTEM when memory runs out, MB_E_SAMPLE and a sentence when this pair cannot be scored. Texts are UTF-8;
+ * broken bytes count as U+FFFD.
  */
 #ifndef MB_DATASETS_METRICS_H
 #define MB_DATASETS_METRICS_H
@@ -40,8 +40,10 @@ int mb_ratio_indel(const char *a, const char *b, double *ratio);
 /* MB_OK when the tables are loaded (loads them on the first call); MB_E_SAMPLE and the sentence that says which
  * files were looked for and what installs them. */
 int mb_jieba_ready(char *err, size_t err_cap);
-/* Cuts text as jieba.cut(text, cut_all=False, HMM=True) does: *ends malloc'ed, token i is text[ends[i-1], ends[i]). */
-int mb_jieba_cut(const uint32_t *text, size_t count, size_t **ends, size_t *token_count, char *err, size_t err_cap);
+/* Cuts text as jieba.cut(text, cut_all=False, HMM=True) does: *ends malloc'ed, token i is text[ends[i-1],
+ * ends[i]). */
+int mb_jieba_cut(const uint32_t *text, size_t count, size_t **ends, size_t *token_count, char *err,
+                 size_t err_cap);
 
 /* The part of a prediction that few-shot tasks are scored on: leading newlines dropped, then the first line.
  * Returns its start, *length its bytes. */

@@ -30,9 +30,10 @@ int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, co
         }
         mb_text_printf(&looked, "%s%s", i ? ", " : "", path);
     }
-    rc = mb_fail(err, err_cap, MB_E_INPUT,
-                 "task %s: no file at %s; datasets/fetch.sh %s downloads it, or --data DIR names a folder that has it",
-                 info->name, looked.data ? looked.data : folder, fetch);
+    rc = mb_fail(
+        err, err_cap, MB_E_INPUT,
+        "task %s: no file at %s; datasets/fetch.sh %s downloads it, or --data DIR names a folder that has it",
+        info->name, looked.data ? looked.data : folder, fetch);
 out:
     free(path);
     mb_text_free(&looked);

@@ -97,7 +97,8 @@ void mb_prompt_fill(mb_text *out, const char *template_text, size_t length, cons
                 plain = i;
                 continue;
             }
-            const mb_prompt_pair *pair = c == '{' ? pair_at(template_text + i, length - i, pairs, pair_count) : NULL;
+            const mb_prompt_pair *pair =
+                c == '{' ? pair_at(template_text + i, length - i, pairs, pair_count) : NULL;
             if (pair) {
                 mb_text_append(out, template_text + plain, i - plain);
                 mb_text_puts(out, pair->value);

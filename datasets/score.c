@@ -3,8 +3,8 @@
  * result.json: pred/<model>/<task>.jsonl gives one number a task, pred_e/<model>/ three buckets a task.
  *
  * Sums, means and rounding follow the official scorer's arithmetic (Python sums and round for pred, numpy's
- * pairwise mean and its round for pred_e), so that every printed digit is equal. The order of tasks, which there is
- * the order of the directory, is the benchmark's order here.
+ * pairwise mean and its round for pred_e), so that every printed digit is equal. The order of tasks, which there
+ * is the order of the directory, is the benchmark's order here.
  */
 #include "datasets/score.h"
 
@@ -145,8 +145,9 @@ static int row_score(const char *task, const cJSON *row, const char *path, int64
     double score = 0;
     int rc;
     if (!pred || !cJSON_IsArray(answers))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s:%lld: a prediction has the text \"pred\" and the list \"answers\"",
-                       path, (long long)line);
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "%s:%lld: a prediction has the text \"pred\" and the list \"answers\"", path,
+                       (long long)line);
     mb_sample *sample = mb_sample_new();
     rc = sample ? texts_take(answers, sample, mb_sample_add_answer) : MB_E_SYSTEM;
     if (rc == MB_OK)
@@ -297,8 +298,8 @@ int mb_score_folder(const char *folder, mb_text *out, char *err, size_t err_cap)
     if (rc == MB_OK && (out->failed || skipped.failed))
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the result of %s", folder);
     if (rc == MB_OK) /* not an error, but it must be said */
-        mb_fail(err, err_cap, 0, "%s%s%s%s", skipped.length ? "not scored: " : "", skipped.length ? skipped.data : "",
-                skipped.length ? ": " : "", skipped.length ? reason : "");
+        mb_fail(err, err_cap, 0, "%s%s%s%s", skipped.length ? "not scored: " : "",
+                skipped.length ? skipped.data : "", skipped.length ? ": " : "", skipped.length ? reason : "");
 out:
     for (size_t i = 0; i < count; i++)
         free(files[i]);

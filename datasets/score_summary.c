@@ -60,8 +60,8 @@ static bool score_find(const cJSON *result, const mb_task_info *row, const char 
 }
 
 /* One line. by_category: mean of the categories' means instead of the plain mean of the tasks. */
-static void mean_write(mb_text *out, const cJSON *result, const char *label, task_filter filter, const char *bucket,
-                       bool by_category)
+static void mean_write(mb_text *out, const cJSON *result, const char *label, task_filter filter,
+                       const char *bucket, bool by_category)
 {
     const mb_task_info *row;
     double sum[CATEGORY_COUNT] = {0}, total = 0, score;
@@ -134,8 +134,8 @@ int mb_score_summary(const char *result_json, mb_text *out, char *err, size_t er
         mean_write(out, result, "LongBench average (six category means), English", is_english_or_code, NULL, true);
         mean_write(out, result, "LongBench average (six category means), Chinese", is_chinese_or_code, NULL, true);
         mean_write(out, result, "mean of the 16 non-Chinese tasks", is_english_or_code, NULL, false);
-        mean_write(out, result, "mean of 15 tasks (the same without passage_count)", is_english_without_count, NULL,
-                   false);
+        mean_write(out, result, "mean of 15 tasks (the same without passage_count)", is_english_without_count,
+                   NULL, false);
         mean_write(out, result, "mean of all 21 tasks", is_longbench, NULL, false);
     }
     cJSON_Delete(result);

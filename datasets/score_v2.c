@@ -32,9 +32,10 @@ static int row_count(const cJSON *row, const char *path, int64_t line, tally *t,
     const cJSON *judge = mb_json_member(row, "judge");
     const char *difficulty = mb_json_string(row, "difficulty"), *length = mb_json_string(row, "length");
     if (!cJSON_IsBool(judge) || !difficulty || !length)
-        return mb_fail(err, err_cap, MB_E_INPUT,
-                       "%s:%lld: a result of LongBench v2 has \"judge\" (true or false), \"difficulty\" and \"length\"",
-                       path, (long long)line);
+        return mb_fail(
+            err, err_cap, MB_E_INPUT,
+            "%s:%lld: a result of LongBench v2 has \"judge\" (true or false), \"difficulty\" and \"length\"", path,
+            (long long)line);
     bool right = cJSON_IsTrue(judge);
     int columns[3] = {OVERALL, strcmp(difficulty, "easy") == 0 ? EASY : HARD,
                       strcmp(length, "short") == 0    ? SHORT

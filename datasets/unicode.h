@@ -8,7 +8,8 @@
 
 #include "base/base.h"
 
-/* A growable array of code points. Zero-initialise; failed = an allocation failed, the content is not to be used. */
+/* A growable array of code points. Zero-initialise; failed = an allocation failed, the content is not to be used.
+ */
 typedef struct mb_runes {
     uint32_t *at;
     size_t count, capacity;
@@ -26,12 +27,13 @@ void mb_runes_free(mb_runes *runes);
 /* str.lower(): full mapping, with U+0130 -> "i" U+0307 and the final sigma. */
 void mb_runes_lower(const uint32_t *at, size_t count, mb_runes *out);
 
-bool mb_rune_is_space(uint32_t rune);  /* str.split(), re \s */
-bool mb_rune_is_digit(uint32_t rune);  /* re \d: category Nd */
-bool mb_rune_is_word(uint32_t rune);   /* re \w: letters, numbers, underscore; no combining marks */
-bool mb_rune_is_ascii_punctuation(uint32_t rune);   /* string.punctuation, 32 characters */
+bool mb_rune_is_space(uint32_t rune);             /* str.split(), re \s */
+bool mb_rune_is_digit(uint32_t rune);             /* re \d: category Nd */
+bool mb_rune_is_word(uint32_t rune);              /* re \w: letters, numbers, underscore; no combining marks */
+bool mb_rune_is_ascii_punctuation(uint32_t rune); /* string.punctuation, 32 characters */
 
-/* Strict UTF-8 (no surrogates, no overlong forms, nothing above U+10FFFF). False: *offset is the first bad byte. */
+/* Strict UTF-8 (no surrogates, no overlong forms, nothing above U+10FFFF). False: *offset is the first bad byte.
+ */
 bool mb_utf8_check(const char *bytes, size_t n, size_t *offset);
 
 /* ---- words: equal strings of code points get equal numbers, counted from 0 in order of appearance ---- */

@@ -159,6 +159,7 @@ static void every_row_and_bucket(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_row_and_task), cmocka_unit_test(every_row_and_bucket)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_row_and_task),
+                                       cmocka_unit_test(every_row_and_bucket)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
