@@ -20,5 +20,4 @@ do for [p = 1:panels] {
 eval legend_place
 eval clear_panel
 eval legend_lines
-unset yrange [0<*:*<101]
-set multiplot
+unset multiplot
