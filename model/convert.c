@@ -23,9 +23,9 @@ static uint32_t to_bits(float value)
 static uint16_t to_bf16(float value)
 {
     uint32_t bits = to_bits(value);
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-        return (uint16_t)(bits >> 16 | 0x40u); /* quiet NaN: rounding could carry it into infinity */
-    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    uint32_t quiet = bits >> 16 | 0x40u; /* of a NaN, which rounding could carry into infinity */
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
 static float from_f16(uint16_t half)
@@ -54,18 +54,6 @@ static uint16_t to_f16(float value)
     return (uint16_t)(sign | (rounded - 0x38000000u) >> 13);
 }
 
-static float load(const unsigned char *src, mb_type type, size_t i)
-{
-    uint16_t half;
-    float value;
-    if (type == MB_F32) {
-        memcpy(&value, src + 4 * i, sizeof value);
-        return value;
-    }
-    memcpy(&half, src + 2 * i, sizeof half);
-    return type == MB_BF16 ? from_bits((uint32_t)half << 16) : from_f16(half);
-}
-
 float mb_type_round(float value, mb_type type)
 {
     if (type == MB_BF16)
@@ -73,20 +61,55 @@ float mb_type_round(float value, mb_type type)
     return type == MB_F16 ? from_f16(to_f16(value)) : value;
 }
 
+/* n values of a 2-byte type -> fp32 and back; one loop a type, so that the compiler can vectorise it. */
+static void widen(float *out, const unsigned char *src, mb_type from, size_t n)
+{
+    uint16_t half;
+    if (from == MB_F32) {
+        memcpy(out, src, n * sizeof *out);
+    } else if (from == MB_BF16) {
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&half, src + 2 * i, sizeof half);
+            out[i] = from_bits((uint32_t)half << 16);
+        }
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&half, src + 2 * i, sizeof half);
+            out[i] = from_f16(half);
+        }
+    }
+}
+
+static void narrow(unsigned char *out, const float *values, mb_type to, size_t n)
+{
+    uint16_t half;
+    if (to == MB_F32) {
+        memcpy(out, values, n * sizeof *values);
+    } else if (to == MB_BF16) {
+        for (size_t i = 0; i < n; i++) {
+            half = to_bf16(values[i]);
+            memcpy(out + 2 * i, &half, sizeof half);
+        }
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            half = to_f16(values[i]);
+            memcpy(out + 2 * i, &half, sizeof half);
+        }
+    }
+}
+
 void mb_type_convert(void *dst, mb_type to, const void *src, mb_type from, size_t n)
 {
+    const unsigned char *in = src;
     unsigned char *out = dst;
+    float block[512];
     if (to == from) {
         memcpy(dst, src, n * mb_type_size(to));
         return;
     }
-    for (size_t i = 0; i < n; i++) {
-        float value = load(src, from, i);
-        if (to == MB_F32) {
-            memcpy(out + 4 * i, &value, sizeof value);
-        } else {
-            uint16_t half = to == MB_BF16 ? to_bf16(value) : to_f16(value);
-            memcpy(out + 2 * i, &half, sizeof half);
-        }
+    for (size_t done = 0; done < n; done += 512) {
+        size_t count = n - done < 512 ? n - done : 512;
+        widen(block, in + done * mb_type_size(from), from, count);
+        narrow(out + done * mb_type_size(to), block, to, count);
     }
 }

@@ -12,11 +12,15 @@
 #include "model/tokenizer.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define STAGE_BYTES ((size_t)16 << 20)
+#define RANDOM_BLOCK 256 /* random values made together; STAGE_BYTES holds a whole number of them */
+#define THREADS_MAX 16
 
 /* What the loading functions share; owned by mb_model_open(). */
 struct loading {
@@ -134,24 +138,64 @@ static double random_deviation(const mb_model_config *config, const mb_part *par
     }
 }
 
-/* Uniform values of the given deviation. Element i depends on (stream, i) alone: chunks may come in any order. */
-static void random_values(unsigned char *out, mb_type type, uint64_t stream, uint64_t first, size_t n,
-                          double deviation)
+/* One thread's share of a chunk of random values. */
+struct share {
+    unsigned char *out;
+    mb_type type;
+    uint64_t stream;
+    uint64_t first;    /* index of the first value in its tensor: a multiple of RANDOM_BLOCK */
+    size_t n;
+    double deviation;
+};
+
+/* Uniform values. Value i depends on (stream, i) alone, so that any split into chunks and threads gives the same:
+ * a 32-bit counter hash per pair of values (Wellons' lowbias32), 16 bits for each. */
+static void *random_values(void *argument)
 {
-    const float scale = (float)(deviation * sqrt(12.0) / 65536.0), half = 32767.5f * scale;
-    float block[256];
-    for (size_t done = 0; done < n; done += 256) {
-        size_t count = n - done < 256 ? n - done : 256;
-        for (size_t i = 0; i < 64; i++) { /* one splitmix64 step gives four 16-bit draws; 4 divides `first` */
-            uint64_t z = stream + ((first + done) / 4 + i + 1) * 0x9e3779b97f4a7c15ull;
-            z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-            z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-            z ^= z >> 31;
-            for (size_t lane = 0; lane < 4; lane++)
-                block[4 * i + lane] = (float)(uint16_t)(z >> (16 * lane)) * scale - half;
+    const struct share *share = argument;
+    const float scale = (float)(share->deviation * sqrt(12.0) / 65536.0), centre = 32767.5f * scale;
+    float block[RANDOM_BLOCK];
+    for (size_t done = 0; done < share->n; done += RANDOM_BLOCK) {
+        size_t count = share->n - done < RANDOM_BLOCK ? share->n - done : RANDOM_BLOCK;
+        uint64_t pair = (share->first + done) / 2;
+        uint32_t key = (uint32_t)(share->stream >> 32) ^ (uint32_t)(pair >> 32) * 0x85ebca6bu;
+        for (uint32_t i = 0; i < RANDOM_BLOCK / 2; i++) {
+            uint32_t h = ((uint32_t)pair + i + (uint32_t)share->stream) ^ key;
+            h = (h ^ h >> 16) * 0x21f0aaadu;
+            h = (h ^ h >> 15) * 0x735a2d97u;
+            h ^= h >> 15;
+            block[i] = (float)(int32_t)(h & 0xffffu) * scale - centre;
+            block[RANDOM_BLOCK / 2 + i] = (float)(int32_t)(h >> 16) * scale - centre;
         }
-        mb_type_convert(out + done * mb_type_size(type), type, block, MB_F32, count);
+        mb_type_convert(share->out + done * mb_type_size(share->type), share->type, block, MB_F32, count);
     }
+    return NULL;
+}
+
+/* Fills n values with up to THREADS_MAX threads; a thread that cannot be started is replaced by this one. */
+static void random_fill(unsigned char *out, mb_type type, uint64_t stream, uint64_t first, size_t n,
+                        double deviation)
+{
+    struct share shares[THREADS_MAX];
+    pthread_t threads[THREADS_MAX];
+    bool started[THREADS_MAX] = {false};
+    cpu_set_t usable;
+    int cores = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : 1;
+    size_t count = (size_t)(cores < THREADS_MAX ? cores : THREADS_MAX);
+    size_t each = (n / count / RANDOM_BLOCK + 1) * RANDOM_BLOCK;
+    for (size_t k = 0; k < count; k++) {
+        size_t begin = k * each < n ? k * each : n, end = begin + each < n ? begin + each : n;
+        shares[k] = (struct share){out + begin * mb_type_size(type), type, stream, first + begin, end - begin,
+                                   deviation};
+        if (k > 0 && begin < end)
+            started[k] = pthread_create(&threads[k], NULL, random_values, &shares[k]) == 0;
+    }
+    for (size_t k = 0; k < count; k++)
+        if (!started[k])
+            random_values(&shares[k]);
+    for (size_t k = 1; k < count; k++)
+        if (started[k])
+            pthread_join(threads[k], NULL);
 }
 
 static int device_fail(const struct loading *load, int rc, const char *what)
@@ -189,12 +233,10 @@ static int upload_part(const struct loading *load, const mb_part *part, int32_t 
     for (size_t done = 0; done < n; done += stage) {
         size_t count = n - done < stage ? n - done : stage;
         if (part->kind == MB_PART_NORM) {
-            const float one = 1.0f;
             for (size_t i = 0; i < count; i++)
-                mb_type_convert(load->stage + i * element, model->type, &one, MB_F32, 1);
+                mb_type_convert(load->stage + i * element, model->type, &(const float){1.0f}, MB_F32, 1);
         } else {
-            random_values(load->stage, model->type, stream, done, count,
-                          random_deviation(&model->config, part));
+            random_fill(load->stage, model->type, stream, done, count, random_deviation(&model->config, part));
         }
         int rc = kernels->upload(model->device, dst + done * element, load->stage, count * element);
         if (rc < 0)
