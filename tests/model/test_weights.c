@@ -261,6 +261,34 @@ static void random_weights(void **state)
     mb_kernels_cpu()->close(device);
 }
 
+/* Logits of a synthetic model are finite and of ordinary size: its latency is that of ordinary numbers. */
+static void random_activations_stay_finite(void **state)
+{
+    (void)state;
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        mb_device *device = open_cpu(bf16 ? MB_BF16 : MB_F32);
+        mb_model_request request = {.shape = "tiny", .seed = 1};
+        mb_model *model = open_model(&request, device, bf16 ? MB_BF16 : MB_F32);
+        int32_t ids[48];
+        float *logits = NULL;
+        double squares = 0;
+        char err[512] = "";
+        for (int i = 0; i < 48; i++)
+            ids[i] = i * 41 % 2048;
+        if (mb_model_logits(model, ids, 48, &logits, err, sizeof err) != MB_OK)
+            fail_msg("%s", err);
+        for (size_t i = 0; i < (size_t)48 * 2048; i++) {
+            assert_true(isfinite(logits[i]));
+            squares += (double)logits[i] * logits[i];
+        }
+        squares = sqrt(squares / (48.0 * 2048));
+        assert_true(squares > 0.05 && squares < 20);
+        free(logits);
+        mb_model_close(model);
+        mb_kernels_cpu()->close(device);
+    }
+}
+
 /* ---- a small checkpoint with biases and its own head, in shards of f32 and f16 ---- */
 
 struct builder {
@@ -465,6 +493,7 @@ int main(void)
         cmocka_unit_test(conversions),
         cmocka_unit_test(rope_table),
         cmocka_unit_test(random_weights),
+        cmocka_unit_test(random_activations_stay_finite),
         cmocka_unit_test(small_model_in_shards),
         cmocka_unit_test(folders_that_do_not_fit),
         cmocka_unit_test(small_arena),
