@@ -106,6 +106,7 @@ GROUP BY a.run_id, a.model_id, a.config_id, a.sampler_id;
 CREATE VIEW v_paired_item AS
 SELECT a.run, a.model, a.task, a.method, a.config, a.k, a.sampler, a.item,
        a.score, b.score AS reference_score, a.score - b.score AS difference,
+       a.prediction, b.prediction AS reference_prediction, a.answers,
        a.prediction = b.prediction AS same_prediction, a.denoise_forwards, a.blocks,
        b.denoise_forwards AS reference_forwards, b.blocks AS reference_blocks,
        a.new_tokens = b.new_tokens AS same_length, a.prompt_tokens + a.new_tokens AS tokens,
@@ -297,7 +298,8 @@ FROM memory m JOIN v_cell c ON c.cell_id = m.cell_id;
 CREATE VIEW v_pareto AS
 WITH quality AS (
     SELECT run, model, method, config, k, sampler, avg(score) AS score, sum(n) AS n, count(*) AS tasks,
-           avg(work) AS work, avg(engaged) AS engaged, avg(forwards_per_block) AS forwards_per_block,
+           avg(work) AS work, avg(work_select) AS work_select, avg(engaged) AS engaged,
+           avg(forwards_per_block) AS forwards_per_block,
            is_reference, is_oracle, run_id, model_id, config_id, sampler_id
     FROM v_accuracy WHERE n > 0
     GROUP BY run_id, model_id, config_id, sampler_id
@@ -310,7 +312,7 @@ WITH quality AS (
         SELECT 1 FROM latency l JOIN cell c ON c.id = l.cell_id
         WHERE c.run_id = s.run_id AND l.phase = 'block'))
 )
-SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work, q.engaged,
+SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work, q.work_select, q.engaged,
        q.forwards_per_block, s.context, s.batch, s.steps, s.phase, s.speedup, s.low, s.high,
        q.is_reference, q.is_oracle, q.run_id, q.model_id, q.config_id, q.sampler_id
 FROM quality q
