@@ -188,12 +188,11 @@ static int element_read(mb_jsonl *r, char *err, size_t err_cap)
                 string = true;
             } else if (c == '{' || c == '[') {
                 depth++;
-            } else if (c == '}' || c == ']') {
-                if (depth == 0) { /* a bare value right before the array's end */
-                    done = true;
-                    break;
-                }
-                done = --depth == 0;
+            } else if (c == ']' && depth == 0) { /* a bare value right before the array's end */
+                done = true;
+                break;
+            } else if ((c == '}' || c == ']') && depth > 0) {
+                done = --depth == 0; /* a stray '}' outside is consumed like any character of a broken row */
             } else if (c == ',' && depth == 0) {
                 done = true;
                 break;

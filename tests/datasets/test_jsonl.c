@@ -128,6 +128,8 @@ static void arrays(void **state)
     text_gives("[{\"a\":\"x\"},{\"a\":\"y", "x@1 !1 "); /* and inside one */
     text_gives("[{\"a\":\"x\"},\n5,\n{\"a\" \"y\"},\n{\"a\":\"z\\\"}]\"}]", "x@1 !2 !3 z\"}]@4 ");
     text_gives("[5]", "!1 ");
+    text_gives("[}", "!1 ");
+    text_gives("[5},\n}}},\n{\"a\":\"y\"}]", "!1 !2 y@3 ");
 }
 
 /* A row far larger than the read buffer, and the small one after it. */
