@@ -40,35 +40,6 @@ static int64_t head_of_piece(const attend_job *job, int64_t piece)
     return low;
 }
 
-/* In place, for `n` keys of a panel: logits become exp(logit - m); m and l receive maximum and sum. */
-static void soften(float *logits, int64_t n, int64_t width, float *m, float *l)
-{
-    for (int64_t v = 0; v < width; v += MB_LANES) {
-        float most[MB_LANES], sum[MB_LANES];
-        for (int i = 0; i < MB_LANES; i++) {
-            most[i] = -INFINITY;
-            sum[i] = 0.0f;
-        }
-        for (int64_t j = 0; j < n; j++)
-            for (int i = 0; i < MB_LANES; i++) {
-                float s = logits[j * width + v + i];
-                most[i] = s > most[i] ? s : most[i];
-            }
-        for (int i = 0; i < MB_LANES; i++) {
-            m[v + i] = most[i];
-            most[i] = most[i] == -INFINITY ? 0.0f : most[i]; /* -inf minus -inf would be NaN */
-        }
-        for (int64_t j = 0; j < n; j++)
-            for (int i = 0; i < MB_LANES; i++) {
-                float e = mb_exp(logits[j * width + v + i] - most[i]);
-                logits[j * width + v + i] = e;
-                sum[i] += e;
-            }
-        for (int i = 0; i < MB_LANES; i++)
-            l[v + i] = sum[i];
-    }
-}
-
 static void attend_piece(void *arg, int64_t index, int worker)
 {
     const attend_job *job = arg;
@@ -83,15 +54,24 @@ static void attend_piece(void *arg, int64_t index, int worker)
     float *v = k + MB_KEY_CHUNK * dim;               /* panels of columns: [n][32], the last [n][16 or 32] */
     float *logits = v + MB_KEY_CHUNK * values;       /* [n][width] */
     float *part = job->part + (size_t)index * job->part_floats;
-    float *m = part, *l = m + rows->padded, *o = l + rows->padded;
-    mb_cpu_keys_load(type, keys, mb_cpu_head_base(type, &args->kv, args->kv.k, head), dim, first, n, 0, dim, k);
+    float *m = part, *l = m + rows->padded, *o = l + rows->padded, old[MB_PANEL];
+    const void *base_k = mb_cpu_head_base(type, &args->kv, args->kv.k, head);
+    const void *base_v = mb_cpu_head_base(type, &args->kv, args->kv.v, head);
+    mb_cpu_keys_prefetch(type, keys, base_v, dim, first, job->want_out ? n : 0);
+    mb_cpu_keys_load(type, keys, base_k, dim, first, n, 0, dim, k);
     if (job->want_out)
-        mb_cpu_values_load(type, keys, mb_cpu_head_base(type, &args->kv, args->kv.v, head), dim, first, n, v);
+        mb_cpu_values_load(type, keys, base_v, dim, first, n, v);
+    /* Most likely this thread's next piece. */
+    mb_cpu_keys_prefetch(type, keys, base_k, dim, first + job->device->threads * MB_KEY_CHUNK, MB_KEY_CHUNK);
     for (int64_t p = 0; p < rows->panels; p++) {
         int64_t width = mb_cpu_panel_width(rows, p), row = p * MB_PANEL;
         int64_t real = rows->count - row < width ? rows->count - row : width;
         mb_cpu_logits(rows, width, k, n, job->q + (head * rows->padded + row) * dim, logits);
-        soften(logits, n, width, m + row, l + row);
+        for (int64_t i = row; i < row + width; i++) {
+            m[i] = -INFINITY;
+            l[i] = 0.0f;
+        }
+        mb_cpu_soften(logits, n, width, rows->scale, m + row, l + row, old);
         for (int64_t c = 0; job->want_out && c < values; c += MB_PANEL) {
             int64_t columns = values - c < MB_PANEL ? values - c : MB_PANEL;
             mb_cpu_product(real, columns, n, logits, 1, width, v + c * n, columns, o + row * values + c, values,
@@ -118,8 +98,8 @@ static void fold_piece(void *arg, int64_t index, int worker)
             if (part[i] == -INFINITY && part_l[i] == 0.0f)
                 continue;
             float most = part[i] > m[i] ? part[i] : m[i];
-            float old = m[i] == -INFINITY ? 0.0f : mb_exp(m[i] - most);
-            float new = part[i] == -INFINITY ? 1.0f : mb_exp(part[i] - most);
+            float old = m[i] == -INFINITY ? 0.0f : mb_exp_falling(m[i] - most);
+            float new = part[i] == -INFINITY ? 1.0f : mb_exp_falling(part[i] - most);
             float *o = job->o + (head * rows->padded + i) * values;
             const float *add = part_o + i * values;
             m[i] = most;

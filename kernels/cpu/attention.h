@@ -53,16 +53,22 @@ void mb_cpu_keys_load(mb_type type, const mb_cpu_keys *keys, const void *base, i
  * are enough; columns behind dim are 0. dst: n * (dim rounded up to 16) floats; panel of column c at dst + c*n. */
 void mb_cpu_values_load(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,
                         int64_t n, float *dst);
+/* Asks the caches for consecutive prefix keys that will be loaded soon; does nothing where it would not pay. */
+void mb_cpu_keys_prefetch(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,
+                          int64_t n);
 const void *mb_cpu_head_base(mb_type type, const mb_kv *kv, const void *cache, int64_t head);
 
-/* logits^T of one panel: to[n][width] = scale * k[n][dim] . q. */
+/* Unscaled logits^T of one panel: to[n][width] = k[n][dim] . q; the softmax multiplies by rows->scale in fp32. */
 static inline void mb_cpu_logits(const mb_cpu_rows *rows, int64_t width, const float *k, int64_t n, const float *q,
                                  float *to)
 {
     mb_cpu_product(n, width, rows->dim, k, rows->dim, 1, q, width, to, width, false);
-    for (int64_t i = 0; i < n * width; i++)
-        to[i] *= rows->scale;
 }
+
+/* In place, for n keys of a panel of width rows: logits become exp(scale * logit - m). m holds a row's maximum so
+ * far (scaled; -INFINITY: none), l its sum; both are carried on, and old receives the factor by which sums before
+ * these keys shrink: exp(old m - new m), 0 where there were none. */
+void mb_cpu_soften(float *logits, int64_t n, int64_t width, float scale, float *m, float *l, float *old);
 
 /* The mass of every prefix key, given each row's log-sum-exp: lse [heads][padded], q as packed. */
 int mb_cpu_mass_run(mb_device *device, const mb_attention *args, const mb_cpu_rows *rows, const float *q,

@@ -11,6 +11,7 @@
 
 #include "base/base.h"
 #include "kernels/cpu/convert.h"
+#include "kernels/cpu/lanes.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -56,7 +57,7 @@ static inline void *mb_cpu_cut(void *base, size_t *used, size_t bytes)
 
 /* ---- panel.c: products ---- */
 
-#define MB_LANES 16 /* columns of a product come in multiples of this */
+/* Columns of a product come in multiples of MB_LANES. */
 static inline int64_t mb_cpu_round_up(int64_t n, int64_t to)
 {
     return (n + to - 1) / to * to;
@@ -73,16 +74,13 @@ float mb_cpu_dot(const float *x, const float *y, int64_t n);
 
 /* ---- the exponential of every softmax ---- */
 
-/* exp(x) to 1e-7 relative for -87.3 <= x <= 88; below that 0, above that +infinity, NaN stays NaN. No branch and
- * no table: loops around it vectorise. Range reduction by ln 2 in two parts, then the
- * minimax polynomial of the Cephes library (Moshier), degree 7. */
-static inline float mb_exp(float x)
+/* exp(x) to 1e-7 relative for -87.3 <= x <= 88. No branch and no table: loops around it vectorise. Range reduction
+ * by ln 2 in two parts, then the minimax polynomial of the Cephes library (Moshier). */
+static inline float mb_exp_inside(float x)
 {
-    float clamped = x < -87.3f ? -87.3f : x;
-    clamped = clamped > 88.3f ? 88.3f : clamped;
-    float shifted = clamped * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the low bits now hold round(x/ln2) */
+    float shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the low bits now hold round(x/ln2) */
     float n = shifted - 12582912.0f;
-    float r = clamped - n * 0.693145752f;
+    float r = x - n * 0.693145752f;
     r = r - n * 1.42860677e-6f;
     float y = 1.9875691500e-4f;
     y = y * r + 1.3981999507e-3f;
@@ -91,9 +89,21 @@ static inline float mb_exp(float x)
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * r * r + r + 1.0f;
-    float scaled = y * mb_float_of((mb_bits_of(shifted) << 23) + 0x3f800000u);
-    scaled = x < -87.3f ? 0.0f : scaled;
-    return x > 88.3f ? INFINITY : scaled;
+    return y * mb_float_of((mb_bits_of(shifted) << 23) + 0x3f800000u);
+}
+
+/* For x <= 88, as in a softmax relative to its maximum: 0 below -87.3, NaN stays NaN. */
+static inline float mb_exp_falling(float x)
+{
+    float y = mb_exp_inside(x < -87.3f ? -87.3f : x);
+    return x < -87.3f ? 0.0f : y;
+}
+
+/* For any x: 0 below -87.3, +infinity above 88.3. */
+static inline float mb_exp(float x)
+{
+    float y = mb_exp_falling(x > 88.3f ? 88.3f : x);
+    return x > 88.3f ? INFINITY : y;
 }
 
 /* ---- checks ---- */
@@ -181,5 +191,25 @@ int mb_cpu_budget_ratio(mb_device *, int32_t batch, int32_t kv_heads, const int3
                         double ratio, int32_t extra, int32_t *budgets);
 int mb_cpu_budget_layers(mb_device *, const float *stats, int32_t layers, int32_t batch, int32_t kv_heads,
                          const int32_t *prefix_len, int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets);
+int mb_cpu_budget_heads(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                        const int32_t *prefix_len, int32_t max_prefix, int32_t k, int32_t k_min, int32_t *budgets,
+                        void *scratch);
+int mb_cpu_score_keep(mb_device *, const mb_pages *pages, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                      int32_t max_prefix, float value, float *scores, int64_t score_stride);
+
+int mb_cpu_heavy_channels(mb_device *, const mb_attention *args, int32_t count, int32_t *channels, void *scratch);
+int mb_cpu_reuse_decide(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                        const float *distance, const float *norm, float threshold, int relative, float share,
+                        int32_t *active, int32_t *missed, double *counts);
+int mb_cpu_rows_copy(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                     int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
+                     const float *src_lse, void *dst, float *dst_lse);
+int mb_cpu_row_match(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim, const void *a,
+                     const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm);
+int mb_cpu_row_gather(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                      const int32_t *slot, const void *ring, const float *ring_lse, int32_t slots, void *out,
+                      float *lse);
+int mb_cpu_row_top(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, const float *distance,
+                   int32_t count, int32_t *chosen);
 
 #endif

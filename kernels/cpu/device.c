@@ -134,6 +134,8 @@ void mb_cpu_info(mb_device *device, mb_device_info *info)
         info->memory_total = (size_t)strtoull(value, NULL, 10) * 1024;
     if (proc_value("/proc/meminfo", "MemAvailable", value, sizeof value))
         info->memory_free = (size_t)strtoull(value, NULL, 10) * 1024;
+    size_t left = device->arena_bytes - device->arena_used; /* address space; memory bounds it further */
+    info->arena_free = left < info->memory_free ? left : info->memory_free;
 }
 
 const char *mb_cpu_error(mb_device *device)

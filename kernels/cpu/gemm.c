@@ -55,15 +55,26 @@ static void gemm_piece(void *arg, int64_t index, int worker)
     float *wide = job->device->private_scratch[worker]; /* [FEATURES][DEPTH] */
     float *sums = wide + FEATURES * DEPTH;              /* [FEATURES][GROUP] */
     float *turned = sums + FEATURES * GROUP;            /* [GROUP][FEATURES] */
+    /* With one panel of rows a few features at a time, while the cache fetches the next ones; with several panels
+     * all features, so that a panel is read once. */
+    int64_t step = rows <= PANEL ? 8 : FEATURES;
+    size_t size = mb_type_size(type);
     for (int64_t first = 0; first < job->k; first += DEPTH) {
         int64_t depth = job->k - first < DEPTH ? job->k - first : DEPTH;
-        for (int64_t f = 0; f < features; f++)
-            mb_load_row(type, job->weight, (feature + f) * job->k + first, depth, wide + f * DEPTH);
-        for (int64_t r = 0; r < rows; r += PANEL) {
-            int64_t panel = (row + r) / PANEL, width = panel_width(job, panel);
-            mb_cpu_product(features, width, depth, wide, DEPTH, 1,
-                           job->panels + panel * PANEL * job->k + first * width, width, sums + r, GROUP,
-                           first > 0);
+        for (int64_t f = 0; f < features; f += step) {
+            int64_t n = features - f < step ? features - f : step;
+            for (int64_t i = f; i < f + n; i++)
+                mb_load_row(type, job->weight, (feature + i) * job->k + first, depth, wide + (i - f) * DEPTH);
+            for (int64_t i = f + n; i < f + 2 * n && feature + i < job->n; i++)
+                for (int64_t c = 0; c < depth * (int64_t)size; c += 64)
+                    __builtin_prefetch((const char *)job->weight +
+                                       ((feature + i) * job->k + first) * (int64_t)size + c);
+            for (int64_t r = 0; r < rows; r += PANEL) {
+                int64_t panel = (row + r) / PANEL, width = panel_width(job, panel);
+                mb_cpu_product(n, width, depth, wide, DEPTH, 1,
+                               job->panels + panel * PANEL * job->k + first * width, width, sums + f * GROUP + r,
+                               GROUP, first > 0);
+            }
         }
     }
     float bias[FEATURES] = {0};

@@ -23,12 +23,13 @@ size_t mb_cpu_mass_scratch(const mb_cpu_rows *rows)
 }
 
 /* sums[j][lane] += w * exp(logit - lse) over the rows of a panel. */
-static void add_mass(const float *logits, int64_t n, int64_t width, const float *w, const float *lse, float *sums)
+static void add_mass(const float *logits, int64_t n, int64_t width, float scale, const float *w, const float *lse,
+                     float *restrict sums)
 {
     for (int64_t v = 0; v < width; v += MB_LANES)
         for (int64_t j = 0; j < n; j++)
             for (int i = 0; i < MB_LANES; i++) {
-                float e = w[v + i] * mb_exp(logits[j * width + v + i] - lse[v + i]);
+                float e = w[v + i] * mb_exp(logits[j * width + v + i] * scale - lse[v + i]);
                 sums[j * MB_LANES + i] += w[v + i] == 0.0f ? 0.0f : e;
             }
 }
@@ -56,7 +57,7 @@ static void mass_piece(void *arg, int64_t index, int worker)
     for (int64_t p = 0; p < rows->panels && n > 0; p++) {
         int64_t width = mb_cpu_panel_width(rows, p), row = p * MB_PANEL;
         mb_cpu_logits(rows, width, k, n, job->q + (head * rows->padded + row) * dim, logits);
-        add_mass(logits, n, width, w + row, lse + row, sums);
+        add_mass(logits, n, width, rows->scale, w + row, lse + row, sums);
     }
     float tile = 0.0f;
     int64_t end = mb_cpu_round_up(args->rows.max_prefix, 64);

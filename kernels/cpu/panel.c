@@ -12,8 +12,6 @@
 
 #include <string.h>
 
-typedef float lanes __attribute__((vector_size(4 * MB_LANES), aligned(4), may_alias));
-
 #ifdef __AVX512F__
 #define BLOCK_ROWS 8 /* 8 x 2 accumulators of 32 registers */
 #define BLOCK_VECTORS 2
@@ -24,8 +22,10 @@ typedef float lanes __attribute__((vector_size(4 * MB_LANES), aligned(4), may_al
 
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
+#define UNROLL_ALL _Pragma("unroll")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL_ALL _Pragma("GCC unroll 16")
 #endif
 
 typedef struct block {
@@ -38,19 +38,19 @@ typedef struct block {
 /* rows x (vectors * MB_LANES) results; rows and vectors are constants where this is inlined. */
 static inline __attribute__((always_inline)) void block_product(const block *t, const int rows, const int vectors)
 {
-    lanes sum[8][2];
+    mb_lanes sum[8][2];
     const float *a = t->a, *b = t->b;
     int64_t a_row = t->a_row, a_col = t->a_col, ldb = t->ldb;
     UNROLL
     for (int i = 0; i < rows; i++) {
         const float *c = t->c + i * t->ldc;
-        sum[i][0] = t->accumulate ? *(const lanes *)c : (lanes){0};
+        sum[i][0] = t->accumulate ? *(const mb_lanes *)c : (mb_lanes){0};
         if (vectors > 1)
-            sum[i][1] = t->accumulate ? *(const lanes *)(c + MB_LANES) : (lanes){0};
+            sum[i][1] = t->accumulate ? *(const mb_lanes *)(c + MB_LANES) : (mb_lanes){0};
     }
     for (int64_t p = t->k; p > 0; p--) {
-        lanes b0 = *(const lanes *)b;
-        lanes b1 = vectors > 1 ? *(const lanes *)(b + MB_LANES) : b0;
+        mb_lanes b0 = *(const mb_lanes *)b;
+        mb_lanes b1 = vectors > 1 ? *(const mb_lanes *)(b + MB_LANES) : b0;
         UNROLL
         for (int i = 0; i < rows; i++) {
             float x = a[i * a_row];
@@ -64,9 +64,9 @@ static inline __attribute__((always_inline)) void block_product(const block *t, 
     UNROLL
     for (int i = 0; i < rows; i++) {
         float *c = t->c + i * t->ldc;
-        *(lanes *)c = sum[i][0];
+        *(mb_lanes *)c = sum[i][0];
         if (vectors > 1)
-            *(lanes *)(c + MB_LANES) = sum[i][1];
+            *(mb_lanes *)(c + MB_LANES) = sum[i][1];
     }
 }
 
@@ -112,14 +112,52 @@ void mb_cpu_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_r
     }
 }
 
+/* Interleaves the first (LOW) or last (HIGH) halves of two vectors. */
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define INTERLEAVE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+#endif
+#ifndef INTERLEAVE
+#define INTERLEAVE(a, b, ...) __builtin_shuffle(a, b, (mb_lane_mask){__VA_ARGS__})
+#endif
+
+/* A block of 16 x 16 in registers: four rounds of interleaving row i with row i + 8 are a transposition. */
+static void transpose_block(const float *src, int64_t lds, float *dst, int64_t ldd)
+{
+    mb_lanes one[MB_LANES], two[MB_LANES];
+    UNROLL_ALL
+    for (int i = 0; i < MB_LANES; i++)
+        one[i] = *(const mb_lanes *)(src + i * lds);
+    UNROLL_ALL
+    for (int round = 0; round < 2; round++) {
+        UNROLL
+        for (int i = 0; i < MB_LANES / 2; i++) {
+            two[2 * i] = INTERLEAVE(one[i], one[i + 8], LOW);
+            two[2 * i + 1] = INTERLEAVE(one[i], one[i + 8], HIGH);
+        }
+        UNROLL
+        for (int i = 0; i < MB_LANES / 2; i++) {
+            one[2 * i] = INTERLEAVE(two[i], two[i + 8], LOW);
+            one[2 * i + 1] = INTERLEAVE(two[i], two[i + 8], HIGH);
+        }
+    }
+    UNROLL_ALL
+    for (int i = 0; i < MB_LANES; i++)
+        *(mb_lanes *)(dst + i * ldd) = one[i];
+}
+
 void mb_cpu_transpose(const float *src, int64_t lds, int64_t rows, int64_t cols, float *dst, int64_t ldd)
 {
-    for (int64_t r = 0; r < rows; r += MB_LANES) {
-        int64_t height = rows - r < MB_LANES ? rows - r : MB_LANES;
-        for (int64_t c = 0; c < cols; c++)
-            for (int64_t i = 0; i < height; i++)
-                dst[c * ldd + r + i] = src[(r + i) * lds + c];
-    }
+    int64_t whole_rows = rows / MB_LANES * MB_LANES, whole_cols = cols / MB_LANES * MB_LANES;
+    for (int64_t r = 0; r < whole_rows; r += MB_LANES)
+        for (int64_t c = 0; c < whole_cols; c += MB_LANES)
+            transpose_block(src + r * lds + c, lds, dst + c * ldd + r, ldd);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = r < whole_rows ? whole_cols : 0; c < cols; c++)
+            dst[c * ldd + r] = src[r * lds + c];
 }
 
 float mb_cpu_dot(const float *x, const float *y, int64_t n)

@@ -10,7 +10,6 @@
 #include "kernels/cpu/cpu.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -32,9 +31,10 @@ struct mb_cpu_pool {
     _Atomic int64_t remaining; /* pieces nobody has claimed yet */
     _Atomic int64_t finished;
     _Atomic int sleepers;
+    _Atomic bool waiting; /* the caller sleeps until the last piece is finished */
     _Atomic bool stop;
     pthread_mutex_t mutex;
-    pthread_cond_t wake;
+    pthread_cond_t wake, done;
 };
 
 static inline void pause_briefly(void)
@@ -53,7 +53,13 @@ static void work(mb_cpu_pool *pool, int index)
                                                    memory_order_acquire))
             continue;
         pool->piece(pool->arg, pool->pieces - left, index);
-        atomic_fetch_add_explicit(&pool->finished, 1, memory_order_release);
+        int64_t pieces = pool->pieces;
+        /* After this increment the job may be over and its fields rewritten. */
+        if (atomic_fetch_add(&pool->finished, 1) + 1 == pieces && atomic_load(&pool->waiting)) {
+            pthread_mutex_lock(&pool->mutex);
+            pthread_cond_signal(&pool->done);
+            pthread_mutex_unlock(&pool->mutex);
+        }
         left = atomic_load_explicit(&pool->remaining, memory_order_acquire);
     }
 }
@@ -102,11 +108,18 @@ void mb_cpu_run(mb_device *device, int64_t pieces, mb_cpu_piece *piece, void *ar
         pthread_mutex_unlock(&pool->mutex);
     }
     work(pool, 0);
-    for (int spins = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) < pieces; spins++) {
+    for (int spins = 0; spins < SPINS; spins++) {
+        if (atomic_load_explicit(&pool->finished, memory_order_acquire) == pieces)
+            return;
         pause_briefly();
-        if (spins >= SPINS)
-            sched_yield(); /* more threads than free cores: let the owner of the last piece run */
     }
+    /* A thread lost its core with a piece in hand: sleep instead of competing with it. */
+    pthread_mutex_lock(&pool->mutex);
+    atomic_store(&pool->waiting, true);
+    while (atomic_load(&pool->finished) < pieces)
+        pthread_cond_wait(&pool->done, &pool->mutex);
+    atomic_store(&pool->waiting, false);
+    pthread_mutex_unlock(&pool->mutex);
 }
 
 mb_cpu_pool *mb_cpu_pool_new(int threads)
@@ -118,6 +131,7 @@ mb_cpu_pool *mb_cpu_pool_new(int threads)
     pool->started = 1;
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
+    pthread_cond_init(&pool->done, NULL);
     pool->workers = calloc((size_t)threads, sizeof *pool->workers);
     if (!pool->workers)
         goto fail;
@@ -144,6 +158,7 @@ void mb_cpu_pool_free(mb_cpu_pool *pool)
     for (int i = 1; i < pool->started; i++)
         pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->wake);
+    pthread_cond_destroy(&pool->done);
     pthread_mutex_destroy(&pool->mutex);
     free(pool->workers);
     free(pool);

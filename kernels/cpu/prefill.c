@@ -26,34 +26,6 @@ static int64_t limit_of(const prefill_job *job, int64_t r)
     return limit < job->first + job->n ? limit : job->first + job->n;
 }
 
-/* One panel's logits to probabilities relative to the running maximum; old[i] scales what was summed before. */
-static void soften_online(float *logits, int64_t n, int64_t width, float *m, float *l, float *old)
-{
-    for (int64_t v = 0; v < width; v += MB_LANES) {
-        float most[MB_LANES], sum[MB_LANES] = {0};
-        for (int i = 0; i < MB_LANES; i++)
-            most[i] = m[v + i];
-        for (int64_t j = 0; j < n; j++)
-            for (int i = 0; i < MB_LANES; i++) {
-                float s = logits[j * width + v + i];
-                most[i] = s > most[i] ? s : most[i];
-            }
-        for (int i = 0; i < MB_LANES; i++) {
-            old[v + i] = m[v + i] == -INFINITY ? 0.0f : mb_exp(m[v + i] - most[i]);
-            m[v + i] = most[i];
-            most[i] = most[i] == -INFINITY ? 0.0f : most[i];
-        }
-        for (int64_t j = 0; j < n; j++)
-            for (int i = 0; i < MB_LANES; i++) {
-                float e = mb_exp(logits[j * width + v + i] - most[i]);
-                logits[j * width + v + i] = e;
-                sum[i] += e;
-            }
-        for (int i = 0; i < MB_LANES; i++)
-            l[v + i] = l[v + i] * old[v + i] + sum[i];
-    }
-}
-
 static void prefill_piece(void *arg, int64_t index, int worker)
 {
     const prefill_job *job = arg;
@@ -92,14 +64,12 @@ static void prefill_piece(void *arg, int64_t index, int worker)
             int64_t width = padded - row < MB_PANEL ? padded - row : MB_PANEL;
             int64_t real = count - row < width ? count - row : width;
             mb_cpu_product(n, width, dim, k, dim, 1, q + row * dim, width, logits, width, false);
-            for (int64_t i = 0; i < n * width; i++)
-                logits[i] *= scale;
             for (int64_t i = 0; i < real; i++) {
                 int64_t seen = limit_of(job, start + (row + i) / job->group) - first;
                 for (int64_t j = seen < 0 ? 0 : seen; j < n; j++)
                     logits[j * width + i] = -INFINITY;
             }
-            soften_online(logits, n, width, m + row, l + row, old + row);
+            mb_cpu_soften(logits, n, width, scale, m + row, l + row, old + row);
             for (int64_t i = row; i < row + real; i++)
                 for (int64_t c = 0; first > 0 && c < values; c++)
                     o[i * values + c] *= old[i];

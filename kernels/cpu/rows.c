@@ -1,7 +1,8 @@
 /*
- * rows.c - packing query rows and listing keys for the attention-like operations (attention.h says how).
+ * rows.c - packing query rows, listing keys and the running softmax of the attention-like operations (attention.h
+ * says how).
  *
- * Everything here copies or widens; no rounding happens. Pages may end inside the prefix: the keys of a page are
+ * Packing and listing copy or widen; no rounding happens. Pages may end inside the prefix: the keys of a page are
  * cut at prefix_len, and since ids ascend only the last page that counts can be short.
  */
 #include "kernels/cpu/attention.h"
@@ -134,6 +135,9 @@ void mb_cpu_keys_load(mb_type type, const mb_cpu_keys *keys, const void *base, i
         run = run < n ? run : n;
         if (width == dim)
             mb_load_row(type, base, slot * dim, run * dim, dst);
+        else if (width == MB_PANEL)
+            for (int64_t i = 0; i < run; i++) /* a constant width needs no loop */
+                mb_load_row(type, base, (slot + i) * dim + column, MB_PANEL, dst + i * MB_PANEL);
         else
             for (int64_t i = 0; i < run; i++)
                 mb_load_row(type, base, (slot + i) * dim + column, width, dst + i * width);
@@ -158,7 +162,42 @@ void mb_cpu_values_load(mb_type type, const mb_cpu_keys *keys, const void *base,
     }
 }
 
+void mb_cpu_keys_prefetch(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,
+                          int64_t n)
+{
+    if (keys->ids || first >= keys->picked)
+        return;
+    n = n < keys->picked - first ? n : keys->picked - first;
+    const char *at = (const char *)base + (size_t)(first * dim) * mb_type_size(type);
+    for (int64_t i = 0; i < n * dim * (int64_t)mb_type_size(type); i += 64)
+        __builtin_prefetch(at + i, 0, 2);
+}
+
 const void *mb_cpu_head_base(mb_type type, const mb_kv *kv, const void *cache, int64_t head)
 {
     return (const char *)cache + (size_t)head * (size_t)kv->capacity * (size_t)kv->head_dim * mb_type_size(type);
+}
+
+void mb_cpu_soften(float *logits, int64_t n, int64_t width, float scale, float *m, float *l, float *old)
+{
+    for (int64_t v = 0; v < width; v += MB_LANES) {
+        mb_lanes most = mb_lanes_all(-INFINITY);
+        float shift[MB_LANES], sum[MB_LANES] = {0};
+        for (int64_t j = 0; j < n; j++)
+            most = mb_lanes_max(mb_lanes_load(logits + j * width + v), most);
+        for (int i = 0; i < MB_LANES; i++) {
+            float before = m[v + i], now = most[i] * scale;
+            m[v + i] = now > before ? now : before;
+            old[v + i] = before == -INFINITY ? 0.0f : mb_exp_falling(before - m[v + i]);
+            shift[i] = m[v + i] == -INFINITY ? 0.0f : m[v + i]; /* -inf minus -inf would be NaN */
+        }
+        for (int64_t j = 0; j < n; j++)
+            for (int i = 0; i < MB_LANES; i++) {
+                float e = mb_exp_falling(logits[j * width + v + i] * scale - shift[i]);
+                logits[j * width + v + i] = e;
+                sum[i] += e;
+            }
+        for (int i = 0; i < MB_LANES; i++)
+            l[v + i] = l[v + i] * old[v + i] + sum[i];
+    }
 }

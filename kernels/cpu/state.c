@@ -84,8 +84,8 @@ static void downdate_piece(void *arg, int64_t index, int worker)
         float lt = job->lse_a[i], lp = job->lse_b[i], d = lp - lt, lse = lt;
         memset(total, 0, sizeof total);
         memset(part, 0, sizeof part);
-        if (lt == -INFINITY || fabsf(expm1f(d)) <= 1e-7f) {
-            lse = -INFINITY; /* nothing is left */
+        if (lt == -INFINITY || fabsf(expm1f(d)) <= 1e-5f) {
+            lse = -INFINITY; /* nothing is left, up to the rounding of two log-sum-exps that were made apart */
         } else {
             mb_load_row(job->type_a, job->a, i * dim, dim, total);
             if (!(d > 0.0f)) { /* a larger part is inconsistent: total stays */

@@ -59,6 +59,14 @@ static const mb_kernels table = {
     .score_recent = mb_cpu_score_recent,
     .budget_ratio = mb_cpu_budget_ratio,
     .budget_layers = mb_cpu_budget_layers,
+    .budget_heads = mb_cpu_budget_heads,
+    .score_keep = mb_cpu_score_keep,
+    .heavy_channels = mb_cpu_heavy_channels,
+    .reuse_decide = mb_cpu_reuse_decide,
+    .rows_copy = mb_cpu_rows_copy,
+    .row_match = mb_cpu_row_match,
+    .row_gather = mb_cpu_row_gather,
+    .row_top = mb_cpu_row_top,
 };
 
 const mb_kernels *mb_kernels_cpu(void)

@@ -74,7 +74,7 @@ static void count_piece(void *arg, int64_t chunk, int worker)
         float lse = job->lse[row];
         for (int64_t j = first; j < last; j++)
             if (job->votes[j] > 0.0f)
-                mass += (double)mb_exp(logits[j] - lse);
+                mass += (double)mb_exp(logits[j] * job->rows.scale - lse);
     }
     job->partial[2 * chunk] = named;
     job->partial[2 * chunk + 1] = mass;
