@@ -1,6 +1,6 @@
 /*
  * contain.c - scores of generated tasks: containment (the rule of RULER and of needle studies), keyword recall
- * (datasets.md 4.4) and digit recall.
+ * and digit recall.
  *
  * Both sides are lower-cased as Python does it; nothing else is normalised, because RULER compares plain
  * substrings.

@@ -112,8 +112,9 @@ int mb_prompts_load(const char *name, cJSON **root, char *err, size_t err_cap);
 char *mb_text_lower(const char *text);
 /* Fraction of the answers that occur in the prediction, both lower-cased; any: 1 when one of them does. */
 int mb_contains_score(const mb_sample *sample, const char *prediction, bool any, double *score);
-/* |words of the prediction that are words of the answer| / words of the answer (datasets.md 4.4), mean over
- * answers. Words by white space, lower-cased; the numerator counts distinct words, the denominator all. */
+/* |words of the prediction that are words of the answer| / words of the answer (the figures of DuoAttention and
+ * PyramidKV), mean over answers. Words by white space, lower-cased; the numerator counts distinct words, the
+ * denominator all. */
 int mb_keyword_score(const mb_sample *sample, const char *prediction, double *score);
 /* Digits of each answer found at their place in the best digit run of the prediction / its digits, mean. */
 int mb_digit_score(const mb_sample *sample, const char *prediction, double *score);

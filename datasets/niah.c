@@ -279,7 +279,7 @@ static int niah_score(const mb_task_info *row, const mb_sample *sample, const ch
     else if (strcmp(rule, "digits") == 0)
         rc = mb_digit_score(sample, prediction, score);
     else if (sample->class_count) {
-        /* classic: found when every keyword occurs (datasets.md 4.4) */
+        /* classic: found when every keyword occurs (a substring test agrees with an LLM judge) */
         const mb_sample keywords = {.answers = sample->classes, .answer_count = sample->class_count};
         rc = mb_contains_score(&keywords, prediction, false, score);
         if (rc == MB_OK)

@@ -163,8 +163,8 @@ static size_t boundary(const mb_pieces *pieces, double depth)
     return at;
 }
 
-/* Filler up to budget, the other needles scattered, the asked ones at the depth (and further on, datasets.md 4.3:
- * each next one a k-th of the rest deeper, measured on the text as it has grown). */
+/* Filler up to budget, the other needles scattered, the asked ones at the depth (and further on, as in the
+ * original's multi-needle test: each next one a k-th of the rest deeper, measured on the text as it has grown). */
 static int lay_out(draft *d, const char *fill_stream, int64_t budget, double depth, mb_pieces *pieces, char *err,
                    size_t err_cap)
 {

@@ -1,5 +1,5 @@
 /*
- * niah_classic.c - the original needle test (datasets.md 4.1 and 4.3): essays from a folder, the San Francisco
+ * niah_classic.c - the original needle test (gkamradt/LLMTest_NeedleInAHaystack): essays, the San Francisco
  * needle, insertion on token ids at the last full stop before the depth.
  *
  * Two differences, both documented: essays are joined in the order of their names, and the buffer that the
@@ -24,10 +24,13 @@ int mb_niah_classic_open(mb_niah *niah, char *err, size_t err_cap)
         rc = mb_options_string(&niah->options, "haystack", NULL, &folder, err, err_cap);
     if (rc < 0)
         return rc;
-    if (folder)
-        path = mb_string_copy(folder);
-    else
-        path = mb_string_format("%s/essays", niah->kind ? niah->kind : "datasets/data");
+    /* The path given, the data folder's essays, or where fetch.sh puts them. */
+    path =
+        folder ? mb_string_copy(folder) : mb_string_format("%s/essays", niah->kind ? niah->kind : "datasets/data");
+    if (path && !folder && !mb_folder_exists(path) && mb_folder_exists("datasets/data/essays")) {
+        free(path);
+        path = mb_string_copy("datasets/data/essays");
+    }
     mb_hash *hash = mb_hash_new();
     if (!path || !hash)
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for task %s", niah->row->name);

@@ -1,9 +1,9 @@
 /*
  * niah_grid.c - the grid of a needle test: context lengths and needle depths, given as lists or as ranges.
  *
- * Depths follow datasets.md 4.2: linear = whole percents of numpy's linspace, half to even; sigmoid = the logistic
- * curve with slope 0.1 around 50, the ends kept, three decimals. The rounding hides the last bit of exp(), which
- * differs between C libraries; the order is ascending.
+ * Depths as in the original test: linear = whole percents of numpy's linspace, half to even; sigmoid = the
+ * logistic curve with slope 0.1 around 50, the ends kept, three decimals. The rounding hides the last bit of
+ * exp(), which differs between C libraries; the order is ascending.
  */
 #include "datasets/generate.h"
 

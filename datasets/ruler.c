@@ -1,5 +1,5 @@
 /*
- * ruler.c - the 13 RULER tasks (datasets.md 5): table, options, fitting a sample to its length, scoring.
+ * ruler.c - the 13 tasks of RULER (NVIDIA, 2024): table, options, fitting a sample to its length, scoring.
  *
  * Length rule of the benchmark: chat wrapper + prompt + answer prefix + new tokens <= L. The official generator
  * searches the size once per length and shrinks a sample that is too long by a coarse step; here every sample gets

@@ -1,6 +1,6 @@
 /*
  * ruler_qa.c - RULER's question answering: a SQuAD 2.0 or HotpotQA file of the user's, turned into questions with
- * their documents, and samples of n documents (datasets.md 5.3).
+ * their documents, and samples of n documents.
  *
  * Documents are the distinct paragraphs of the whole file. A sample holds the question's own documents, then for
  * SQuAD other paragraphs of the same article (all of them, where n allows), then any others, shuffled.
@@ -230,11 +230,11 @@ static int find_file(const mb_ruler *ruler, const char *folder, char **path, cha
     int rc = mb_options_string(&ruler->options, "file", NULL, &given, err, err_cap);
     if (rc < 0)
         return rc;
-    if (!folder)
-        folder = "datasets/data";
-    for (size_t i = 0; given ? i < 1 : places[i] != NULL; i++) {
+    /* The run's data folder first, then where fetch.sh puts things. */
+    const char *const folders[] = {folder ? folder : "datasets/data", "datasets/data"};
+    for (size_t i = 0; given ? i < 1 : i < 4; i++) {
         free(*path);
-        *path = given ? mb_string_copy(given) : mb_string_format("%s/%s", folder, places[i]);
+        *path = given ? mb_string_copy(given) : mb_string_format("%s/%s", folders[i / 2], places[i % 2]);
         if (!*path)
             return mb_ruler_memory(err, err_cap);
         if (mb_file_exists(*path))
@@ -243,9 +243,9 @@ static int find_file(const mb_ruler *ruler, const char *folder, char **path, cha
     if (given)
         return mb_fail(err, err_cap, MB_E_INPUT, "task %s: the file %s does not exist", ruler->row->name, given);
     return mb_fail(err, err_cap, MB_E_INPUT,
-                   "task %s needs %s/%s; run: bash datasets/fetch.sh %s, or name the file "
-                   "with the task's option \"file\"",
-                   ruler->row->name, folder, places[0], ruler->task->hotpot ? "hotpotqa" : "squad");
+                   "task %s needs %s/%s; run: bash datasets/fetch.sh %s, or name the file with the task's option "
+                   "\"file\"",
+                   ruler->row->name, folders[0], places[0], ruler->task->hotpot ? "hotpotqa" : "squad");
 }
 
 int mb_ruler_qa_open(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap)

@@ -1,5 +1,5 @@
 /*
- * ruler_words.c - RULER's variable tracking (vt), common words (cwe) and frequent words (fwe), datasets.md 5.3.
+ * ruler_words.c - RULER's variable tracking (vt), common words (cwe) and frequent words (fwe).
  *
  * The shuffles of the official generator come from a fresh generator with seed 42 for every sample; here they come
  * from the sample's own stream, so that the positions differ from sample to sample. Beyond the 8168 words of the

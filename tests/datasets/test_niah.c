@@ -408,7 +408,7 @@ static void test_scores(void **state)
     assert_true(score("niah_single", "digits", one, "the 1234999 it is") == 4.0 / 7);
     assert_true(score("niah_single", "digits", one, "no digits") == 0);
     assert_true(score("niah_single", "digits", one, "99 or 1234567") == 1);
-    /* datasets.md 4.4: the best possible keyword recall is 11/12, because "a" stands in it twice */
+    /* the best possible keyword recall is 11/12, because "a" stands in it twice */
     assert_true(score("niah_classic", "keywords", sandwich,
                       "Eat a sandwich and sit in Dolores Park on a sunny day.") == 11.0 / 12);
     assert_true(score("niah_classic", "keywords", sandwich, "sandwich dolores") == 2.0 / 12);

@@ -1,5 +1,5 @@
 /*
- * test_ruler.c - the 13 RULER tasks: lengths, structure as datasets.md 5 describes the official files,
+ * test_ruler.c - the 13 RULER tasks: lengths, structure as RULER describes the official files,
  * determinism, refusals. Scores are in test_ruler_score.c.
  */
 #include "datasets/generate.h"
