@@ -314,6 +314,42 @@ static int host_budget_layers(const mb_host *host, const mb_call *call, const fl
                                            kv_heads(call), call->prefix_len, k, k_min, k_max, budgets);
 }
 
+static int host_budget_heads(const mb_host *host, const mb_call *call, const float *scores, int32_t k, int32_t k_min,
+                             int32_t *budgets, void *scratch)
+{
+    mb_session *session = session_of(call);
+    (void)host;
+    if (!session->kernels->budget_heads)
+        return MB_E_SYSTEM;
+    return session->kernels->budget_heads(session->device, scores, session->stride, view_of(call)->rows.batch,
+                                          kv_heads(call), call->prefix_len, call->max_prefix, k, k_min, budgets,
+                                          scratch);
+}
+
+static int host_score_keep(const mb_host *host, const mb_call *call, const mb_page_set *set, float value,
+                           float *scores)
+{
+    mb_session *session = session_of(call);
+    mb_pages pages = pages_of(set);
+    (void)host;
+    if (!session->kernels->score_keep)
+        return MB_E_SYSTEM;
+    return session->kernels->score_keep(session->device, &pages, view_of(call)->rows.batch, kv_heads(call),
+                                        call->prefix_len, call->max_prefix, value, scores, session->stride);
+}
+
+static int host_heavy_channels(const mb_host *host, const mb_call *call, int32_t count, int32_t *channels,
+                               float *scratch)
+{
+    mb_session *session = session_of(call);
+    mb_attention args = mb_call_attention(call);
+    (void)host;
+    if (!session->kernels->heavy_channels)
+        return MB_E_SYSTEM;
+    args.span = MB_SPAN_PREFIX;
+    return session->kernels->heavy_channels(session->device, &args, count, channels, scratch);
+}
+
 /* ---- states ---- */
 
 static int64_t states_of(const mb_call *call)
@@ -357,6 +393,68 @@ static int host_row_distance(const mb_host *host, const mb_call *call, const voi
                                           norm);
 }
 
+/* ---- reuse of states ---- */
+
+static int host_reuse_decide(const mb_host *host, const mb_call *call, const float *distance, const float *norm,
+                             float threshold, int relative, float share, int32_t *active, int32_t *missed,
+                             double *counts)
+{
+    mb_session *session = session_of(call);
+    (void)host;
+    if (!session->kernels->reuse_decide)
+        return MB_E_SYSTEM;
+    return session->kernels->reuse_decide(session->device, view_of(call)->rows.batch, call->rows,
+                                          session->config->query_heads, kv_heads(call), distance, norm, threshold,
+                                          relative, share, active, missed, counts);
+}
+
+static int host_rows_copy(const mb_host *host, const mb_call *call, const int32_t *active, const int32_t *missed,
+                          const void *src, const float *src_lse, void *dst, float *dst_lse)
+{
+    mb_session *session = session_of(call);
+    (void)host;
+    if (!session->kernels->rows_copy)
+        return MB_E_SYSTEM;
+    return session->kernels->rows_copy(session->device, view_of(call)->rows.batch, call->rows,
+                                       session->config->query_heads, kv_heads(call), session->config->head_dim,
+                                       active, missed, src, src_lse, dst, dst_lse);
+}
+
+static int host_row_match(const mb_host *host, const mb_call *call, const void *a, const void *ring, int32_t slots,
+                          int32_t *slot, float *distance, float *norm)
+{
+    mb_session *session = session_of(call);
+    (void)host;
+    if (!session->kernels->row_match)
+        return MB_E_SYSTEM;
+    return session->kernels->row_match(session->device, view_of(call)->rows.batch, call->rows,
+                                       session->config->query_heads, session->config->head_dim, a, ring, slots,
+                                       slot, distance, norm);
+}
+
+static int host_row_gather(const mb_host *host, const mb_call *call, const int32_t *slot, const void *ring,
+                           const float *ring_lse, int32_t slots, void *out, float *lse)
+{
+    mb_session *session = session_of(call);
+    (void)host;
+    if (!session->kernels->row_gather)
+        return MB_E_SYSTEM;
+    return session->kernels->row_gather(session->device, view_of(call)->rows.batch, call->rows,
+                                        session->config->query_heads, session->config->head_dim, slot, ring,
+                                        ring_lse, slots, out, lse);
+}
+
+static int host_row_top(const mb_host *host, const mb_call *call, const float *distance, int32_t count,
+                        int32_t *chosen)
+{
+    mb_session *session = session_of(call);
+    (void)host;
+    if (!session->kernels->row_top)
+        return MB_E_SYSTEM;
+    return session->kernels->row_top(session->device, view_of(call)->rows.batch, call->rows,
+                                     session->config->query_heads, distance, count, chosen);
+}
+
 void mb_host_fill(mb_attender *attender, uint64_t seed)
 {
     attender->host = (mb_host){
@@ -370,5 +468,8 @@ void mb_host_fill(mb_attender *attender, uint64_t seed)
         .score_head_mean = host_score_head_mean, .score_random = host_score_random,
         .state_merge = host_state_merge, .state_downdate = host_state_downdate,
         .row_distance = host_row_distance, .score_recent = host_score_recent,
-        .budget_ratio = host_budget_ratio, .budget_layers = host_budget_layers};
+        .budget_ratio = host_budget_ratio, .budget_layers = host_budget_layers,
+        .budget_heads = host_budget_heads, .score_keep = host_score_keep, .heavy_channels = host_heavy_channels,
+        .reuse_decide = host_reuse_decide, .rows_copy = host_rows_copy, .row_match = host_row_match,
+        .row_gather = host_row_gather, .row_top = host_row_top};
 }

@@ -55,8 +55,9 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     bytes[MB_BUFFER_INPUT] = (4 * rows + batch + larger(chunk, 1)) * 4; /* a chunk's ids lie behind the block's */
     bytes[MB_BUFFER_BEST] = rows * 2 * 4;
     bytes[MB_BUFFER_WORK] = 4 * sizeof(double);
-    /* Three keyed copies of the scores for a radix sort, and a few KiB of counts for each query row's votes. */
-    bytes[MB_BUFFER_SCRATCH] = 4 * scores + batch * kv_heads * 65536 + rows * heads * 4096;
+    /* Votes keep the logits of one KV head's rows, top-k a few words for each (sequence, KV head). */
+    bytes[MB_BUFFER_SCRATCH] = heads / kv_heads * block * (stride * sizeof(float) + 64) + stride +
+                               batch * kv_heads * 64 + 65536;
     for (int i = 0; i < MB_BUFFER_COUNT; i++) {
         bytes[i] = padded(bytes[i]);
         sizes->budget[i] = i == MB_BUFFER_LOGITS ? MB_BUDGET_LOGITS

@@ -51,6 +51,16 @@ int32_t mb_choose_best(const float *confidence, const bool *open, int32_t slots,
     return found;
 }
 
+void mb_sampling_refuse_mask(const mb_sampling *sampling, int32_t *best, float *confidence, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        if (best[i] != sampling->mask_id)
+            continue;
+        best[i] = sampling->stop_count > 0 ? sampling->stop_ids[0] : 0;
+        confidence[i] = -1.0f;
+    }
+}
+
 int32_t mb_sampling_masks(const mb_sampling *sampling, const int32_t *tokens, int32_t n)
 {
     int32_t masks = 0;

@@ -69,6 +69,10 @@ float mb_sampler_threshold(const mb_sampler *sampler);
 int32_t mb_schedule_share(int32_t block, int32_t steps, int32_t step);
 /* Marks the n slots of highest confidence among those where open is set; ties go to the lower slot. */
 int32_t mb_choose_best(const float *confidence, const bool *open, int32_t slots, int32_t n, bool *chosen);
+/* A row whose best token is [MASK] itself would leave its slot masked, and the reference then repeats the same
+ * forward for ever. Such a row ranks behind all others (confidence -1), and where it is chosen all the same it
+ * reveals a stop token (or token 0 where there is none). */
+void mb_sampling_refuse_mask(const mb_sampling *sampling, int32_t *best, float *confidence, int32_t n);
 /* Position of the first stop token in tokens[from, to) with no mask before it, else -1. */
 int32_t mb_sampling_stop(const mb_sampling *sampling, int32_t from, int32_t to);
 /* First position whose stop tokens count: the prompt's end, or min_new_tokens after it. */

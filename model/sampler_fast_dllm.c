@@ -4,8 +4,9 @@
  * of 8 from left to right, the stop test inside a block, and the block cache's choice between a forward of the
  * whole block and one of the sub-block only. The step numbers in comments are those of models.md 3.4.
  *
- * Differs from the reference in two points: a prompt of exactly B tokens is prefilled like any other (its quirk Q1
- * forgets such a prompt; compat_prompt_bug brings it back), and max_new_tokens below B still decodes one block.
+ * Differs from the reference in three points: a prompt of exactly B tokens is prefilled like any other (its quirk
+ * Q1 forgets such a prompt; compat_prompt_bug brings it back), max_new_tokens below B still decodes one block, and
+ * [MASK] is never revealed (the reference would never end).
  */
 #include "model/sampler.h"
 
@@ -45,6 +46,7 @@ static int forward(struct work *w, int32_t rows, int32_t offset, char *err, size
     if (rc < 0)
         return rc;
     w->forwards++;
+    mb_sampling_refuse_mask(w->sampling, w->row_best, w->row_confidence, rows);
     for (int32_t i = 0; i < rows; i++) {
         w->best[offset + i] = w->row_best[i > 0 ? i - 1 : 0];
         w->confidence[offset + i] = w->row_confidence[i > 0 ? i - 1 : 0];
@@ -105,6 +107,15 @@ static int denoise_fixed(struct work *w, char *err, size_t err_cap)
     return MB_OK;
 }
 
+/* The token behind a forward that wrote keys; there is room for it. */
+static void append_seed(mb_sampling *sampling, int32_t next)
+{
+    float ignored = 0;
+    mb_sampling_refuse_mask(sampling, &next, &ignored, 1);
+    sampling->tokens[sampling->count++] = next;
+    mb_sampling_force(sampling, sampling->count - 1, sampling->count);
+}
+
 /* One block: steps 5 to 8. *finished = the answer ended inside the block (which is then not committed). */
 static int decode_block(struct work *w, bool *finished, char *err, size_t err_cap)
 {
@@ -135,8 +146,7 @@ static int decode_block(struct work *w, bool *finished, char *err, size_t err_ca
         rc = mb_sampling_commit(sampling, network, w->number, w->at, &next, err, err_cap);
         if (rc < 0)
             return rc;
-        sampling->tokens[sampling->count++] = next;
-        mb_sampling_force(sampling, sampling->count - 1, sampling->count);
+        append_seed(sampling, next);
     }
     if (network->block_end)
         rc = network->block_end(network->self, w->number, sampling->tokens + w->at, err, err_cap);
@@ -157,8 +167,7 @@ static int begin(mb_sampling *sampling, const mb_network *network, char *err, si
     if (rc == MB_OK && prompt == whole) {
         rc = mb_sampling_reserve(sampling, prompt + 1, err, err_cap);
         if (rc == MB_OK) {
-            sampling->tokens[sampling->count++] = next;
-            mb_sampling_force(sampling, prompt, prompt + 1);
+            append_seed(sampling, next);
         }
     }
     return rc;

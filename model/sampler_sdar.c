@@ -3,8 +3,8 @@
  * the other, at most `steps` denoising forwards a block, then a clean commit forward. The confidence is the
  * probability under the unfiltered softmax, as in the evaluation that produced the published tables.
  *
- * Differs from the reference in one point: a step never reveals more slots than are masked (the reference's topk
- * then overwrites known tokens, the prompt's among them: its quirk Q3).
+ * Differs from the reference in two points: a step never reveals more slots than are masked (the reference's topk
+ * then overwrites known tokens, the prompt's among them: its quirk Q3), and [MASK] is never revealed.
  */
 #include "model/sampler.h"
 
@@ -41,6 +41,7 @@ static int denoise_block(mb_sampling *sampling, const mb_network *network, int32
         int rc = network->denoise(network->self, step + 1, tokens, block, 0, best, confidence, err, err_cap);
         if (rc < 0)
             return rc;
+        mb_sampling_refuse_mask(sampling, best, confidence, block);
         for (int32_t i = 0; i < block; i++)
             open[i] = tokens[i] == sampling->mask_id;
         choose(sampling, confidence, open, n, chosen);

@@ -70,10 +70,15 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, char *
                                      err_cap);
     }
     session->scratch_bytes = sizes->bytes[MB_BUFFER_SCRATCH];
+    mb_attention args = {.rows = {.batch = session->batch, .rows = session->block, .max_prefix = session->capacity,
+                                  .block_keys = session->block},
+                         .kv = session->kv[0], .query_heads = config->query_heads};
     size_t wanted = kernels->top_k_scratch(session->batch, config->kv_heads, session->stride);
+    size_t votes = kernels->votes_scratch(&args, session->capacity);
+    wanted = votes > wanted ? votes : wanted;
     if (wanted > session->scratch_bytes)
-        return mb_fail(err, err_cap, MB_E_BUG, "top-k of %d keys wants %zu bytes of scratch, the plan has %zu",
-                       session->stride, wanted, session->scratch_bytes);
+        return mb_fail(err, err_cap, MB_E_BUG, "choosing among %d keys wants %zu bytes of scratch, the plan has %zu",
+                       session->capacity, wanted, session->scratch_bytes);
     return MB_OK;
 }
 
@@ -85,6 +90,8 @@ static int check_request(const mb_model_config *config, const mb_session_request
     if (request->capacity < config->block)
         return mb_fail(err, err_cap, MB_E_INPUT, "capacity %d is smaller than one block of %d tokens",
                        request->capacity, config->block);
+    if (config->block > 256)
+        return mb_fail(err, err_cap, MB_E_INPUT, "blocks of %d tokens: up to 256 can be decoded", config->block);
     if (request->capacity > config->positions)
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "a context of %d tokens is longer than the %d positions of %s (max_position_embeddings)",

@@ -481,6 +481,48 @@ static void early_stops(void **state)
     }
 }
 
+/* A network that predicts [MASK] itself: the reference would repeat the forward for ever. */
+static int masking_denoise(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset,
+                           int32_t *ids, float *probability, char *err, size_t err_cap)
+{
+    int rc = stub_denoise(self, step, tokens, rows, row_offset, ids, probability, err, err_cap);
+    for (int32_t j = 0; j < rows; j++)
+        if ((row_offset + j) % 5 == 2) {
+            ids[j] = MASK;
+            probability[j] = 1.0f;
+        }
+    return rc;
+}
+
+static void a_predicted_mask_ends_nothing(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        int f = i % 2;
+        struct stub stub = {.shift = f, .block = 32, .levels = graded, .confidence = MB_BF16};
+        mb_sampler sampler = {.threshold = 0.9, .dynamic = true, .confidence = MB_BF16, .ignore_stop = true,
+                              .block_cache = i >= 4, .steps = i >= 2 ? 6 : 0,
+                              .schedule = i / 2 == 1 ? MB_SCHEDULE_FIXED : MB_SCHEDULE_THRESHOLD};
+        char err[256] = "";
+        int32_t stops = 0;
+        for (int32_t k = 0; k < TARGETS; k++)
+            stub.target[k] = (5 * k + 3) % 50;
+        mb_sampling sampling = {.sampler = &sampler, .family = f ? MB_FAMILY_FAST_DLLM_V2 : MB_FAMILY_SDAR,
+                                .block = 32, .sub_block = f ? 8 : 32, .mask_id = MASK, .stop_ids = {STOP},
+                                .stop_count = 1, .max_new_tokens = 64};
+        mb_network network = {.self = &stub, .prefill = stub_prefill, .denoise = masking_denoise,
+                              .commit = stub_commit};
+        assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 64, err, sizeof err), MB_OK);
+        assert_int_equal(count_masks(sampling.tokens, sampling.count), 0);
+        for (int32_t k = 64; k < sampling.count; k++) {
+            assert_true(sampling.tokens[k] == STOP || sampling.tokens[k] == stub.target[k]);
+            stops += sampling.tokens[k] == STOP;
+        }
+        assert_true(stops > 0);
+        release(&stub, &sampling);
+    }
+}
+
 static int failing_denoise(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset,
                            int32_t *ids, float *probability, char *err, size_t err_cap)
 {
@@ -516,7 +558,7 @@ int main(void)
         cmocka_unit_test(sdar_stop_and_threshold), cmocka_unit_test(fixed_schedule),
         cmocka_unit_test(ranking),             cmocka_unit_test(threshold_rounding),
         cmocka_unit_test(forced_trajectory),   cmocka_unit_test(early_stops),
-        cmocka_unit_test(failures_travel),
+        cmocka_unit_test(failures_travel),     cmocka_unit_test(a_predicted_mask_ends_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,627 @@
+/*
+ * test_attender.c - what a method sees and what comes of its answers: order of the hooks, by-products against sums
+ * in double, work of a known index, recall of methods that choose the best or the worst keys, states of its own,
+ * and failures that stay with the method that made them. The methods live here; device memory is plain memory.
+ */
+#include "tests/model/engine_fixture.h"
+
+/* ---- one method, many behaviours ---- */
+
+enum behaviour {
+    DENSE, BEST, WORST, PAGES, ALL_PAGES, OWN_STATE, OWN_NAN, OPAQUE_STATE, WATCH, FAIL, UNSORTED, NO_PAGES,
+    FAIL_OPEN, ALTERNATE
+};
+
+struct fake_options {
+    enum behaviour behaviour;
+    int32_t k, granularity;
+    mb_row_set rows;
+    mb_normaliser normaliser;
+};
+
+struct fake {
+    struct fake_options options;
+    const mb_host *host;
+    mb_shape shape;
+    float *scores, *zero, *check;
+    mb_page_set set;
+    mb_text log;
+    int32_t observed, selected;
+    bool closed_late_alloc;
+    double worst_error, smallest_sum, largest_sum;
+    struct fake **link;
+};
+
+static struct fake *last_fake;
+
+static int fake_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
+                     size_t err_cap)
+{
+    struct fake *f = calloc(1, sizeof *f);
+    if (!f)
+        return -1;
+    *self = f;
+    f->options = *(const struct fake_options *)options;
+    f->host = host;
+    f->shape = *shape;
+    f->smallest_sum = INFINITY;
+    f->scores = host->scores_alloc(host);
+    f->zero = host->scores_alloc(host);
+    f->check = host->alloc(host, 1000);
+    int32_t granularity = f->options.granularity > 0 ? f->options.granularity : 1;
+    if (!f->scores || !f->zero || !f->check ||
+        host->pages_alloc(host, granularity, shape->capacity / granularity + 1, &f->set) != 0)
+        return -1;
+    last_fake = f;
+    if (f->options.behaviour == FAIL_OPEN)
+        return mb_fail(err, err_cap, -1, "the moon is not full");
+    return 0;
+}
+
+static void fake_close(void *self)
+{
+    struct fake *f = self;
+    mb_text_free(&f->log);
+    free(f);
+}
+
+static void note(struct fake *f, const char *hook, const mb_call *call)
+{
+    mb_text_printf(&f->log, "%s b%d s%d p%d l%d N%d m%d\n", hook, call->block, call->step, (int)call->phase,
+                   call->layer, call->prefix_len[0], call->masked_rows);
+}
+
+#define HOOK(name)                                                                                     \
+    static int fake_##name(void *self, const mb_call *call, char *err, size_t err_cap)                 \
+    {                                                                                                  \
+        (void)err, (void)err_cap;                                                                      \
+        note(self, #name, call);                                                                       \
+        return 0;                                                                                      \
+    }
+HOOK(request_begin)
+HOOK(kv_added)
+HOOK(block_begin)
+HOOK(step_begin)
+HOOK(step_end)
+HOOK(block_end)
+
+static void known_pages(struct fake *f, int32_t pages)
+{
+    for (int32_t h = 0; h < f->shape.kv_heads; h++) {
+        f->set.counts[h] = pages;
+        for (int32_t i = 0; i < pages; i++)
+            f->set.ids[h * f->set.capacity + i] = i;
+    }
+}
+
+static int choose_keys(struct fake *f, const mb_call *call, bool best)
+{
+    const mb_host *host = f->host;
+    size_t heads = (size_t)f->shape.batch * (size_t)f->shape.kv_heads;
+    if (call->phase == MB_PHASE_COMMIT)
+        return 0;
+    int rc = host->mass(host, call, NULL, MB_ROWS_ALL, MB_OVER_ALL, f->scores);
+    if (rc == 0 && !best) /* zero minus mass: the lightest keys first */
+        rc = host->fill(host, call, f->zero, 0, heads * (size_t)f->shape.stride * sizeof(float));
+    if (rc == 0 && !best)
+        rc = host->score_axpby(host, call, -1.0f, f->scores, 0.0f, f->zero);
+    if (rc == 0)
+        rc = host->top_k(host, call, best ? f->scores : f->zero, f->options.k, NULL, &f->set);
+    return rc;
+}
+
+static int fake_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+{
+    struct fake *f = self;
+    note(f, "select", call);
+    f->selected++;
+    if (f->host->alloc(f->host, 64))
+        f->closed_late_alloc = true; /* no memory outside open() */
+    bool commit = call->phase == MB_PHASE_COMMIT;
+    switch (f->options.behaviour) {
+    case BEST:
+    case WORST:
+        out->answer = commit ? MB_DENSE : MB_SPARSE;
+        out->pages = &f->set;
+        return choose_keys(f, call, f->options.behaviour == BEST);
+    case PAGES:
+    case ALTERNATE:
+        known_pages(f, f->options.k);
+        out->answer = commit || (f->options.behaviour == ALTERNATE && call->layer % 2) ? MB_DENSE : MB_SPARSE;
+        out->pages = &f->set;
+        out->select_tokens = commit ? 0 : 8;
+        return 0;
+    case ALL_PAGES:
+        for (int32_t h = 0; h < f->shape.kv_heads; h++)
+            f->set.counts[h] = -1;
+        out->answer = MB_SPARSE;
+        out->pages = &f->set;
+        return 0;
+    case OWN_STATE:
+        out->pages = &f->set;
+        known_pages(f, (call->max_prefix + f->set.granularity - 1) / f->set.granularity);
+        out->answer = MB_ATTEND;
+        return 0;
+    case OPAQUE_STATE:
+        out->select_tokens = 3;
+        out->answer = MB_ATTEND;
+        return 0;
+    case OWN_NAN:
+        out->answer = call->step == 2 ? MB_ATTEND : MB_DENSE;
+        return 0;
+    case WATCH:
+        out->want = MB_WANT_LSE | MB_WANT_MASS;
+        out->rows = f->options.rows;
+        out->normaliser = f->options.normaliser;
+        return 0;
+    case FAIL:
+        return call->layer == 2 && call->step == 2 ? mb_fail(err, err_cap, -7, "no luck today") : 0;
+    case UNSORTED:
+        known_pages(f, 3);
+        f->set.ids[1] = 0;
+        out->answer = commit ? MB_DENSE : MB_SPARSE;
+        out->pages = &f->set;
+        return 0;
+    case NO_PAGES:
+        out->answer = MB_SPARSE;
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static int fake_attend(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+{
+    struct fake *f = self;
+    (void)err, (void)err_cap;
+    int rc = f->host->attend(f->host, call, MB_SCOPE_PREFIX, NULL, out, lse);
+    if (rc == 0 && f->options.behaviour == OWN_NAN)
+        ((float *)out)[5] = NAN;
+    return rc;
+}
+
+/* The mass by definition, in double, from queries and keys (fp32 sessions). Returns the sum over prefix keys. */
+static double brute_mass(const struct fake *f, const mb_call *call, int32_t head, double *mass)
+{
+    const float *q = call->q, *k = call->k;
+    int32_t prefix = call->prefix_len[0], dim = f->shape.head_dim, group = f->shape.query_heads / f->shape.kv_heads;
+    int32_t keys = prefix + (f->options.normaliser == MB_OVER_ALL ? f->shape.block : 0), rows = 0, masked = 0;
+    double *logit = malloc((size_t)keys * sizeof *logit), sum = 0;
+    assert_non_null(logit);
+    for (int32_t r = 0; r < call->rows; r++)
+        masked += call->masked[r] != 0;
+    memset(mass, 0, (size_t)prefix * sizeof *mass);
+    k += (size_t)head * (size_t)f->shape.capacity * (size_t)dim;
+    for (int32_t r = 0; r < call->rows; r++) {
+        if (f->options.rows == MB_ROWS_MASKED && masked > 0 && call->masked[r] == 0)
+            continue;
+        if (f->options.rows == MB_ROWS_CENTRE && r != f->shape.block / 2)
+            continue;
+        rows++;
+        for (int32_t g = 0; g < group; g++) {
+            const float *row = q + ((size_t)r * (size_t)f->shape.query_heads + (size_t)(head * group + g)) * (size_t)dim;
+            double top = -INFINITY, total = 0;
+            for (int32_t j = 0; j < keys; j++) {
+                logit[j] = 0;
+                for (int32_t c = 0; c < dim; c++)
+                    logit[j] += (double)row[c] * (double)k[(size_t)j * (size_t)dim + (size_t)c];
+                logit[j] /= sqrt((double)dim);
+                top = fmax(top, logit[j]);
+            }
+            for (int32_t j = 0; j < keys; j++)
+                total += exp(logit[j] - top);
+            for (int32_t j = 0; j < prefix; j++)
+                mass[j] += exp(logit[j] - top) / total;
+        }
+    }
+    for (int32_t j = 0; j < prefix; j++) {
+        mass[j] /= (double)rows * group;
+        sum += mass[j];
+    }
+    free(logit);
+    return sum;
+}
+
+static int fake_observe(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    struct fake *f = self;
+    (void)err, (void)err_cap;
+    note(f, "observe", call);
+    f->observed++;
+    assert_non_null(call->lse);
+    assert_non_null(call->mass);
+    double *mass = malloc((size_t)f->shape.capacity * sizeof *mass);
+    assert_non_null(mass);
+    for (int32_t h = 0; h < f->shape.kv_heads; h++) {
+        double sum = brute_mass(f, call, h, mass);
+        f->smallest_sum = fmin(f->smallest_sum, sum);
+        f->largest_sum = fmax(f->largest_sum, sum);
+        for (int32_t j = 0; j < call->prefix_len[0]; j++) {
+            double got = (double)call->mass[(size_t)h * (size_t)f->shape.stride + (size_t)j];
+            f->worst_error = fmax(f->worst_error, fabs(got - mass[j]));
+        }
+    }
+    free(mass);
+    return 0;
+}
+
+static int fake_report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                       double *values, char *err, size_t err_cap)
+{
+    struct fake *f = self;
+    int32_t count = -9;
+    (void)err, (void)err_cap;
+    values[0] = f->selected;
+    int rc = read(f->host, &count, f->set.counts, sizeof count);
+    values[1] = count;
+    return rc;
+}
+
+static int fake_supports(const mb_shape *shape, const void *options, char *why, size_t why_cap)
+{
+    const struct fake_options *o = options;
+    return o->k == 12345 ? mb_fail(why, why_cap, 1, "block %d is not to my taste", shape->block) : 0;
+}
+
+static const mb_counter counters[] = {{"selected", "calls", "", "sum", "calls of select"},
+                                      {"count", "pages", "", "mean", "pages of the last index"}, {0}};
+
+static const mb_method fake_method = {
+    .abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "fake", .options_size = sizeof(struct fake_options),
+    .counters = counters, .supports = fake_supports, .open = fake_open, .close = fake_close,
+    .request_begin = fake_request_begin, .kv_added = fake_kv_added, .block_begin = fake_block_begin,
+    .step_begin = fake_step_begin, .select = fake_select, .observe = fake_observe, .attend = fake_attend,
+    .step_end = fake_step_end, .block_end = fake_block_end, .report = fake_report};
+
+/* ---- the stage: one model, one prompt, one session ---- */
+
+struct stage {
+    opened model;
+    mb_session *session;
+    mb_sampler sampler;
+    size_t prompt;
+};
+
+static int set_up(void **state)
+{
+    struct stage *s = calloc(1, sizeof *s);
+    char err[256] = "";
+    size_t n = 0;
+    assert_non_null(s);
+    s->model = open_model("models/tiny", MB_F32, 2);
+    int32_t *ids = needle_prompt(&s->model, "amber-hill", "55012", 8, &n);
+    s->session = open_session(&s->model, 1, 512);
+    s->sampler = fixed_sampler(3);
+    s->sampler.ignore_stop = true;
+    s->prompt = n;
+    assert_int_equal(mb_session_prefill(s->session, 0, ids, n, NULL, err, sizeof err), MB_OK);
+    free(ids);
+    *state = s;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct stage *s = *state;
+    mb_session_close(s->session);
+    close_model(&s->model);
+    free(s);
+    return 0;
+}
+
+static int run(struct stage *s, mb_attender *attender, mb_decode_result *result, char *err, size_t err_cap)
+{
+    mb_decode_request request = {.sampler = &s->sampler, .max_new_tokens = 20, .extra_stop_id = -1, .request = 77};
+    return mb_decode(s->session, attender, &request, result, err, err_cap);
+}
+
+static void must_run(struct stage *s, mb_attender *attender, mb_decode_result *result)
+{
+    char err[512] = "";
+    if (run(s, attender, result, err, sizeof err) != MB_OK)
+        fail_msg("%s", err);
+}
+
+/* ---- tests ---- */
+
+static void hooks_in_order(void **state)
+{
+    struct stage *s = *state;
+    struct fake_options options = {.behaviour = DENSE};
+    mb_attender *attender = open_attender(s->session, &fake_method, &options);
+    mb_decode_result result;
+    mb_text wanted = {0};
+    int32_t n = (int32_t)s->prompt / 32 * 32, left = 32 - (int32_t)s->prompt % 32;
+    must_run(s, attender, &result);
+    assert_int_equal(result.blocks, left >= 20 ? 1 : 2);
+    mb_text_printf(&wanted, "request_begin b0 s0 p0 l-1 N%d m0\n", n);
+    for (int l = 0; l < 6; l++)
+        mb_text_printf(&wanted, "kv_added b0 s0 p0 l%d N%d m0\n", l, n);
+    for (int b = 0; b < result.blocks; b++) {
+        static const int shares[3] = {11, 11, 10};
+        int masks = b == 0 ? left : 32, at = n + 32 * b;
+        mb_text_printf(&wanted, "block_begin b%d s0 p1 l-1 N%d m%d\n", b, at, masks);
+        for (int t = 1; t <= 3 && masks > 0; t++) {
+            int phase = t == 1 ? 1 : 2;
+            mb_text_printf(&wanted, "step_begin b%d s%d p%d l-1 N%d m%d\n", b, t, phase, at, masks);
+            for (int l = 0; l < 6; l++)
+                mb_text_printf(&wanted, "select b%d s%d p%d l%d N%d m%d\n", b, t, phase, l, at, masks);
+            mb_text_printf(&wanted, "step_end b%d s%d p%d l-1 N%d m%d\n", b, t, phase, at, masks);
+            masks = masks > shares[t - 1] ? masks - shares[t - 1] : 0;
+        }
+        for (int l = 0; l < 6; l++)
+            mb_text_printf(&wanted, "select b%d s0 p3 l%d N%d m0\nkv_added b%d s0 p3 l%d N%d m0\n", b, l, at, b, l,
+                           at);
+        mb_text_printf(&wanted, "block_end b%d s0 p3 l-1 N%d m0\n", b, at + 32);
+    }
+    assert_string_equal(last_fake->log.data, wanted.data);
+    assert_false(last_fake->closed_late_alloc);
+    assert_true(result.counters[0] == last_fake->selected && result.counters[1] == 0);
+    mb_text_free(&wanted);
+    mb_decode_result_free(&result);
+    mb_attender_close(attender);
+}
+
+static void masses_are_right(void **state)
+{
+    struct stage *s = *state;
+    for (int rows = 0; rows < 3; rows++)
+        for (int over = 0; over < 2; over++) {
+            struct fake_options options = {.behaviour = WATCH, .rows = (mb_row_set)rows,
+                                           .normaliser = (mb_normaliser)over};
+            mb_attender *attender = open_attender(s->session, &fake_method, &options);
+            mb_decode_result result;
+            must_run(s, attender, &result);
+            assert_int_equal(last_fake->observed, 6 * (result.denoise_forwards + result.commit_forwards));
+            assert_true(last_fake->worst_error < 2e-6);
+            if (over == MB_OVER_PREFIX)
+                assert_true(fabs(last_fake->smallest_sum - 1) < 1e-9 && fabs(last_fake->largest_sum - 1) < 1e-9);
+            else
+                assert_true(last_fake->largest_sum < 1);
+            assert_true(result.engaged == 0 && result.work == 1);
+            mb_decode_result_free(&result);
+            mb_attender_close(attender);
+        }
+}
+
+/* The index is known: k pages of 16 keys of each KV head, in every layer or in every other one. */
+static void work_of_a_known_index(void **state)
+{
+    struct stage *s = *state;
+    for (int alternate = 0; alternate < 2; alternate++) {
+        struct fake_options options = {.behaviour = alternate ? ALTERNATE : PAGES, .k = 4, .granularity = 16};
+        mb_attender *attender = open_attender(s->session, &fake_method, &options);
+        mb_decode_result result;
+        must_run(s, attender, &result);
+        double attended = 0, present = 0, chosen = 0, n = (double)(s->prompt / 32 * 32);
+        int32_t left = 32 - (int32_t)s->prompt % 32;
+        for (int b = 0; b < result.blocks; b++, n += 32) {
+            int forwards = b > 0 ? 3 : left > 22 ? 3 : left > 11 ? 2 : 1;
+            attended += forwards * (alternate ? (64 + n) / 2 : 64);
+            present += forwards * n;
+            chosen += forwards * 8.0;
+        }
+        assert_true(fabs(result.work - attended / present) < 1e-12);
+        assert_true(fabs(result.work_select - chosen / present) < 1e-12);
+        assert_true(result.engaged == (alternate ? 0.5 : 1));
+        mb_decode_result_free(&result);
+        mb_attender_close(attender);
+    }
+}
+
+static void same_tokens(const mb_decode_result *a, const mb_decode_result *b)
+{
+    assert_int_equal(a->count, b->count);
+    assert_memory_equal(a->ids, b->ids, a->count * sizeof *a->ids);
+}
+
+/* An index of everything, and a method's own state over the whole prefix, decode what exact attention decodes. */
+static void everything_equals_exact(void **state)
+{
+    static const enum behaviour behaviours[3] = {ALL_PAGES, OWN_STATE, OPAQUE_STATE};
+    struct stage *s = *state;
+    mb_attender *exact = open_attender(s->session, &dense_method, NULL);
+    mb_decode_result reference;
+    must_run(s, exact, &reference);
+    for (int i = 0; i < 3; i++) {
+        struct fake_options options = {.behaviour = behaviours[i], .granularity = 32};
+        mb_attender *attender = open_attender(s->session, &fake_method, &options);
+        mb_decode_result result;
+        must_run(s, attender, &result);
+        same_tokens(&reference, &result);
+        assert_true(result.engaged == 1);
+        assert_true(result.work == (behaviours[i] == OPAQUE_STATE ? 0 : 1));
+        assert_true((result.work_select > 0) == (behaviours[i] == OPAQUE_STATE));
+        mb_decode_result_free(&result);
+        mb_attender_close(attender);
+    }
+    mb_decode_result_free(&reference);
+    mb_attender_close(exact);
+}
+
+static void recall_of_the_best_and_the_worst(void **state)
+{
+    struct stage *s = *state;
+    char err[512] = "";
+    int32_t n = (int32_t)s->prompt / 32 * 32;
+    struct fake_options options[8] = {{.behaviour = BEST, .k = 24},       {.behaviour = WORST, .k = 24},
+                                      {.behaviour = FAIL},                {.behaviour = WATCH},
+                                      {.behaviour = BEST, .k = 4000},     {.behaviour = UNSORTED},
+                                      {.behaviour = OPAQUE_STATE},        {.behaviour = PAGES, .k = 2,
+                                                                           .granularity = 16}};
+    mb_attender *exact = open_attender(s->session, &dense_method, NULL), *shadows[8];
+    mb_recall recalls[8];
+    mb_decode_result alone, result;
+    must_run(s, exact, &alone);
+    struct fake *fakes[8];
+    for (int i = 0; i < 8; i++) {
+        shadows[i] = open_attender(s->session, &fake_method, &options[i]);
+        fakes[i] = last_fake;
+    }
+    mb_decode_request request = {.sampler = &s->sampler, .max_new_tokens = 20, .extra_stop_id = -1};
+    if (mb_decode_shadow(s->session, exact, shadows, 8, &request, &result, recalls, err, sizeof err) != MB_OK)
+        fail_msg("%s", err);
+    same_tokens(&alone, &result);
+    int64_t calls = 6 * (int64_t)result.denoise_forwards;
+    for (int i = 0; i < 2; i++) {
+        assert_false(recalls[i].failed);
+        assert_int_equal(recalls[i].sparse_calls, calls);
+        assert_int_equal(recalls[i].dense_calls, 0);
+        int64_t seen = 0;
+        for (size_t c = 0; c < recalls[i].count; c++) {
+            const mb_recall_cell *cell = &recalls[i].cells[c];
+            seen += cell->blocks;
+            assert_int_equal(cell->heads, 2);
+            assert_true(fabs(cell->index_recall - (i == 0 ? 1 : 0)) < 1e-12);
+            if (i == 0)
+                assert_true(fabs(cell->mass_recall - 1) < 1e-12);
+            else
+                assert_true(cell->mass_recall < 0.5);
+            assert_true(cell->captured_mass > 0 && cell->captured_mass < 1);
+            assert_true(fabs(((double)cell->index_head[0] + (double)cell->index_head[1]) / 2 - cell->index_recall) < 1e-6);
+        }
+        assert_int_equal(seen, calls);
+    }
+    assert_true(recalls[2].failed); /* its failure stays its own */
+    assert_non_null(strstr(recalls[2].error, "method fake failed in select(), layer 2, block 0, step 2: no luck today"));
+    assert_int_equal(recalls[3].dense_calls, calls);
+    assert_int_equal(recalls[3].sparse_calls, 0);
+    assert_int_equal(recalls[3].count, 0);
+    assert_true(fakes[3]->observed > 0 && fakes[3]->worst_error < 2e-6);
+    assert_true(n < 4000);
+    assert_int_equal(recalls[4].dense_calls, calls); /* everything is dense, not recall 1 */
+    assert_int_equal(recalls[4].count, 0);
+    assert_true(recalls[5].failed);
+    assert_non_null(strstr(recalls[5].error, "not ascending"));
+    assert_int_equal(recalls[6].dense_calls + recalls[6].sparse_calls, 0);
+    assert_int_equal(recalls[7].sparse_calls, calls);
+    for (int i = 7; i >= 0; i--) {
+        mb_recall_free(&recalls[i]);
+        mb_attender_close(shadows[i]);
+    }
+    mb_decode_result_free(&alone);
+    mb_decode_result_free(&result);
+    mb_attender_close(exact);
+}
+
+/* The measure itself on numbers that one can follow. */
+static void recall_by_hand(void **state)
+{
+    float mass[2][64] = {{0.4f, 0.1f, 0.2f, 0.1f, 0.05f, 0.0f, 0.0f}, {0.1f, 0.1f, 0.1f, 0.1f, 0.1f, 0.1f, 0.1f}};
+    int32_t rank[2][64], order[2][7] = {{0, 2, 1, 3, 4, 5, 6}, {0, 1, 2, 3, 4, 5, 6}};
+    double cumulated[2][65] = {{0}};
+    mb_recall_sum sum = {0};
+    char err[256] = "";
+    (void)state;
+    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < 7; i++) {
+            rank[h][order[h][i]] = i;
+            cumulated[h][i + 1] = cumulated[h][i] + (double)mass[h][order[h][i]];
+        }
+    mb_ranking ranking = {.heads = 2, .prefix = 7, .stride = 64, .rank = &rank[0][0], .cumulated = &cumulated[0][0],
+                          .mass = &mass[0][0]};
+    int32_t ids[2][4] = {{0, 3, 6, 0}, {5, 6, 0, 0}}, counts[2] = {3, 2};
+    /* Head 0: {0,3,6} against {0,2,1}: 1 of 3, 0.5 of 0.7. Head 1: {5,6} against {0,1}: 0 of 2, equal mass. */
+    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, err, sizeof err), 0);
+    assert_true(fabs(sum.index - (1.0 / 3) / 2) < 1e-6);
+    assert_true(fabs(sum.mass - (0.5 / 0.7 + 1) / 2) < 1e-6);
+    assert_true(fabs(sum.captured - (0.5 + 0.2) / 2) < 1e-6);
+    /* Pages of 4 tokens: {1} is keys 4..6; a head that has everything is left out. */
+    int32_t pages[2][2] = {{1, 0}, {0, 1}}, page_counts[2] = {1, -1};
+    sum = (mb_recall_sum){0};
+    assert_int_equal(mb_recall_compare(&ranking, 4, 2, &pages[0][0], page_counts, &sum, err, sizeof err), 0);
+    assert_true(sum.index == 0 && fabs(sum.mass - 0.05 / 0.7) < 1e-6);
+    assert_int_equal(sum.head_blocks[1], 0);
+    page_counts[0] = page_counts[1] = 2;
+    pages[0][0] = 0, pages[0][1] = 1;
+    assert_int_equal(mb_recall_compare(&ranking, 4, 2, &pages[0][0], page_counts, &sum, err, sizeof err), 1);
+    counts[0] = 0; /* nothing chosen: recall 0 */
+    sum = (mb_recall_sum){0};
+    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, err, sizeof err), 0);
+    assert_true(sum.index_head[0] == 0 && sum.mass_head[0] == 0);
+    counts[0] = 5;
+    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, err, sizeof err), MB_E_SAMPLE);
+    counts[0] = 3;
+    ids[0][2] = 7;
+    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, err, sizeof err), MB_E_SAMPLE);
+}
+
+static void failures_name_the_place(void **state)
+{
+    struct stage *s = *state;
+    static const struct { enum behaviour behaviour; const char *text; } cases[] = {
+        {FAIL, "method fake failed in select(), layer 2, block 0, step 2: no luck today"},
+        {OWN_NAN, "method fake: the logits are not finite (later step, block 0, step 2"},
+        {NO_PAGES, "method fake, layer 0, block 0, step 1: select() gave no usable page set"}};
+    for (size_t i = 0; i < 3; i++) {
+        struct fake_options options = {.behaviour = cases[i].behaviour};
+        mb_attender *attender = open_attender(s->session, &fake_method, &options);
+        mb_decode_result result;
+        char err[512] = "";
+        assert_int_equal(run(s, attender, &result, err, sizeof err), MB_E_SAMPLE);
+        if (!strstr(err, cases[i].text))
+            fail_msg("%s", err);
+        assert_int_equal(s->session->prefix[0], s->session->snapshot[0]);
+        mb_attender_close(attender);
+    }
+    /* The cell after the failures is as good as ever. */
+    mb_attender *exact = open_attender(s->session, &dense_method, NULL);
+    mb_decode_result result;
+    must_run(s, exact, &result);
+    mb_decode_result_free(&result);
+    mb_attender_close(exact);
+}
+
+static void opening(void **state)
+{
+    struct stage *s = *state;
+    mb_attender *attender = NULL;
+    char err[512] = "";
+    bool unsupported = false;
+    size_t before = s->model.kernels->mark(s->model.device);
+    struct fake_options options = {.behaviour = DENSE, .granularity = 16};
+    mb_shape shape;
+    mb_session_shape(s->session, 7, &shape);
+    assert_int_equal(shape.steps, 7);
+    assert_int_equal(shape.stride, 512);
+    size_t planned = mb_attender_bytes(&fake_method, &shape, &options);
+    attender = open_attender(s->session, &fake_method, &options);
+    assert_int_equal(s->model.kernels->mark(s->model.device) - before, planned);
+    assert_true(planned > 2 * 2 * 512 * sizeof(float));
+    mb_attender_close(attender);
+    assert_int_equal(s->model.kernels->mark(s->model.device), before);
+    options.k = 12345;
+    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, err,
+                                      sizeof err), MB_E_INPUT);
+    assert_true(unsupported);
+    assert_string_equal(err, "block 32 is not to my taste");
+    options = (struct fake_options){.behaviour = FAIL_OPEN};
+    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, err,
+                                      sizeof err), MB_E_SAMPLE);
+    assert_false(unsupported);
+    assert_non_null(strstr(err, "the moon is not full"));
+    assert_int_equal(s->model.kernels->mark(s->model.device), before);
+    /* A method built against an older contract, which ended before step_end: its later fields are not read. */
+    mb_method older = fake_method;
+    older.size = (uint32_t)offsetof(mb_method, step_end);
+    options = (struct fake_options){.behaviour = DENSE};
+    attender = open_attender(s->session, &older, &options);
+    mb_decode_result result;
+    must_run(s, attender, &result);
+    assert_null(strstr(last_fake->log.data, "step_end"));
+    assert_non_null(strstr(last_fake->log.data, "step_begin"));
+    assert_true(result.counters[0] == 0);
+    mb_decode_result_free(&result);
+    mb_attender_close(attender);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hooks_in_order),          cmocka_unit_test(masses_are_right),
+        cmocka_unit_test(work_of_a_known_index),   cmocka_unit_test(everything_equals_exact),
+        cmocka_unit_test(recall_of_the_best_and_the_worst), cmocka_unit_test(recall_by_hand),
+        cmocka_unit_test(failures_name_the_place), cmocka_unit_test(opening),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
