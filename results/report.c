@@ -320,9 +320,8 @@ static const char latency_sql[] =
     "max(CASE phase WHEN 'commit' THEN median_us END) / 1e3 AS commit_ms, "
     "max(CASE phase WHEN 'block' THEN median_us END) / 1e3 AS block_ms, "
     "CASE WHEN NOT is_oracle THEN max(CASE phase WHEN 'block' THEN speedup END) END AS speedup, max(n) AS n "
-    "FROM v_speedup s WHERE run_id = %lld AND steps = (SELECT max(l.steps) FROM v_speedup l WHERE "
-    "l.run_id = s.run_id AND l.sampler_id = s.sampler_id) "
-    "GROUP BY model_id, sampler_id, config_id, context, batch, steps "
+    "FROM (SELECT *, max(steps) OVER (PARTITION BY sampler_id) AS longest FROM v_speedup WHERE run_id = %lld) "
+    "WHERE steps = longest GROUP BY model_id, sampler_id, config_id, context, batch, steps "
     "ORDER BY model_id, sampler_id, context, batch, is_reference DESC, config_id";
 
 static int report_for_people(const paper *p, const char *label, const comparison *list, size_t count, char *err,

@@ -24,7 +24,7 @@ static size_t next_character(const char *text, size_t *columns)
         *columns = 1;
         return 1;
     }
-    int width = utf8proc_charwidth(code);
+    int width = code < 0x20 ? 1 : utf8proc_charwidth(code); /* a control character is shown as a sign or blank */
     *columns = width > 0 ? (size_t)width : 0;
     return (size_t)n;
 }
@@ -214,15 +214,6 @@ static void put_line(mb_text *out, const char *text, size_t limit, bool markdown
         mb_text_puts(out, "\xe2\x80\xa6");
 }
 
-/* Columns after the line-breaking above: a line break becomes one column where utf8proc counts none. */
-static size_t shown_columns(const char *text)
-{
-    size_t extra = 0;
-    for (const char *p = text; *p; p++)
-        extra += (unsigned char)*p < 0x20;
-    return text_columns(text) + extra;
-}
-
 /* Length of the first head line of name: breaks after _ - / or a blank so that lines stay within width. */
 static size_t head_line(const char *name, size_t width)
 {
@@ -259,7 +250,7 @@ static size_t cells_width(const table *t, size_t column)
     size_t width = 0;
     for (size_t r = 0; r < table_rows(t); r++) {
         const char *text = table_at(t, r, column)->text;
-        size_t w = text ? shown_columns(text) : 1;
+        size_t w = text ? text_columns(text) : 1;
         width = w > width ? w : width;
     }
     return width;
@@ -350,7 +341,7 @@ static void render_terminal(const table *t, const bool *numbers, size_t *widths,
         for (size_t c = 0; c < t->columns; c++) {
             const table_cell *cell = table_at(t, r, c);
             const char *text = cell->text ? cell->text : "-";
-            size_t shown = shown_columns(text), space = shown < widths[c] ? widths[c] - shown : 0;
+            size_t shown = text_columns(text), space = shown < widths[c] ? widths[c] - shown : 0;
             mb_text_puts(out, c ? "  " : "");
             if (numbers[c])
                 pad(out, space);

@@ -161,7 +161,7 @@ static int fake_arm(mb_store *store, const mb_cell_key *base, const fake_method 
     char key[64];
     for (int adaptive = 0; adaptive < 2; adaptive++) {
         for (int t = 0; t <= FAKE_TASKS; t++) {
-            for (int recall = 0; recall < (m->budgeted && !adaptive ? 2 : 1); recall++) {
+            for (int recall = 0; recall < (m->budgeted && !adaptive && t < 2 ? 2 : 1); recall++) {
                 mb_cell_key cell_key = *base;
                 int64_t cell;
                 cell_key.dataset = data[t];

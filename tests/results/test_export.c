@@ -1,0 +1,196 @@
+/*
+ * test_export.c - predictions in the official layout, the long export, the example queries, and that two runs with one
+ * seed leave the same content, also when one was stored in pieces and in another order.
+ */
+#include "tests/results/small_store.h"
+
+#include <cjson/cJSON.h>
+
+#include "tests/results/fake_store.h"
+
+static char *folder_of(const char *name)
+{
+    char err[512] = "";
+    const char *base = getenv("TMPDIR");
+    char *path = mb_string_format("%s/mb-%s-%ld", base ? base : "/tmp", name, (long)getpid());
+    OK(mb_folder_make(path, err, sizeof err));
+    return path;
+}
+
+static void remove_tree(const char *path)
+{
+    char command[512];
+    snprintf(command, sizeof command, "rm -rf '%s'", path);
+    assert_int_equal(system(command), 0);
+}
+
+/* ---- pred/ ---- */
+
+static void exports_predictions(void **state)
+{
+    small_store s = {0};
+    char *folder = folder_of("pred"), *data = NULL;
+    size_t size = 0;
+    (void)state;
+    small_path(&s, "pred");
+    small_open(&s, 7);
+    int64_t cell = small_cell(&s, small_config(&s, "beta", 0, 64), "quality");
+    small_cell(&s, small_config(&s, "gamma", 0, 64), "quality"); /* no sample: no file */
+    mb_sample_row row = small_row(cell, "z", 1);
+    row.prediction = "say \"\xe4\xb8\xad\"\n\ttab \\ end\x01";
+    row.answers_json = "[\"one\", \"two\"]";
+    row.classes_json = "[\"c1\", \"c2\"]";
+    row.length = 4321;
+    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    row = small_row(cell, "a", 0);
+    row.prediction = "";
+    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    mb_sample_row bad = {.cell = cell, .key = "b", .status = "failed", .error = "why", .score = NAN, .depth = -1};
+    OK(mb_store_sample(s.store, &bad, s.err, sizeof s.err));
+    OK(mb_export_pred(s.store, folder, s.err, sizeof s.err));
+    char *path = mb_string_format("%s/pred/tiny-beta_k=64/qa.jsonl", folder);
+    OK(mb_file_read(path, 1 << 20, &data, &size, s.err, sizeof s.err));
+    /* In the order of storing; the failed sample has no line. */
+    assert_string_equal(data, "{\"pred\": \"say \\\"\xe4\xb8\xad\\\"\\n\\ttab \\\\ end\\u0001\", \"answers\": [\"one\", "
+                              "\"two\"], \"all_classes\": [\"c1\", \"c2\"], \"length\": 4321}\n"
+                              "{\"pred\": \"\", \"answers\": [\"a\"], \"all_classes\": null, \"length\": 10}\n");
+    cJSON *json = cJSON_ParseWithOpts(data, NULL, 0); /* an independent reader agrees on the first line */
+    assert_string_equal(cJSON_GetObjectItem(json, "pred")->valuestring, row.cell ? "say \"\xe4\xb8\xad\"\n\ttab \\ end\x01"
+                                                                                 : "");
+    cJSON_Delete(json);
+    char *none = mb_string_format("%s/pred/tiny-gamma_k=64", folder);
+    assert_false(mb_folder_exists(none));
+    free(none);
+    free(data);
+    free(path);
+    small_close(&s);
+    unlink(s.path);
+    remove_tree(folder);
+    free(folder);
+}
+
+/* ---- content and queries ---- */
+
+static char *content(const char *path)
+{
+    char err[512] = "";
+    mb_store *store = NULL;
+    mb_text out = {0};
+    OK(mb_store_open(&store, path, MB_STORE_READ, err, sizeof err));
+    const char *sql = mb_embedded_find("results/queries/content.sql", NULL);
+    assert_non_null(sql);
+    OK(mb_table_query(store, sql, MB_TABLE_CSV, 0, &out, err, sizeof err));
+    mb_store_close(store, NULL, 0);
+    return mb_text_take(&out);
+}
+
+static void same_seed_same_content(void **state)
+{
+    char *folder = folder_of("content"), *a = mb_string_format("%s/a.db", folder), *b = mb_string_format("%s/b.db", folder);
+    (void)state;
+    OK(fake_store(a, 2));
+    OK(fake_store(b, 2));
+    char *first = content(a), *second = content(b);
+    assert_true(strlen(first) > 100000);
+    assert_string_equal(first, second);
+    free(second);
+    /* b as of a run that was killed: some samples are lost and stored again, later than their neighbours. */
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(b, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA foreign_keys = ON; DELETE FROM sample WHERE id % 3 = 0", NULL, NULL, NULL),
+                     SQLITE_OK);
+    sqlite3_close(db);
+    OK(fake_store(b, 2));
+    second = content(b);
+    assert_string_equal(first, second);
+    free(second);
+    /* And a change of one bit of one score shows. */
+    assert_int_equal(sqlite3_open(b, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE sample SET score = score + 1.2e-16 WHERE id = (SELECT min(id) FROM sample "
+                                  "WHERE score > 0.3 AND score < 0.9)", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_changes(db), 1);
+    sqlite3_close(db);
+    second = content(b);
+    assert_string_not_equal(first, second);
+    free(first);
+    free(second);
+    remove_tree(folder);
+    free(folder);
+    free(a);
+    free(b);
+}
+
+static void runs_every_example_query(void **state)
+{
+    char *folder = folder_of("queries"), *path = mb_string_format("%s/a.db", folder), err[512] = "";
+    mb_store *store = NULL;
+    int queries = 0;
+    (void)state;
+    OK(fake_store(path, 2));
+    OK(mb_store_open(&store, path, MB_STORE_READ, err, sizeof err));
+    for (size_t i = 0; mb_embedded_path(i); i++) {
+        mb_text out = {0};
+        if (strncmp(mb_embedded_path(i), "results/queries/", 16) != 0)
+            continue;
+        queries++;
+        const char *sql = mb_embedded_find(mb_embedded_path(i), NULL);
+        assert_true(strncmp(sql, "-- ", 3) == 0); /* says what it is for */
+        if (mb_table_query(store, sql, MB_TABLE_TERMINAL, 0, &out, err, sizeof err) != MB_OK)
+            fail_msg("%s: %s", mb_embedded_path(i), err);
+        if (!out.data || strcmp(out.data, "(no rows)\n") == 0)
+            fail_msg("%s gives no rows", mb_embedded_path(i));
+        mb_text_free(&out);
+    }
+    assert_true(queries >= 8);
+    /* Every view answers too. */
+    char views[4096];
+    snprintf(views, sizeof views, "%s", small_query(store, "SELECT name FROM sqlite_master WHERE type = 'view'"));
+    for (char *name = strtok(views, "\n"); name; name = strtok(NULL, "\n")) {
+        char sql[128];
+        snprintf(sql, sizeof sql, "SELECT count(*) FROM %s", name);
+        if (strcmp(small_query(store, sql), "0\n") == 0 && strcmp(name, "v_accuracy_bucket") != 0)
+            fail_msg("%s is empty", name);
+    }
+    mb_store_close(store, NULL, 0);
+    remove_tree(folder);
+    free(folder);
+    free(path);
+}
+
+static void exports_the_long_form(void **state)
+{
+    small_store s = {0};
+    mb_text out = {0};
+    (void)state;
+    small_path(&s, "long");
+    small_open(&s, 7);
+    int64_t cell = small_cell(&s, small_config(&s, "beta", 0, 64), "quality");
+    small_sample(&s, cell, "a", 0.1);
+    OK(mb_export(s.store, MB_TABLE_JSONL, &out, s.err, sizeof s.err));
+    cJSON *json = cJSON_Parse(out.data);
+    assert_non_null(json);
+    assert_float_equal(cJSON_GetObjectItem(json, "score")->valuedouble, 0.1, 0);
+    assert_string_equal(cJSON_GetObjectItem(json, "item")->valuestring, "a");
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(json, "depth")));
+    cJSON_Delete(json);
+    mb_text_clear(&out);
+    OK(mb_export(s.store, MB_TABLE_CSV, &out, s.err, sizeof s.err));
+    assert_true(strncmp(out.data, "run,benchmark,task,item,", 24) == 0);
+    mb_text_clear(&out);
+    OK(mb_export(s.store, MB_TABLE_MARKDOWN, &out, s.err, sizeof s.err));
+    assert_non_null(strstr(out.data, "| method |"));
+    mb_text_free(&out);
+    small_close(&s);
+    unlink(s.path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exports_predictions),
+        cmocka_unit_test(same_seed_same_content),
+        cmocka_unit_test(runs_every_example_query),
+        cmocka_unit_test(exports_the_long_form),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,209 @@
+/*
+ * test_plots.c - every figure of a full store is drawn in both formats without a word from gnuplot; hostile names,
+ * empty stores, failed gates and a missing gnuplot. With two arguments, DB FOLDER, the program writes the full store
+ * (unless it is there) and draws it: check_plots.sh and people who change a script use that.
+ */
+#include "tests/results/small_store.h"
+
+#include <glob.h>
+
+#include "tests/results/fake_store.h"
+
+static char root[128];
+
+static int make_root(void **state)
+{
+    char err[512] = "";
+    const char *folder = getenv("TMPDIR");
+    (void)state;
+    snprintf(root, sizeof root, "%s/mb-plots-%ld", folder ? folder : "/tmp", (long)getpid());
+    return mb_folder_make(root, err, sizeof err);
+}
+
+static int remove_root(void **state)
+{
+    char command[256];
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf '%s'", root);
+    return system(command);
+}
+
+static bool have_gnuplot(void)
+{
+    return system("command -v gnuplot >/dev/null 2>&1") == 0;
+}
+
+static int count_files(const char *pattern)
+{
+    char path[256];
+    glob_t found;
+    snprintf(path, sizeof path, "%s/%s", root, pattern);
+    int n = glob(path, 0, NULL, &found) == 0 ? (int)found.gl_pathc : 0;
+    globfree(&found);
+    return n;
+}
+
+static char *read_text(const char *name)
+{
+    char path[256], err[512] = "", *data = NULL;
+    size_t size = 0;
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    OK(mb_file_read(path, 1 << 24, &data, &size, err, sizeof err));
+    return data;
+}
+
+static int draw(mb_store *store, const char *folder, int *drawn, char *err)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", root, folder);
+    return mb_plot_all(store, NULL, path, drawn, err, 512);
+}
+
+static void draws_every_figure(void **state)
+{
+    static const char *const figures[] = {
+        "accuracy_budget", "accuracy_budget-fake-1b-threshold_0.9", "accuracy_work", "recall_layer", "recall_step",
+        "recall_budget", "niah-mage", "niah-window", "forwards", "step_time", "latency_context", "speedup", "breakdown",
+        "tpob_steps", "break_even", "crossover", "memory", "pareto",
+    };
+    char path[256], name[128], err[512] = "";
+    mb_store *store = NULL;
+    int drawn = 0;
+    (void)state;
+    if (!have_gnuplot())
+        skip();
+    snprintf(path, sizeof path, "%s/full.db", root);
+    OK(fake_store(path, 2));
+    OK(mb_store_open(&store, path, MB_STORE_READ, err, sizeof err));
+    if (draw(store, "full", &drawn, err) != MB_OK)
+        fail_msg("%s", err);
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+        snprintf(name, sizeof name, "full/%s.png", figures[i]);
+        char *png = read_text(name);
+        assert_memory_equal(png, "\x89PNG\r\n\x1a\n", 8);
+        free(png);
+        snprintf(name, sizeof name, "full/%s.svg", figures[i]);
+        char *svg = read_text(name);
+        assert_non_null(strstr(svg, "</svg>"));
+        assert_non_null(strstr(svg, "model fake-1b")); /* the caption */
+        free(svg);
+    }
+    assert_int_equal(count_files("full/*.png"), drawn);
+    assert_int_equal(count_files("full/*.svg"), drawn);
+    assert_int_equal(count_files("full/data/*.dat"), drawn);
+    assert_int_equal(count_files("full/data/*.log"), 0);
+    /* Oracles are in accuracy figures and in no speed figure; a skipped method still has its colour. */
+    char *text = read_text("full/data/speedup.dat");
+    assert_null(strstr(text, "oracle"));
+    assert_non_null(strstr(text, "mage"));
+    free(text);
+    text = read_text("full/data/accuracy_work.dat");
+    assert_non_null(strstr(text, "oracle"));
+    free(text);
+    /* exact, then the others by name: mac (never run), mage 2, oracle 3, quest 4 */
+    text = read_text("full/data/accuracy_work.vars");
+    assert_non_null(strstr(text, "'exact'; key_style[1] = 0;"));
+    assert_non_null(strstr(text, "'mage'; key_style[2] = 2;"));
+    assert_non_null(strstr(text, "'quest'; key_style[4] = 4;"));
+    free(text);
+    mb_store_close(store, NULL, 0);
+}
+
+/* What labels may hold, and gnuplot takes as markup, quotes or formats. */
+static void draws_hostile_names(void **state)
+{
+    small_store s = {0};
+    int drawn = 0;
+    int64_t config = 0;
+    (void)state;
+    if (!have_gnuplot())
+        skip();
+    small_path(&s, "hostile");
+    small_open(&s, 7);
+    small_sample(&s, small_cell(&s, small_config(&s, "plain", 8, -1), "quality"), "a", 1);
+    for (int k = 1; k <= 2; k++) {
+        char label[64];
+        snprintf(label, sizeof label, "it's_{a}^%%d \"x\" \\n k=%d", 100 * k);
+        mb_config_row row = {"it's", "1", "", "", NULL, "{}", 0, 100 * k, label};
+        OK(mb_store_config(s.store, &row, &config, s.err, sizeof s.err));
+        mb_sample_row sample = small_row(small_cell(&s, config, "quality"), "a", 0.25 * k);
+        sample.context = 512;
+        sample.depth = 50;
+        OK(mb_store_sample(s.store, &sample, s.err, sizeof s.err));
+        mb_latency_row time = {.phase = "later_step", .context = 64, .batch = 1, .steps = 4, .us = 10.0 * k,
+                               .kept = true, .throttle = -1, .temperature = NAN, .power = NAN, .other_processes = -1};
+        OK(mb_store_latency(s.store, small_cell(&s, config, "latency"), &time, 1, s.err, sizeof s.err));
+    }
+    OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because", s.err, sizeof s.err));
+    if (draw(s.store, "hostile's folder", &drawn, s.err) != MB_OK)
+        fail_msg("%s", s.err);
+    assert_true(drawn >= 4); /* two accuracies, needles, step time */
+    assert_int_equal(count_files("hostile's folder/data/*.log"), 0);
+    char *svg = read_text("hostile's folder/accuracy_work.svg");
+    assert_non_null(strstr(svg, "GATE FAILED: some gate"));
+    free(svg);
+    small_close(&s);
+    unlink(s.path);
+}
+
+static void draws_nothing_of_nothing(void **state)
+{
+    small_store s = {0};
+    int drawn = -1;
+    (void)state;
+    small_path(&s, "nothing");
+    small_open(&s, 7);
+    OK(draw(s.store, "nothing", &drawn, s.err));
+    assert_int_equal(drawn, 0);
+    assert_int_equal(count_files("nothing/*.png"), 0);
+    small_close(&s);
+    unlink(s.path);
+}
+
+static void says_that_gnuplot_is_missing(void **state)
+{
+    small_store s = {0};
+    int drawn = -1;
+    char path[4096];
+    (void)state;
+    snprintf(path, sizeof path, "%s", getenv("PATH") ? getenv("PATH") : "");
+    small_path(&s, "missing");
+    small_open(&s, 7);
+    small_sample(&s, small_cell(&s, small_config(&s, "plain", 8, -1), "quality"), "a", 1);
+    setenv("PATH", "/nonexistent", 1);
+    int rc = draw(s.store, "missing", &drawn, s.err);
+    setenv("PATH", path, 1);
+    assert_int_equal(rc, MB_E_SYSTEM);
+    assert_int_equal(drawn, 0);
+    assert_non_null(strstr(s.err, "gnuplot-nox"));
+    small_close(&s);
+    unlink(s.path);
+}
+
+static int draw_for_people(const char *database, const char *folder)
+{
+    char err[512] = "";
+    mb_store *store = NULL;
+    int drawn = 0;
+    if (!mb_file_exists(database) && fake_store(database, 8) != MB_OK)
+        return 1;
+    int rc = mb_store_open(&store, database, MB_STORE_READ, err, sizeof err);
+    if (rc == MB_OK)
+        rc = mb_plot_all(store, NULL, folder, &drawn, err, sizeof err);
+    mb_store_close(store, NULL, 0);
+    printf("%s%s%d figures\n", err, *err ? "\n" : "", drawn);
+    return rc != MB_OK;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(draws_every_figure),
+        cmocka_unit_test(draws_hostile_names),
+        cmocka_unit_test(draws_nothing_of_nothing),
+        cmocka_unit_test(says_that_gnuplot_is_missing),
+    };
+    if (argc == 3)
+        return draw_for_people(argv[1], argv[2]);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
+}

@@ -1,0 +1,237 @@
+/*
+ * test_report.c - tables and the comparison report: what people see says what the views hold, in every format, inside
+ * the width that was asked for.
+ */
+#include "tests/results/small_store.h"
+
+#include "results/store.h"
+
+#include "tests/results/fake_store.h"
+
+static char fake_path[128];
+
+static int make_store(void **state)
+{
+    const char *folder = getenv("TMPDIR");
+    (void)state;
+    snprintf(fake_path, sizeof fake_path, "%s/mb-report-%ld.db", folder ? folder : "/tmp", (long)getpid());
+    unlink(fake_path);
+    return fake_store(fake_path, 2);
+}
+
+static int remove_store(void **state)
+{
+    (void)state;
+    return unlink(fake_path);
+}
+
+static mb_store *open_fake(void)
+{
+    char err[512] = "";
+    mb_store *store = NULL;
+    OK(mb_store_open(&store, fake_path, MB_STORE_READ, err, sizeof err));
+    return store;
+}
+
+/* ---- the printer ---- */
+
+static void expect_table(mb_store *store, const char *sql, mb_table_format format, int width, const char *expected)
+{
+    char err[512] = "";
+    mb_text out = {0};
+    OK(mb_table_query(store, sql, format, width, &out, err, sizeof err));
+    assert_string_equal(out.data ? out.data : "", expected);
+    mb_text_free(&out);
+}
+
+static void prints_every_format(void **state)
+{
+    static const char sql[] = "SELECT 'a|b' AS name, 12 AS n, 0.1 + 0.2 AS x, NULL AS y UNION ALL "
+                              "SELECT '\xe4\xb8\xad' || char(10) || '\"q\"', -3, 2.0, 'z'";
+    mb_store *store = open_fake();
+    (void)state;
+    expect_table(store, sql, MB_TABLE_TERMINAL, 0,
+                 "name     n       x  y\n"
+                 "\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80  "
+                 "\xe2\x94\x80\xe2\x94\x80  \xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80  "
+                 "\xe2\x94\x80\n"
+                 "a|b     12  0.3000  -\n"
+                 "\xe4\xb8\xad\xe2\x8f\x8e\"q\"  -3  2.0000  z\n");
+    expect_table(store, sql, MB_TABLE_MARKDOWN, 0,
+                 "| name | n | x | y |\n|---|---:|---:|---|\n| a\\|b | 12 | 0.3000 | - |\n"
+                 "| \xe4\xb8\xad \"q\" | -3 | 2.0000 | z |\n");
+    expect_table(store, sql, MB_TABLE_CSV, 0,
+                 "name,n,x,y\na|b,12,0.30000000000000004,\n\"\xe4\xb8\xad\n\"\"q\"\"\",-3,2,z\n");
+    expect_table(store, sql, MB_TABLE_JSONL, 0,
+                 "{\"name\": \"a|b\", \"n\": 12, \"x\": 0.30000000000000004, \"y\": null}\n"
+                 "{\"name\": \"\xe4\xb8\xad\\n\\\"q\\\"\", \"n\": -3, \"x\": 2, \"y\": \"z\"}\n");
+    expect_table(store, "SELECT 1 AS a WHERE 0", MB_TABLE_TERMINAL, 0, "(no rows)\n");
+    expect_table(store, "SELECT 1 AS a WHERE 0", MB_TABLE_CSV, 0, "a\n");
+    mb_store_close(store, NULL, 0);
+}
+
+/* Longest line in columns. */
+static size_t widest_line(const char *text)
+{
+    size_t widest = 0;
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        char line[4096];
+        snprintf(line, sizeof line, "%.*s", (int)n, text);
+        size_t columns = text_columns(line);
+        widest = columns > widest ? columns : widest;
+        text += n + (text[n] == '\n');
+    }
+    return widest;
+}
+
+static void narrows_long_text(void **state)
+{
+    char err[512] = "";
+    mb_text out = {0};
+    mb_store *store = open_fake();
+    (void)state;
+    OK(mb_table_query(store, "SELECT prediction || prediction || prediction AS a, answers, item FROM v_samples LIMIT 5",
+                      MB_TABLE_TERMINAL, 50, &out, err, sizeof err));
+    assert_true(widest_line(out.data) <= 50);
+    assert_non_null(strstr(out.data, "\xe2\x80\xa6"));
+    mb_text_free(&out);
+    mb_store_close(store, NULL, 0);
+}
+
+static void refuses_what_is_no_select(void **state)
+{
+    char err[512] = "";
+    mb_text out = {0};
+    mb_store *store = open_fake();
+    (void)state;
+    assert_int_equal(mb_table_query(store, "DELETE FROM sample", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_table_query(store, "SELEC 1", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
+    assert_non_null(strstr(err, "SELEC"));
+    assert_int_equal(mb_table_query(store, "", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
+    mb_text_free(&out);
+    mb_store_close(store, NULL, 0);
+}
+
+/* ---- the report ---- */
+
+static char *report(mb_store *store, const char *run, mb_table_format format, int width)
+{
+    char err[512] = "";
+    mb_text out = {0};
+    int rc = mb_report(store, run, format, width, &out, err, sizeof err);
+    if (rc != MB_OK)
+        fail_msg("%s", err);
+    return mb_text_take(&out);
+}
+
+static void report_says_everything(void **state)
+{
+    mb_store *store = open_fake();
+    (void)state;
+    char *text = report(store, NULL, MB_TABLE_TERMINAL, 140);
+    const char *const words[] = {"run fake", "fake-1b", "seed 42", "0123456789ab", "mage k=256", "oracle k=1024",
+                                 "sampler T=8/32", "sampler threshold 0.9", "paired difference to exact", "latency",
+                                 "needs queries before RoPE", "refreshes", "skip  graph and eager agree",
+                                 "pass  oracle bounds the recall"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strstr(text, words[i]))
+            fail_msg("the report does not say \"%s\"", words[i]);
+    assert_null(strstr(text, "\033["));
+    /* The mean of exact over the seven tasks, and its mean line. */
+    char *mean = small_query(store, "SELECT printf('%.1f', 100 * avg(score)) FROM v_accuracy WHERE method = 'exact' AND "
+                             "sampler = 'T=8/32'");
+    mean[strcspn(mean, "\n")] = '\0';
+    assert_non_null(strstr(text, mean));
+    free(text);
+    text = report(store, "fake", MB_TABLE_MARKDOWN, 0);
+    assert_non_null(strstr(text, "| method |"));
+    assert_non_null(strstr(text, "## run fake"));
+    assert_null(strstr(text, "\xe2\x94\x80"));
+    free(text);
+    mb_store_close(store, NULL, 0);
+}
+
+static void report_fits_the_width(void **state)
+{
+    mb_store *store = open_fake();
+    (void)state;
+    for (int width = 100; width <= 150; width += 50) {
+        char *text = report(store, NULL, MB_TABLE_TERMINAL, width);
+        if (widest_line(text) > (size_t)(width < 125 ? 125 : width)) /* prose lines may take 125 */
+            fail_msg("%zu columns at width %d", widest_line(text), width);
+        free(text);
+    }
+    mb_store_close(store, NULL, 0);
+}
+
+static void report_is_the_same_twice(void **state)
+{
+    mb_store *store = open_fake();
+    (void)state;
+    char *a = report(store, NULL, MB_TABLE_CSV, 0), *b = report(store, "1", MB_TABLE_CSV, 0);
+    assert_string_equal(a, b);
+    assert_non_null(strstr(a, "run,model,sampler,task,method,config,k,score"));
+    free(a);
+    free(b);
+    char err[512] = "";
+    mb_text out = {0};
+    assert_int_equal(mb_report(store, "nobody", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
+    assert_non_null(strstr(err, "nobody"));
+    mb_text_free(&out);
+    mb_store_close(store, NULL, 0);
+}
+
+/* An interval of the report's CSV covers the paired mean of the view. */
+static void report_agrees_with_the_views(void **state)
+{
+    mb_store *store = open_fake();
+    (void)state;
+    char *text = report(store, NULL, MB_TABLE_CSV, 0);
+    char *line = strstr(text, "T=8/32,qasper,mage,mage k=256,256,");
+    assert_non_null(line);
+    double score, delta, low, high;
+    int n;
+    assert_int_equal(sscanf(line, "T=8/32,qasper,mage,mage k=256,256,%lf,%d,%lf,%lf,%lf", &score, &n, &delta, &low, &high),
+                     5);
+    char *row = small_query(store, "SELECT a.score, a.n, p.mean FROM v_accuracy a JOIN v_paired p USING (config_id, "
+                            "sampler_id, dataset_id) WHERE a.config = 'mage k=256' AND a.task = 'qasper' AND "
+                            "a.sampler = 'T=8/32'");
+    double view_score, view_delta;
+    int view_n;
+    assert_int_equal(sscanf(row, "%lf,%d,%lf", &view_score, &view_n, &view_delta), 3);
+    assert_float_equal(score, view_score, 1e-12);
+    assert_int_equal(n, view_n);
+    assert_float_equal(delta, view_delta, 1e-12);
+    assert_true(low <= delta && delta <= high && low < high);
+    free(text);
+    mb_store_close(store, NULL, 0);
+}
+
+static void a_failed_gate_is_red(void **state)
+{
+    small_store s = {0};
+    (void)state;
+    small_path(&s, "red");
+    small_open(&s, 7);
+    OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because", s.err, sizeof s.err));
+    char *text = report(s.store, NULL, MB_TABLE_TERMINAL, 0);
+    assert_non_null(strstr(text, "FAIL  some gate: because"));
+    free(text);
+    text = report(s.store, NULL, MB_TABLE_MARKDOWN, 0);
+    assert_non_null(strstr(text, "**FAIL  some gate**: because"));
+    free(text);
+    small_close(&s);
+    unlink(s.path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(prints_every_format),      cmocka_unit_test(narrows_long_text),
+        cmocka_unit_test(refuses_what_is_no_select), cmocka_unit_test(report_says_everything),
+        cmocka_unit_test(report_fits_the_width),    cmocka_unit_test(report_is_the_same_twice),
+        cmocka_unit_test(report_agrees_with_the_views), cmocka_unit_test(a_failed_gate_is_red),
+    };
+    return cmocka_run_group_tests(tests, make_store, remove_store);
+}
