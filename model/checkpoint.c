@@ -28,6 +28,7 @@ struct mb_checkpoint {
     size_t tensor_count;
 };
 
+/* Both comparisons are byte order, so that an order is the same on every machine and locale. */
 static int by_tensor_name(const void *a, const void *b)
 {
     return strcmp((*(const mb_tensor *const *)a)->name, (*(const mb_tensor *const *)b)->name);
@@ -51,6 +52,7 @@ static bool plain_name(const char *name)
     return true;
 }
 
+/* Maps and validates one file. On failure the shard holds what was acquired; mb_checkpoint_close() frees it. */
 static int open_shard(struct shard *shard, const char *folder, const char *name, char *err, size_t err_cap)
 {
     shard->name = mb_string_copy(name);
@@ -89,6 +91,7 @@ static int shard_names(const cJSON *map, const char *where, char ***names, size_
                            entry->string);
         all[n++] = entry->valuestring;
     }
+    /* A weight map names the same few files thousands of times: sort, then keep one of each run. */
     qsort(all, n, sizeof *all, by_string);
     for (size_t i = 0; i < n; i++)
         if (distinct == 0 || strcmp(all[distinct - 1], all[i]) != 0)
@@ -124,6 +127,7 @@ static int collect_tensors(mb_checkpoint *checkpoint, const cJSON *root, const c
         if (strcmp(checkpoint->tensors[i - 1]->name, checkpoint->tensors[i]->name) == 0)
             return mb_fail(err, err_cap, MB_E_INPUT, "%s: weight_map lists %.200s twice", where,
                            checkpoint->tensors[i]->name);
+    /* The check that catches shards of different revisions, which parse perfectly well each by itself. */
     const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(root, "metadata");
     const cJSON *size = cJSON_GetObjectItemCaseSensitive(metadata, "total_size");
     int64_t expected = 0;
@@ -136,6 +140,7 @@ static int collect_tensors(mb_checkpoint *checkpoint, const cJSON *root, const c
     return MB_OK;
 }
 
+/* A folder with an index: all shards it names, then the tensors it lists. */
 static int open_index(mb_checkpoint *checkpoint, const char *folder, const char *path, char *err, size_t err_cap)
 {
     cJSON *root = NULL;
@@ -169,6 +174,7 @@ out:
     return rc;
 }
 
+/* A folder with one file: every tensor in it counts. The table is sorted already. */
 static int open_single(mb_checkpoint *checkpoint, const char *folder, char *err, size_t err_cap)
 {
     checkpoint->shards = calloc(1, sizeof *checkpoint->shards);
@@ -245,6 +251,8 @@ const mb_tensor *mb_checkpoint_tensor(const mb_checkpoint *checkpoint, size_t i)
     return i < checkpoint->tensor_count ? checkpoint->tensors[i] : NULL;
 }
 
+/* One hash over the bytes of all files in the order of their names: the same download gives the same hash
+ * everywhere, and a single file has the hash that mb_hash_file() gives. */
 int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], char *err, size_t err_cap)
 {
     mb_hash *hash = mb_hash_new();

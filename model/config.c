@@ -30,12 +30,15 @@ static bool is_called(const cJSON *root, const char *part)
     return false;
 }
 
+/* NULL for absent and for null. */
 static const cJSON *present(const cJSON *root, const char *key)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, key);
     return item && !cJSON_IsNull(item) ? item : NULL;
 }
 
+/* Experts are looked for first: "sdar_moe" is also called "sdar". A plain Qwen3 without a mask token is the
+ * autoregressive model and would produce nonsense in blocks. */
 static int find_family(const cJSON *root, mb_family *family, const char *where, char *err, size_t err_cap)
 {
     const cJSON *type = present(root, "model_type");
@@ -102,6 +105,7 @@ static int refuse_unsupported(const cJSON *root, const char *where, char *err, s
     return MB_OK;
 }
 
+/* Ids may repeat between eos and pad. */
 static void add_stop(mb_model_config *config, int32_t id)
 {
     for (int32_t i = 0; i < config->stop_count; i++)
@@ -168,6 +172,7 @@ static int finish(mb_model_config *config, const mb_model_request *request, cons
     if (config->positions < config->block || config->positions > POSITIONS_MAX)
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: %d positions are outside %d (one block) to %d", where,
                        config->positions, config->block, POSITIONS_MAX);
+    /* Only Fast-dLLM v2 decodes a block in parts (models.md 3.6). */
     config->sub_block = config->block;
     if (config->family == MB_FAMILY_FAST_DLLM_V2) {
         config->sub_block = config->block < FAST_DLLM_SUB_BLOCK ? config->block : FAST_DLLM_SUB_BLOCK;
@@ -210,6 +215,7 @@ static int read_sizes(mb_model_config *config, const cJSON *root, const char *wh
         rc = mb_model_json_need_int(root, sizes[i].key, where, 1, sizes[i].max, sizes[i].value, err, err_cap);
     if (rc == MB_OK)
         rc = mb_model_json_want_int(root, "head_dim", where, 2, 1024, &config->head_dim, err, err_cap);
+    /* Qwen2 files have no head_dim; Qwen3's need not be hidden / heads (4096 against 2560 in SDAR-4B). */
     if (rc == MB_OK && config->head_dim == 0) {
         if (config->hidden % config->query_heads)
             return mb_fail(err, err_cap, MB_E_INPUT,
@@ -229,6 +235,7 @@ static int read_rest(mb_model_config *config, const cJSON *root, const char *whe
     bool fast = config->family == MB_FAMILY_FAST_DLLM_V2;
     const cJSON *rope = present(root, "rope_theta") ? root : present(root, "rope_parameters");
     const char *block_key = present(root, "bd_size") ? "bd_size" : "block_size";
+    /* What the family implies; the keys of the file are read on top of it. */
     config->norm_eps = 1e-6;
     config->positions = 32768;
     config->block = 32;
@@ -256,6 +263,7 @@ static int read_rest(mb_model_config *config, const cJSON *root, const char *whe
     return rc;
 }
 
+/* Order matters: the family decides defaults, sizes bound the ids that are read after them. */
 int mb_config_parse(mb_model_config *config, const char *json, size_t json_size, const char *generation,
                     size_t generation_size, const mb_model_request *request, const char *where, char *err,
                     size_t err_cap)
@@ -303,6 +311,7 @@ static const mb_model_config shapes[] = {
      .stop_ids = {2046, 2044}, .stop_count = 2, .qk_norm = true, .norm_one_rounding = true, .tied = true},
 };
 
+/* The error lists the known names, since nobody remembers the spelling. */
 int mb_config_shape(mb_model_config *config, const mb_model_request *request, char *err, size_t err_cap)
 {
     mb_text known = {0};

@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+/* Through memcpy: the only cast between float and bits that C defines. */
 static float from_bits(uint32_t bits)
 {
     float value;
@@ -20,6 +21,7 @@ static uint32_t to_bits(float value)
     return bits;
 }
 
+/* Adding just under half of the last kept bit, plus that bit, is round to nearest even. */
 static uint16_t to_bf16(float value)
 {
     uint32_t bits = to_bits(value);
@@ -50,6 +52,7 @@ static uint16_t to_f16(float value)
         uint32_t shifted = to_bits(from_bits(magnitude) + 0.5f) - to_bits(0.5f);
         return (uint16_t)(sign | shifted);
     }
+    /* Normal range: the same rounding at bit 13, then the exponent's bias from 127 to 15. */
     uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u);
     return (uint16_t)(sign | (rounded - 0x38000000u) >> 13);
 }

@@ -49,6 +49,7 @@ int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char 
     return MB_E_INPUT;
 }
 
+/* The text is handed over only on success, so that a caller has one thing to free in either case. */
 int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, size_t *size, char *err,
                        size_t err_cap)
 {
@@ -79,12 +80,14 @@ bool mb_model_json_integer(const cJSON *item, int64_t min, int64_t max, int64_t 
     return true;
 }
 
+/* Files write an unset key as null as often as they leave it out; both mean the same here. */
 static const cJSON *lookup(const cJSON *object, const char *key)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
     return cJSON_IsNull(item) ? NULL : item;
 }
 
+/* The want_ functions: absent keeps the caller's default, present but wrong is an error, never a fallback. */
 int mb_model_json_want_int(const cJSON *object, const char *key, const char *where, int32_t min, int32_t max,
                            int32_t *value, char *err, size_t err_cap)
 {
@@ -114,6 +117,7 @@ int mb_model_json_want_real(const cJSON *object, const char *key, const char *wh
     const cJSON *item = lookup(object, key);
     if (!item)
         return MB_OK;
+    /* !(a && b) rather than the opposite comparisons: a NaN fails both. */
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= min && item->valuedouble <= max))
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"%s\" must be a number from %g to %g", where, key, min,
                        max);

@@ -5,6 +5,7 @@
  */
 #include "model/layout.h"
 
+/* Appends and returns the new count. MB_PARTS_MAX is above the longest list, 14 parts with biases and q/k norm. */
 static int add(mb_part *parts, int n, mb_part part)
 {
     parts[n] = part;
@@ -61,6 +62,7 @@ size_t mb_layout_padded(size_t bytes)
     return (bytes + 255) / 256 * 256;
 }
 
+/* A device tensor is counted at its first part; the others lie inside it. */
 static size_t parts_bytes(const mb_part *parts, int n, mb_type type)
 {
     size_t bytes = 0;
@@ -70,6 +72,7 @@ static size_t parts_bytes(const mb_part *parts, int n, mb_type type)
     return bytes;
 }
 
+/* Weights and the RoPE table, as mb_model_open() will allocate them: one padded piece a device tensor. */
 size_t mb_model_weight_bytes(const mb_model_config *config, mb_type type)
 {
     mb_part parts[MB_PARTS_MAX];

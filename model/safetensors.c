@@ -29,6 +29,7 @@ static const struct dtype {
     {"BOOL", 1, false, MB_F32},    {"F8_E4M3", 1, false, MB_F32}, {"F8_E5M2", 1, false, MB_F32},
 };
 
+/* NULL for a type that the format does not define: then not even the tensor's size is known. */
 static const struct dtype *find_dtype(const char *name)
 {
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
@@ -58,6 +59,7 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
     tensor->usable = kind->usable;
     tensor->type = kind->type;
 
+    /* Checked at every factor: three dimensions of 2^32 must not wrap around to a small size. */
     uint64_t bytes = (uint64_t)kind->bytes;
     const cJSON *item;
     cJSON_ArrayForEach(item, shape)
@@ -72,6 +74,7 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
             return mb_fail(err, err_cap, MB_E_INPUT, "%s: tensor %.200s: the product of its shape overflows",
                            where, name);
     }
+    /* 2^53 is the limit of what cJSON's doubles tell apart; a file of that size does not exist. */
     int64_t from = 0, to = 0;
     if (!mb_model_json_integer(offsets->child, 0, INT64_MAX, &from) ||
         !mb_model_json_integer(offsets->child->next, 0, INT64_MAX, &to) || to < from)
@@ -88,6 +91,7 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
     return MB_OK;
 }
 
+/* Tables are sorted by name once, then searched by halves: a shard of a large model has a thousand tensors. */
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const mb_tensor *)a)->name, ((const mb_tensor *)b)->name);
@@ -102,6 +106,7 @@ static int by_place(const void *a, const void *b)
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
+/* Neighbours in the file must not share bytes. Holes between them are harmless and allowed. */
 static int check_overlap(const mb_safetensors *table, const char *where, char *err, size_t err_cap)
 {
     int rc = MB_OK;
@@ -144,6 +149,7 @@ static int read_entries(mb_safetensors *table, cJSON *root, const unsigned char 
         tensor->data = buffer + (end <= available ? begin : 0); /* corrected or refused just below */
         last = end > last ? end : last;
     }
+    /* The header tells how long the file must be; both directions of a mismatch are a failed download. */
     if (last > available)
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "%s is incomplete: its header describes %llu bytes, the file has %llu; download it again",
@@ -196,6 +202,7 @@ int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_
     return rc;
 }
 
+/* Names are the table's own copies: the JSON tree they came from is gone. */
 void mb_safetensors_free(mb_safetensors *table)
 {
     for (size_t i = 0; i < table->count; i++)

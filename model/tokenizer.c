@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Also for a half-built one: everything starts zeroed. */
 void mb_tokenizer_close(mb_tokenizer *tokenizer)
 {
     if (!tokenizer)
@@ -32,6 +33,7 @@ void mb_tokenizer_hash(const mb_tokenizer *tokenizer, char hex[MB_HASH_CAP])
     memcpy(hex, tokenizer->hash, MB_HASH_CAP);
 }
 
+/* Added tokens win over vocabulary entries of the same bytes, as they do in a text. */
 int32_t mb_tokenizer_id(const mb_tokenizer *tokenizer, const char *token)
 {
     size_t n = strlen(token);
@@ -104,6 +106,7 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to tokenise");
         goto out;
     }
+    /* A byte that begins no added token costs one look-up; UTF-8 rules out a match inside a character. */
     for (size_t at = 0; special && at < length && rc == MB_OK;) {
         const struct mb_added_token *token = added_at(tokenizer, text, length, at);
         if (!token) {

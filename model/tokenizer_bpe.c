@@ -41,6 +41,7 @@ struct mb_bpe {
     size_t heap_count, heap_capacity;
 };
 
+/* The cache starts small, since most calls encode a short prompt, and grows with the pieces it meets. */
 mb_bpe *mb_bpe_open(const mb_tokenizer *tokenizer)
 {
     mb_bpe *bpe = calloc(1, sizeof *bpe);
@@ -85,6 +86,7 @@ static void *grow(void *array, size_t *capacity, size_t need, size_t size)
     return grown;
 }
 
+/* Appends ids of a piece to the result. n >= 1. */
 static bool push_all(mb_bpe *bpe, const int32_t *ids, size_t n)
 {
     int32_t *grown = grow(bpe->ids, &bpe->capacity, bpe->count + n, sizeof *ids);
@@ -101,6 +103,7 @@ bool mb_bpe_push(mb_bpe *bpe, int32_t id)
     return push_all(bpe, &id, 1);
 }
 
+/* Even an empty result is an allocation, so that NULL can mean only one thing. */
 int32_t *mb_bpe_take(mb_bpe *bpe, size_t *n)
 {
     int32_t *ids = grow(bpe->ids, &bpe->capacity, 1, sizeof *ids);
@@ -114,6 +117,7 @@ int32_t *mb_bpe_take(mb_bpe *bpe, size_t *n)
 
 /* ---- merges ---- */
 
+/* Spreads a pair of small ids over all bits (a multiply-xorshift finaliser). */
 static uint64_t mix(uint64_t x)
 {
     x ^= x >> 32;
@@ -123,6 +127,7 @@ static uint64_t mix(uint64_t x)
     return x ^ (x >> 32);
 }
 
+/* At most half full: a search ends after a probe or two, and always ends. */
 bool mb_tokenizer_rules_reserve(mb_tokenizer *tokenizer, size_t count)
 {
     size_t slots = 64;
@@ -137,6 +142,7 @@ bool mb_tokenizer_rules_reserve(mb_tokenizer *tokenizer, size_t count)
     return true;
 }
 
+/* The rule of a pair, or the empty slot (rank -1) where it would be. */
 static struct mb_bpe_rule *find_rule(const mb_tokenizer *tokenizer, int32_t left, int32_t right)
 {
     uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
@@ -180,11 +186,13 @@ static size_t merge_scan(const mb_tokenizer *tokenizer, int32_t *ids, size_t n)
     }
 }
 
+/* Lowest rank first, leftmost among equals: the order of the definition. */
 static bool precedes(const struct candidate *a, const struct candidate *b)
 {
     return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
 }
 
+/* Adds the pair at places `at` and `next` if it can be merged at all. */
 static bool heap_push(mb_bpe *bpe, int32_t at, int32_t next)
 {
     const struct mb_bpe_rule *rule = find_rule(bpe->tokenizer, bpe->symbol[at], bpe->symbol[next]);
@@ -202,6 +210,7 @@ static bool heap_push(mb_bpe *bpe, int32_t at, int32_t next)
     return true;
 }
 
+/* Removes the best candidate: the last one sinks from the root to its place. */
 static struct candidate heap_pop(mb_bpe *bpe)
 {
     struct candidate top = bpe->heap[0], last = bpe->heap[--bpe->heap_count];
@@ -235,6 +244,8 @@ static bool reserve_symbols(mb_bpe *bpe, size_t n)
     return true;
 }
 
+/* The linked-list form. Candidates are never removed from the heap when a neighbour changes; they are recognised
+ * as outdated when their turn comes. Each merge adds at most two, so the heap sees at most 3n of them. */
 static bool merge_long(mb_bpe *bpe, const char *bytes, size_t n)
 {
     if (!reserve_symbols(bpe, n))
@@ -285,6 +296,7 @@ static uint64_t hash_bytes(const char *bytes, size_t n)
     return mix(hash ^ word);
 }
 
+/* The entry of these bytes, or the empty slot where it belongs. */
 static struct cached *cache_slot(const mb_bpe *bpe, uint64_t hash, const char *bytes, size_t n)
 {
     size_t i = hash & bpe->cache_mask;
@@ -297,6 +309,7 @@ static struct cached *cache_slot(const mb_bpe *bpe, uint64_t hash, const char *b
     return &bpe->cache[i];
 }
 
+/* Doubles the table; entries move by their stored hash, keys stay where they are. */
 static bool cache_grow(mb_bpe *bpe)
 {
     size_t slots = (bpe->cache_mask + 1) * 2;
@@ -337,6 +350,7 @@ static bool cache_put(mb_bpe *bpe, uint64_t hash, const char *bytes, size_t n, s
     return !bpe->keys.failed;
 }
 
+/* Single bytes need no search, long pieces hardly ever repeat; everything between goes through the cache. */
 bool mb_bpe_piece(mb_bpe *bpe, const char *bytes, size_t n)
 {
     if (n == 1)

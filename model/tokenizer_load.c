@@ -15,6 +15,7 @@
 
 #define FILE_MAX_BYTES ((size_t)256 << 20)
 
+/* NULL for absent and null; get(NULL, ...) is NULL too, so that paths can be chained. */
 static const cJSON *get(const cJSON *object, const char *key)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
@@ -29,6 +30,8 @@ static bool is_type(const cJSON *object, const char *type)
 
 /* ---- vocabulary and merges ---- */
 
+/* {token: id}. Afterwards all 256 single bytes must be tokens: then any text can be encoded and nothing is ever
+ * unknown. */
 static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, char *err, size_t err_cap)
 {
     mb_text bytes = {0};
@@ -71,6 +74,7 @@ static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const cha
                      int32_t rank, mb_text *bytes, const char *where, char *err, size_t err_cap)
 {
     mb_text_clear(bytes);
+    /* Both halves go into one buffer; their concatenation is the merged token's bytes. */
     bool ok = left_n && right_n && mb_tokenizer_unmap(bytes, left, left_n);
     size_t middle = bytes->length;
     ok = ok && mb_tokenizer_unmap(bytes, right, right_n) && !bytes->failed;
@@ -100,6 +104,7 @@ static int add_merge_line(mb_tokenizer *t, const char *line, size_t n, int32_t r
                      where, err, err_cap);
 }
 
+/* Rank = position in the list. Strings are the older form, pairs the newer one. */
 static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *where, char *err, size_t err_cap)
 {
     mb_text bytes = {0};
@@ -125,6 +130,7 @@ static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *wh
     return rc;
 }
 
+/* merges.txt: one merge a line; only the first line may be a version, since "# #" is a merge like any other. */
 static int read_merges_text(mb_tokenizer *t, const char *text, size_t size, const char *where, char *err,
                             size_t err_cap)
 {
@@ -168,11 +174,13 @@ static const char *find_pattern(const cJSON *pre)
     return regex->valuestring;
 }
 
+/* Absent, null and "" all say: none. */
 static bool empty_text(const cJSON *item)
 {
     return !item || (cJSON_IsString(item) && item->valuestring[0] == '\0');
 }
 
+/* Everything in the file that would change ids is looked at; what is not known to be harmless is refused. */
 static int check_pipeline(const cJSON *root, const char *where, char *err, size_t err_cap)
 {
     const cJSON *model = get(root, "model"), *normalizer = get(root, "normalizer");
@@ -218,6 +226,7 @@ static int read_added(mb_tokenizer *t, int64_t id, const cJSON *entry, const cha
                                   err_cap);
 }
 
+/* The vocabulary comes before the added tokens, which may repeat entries of it. */
 static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where, char *err, size_t err_cap)
 {
     const cJSON *model = get(root, "model"), *entry;
@@ -242,6 +251,7 @@ static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where,
 
 /* ---- the smaller files ---- */
 
+/* tokenizer_config.json: {"added_tokens_decoder": {"151643": {content, special, ...}}}. */
 static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, char *err, size_t err_cap)
 {
     const cJSON *entry;
@@ -277,6 +287,7 @@ static bool named_special(const cJSON *config, const char *text)
     return false;
 }
 
+/* added_tokens.json: {text: id}, without flags; the configuration says which of them are special. */
 static int read_added_file(mb_tokenizer *t, const cJSON *root, const cJSON *config, const char *where, char *err,
                            size_t err_cap)
 {

@@ -48,6 +48,7 @@ int32_t mb_tokenizer_size(const mb_tokenizer *tokenizer)
 
 /* ---- ids by bytes: open addressing, at most half full ---- */
 
+/* Order of bytes matters, zero bytes count. */
 static uint64_t hash_bytes(const char *bytes, size_t n)
 {
     uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a: tokens are short */
@@ -81,6 +82,7 @@ static int32_t *index_slot(const mb_tokenizer *tokenizer, const char *bytes, siz
     return &tokenizer->lookup[i];
 }
 
+/* The token must have been added before: the table stores ids and compares their bytes in the pool. */
 bool mb_tokenizer_index_put(mb_tokenizer *tokenizer, int32_t id)
 {
     const struct mb_token *token = &tokenizer->tokens[id];
@@ -98,6 +100,7 @@ int32_t mb_tokenizer_index_find(const mb_tokenizer *tokenizer, const char *bytes
 
 /* ---- added tokens ---- */
 
+/* Contradictions are errors because either reading would silently give other ids to the same text. */
 int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text, bool special, const char *where,
                            char *err, size_t err_cap)
 {
@@ -143,6 +146,7 @@ int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text
     return MB_OK;
 }
 
+/* Longest first within a first byte: the first match is then the longest. */
 static int by_byte_and_length(const void *a, const void *b)
 {
     const struct mb_added_token *x = a, *y = b;

@@ -49,6 +49,7 @@ size_t mb_unicode_next(const char *bytes, size_t n, uint32_t *character)
     return need + 1;
 }
 
+/* ASCII is skipped byte by byte; most texts are little else. */
 bool mb_unicode_valid(const char *bytes, size_t n)
 {
     uint32_t character;
@@ -91,6 +92,7 @@ static bool inert(uint32_t c)
            (c >= 0xff01 && c < 0xff61) || (c >= 0xfffc && c < 0xfffe) || (c >= 0x1f300 && c < 0x1fb00);
 }
 
+/* The quick check: one pass without tables, which ends NFC for most texts. */
 static bool needs_work(const char *bytes, size_t n)
 {
     uint32_t character;

@@ -33,6 +33,7 @@ struct loading {
     size_t err_cap;
 };
 
+/* The name a part has in the checkpoint; layer -1 = outside the layers. */
 static void part_name(char *name, size_t cap, const mb_part *part, int32_t layer)
 {
     if (layer < 0)
@@ -43,6 +44,7 @@ static void part_name(char *name, size_t cap, const mb_part *part, int32_t layer
 
 /* ---- checks ---- */
 
+/* There, of a type that can be read, and of the shape that the configuration asks for. */
 static int check_part(const struct loading *load, const mb_part *part, int32_t layer)
 {
     char name[128];
@@ -107,6 +109,7 @@ static int check_extra(const struct loading *load)
     return MB_OK;
 }
 
+/* Everything that will be read, then everything that would not be. */
 static int check_all(const struct loading *load)
 {
     mb_part parts[MB_PARTS_MAX];
@@ -198,12 +201,15 @@ static void random_fill(unsigned char *out, mb_type type, uint64_t stream, uint6
             pthread_join(threads[k], NULL);
 }
 
+/* The backend's own sentence, with what was being done in front. */
 static int device_fail(const struct loading *load, int rc, const char *what)
 {
     return mb_fail(load->err, load->err_cap, rc, "loading %s into the device: %s", what,
                    load->model->kernels->error(load->model->device));
 }
 
+/* One part into its rows of the device tensor: straight from the mapped file when the types agree, else through
+ * the staging buffer in chunks. */
 static int upload_part(const struct loading *load, const mb_part *part, int32_t layer, unsigned char *tensor)
 {
     const mb_model *model = load->model;
@@ -297,6 +303,7 @@ static int load_cos_sin(const struct loading *load)
     return MB_OK;
 }
 
+/* What is allocated here is exactly what mb_model_weight_bytes() adds up; a test compares the two. */
 static int load_all(const struct loading *load)
 {
     mb_model *model = load->model;
@@ -312,6 +319,7 @@ static int load_all(const struct loading *load)
 
 /* ---- identity ---- */
 
+/* Ids beyond the embedding's rows would read outside of it, so such a pair of files is refused. */
 static int open_tokenizer(mb_model *model, const char *folder, char *err, size_t err_cap)
 {
     const mb_model_config *config = &model->config;
@@ -327,6 +335,7 @@ static int open_tokenizer(mb_model *model, const char *folder, char *err, size_t
     return MB_OK;
 }
 
+/* The identity stored with every result: bytes of the files, or the shape and seed that define random weights. */
 static int hash_sources(const struct loading *load, const mb_model_request *request)
 {
     mb_model *model = load->model;
@@ -361,6 +370,7 @@ int mb_model_open(mb_model **model, const mb_model_request *request, const mb_ke
     opened->kernels = kernels;
     opened->device = device;
     opened->type = type;
+    /* Taken before anything is allocated: close() releases to here on every path. */
     opened->arena_mark = kernels->mark(device);
     load.model = opened;
     rc = mb_model_inspect(request, &opened->config, err, err_cap);
