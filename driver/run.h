@@ -59,6 +59,9 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
 /* ---- setup.c ---- */
 /* Model dimensions, samplers, checks that need both; no device yet. */
 int mb_run_inspect(mb_run *run, char *err, size_t err_cap);
+/* Device bytes of a session of this size with these arms opened on it; steps -1 = as their samplers schedule. */
+void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t steps, const mb_arm *arms, size_t count,
+                 mb_memory_plan *plan);
 /* Device, weights, session and one attender per arm. */
 int mb_run_open(mb_run *run, char *err, size_t err_cap);
 /* The store with the identities of this run. */

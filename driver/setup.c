@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CPU_ARENA_BYTES ((size_t)1 << 40) /* address space only: pages are taken when written */
 #define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
 
 static mb_model_request model_request(const mb_run_config *config)
@@ -101,31 +100,37 @@ static int32_t scheduled_steps(const mb_sampler *sampler)
     return sampler->schedule == MB_SCHEDULE_FIXED ? sampler->steps : 0;
 }
 
-static void shape_of(const mb_run *run, int32_t steps, mb_shape *shape)
+void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t steps, const mb_arm *arms, size_t count,
+                 mb_memory_plan *plan)
 {
-    *shape = (mb_shape){.size = sizeof *shape, .layers = run->shape.layers, .query_heads = run->shape.query_heads,
-                        .kv_heads = run->shape.kv_heads, .head_dim = run->shape.head_dim, .block = run->shape.block,
-                        .batch = 1, .capacity = run->capacity, .stride = (run->capacity + 63) / 64 * 64,
-                        .steps = steps, .element_size = (int32_t)mb_type_size(run->config->type)};
+    mb_session_request request = {.batch = batch, .capacity = capacity, .prefill_chunk = run->config->prefill_chunk,
+                                  .graphs = run->config->graphs};
+    size_t methods = 0;
+    for (size_t i = 0; i < count; i++) {
+        mb_shape shape = {.size = sizeof shape, .layers = run->shape.layers, .query_heads = run->shape.query_heads,
+                          .kv_heads = run->shape.kv_heads, .head_dim = run->shape.head_dim, .block = run->shape.block,
+                          .batch = batch, .capacity = capacity, .stride = (capacity + 63) / 64 * 64,
+                          .steps = steps >= 0 ? steps : scheduled_steps(&run->samplers[arms[i].sampler]),
+                          .element_size = (int32_t)mb_type_size(run->config->type)};
+        methods += mb_attender_bytes(arms[i].spec->method, &shape, arms[i].spec->options);
+    }
+    mb_memory_plan_make(&run->shape, run->config->type, &request, methods, plan);
 }
 
 static int open_device(mb_run *run, char *err, size_t err_cap)
 {
     mb_run_config *config = run->config;
-    mb_session_request request = {.batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk,
-                                  .graphs = config->graphs};
     mb_memory_plan plan;
-    size_t methods = 0;
     char note[256] = "";
-    for (size_t i = 0; i < run->arm_count; i++) {
-        mb_shape shape;
-        shape_of(run, scheduled_steps(&run->samplers[run->arms[i].sampler]), &shape);
-        methods += mb_attender_bytes(run->arms[i].spec->method, &shape, run->arms[i].spec->options);
-    }
-    mb_memory_plan_make(&run->shape, config->type, &request, methods, &plan);
+    mb_run_plan(run, 1, run->capacity, -1, run->arms, run->arm_count, &plan);
     mb_device_options options = {.type = config->type, .threads = config->threads, .arena_bytes = plan.total};
-    if (strncmp(config->device, "cuda", 4) != 0 && strcmp(config->device, "auto") != 0)
-        options.arena_bytes = CPU_ARENA_BYTES;
+    if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length or "
+                       "shorter lengths help", (double)plan.total / 0x1p30, config->memory_gib);
+    /* Latency cases differ in size and are planned one by one: they share all that there is. */
+    if (config->pass_latency || config->pass_breakdown)
+        options.arena_bytes = (size_t)(config->memory_gib * 0x1p30);
     int rc = mb_device_open(config->device, &options, &run->kernels, &run->device, note, sizeof note, err, err_cap);
     if (rc != MB_OK)
         return mb_fail_prefix(err, err_cap, rc,

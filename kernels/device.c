@@ -21,6 +21,14 @@ int mb_cuda_device_count(char *why, size_t why_cap)
 }
 #endif
 
+const char *mb_part_name(mb_part part)
+{
+    static const char *const names[MB_PART_COUNT] = {
+        "gemm",  "dense attention", "selection", "sparse attention", "block attention", "norms and element-wise",
+        "sampler", "copies", "method's own kernels"};
+    return part >= 0 && part < MB_PART_COUNT ? names[part] : "unknown";
+}
+
 int mb_device_open(const char *spec, const mb_device_options *options, const mb_kernels **kernels,
                    mb_device **device, char *note, size_t note_cap, char *err, size_t err_cap)
 {

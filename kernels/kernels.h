@@ -36,7 +36,8 @@ typedef struct mb_device_options {
     mb_type type;        /* storage type T of activations and KV cache */
     int threads;         /* CPU: worker threads, 0 = all cores this process may use */
     int ordinal;         /* CUDA: device number */
-    size_t arena_bytes;  /* what alloc() may hand out in all; CPU only reserves address space */
+    size_t arena_bytes;  /* what alloc() may hand out in all; the CPU only reserves address space. 0: as much as
+                          * there is (a GPU keeps 1 GiB back for graphs and libraries) */
 } mb_device_options;
 
 typedef struct mb_device_info {
@@ -44,6 +45,7 @@ typedef struct mb_device_info {
     char detail[256];        /* driver, compute capability, SM count; or ISA and threads */
     size_t memory_total;     /* bytes */
     size_t memory_free;      /* bytes, now */
+    size_t arena_free;       /* bytes that alloc() can still hand out */
 } mb_device_info;
 
 /* The KV cache of one layer: k and v are [batch][kv_heads][capacity][head_dim] of T, keys after RoPE.
@@ -121,6 +123,35 @@ typedef enum mb_merge {
 } mb_merge;
 
 #define MB_TIMER_SLOTS 64
+
+/* What a GPU kernel was for: the stacked parts of a breakdown. */
+typedef enum mb_part {
+    MB_PART_GEMM = 0,
+    MB_PART_DENSE_ATTENTION = 1,   /* exact attention over the prefix (and block), prefill */
+    MB_PART_SELECTION = 2,         /* masses, scores, bounds, top-k */
+    MB_PART_SPARSE_ATTENTION = 3,
+    MB_PART_BLOCK_ATTENTION = 4,   /* the block on its own keys, merges of states */
+    MB_PART_ELEMENTWISE = 5,       /* embedding, norms, RoPE, SwiGLU */
+    MB_PART_SAMPLER = 6,           /* best token, probabilities */
+    MB_PART_COPY = 7,              /* copies and fills */
+    MB_PART_METHOD = 8,            /* kernels that a method brought itself */
+    MB_PART_COUNT = 9
+} mb_part;
+
+/* One kernel that ran while a profile was open. */
+typedef struct mb_kernel_record {
+    char name[96];
+    double start_us, end_us;       /* on the device's clock, from the first kernel of the profile */
+    mb_part part;
+} mb_kernel_record;
+
+/* State of the device around a timed sample. */
+typedef struct mb_telemetry {
+    int32_t sm_mhz, sm_reference_mhz; /* 0 = unknown; reference: the highest clock that applications get */
+    int64_t throttle;                 /* NVML's bit mask of reasons, -1 = unknown */
+    double temperature, power;        /* Celsius, watt; NAN = unknown */
+    int32_t other_processes;          /* that compute on this device, -1 = unknown */
+} mb_telemetry;
 
 typedef struct mb_kernels {
     const char *name;     /* "cpu", "cuda" */
@@ -266,6 +297,52 @@ typedef struct mb_kernels {
      * layers of a sequence with prefix_len <= k. Coverage is taken as at least 1e-30, at most 1. */
     int (*budget_layers)(mb_device *, const float *stats, int32_t layers, int32_t batch, int32_t kv_heads,
                          const int32_t *prefix_len, int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets);
+    /* k*kv_heads entries of a sequence shared among its heads: each gets its min(k_min, n_b) best, the rest goes
+     * to the best remaining scores of all heads (ties: lower head; NaN and -INFINITY never). n_b = prefix_len.
+     * scratch: 12 bytes for every score of a sequence, kv_heads*max_prefix*12. */
+    int (*budget_heads)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
+                        const int32_t *prefix_len, int32_t max_prefix, int32_t k, int32_t k_min, int32_t *budgets,
+                        void *scratch);
+    /* Scores of prefix keys that are not in pages (granularity 1) become value; count -1 keeps all. */
+    int (*score_keep)(mb_device *, const mb_pages *pages, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                      int32_t max_prefix, float value, float *scores, int64_t score_stride);
+
+    /* ---- reuse of states between forwards ---- */
+    /* channels [kv_heads][count], ascending: the `count` with the largest sum over sequences of (sum over the
+     * head's G*rows query rows of |q_c|) * (sum over prefix keys of |k_c|); ties: lower channel. scratch:
+     * kv_heads*head_dim floats. */
+    int (*heavy_channels)(mb_device *, const mb_attention *args, int32_t count, int32_t *channels, void *scratch);
+    /* A row (b, r, a) misses unless distance < threshold, or with relative distance < threshold*norm; NaN misses.
+     * active[b][h] = -1 where more than share*rows*G rows of KV head h miss, else 0. missed NULL or
+     * [batch][rows][query_heads]. counts NULL, or 4 doubles += rows that hit, rows, active heads, heads. */
+    int (*reuse_decide)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                        const float *distance, const float *norm, float threshold, int relative, float share,
+                        int32_t *active, int32_t *missed, double *counts);
+    /* dst = src for rows whose KV head is active and which are missed (NULL = all); lse NULL = only the vectors. */
+    int (*rows_copy)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                     int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
+                     const float *src_lse, void *dst, float *dst_lse);
+    /* For each row of a [batch][rows][query_heads][head_dim] the nearest of ring [batch][slots][query_heads]
+     * [head_dim], same query head: slot (ties: lower), squared distance, squared norm of the stored vector. */
+    int (*row_match)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim, const void *a,
+                     const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm);
+    /* out[b][r][a] = ring[b][slot[b][r][a]][a], lse likewise; out must not be ring. */
+    int (*row_gather)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                      const int32_t *slot, const void *ring, const float *ring_lse, int32_t slots, void *out,
+                      float *lse);
+    /* chosen[b][r][a] = 1 for the `count` rows of a sequence with the largest sum over a of distance (ties: lower
+     * row; NaN counts as largest), else 0. */
+    int (*row_top)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, const float *distance,
+                   int32_t count, int32_t *chosen);
+
+    /* ---- looking at the device; NULL where a backend cannot ---- */
+    int (*telemetry)(mb_device *device, mb_telemetry *telemetry);
+    /* Records every kernel between begin and end; both wait for the device. Kernels of a graph replay get their
+     * parts from the last profile of the same operations run one by one: order and names must agree, or end says
+     * so. *records malloc'ed, in order of start. MB_E_INPUT where no profiler can be had (another one is attached,
+     * CUPTI is missing): the caller then has no breakdown and says why. Dropped records are an error. */
+    int (*profile_begin)(mb_device *device);
+    int (*profile_end)(mb_device *device, mb_kernel_record **records, size_t *count);
 } mb_kernels;
 
 /* The CPU backend: the reference. Always there. */
@@ -274,6 +351,9 @@ const mb_kernels *mb_kernels_cpu(void);
 const mb_kernels *mb_kernels_cuda(void);
 /* Number of usable CUDA devices; 0 with a reason ("this build has no CUDA", "no driver", ...) in why. */
 int mb_cuda_device_count(char *why, size_t why_cap);
+
+/* "gemm", "dense attention", ...: a part as it is stored and drawn. */
+const char *mb_part_name(mb_part part);
 
 /* "auto", "cpu", "cuda", "cuda:N": opens the backend. *kernels and *device are set together. auto falls back to
  * the CPU and says why in note (a host buffer of note_cap bytes). */

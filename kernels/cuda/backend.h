@@ -17,6 +17,8 @@
 extern "C" {
 #endif
 
+typedef struct mb_cuda_nvml mb_cuda_nvml;       /* telemetry.c */
+typedef struct mb_cuda_profile mb_cuda_profile; /* profile.c */
 typedef struct mb_cuda_gemm mb_cuda_gemm; /* cuBLASLt handle and the algorithms chosen per shape */
 
 struct mb_device {
@@ -30,6 +32,8 @@ struct mb_device {
     size_t workspace_bytes;
     float *partials;          /* of top1 and the row means: fixed size */
     mb_cuda_gemm *gemm;
+    mb_cuda_nvml *nvml;
+    mb_cuda_profile *profile;
     bool capturing;
     char name[128], detail[256];
     char error[512];
@@ -44,6 +48,14 @@ int mb_cuda_gemm_open(mb_cuda_gemm **gemm, const mb_device *device, char *err, s
 void mb_cuda_gemm_close(mb_cuda_gemm *gemm);
 int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n,
                      int64_t k, void *out);
+
+/* ---- telemetry.c, profile.c ---- */
+mb_cuda_nvml *mb_cuda_nvml_open(int ordinal);   /* NULL or without a handle: everything is unknown */
+void mb_cuda_nvml_close(mb_cuda_nvml *nvml);
+void mb_cuda_profile_close(mb_cuda_profile *profile);
+/* Kernels launched between the two belong to part; one comparison when no profile is open. */
+void mb_cuda_part_begin(mb_device *device, mb_part part);
+void mb_cuda_part_end(mb_device *device);
 
 /* ---- elementwise.cu ---- */
 cudaError_t mb_launch_embed(cudaStream_t stream, mb_type type, const int32_t *ids, int64_t n, const void *table,

@@ -13,6 +13,7 @@
 
 #define ALIGNMENT ((size_t)256)
 #define WORKSPACE_AT_OPEN ((size_t)192 << 20)
+#define KEPT_BACK ((size_t)1 << 30) /* when the arena takes all: graphs, modules, library workspaces */
 
 struct mb_graph {
     cudaGraph_t graph;
@@ -59,6 +60,8 @@ void mb_cuda_close(mb_device *device)
         return;
     if (device->stream)
         cudaStreamSynchronize(device->stream);
+    mb_cuda_profile_close(device->profile);
+    mb_cuda_nvml_close(device->nvml);
     mb_cuda_gemm_close(device->gemm);
     for (int i = 0; i < MB_TIMER_SLOTS; i++)
         if (device->timers[i])
@@ -93,6 +96,8 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, s
         goto failed;
     device->arena_bytes = (options->arena_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     size_t fixed = WORKSPACE_AT_OPEN + MB_MEAN_FLOATS * sizeof(float);
+    if (options->arena_bytes == 0 && free_bytes > fixed + KEPT_BACK)
+        device->arena_bytes = (free_bytes - fixed - KEPT_BACK) / ALIGNMENT * ALIGNMENT;
     if (device->arena_bytes + fixed > free_bytes) {
         rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has %.2f GiB free of %.2f; %.2f GiB are needed", device->name,
                      (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30,
@@ -109,6 +114,7 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, s
     for (int i = 0; i < MB_TIMER_SLOTS; i++)
         if (mb_cuda_check(device, cudaEventCreate(&device->timers[i]), "making an event") != MB_OK)
             goto failed;
+    device->nvml = mb_cuda_nvml_open(options->ordinal);
     rc = mb_cuda_gemm_open(&device->gemm, device, err, err_cap);
     goto out;
 failed:
@@ -131,6 +137,7 @@ void mb_cuda_info(mb_device *device, mb_device_info *info)
     snprintf(info->detail, sizeof info->detail, "%s", device->detail);
     info->memory_total = total_bytes;
     info->memory_free = free_bytes;
+    info->arena_free = device->arena_bytes - device->arena_used;
 }
 
 const char *mb_cuda_error(mb_device *device)

@@ -54,7 +54,7 @@ __global__ void add_rmsnorm_kernel(T *x, const T *delta, const T *weight, float 
                 sum += v[j][c] * v[j][c];
         }
     }
-    float rstd = rsqrtf(block_sum(sum, shared) / (float)width + eps);
+    float rstd = 1.0f / sqrtf(block_sum(sum, shared) / (float)width + eps);
 #pragma unroll
     for (int j = 0; j < NORM_VECTORS; j++) {
         int64_t i = ((int64_t)j * blockDim.x + threadIdx.x) * 4;
@@ -84,7 +84,7 @@ __global__ void add_rmsnorm_any(T *x, const T *delta, const T *weight, float eps
         }
         sum += v * v;
     }
-    float rstd = rsqrtf(block_sum(sum, shared) / (float)width + eps);
+    float rstd = 1.0f / sqrtf(block_sum(sum, shared) / (float)width + eps);
     for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
         float v = load(x + base + i), w = load(weight + i);
         store(out + base + i, one_rounding ? v * rstd * w : rounded<T>(v * rstd) * w);
@@ -152,7 +152,7 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
     }
     const T *norm = (const T *)(is_q ? a.q_norm : a.k_norm);
     if (norm) {
-        float rstd = rsqrtf(warp_sum(sum) / (float)a.dim + a.eps);
+        float rstd = 1.0f / sqrtf(warp_sum(sum) / (float)a.dim + a.eps);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int i = lane + 32 * j;

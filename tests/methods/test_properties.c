@@ -40,14 +40,16 @@ static const struct variant {
     {"random", "seed=3 commit=sparse dense_layers=0", false},
 };
 
-static mb_device *open_device(mb_type type)
+/* $MASKBENCH_TEST_DEVICE ("cpu", "cuda") chooses the backend: the properties are the same everywhere. */
+static mb_stage_env open_stage(mb_type type)
 {
-    char err[256] = "";
-    mb_device *device = NULL;
+    char err[256] = "", note[256] = "";
+    const char *spec = getenv("MASKBENCH_TEST_DEVICE");
+    mb_stage_env env = {.type = type};
     mb_device_options options = {.type = type, .threads = 1, .arena_bytes = (size_t)64 << 20};
-    if (mb_kernels_cpu()->open(&device, &options, err, sizeof err) != 0)
+    if (mb_device_open(spec ? spec : "cpu", &options, &env.kernels, &env.device, note, sizeof note, err, sizeof err) != 0)
         fail_msg("%s", err);
-    return device;
+    return env;
 }
 
 /* "name=value name=value" into the options. */
@@ -80,7 +82,7 @@ static void check(const mb_stage_env *env, const mb_method *method, const void *
 
 static void check_everything(mb_type type)
 {
-    mb_stage_env env = {mb_kernels_cpu(), open_device(type), type};
+    mb_stage_env env = open_stage(type);
     for (size_t i = 0; i < mb_registry_count(); i++) {
         const mb_method *method = mb_registry_at(i);
         void *options = mb_options_new(method);
@@ -166,7 +168,7 @@ static void test_properties_catch_faults(void **state)
                  {FAULT_RANGE, mb_property_index_valid}, {FAULT_ALLOC, mb_property_index_valid},
                  {FAULT_DRIFT, mb_property_repeat}, {FAULT_HEADS, mb_property_head_permutation},
                  {FAULT_EMPTY, mb_property_full_budget}};
-    mb_stage_env env = {mb_kernels_cpu(), open_device(MB_F32), MB_F32};
+    mb_stage_env env = open_stage(MB_F32);
     int64_t options = 48;
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

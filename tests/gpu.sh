@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Everything that is checked on a GPU, in one call: kernel parity, method properties, graphs, whole-model parity of
+# the CPU and the GPU, the sanitizer. Binaries are built elsewhere or here:
+#
+#   tests/gpu.sh [BUILD]       BUILD: the build folder (default: build); prints one line a check, exit 1 on failure
+#
+# SANITIZE=1 adds compute-sanitizer (slow); libraries that this machine lacks may lie in .gpu/libs.tar.xz.
+set -u
+cd "$(dirname "$0")/.."
+build=${1:-build}
+out=${OUT:-$(mktemp -d)}
+if [ -f .gpu/libs.tar.xz ]; then
+    mkdir -p /tmp/libs && tar -xJf .gpu/libs.tar.xz -C /tmp/libs
+    export LD_LIBRARY_PATH=/tmp/libs:${LD_LIBRARY_PATH:-}
+fi
+failed=0
+check() { # NAME COMMAND...
+    local name=$1 rc=0 start; shift
+    start=$(date +%s%N)
+    "$@" >"$out/$name.log" 2>&1 || rc=$?
+    printf '%-24s %s  %d ms\n' "$name" "$([ $rc = 0 ] && echo ok || echo "FAILED ($rc)")" $((($(date +%s%N) - start) / 1000000))
+    [ $rc = 0 ] || { failed=1; grep -aE 'FAILED|failed|harness:|ERROR|error|differ' "$out/$name.log" | head -${LINES_SHOWN:-25}; }
+}
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,temperature.gpu --format=csv,noheader
+
+check parity "$build/tests/kernels/test_cuda"
+check properties env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_properties"
+
+# The same small run on both devices: equal scores, and predictions equal but for near-ties.
+small() { ./harness --config tests/driver/configs/small.json --quiet --out "" --db "$out/$1.db" --device "$1" --fresh; }
+check run_cpu small cpu
+check run_cuda small cuda
+same() {
+    for device in cpu cuda; do
+        ./harness export "$out/$device.db" --csv >"$out/$device.csv" || return 1
+    done
+    python3 - "$out/cpu.csv" "$out/cuda.csv" <<'PY'
+import csv, sys
+a, b = ({(r["config"], r["task"], r["item"], r["pass"]): r for r in csv.DictReader(open(p))} for p in sys.argv[1:])
+assert a.keys() == b.keys(), "other rows"
+scores = sum(a[k]["score"] != b[k]["score"] for k in a)
+texts = sum(a[k]["prediction"] != b[k]["prediction"] for k in a)
+print(f"{len(a)} rows, {texts} predictions differ, {scores} scores differ")
+sys.exit(scores > len(a) * 0.02 or texts > len(a) * 0.05)
+PY
+}
+check same_results same
+eager() { ./harness --config tests/driver/configs/small.json --quiet --out "" --db "$out/eager.db" --device cuda --fresh --set model.graphs=false; }
+check run_eager eager
+graphs() {
+    for db in cuda eager; do ./harness export "$out/$db.db" --csv | cut -d, -f1-12 | sort >"$out/$db.txt" || return 1; done
+    python3 - "$out" <<'PY'
+import csv, subprocess, sys
+def rows(db):
+    text = subprocess.run(["./harness", "export", f"{sys.argv[1]}/{db}.db", "--csv"], capture_output=True, text=True, check=True).stdout
+    return {(r["config"], r["task"], r["item"], r["pass"]): (r["prediction"], r["score"], r["work"], r["engaged"]) for r in csv.DictReader(text.splitlines())}
+a, b = rows("cuda"), rows("eager")
+bad = [k for k in a if a[k] != b.get(k)]
+print(len(a), "rows,", len(bad), "differ between graph and eager", bad[:3])
+sys.exit(bool(bad) or len(a) != len(b))
+PY
+}
+check graph_equals_eager graphs
+
+if [ "${SANITIZE:-0}" = 1 ]; then
+    for tool in memcheck racecheck initcheck synccheck; do
+        check "sanitizer_$tool" compute-sanitizer --tool $tool --error-exitcode 9 "$build/tests/kernels/test_cuda"
+    done
+fi
+exit $failed

@@ -1,0 +1,172 @@
+/*
+ * test_cuda.c - the suite on the GPU, in both storage types, and what only a GPU has: graphs that agree with eager
+ * calls bit for bit, repeatability, the arena's refusal. Skipped, and saying so, on a machine without one.
+ */
+#include "tests/kernels/suite.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* fp32: cuBLASLt and our kernels add in another order than the reference; bf16 attention rounds the
+ * probabilities to bf16 before the product with V (relative error 2^-9 of the largest |v|). */
+static const suite_bounds bounds_f32 = {.product = 2e-7 * 64, .attention = 4e-6, .lse = 4e-6, .mass = 4e-5,
+                                        .probability = 4e-6, .slips = 0.01, .same_bits = false};
+static const suite_bounds bounds_bf16 = {.product = 2e-7 * 64, .attention = 6e-3, .lse = 2e-5, .mass = 2e-3,
+                                         .probability = 4e-6, .slips = 0.03, .same_bits = false};
+
+static bool open_device(suite *s, mb_type type)
+{
+    char err[256] = "", why[256] = "";
+    mb_device_options options = {.type = type, .arena_bytes = (size_t)1 << 30};
+    memset(s, 0, sizeof *s);
+    s->kernels = mb_kernels_cuda();
+    s->type = type;
+    s->bounds = type == MB_F32 ? bounds_f32 : bounds_bf16;
+    if (mb_cuda_device_count(why, sizeof why) == 0) {
+        printf("skipped: %s\n", why);
+        return false;
+    }
+    if (s->kernels->open(&s->device, &options, err, sizeof err) != MB_OK)
+        fail_msg("%s", err);
+    return true;
+}
+
+static void every_operation(mb_type type)
+{
+    suite s;
+    int ran = 0;
+    if (!open_device(&s, type))
+        skip();
+    for (int operation = 0; operation <= MB_CASE_COUNT_WORK; operation++) {
+        int before = s.failures;
+        ran += suite_run_operation(&s, (mb_case_operation)operation);
+        if (s.failures > before)
+            printf("%s: %d failures\n", mb_case_operation_name((mb_case_operation)operation), s.failures - before);
+    }
+    s.kernels->close(s.device);
+    assert_int_equal(s.failures, 0);
+    assert_true(ran > 60);
+}
+
+static void test_f32(void **state)
+{
+    (void)state;
+    every_operation(MB_F32);
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    every_operation(MB_BF16);
+}
+
+/* Every byte that any operation wrote, hashed, twice. */
+static void test_repeatable(void **state)
+{
+    char first[MB_HASH_CAP] = "", again[MB_HASH_CAP] = "";
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        suite s;
+        if (!open_device(&s, MB_BF16))
+            skip();
+        s.digest = mb_hash_new();
+        for (int operation = 0; operation <= MB_CASE_COUNT_WORK; operation++)
+            suite_run_operation(&s, (mb_case_operation)operation);
+        mb_hash_end(s.digest, round ? again : first);
+        s.kernels->close(s.device);
+    }
+    assert_string_equal(first, again);
+}
+
+/* An attention and a top-k captured once and replayed with other lengths equal the eager calls. */
+static void test_graph(void **state)
+{
+    enum { HEADS = 4, KV = 2, DIM = 64, ROWS = 8, CAPACITY = 512, K = 40 };
+    suite s;
+    mb_graph *graph = NULL;
+    (void)state;
+    if (!open_device(&s, MB_BF16))
+        skip();
+    const mb_kernels *k = s.kernels;
+    s.random = mb_random_seed(7);
+    float *q = suite_random(&s, ROWS * HEADS * DIM, 2), *cache = suite_random(&s, KV * CAPACITY * DIM, 2);
+    void *dq = suite_put(&s, q, ROWS * HEADS * DIM, MB_BF16);
+    void *dk = suite_put(&s, cache, KV * CAPACITY * DIM, MB_BF16), *out = k->alloc(s.device, ROWS * HEADS * DIM * 2);
+    float *lse = k->alloc(s.device, ROWS * HEADS * 4), *mass = k->alloc(s.device, KV * CAPACITY * 4);
+    int32_t *ids = k->alloc(s.device, KV * K * 4), *counts = k->alloc(s.device, KV * 4), *length = k->alloc(s.device, 4);
+    mb_attention args = {.rows = {.batch = 1, .rows = ROWS, .prefix_len = length, .max_prefix = CAPACITY - ROWS,
+                                  .block_keys = ROWS},
+                         .kv = {.k = dk, .v = dk, .batch = 1, .kv_heads = KV, .capacity = CAPACITY, .head_dim = DIM},
+                         .query_heads = HEADS, .q = dq, .out = out, .lse = lse, .mass = mass, .mass_stride = CAPACITY};
+    void *scratch = k->alloc(s.device, k->top_k_scratch(1, KV, CAPACITY));
+    unsigned char eager[ROWS * HEADS * DIM * 2], replayed[ROWS * HEADS * DIM * 2];
+    int32_t eager_ids[KV * K], replayed_ids[KV * K];
+    static const int32_t lengths[] = {500, 3, 257, 0, 128};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        for (int replay = 0; replay < 2; replay++) {
+            k->upload(s.device, length, &lengths[i], sizeof lengths[i]);
+            k->fill(s.device, out, 0xff, sizeof eager);
+            k->fill(s.device, ids, 0xff, sizeof eager_ids);
+            bool capture = replay && !graph;
+            if (capture)
+                suite_ok(&s, k->capture_begin(s.device), "capture_begin");
+            if (!replay || capture) {
+                suite_ok(&s, k->attend(s.device, &args), "attend");
+                suite_ok(&s, k->top_k(s.device, mass, CAPACITY, 1, KV, length, CAPACITY - ROWS, 1, K, NULL, K, ids,
+                                      counts, scratch), "top_k");
+            }
+            if (capture)
+                suite_ok(&s, k->capture_end(s.device, &graph), "capture_end");
+            if (replay)
+                suite_ok(&s, k->graph_launch(s.device, graph), "graph_launch");
+            k->download(s.device, replay ? replayed : eager, out, sizeof eager);
+            k->download(s.device, replay ? replayed_ids : eager_ids, ids, sizeof eager_ids);
+        }
+        assert_memory_equal(eager, replayed, sizeof eager);
+        assert_memory_equal(eager_ids, replayed_ids, sizeof eager_ids);
+    }
+    k->graph_free(s.device, graph);
+    for (int i = 0; i < s.owned_count; i++)
+        free(s.owned[i]);
+    k->close(s.device);
+    assert_int_equal(s.failures, 0);
+}
+
+static void test_arena(void **state)
+{
+    suite s;
+    (void)state;
+    if (!open_device(&s, MB_F32))
+        skip();
+    assert_null(s.kernels->alloc(s.device, (size_t)2 << 30));
+    assert_true(strlen(s.kernels->error(s.device)) > 10);
+    size_t mark = s.kernels->mark(s.device);
+    unsigned char *memory = s.kernels->alloc(s.device, 1000), host[1000];
+    assert_non_null(memory);
+    s.kernels->fill(s.device, memory, 0xee, 1000);
+    s.kernels->release(s.device, mark);
+    memory = s.kernels->alloc(s.device, 1000);
+    s.kernels->download(s.device, host, memory, sizeof host);
+    for (size_t i = 0; i < sizeof host; i++)
+        assert_int_equal(host[i], 0);
+    s.kernels->close(s.device);
+}
+
+int main(void)
+{
+    if (!mb_kernels_cuda()) {
+        puts("skipped: this build has no CUDA");
+        return 0;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_arena), cmocka_unit_test(test_graph),      cmocka_unit_test(test_f32),
+        cmocka_unit_test(test_bf16),  cmocka_unit_test(test_repeatable),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
