@@ -5,12 +5,12 @@ bottom = 130
 gap_y = 150
 panel_width = 90 + 26 * x_tic_count
 load "style.gp"
-set yrange [0:*]
 set xrange [0.4:x_tic_count + 0.6]
 set xtics rotate by 45 right
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
+    set yrange [0:above(p)]
     set title panel_title[p]
     set ylabel (is_left(p) ? "time relative to exact" : "")
     set arrow 1 from graph 0, first 1 to graph 1, first 1 nohead dashtype 2 linecolor rgb "#000000" front

@@ -8,12 +8,12 @@ legend = 24
 panel_width = 210 + 26 * x_tic_count
 load "style.gp"
 set boxwidth 0.7
-set yrange [0:y_max * 1.1]
 set xrange [0.4:x_tic_count + 0.6]
 set xtics rotate by 45 right
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
+    set yrange [0:above(p)]
     set title panel_title[p].":  pale = already faster at the shortest measured context"
     set ylabel (is_left(p) ? "crossover context (Ki tokens)" : "")
     plot for [b in panel_blocks[p]] file index int(b) using 1:2 with boxes \

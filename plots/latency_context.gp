@@ -3,11 +3,11 @@
 load "style.gp"
 @log_x
 set logscale y 10
-set yrange [y_min / 1.15:y_max * 1.2]
 set ytics @log_tics
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
+    set yrange [panel_low[p] / 1.15:panel_high[p] * 1.2]
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "context (tokens)" : "")
     set ylabel (is_left(p) ? "time per denoising step (ms)" : "")

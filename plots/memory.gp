@@ -2,14 +2,13 @@
 # GiB and MiB as the panels say; each method at its largest budget.
 load "style.gp"
 @log_x
-set yrange [0:*]
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "context (tokens)" : "")
     set ylabel ""
-    set offsets 0, 0, graph 0.08, 0
+    set yrange [0:above(p)]
     plot for [b in panel_blocks[p]] file index int(b) using 1:2 with linespoints \
              linewidth width(block_style[int(b) + 1]) dashtype dashes(block_dash[int(b) + 1]) \
              pointtype marker(block_style[int(b) + 1]) linecolor rgb colour(block_style[int(b) + 1])

@@ -8,7 +8,6 @@ do for [p = 1:panels] {
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "token budget k per KV head" : "")
     set ylabel (is_left(p) ? "recall" : "")
-    set offsets 0, 0, 0, 0
     plot for [b in panel_blocks[p]] file index int(b) using 1:2 with linespoints \
              linewidth width(block_style[int(b) + 1]) dashtype dashes(block_dash[int(b) + 1]) \
              pointtype marker(block_style[int(b) + 1]) linecolor rgb colour(block_style[int(b) + 1])

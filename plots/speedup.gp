@@ -1,11 +1,11 @@
 # speedup.gp - end-to-end speed-up of a block over exact attention by context, grouped by method; view v_speedup.
 # Bars: ratio of medians; whiskers: p10 of one side over p90 of the other. The line at 1 is exact attention.
 load "style.gp"
-set yrange [0:y_max * 1.05 > 1.1 ? y_max * 1.05 : 1.1]
 set xrange [0.5:x_tic_count + 0.5]
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
+    set yrange [0:above(p) > 1.1 ? above(p) : 1.1]
     n = words(panel_blocks[p])
     w = 0.82 / n
     at(i) = (i - (n + 1) / 2.0) * w

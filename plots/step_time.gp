@@ -7,7 +7,6 @@ legend = 24
 panel_width = 90 + 34 * x_tic_count
 load "style.gp"
 set boxwidth 0.38
-set yrange [0:y_max * 1.05]
 set xrange [0.3:x_tic_count + 0.7]
 set xtics rotate by 45 right
 gap_y = 150
@@ -15,6 +14,7 @@ shift(b) = block_dash[int(b) + 1] == 2 ? -0.2 : 0.2
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
+    set yrange [0:above(p)]
     set title panel_title[p].":  pale = first step, solid = later steps"
     set ylabel (is_left(p) ? "time per denoising forward (ms)" : "")
     plot for [b in panel_blocks[p]] file index int(b) using ($1 + shift(b)):2 with boxes \

@@ -80,3 +80,8 @@ legend_boxes = "plot for [i = 1:keys] NaN with boxes linecolor rgb colour(key_st
 log_x = "set logscale x 2; set xrange [x_min / 1.12:x_max * 1.12]"
 log_tics = "(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 200, 300, " \
     ."500, 700, 1000, 2000, 3000, 5000, 7000, 10000, 20000, 50000, 100000)"
+
+# Ends of an axis that are never the same: of a panel's y from 0, around its values, and of x around all values.
+above(p) = panel_high[p] > 0 ? 1.08 * panel_high[p] : 1.0
+room(p) = panel_high[p] > panel_low[p] ? 0.07 * (panel_high[p] - panel_low[p]) : 0.05 * abs(panel_high[p]) + 0.5
+x_room = x_max > x_min ? 0.06 * (x_max - x_min) : 0.05 * abs(x_max) + 0.01

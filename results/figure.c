@@ -68,7 +68,7 @@ void figure_series_begin(figure *f, const char *label, int style, int dash, bool
         return;
     }
     f->series = grown;
-    grown[f->series_count++] = (figure_series){copy, style, dash, (int)f->panel_count, key};
+    grown[f->series_count++] = (figure_series){copy, style, dash, (int)f->panel_count, key, INFINITY, -INFINITY};
     mb_text_printf(&f->data, "%s# panel %zu: %s\n", f->series_count > 1 ? "\n\n" : "", f->panel_count, label);
 }
 
@@ -77,12 +77,14 @@ void figure_point(figure *f, double x, double y, double low, double high)
     mb_text_printf(&f->data, "%.10g %.10g %.10g %.10g\n", x, y, isnan(low) ? y : low, isnan(high) ? y : high);
     if (f->points++ == 0) {
         f->x_min = f->x_max = x;
-        f->y_min = f->y_max = y;
     }
     f->x_min = fmin(f->x_min, x);
     f->x_max = fmax(f->x_max, x);
-    f->y_min = fmin(f->y_min, isnan(low) ? y : fmin(y, low));
-    f->y_max = fmax(f->y_max, isnan(high) ? y : fmax(y, high));
+    figure_series *series = f->series_count ? &f->series[f->series_count - 1] : NULL;
+    if (series) {
+        series->low = fmin(series->low, isnan(low) ? y : fmin(y, low));
+        series->high = fmax(series->high, isnan(high) ? y : fmax(y, high));
+    }
 }
 
 static void put_tic(mb_text *tics, size_t *count, double at, const char *text)
@@ -217,8 +219,20 @@ static void put_arrays(figure *f, mb_text *out)
     put_tics(out, "x_tics", &f->x_tics);
     put_tics(out, "y_tics", &f->y_tics);
     mb_text_printf(out, "x_tic_count = %zu\ny_tic_count = %zu\n", f->x_tic_count, f->y_tic_count);
-    mb_text_printf(out, "x_min = %.10e; x_max = %.10e\ny_min = %.10e; y_max = %.10e\n", f->x_min, f->x_max, f->y_min,
-                   f->y_max);
+    mb_text_printf(out, "x_min = %.10e; x_max = %.10e\n", f->x_min, f->x_max);
+    for (int high = 0; high < 2; high++) {
+        mb_text_printf(out, "array panel_%s[%zu] = [", high ? "high" : "low", f->panel_count);
+        for (size_t p = 1; p <= f->panel_count; p++) {
+            double end = high ? -INFINITY : INFINITY;
+            for (size_t i = 0; i < f->series_count; i++) {
+                const figure_series *series = &f->series[i];
+                if (series->panel == (int)p)
+                    end = high ? fmax(end, series->high) : fmin(end, series->low);
+            }
+            mb_text_printf(out, p > 1 ? ", %.10e" : "%.10e", isfinite(end) ? end : 0.0);
+        }
+        mb_text_puts(out, "]\n");
+    }
 }
 
 /* ---- gnuplot ---- */

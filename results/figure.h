@@ -7,7 +7,12 @@
 
 #include "results/store.h"
 
-typedef struct figure_series { char *label; int style, dash, panel; bool key; } figure_series;
+typedef struct figure_series {
+    char *label;
+    int style, dash, panel;
+    bool key;
+    double low, high;           /* of its points, bars included */
+} figure_series;
 
 typedef struct figure {
     mb_store *store;
@@ -21,7 +26,7 @@ typedef struct figure {
     mb_text data, panels, x_tics, y_tics, settings;
     figure_series *series;
     size_t series_count, panel_count, points, x_tic_count, y_tic_count;
-    double x_min, x_max, y_min, y_max;
+    double x_min, x_max;
     bool failed;
 } figure;
 

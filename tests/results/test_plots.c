@@ -25,7 +25,7 @@ static int remove_root(void **state)
     char command[256];
     (void)state;
     snprintf(command, sizeof command, "rm -rf '%s'", root);
-    return system(command);
+    return getenv("KEEP") ? 0 : system(command);
 }
 
 static bool have_gnuplot(void)
