@@ -7,31 +7,31 @@
 
 #include "model/internal.h"
 
-typedef enum mb_part_kind {
-    MB_PART_EMBED,   /* embedding rows */
-    MB_PART_LINEAR,  /* a projection from the normed residual stream */
-    MB_PART_OUTPUT,  /* a projection whose result is added to the residual stream: o, down */
-    MB_PART_HEAD,    /* lm_head */
-    MB_PART_BIAS,
-    MB_PART_NORM
-} mb_part_kind;
+typedef enum mb_weight_kind {
+    MB_WEIGHT_EMBED,   /* embedding rows */
+    MB_WEIGHT_LINEAR,  /* a projection from the normed residual stream */
+    MB_WEIGHT_OUTPUT,  /* a projection whose result is added to the residual stream: o, down */
+    MB_WEIGHT_HEAD,    /* lm_head */
+    MB_WEIGHT_BIAS,
+    MB_WEIGHT_NORM
+} mb_weight_kind;
 
 /* One named tensor of the checkpoint and the rows of the device tensor that it becomes. */
-typedef struct mb_part {
+typedef struct mb_weight_part {
     const char *name;       /* "model.norm.weight"; inside a layer the rest after "model.layers.N." */
-    mb_part_kind kind;
+    mb_weight_kind kind;
     int64_t rows, cols;     /* vectors: rows = length, cols = 1, and the checkpoint's shape is [rows] */
     size_t field;           /* offset of the void * in struct mb_layer or struct mb_model */
     int64_t first_row;      /* where the part begins in the device tensor */
     int64_t tensor_rows;    /* rows of the whole device tensor */
-} mb_part;
+} mb_weight_part;
 
-#define MB_PARTS_MAX 16
+#define MB_WEIGHT_PARTS_MAX 16
 
 /* Parts of one layer, parts of the rest of the model; return how many. A device tensor is named by consecutive
  * parts with the same field, the first of which has first_row 0. */
-int mb_layout_layer(const mb_model_config *config, mb_part parts[MB_PARTS_MAX]);
-int mb_layout_model(const mb_model_config *config, mb_part parts[MB_PARTS_MAX]);
+int mb_layout_layer(const mb_model_config *config, mb_weight_part parts[MB_WEIGHT_PARTS_MAX]);
+int mb_layout_model(const mb_model_config *config, mb_weight_part parts[MB_WEIGHT_PARTS_MAX]);
 
 /* Bytes that the arena gives away for a tensor: a multiple of 256. */
 size_t mb_layout_padded(size_t bytes);

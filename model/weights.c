@@ -34,7 +34,7 @@ struct loading {
 };
 
 /* The name a part has in the checkpoint; layer -1 = outside the layers. */
-static void part_name(char *name, size_t cap, const mb_part *part, int32_t layer)
+static void part_name(char *name, size_t cap, const mb_weight_part *part, int32_t layer)
 {
     if (layer < 0)
         snprintf(name, cap, "%s", part->name);
@@ -45,7 +45,7 @@ static void part_name(char *name, size_t cap, const mb_part *part, int32_t layer
 /* ---- checks ---- */
 
 /* There, of a type that can be read, and of the shape that the configuration asks for. */
-static int check_part(const struct loading *load, const mb_part *part, int32_t layer)
+static int check_part(const struct loading *load, const mb_weight_part *part, int32_t layer)
 {
     char name[128];
     part_name(name, sizeof name, part, layer);
@@ -57,7 +57,7 @@ static int check_part(const struct loading *load, const mb_part *part, int32_t l
         return mb_fail(load->err, load->err_cap, MB_E_INPUT,
                        "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded", load->folder, name,
                        tensor->dtype);
-    bool vector = part->kind == MB_PART_NORM || part->kind == MB_PART_BIAS;
+    bool vector = part->kind == MB_WEIGHT_NORM || part->kind == MB_WEIGHT_BIAS;
     if (tensor->rank != (vector ? 1 : 2) || tensor->shape[0] != part->rows ||
         (!vector && tensor->shape[1] != part->cols)) {
         mb_text found = {0};
@@ -81,7 +81,7 @@ static int check_part(const struct loading *load, const mb_part *part, int32_t l
 static int check_extra(const struct loading *load)
 {
     const mb_model_config *config = &load->model->config;
-    mb_part parts[MB_PARTS_MAX];
+    mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
     const mb_tensor *tensor;
     for (size_t i = 0; (tensor = mb_checkpoint_tensor(load->checkpoint, i)) != NULL; i++) {
         int layer = -1, used = 0;
@@ -112,7 +112,7 @@ static int check_extra(const struct loading *load)
 /* Everything that will be read, then everything that would not be. */
 static int check_all(const struct loading *load)
 {
-    mb_part parts[MB_PARTS_MAX];
+    mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
     int rc = MB_OK, n = mb_layout_model(&load->model->config, parts);
     for (int i = 0; i < n && rc == MB_OK; i++)
         rc = check_part(load, &parts[i], -1);
@@ -127,14 +127,14 @@ static int check_all(const struct loading *load)
 
 /* Standard deviation of a random part. With unit inputs from the norms every projection gives outputs of order
  * one, and the 2*layers additions to the residual stream sum up to order one, at any depth and width. */
-static double random_deviation(const mb_model_config *config, const mb_part *part)
+static double random_deviation(const mb_model_config *config, const mb_weight_part *part)
 {
     switch (part->kind) {
-    case MB_PART_EMBED:
+    case MB_WEIGHT_EMBED:
         return 0.02;
-    case MB_PART_BIAS:
+    case MB_WEIGHT_BIAS:
         return 0.1;
-    case MB_PART_OUTPUT:
+    case MB_WEIGHT_OUTPUT:
         return 1.0 / sqrt((double)part->cols * 2.0 * config->layers);
     default:
         return 1.0 / sqrt((double)part->cols);
@@ -210,7 +210,7 @@ static int device_fail(const struct loading *load, int rc, const char *what)
 
 /* One part into its rows of the device tensor: straight from the mapped file when the types agree, else through
  * the staging buffer in chunks. */
-static int upload_part(const struct loading *load, const mb_part *part, int32_t layer, unsigned char *tensor)
+static int upload_part(const struct loading *load, const mb_weight_part *part, int32_t layer, unsigned char *tensor)
 {
     const mb_model *model = load->model;
     const mb_kernels *kernels = model->kernels;
@@ -238,7 +238,7 @@ static int upload_part(const struct loading *load, const mb_part *part, int32_t 
     const uint64_t stream = mb_random_named(load->seed, name).state;
     for (size_t done = 0; done < n; done += stage) {
         size_t count = n - done < stage ? n - done : stage;
-        if (part->kind == MB_PART_NORM) {
+        if (part->kind == MB_WEIGHT_NORM) {
             for (size_t i = 0; i < count; i++)
                 mb_type_convert(load->stage + i * element, model->type, &(const float){1.0f}, MB_F32, 1);
         } else {
@@ -252,7 +252,7 @@ static int upload_part(const struct loading *load, const mb_part *part, int32_t 
 }
 
 /* Allocates and fills the device tensors of one list of parts; `base` is the struct that holds their pointers. */
-static int load_parts(const struct loading *load, const mb_part *parts, int n, int32_t layer, void *base)
+static int load_parts(const struct loading *load, const mb_weight_part *parts, int n, int32_t layer, void *base)
 {
     const mb_model *model = load->model;
     int rc = MB_OK;
@@ -307,7 +307,7 @@ static int load_cos_sin(const struct loading *load)
 static int load_all(const struct loading *load)
 {
     mb_model *model = load->model;
-    mb_part parts[MB_PARTS_MAX];
+    mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
     int rc = load_parts(load, parts, mb_layout_model(&model->config, parts), -1, model);
     if (rc == MB_OK && model->config.tied)
         model->lm_head = model->embed;
