@@ -142,8 +142,8 @@ void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer,
 static const char *const hook_names[] = {"request_begin", "kv_added", "block_begin", "step_begin",
                                          "observe",       "step_end", "block_end"};
 
-static int hook_failed(const mb_attender *attender, const char *hook, const mb_call *call, const char *why, char *err,
-                       size_t err_cap)
+static int hook_failed(const mb_attender *attender, const char *hook, const mb_call *call, const char *why,
+                       char *err, size_t err_cap)
 {
     const char *name = attender->method.name;
     if (!why[0]) /* most often it hands on the code of an operation that failed */
@@ -153,8 +153,8 @@ static int hook_failed(const mb_attender *attender, const char *hook, const mb_c
     if (call->layer < 0)
         return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in %s(), block %d, step %d: %s", name, hook,
                        call->block, call->step, why);
-    return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in %s(), layer %d, block %d, step %d: %s", name, hook,
-                   call->layer, call->block, call->step, why);
+    return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in %s(), layer %d, block %d, step %d: %s", name,
+                   hook, call->layer, call->block, call->step, why);
 }
 
 int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, char *err, size_t err_cap)
@@ -181,12 +181,13 @@ int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection 
     return rc < 0 ? hook_failed(attender, "select", call, why, err, err_cap) : MB_OK;
 }
 
-int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, char *err,
+                       size_t err_cap)
 {
     char why[256] = "";
     if (!attender->method.attend)
-        return hook_failed(attender, "attend", call, "select() answers that the method attends, but it cannot", err,
-                           err_cap);
+        return hook_failed(attender, "attend", call, "select() answers that the method attends, but it cannot",
+                           err, err_cap);
     int rc = attender->method.attend(attender->self, call, out, lse, why, sizeof why);
     return rc < 0 ? hook_failed(attender, "attend", call, why, err, err_cap) : MB_OK;
 }
@@ -202,8 +203,8 @@ int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, 
     return MB_OK;
 }
 
-int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse, float *mass,
-                        char *err, size_t err_cap)
+int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse,
+                        float *mass, char *err, size_t err_cap)
 {
     mb_session *session = attender->session;
     call->lse = lse;

@@ -90,7 +90,8 @@ static float *host_scores_alloc(const mb_host *host)
 {
     const mb_attender *attender = host->internal;
     const mb_shape *shape = &attender->shape;
-    return host_alloc(host, (size_t)shape->batch * (size_t)shape->kv_heads * (size_t)shape->stride * sizeof(float));
+    return host_alloc(host,
+                      (size_t)shape->batch * (size_t)shape->kv_heads * (size_t)shape->stride * sizeof(float));
 }
 
 static int32_t page_capacity(const mb_shape *shape, int32_t page)
@@ -104,8 +105,8 @@ static void *host_bounds_alloc(const mb_host *host, int32_t page)
     const mb_shape *shape = &attender->shape;
     if (page < 1)
         return NULL;
-    return host_alloc(host, (size_t)shape->batch * (size_t)shape->kv_heads * (size_t)page_capacity(shape, page) * 2 *
-                                (size_t)shape->head_dim * (size_t)shape->element_size);
+    return host_alloc(host, (size_t)shape->batch * (size_t)shape->kv_heads * (size_t)page_capacity(shape, page) *
+                                2 * (size_t)shape->head_dim * (size_t)shape->element_size);
 }
 
 static int host_copy(const mb_host *host, const mb_call *call, void *dst, const void *src, size_t bytes)
@@ -200,12 +201,12 @@ static int host_page_scores(const mb_host *host, const mb_call *call, int32_t pa
                      : rule == MB_BOUND_SOFTMAX    ? MB_MERGE_SOFTMAX
                                                    : MB_MERGE_MEAN;
     args.row_weight = mb_call_row_weight(call, rows);
-    return session->kernels->page_scores(session->device, &args, page, page_capacity(&attender->shape, page), bounds,
-                                         merge, scores, session->stride);
+    return session->kernels->page_scores(session->device, &args, page, page_capacity(&attender->shape, page),
+                                         bounds, merge, scores, session->stride);
 }
 
-static int host_key_scores(const mb_host *host, const mb_call *call, const int32_t *channels, int32_t channel_count,
-                           mb_row_set rows, float *scores)
+static int host_key_scores(const mb_host *host, const mb_call *call, const int32_t *channels,
+                           int32_t channel_count, mb_row_set rows, float *scores)
 {
     mb_session *session = session_of(call);
     mb_attention args = mb_call_attention(call);
@@ -222,8 +223,9 @@ static int host_top_k(const mb_host *host, const mb_call *call, const float *sco
     mb_session *session = session_of(call);
     (void)host;
     return session->kernels->top_k(session->device, scores, session->stride, view_of(call)->rows.batch,
-                                   kv_heads(call), call->prefix_len, call->max_prefix, set->granularity, k, k_dynamic,
-                                   set->capacity, set->ids, set->counts, session->buffer[MB_BUFFER_SCRATCH]);
+                                   kv_heads(call), call->prefix_len, call->max_prefix, set->granularity, k,
+                                   k_dynamic, set->capacity, set->ids, set->counts,
+                                   session->buffer[MB_BUFFER_SCRATCH]);
 }
 
 static int host_top_p(const mb_host *host, const mb_call *call, const float *scores, float p, int32_t k_min,
@@ -233,7 +235,8 @@ static int host_top_p(const mb_host *host, const mb_call *call, const float *sco
     (void)host;
     return session->kernels->top_p(session->device, scores, session->stride, view_of(call)->rows.batch,
                                    kv_heads(call), call->prefix_len, call->max_prefix, set->granularity, p, k_min,
-                                   k_max, set->capacity, set->ids, set->counts, session->buffer[MB_BUFFER_SCRATCH]);
+                                   k_max, set->capacity, set->ids, set->counts,
+                                   session->buffer[MB_BUFFER_SCRATCH]);
 }
 
 static int host_score_edges(const mb_host *host, const mb_call *call, int32_t page, int32_t first, int32_t last,
@@ -245,8 +248,8 @@ static int host_score_edges(const mb_host *host, const mb_call *call, int32_t pa
                                          kv_heads(call), call->prefix_len, page, first, last, value);
 }
 
-static int host_score_pool(const mb_host *host, const mb_call *call, const float *scores, int32_t page, int32_t mode,
-                           float *out)
+static int host_score_pool(const mb_host *host, const mb_call *call, const float *scores, int32_t page,
+                           int32_t mode, float *out)
 {
     mb_session *session = session_of(call);
     (void)host;
@@ -305,8 +308,8 @@ static int host_budget_ratio(const mb_host *host, const mb_call *call, int32_t p
                                           call->prefix_len, page, ratio, extra, budgets);
 }
 
-static int host_budget_layers(const mb_host *host, const mb_call *call, const float *stats, int32_t layers, int32_t k,
-                              int32_t k_min, int32_t k_max, int32_t *budgets)
+static int host_budget_layers(const mb_host *host, const mb_call *call, const float *stats, int32_t layers,
+                              int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets)
 {
     mb_session *session = session_of(call);
     (void)host;
@@ -314,8 +317,8 @@ static int host_budget_layers(const mb_host *host, const mb_call *call, const fl
                                            kv_heads(call), call->prefix_len, k, k_min, k_max, budgets);
 }
 
-static int host_budget_heads(const mb_host *host, const mb_call *call, const float *scores, int32_t k, int32_t k_min,
-                             int32_t *budgets, void *scratch)
+static int host_budget_heads(const mb_host *host, const mb_call *call, const float *scores, int32_t k,
+                             int32_t k_min, int32_t *budgets, void *scratch)
 {
     mb_session *session = session_of(call);
     (void)host;
@@ -367,14 +370,14 @@ static int host_state_merge(const mb_host *host, const mb_call *call, const void
 {
     mb_session *session = session_of(call);
     (void)host;
-    return session->kernels->state_merge(session->device, states_of(call), session->config->head_dim, o_a,
-                                         type_of(session, fp32_flags, 0), lse_a, o_b, type_of(session, fp32_flags, 1),
-                                         lse_b, o_out, type_of(session, fp32_flags, 2), lse_out);
+    return session->kernels->state_merge(
+        session->device, states_of(call), session->config->head_dim, o_a, type_of(session, fp32_flags, 0), lse_a,
+        o_b, type_of(session, fp32_flags, 1), lse_b, o_out, type_of(session, fp32_flags, 2), lse_out);
 }
 
-static int host_state_downdate(const mb_host *host, const mb_call *call, const void *o_total, const float *lse_total,
-                               const void *o_part, const float *lse_part, uint32_t fp32_flags, void *o_rest,
-                               float *lse_rest)
+static int host_state_downdate(const mb_host *host, const mb_call *call, const void *o_total,
+                               const float *lse_total, const void *o_part, const float *lse_part,
+                               uint32_t fp32_flags, void *o_rest, float *lse_rest)
 {
     mb_session *session = session_of(call);
     (void)host;
@@ -384,13 +387,13 @@ static int host_state_downdate(const mb_host *host, const mb_call *call, const v
                                             type_of(session, fp32_flags, 2), lse_rest);
 }
 
-static int host_row_distance(const mb_host *host, const mb_call *call, const void *a, const void *b, float *distance,
-                             float *norm)
+static int host_row_distance(const mb_host *host, const mb_call *call, const void *a, const void *b,
+                             float *distance, float *norm)
 {
     mb_session *session = session_of(call);
     (void)host;
-    return session->kernels->row_distance(session->device, a, b, states_of(call), session->config->head_dim, distance,
-                                          norm);
+    return session->kernels->row_distance(session->device, a, b, states_of(call), session->config->head_dim,
+                                          distance, norm);
 }
 
 /* ---- reuse of states ---- */

@@ -33,7 +33,8 @@ static int count_work(mb_session *session, const mb_pass *pass, const mb_rows *r
     if (set)
         pages = (mb_pages){.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
                            .counts = set->counts};
-    return session->kernels->count_work(session->device, rows, session->config->kv_heads, set ? &pages : NULL, work);
+    return session->kernels->count_work(session->device, rows, session->config->kv_heads, set ? &pages : NULL,
+                                        work);
 }
 
 /* Exact attention, with what observe() and the shadows want to see. */
@@ -54,9 +55,11 @@ static int attend_dense(mb_session *session, mb_pass *pass, mb_call *call, mb_at
     if (rc != MB_OK)
         return failed(session, rc, call->layer, "attention", err, err_cap);
     if (watched)
-        rc = mb_attender_observe(pass->attender, call, selection, args->lse, along ? args->mass : NULL, err, err_cap);
+        rc = mb_attender_observe(pass->attender, call, selection, args->lse, along ? args->mass : NULL, err,
+                                 err_cap);
     if (rc == MB_OK && pass->shadow_count > 0)
-        rc = mb_shadows_ask(session, pass, pass->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err, err_cap);
+        rc = mb_shadows_ask(session, pass, pass->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err,
+                            err_cap);
     return rc;
 }
 
@@ -77,9 +80,9 @@ static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, m
     args->lse = buffer[MB_BUFFER_LSE_BLOCK];
     rc = kernels->attend(session->device, args);
     if (rc == MB_OK)
-        rc = kernels->state_merge(session->device, states, session->config->head_dim, buffer[MB_BUFFER_STATE_PREFIX],
-                                  session->type, buffer[MB_BUFFER_LSE_PREFIX], args->out, session->type, args->lse,
-                                  out, session->type, buffer[MB_BUFFER_LSE]);
+        rc = kernels->state_merge(session->device, states, session->config->head_dim,
+                                  buffer[MB_BUFFER_STATE_PREFIX], session->type, buffer[MB_BUFFER_LSE_PREFIX],
+                                  args->out, session->type, args->lse, out, session->type, buffer[MB_BUFFER_LSE]);
     return rc == MB_OK ? MB_OK : failed(session, rc, call->layer, "merging the block", err, err_cap);
 }
 
@@ -101,7 +104,8 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *
     if (rc != MB_OK)
         return rc;
     if (selection.answer != MB_DENSE && pass->shadow_count > 0)
-        return refused(pass->attender, &call, "the method that leads a shadow pass must attend exactly", err, err_cap);
+        return refused(pass->attender, &call, "the method that leads a shadow pass must attend exactly", err,
+                       err_cap);
     mb_attention args = mb_call_attention(&call);
     args.out = session->buffer[MB_BUFFER_ATTENDED];
     const mb_page_set *set = selection.answer == MB_DENSE ? NULL : selection.pages;

@@ -262,8 +262,8 @@ static int check(const struct decoder *d, const mb_sampling *sampling, char *err
     int64_t length = mb_sampling_length(sampling, (int64_t)prompt);
     if (length > session->capacity)
         return mb_fail(err, err_cap, MB_E_SAMPLE,
-                       "%zu prompt tokens and up to %d new ones need a cache of %lld tokens, this one has %d", prompt,
-                       sampling->max_new_tokens, (long long)length, session->capacity);
+                       "%zu prompt tokens and up to %d new ones need a cache of %lld tokens, this one has %d",
+                       prompt, sampling->max_new_tokens, (long long)length, session->capacity);
     return MB_OK;
 }
 

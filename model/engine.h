@@ -129,8 +129,8 @@ typedef struct mb_pass {
 /* Enqueues the transformer on MB_BUFFER_INPUT, up to the best token of every row in MB_BUFFER_BEST. */
 int mb_forward(mb_session *session, mb_pass *pass, char *err, size_t err_cap);
 /* The layers' common parts, also used by prefill: rows n, from MB_BUFFER_X/DELTA. attend may be called between. */
-int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre, char *err,
-                   size_t err_cap);
+int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
+                   char *err, size_t err_cap);
 int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, char *err, size_t err_cap);
 /* Embeds ids into the residual stream. */
 int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, char *err, size_t err_cap);
@@ -142,9 +142,9 @@ int mb_forward_head(mb_session *session, int64_t first, int64_t n, char *err, si
 int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *err, size_t err_cap);
 
 /* A whole step: uploads `tokens` ([batch][block]; rows row_offset .. of each), forwards (replaying a graph where
- * possible), downloads. ids and probability [batch][rows]. us NULL, or the time between events around the forward. */
-int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability, double *us,
-            char *err, size_t err_cap);
+ * possible), downloads. ids and probability [batch][rows]. us: NULL, or the time between events around it. */
+int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability,
+            double *us, char *err, size_t err_cap);
 
 /* ---- attender ---- */
 
@@ -180,7 +180,8 @@ typedef struct mb_call_view {
 } mb_call_view;
 
 /* Fills call and view for a layer (-1: none) of a pass; q, keys and flags are those of the session's buffers. */
-void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer, mb_call *call, mb_call_view *view);
+void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer, mb_call *call,
+                  mb_call_view *view);
 /* The hooks. Absent ones are no error; a failing one gives MB_E_SAMPLE and names method, hook, layer and step. */
 typedef enum mb_hook {
     MB_HOOK_REQUEST_BEGIN, MB_HOOK_KV_ADDED, MB_HOOK_BLOCK_BEGIN, MB_HOOK_STEP_BEGIN, MB_HOOK_OBSERVE,
@@ -189,13 +190,14 @@ typedef enum mb_hook {
 int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, char *err, size_t err_cap);
 int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, char *err,
                        size_t err_cap);
-int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, char *err, size_t err_cap);
+int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, char *err,
+                       size_t err_cap);
 /* step_mode(), 0 without it; MB_E_SAMPLE when it is not in 0..7. */
 int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, char *err, size_t err_cap);
 /* Answers a dense selection's wants from the exact pass: fills call->lse and call->mass, calls observe(). lse: of
  * the exact pass over prefix and block. mass: NULL, or the mass as asked for, computed already. */
-int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse, float *mass,
-                        char *err, size_t err_cap);
+int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse,
+                        float *mass, char *err, size_t err_cap);
 /* request_begin and kv_added for all layers: the method meets the snapshot. */
 int mb_attender_begin(mb_attender *attender, const mb_pass *pass, char *err, size_t err_cap);
 /* The method's counters, in its order. */

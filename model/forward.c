@@ -20,8 +20,8 @@ int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, char *e
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err, err_cap);
 }
 
-int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre, char *err,
-                   size_t err_cap)
+int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
+                   char *err, size_t err_cap)
 {
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
@@ -136,7 +136,7 @@ int mb_forward(mb_session *session, mb_pass *pass, char *err, size_t err_cap)
     if (rc != MB_OK)
         return rc;
     int32_t *best = session->buffer[MB_BUFFER_BEST];
-    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, pass->confidence, best,
-                       (float *)(best + n));
+    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, pass->confidence,
+                       best, (float *)(best + n));
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "best tokens", err, err_cap);
 }

@@ -225,7 +225,7 @@ int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_reques
               mb_decode_result *result, char *err, size_t err_cap);
 
 /* Recall pass, shadow: decode once with `exact`; at every layer and step each of `shadows` selects on the same
- * queries and is compared with the exact top-k of the same size. recalls: one per shadow. Timing is meaningless. */
+ * queries and is compared with the exact top-k of the same size. recalls: one per shadow. Times mean nothing. */
 int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const *shadows, size_t shadow_count,
                      const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, char *err,
                      size_t err_cap);

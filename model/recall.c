@@ -116,8 +116,8 @@ int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t ca
         const float *weight = ranking->mass + (size_t)h * (size_t)ranking->stride;
         const double *best = ranking->cumulated + (size_t)h * ((size_t)ranking->stride + 1);
         if (counts[h] < -1 || counts[h] > capacity)
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "KV head %d selects %d pages, its index holds %d", h, counts[h],
-                           capacity);
+            return mb_fail(err, err_cap, MB_E_SAMPLE, "KV head %d selects %d pages, its index holds %d", h,
+                           counts[h], capacity);
         if (counts[h] == -1)
             continue;
         int64_t size = count_tokens(pages, counts[h], granularity, prefix), hits = 0;
@@ -185,7 +185,8 @@ static int compare_pages(mb_session *session, const mb_pass *pass, mb_shadow *sh
     if (entries > shadow->ids_capacity) {
         int32_t *ids = realloc(shadow->ids, entries * sizeof *ids);
         if (!ids)
-            return mb_fail(shadow->error, sizeof shadow->error, MB_E_SYSTEM, "no memory to read %zu pages", entries);
+            return mb_fail(shadow->error, sizeof shadow->error, MB_E_SYSTEM, "no memory to read %zu pages",
+                           entries);
         shadow->ids = ids;
         shadow->ids_capacity = entries;
     }
@@ -193,15 +194,16 @@ static int compare_pages(mb_session *session, const mb_pass *pass, mb_shadow *sh
         return mb_fail(shadow->error, sizeof shadow->error, MB_E_SYSTEM, "no memory to read page counts");
     int rc = session->kernels->download(session->device, shadow->ids, set->ids, entries * sizeof *shadow->ids);
     if (rc == MB_OK)
-        rc = session->kernels->download(session->device, shadow->counts, set->counts, heads * sizeof *shadow->counts);
+        rc = session->kernels->download(session->device, shadow->counts, set->counts,
+                                        heads * sizeof *shadow->counts);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "reading a selection", shadow->error, sizeof shadow->error);
     mb_recall_sum *sum = sum_of(shadow, session->config->layers, pass->step, layer);
     if (!sum)
         return mb_fail(shadow->error, sizeof shadow->error, MB_E_SYSTEM, "no memory for recall of %d steps",
                        pass->step);
-    rc = mb_recall_compare(ranking, set->granularity, set->capacity, shadow->ids, shadow->counts, sum, shadow->error,
-                           sizeof shadow->error);
+    rc = mb_recall_compare(ranking, set->granularity, set->capacity, shadow->ids, shadow->counts, sum,
+                           shadow->error, sizeof shadow->error);
     if (rc < 0)
         return mb_fail_prefix(shadow->error, sizeof shadow->error, rc, "method %s, layer %d, block %d, step %d",
                               shadow->attender->method.name, layer, pass->block, pass->step);
@@ -231,8 +233,9 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
         return selection.want ? mb_attender_observe(attender, &call, &selection, lse, NULL, err, err_cap) : MB_OK;
     }
     if (selection.answer != MB_SPARSE && selection.answer != MB_ATTEND)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s, layer %d: select() gave an answer that does not exist",
-                       attender->method.name, layer);
+        return mb_fail(err, err_cap, MB_E_SAMPLE,
+                       "method %s, layer %d: select() gave an answer that does not exist", attender->method.name,
+                       layer);
     if (selection.answer == MB_SPARSE && !selection.pages)
         return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s, layer %d: select() gave no page set",
                        attender->method.name, layer);

@@ -77,8 +77,9 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, char *
     size_t votes = kernels->votes_scratch(&args, session->capacity);
     wanted = votes > wanted ? votes : wanted;
     if (wanted > session->scratch_bytes)
-        return mb_fail(err, err_cap, MB_E_BUG, "choosing among %d keys wants %zu bytes of scratch, the plan has %zu",
-                       session->capacity, wanted, session->scratch_bytes);
+        return mb_fail(err, err_cap, MB_E_BUG,
+                       "choosing among %d keys wants %zu bytes of scratch, the plan has %zu", session->capacity,
+                       wanted, session->scratch_bytes);
     return MB_OK;
 }
 

@@ -192,15 +192,15 @@ static int read_answer(mb_session *session, const mb_pass *pass, int32_t *ids, f
     return MB_OK;
 }
 
-int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability, double *us,
-            char *err, size_t err_cap)
+int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability,
+            double *us, char *err, size_t err_cap)
 {
     int32_t longest = 0;
     for (int32_t b = 0; b < pass->batch; b++) {
         if (session->prefix[b] > session->capacity - session->block)
             return mb_fail(err, err_cap, MB_E_SAMPLE,
-                           "the cache of %d tokens is full: %d are committed and a block has %d", session->capacity,
-                           session->prefix[b], session->block);
+                           "the cache of %d tokens is full: %d are committed and a block has %d",
+                           session->capacity, session->prefix[b], session->block);
         longest = session->prefix[b] > longest ? session->prefix[b] : longest;
     }
     pass->max_prefix = mb_session_bound(session, longest);

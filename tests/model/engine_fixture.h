@@ -53,7 +53,8 @@ static inline opened open_fixture(const char *name, mb_type type)
         char path[256], *data = NULL;
         size_t size = 0;
         if (i < 2)
-            snprintf(path, sizeof path, i == 0 ? FIXTURES "%s/config.json" : FIXTURES "%s/model.safetensors", name);
+            snprintf(path, sizeof path, i == 0 ? FIXTURES "%s/config.json" : FIXTURES "%s/model.safetensors",
+                     name);
         else
             snprintf(path, sizeof path, "%s", files[i][0]);
         if (mb_file_read(path, 1 << 20, &data, &size, err, sizeof err) != MB_OK)
@@ -79,9 +80,10 @@ static inline void close_model(opened *o)
 /* The tiny model's prompt about one needle, in the wording it was trained on. */
 static inline int32_t *needle_prompt(const opened *o, const char *key, const char *value, int sentences, size_t *n)
 {
-    static const char *const filler[4] = {
-        " The old road follows the river to the mill and then turns north.", " A baker opened his shop before dawn.",
-        " Nobody had seen the lantern since the storm.", " Two boats waited at the pier with their sails down."};
+    static const char *const filler[4] = {" The old road follows the river to the mill and then turns north.",
+                                          " A baker opened his shop before dawn.",
+                                          " Nobody had seen the lantern since the storm.",
+                                          " Two boats waited at the pier with their sails down."};
     mb_text text = {0};
     int32_t *ids = NULL;
     char err[256] = "";
@@ -91,8 +93,9 @@ static inline int32_t *needle_prompt(const opened *o, const char *key, const cha
             mb_text_printf(&text, " One of the special magic numbers for %s is: %s.", key, value);
         mb_text_puts(&text, filler[i % 4]);
     }
-    mb_text_printf(&text, " What is the special magic number for %s mentioned in the provided text?<|im_end|>\n"
-                          "<|im_start|>assistant\nThe special magic number for %s mentioned in the provided text is",
+    mb_text_printf(&text,
+                   " What is the special magic number for %s mentioned in the provided text?<|im_end|>\n"
+                   "<|im_start|>assistant\nThe special magic number for %s mentioned in the provided text is",
                    key, key);
     assert_int_equal(mb_tokenizer_encode(mb_model_tokenizer(o->model), text.data, text.length, true, &ids, n, err,
                                          sizeof err), MB_OK);

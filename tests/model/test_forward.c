@@ -70,7 +70,8 @@ static void golden_tiny(void **state)
     for (int i = 0; i < 2; i++) {
         opened o = open_model("models/tiny", i == 0 ? MB_F32 : MB_BF16, 2);
         double error = compare_golden(&o, &g, i == 0 ? 1e-4 : 0.05);
-        print_message("models/tiny, %s: largest error %.2e of the largest logit\n", i == 0 ? "f32" : "bf16", error);
+        print_message("models/tiny, %s: largest error %.2e of the largest logit\n", i == 0 ? "f32" : "bf16",
+                      error);
         assert_true(error < (i == 0 ? 1e-4 : 0.05));
         close_model(&o);
     }
@@ -89,7 +90,8 @@ static void golden_qwen2(void **state)
         assert_int_equal(config->family, MB_FAMILY_FAST_DLLM_V2);
         assert_true(config->qkv_bias && !config->qk_norm && config->tied == (i / 2 == 1));
         double error = compare_golden(&o, &g, wide ? 1e-4 : 0.1);
-        print_message("%s, %s: largest error %.2e of the largest logit\n", names[i / 2], wide ? "f32" : "bf16", error);
+        print_message("%s, %s: largest error %.2e of the largest logit\n", names[i / 2], wide ? "f32" : "bf16",
+                      error);
         assert_true(error < (wide ? 1e-4 : 0.05));
         close_model(&o);
         free(g.data);
@@ -158,8 +160,8 @@ static void prefill_equals_commits(void **state)
     close_model(&o);
 }
 
-/* A forward of 8 rows on the block's cache gives what the whole block gave, when no token has changed since; and it
- * sees the keys of the other sub-blocks as they were left there. */
+/* A forward of 8 rows on the block's cache gives what the whole block gave, when no token has changed since; and
+ * it sees the keys of the other sub-blocks as they were left there. */
 static void sub_block_rows(void **state)
 {
     (void)state;
@@ -473,7 +475,8 @@ static void plan_equals_allocation(void **state)
         size_t after = o.kernels->mark(o.device);
         assert_int_equal(after - before, plan.total - plan.weights - plan.methods);
         assert_int_equal(plan.methods, 4096);
-        assert_int_equal(plan.total, plan.weights + plan.kv + plan.activations + plan.logits + plan.statistics + 4096);
+        assert_int_equal(plan.total,
+                         plan.weights + plan.kv + plan.activations + plan.logits + plan.statistics + 4096);
         assert_true(plan.kv >= 2 * 6 * (size_t)cases[i].batch * 2 * 64 * (size_t)cases[i].capacity *
                                    mb_type_size(cases[i].type));
         mb_session_close(session);

@@ -280,11 +280,15 @@ static void fast_dllm_one_token_a_step(void **state)
 
 static void fast_dllm_stops(void **state)
 {
-    static const struct { int32_t prompt, stop_at; double threshold; int32_t commits, forwards, length; } rows[] = {
-        {45, 5, 0.9, 1, 7, 51},    /* the 6th new token: 7 forwards in all, only the prompt in the cache */
-        {45, 18, 0.9, 1, -1, 64},  /* last slot of the block: the block is not committed */
-        {45, 19, 0.9, 2, -1, 65},  /* the seed token of the next block: noticed at its start */
-        {64, 0, 0.9, 1, 1, 65},    /* the prefill's own seed: one forward in total */
+    static const struct {
+        int32_t prompt, stop_at;
+        double threshold;
+        int32_t commits, forwards, length;
+    } rows[] = {
+        {45, 5, 0.9, 1, 7, 51},   /* the 6th new token: 7 forwards in all, only the prompt in the cache */
+        {45, 18, 0.9, 1, -1, 64}, /* last slot of the block: the block is not committed */
+        {45, 19, 0.9, 2, -1, 65}, /* the seed token of the next block: noticed at its start */
+        {64, 0, 0.9, 1, 1, 65},   /* the prefill's own seed: one forward in total */
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -439,7 +443,8 @@ static void forced_trajectory(void **state)
             forced[k] = stub.target[45 + k];
         forced[3] = 51; /* the stub will disagree at two places, one of them in another block */
         forced[40] = 52;
-        stub.target[45 + 7] = STOP; /* this run stops early by itself: the reference's blocks are run all the same */
+        stub.target[45 + 7] =
+            STOP; /* this run stops early by itself: the reference's blocks are run all the same */
         mb_sampling sampling = {.sampler = &sampler, .family = families[f], .block = 32, .sub_block = f ? 8 : 32,
                                 .mask_id = MASK, .stop_ids = {STOP}, .stop_count = 1, .max_new_tokens = 128,
                                 .forced = forced, .forced_count = 70};
