@@ -2,9 +2,10 @@
  * attend_mma.cu - attention on mma.sync (sm_80 and later), bf16, head_dim 64 or 128: the sparse block attention
  * of every GPU, and the dense and prefill fallback where the sm_90a kernels do not serve.
  *
- * One block of four warps holds 64 packed query rows, 16 a warp, and walks its part of the key list in tiles of
- * 64 keys, gathered row by row (16-byte copies) straight from the cache, two tiles in flight. The parts of one
- * unit are merged in a fixed order: by a cluster of up to 8 blocks through distributed shared memory on sm_90
+ * One block holds 64 packed query rows and walks its part of the key list in tiles of 64 keys, gathered row by row
+ * (16-byte copies) straight from the cache, two tiles in flight. Eight warps: 16 rows and half of each tile's keys
+ * each, because a few hundred keys are a matter of latency, and two warps a scheduler hide twice as much of it; the
+ * halves are merged at the end. The parts of one unit are merged in a fixed order: by a cluster of up to 8 blocks through distributed shared memory on sm_90
  * and later (one launch, which is what a few hundred keys need), else through partial states in the workspace.
  */
 #include "kernels/cuda/attention_common.cuh"
@@ -18,28 +19,47 @@ namespace {
 
 constexpr int ROWS = 64;      /* packed query rows of a block */
 constexpr int TILE = 64;      /* keys of a tile */
-constexpr int THREADS = 128;
+constexpr int THREADS = 256;  /* warps 0-3 take keys 0..31 of a tile, warps 4-7 keys 32..63 */
+constexpr int SPAN = 32;      /* keys of a tile that one warp works on */
 constexpr int CLUSTER_MAX = 8;
 
 template <int D> constexpr int tile_bytes = TILE * D * 2;
 template <int D> constexpr int shared_bytes = ROWS * D * 2 + 4 * tile_bytes<D>;
 
-/* One tile of keys and values into shared memory; rows past `valid` are zeroed, so that whatever the cache holds
- * there (even NaN) cannot reach a product with probability zero. */
+/* Rows of a tile that one thread copies: rows thread / CHUNKS + i * STRIDE, one 16-byte chunk each. */
+template <int D> constexpr int CHUNKS = D / 8;
+template <int D> constexpr int STRIDE = THREADS / CHUNKS<D>;
+template <int D> constexpr int SHARE = TILE / STRIDE<D>;
+
+/* Cache slots of this thread's rows of the tile at list position `first`; -1 where there is no key. All lookups
+ * come before the copies, so that they are in flight together. */
 template <int D, Source SOURCE>
-__device__ __forceinline__ void load_tile(const __nv_bfloat16 *k, const __nv_bfloat16 *v, const KeyList &list,
-                                          int first, int valid, uint32_t k_tile, uint32_t v_tile)
+__device__ __forceinline__ void find_slots(int (&slot)[SHARE<D>], const KeyList &list, int first, int end)
 {
-    constexpr int CHUNKS = D / 8;
 #pragma unroll
-    for (int i = 0; i < TILE * CHUNKS / THREADS; i++) {
-        int index = (int)threadIdx.x + i * THREADS;
-        int row = index / CHUNKS, chunk = index % CHUNKS;
-        bool inside = row < valid;
-        int64_t offset = inside ? (int64_t)key_slot<SOURCE>(list, first + row) * D + chunk * 8 : 0;
-        uint32_t place = swizzled<D>(row, chunk);
-        copy_async16(k_tile + place, k + offset, inside);
-        copy_async16(v_tile + place, v + offset, inside);
+    for (int i = 0; i < SHARE<D>; i++) {
+        int position = first + (int)threadIdx.x / CHUNKS<D> + i * STRIDE<D>;
+        bool there = position < end && key_there<SOURCE>(list, position);
+        slot[i] = there ? key_slot<SOURCE>(list, position) : -1;
+    }
+}
+
+/* One tile of keys and values into shared memory; rows without a key are zeroed, so that whatever the cache holds
+ * elsewhere (even NaN) cannot reach a product with probability zero. */
+template <int D>
+__device__ __forceinline__ void load_tile(const __nv_bfloat16 *k, const __nv_bfloat16 *v, const int (&slot)[SHARE<D>],
+                                          uint32_t k_tile, uint32_t v_tile)
+{
+    int row = (int)threadIdx.x / CHUNKS<D>, chunk = (int)threadIdx.x % CHUNKS<D>;
+#pragma unroll
+    for (int i = 0; i < SHARE<D>; i++) {
+        int64_t offset = slot[i] >= 0 ? (int64_t)slot[i] * D + chunk * 8 : 0;
+        copy_async16(k_tile + swizzled<D>(row + i * STRIDE<D>, chunk), k + offset, slot[i] >= 0);
+    }
+#pragma unroll
+    for (int i = 0; i < SHARE<D>; i++) {
+        int64_t offset = slot[i] >= 0 ? (int64_t)slot[i] * D + chunk * 8 : 0;
+        copy_async16(v_tile + swizzled<D>(row + i * STRIDE<D>, chunk), v + offset, slot[i] >= 0);
     }
 }
 
@@ -49,40 +69,47 @@ template <int D> struct State {
     float top[2], sum[2];
 };
 
-/* One tile: logits, running maximum, probabilities, output. `groups` sixteens of keys are live. */
-template <int D, Source SOURCE>
-__device__ __forceinline__ void step(State<D> &state, const uint32_t (&q)[D / 16][4], uint32_t k_tile,
-                                     uint32_t v_tile, int valid, const int (&limit)[2], int first, float scale_log2)
+/* This warp's half of one tile: logits, running maximum, probabilities, output. `first` is the list position of the
+ * half's first key. FULL: all its keys are there and seen by every row; else sixteens of keys past `end` are skipped
+ * and single keys masked. */
+template <int D, Source SOURCE, bool FULL>
+__device__ __forceinline__ void step(State<D> &state, uint32_t q_tile, uint32_t k_tile, uint32_t v_tile,
+                                     const KeyList &list, int first, int end, const int (&limit)[2], float scale_log2)
 {
     int lane = (int)threadIdx.x & 31;
-    int groups = (valid + 15) / 16;
-    float s[TILE / 8][4];
+    int groups = FULL ? SPAN / 16 : (end - first + 15) / 16;
+    float s[SPAN / 8][4];
 #pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
+    for (int n = 0; n < SPAN / 8; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
             s[n][e] = 0.0f;
     int key_row = (lane & 7) + ((lane >> 4) << 3), key_chunk = (lane >> 3) & 1;
 #pragma unroll
-    for (int g = 0; g < TILE / 16; g++) {
-        if (g < groups) {
+    for (int c = 0; c < D / 16; c++) {
+        uint32_t q[4];
+        load_matrix4(q, q_tile + swizzled<D>(lane & 15, c * 2 + (lane >> 4)));
 #pragma unroll
-            for (int c = 0; c < D / 16; c++) {
+        for (int g = 0; g < SPAN / 16; g++) {
+            if (FULL || g < groups) {
                 uint32_t b[4];
                 load_matrix4(b, k_tile + swizzled<D>(g * 16 + key_row, c * 2 + key_chunk));
-                multiply(s[2 * g], q[c], b[0], b[1]);
-                multiply(s[2 * g + 1], q[c], b[2], b[3]);
+                multiply(s[2 * g], q, b[0], b[1]);
+                multiply(s[2 * g + 1], q, b[2], b[3]);
             }
         }
     }
     float top[2] = {state.top[0], state.top[1]};
 #pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
+    for (int n = 0; n < SPAN / 8; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            int column = n * 8 + (lane & 3) * 2 + (e & 1);
-            bool seen = column < valid && (SOURCE != PREFILL || first + column < limit[e >> 1]);
-            s[n][e] = seen ? s[n][e] : -INFINITY;
+            if (!FULL) {
+                int position = first + n * 8 + (lane & 3) * 2 + (e & 1);
+                bool seen = position < end && key_there<SOURCE>(list, position);
+                seen = seen && (SOURCE != PREFILL || position < limit[e >> 1]);
+                s[n][e] = seen ? s[n][e] : -INFINITY;
+            }
             top[e >> 1] = fmaxf(top[e >> 1], s[n][e]);
         }
     float shift[2];
@@ -100,7 +127,7 @@ __device__ __forceinline__ void step(State<D> &state, const uint32_t (&q)[D / 16
         }
     }
 #pragma unroll
-    for (int n = 0; n < TILE / 8; n++)
+    for (int n = 0; n < SPAN / 8; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             s[n][e] = fast_exp2(s[n][e] * scale_log2 - shift[e >> 1]);
@@ -108,8 +135,8 @@ __device__ __forceinline__ void step(State<D> &state, const uint32_t (&q)[D / 16
         }
     int value_row = (lane & 7) + (((lane >> 3) & 1) << 3), value_chunk = lane >> 4;
 #pragma unroll
-    for (int g = 0; g < TILE / 16; g++) {
-        if (g < groups) {
+    for (int g = 0; g < SPAN / 16; g++) {
+        if (FULL || g < groups) {
             uint32_t a[4] = {pack_bf16(s[2 * g][0], s[2 * g][1]), pack_bf16(s[2 * g][2], s[2 * g][3]),
                              pack_bf16(s[2 * g + 1][0], s[2 * g + 1][1]),
                              pack_bf16(s[2 * g + 1][2], s[2 * g + 1][3])};
@@ -124,8 +151,51 @@ __device__ __forceinline__ void step(State<D> &state, const uint32_t (&q)[D / 16
     }
 }
 
-/* Merges the cluster's partial states: every block left 64 normalised rows (stride D + 8 floats) and their
- * base-2 log-sum-exps in its shared memory; block `rank` finishes rows rank, rank + size, ... */
+/* Rows of fp32 in shared memory, padded against bank conflicts; the per-row log-sum-exps follow. */
+template <int D> constexpr int KEPT_STRIDE = D + 8;
+template <int D> constexpr int KEPT_FLOATS = ROWS * KEPT_STRIDE<D> + ROWS;
+
+/* A thread's two rows, normalised, to such a place. */
+template <int D>
+__device__ __forceinline__ void keep_rows(float *kept, const State<D> &state, const float (&inverse)[2],
+                                          const float (&lse2)[2])
+{
+    int lane = (int)threadIdx.x & 31, row = (((int)threadIdx.x >> 5) & 3) * 16 + lane / 4;
+#pragma unroll
+    for (int i = 0; i < 2; i++, row += 8) {
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+            *(float2 *)(kept + row * KEPT_STRIDE<D> + n * 8 + (lane & 3) * 2) =
+                make_float2(state.o[n][2 * i] * inverse[i], state.o[n][2 * i + 1] * inverse[i]);
+        if ((lane & 3) == 0)
+            kept[ROWS * KEPT_STRIDE<D> + row] = lse2[i];
+    }
+}
+
+/* Adds the other half's rows to this thread's: afterwards inverse and lse2 are of both. */
+template <int D>
+__device__ __forceinline__ void add_rows(const float *kept, State<D> &state, float (&inverse)[2], float (&lse2)[2])
+{
+    int lane = (int)threadIdx.x & 31, row = (((int)threadIdx.x >> 5) & 3) * 16 + lane / 4;
+#pragma unroll
+    for (int i = 0; i < 2; i++, row += 8) {
+        float other = kept[ROWS * KEPT_STRIDE<D> + row], top = fmaxf(lse2[i], other);
+        float mine = lse2[i] > -INFINITY ? fast_exp2(lse2[i] - top) : 0.0f;
+        float theirs = other > -INFINITY ? fast_exp2(other - top) : 0.0f;
+        float sum = mine + theirs, scale = sum > 0.0f ? 1.0f / sum : 0.0f;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            float2 x = *(const float2 *)(kept + row * KEPT_STRIDE<D> + n * 8 + (lane & 3) * 2);
+            state.o[n][2 * i] = (state.o[n][2 * i] * inverse[i] * mine + x.x * theirs) * scale;
+            state.o[n][2 * i + 1] = (state.o[n][2 * i + 1] * inverse[i] * mine + x.y * theirs) * scale;
+        }
+        inverse[i] = 1.0f;
+        lse2[i] = sum > 0.0f ? top + log2f(sum) : -INFINITY;
+    }
+}
+
+/* Merges the cluster's partial states: every block left 64 normalised rows and their base-2
+ * log-sum-exps in its shared memory; block `rank` finishes rows rank, rank + size, ... */
 template <int D>
 __device__ __forceinline__ void merge_cluster(const Problem &p, float *rows, int b, int h, int row0)
 {
@@ -135,13 +205,13 @@ __device__ __forceinline__ void merge_cluster(const Problem &p, float *rows, int
     cluster.sync();
     int size = (int)cluster.num_blocks(), rank = (int)cluster.block_rank();
     int warp = (int)threadIdx.x >> 5, lane = (int)threadIdx.x & 31;
-    constexpr int STRIDE = D + 8, PAIRS = D / 64;
+    constexpr int PAIRS = D / 64;
     for (int row = rank + size * warp; row < ROWS && row0 + row < p.packed; row += size * (THREADS / 32)) {
         float lse[CLUSTER_MAX], top = -INFINITY, sum = 0.0f;
         float2 o[PAIRS];
 #pragma unroll
         for (int i = 0; i < CLUSTER_MAX; i++) {
-            lse[i] = i < size ? cluster.map_shared_rank(rows, i)[ROWS * STRIDE + row] : -INFINITY;
+            lse[i] = i < size ? cluster.map_shared_rank(rows, i)[ROWS * KEPT_STRIDE<D> + row] : -INFINITY;
             top = fmaxf(top, lse[i]);
         }
 #pragma unroll
@@ -151,7 +221,7 @@ __device__ __forceinline__ void merge_cluster(const Problem &p, float *rows, int
         for (int i = 0; i < CLUSTER_MAX; i++) {
             if (i < size && lse[i] > -INFINITY) {
                 float weight = fast_exp2(lse[i] - top);
-                const float2 *part = (const float2 *)(cluster.map_shared_rank(rows, i) + row * STRIDE);
+                const float2 *part = (const float2 *)(cluster.map_shared_rank(rows, i) + row * KEPT_STRIDE<D>);
                 sum += weight;
 #pragma unroll
                 for (int n = 0; n < PAIRS; n++) {
@@ -199,7 +269,7 @@ __device__ __forceinline__ void store_row(const Problem &p, const State<D> &stat
 
 /* Grid: (splits, row tiles, units). CLUSTER: gridDim.x is also the cluster's size. */
 template <int D, Source SOURCE, bool CLUSTER>
-__global__ void __launch_bounds__(THREADS) attend_mma(const __grid_constant__ Problem p)
+__global__ void __launch_bounds__(THREADS, 2) attend_mma(const __grid_constant__ Problem p)
 {
     extern __shared__ __align__(128) unsigned char shared[];
     int unit = (int)blockIdx.z, split = (int)blockIdx.x, splits = (int)gridDim.x;
@@ -214,27 +284,64 @@ __global__ void __launch_bounds__(THREADS) attend_mma(const __grid_constant__ Pr
     uint32_t q_tile = shared_address(shared);
     uint32_t tiles = q_tile + ROWS * D * 2;   /* k0 k1 v0 v1 */
 
-    constexpr int CHUNKS = D / 8;
+    /* Selections: look up the ids of the first tile before the count is known, as if every entry were used. The
+     * chain count -> ids -> keys of three memory latencies becomes two. */
+    int slot[SHARE<D>], guess = 0, guess_end = 0;
+    if (SOURCE == PAGES) {
+        int keys = (p.span == MB_SPAN_BLOCK ? 0 : p.page_capacity << p.page_shift), shift = p.page_shift;
+        int64_t groups = (keys + (p.span == MB_SPAN_PREFIX ? 0 : p.block_keys) + 15) / 16;
+        guess = (int)(groups * split / splits) * 16;
+        guess_end = (int)(groups * (split + 1) / splits) * 16;
+        const int32_t *ids = p.page_ids + (int64_t)unit * p.page_capacity;
 #pragma unroll
-    for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
-        int index = (int)threadIdx.x + i * THREADS;
-        int row = index / CHUNKS, chunk = index % CHUNKS;
+        for (int i = 0; i < SHARE<D>; i++) {
+            int position = guess + (int)threadIdx.x / CHUNKS<D> + i * STRIDE<D>;
+            slot[i] = -1;
+            if (position < keys && position < guess_end)
+                slot[i] = (int)((uint32_t)ids[position >> shift] << shift) + (position & ((1 << shift) - 1));
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < ROWS * CHUNKS<D> / THREADS; i++) {
+        int row = (int)threadIdx.x / CHUNKS<D> + i * STRIDE<D>, chunk = (int)threadIdx.x % CHUNKS<D>;
         bool inside = row0 + row < rows;
         int64_t state = inside ? row_state<SOURCE>(p, b, h, unit, row0 + row) : 0;
         copy_async16(q_tile + swizzled<D>(row, chunk), (const __nv_bfloat16 *)p.q + state * D + chunk * 8, inside);
     }
-    KeyList list = key_list<SOURCE>(p, b, h, row0 + ROWS < rows ? row0 + ROWS : rows);
+    bool guessed = false;
+    int pages = -1;
+    if (SOURCE == PAGES) {
+        int count = p.page_counts[unit];
+        guessed = count <= p.page_capacity && 2 * count >= p.page_capacity && p.span != MB_SPAN_BLOCK;
+        pages = guessed ? p.page_capacity : -1;
+    }
+    KeyList list = key_list<SOURCE>(p, b, h, row0 + ROWS < rows ? row0 + ROWS : rows, pages);
     /* Parts are cut at multiples of 16 keys, the smallest group that the matrix product works on. */
     int64_t groups = (list.total + 15) / 16;
-    int begin = (int)(groups * split / splits) * 16, end = (int)(groups * (split + 1) / splits) * 16;
+    int begin = guessed ? guess : (int)(groups * split / splits) * 16;
+    int end = guessed ? guess_end : (int)(groups * (split + 1) / splits) * 16;
     end = end < list.total ? end : list.total;
     const __nv_bfloat16 *k = (const __nv_bfloat16 *)p.k + cache_offset(p, b, h);
     const __nv_bfloat16 *v = (const __nv_bfloat16 *)p.v + cache_offset(p, b, h);
     auto load = [&](int first) {
         int stage = ((first - begin) / TILE) & 1;
-        if (first < end)
-            load_tile<D, SOURCE>(k, v, list, first, end - first < TILE ? end - first : TILE,
-                                 tiles + stage * tile_bytes<D>, tiles + (2 + stage) * tile_bytes<D>);
+        if (first < end) {
+            if (SOURCE == PAGES && guessed && first == begin) {
+#pragma unroll
+                for (int i = 0; i < SHARE<D>; i++) {
+                    int position = first + (int)threadIdx.x / CHUNKS<D> + i * STRIDE<D>;
+                    if (position >= end)
+                        slot[i] = -1;
+                    else if (position >= list.selected)
+                        slot[i] = list.prefix + (position - list.selected);
+                    else if (position >= p.page_counts[unit] << list.shift || slot[i] >= list.prefix || slot[i] < 0)
+                        slot[i] = -1;   /* an unused entry, or behind the end of the last page */
+                }
+            } else {
+                find_slots<D, SOURCE>(slot, list, first, end);
+            }
+            load_tile<D>(k, v, slot, tiles + stage * tile_bytes<D>, tiles + (2 + stage) * tile_bytes<D>);
+        }
         copy_commit();
     };
     load(begin);
@@ -251,18 +358,24 @@ __global__ void __launch_bounds__(THREADS) attend_mma(const __grid_constant__ Pr
     int limit[2] = {0, 0};
     if (SOURCE == PREFILL)
         for (int i = 0; i < 2; i++)
-            limit[i] = prefill_limit(p, row0 + warp * 16 + lane / 4 + 8 * i);
-    uint32_t q[D / 16][4];
+            limit[i] = prefill_limit(p, row0 + (warp & 3) * 16 + lane / 4 + 8 * i);
+    uint32_t q_rows = q_tile + (warp & 3) * 16 * D * 2;   /* a multiple of eight rows: the swizzle is unchanged */
     for (int first = begin; first < end; first += TILE) {
         copy_wait<1>();
         __syncthreads();
-        if (first == begin)
-#pragma unroll
-            for (int c = 0; c < D / 16; c++)
-                load_matrix4(q[c], q_tile + swizzled<D>(warp * 16 + (lane & 15), c * 2 + (lane >> 4)));
         int stage = ((first - begin) / TILE) & 1;
-        step<D, SOURCE>(state, q, tiles + stage * tile_bytes<D>, tiles + (2 + stage) * tile_bytes<D>,
-                        end - first < TILE ? end - first : TILE, limit, first, p.scale_log2);
+        int half = first + (warp >> 2) * SPAN, last = half + SPAN;   /* this warp's keys */
+        uint32_t k_tile = tiles + stage * tile_bytes<D> + (warp >> 2) * SPAN * D * 2;
+        uint32_t v_tile = k_tile + 2 * tile_bytes<D>;
+        bool full = last <= end;
+        if (SOURCE == PAGES)
+            full = full && (last <= list.hole || half >= list.selected);
+        if (SOURCE == PREFILL)
+            full = full && last <= prefill_limit(p, row0);
+        if (full)
+            step<D, SOURCE, true>(state, q_rows, k_tile, v_tile, list, half, end, limit, p.scale_log2);
+        else if (half < end)
+            step<D, SOURCE, false>(state, q_rows, k_tile, v_tile, list, half, end, limit, p.scale_log2);
         __syncthreads();
         load(first + 2 * TILE);
     }
@@ -276,20 +389,18 @@ __global__ void __launch_bounds__(THREADS) attend_mma(const __grid_constant__ Pr
         inverse[i] = sum > 0.0f ? 1.0f / sum : 0.0f;
         lse2[i] = sum > 0.0f ? state.top[i] * p.scale_log2 + log2f(sum) : -INFINITY;
     }
+    static_assert(2 * KEPT_FLOATS<D> * sizeof(float) <= shared_bytes<D>, "both halves fit in the tiles' place");
+    float *other = (float *)shared, *kept = other + KEPT_FLOATS<D>;
+    if (warp >= 4)
+        keep_rows<D>(other, state, inverse, lse2);
+    __syncthreads();
+    if (warp < 4)
+        add_rows<D>(other, state, inverse, lse2);
     if constexpr (CLUSTER) {
-        float *kept = (float *)(shared + ROWS * D * 2);
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int row = warp * 16 + lane / 4 + 8 * i;
-#pragma unroll
-            for (int n = 0; n < D / 8; n++)
-                *(float2 *)(kept + row * (D + 8) + n * 8 + (lane & 3) * 2) =
-                    make_float2(state.o[n][2 * i] * inverse[i], state.o[n][2 * i + 1] * inverse[i]);
-            if ((lane & 3) == 0)
-                kept[ROWS * (D + 8) + row] = lse2[i];
-        }
+        if (warp < 4)
+            keep_rows<D>(kept, state, inverse, lse2);
         merge_cluster<D>(p, kept, b, h, row0);
-    } else {
+    } else if (warp < 4) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int row = row0 + warp * 16 + lane / 4 + 8 * i;

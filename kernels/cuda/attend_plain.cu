@@ -69,13 +69,14 @@ __global__ void __launch_bounds__(THREADS) attend_row(const __grid_constant__ Pr
         __syncthreads();
         int count = list.total - first < THREADS ? list.total - first : THREADS;
         float s = -INFINITY;
-        if (tid < count) {
-            slot[tid] = key_slot<SOURCE>(list, first + tid);
+        bool there = tid < count && key_there<SOURCE>(list, first + tid);
+        slot[tid] = there ? key_slot<SOURCE>(list, first + tid) : -1;
+        if (there) {
             s = dot(query, k + (int64_t)slot[tid] * p.head_dim, p.head_dim);
         }
         float best = fmaxf(top, reduce_block<true>(s, scratch));
-        float old = top == -INFINITY ? 0.0f : expf(top - best);
-        float e = tid < count ? expf(s - best) : 0.0f;
+        float old = top == -INFINITY ? 0.0f : expf(top - best);   /* best is -inf only while there is no key */
+        float e = there ? expf(s - best) : 0.0f;
         weight[tid] = e;
         sum = sum * old + reduce_block<false>(e, scratch);
         top = best;
@@ -86,7 +87,8 @@ __global__ void __launch_bounds__(THREADS) attend_row(const __grid_constant__ Pr
                 break;
             float value = o[i] * old;
             for (int j = 0; j < count; j++)
-                value += weight[j] * load(v + (int64_t)slot[j] * p.head_dim + c);
+                if (slot[j] >= 0)
+                    value += weight[j] * load(v + (int64_t)slot[j] * p.head_dim + c);
             o[i] = value;
         }
     }

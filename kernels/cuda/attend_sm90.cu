@@ -46,38 +46,35 @@ template <int PAIR> __global__ void __launch_bounds__(WARPS * 32)
     int local = (int)blockIdx.x * WARPS + warp, row = (unit % groups) * FLASH_ROWS * PAIR + local;
     if (row >= p.packed || !is_active(p, b, h))
         return;
-    /* Clusters that hold the first and the last tile: the highest c with floor(c * tiles / clusters) <= tile. */
-    int c0 = 0, c1 = -1;
+    int c0 = 0, c1 = -1;   /* clusters that hold the unit's first and last tile */
     if (mine > 0) {
-        c0 = (int)((((int64_t)first + 1) * clusters - 1) / tiles);
-        c1 = (int)((((int64_t)first + mine) * clusters - 1) / tiles);
+        c0 = flash_owner(tiles, first, clusters);
+        c1 = flash_owner(tiles, first + mine - 1, clusters);
         if (c0 == c1)
             return;
     }
-    auto slot_of = [&](int c) {
-        int start = flash_share(tiles, c, clusters);
-        if (start == flash_share(tiles, c + 1, clusters))
-            return (int64_t)-1;   /* more clusters than tiles: this one had nothing to do */
-        return (int64_t)(2 * c + (first > start ? 1 : 0)) * FLASH_ROWS * PAIR + local;
-    };
+    /* A lane a part: its place in the workspace and its weight. Every cluster in between has tiles. */
     float top = -INFINITY, sum = 0.0f;
-    for (int c = c0; c <= c1; c++) {
-        int64_t slot = slot_of(c);
-        if (slot >= 0)
-            top = fmaxf(top, p.part_lse[slot]);
-    }
     float4 o = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 4
-    for (int c = c0; c <= c1; c++) {
-        int64_t slot = slot_of(c);
-        float weight = slot >= 0 && top > -INFINITY ? fast_exp2((p.part_lse[slot] - top) * LOG2E) : 0.0f;
-        if (slot >= 0) {
-            float4 x = *(const float4 *)(p.part_out + slot * FLASH_D + lane * 4);
-            sum += weight;
-            o.x += weight * x.x;
-            o.y += weight * x.y;
-            o.z += weight * x.z;
-            o.w += weight * x.w;
+    for (int from = c0; from <= c1; from += 32) {
+        int c = from + lane, count = c1 - from + 1 < 32 ? c1 - from + 1 : 32;
+        int slot = (2 * c + (first > flash_share(tiles, c, clusters) ? 1 : 0)) * FLASH_ROWS * PAIR + local;
+        float lse = c <= c1 ? p.part_lse[slot] : -INFINITY, best = lse;
+        for (int step = 16; step > 0; step /= 2)
+            best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, step));
+        best = fmaxf(best, top);
+        float old = top > -INFINITY ? fast_exp2((top - best) * LOG2E) : 0.0f;
+        float weight = lse > -INFINITY ? fast_exp2((lse - best) * LOG2E) : 0.0f;
+        top = best;
+        sum *= old;
+        o = make_float4(o.x * old, o.y * old, o.z * old, o.w * old);
+#pragma unroll 8
+        for (int i = 0; i < count; i++) {
+            float w = __shfl_sync(0xffffffffu, weight, i);
+            int64_t place = __shfl_sync(0xffffffffu, slot, i);
+            float4 x = *(const float4 *)(p.part_out + place * FLASH_D + lane * 4);
+            sum += w;
+            o = make_float4(o.x + w * x.x, o.y + w * x.y, o.z + w * x.z, o.w + w * x.w);
         }
     }
     float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
@@ -111,6 +108,7 @@ __global__ void __launch_bounds__(WARPS * 32) finish_tiles(const __grid_constant
         const float *part = p.tile_part + ((int64_t)unit * tiles + tile) * p.packed;
         float sum = 0.0f;
         if (tile < used)
+#pragma unroll 8
             for (int row = lane; row < p.packed; row += 32)
                 sum += fast_exp2(part[row] - shift[row]);
         for (int step = 16; step > 0; step /= 2)
@@ -212,7 +210,11 @@ int sm90_attend(const mb_cuda_chip *chip, const Problem &given, cudaStream_t str
     config.numAttrs = 1;
     cudaLaunchKernelEx(&config, pair == 2 ? merge_shares<2> : merge_shares<1>, p, clusters);
     if (p.tile_part && p.max_prefix > 0) {
-        dim3 grid((unsigned)((p.max_prefix + 64 * WARPS * 8 - 1) / (64 * WARPS * 8)), (unsigned)(p.batch * p.kv_heads));
+        /* One tile a warp while that does not make far more blocks than the chip holds, at most eight. */
+        int64_t tiles = (p.max_prefix + 63) / 64, units = (int64_t)p.batch * p.kv_heads;
+        int64_t turns = tiles * units / ((int64_t)chip->multiprocessors * 16 * WARPS);
+        turns = turns < 1 ? 1 : turns > 8 ? 8 : turns;
+        dim3 grid((unsigned)((tiles + WARPS * turns - 1) / (WARPS * turns)), (unsigned)units);
         finish_tiles<<<grid, WARPS * 32, (size_t)p.packed * sizeof(float), stream>>>(p);
     }
     return check_launch("merging attention states (sm_90a)", err, err_cap);

@@ -61,9 +61,16 @@ __host__ __device__ inline int flash_groups(int packed, int pair)
 {
     return (packed + FLASH_ROWS * pair - 1) / (FLASH_ROWS * pair);
 }
-__host__ __device__ inline int flash_share(int64_t tiles, int cluster, int clusters)
+__host__ __device__ inline int flash_share(int tiles, int cluster, int clusters)
 {
-    return (int)(tiles * cluster / clusters);
+    int each = tiles / clusters, more = tiles - each * clusters;   /* the first `more` shares have one tile more */
+    return cluster * each + (cluster < more ? cluster : more);
+}
+/* The cluster that owns a tile. */
+__host__ __device__ inline int flash_owner(int tiles, int tile, int clusters)
+{
+    int each = tiles / clusters, more = tiles - each * clusters, longer = more * (each + 1);
+    return tile < longer ? tile / (each + 1) : more + (tile - longer) / each;
 }
 
 /* Tiles of unit u = (sequence, KV head, row group); 0 where a head is inactive or has no keys. */
@@ -153,26 +160,32 @@ struct FlashState {
     float top[2], sum[2]; /* of rows lane / 4 and + 8; the sum is this thread's part until the end */
 };
 
+/* Sums of exponentials of one tile by row and 64 keys, kept until the tensor cores are busy again. */
+struct TileSums {
+    float sum[2][2];    /* [row lane / 4, + 8][keys 0..63, 64..127], this thread's part */
+    float shift[2];     /* base-2 exponent that the sums are relative to */
+    int first;          /* cache slot of the tile's first key */
+};
+
 /* Softmax of one tile's logits in place; returns the factors for what was accumulated before. */
 template <FlashMode MODE>
 __device__ __forceinline__ void flash_softmax(const Problem &p, const Piece &piece, float (&s)[64],
-                                              FlashState &state, float (&factor)[2], int tile, const int (&limit)[2],
-                                              int row)
+                                              FlashState &state, float (&factor)[2], TileSums &sums, int tile,
+                                              const int (&limit)[2])
 {
     int lane = (int)threadIdx.x & 31;
     int first = piece.first + tile * FLASH_KEYS;
-    int nearest = MODE == FLASH_PREFILL ? limit[0] : piece.end;   /* limit[0] <= limit[1] */
-    if (first + FLASH_KEYS > nearest || MODE == FLASH_PREFILL) {
-        /* One branch for the warpgroup in block attention, one a warp in prefill. */
-        bool cut = MODE != FLASH_PREFILL || __any_sync(0xffffffffu, first + FLASH_KEYS > nearest);
-        if (cut)
+    bool cut = first + FLASH_KEYS > (MODE == FLASH_PREFILL ? limit[0] : piece.end);   /* limit[0] <= limit[1] */
+    if (MODE == FLASH_PREFILL)
+        cut = __any_sync(0xffffffffu, cut);
+    if (cut)
 #pragma unroll
-            for (int i = 0; i < 64; i++) {
-                int key = first + (i / 4) * 8 + (lane & 3) * 2 + (i & 1);
-                int end = MODE == FLASH_PREFILL ? limit[(i >> 1) & 1] : piece.end;
-                s[i] = key < end ? s[i] : -INFINITY;
-            }
-    }
+        for (int i = 0; i < 64; i++) {
+            int key = first + (i / 4) * 8 + (lane & 3) * 2 + (i & 1);
+            int end = MODE == FLASH_PREFILL ? limit[(i >> 1) & 1] : piece.end;
+            s[i] = key < end ? s[i] : -INFINITY;
+        }
+    sums.first = first;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         float top = fmaxf(s[2 * r], s[2 * r + 1]);
@@ -183,7 +196,7 @@ __device__ __forceinline__ void flash_softmax(const Problem &p, const Piece &pie
         float shift = top == -INFINITY ? 0.0f : top * p.scale_log2;
         factor[r] = fast_exp2(state.top[r] * p.scale_log2 - shift);
         state.top[r] = top;
-        float sum[2] = {0.0f, 0.0f};   /* keys 0..63 and 64..127 of the tile */
+        float sum[2] = {0.0f, 0.0f};
 #pragma unroll
         for (int n = 0; n < 16; n++)
 #pragma unroll
@@ -194,28 +207,35 @@ __device__ __forceinline__ void flash_softmax(const Problem &p, const Piece &pie
             }
         state.sum[r] = state.sum[r] * factor[r] + (sum[0] + sum[1]);
         if (MODE == FLASH_BLOCK_TILES) {
-            int whole = p.packed, tiles64 = (p.max_prefix + 63) / 64;
-            float *part = p.tile_part + (int64_t)(piece.b * p.kv_heads + piece.h) * tiles64 * whole;
+            sums.shift[r] = shift;
+            sums.sum[r][0] = sum[0];
+            sums.sum[r][1] = sum[1];
+            if (first + FLASH_KEYS > piece.prefix) {   /* leave the current block's keys out */
+                sums.sum[r][0] = sums.sum[r][1] = 0.0f;
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                int start = first + 64 * half;
-                if (start >= piece.prefix || start >= 64 * tiles64)
-                    continue;
-                if (start + 64 > piece.prefix) {   /* leave the current block's keys out */
-                    sum[half] = 0.0f;
+                for (int n = 0; n < 16; n++)
 #pragma unroll
-                    for (int n = 0; n < 8; n++)
-#pragma unroll
-                        for (int e = 0; e < 2; e++)
-                            if (start + n * 8 + (lane & 3) * 2 + e < piece.prefix)
-                                sum[half] += s[4 * (n + 8 * half) + 2 * r + e];
-                }
-                float mass = shift + log2f(quad_sum(sum[half]));
-                if ((lane & 3) == 0 && row + 8 * r < whole)
-                    part[(int64_t)(start / 64) * whole + row + 8 * r] = mass;
+                    for (int e = 0; e < 2; e++)
+                        if (first + n * 8 + (lane & 3) * 2 + e < piece.prefix)
+                            sums.sum[r][n / 8] += s[4 * n + 2 * r + e];
             }
         }
     }
+}
+
+/* Writes a tile's row sums, as base-2 logarithms, to tile_part [unit][64-key tile][packed row]. Of the four lanes
+ * that share two rows each ends up with one (row, half). */
+__device__ __forceinline__ void flash_emit(const Problem &p, const Piece &piece, const TileSums &sums, int row)
+{
+    int lane = (int)threadIdx.x & 31, half = (lane >> 1) & 1, r = lane & 1;
+    float low = half ? sums.sum[0][1] : sums.sum[0][0], high = half ? sums.sum[1][1] : sums.sum[1][0];
+    low += __shfl_xor_sync(0xffffffffu, half ? sums.sum[0][0] : sums.sum[0][1], 2);
+    high += __shfl_xor_sync(0xffffffffu, half ? sums.sum[1][0] : sums.sum[1][1], 2);
+    float sum = (r ? high : low) + __shfl_xor_sync(0xffffffffu, r ? low : high, 1);
+    float mass = (r ? sums.shift[1] : sums.shift[0]) + __log2f(sum);
+    int tile = sums.first / 64 + half, tiles = (p.max_prefix + 63) / 64;
+    if (tile * 64 < piece.prefix && tile < tiles && row + 8 * r < p.packed)
+        p.tile_part[((int64_t)(piece.b * p.kv_heads + piece.h) * tiles + tile) * p.packed + row + 8 * r] = mass;
 }
 
 /* Zeroes the values of keys at and beyond the unit's end in a tile: their probability is 0, and 0 * NaN is not. */
@@ -404,6 +424,7 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
         }
         float s[64], factor[2];
         uint32_t w[32];
+        TileSums sums = {};
         barrier_wait(shared_address(shared.k_full + ring.stage), ring.phase);
         wgmma_fence();
         flash_logits(s, q, k + (uint32_t)ring.stage * FLASH_TILE);
@@ -411,7 +432,7 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
         wgmma_wait<0>();
         hold(s);
         flash_release<PAIR>(shared.k_empty + ring.stage);
-        flash_softmax<MODE>(p, piece, s, state, factor, piece.tile0, limit, row);
+        flash_softmax<MODE>(p, piece, s, state, factor, sums, piece.tile0, limit);
         flash_pack(s, w);
         Ring<FLASH_STAGES> last = ring;   /* of the V tile that is next */
         ring.next();
@@ -428,10 +449,12 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
             wgmma_commit();
             if (!alone)
                 named_arrive(5 - group, 256);
+            if (MODE == FLASH_BLOCK_TILES)
+                flash_emit(p, piece, sums, row);
             wgmma_wait<1>();
             hold(s);
             flash_release<PAIR>(shared.k_empty + ring.stage);
-            flash_softmax<MODE>(p, piece, s, state, factor, tile, limit, row);
+            flash_softmax<MODE>(p, piece, s, state, factor, sums, tile, limit);
             wgmma_wait<0>();
             hold(state.o);
             flash_release<PAIR>(shared.v_empty + last.stage);
@@ -451,6 +474,8 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
         wgmma_fence();
         flash_output(state.o, w, v + (uint32_t)last.stage * FLASH_TILE);
         wgmma_commit();
+        if (MODE == FLASH_BLOCK_TILES)
+            flash_emit(p, piece, sums, row);
         wgmma_wait<0>();
         hold(state.o);
         flash_release<PAIR>(shared.v_empty + last.stage);

@@ -16,14 +16,18 @@ struct KeyList {
     int total;      /* keys in the list */
     int begin;      /* DENSE: first slot */
     int selected;   /* PAGES: positions below this are pages, the rest is the block from slot `prefix` on */
+    int hole;       /* PAGES: positions hole .. selected-1 hold no key (the end of a partial last page, unused ids) */
     int prefix;
     int shift;      /* log2 of the page size */
     int last;       /* highest slot that may be read */
     const int32_t *ids;
 };
 
-/* Keys of (b, h). For PREFILL `rows_end` is one past the last row of the tile. */
-template <Source SOURCE> __device__ __forceinline__ KeyList key_list(const Problem &p, int b, int h, int rows_end)
+/* Keys of (b, h). For PREFILL `rows_end` is one past the last row of the tile. For PAGES the list may be laid out
+ * for `pages` >= count pages: a kernel that has already cut its share from the capacity, before the count was known,
+ * passes that; unused positions become a hole. pages < 0: as many as there are. */
+template <Source SOURCE>
+__device__ __forceinline__ KeyList key_list(const Problem &p, int b, int h, int rows_end, int pages = -1)
 {
     KeyList list = {};
     list.last = p.capacity - 1;
@@ -49,19 +53,26 @@ template <Source SOURCE> __device__ __forceinline__ KeyList key_list(const Probl
         count = count < p.page_capacity ? count : p.page_capacity;
         list.shift = p.page_shift;
         list.ids = p.page_ids + (int64_t)unit * p.page_capacity;
-        int selected = 0;
-        if (count > 0 && p.span != MB_SPAN_BLOCK) {
+        if (p.span == MB_SPAN_BLOCK)
+            count = 0;
+        if (count > 0) {
             int64_t left = (int64_t)range.prefix - ((int64_t)list.ids[count - 1] << list.shift);
             int tail = left < 0 ? 0 : left > (1 << list.shift) ? 1 << list.shift : (int)left;
-            selected = ((count - 1) << list.shift) + tail;
+            list.hole = ((count - 1) << list.shift) + tail;
         }
-        list.selected = selected;
-        list.total = selected + (p.span == MB_SPAN_PREFIX ? 0 : range.end - range.prefix);
+        list.selected = (pages < 0 ? count : pages) << list.shift;
+        list.total = list.selected + (p.span == MB_SPAN_PREFIX ? 0 : range.end - range.prefix);
     }
     return list;
 }
 
-/* Cache slot of list position j. */
+/* True when position j < total holds a key. */
+template <Source SOURCE> __device__ __forceinline__ bool key_there(const KeyList &list, int j)
+{
+    return SOURCE != PAGES || j < list.hole || j >= list.selected;
+}
+
+/* Cache slot of list position j, which must hold a key. */
 template <Source SOURCE> __device__ __forceinline__ int key_slot(const KeyList &list, int j)
 {
     if (SOURCE == DENSE)

@@ -4,8 +4,9 @@
  * The transposed product S^T = K Q^T: 64 keys are the rows of the accumulator and all packed query rows its
  * columns, so nothing is padded to 64 rows and the sum over query rows stays inside a thread until a last shuffle
  * over four lanes. All queries of a KV head lie in shared memory; a producer thread streams 64-key tiles through a
- * ring, and the consumer warpgroups take them in turn, so that one exponentiates while others multiply. Each key
- * tile belongs to one warpgroup of one block: no atomics, the same bits in every run.
+ * ring, and two consumer warpgroups take them in strict turns at the tensor cores: left alone they fall into step,
+ * multiply together and then exponentiate together. Each key tile belongs to one warpgroup of one block: no atomics,
+ * the same bits in every run.
  *
  * mass = sum_r w[r] exp(s - lse[r]) / sum_r w[r] is summed as exp2(scale_log2 * s - shift[r]) with
  * shift = lse / ln 2 - log2 w, and divided at the end.
@@ -29,8 +30,8 @@ template <int N> struct MassShared {
 };
 
 template <int N> constexpr size_t shared_size = sizeof(MassShared<N>) + 1024;
-/* Consumer warpgroups: three of 160 registers while the accumulators leave room, else two of 240. */
-template <int N> constexpr int consumers = N > 128 ? 2 : 3;
+constexpr int GROUPS = 2;                /* consumer warpgroups */
+constexpr int THREADS = 128 * (1 + GROUPS);
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -62,41 +63,47 @@ __device__ __forceinline__ void load_unit(const Problem &p, MassShared<N> &share
 template <int N>
 __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared, int begin, int end, int group)
 {
-    constexpr int THREADS = consumers<N> * 128;
     int thread = (int)threadIdx.x - 128, lane = thread & 31, warp = (thread >> 5) & 3;
     uint32_t q = shared_address(shared.q), k = shared_address(shared.k);
-    int unit = 0, b = 0, h = 0, prefix = 0;
-    float inverse = 0.0f;
+    const float2 *shift = (const float2 *)(shared.shift + (lane & 3) * 2);
+    int unit = 0;
+    if (group == 1)
+        named_arrive(3, GROUPS * 128);   /* the first warpgroup has the first turn */
     for (int position = begin; position < end;) {
         while (shared.tile_end[unit + 1] <= position)
             unit++;
-        b = unit / p.kv_heads;
-        h = unit % p.kv_heads;
-        prefix = key_range(p, b).prefix;
-        float total = weight_total(p, b);
-        inverse = total > 0.0f ? 1.0f / total : 0.0f;
-        named_sync(2, THREADS);   /* everyone is done with the last unit's queries */
-        load_unit<N>(p, shared, b, h, thread, THREADS);
-        named_sync(2, THREADS);
+        int b = unit / p.kv_heads, h = unit % p.kv_heads, unit_first = shared.tile_end[unit];
+        int prefix = key_range(p, b).prefix;
+        float total = weight_total(p, b), inverse = total > 0.0f ? 1.0f / total : 0.0f;
+        named_sync(2, GROUPS * 128);   /* everyone is done with the last unit's queries */
+        load_unit<N>(p, shared, b, h, thread, GROUPS * 128);
+        named_sync(2, GROUPS * 128);
         int unit_end = shared.tile_end[unit + 1] < end ? shared.tile_end[unit + 1] : end;
-        /* Tiles go round the warpgroups by their number in this block's share, as the ring's stages do. */
-        int skip = (group - (position - begin) % consumers<N> + consumers<N>) % consumers<N>;
-        for (int tile = position + skip; tile < unit_end; tile += consumers<N>) {
-            int turn = tile - begin, stage = turn % STAGES;
-            float s[N / 2];
-            barrier_wait(shared_address(shared.full + stage), (uint32_t)(turn / STAGES) & 1);
+        float s[N / 2];
+#pragma unroll 1
+        for (int first = position; first < unit_end; first += GROUPS) {
+            int tile = first + group, stage = (tile - begin) % STAGES;
+            named_sync(3 + group, GROUPS * 128);
+            if (tile >= unit_end) {   /* an odd number of tiles: let the turn pass */
+                named_arrive(4 - group, GROUPS * 128);
+                continue;
+            }
+            barrier_wait(shared_address(shared.full + stage), (uint32_t)((tile - begin) / STAGES) & 1);
             wgmma_fence();
 #pragma unroll
-            for (int c = 0; c < FLASH_D / 16; c++)
+            for (int c = 0; c < FLASH_D / 16; c++) {
                 wgmma_shared<N>(s, rows_descriptor(k + (uint32_t)stage * TILE + (c / 4) * (KEYS * 128) + (c % 4) * 32),
                                 rows_descriptor(q + (c / 4) * (N * 128) + (c % 4) * 32), c != 0);
-            wgmma_commit();
+                if (c == 5 || c == 7)
+                    wgmma_commit();
+            }
+            wgmma_wait<1>();   /* the last quarter covers the other warpgroup's start */
+            named_arrive(4 - group, GROUPS * 128);
             wgmma_wait<0>();
             hold(s);
             if (lane == 0)
                 barrier_arrive(shared_address(shared.empty + stage));
             float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-            const float2 *shift = (const float2 *)(shared.shift + (lane & 3) * 2);
 #pragma unroll
             for (int n = 0; n < N / 8; n++) {
                 float2 x = shift[n * 4];
@@ -105,11 +112,10 @@ __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared,
                 sum[2] += fast_exp2(fmaf(s[4 * n + 2], p.scale_log2, -x.x));
                 sum[3] += fast_exp2(fmaf(s[4 * n + 3], p.scale_log2, -x.y));
             }
-            int first = (tile - shared.tile_end[unit]) * KEYS + warp * 16 + lane / 4;
+            int key = (tile - unit_first) * KEYS + warp * 16 + lane / 4;
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
+            for (int i = 0; i < 2; i++, key += 8) {
                 float mass = quad_sum(sum[2 * i] + sum[2 * i + 1]) * inverse;
-                int key = first + 8 * i;
                 if ((lane & 3) == 0 && key < p.mass_stride)
                     p.mass[(int64_t)unit * p.mass_stride + key] = key < prefix ? mass : 0.0f;
             }
@@ -122,7 +128,7 @@ __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared,
 
 /* Grid: one block a multiprocessor; each takes an equal share of the 64-key tiles of all (sequence, KV head). */
 template <int N>
-__global__ void __launch_bounds__(128 * (1 + consumers<N>), 1)
+__global__ void __launch_bounds__(THREADS, 1)
     mass_kernel(const __grid_constant__ Problem p, const __grid_constant__ CUtensorMap k_map)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -189,7 +195,7 @@ __global__ void __launch_bounds__(128 * (1 + consumers<N>), 1)
             }
         }
     } else {
-        registers_grow<consumers<N> == 3 ? 160 : 240>();
+        registers_grow<240>();
         consume<N>(p, shared, begin, end, group - 1);
     }
 #endif
@@ -201,10 +207,9 @@ struct Variant {
     int columns;
     MassKernel kernel;
     size_t bytes;
-    int threads;
 };
 
-template <int N> Variant variant() { return {N, mass_kernel<N>, shared_size<N>, 128 * (1 + consumers<N>)}; }
+template <int N> Variant variant() { return {N, mass_kernel<N>, shared_size<N>}; }
 
 Variant choose(int packed)
 {
@@ -232,7 +237,7 @@ int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, c
     if (rc != MB_OK)
         return rc;
     Variant v = choose(p.packed);
-    v.kernel<<<chip->multiprocessors, v.threads, v.bytes, stream>>>(p, k_map);
+    v.kernel<<<chip->multiprocessors, THREADS, v.bytes, stream>>>(p, k_map);
     return check_launch("attention mass (sm_90a)", err, err_cap);
 }
 

@@ -55,16 +55,16 @@ template <int N> __device__ __forceinline__ void hold(float (&x)[N])
 #define MB_LIST7 "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define MB_FOUR(d, i) "+f"(d[(i)]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define MB_SIXTEEN(d, i) MB_FOUR(d, i), MB_FOUR(d, (i) + 4), MB_FOUR(d, (i) + 8), MB_FOUR(d, (i) + 12)
-#define MB_NAMES2 MB_LIST0 "," MB_LIST1
-#define MB_REGISTERS2(d) MB_SIXTEEN(d, 0), MB_SIXTEEN(d, 16)
-#define MB_NAMES4 MB_NAMES2 "," MB_LIST2 "," MB_LIST3
-#define MB_REGISTERS4(d) MB_REGISTERS2(d), MB_SIXTEEN(d, 32), MB_SIXTEEN(d, 48)
-#define MB_NAMES6 MB_NAMES4 "," MB_LIST4 "," MB_LIST5
-#define MB_REGISTERS6(d) MB_REGISTERS4(d), MB_SIXTEEN(d, 64), MB_SIXTEEN(d, 80)
-#define MB_NAMES7 MB_NAMES6 "," MB_LIST6
-#define MB_REGISTERS7(d) MB_REGISTERS6(d), MB_SIXTEEN(d, 96)
-#define MB_NAMES8 MB_NAMES7 "," MB_LIST7
-#define MB_REGISTERS8(d) MB_REGISTERS7(d), MB_SIXTEEN(d, 112)
+#define MB_NAMES64 MB_LIST0 "," MB_LIST1
+#define MB_REGISTERS64(d) MB_SIXTEEN(d, 0), MB_SIXTEEN(d, 16)
+#define MB_NAMES128 MB_NAMES64 "," MB_LIST2 "," MB_LIST3
+#define MB_REGISTERS128(d) MB_REGISTERS64(d), MB_SIXTEEN(d, 32), MB_SIXTEEN(d, 48)
+#define MB_NAMES192 MB_NAMES128 "," MB_LIST4 "," MB_LIST5
+#define MB_REGISTERS192(d) MB_REGISTERS128(d), MB_SIXTEEN(d, 64), MB_SIXTEEN(d, 80)
+#define MB_NAMES224 MB_NAMES192 "," MB_LIST6
+#define MB_REGISTERS224(d) MB_REGISTERS192(d), MB_SIXTEEN(d, 96)
+#define MB_NAMES256 MB_NAMES224 "," MB_LIST7
+#define MB_REGISTERS256(d) MB_REGISTERS224(d), MB_SIXTEEN(d, 112)
 
 /* d[64 x N] = or += a[64 x 16] * b[N x 16]^T, both in shared memory, contraction along the channels. */
 template <int N>
@@ -74,8 +74,9 @@ template <>
 __device__ __forceinline__ void wgmma_shared<64>(float (&d)[32], uint64_t a, uint64_t b, bool accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" MB_NAMES2 "}, %32, %33, p, 1, 1, 0, 0;\n}\n"
-                 : MB_REGISTERS2(d)
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" MB_NAMES64 "}, %32, %33, p, 1, 1, "
+                 "0, 0;\n}\n"
+                 : MB_REGISTERS64(d)
                  : "l"(a), "l"(b), "r"((int)accumulate));
 }
 
@@ -83,8 +84,9 @@ template <>
 __device__ __forceinline__ void wgmma_shared<128>(float (&d)[64], uint64_t a, uint64_t b, bool accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES4 "}, %64, %65, p, 1, 1, 0, 0;\n}\n"
-                 : MB_REGISTERS4(d)
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES128 "}, %64, %65, p, 1, 1, "
+                 "0, 0;\n}\n"
+                 : MB_REGISTERS128(d)
                  : "l"(a), "l"(b), "r"((int)accumulate));
 }
 
@@ -92,8 +94,9 @@ template <>
 __device__ __forceinline__ void wgmma_shared<192>(float (&d)[96], uint64_t a, uint64_t b, bool accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" MB_NAMES6 "}, %96, %97, p, 1, 1, 0, 0;\n}\n"
-                 : MB_REGISTERS6(d)
+                 "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" MB_NAMES192 "}, %96, %97, p, 1, 1, "
+                 "0, 0;\n}\n"
+                 : MB_REGISTERS192(d)
                  : "l"(a), "l"(b), "r"((int)accumulate));
 }
 
@@ -101,8 +104,9 @@ template <>
 __device__ __forceinline__ void wgmma_shared<224>(float (&d)[112], uint64_t a, uint64_t b, bool accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %114, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n224k16.f32.bf16.bf16 {" MB_NAMES7 "}, %112, %113, p, 1, 1, 0, 0;\n}\n"
-                 : MB_REGISTERS7(d)
+                 "wgmma.mma_async.sync.aligned.m64n224k16.f32.bf16.bf16 {" MB_NAMES224 "}, %112, %113, p, 1, 1, "
+                 "0, 0;\n}\n"
+                 : MB_REGISTERS224(d)
                  : "l"(a), "l"(b), "r"((int)accumulate));
 }
 
@@ -110,8 +114,9 @@ template <>
 __device__ __forceinline__ void wgmma_shared<256>(float (&d)[128], uint64_t a, uint64_t b, bool accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" MB_NAMES8 "}, %128, %129, p, 1, 1, 0, 0;\n}\n"
-                 : MB_REGISTERS8(d)
+                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" MB_NAMES256 "}, %128, %129, p, 1, 1, "
+                 "0, 0;\n}\n"
+                 : MB_REGISTERS256(d)
                  : "l"(a), "l"(b), "r"((int)accumulate));
 }
 
@@ -120,9 +125,9 @@ __device__ __forceinline__ void wgmma_registers(float (&d)[64], uint32_t a0, uin
                                                 uint64_t b, bool accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES4 "}, {%64,%65,%66,%67}, %68, p, 1, 1, "
-                 "1;\n}\n"
-                 : MB_REGISTERS4(d)
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES128 "}, "
+                 "{%64,%65,%66,%67}, %68, p, 1, 1, 1;\n}\n"
+                 : MB_REGISTERS128(d)
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"((int)accumulate));
 }
 
