@@ -204,6 +204,37 @@ struct mb_host {
      * max(k_min, floor(s / sum of s * k * layers)), at most k_max. All k_max where N <= k. */
     int (*budget_layers)(const mb_host *, const mb_call *, const float *stats, int32_t layers, int32_t k,
                          int32_t k_min, int32_t k_max, int32_t *budgets);
+    /* k*Hkv entries of each sequence shared among its KV heads: every head gets its k_min best, the rest goes to
+     * the best remaining scores of all heads (ties: lower head). budgets [batch][Hkv], for top_k's k_dynamic.
+     * scratch: the bytes of three score arrays. */
+    int (*budget_heads)(const mb_host *, const mb_call *, const float *scores, int32_t k, int32_t k_min,
+                        int32_t *budgets, void *scratch);
+    /* Prefix keys outside set (granularity 1) get the score `value`. */
+    int (*score_keep)(const mb_host *, const mb_call *, const mb_page_set *set, float value, float *scores);
+    /* The `count` channels of each KV head with the largest (sum over rows of |q|) * (sum over prefix keys of
+     * |k|), summed over the batch; channels [Hkv][count] ascend, for key_scores. scratch: [Hkv][D] floats. */
+    int (*heavy_channels)(const mb_host *, const mb_call *, int32_t count, int32_t *channels, float *scratch);
+    /* Which KV heads must read their prefix again. A row misses unless distance < threshold, or, with relative 1,
+     * distance < threshold*norm (both from row_distance or row_match; NaN misses). active [batch][Hkv] = -1 where
+     * more than `share` of the head's rows miss, else 0: as counts of a page set, what is read again. missed [batch][rows][Hq] = 1 where a row misses; may be NULL.
+     * counts: NULL, or 4 doubles that grow by rows that hit, rows, active heads, heads. */
+    int (*reuse_decide)(const mb_host *, const mb_call *, const float *distance, const float *norm,
+                        float threshold, int relative, float share, int32_t *active, int32_t *missed,
+                        double *counts);
+    /* dst = src for rows whose KV head is active and which are missed (NULL = all are). Vectors are query-shaped,
+     * of the KV type; the log-sum-exps go along unless NULL. */
+    int (*rows_copy)(const mb_host *, const mb_call *, const int32_t *active, const int32_t *missed,
+                     const void *src, const float *src_lse, void *dst, float *dst_lse);
+    /* The nearest of the vectors ring [batch][slots][Hq][D] to each row of a, same query head: slot, squared
+     * distance and the stored vector's squared norm, each [batch][rows][Hq]. Ties: lower slot. */
+    int (*row_match)(const mb_host *, const mb_call *, const void *a, const void *ring, int32_t slots,
+                     int32_t *slot, float *distance, float *norm);
+    /* out, lse = what ring, ring_lse [batch][slots][Hq] hold at slot. */
+    int (*row_gather)(const mb_host *, const mb_call *, const int32_t *slot, const void *ring,
+                      const float *ring_lse, int32_t slots, void *out, float *lse);
+    /* The `count` rows of each sequence with the largest distance summed over query heads (ties: lower row):
+     * chosen [batch][rows][Hq] = 1, all others 0. */
+    int (*row_top)(const mb_host *, const mb_call *, const float *distance, int32_t count, int32_t *chosen);
 };
 
 /* ---- options: data, not code ---- */
@@ -241,6 +272,8 @@ typedef struct mb_counter {
 #define MB_CAP_OPAQUE 2ull     /* MB_ATTEND without an index: left out of recall */
 #define MB_CAP_REFERENCE 4ull  /* costs more than exact by design (oracles): never drawn in speed plots */
 #define MB_CAP_LOSSLESS 8ull   /* equals exact attention for any options (the exact method itself) */
+#define MB_CAP_REUSE 16ull     /* keeps attention states across forwards: exact at a full budget only while queries
+                                * stay the same */
 
 typedef struct mb_method {
     uint32_t abi;              /* MB_METHOD_ABI, for ever the first field */

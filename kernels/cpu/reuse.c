@@ -26,7 +26,7 @@ int mb_cpu_reuse_decide(mb_device *device, int32_t batch, int32_t rows, int32_t 
                     misses += !hit;
                 }
             bool again = (double)misses > (double)share * (double)(rows * group);
-            active[b * kv_heads + h] = again;
+            active[b * kv_heads + h] = again ? -1 : 0;
             if (counts) {
                 counts[0] += (double)(rows * group - misses);
                 counts[1] += (double)(rows * group);

@@ -65,7 +65,7 @@ __global__ void downdate_kernel(int64_t states, int dim, Operand total, Operand 
     if (i >= states)
         return;
     float lt = total.lse[i], lp = part.lse[i], d = lp - lt, lse = lt, share = 0.0f, scale = 1.0f;
-    bool empty = lt == -INFINITY || fabsf(expm1f(d)) <= 1e-7f; /* nothing is left */
+    bool empty = lt == -INFINITY || fabsf(expm1f(d)) <= 1e-5f; /* nothing is left */
     if (empty) {
         lse = -INFINITY;
     } else if (!(d > 0.0f)) { /* a larger part is inconsistent: the total stays */

@@ -125,7 +125,7 @@ static int put_queries(const play *p, int32_t block, int32_t step, int32_t layer
                     const double *towards = direction(p, layer, head);
                     mb_random own = stream(c, 4 + pre, layer * 64 + query, b, block * c->block + r, 0);
                     mb_random now = stream(c, 6 + pre, layer * 64 + query, b, block * c->block + r,
-                                           c->still ? 1 : step);
+                                           !c->still ? step : r < c->moving_rows && step != 1 ? 2 : 1);
                     float *to = p->row + (((size_t)b * (size_t)c->block + (size_t)r) * (size_t)query_heads +
                                           (size_t)a) * (size_t)dim;
                     for (int32_t i = 0; i < dim; i++)
@@ -491,6 +491,7 @@ int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, cons
     mb_fail(err, err_cap, 0, "%s", "");
     p.stage.env = env;
     shape_fill(stage_case, &p.stage.shape);
+    p.stage.shape.element_size = (int32_t)mb_type_size(env->type);
     run->shape = p.stage.shape;
     memcpy(p.prefix, stage_case->prefix, sizeof p.prefix);
     mb_stage_host_fill(&p.stage);

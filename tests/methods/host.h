@@ -29,7 +29,8 @@ typedef struct mb_stage_case {
     const int32_t *head_order;       /* NULL, or [kv_heads]: slot h holds logical head head_order[h] */
     bool adaptive;                   /* the method is not told the number of steps */
     bool poison;                     /* values that an answer leaves out are NaN while it is attended to */
-    bool still;                      /* the same queries at all steps of a block */
+    bool still;                      /* the same queries at all steps of a block, but for: */
+    int32_t moving_rows;             /* rows below this one, which change once, at step 2 */
 } mb_stage_case;
 
 /* One layer of one forward. */

@@ -323,6 +323,78 @@ static int op_budget_layers(const mb_host *host, const mb_call *call, const floa
                                               stage->shape.kv_heads, call->prefix_len, k, k_min, k_max, budgets);
 }
 
+static int op_budget_heads(const mb_host *host, const mb_call *call, const float *scores, int32_t k, int32_t k_min,
+                           int32_t *budgets, void *scratch)
+{
+    const mb_stage *stage = stage_of(host);
+    return stage->env->kernels->budget_heads(stage->env->device, scores, stage->shape.stride, stage->shape.batch,
+                                             stage->shape.kv_heads, call->prefix_len, call->max_prefix, k, k_min,
+                                             budgets, scratch);
+}
+
+static int op_score_keep(const mb_host *host, const mb_call *call, const mb_page_set *set, float value,
+                         float *scores)
+{
+    const mb_stage *stage = stage_of(host);
+    mb_pages pages = {set->granularity, set->capacity, set->ids, set->counts};
+    return stage->env->kernels->score_keep(stage->env->device, &pages, stage->shape.batch, stage->shape.kv_heads,
+                                           call->prefix_len, call->max_prefix, value, scores,
+                                           stage->shape.stride);
+}
+
+static int op_heavy_channels(const mb_host *host, const mb_call *call, int32_t count, int32_t *channels,
+                             float *scratch)
+{
+    const mb_stage *stage = stage_of(host);
+    mb_attention args = mb_stage_attention(stage, call, MB_SPAN_PREFIX);
+    return stage->env->kernels->heavy_channels(stage->env->device, &args, count, channels, scratch);
+}
+
+static int op_reuse_decide(const mb_host *host, const mb_call *call, const float *distance, const float *norm,
+                           float threshold, int relative, float share, int32_t *active, int32_t *missed,
+                           double *counts)
+{
+    const mb_stage *stage = stage_of(host);
+    return stage->env->kernels->reuse_decide(stage->env->device, stage->shape.batch, call->rows,
+                                             stage->shape.query_heads, stage->shape.kv_heads, distance, norm,
+                                             threshold, relative, share, active, missed, counts);
+}
+
+static int op_rows_copy(const mb_host *host, const mb_call *call, const int32_t *active, const int32_t *missed,
+                        const void *src, const float *src_lse, void *dst, float *dst_lse)
+{
+    const mb_stage *stage = stage_of(host);
+    return stage->env->kernels->rows_copy(stage->env->device, stage->shape.batch, call->rows,
+                                          stage->shape.query_heads, stage->shape.kv_heads, stage->shape.head_dim,
+                                          active, missed, src, src_lse, dst, dst_lse);
+}
+
+static int op_row_match(const mb_host *host, const mb_call *call, const void *a, const void *ring, int32_t slots,
+                        int32_t *slot, float *distance, float *norm)
+{
+    const mb_stage *stage = stage_of(host);
+    return stage->env->kernels->row_match(stage->env->device, stage->shape.batch, call->rows,
+                                          stage->shape.query_heads, stage->shape.head_dim, a, ring, slots, slot,
+                                          distance, norm);
+}
+
+static int op_row_gather(const mb_host *host, const mb_call *call, const int32_t *slot, const void *ring,
+                         const float *ring_lse, int32_t slots, void *out, float *lse)
+{
+    const mb_stage *stage = stage_of(host);
+    return stage->env->kernels->row_gather(stage->env->device, stage->shape.batch, call->rows,
+                                           stage->shape.query_heads, stage->shape.head_dim, slot, ring, ring_lse,
+                                           slots, out, lse);
+}
+
+static int op_row_top(const mb_host *host, const mb_call *call, const float *distance, int32_t count,
+                      int32_t *chosen)
+{
+    const mb_stage *stage = stage_of(host);
+    return stage->env->kernels->row_top(stage->env->device, stage->shape.batch, call->rows,
+                                        stage->shape.query_heads, distance, count, chosen);
+}
+
 void mb_stage_host_fill(mb_stage *stage)
 {
     stage->host = (mb_host){
@@ -334,5 +406,8 @@ void mb_stage_host_fill(mb_stage *stage)
         .score_edges = op_score_edges, .score_pool = op_score_pool, .score_smooth = op_score_smooth,
         .score_axpby = op_score_axpby, .score_head_mean = op_score_head_mean, .score_random = op_score_random,
         .state_merge = op_state_merge, .state_downdate = op_state_downdate, .row_distance = op_row_distance,
-        .score_recent = op_score_recent, .budget_ratio = op_budget_ratio, .budget_layers = op_budget_layers};
+        .score_recent = op_score_recent, .budget_ratio = op_budget_ratio, .budget_layers = op_budget_layers,
+        .budget_heads = op_budget_heads, .score_keep = op_score_keep, .heavy_channels = op_heavy_channels,
+        .reuse_decide = op_reuse_decide, .rows_copy = op_rows_copy, .row_match = op_row_match,
+        .row_gather = op_row_gather, .row_top = op_row_top};
 }

@@ -19,7 +19,8 @@ typedef struct mb_property {
 /* Ends with name NULL. options: the configuration under test; the properties change its "k" where they need to. */
 extern const mb_property mb_properties[];
 
-/* A budget of at least the context gives exact attention; so does a method without a budget that is lossless. */
+/* A budget of at least the context gives exact attention; so does a method without a budget that is lossless, and,
+ * while the queries of a block stay the same, one that reuses states. */
 mb_property_fn mb_property_full_budget;
 /* A larger budget never captures less mass, per sequence, head, layer and step. */
 mb_property_fn mb_property_monotone;

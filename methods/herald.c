@@ -1,0 +1,110 @@
+/*
+ * herald - one query chooses for the whole block: the [MASK] in its centre, at the first denoising step. HERALD,
+ * arXiv 2606.21633, the block-level selection; the retrieval from host memory that the paper builds on it is not
+ * part of this method.
+ *
+ *   a[h,j] = 1/G * sum over the G query heads of exp(s[c,j] - LSE[c]),  c = the centre row;   I[h] = top-k of a
+ *
+ * The paper's setting is block diffusion with a KV cache, so only two things are ours: the group of query heads
+ * that shares a KV head is averaged, as in MAGE, of which this is the single-query form; and the commit forward is
+ * dense by default. Choosing costs one row's logits in place of B; the keys are read once more all the same.
+ */
+#include "methods/method.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
+
+typedef struct settings {
+    int64_t k, dense_layers;
+    int32_t normaliser, commit;
+} settings;
+
+typedef struct state {
+    const mb_host *host;
+    settings options;
+    mb_page_set sets[];  /* [layers] */
+} state;
+
+static int open_herald(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
+                       size_t err_cap)
+{
+    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
+    if (!s) {
+        snprintf(err, err_cap, "out of memory");
+        return -1;
+    }
+    *self = s;
+    s->host = host;
+    s->options = *(const settings *)options;
+    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
+    int rc = 0;
+    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++)
+        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
+    if (rc != 0)
+        snprintf(err, err_cap, "no device memory for the index of %d layers", shape->layers);
+    return rc;
+}
+
+static int step_mode(void *self, const mb_call *call)
+{
+    const state *s = self;
+    if (call->phase == MB_PHASE_COMMIT)
+        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
+    return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
+}
+
+static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+{
+    state *s = self;
+    (void)err, (void)err_cap;
+    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
+        return 0;
+    if (call->mode == MODE_REUSE) {
+        out->answer = MB_SPARSE;
+        out->pages = &s->sets[call->layer];
+        return 0;
+    }
+    out->answer = MB_DENSE;
+    out->want = MB_WANT_MASS;
+    out->rows = MB_ROWS_CENTRE;
+    out->normaliser = (mb_normaliser)s->options.normaliser;
+    out->select_tokens = 0.5 * call->max_prefix;   /* keys once more, for one row's logits */
+    return 0;
+}
+
+static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    state *s = self;
+    mb_page_set *set = &s->sets[call->layer];
+    (void)err, (void)err_cap;
+    return s->host->top_k(s->host, call, call->mass, set->capacity, NULL, set);
+}
+
+static const mb_option options[] = {
+    {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
+     "prefix keys that a KV head reads; the paper keeps 5 to 10 % of the cache"},
+    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
+     "first layers that stay dense in all steps, as in MAGE"},
+    {"normaliser", MB_OPTION_CHOICE, offsetof(settings, normaliser), 0, 0, 0, "all|prefix", "",
+     "keys under the softmax: prefix and block, or prefix only; ranks differ between query heads only"},
+    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
+     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    {0}};
+
+const mb_method mb_method_herald = {
+    .abi = MB_METHOD_ABI,
+    .size = sizeof(mb_method),
+    .name = "herald",
+    .version = "1.0",
+    .summary = "the block's centre [MASK] chooses the keys at the first step",
+    .reference = "HERALD, arXiv 2606.21633, block-level selection; single-query MAGE",
+    .options = options,
+    .options_size = sizeof(settings),
+    .open = open_herald,
+    .close = free,
+    .step_mode = step_mode,
+    .select = select_pages,
+    .observe = observe,
+};

@@ -1,0 +1,154 @@
+/*
+ * snapkv - one choice for a whole request: what the end of the prompt attends to is what the answer will need.
+ * Li et al., SnapKV, arXiv 2404.14469, section 4.
+ *
+ *   imp[h,j] = sum over the window's rows of the probability of key j;   smoothed by a pool of width `kernel`
+ *   I[h] = top-(k - window) of imp, plus the last `window` prompt tokens; all generated tokens are kept
+ *
+ * Differences. The observation window of the paper is the last w prompt queries; a method here sees no prompt
+ * queries, so the window's rows are those of the first block at its first step, which stand where the paper's
+ * answer starts, all [MASK] and full of the question (methods.md 6.3). The last prompt tokens are kept all the
+ * same. The paper's code scores query heads on repeated keys; one set per KV head averages its group. The paper
+ * evicts; here the cache stays whole and the index hides what would be gone. Generated tokens count against k, so
+ * that the budget stays the budget: they come first, oldest first, and the prompt gets the rest.
+ */
+#include "methods/method.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MODE_DENSE = 0, MODE_OBSERVE = 1, MODE_SELECT = 2, MODE_REUSE = 3 };
+
+typedef struct settings {
+    int64_t k, window, kernel, dense_layers;
+    int32_t pool, commit;
+} settings;
+
+typedef struct layer_state {
+    float *scores;   /* [batch][Hkv][stride]: frozen over the prompt, huge behind it */
+    mb_page_set set;
+} layer_state;
+
+typedef struct state {
+    const mb_host *host;
+    settings options;
+    mb_shape shape;
+    layer_state layers[];  /* [layers] */
+} state;
+
+static int supports(const mb_shape *shape, const void *options, char *why, size_t why_cap)
+{
+    const settings *o = options;
+    (void)shape;
+    if (o->kernel % 2 == 0) {
+        snprintf(why, why_cap, "kernel must be odd, not %lld", (long long)o->kernel);
+        return 1;
+    }
+    return 0;
+}
+
+static int open_snapkv(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
+                       size_t err_cap)
+{
+    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
+    if (!s) {
+        snprintf(err, err_cap, "out of memory");
+        return -1;
+    }
+    *self = s;
+    s->host = host;
+    s->options = *(const settings *)options;
+    s->shape = *shape;
+    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
+    int rc = 0;
+    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++) {
+        s->layers[l].scores = host->scores_alloc(host);
+        rc = s->layers[l].scores ? host->pages_alloc(host, 1, capacity, &s->layers[l].set) : -1;
+    }
+    if (rc != 0)
+        snprintf(err, err_cap, "no device memory for the scores of %d layers", shape->layers);
+    return rc;
+}
+
+/* The first step of the request observes; the first step of a later block lets its new tokens in. */
+static int step_mode(void *self, const mb_call *call)
+{
+    const state *s = self;
+    if (call->phase == MB_PHASE_COMMIT)
+        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
+    if (call->phase != MB_PHASE_FIRST_STEP)
+        return MODE_REUSE;
+    return call->block == 0 ? MODE_OBSERVE : MODE_SELECT;
+}
+
+static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+{
+    state *s = self;
+    (void)err, (void)err_cap;
+    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
+        return 0;
+    layer_state *layer = &s->layers[call->layer];
+    if (call->mode == MODE_OBSERVE) {
+        out->answer = MB_DENSE;
+        out->want = MB_WANT_MASS;
+        out->rows = MB_ROWS_ALL;
+        out->normaliser = MB_OVER_ALL;
+        out->select_tokens = 0.5 * call->max_prefix;   /* a second pass over the keys */
+        return 0;
+    }
+    out->answer = MB_SPARSE;
+    out->pages = &layer->set;
+    if (call->mode != MODE_SELECT)
+        return 0;
+    return s->host->top_k(s->host, call, layer->scores, layer->set.capacity, NULL, &layer->set);
+}
+
+static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    state *s = self;
+    const mb_host *host = s->host;
+    layer_state *layer = &s->layers[call->layer];
+    (void)err, (void)err_cap;
+    int32_t k = layer->set.capacity;
+    int32_t window = s->options.window < k ? (int32_t)s->options.window : k;
+    size_t bytes = (size_t)s->shape.batch * (size_t)s->shape.kv_heads * (size_t)s->shape.stride * sizeof(float);
+    /* Byte 0x7f four times is 3.4e38: tokens that are generated later are above every score. */
+    int rc = host->fill(host, call, layer->scores, 0x7f, bytes);
+    if (rc == 0)
+        rc = host->score_smooth(host, call, call->mass, (int32_t)s->options.kernel, s->options.pool,
+                                layer->scores);
+    if (rc == 0)
+        rc = host->score_edges(host, call, 1, 0, window, 1e30f, layer->scores);
+    return rc == 0 ? host->top_k(host, call, layer->scores, k, NULL, &layer->set) : rc;
+}
+
+static const mb_option options[] = {
+    {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
+     "prefix keys that a KV head reads, generated ones included; the paper has 1024 to 4096 for the prompt"},
+    {"window", MB_OPTION_INT, offsetof(settings, window), 32, 0, 1 << 20, NULL, "tokens",
+     "last prompt tokens that are always kept"},
+    {"kernel", MB_OPTION_INT, offsetof(settings, kernel), 5, 1, 1023, NULL, "tokens", "width of the pool, odd"},
+    {"pool", MB_OPTION_CHOICE, offsetof(settings, pool), 0, 0, 0, "mean|max", "",
+     "how scores are pooled along the keys; the paper's code has both"},
+    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
+     "first layers that stay dense; the paper has 0, 2 equals the methods it is compared with"},
+    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
+     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    {0}};
+
+const mb_method mb_method_snapkv = {
+    .abi = MB_METHOD_ABI,
+    .size = sizeof(mb_method),
+    .name = "snapkv",
+    .version = "1.0",
+    .summary = "the first step of a request chooses the prompt's keys for all of it",
+    .reference = "Li et al., SnapKV, arXiv 2404.14469, section 4",
+    .options = options,
+    .options_size = sizeof(settings),
+    .supports = supports,
+    .open = open_snapkv,
+    .close = free,
+    .step_mode = step_mode,
+    .select = select_pages,
+    .observe = observe,
+};
