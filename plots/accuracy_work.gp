@@ -9,7 +9,7 @@ do for [p = 1:panels] {
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "attention work: prefix tokens read to attend and to select, share of exact" : "")
     set ylabel (is_left(p) ? "score (%)" : "")
-    set yrange [panel_low[p] - room(p) < 0 ? 0 : panel_low[p] - room(p):panel_high[p] + room(p) > 101 ? 101 : \
+    set yrange [panel_low[p] - room(p) < 0 ? 0 : panel_low[p] - room(p):panel_high[p] + room(p) > 104 ? 104 : \
                 panel_high[p] + room(p)]
     plot for [b in panel_blocks[p]] file index int(b) using 1:3:(0):($4 - $3) with vectors heads \
              size screen 0.003, 90 linewidth 0.9 linecolor rgb colour(block_style[int(b) + 1]), \

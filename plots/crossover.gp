@@ -10,6 +10,7 @@ load "style.gp"
 set boxwidth 0.7
 set xrange [0.4:x_tic_count + 0.6]
 set xtics rotate by 45 right
+tint(b) = block_dash[int(b) + 1] == 2 ? 0.35 : 0.9
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
@@ -17,7 +18,7 @@ do for [p = 1:panels] {
     set title panel_title[p].":  pale = already faster at the shortest measured context"
     set ylabel (is_left(p) ? "crossover context (Ki tokens)" : "")
     plot for [b in panel_blocks[p]] file index int(b) using 1:2 with boxes \
-             fillstyle solid (block_dash[int(b) + 1] == 2 ? 0.35 : 0.9) linecolor rgb colour(block_style[int(b) + 1])
+             fillstyle solid tint(b) linecolor rgb colour(block_style[int(b) + 1])
     unset label
 }
 unset multiplot

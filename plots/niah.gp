@@ -24,8 +24,8 @@ do for [p = 1:panels] {
     # The scale is drawn once, where other figures have the legend.
     if (p == 1) { set colorbox vertical user origin screen 1.0 - 80.0 / W, screen 1.0 * bottom / H \
                       size screen 16.0 / W, screen 1.0 * (H - top - bottom) / H } else { unset colorbox }
-    plot for [b in panel_blocks[p]] file index int(b) using 1:2:($1 - 0.5):($1 + 0.5):($2 - 0.5):($2 + 0.5):(100 * $3) \
-             with boxxyerror linecolor palette, \
+    plot for [b in panel_blocks[p]] file index int(b) \
+             using 1:2:($1 - 0.5):($1 + 0.5):($2 - 0.5):($2 + 0.5):(100 * $3) with boxxyerror linecolor palette, \
          for [b in panel_blocks[p]] file index int(b) using 1:2:(printed ? sprintf("%.0f", 100 * $3) : "") \
              with labels font ",9" textcolor rgb "#202020"
     unset label

@@ -1,4 +1,4 @@
-# recall_budget.gp - recall against token budget: attention mass, and share of the exact top k; view v_recall_config.
+# recall_budget.gp - recall against token budget: attention mass, share of the exact top k; view v_recall_config.
 load "style.gp"
 @log_x
 set yrange [0:1.02]

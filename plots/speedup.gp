@@ -15,8 +15,8 @@ do for [p = 1:panels] {
     set arrow 1 from graph 0, first 1 to graph 1, first 1 nohead dashtype 2 linecolor rgb "#000000" front
     plot for [i = 1:n] file index int(word(panel_blocks[p], i)) using ($1 + at(i)):2:(w * 0.92) with boxes \
              linecolor rgb colour(block_style[int(word(panel_blocks[p], i)) + 1]), \
-         for [i = 1:n] file index int(word(panel_blocks[p], i)) using ($1 + at(i)):3:(0):($4 - $3) with vectors heads \
-             size screen 0.003, 90 linewidth 0.9 linecolor rgb "#222222"
+         for [i = 1:n] file index int(word(panel_blocks[p], i)) using ($1 + at(i)):3:(0):($4 - $3) \
+             with vectors heads size screen 0.003, 90 linewidth 0.9 linecolor rgb "#222222"
     unset label
 }
 eval legend_place

@@ -11,6 +11,7 @@ set xrange [0.3:x_tic_count + 0.7]
 set xtics rotate by 45 right
 gap_y = 150
 shift(b) = block_dash[int(b) + 1] == 2 ? -0.2 : 0.2
+tint(b) = block_dash[int(b) + 1] == 2 ? 0.35 : 0.9
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
@@ -18,7 +19,7 @@ do for [p = 1:panels] {
     set title panel_title[p].":  pale = first step, solid = later steps"
     set ylabel (is_left(p) ? "time per denoising forward (ms)" : "")
     plot for [b in panel_blocks[p]] file index int(b) using ($1 + shift(b)):2 with boxes \
-             fillstyle solid (block_dash[int(b) + 1] == 2 ? 0.35 : 0.9) linecolor rgb colour(block_style[int(b) + 1]), \
+             fillstyle solid tint(b) linecolor rgb colour(block_style[int(b) + 1]), \
          for [b in panel_blocks[p]] file index int(b) using ($1 + shift(b)):3:(0):($4 - $3) with vectors heads \
              size screen 0.003, 90 linewidth 0.9 linecolor rgb "#222222"
     unset label

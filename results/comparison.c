@@ -57,8 +57,10 @@ static int find_task(const comparison *c, int64_t dataset)
 
 static int load_tasks(mb_store *store, comparison *c, char *err, size_t err_cap)
 {
-    sqlite3_stmt *s = query(store, c, "SELECT DISTINCT dataset_id, task FROM v_accuracy WHERE run_id = ? AND "
-                            "model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL ORDER BY 1", err, err_cap);
+    sqlite3_stmt *s = query(store, c,
+                            "SELECT DISTINCT dataset_id, task FROM v_accuracy WHERE run_id = ? AND "
+                            "model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL ORDER BY 1",
+                            err, err_cap);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -103,10 +105,13 @@ static int add_arm(comparison *c, sqlite3_stmt *s, char *err, size_t err_cap)
 
 static int load_scores(mb_store *store, comparison *c, char *err, size_t err_cap)
 {
-    sqlite3_stmt *s = query(store, c, "SELECT config_id, config, method, k, is_reference, is_lossless, is_oracle, "
-                            "dataset_id, score, n, work, engaged, forwards_per_block, work_select FROM v_accuracy WHERE run_id = ? "
-                            "AND model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL "
-                            "ORDER BY is_reference DESC, config_id, dataset_id", err, err_cap);
+    sqlite3_stmt *s = query(
+        store, c,
+        "SELECT config_id, config, method, k, is_reference, is_lossless, is_oracle, "
+        "dataset_id, score, n, work, engaged, forwards_per_block, work_select FROM v_accuracy WHERE run_id = ? "
+        "AND model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL "
+        "ORDER BY is_reference DESC, config_id, dataset_id",
+        err, err_cap);
     int code, rc;
     if (!s)
         return MB_E_SYSTEM;
@@ -133,10 +138,13 @@ static int load_scores(mb_store *store, comparison *c, char *err, size_t err_cap
 /* Means over all samples, and the mean score over tasks where the arm has every task of the first arm. */
 static int load_totals(mb_store *store, comparison *c, char *err, size_t err_cap)
 {
-    sqlite3_stmt *s = query(store, c, "SELECT config_id, avg(work), avg(engaged), "
-                            "1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0), count(score), avg(work_select) FROM v_samples WHERE "
-                            "run_id = ? AND model_id = ? AND sampler_id = ? AND pass = 'quality' GROUP BY config_id",
-                            err, err_cap);
+    sqlite3_stmt *s =
+        query(store, c,
+              "SELECT config_id, avg(work), avg(engaged), "
+              "1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0), count(score), avg(work_select) FROM "
+              "v_samples WHERE "
+              "run_id = ? AND model_id = ? AND sampler_id = ? AND pass = 'quality' GROUP BY config_id",
+              err, err_cap);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -168,7 +176,7 @@ static int load_totals(mb_store *store, comparison *c, char *err, size_t err_cap
 
 typedef struct pairs {
     double *differences;
-    int32_t *groups;            /* task index, ascending */
+    int32_t *groups; /* task index, ascending */
     size_t n, capacity;
 } pairs;
 
@@ -205,9 +213,11 @@ static void arm_intervals(const comparison *c, arm *a, const pairs *p)
 
 static int load_pairs(mb_store *store, comparison *c, char *err, size_t err_cap)
 {
-    sqlite3_stmt *s = query(store, c, "SELECT config_id, dataset_id, difference FROM v_paired_item WHERE run_id = ? "
+    sqlite3_stmt *s = query(store, c,
+                            "SELECT config_id, dataset_id, difference FROM v_paired_item WHERE run_id = ? "
                             "AND model_id = ? AND sampler_id = ? AND is_reference = 0 "
-                            "ORDER BY config_id, dataset_id, item", err, err_cap);
+                            "ORDER BY config_id, dataset_id, item",
+                            err, err_cap);
     pairs p = {0};
     int64_t config = 0;
     int code, rc = MB_OK;
@@ -241,9 +251,11 @@ out:
 
 static int load_recall(mb_store *store, comparison *c, char *err, size_t err_cap)
 {
-    sqlite3_stmt *s = query(store, c, "SELECT config_id, dataset_id, index_recall, mass_recall, blocks FROM "
+    sqlite3_stmt *s = query(store, c,
+                            "SELECT config_id, dataset_id, index_recall, mass_recall, blocks FROM "
                             "v_recall_config WHERE run_id = ? AND model_id = ? AND sampler_id = ? AND "
-                            "pass = 'recall' ORDER BY config_id", err, err_cap);
+                            "pass = 'recall' ORDER BY config_id",
+                            err, err_cap);
     double index = 0, mass = 0, weight = 0;
     int64_t config = 0;
     int code;
@@ -274,9 +286,12 @@ static int load_recall(mb_store *store, comparison *c, char *err, size_t err_cap
 static int load_latency(mb_store *store, comparison *c, char *err, size_t err_cap)
 {
     /* The last row of a configuration stays: its longest context, largest batch. */
-    sqlite3_stmt *s = query(store, c, "SELECT config_id, phase, median_us, context, batch FROM v_latency WHERE "
-                            "run_id = ? AND model_id = ? AND sampler_id = ? AND phase IN ('first_step', 'later_step') "
-                            "ORDER BY context, batch, steps", err, err_cap);
+    sqlite3_stmt *s =
+        query(store, c,
+              "SELECT config_id, phase, median_us, context, batch FROM v_latency WHERE "
+              "run_id = ? AND model_id = ? AND sampler_id = ? AND phase IN ('first_step', 'later_step') "
+              "ORDER BY context, batch, steps",
+              err, err_cap);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -314,8 +329,10 @@ int comparison_load(mb_store *store, int64_t run_id, comparison **list, size_t *
 {
     *list = NULL;
     *count = 0;
-    sqlite3_stmt *s = store_statement(store, "SELECT DISTINCT model_id, sampler_id, model, sampler FROM v_accuracy "
-                                      "WHERE run_id = ? AND n > 0 ORDER BY 1, 2", err, err_cap);
+    sqlite3_stmt *s = store_statement(store,
+                                      "SELECT DISTINCT model_id, sampler_id, model, sampler FROM v_accuracy "
+                                      "WHERE run_id = ? AND n > 0 ORDER BY 1, 2",
+                                      err, err_cap);
     int code, rc = MB_OK;
     if (!s)
         return MB_E_SYSTEM;
@@ -324,7 +341,8 @@ int comparison_load(mb_store *store, int64_t run_id, comparison **list, size_t *
         comparison *grown = realloc(*list, (*count + 1) * sizeof *grown);
         if (grown) {
             *list = grown;
-            grown[*count] = (comparison){.run_id = run_id, .model_id = sqlite3_column_int64(s, 0),
+            grown[*count] = (comparison){.run_id = run_id,
+                                         .model_id = sqlite3_column_int64(s, 0),
                                          .sampler_id = sqlite3_column_int64(s, 1),
                                          .model = mb_string_copy((const char *)sqlite3_column_text(s, 2)),
                                          .sampler = mb_string_copy((const char *)sqlite3_column_text(s, 3))};

@@ -1,6 +1,7 @@
 /*
- * comparison.h - one comparison as numbers: all configurations of a run under one model and sampler, by task, paired
- * with the reference. Loaded once, used by the report and the accuracy figures, so that both show the same intervals.
+ * comparison.h - one comparison as numbers: all configurations of a run under one model and sampler, by task,
+ * paired with the reference. Loaded once, used by the report and the accuracy figures, so that both show the same
+ * intervals.
  */
 #ifndef MB_RESULTS_COMPARISON_H
 #define MB_RESULTS_COMPARISON_H
@@ -8,31 +9,31 @@
 #include "results/store.h"
 
 typedef struct arm_score {
-    double score;               /* 0..1, NAN: none */
-    int64_t n;                  /* scored samples */
-    interval delta;             /* paired difference to the reference with 95 % interval; NAN: none */
+    double score;                      /* 0..1, NAN: none */
+    int64_t n;                         /* scored samples */
+    interval delta;                    /* paired difference to the reference with 95 % interval; NAN: none */
     double work, work_select, engaged; /* means over samples */
-    double forwards;            /* denoising forwards per block */
+    double forwards;                   /* denoising forwards per block */
     double index_recall, mass_recall;
 } arm_score;
 
 typedef struct arm {
-    int64_t config_id, k;       /* k -1: no budget */
+    int64_t config_id, k; /* k -1: no budget */
     char *label, *method;
     bool is_reference, is_lossless, is_oracle;
-    arm_score *tasks;           /* [task_count] */
-    arm_score all;              /* score: mean over tasks, NAN unless the arm has every task of the reference */
-    double first_us, later_us;  /* medians at the longest measured context, NAN: not measured */
-    int64_t context, batch;     /* of those */
+    arm_score *tasks;          /* [task_count] */
+    arm_score all;             /* score: mean over tasks, NAN unless the arm has every task of the reference */
+    double first_us, later_us; /* medians at the longest measured context, NAN: not measured */
+    int64_t context, batch;    /* of those */
 } arm;
 
 typedef struct comparison {
     int64_t run_id, model_id, sampler_id;
     char *model, *sampler;
     size_t task_count, arm_count;
-    char **tasks;               /* names, in the order of storing */
+    char **tasks; /* names, in the order of storing */
     int64_t *datasets;
-    arm *arms;                  /* the reference first, then in the order of storing */
+    arm *arms; /* the reference first, then in the order of storing */
 } comparison;
 
 /* All comparisons of a run; *list malloc'ed. A run without accuracy has none. */

@@ -1,5 +1,6 @@
 /*
- * export.c - the store's samples in the layouts of others: the benchmark's pred/ folder, CSV, JSON lines, Markdown.
+ * export.c - the store's samples in the layouts of others: the benchmark's pred/ folder, CSV, JSON lines,
+ * Markdown.
  *
  * The pred line is {"pred", "answers", "all_classes", "length"} as the official scorer reads it; references were
  * stored as JSON and are copied as they are.
@@ -43,8 +44,10 @@ static int export_cell(mb_store *store, int64_t cell, const char *path, char *er
 {
     mb_text lines = {0};
     int code;
-    sqlite3_stmt *s = store_statement(store, "SELECT prediction, answers, classes, length FROM v_samples "
-                                      "WHERE cell_id = ? AND prediction IS NOT NULL ORDER BY item_id", err, err_cap);
+    sqlite3_stmt *s = store_statement(store,
+                                      "SELECT prediction, answers, classes, length FROM v_samples "
+                                      "WHERE cell_id = ? AND prediction IS NOT NULL ORDER BY item_id",
+                                      err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "i", cell);
@@ -62,11 +65,13 @@ static int export_cell(mb_store *store, int64_t cell, const char *path, char *er
 int mb_export_pred(mb_store *store, const char *folder, char *err, size_t err_cap)
 {
     int code, rc = MB_OK;
-    sqlite3_stmt *s = store_statement(store,
+    sqlite3_stmt *s = store_statement(
+        store,
         "SELECT c.cell_id, c.task, c.model, c.config, c.sampler, c.run, (SELECT count(*) FROM run) > 1, "
         "(SELECT count(DISTINCT x.sampler_id) FROM cell x WHERE x.run_id = c.run_id AND x.pass = 'quality') > 1 "
         "FROM v_cell c WHERE c.pass = 'quality' AND EXISTS (SELECT 1 FROM sample s WHERE s.cell_id = c.cell_id "
-        "AND s.prediction IS NOT NULL) ORDER BY c.cell_id", err, err_cap);
+        "AND s.prediction IS NOT NULL) ORDER BY c.cell_id",
+        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
@@ -104,10 +109,14 @@ int mb_export(mb_store *store, mb_table_format format, mb_text *out, char *err, 
 {
     if (format == MB_TABLE_MARKDOWN || format == MB_TABLE_TERMINAL)
         return mb_report(store, NULL, format, 0, out, err, err_cap);
-    return mb_table_query(store,
-        "SELECT run, benchmark, task, item, bucket, model, method, config, k, sampler, pass, status, error, score, "
+    return mb_table_query(
+        store,
+        "SELECT run, benchmark, task, item, bucket, model, method, config, k, sampler, pass, status, error, "
+        "score, "
         "metric, prediction, answers, classes, length, context, depth, prompt_tokens, truncated, token_hash, "
-        "new_tokens, stopped, blocks, denoise_forwards, commit_forwards, engaged, work, work_select, agree, compared, "
+        "new_tokens, stopped, blocks, denoise_forwards, commit_forwards, engaged, work, work_select, agree, "
+        "compared, "
         "dense_calls, sparse_calls, prefill_us, decode_us, synthetic FROM v_samples "
-        "ORDER BY run_id, cell_id, item_id", format, 0, out, err, err_cap);
+        "ORDER BY run_id, cell_id, item_id",
+        format, 0, out, err, err_cap);
 }

@@ -2,8 +2,8 @@
  * figure.c - builds one figure and lets gnuplot draw it.
  *
  * Everything that gnuplot reads stays in folder/data: NAME.dat, NAME.vars, the script and style.gp, so that
- * `cd folder/data && gnuplot -e "name='NAME'" SCRIPT.gp` draws it again after a change by hand. A warning of gnuplot is
- * kept as NAME.log.
+ * `cd folder/data && gnuplot -e "name='NAME'" SCRIPT.gp` draws it again after a change by hand. A warning of
+ * gnuplot is kept as NAME.log.
  */
 #include "results/figure.h"
 
@@ -144,13 +144,16 @@ int figure_style(mb_store *store, const char *method)
     char err[8];
     int64_t place = 0;
     bool found = false;
-    sqlite3_stmt *s = store_statement(store,
-        "SELECT CASE WHEN EXISTS (SELECT 1 FROM method WHERE name = ?1 AND caps & 8) THEN 0 ELSE "
-        "1 + (SELECT count(DISTINCT name) FROM method WHERE name < ?1 AND NOT caps & 8) END", err, sizeof err);
+    sqlite3_stmt *s =
+        store_statement(store,
+                        "SELECT CASE WHEN EXISTS (SELECT 1 FROM method WHERE name = ?1 AND caps & 8) THEN 0 ELSE "
+                        "1 + (SELECT count(DISTINCT name) FROM method WHERE name < ?1 AND NOT caps & 8) END",
+                        err, sizeof err);
     if (!s)
         return 1;
     store_bind(s, "t", method);
-    return store_step_integer(store, s, &place, &found, "naming colours", err, sizeof err) == MB_OK ? (int)place : 1;
+    return store_step_integer(store, s, &place, &found, "naming colours", err, sizeof err) == MB_OK ? (int)place
+                                                                                                    : 1;
 }
 
 /* ---- settings ---- */
@@ -276,7 +279,10 @@ static void read_all(int fd, char *said, size_t cap)
     said[used] = '\0';
 }
 
-typedef struct drawing { pid_t child; int fd; } drawing;
+typedef struct drawing {
+    pid_t child;
+    int fd;
+} drawing;
 
 /* Starts gnuplot in folder/data with no shell in between; its standard error goes into a pipe. */
 static int start_gnuplot(const figure *f, const char *format, drawing *d, char *err, size_t err_cap)
@@ -304,9 +310,11 @@ static int start_gnuplot(const figure *f, const char *format, drawing *d, char *
     int code = posix_spawnp(&d->child, "gnuplot", &actions, NULL, arguments, environ);
     if (code != 0) {
         d->child = -1;
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM,
-                     "gnuplot cannot be started (%s): install gnuplot-nox (make deps) for figures; the tables do not "
-                     "need it", strerror(code));
+        rc = mb_fail(
+            err, err_cap, MB_E_SYSTEM,
+            "gnuplot cannot be started (%s): install gnuplot-nox (make deps) for figures; the tables do not "
+            "need it",
+            strerror(code));
         goto out;
     }
     d->fd = pipes[0];
@@ -335,7 +343,8 @@ static int end_gnuplot(const figure *f, const char *format, drawing *d, char *sa
     d->child = -1;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return MB_OK;
-    return mb_fail(err, err_cap, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format, said);
+    return mb_fail(err, err_cap, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format,
+                   said);
 }
 
 int figure_end(figure *f, char *err, size_t err_cap)
@@ -346,7 +355,8 @@ int figure_end(figure *f, char *err, size_t err_cap)
     if (f->points == 0)
         goto out;
     put_arrays(f, &f->settings);
-    if (f->failed || f->data.failed || f->settings.failed || f->panels.failed || f->x_tics.failed || f->y_tics.failed) {
+    if (f->failed || f->data.failed || f->settings.failed || f->panels.failed || f->x_tics.failed ||
+        f->y_tics.failed) {
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
         goto out;
     }

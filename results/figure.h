@@ -11,18 +11,18 @@ typedef struct figure_series {
     char *label;
     int style, dash, panel;
     bool key;
-    double low, high;           /* of its points, bars included */
+    double low, high; /* of its points, bars included */
 } figure_series;
 
 typedef struct figure {
     mb_store *store;
     int64_t run_id;
-    const char *folder;         /* pictures here, scripts and data in folder/data */
+    const char *folder;          /* pictures here, scripts and data in folder/data */
     const char *caption, *stamp; /* under every title: model, device, git, gates; stamp: a failed gate, or "" */
-    int drawn;                  /* pictures so far */
+    int drawn;                   /* pictures so far */
     /* the figure being built */
-    const char *script;         /* "accuracy_budget": plots/accuracy_budget.gp */
-    char name[160];             /* of its files */
+    const char *script; /* "accuracy_budget": plots/accuracy_budget.gp */
+    char name[160];     /* of its files */
     mb_text data, panels, x_tics, y_tics, settings;
     figure_series *series;
     size_t series_count, panel_count, points, x_tic_count, y_tic_count;
@@ -37,10 +37,10 @@ void figure_series_begin(figure *f, const char *label, int style, int dash, bool
 void figure_point(figure *f, double x, double y, double low, double high);
 void figure_x_tic(figure *f, double x, const char *text);
 void figure_y_tic(figure *f, double y, const char *text);
-void figure_set(figure *f, const char *format, ...) MB_PRINTF(2, 3);  /* one gnuplot line into the settings */
+void figure_set(figure *f, const char *format, ...) MB_PRINTF(2, 3); /* one gnuplot line into the settings */
 /* Writes and draws the figure; without points it is dropped. */
 int figure_end(figure *f, char *err, size_t err_cap);
-void figure_free(figure *f);    /* frees what a figure in work holds */
+void figure_free(figure *f); /* frees what a figure in work holds */
 
 /* Colour and marker of a method: 0 for lossless ones, else its place among the other methods of the store in
  * alphabetical order, from 1: the same in every figure of a store. */

@@ -32,13 +32,14 @@ static const arm_score *score_of(const arm *a, size_t task, size_t task_count)
 /* One arm's point: the interval is that of the paired difference, set around the score. */
 static void put_score(figure *f, double x, const arm_score *s)
 {
-    double score = 100 * s->score, low = 100 * (s->delta.low - s->delta.mean), high = 100 * (s->delta.high - s->delta.mean);
+    double score = 100 * s->score, low = 100 * (s->delta.low - s->delta.mean),
+           high = 100 * (s->delta.high - s->delta.mean);
     if (!isnan(x) && !isnan(score))
         figure_point(f, x, score, score + low, score + high);
 }
 
-/* All arms as series of one panel; arms of one series follow each other by budget. by_work: x is measured work, else
- * the budget, and an arm without budget is a line across. */
+/* All arms as series of one panel; arms of one series follow each other by budget. by_work: x is measured work,
+ * else the budget, and an arm without budget is a line across. */
 static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_work)
 {
     bool *done = calloc(c->arm_count + 1, sizeof *done);
@@ -56,7 +57,10 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
         if (done[i] || isnan(score_of(a, task, c->task_count)->score))
             continue;
         series_label(a, label, sizeof label);
-        figure_series_begin(f, label, figure_style(f->store, a->method), a->is_oracle ? 2 : a->is_reference ? 3 : 1,
+        figure_series_begin(f, label, figure_style(f->store, a->method),
+                            a->is_oracle      ? 2
+                            : a->is_reference ? 3
+                                              : 1,
                             true);
         for (int64_t k = a->k;;) { /* the series' arms in ascending order of k */
             int64_t next = INT64_MAX;
@@ -129,25 +133,31 @@ static int accuracy(figure *f, char *err, size_t err_cap)
 
 /* ---- recall ---- */
 
-#define RECALL(x)                                                                                                    \
-    "SELECT " PREFIX("run_recall") " || " BUDGET ", " SERIES ", a.method, " x ", "                                     \
-    "sum(a.mass_recall * a.blocks) / sum(a.blocks), NULL, NULL, NULL, NULL, " DASH " "                               \
-    "FROM run_recall a JOIN " BUDGETS("run_recall") " WHERE a.run_id = ?1 AND a.pass = 'recall' "                        \
-    "GROUP BY a.model_id, a.sampler_id, b.k, a.config_id, " x " "                                                    \
-    "ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES ", " x
+#define RECALL(x)                                                                                                 \
+    "SELECT " PREFIX("run_recall") " || " BUDGET ", " SERIES ", a.method, " x ", "                                \
+                                   "sum(a.mass_recall * a.blocks) / sum(a.blocks), NULL, NULL, NULL, NULL, " DASH \
+                                   " "                                                                            \
+                                   "FROM run_recall a JOIN " BUDGETS(                                             \
+                                       "run_recall") " WHERE a.run_id = ?1 AND a.pass = 'recall' "                \
+                                                     "GROUP BY a.model_id, a.sampler_id, b.k, a.config_id, " x    \
+                                                     " "                                                          \
+                                                     "ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES ", " x
 
 static const char recall_layer_sql[] = RECALL("a.layer");
 static const char recall_step_sql[] = RECALL("a.step");
 
-#define RECALL_BUDGET(order, name, column)                                                                           \
-    "SELECT " PREFIX("run_recall_config") " || '" name "' AS panel, " SERIES " AS series, a.method, a.k AS x, "        \
-    "sum(a." column " * a.blocks) / sum(a.blocks) AS y, NULL, NULL, a.k, NULL, " DASH ", " order " AS place, "       \
-    "a.model_id, a.sampler_id, a.is_oracle FROM run_recall_config a WHERE a.run_id = ?1 AND a.pass = 'recall' "        \
-    "AND a.k IS NOT NULL GROUP BY a.model_id, a.sampler_id, a.config_id "
+#define RECALL_BUDGET(order, name, column)                                                                        \
+    "SELECT " PREFIX("run_recall_config") " || '" name "' AS panel, " SERIES " AS series, a.method, a.k AS x, "   \
+                                          "sum(a." column                                                         \
+                                          " * a.blocks) / sum(a.blocks) AS y, NULL, NULL, a.k, NULL, " DASH       \
+                                          ", " order " AS place, "                                                \
+                                          "a.model_id, a.sampler_id, a.is_oracle FROM run_recall_config a WHERE " \
+                                          "a.run_id = ?1 AND a.pass = 'recall' "                                  \
+                                          "AND a.k IS NOT NULL GROUP BY a.model_id, a.sampler_id, a.config_id "
 
 static const char recall_budget_sql[] =
-    RECALL_BUDGET("1", "attention mass", "mass_recall") "UNION ALL " RECALL_BUDGET("2", "index", "index_recall")
-    "ORDER BY model_id, sampler_id, place, is_oracle, method, series, x";
+    RECALL_BUDGET("1", "attention mass", "mass_recall") "UNION ALL " RECALL_BUDGET(
+        "2", "index", "index_recall") "ORDER BY model_id, sampler_id, place, is_oracle, method, series, x";
 
 /* ---- needles ---- */
 
@@ -157,14 +167,19 @@ static int needles(figure *f, char *err, size_t err_cap)
     static const char sql[] =
         "SELECT %s || a.config || CASE WHEN (SELECT count(DISTINCT task) FROM run_niah WHERE run_id = ?1) > 1 "
         "THEN ', ' || a.task ELSE '' END AS panel, '', a.method, dense_rank() OVER (ORDER BY a.length), "
-        "dense_rank() OVER (ORDER BY a.depth), a.score, a.n, CASE WHEN a.length %% 1024 = 0 THEN (a.length / 1024) || "
-        "'K' ELSE a.length END, printf('%%g %%%%', a.depth) FROM run_niah a WHERE a.run_id = ?1 AND a.score IS NOT NULL "
-        "AND (a.method = %Q OR a.is_reference) ORDER BY a.model_id, a.sampler_id, a.is_reference DESC, a.config_id, "
+        "dense_rank() OVER (ORDER BY a.depth), a.score, a.n, CASE WHEN a.length %% 1024 = 0 THEN (a.length / "
+        "1024) || "
+        "'K' ELSE a.length END, printf('%%g %%%%', a.depth) FROM run_niah a WHERE a.run_id = ?1 AND a.score IS "
+        "NOT NULL "
+        "AND (a.method = %Q OR a.is_reference) ORDER BY a.model_id, a.sampler_id, a.is_reference DESC, "
+        "a.config_id, "
         "a.task, a.length, a.depth";
     sqlite3_stmt *s = NULL;
-    int rc = MB_OK, code = sqlite3_prepare_v2(f->store->db, "SELECT DISTINCT method FROM run_niah WHERE run_id = ?1 AND "
+    int rc = MB_OK, code = sqlite3_prepare_v2(f->store->db,
+                                              "SELECT DISTINCT method FROM run_niah WHERE run_id = ?1 AND "
                                               "(is_reference = 0 OR NOT EXISTS (SELECT 1 FROM run_niah x WHERE "
-                                              "x.run_id = ?1 AND x.is_reference = 0))", -1, &s, NULL);
+                                              "x.run_id = ?1 AND x.is_reference = 0))",
+                                              -1, &s, NULL);
     if (code != SQLITE_OK)
         return store_error(f->store, code, "reading the needle figures", err, err_cap);
     sqlite3_bind_int64(s, 1, f->run_id);
@@ -191,8 +206,10 @@ static const char forwards_sql[] =
     "GROUP BY model_id, sampler_id, config_id, forwards), "
     "c AS (SELECT *, 1.0 * sum(total) OVER (PARTITION BY model_id, sampler_id, config_id ORDER BY forwards) / "
     "sum(total) OVER (PARTITION BY model_id, sampler_id, config_id) AS done FROM f) "
-    "SELECT " PREFIX("f") " || " BUDGET ", " SERIES ", a.method, a.forwards, a.done, NULL, NULL, NULL, NULL, " DASH " "
-    "FROM c a JOIN " BUDGETS("f") " ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES ", a.forwards";
+    "SELECT " PREFIX("f") " || " BUDGET ", " SERIES ", a.method, a.forwards, a.done, NULL, NULL, NULL, NULL, " DASH
+                          " "
+                          "FROM c a JOIN " BUDGETS("f") " ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES
+                                                        ", a.forwards";
 
 int figures_quality(figure *f, char *err, size_t err_cap)
 {
@@ -206,6 +223,7 @@ int figures_quality(figure *f, char *err, size_t err_cap)
     if (rc == MB_OK)
         rc = needles(f, err, err_cap);
     if (rc == MB_OK)
-        rc = figure_query(f, "forwards", "", "Denoising forwards per block, adaptive sampler", forwards_sql, err, err_cap);
+        rc = figure_query(f, "forwards", "", "Denoising forwards per block, adaptive sampler", forwards_sql, err,
+                          err_cap);
     return rc;
 }

@@ -1,86 +1,126 @@
 /*
- * figures_speed.c - times, speed-ups, breakdowns, memory, and accuracy against speed. Oracles cost more than exact by
- * design and are in none of them.
+ * figures_speed.c - times, speed-ups, breakdowns, memory, and accuracy against speed. Oracles cost more than exact
+ * by design and are in none of them.
  */
 #include "results/figure.h"
 #include "results/figures_sql.h"
 
 #define LONGEST_BLOCK(view) LAST(view, "steps")
 
-static const char step_time_sql[] =
-    "SELECT " PREFIX("run_latency") " || " CONTEXT " || ' context, batch ' || a.batch, "
-    "a.config || a.phase, a.method, " PLACE ", a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, a.config, NULL, "
-    "CASE a.phase WHEN 'first_step' THEN 2 ELSE 1 END FROM run_latency a WHERE a.run_id = ?1 AND a.is_oracle = 0 "
-    "AND a.phase IN ('first_step', 'later_step') AND " LAST("run_latency", "context") " AND "
-    FIRST("run_latency", "batch") " AND " LONGEST_BLOCK("run_latency") " "
-    "ORDER BY a.model_id, a.sampler_id, 4, a.phase";
+static const char step_time_sql[] = "SELECT " PREFIX(
+    "run_latency") " || " CONTEXT " || ' context, batch ' || a.batch, "
+                   "a.config || a.phase, a.method, " PLACE
+                   ", a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, a.config, NULL, "
+                   "CASE a.phase WHEN 'first_step' THEN 2 ELSE 1 END FROM run_latency a WHERE a.run_id = ?1 AND "
+                   "a.is_oracle = 0 "
+                   "AND a.phase IN ('first_step', 'later_step') AND " LAST("run_latency", "context") " AND " FIRST(
+                       "run_latency", "batch") " AND " LONGEST_BLOCK("run_latency") " "
+                                                                                    "ORDER BY a.model_id, "
+                                                                                    "a.sampler_id, 4, a.phase";
 
-static const char latency_context_sql[] =
-    "SELECT " PREFIX("run_latency") " || " BUDGET " || ', batch ' || a.batch, " SERIES ", a.method, a.context, "
-    "a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, " CONTEXT ", NULL, 1 "
-    "FROM run_latency a JOIN " BUDGETS("run_latency") " WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.phase = 'later_step' "
-    "AND " LONGEST_BLOCK("run_latency") " AND (SELECT count(DISTINCT context) FROM run_latency WHERE run_id = ?1) > 1 "
-    "ORDER BY a.model_id, a.sampler_id, a.batch, b.k, " BY_SERIES ", a.context";
+static const char latency_context_sql[] = "SELECT " PREFIX(
+    "run_latency") " || " BUDGET " || ', batch ' || a.batch, " SERIES ", a.method, a.context, "
+                   "a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, " CONTEXT ", NULL, 1 "
+                   "FROM run_latency a JOIN " BUDGETS(
+                       "run_latency") " WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.phase = 'later_step' "
+                                      "AND " LONGEST_BLOCK(
+                                          "run_latency") " AND (SELECT count(DISTINCT context) FROM run_latency "
+                                                         "WHERE run_id = ?1) > 1 "
+                                                         "ORDER BY a.model_id, a.sampler_id, a.batch, "
+                                                         "b.k, " BY_SERIES ", a.context";
 
-static const char speedup_sql[] =
-    "SELECT " PREFIX("run_speedup") " || coalesce('k = ' || a.k || ', ', '') || 'batch ' || a.batch || ', T = ' || a.steps, "
-    SERIES ", a.method, dense_rank() OVER (ORDER BY a.context), a.speedup, a.low, a.high, " CONTEXT ", NULL, 1 "
-    "FROM run_speedup a WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.is_reference = 0 AND a.phase = 'block' AND "
-    LONGEST_BLOCK("run_speedup") " ORDER BY a.model_id, a.sampler_id, a.batch, a.k, " BY_SERIES ", a.context";
+static const char speedup_sql[] = "SELECT " PREFIX(
+    "run_speedup") " || coalesce('k = ' || a.k || ', ', '') || 'batch ' || a.batch || ', T = ' || a.steps, " SERIES
+                   ", a.method, dense_rank() OVER (ORDER BY a.context), a.speedup, a.low, a.high, " CONTEXT
+                   ", NULL, 1 "
+                   "FROM run_speedup a WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.is_reference = 0 AND a.phase "
+                   "= 'block' AND " LONGEST_BLOCK(
+                       "run_speedup") " ORDER BY a.model_id, a.sampler_id, a.batch, a.k, " BY_SERIES ", a.context";
 
 /* low and high of a part are the ends of its box in the stack. */
-static const char breakdown_sql[] =
-    "SELECT " PREFIX("run_breakdown") " || a.step_kind || ' step, ' || " CONTEXT " || ' context, batch ' || a.batch, "
-    "a.part, NULL, " PLACE ", a.relative, "
-    "sum(a.relative) OVER stack - a.relative, sum(a.relative) OVER stack, a.config, NULL, 1 "
-    "FROM run_breakdown a WHERE a.run_id = ?1 AND a.is_oracle = 0 AND " LAST("run_breakdown", "context") " AND "
-    FIRST("run_breakdown", "batch") " WINDOW stack AS (PARTITION BY a.model_id, a.sampler_id, a.config_id, a.step_kind "
-    "ORDER BY a.part_order) ORDER BY a.model_id, a.sampler_id, a.step_kind <> 'later', a.step_kind, a.part_order, 4";
+static const char breakdown_sql[] = "SELECT " PREFIX(
+    "run_breakdown") " || a.step_kind || ' step, ' || " CONTEXT " || ' context, batch ' || a.batch, "
+                     "a.part, NULL, " PLACE ", a.relative, "
+                     "sum(a.relative) OVER stack - a.relative, sum(a.relative) OVER stack, a.config, NULL, 1 "
+                     "FROM run_breakdown a WHERE a.run_id = ?1 AND a.is_oracle = 0 AND " LAST(
+                         "run_breakdown",
+                         "context") " AND " FIRST("run_breakdown",
+                                                  "batch") " WINDOW stack AS (PARTITION BY a.model_id, "
+                                                           "a.sampler_id, a.config_id, a.step_kind "
+                                                           "ORDER BY a.part_order) ORDER BY a.model_id, "
+                                                           "a.sampler_id, a.step_kind <> 'later', a.step_kind, "
+                                                           "a.part_order, 4";
 
 static const char tpob_sql[] =
-    "SELECT " PREFIX("run_latency") " || " BUDGET " || ', ' || " CONTEXT " || ' context, batch ' || a.batch, " SERIES ", "
-    "a.method, a.steps, a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, a.steps, NULL, 1 "
-    "FROM run_latency a JOIN " BUDGETS("run_latency") " WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.phase = 'block' AND "
-    LAST("run_latency", "context") " AND " FIRST("run_latency", "batch") " AND "
-    "(SELECT count(DISTINCT steps) FROM run_latency WHERE run_id = ?1 AND phase = 'block') > 1 "
-    "ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES ", a.steps";
+    "SELECT " PREFIX(
+        "run_latency") " || " BUDGET " || ', ' || " CONTEXT " || ' context, batch ' || a.batch, " SERIES ", "
+                       "a.method, a.steps, a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, a.steps, NULL, 1 "
+                       "FROM run_latency a JOIN " BUDGETS(
+                           "run_latency") " WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.phase = 'block' "
+                                          "AND " LAST("run_latency",
+                                                      "context") " AND " FIRST("run_latency",
+                                                                               "batch") " AND "
+                                                                                        "(SELECT count(DISTINCT "
+                                                                                        "steps) FROM run_latency "
+                                                                                        "WHERE run_id = ?1 AND "
+                                                                                        "phase = 'block') > 1 "
+                                                                                        "ORDER BY a.model_id, "
+                                                                                        "a.sampler_id, "
+                                                                                        "b.k, " BY_SERIES
+                                                                                        ", a.steps";
 
-static const char break_even_sql[] =
-    "SELECT " PREFIX("run_break_even") " || coalesce('k = ' || a.k || ', ', '') || 'batch ' || a.batch, " SERIES ", "
-    "a.method, a.context, a.break_even_steps, NULL, NULL, " CONTEXT ", NULL, 1 FROM run_break_even a "
-    "WHERE a.run_id = ?1 AND a.is_oracle = 0 AND " LONGEST_BLOCK("run_break_even") " "
-    "AND (SELECT count(DISTINCT context) FROM run_break_even WHERE run_id = ?1) > 1 "
-    "ORDER BY a.model_id, a.sampler_id, a.batch, a.k, " BY_SERIES ", a.context";
+static const char break_even_sql[] = "SELECT " PREFIX(
+    "run_break_even") " || coalesce('k = ' || a.k || ', ', '') || 'batch ' || a.batch, " SERIES ", "
+                      "a.method, a.context, a.break_even_steps, NULL, NULL, " CONTEXT
+                      ", NULL, 1 FROM run_break_even a "
+                      "WHERE a.run_id = ?1 AND a.is_oracle = 0 AND " LONGEST_BLOCK(
+                          "run_break_even") " "
+                                            "AND (SELECT count(DISTINCT context) FROM run_break_even WHERE run_id "
+                                            "= ?1) > 1 "
+                                            "ORDER BY a.model_id, a.sampler_id, a.batch, a.k, " BY_SERIES
+                                            ", a.context";
 
 /* Bars by configuration; where the shortest context already pays, the bar ends there. */
 static const char crossover_sql[] =
-    "SELECT " PREFIX("run_crossover") " || 'batch ' || a.batch || ', T = ' || a.steps, a.config, a.method, " PLACE ", "
-    "a.crossover_context / 1024.0, NULL, NULL, a.config, NULL, "
-    "CASE WHEN a.at_most THEN 2 ELSE 1 END FROM run_crossover a WHERE a.run_id = ?1 AND a.is_oracle = 0 AND " LONGEST_BLOCK("run_crossover") " "
-    "AND (SELECT count(DISTINCT context) FROM run_speedup WHERE run_id = ?1 AND phase = 'block') > 1 "
-    "ORDER BY a.model_id, a.sampler_id, a.batch, 4";
+    "SELECT " PREFIX("run_crossover") " || 'batch ' || a.batch || ', T = ' || a.steps, a.config, a.method, " PLACE
+                                      ", "
+                                      "a.crossover_context / 1024.0, NULL, NULL, a.config, NULL, "
+                                      "CASE WHEN a.at_most THEN 2 ELSE 1 END FROM run_crossover a WHERE a.run_id "
+                                      "= ?1 AND a.is_oracle = 0 AND " LONGEST_BLOCK(
+                                          "run_crossover") " "
+                                                           "AND (SELECT count(DISTINCT context) FROM run_speedup "
+                                                           "WHERE run_id = ?1 AND phase = 'block') > 1 "
+                                                           "ORDER BY a.model_id, a.sampler_id, a.batch, 4";
 
 /* Each method at its largest budget: an index seldom depends on it. */
-#define MEMORY(order, name, value)                                                                                   \
-    "SELECT " PREFIX("run_memory") " || '" name ", batch ' || a.batch AS panel, a.config AS series, a.method, "        \
-    "a.context AS x, " value " AS y, NULL, NULL, " CONTEXT ", NULL, 1, " order " AS place, a.model_id, "             \
-    "a.sampler_id, a.batch, a.is_reference FROM run_memory a WHERE a.run_id = ?1 AND a.is_oracle = 0 AND "             \
-    "(a.k IS NULL OR a.k = (SELECT max(m.k) FROM run_memory m WHERE m.run_id = ?1 AND m.method = a.method)) "
+#define MEMORY(order, name, value)                                                                                \
+    "SELECT " PREFIX("run_memory") " || '" name ", batch ' || a.batch AS panel, a.config AS series, a.method, "   \
+                                   "a.context AS x, " value " AS y, NULL, NULL, " CONTEXT ", NULL, 1, " order     \
+                                   " AS place, a.model_id, "                                                      \
+                                   "a.sampler_id, a.batch, a.is_reference FROM run_memory a WHERE a.run_id = ?1 " \
+                                   "AND a.is_oracle = 0 AND "                                                     \
+                                   "(a.k IS NULL OR a.k = (SELECT max(m.k) FROM run_memory m WHERE m.run_id = "   \
+                                   "?1 AND m.method = a.method)) "
 
-static const char memory_sql[] =
-    MEMORY("1", "peak (GiB)", "a.peak_bytes / 1073741824.0") "UNION ALL "
-    MEMORY("2", "of it the method''s index (MiB)", "nullif(a.index_bytes, 0) / 1048576.0")
-    "ORDER BY model_id, sampler_id, batch, place, is_reference DESC, method, series, x";
+static const char memory_sql[] = MEMORY("1", "peak (GiB)", "a.peak_bytes / 1073741824.0") "UNION ALL " MEMORY(
+    "2", "of it the method''s index (MiB)",
+    "nullif(a.index_bytes, 0) / 1048576.0") "ORDER BY model_id, sampler_id, batch, place, is_reference DESC, "
+                                            "method, series, x";
 
-static const char pareto_sql[] =
-    "SELECT " PREFIX("run_pareto") " || " CONTEXT " || ' context, batch ' || a.batch || ', T = ' || a.steps, " SERIES ", "
-    "a.method, a.speedup, 100 * a.delta, NULL, NULL, NULL, NULL, 1 FROM run_pareto a WHERE a.run_id = ?1 AND "
-    "a.is_oracle = 0 AND a.speedup IS NOT NULL AND " LAST("run_pareto", "context") " AND " FIRST("run_pareto", "batch")
-    " AND " LONGEST_BLOCK("run_pareto") " ORDER BY a.model_id, a.sampler_id, " BY_SERIES ", a.k";
+static const char pareto_sql[] = "SELECT " PREFIX(
+    "run_pareto") " || " CONTEXT " || ' context, batch ' || a.batch || ', T = ' || a.steps, " SERIES ", "
+                  "a.method, a.speedup, 100 * a.delta, NULL, NULL, NULL, NULL, 1 FROM run_pareto a WHERE a.run_id "
+                  "= ?1 AND "
+                  "a.is_oracle = 0 AND a.speedup IS NOT NULL AND " LAST("run_pareto", "context") " AND " FIRST(
+                      "run_pareto",
+                      "batch") " AND " LONGEST_BLOCK("run_pareto") " ORDER BY a.model_id, a.sampler_id, " BY_SERIES
+                                                                   ", a.k";
 
 int figures_speed(figure *f, char *err, size_t err_cap)
 {
-    static const struct { const char *script, *title, *sql; } figures[] = {
+    static const struct {
+        const char *script, *title, *sql;
+    } figures[] = {
         {"step_time", "Time per denoising forward", step_time_sql},
         {"latency_context", "Time per denoising forward against context", latency_context_sql},
         {"speedup", "End-to-end speed-up of a block over exact attention", speedup_sql},

@@ -1,12 +1,12 @@
 /*
- * gates.c - sanity checks of a run, computed from the views before anything is shown. A failed gate does not stop a
- * report: it is printed on it in red and stamped on every figure.
+ * gates.c - sanity checks of a run, computed from the views before anything is shown. A failed gate does not stop
+ * a report: it is printed on it in red and stamped on every figure.
  */
 #include "results/store.h"
 
 #include <string.h>
 
-#define RECALL_SLACK 1e-3   /* summation order and ties; a defect is larger */
+#define RECALL_SLACK 1e-3 /* summation order and ties; a defect is larger */
 #define SIGNIFICANT 0.01
 
 typedef struct verdict {
@@ -41,9 +41,12 @@ static const char *column_text(sqlite3_stmt *s, int column)
 static int gate_full_budget(mb_store *store, int64_t run, char *err, size_t err_cap)
 {
     verdict v = {.name = "full budget equals the reference", .value = "skip"};
-    sqlite3_stmt *s = store_statement(store,
-        "SELECT config, count(*), sum(difference <> 0 OR NOT same_prediction OR NOT same_length) FROM v_paired_item "
-        "WHERE run_id = ? AND is_lossless = 0 AND k >= tokens GROUP BY config_id ORDER BY config_id", err, err_cap);
+    sqlite3_stmt *s = store_statement(
+        store,
+        "SELECT config, count(*), sum(difference <> 0 OR NOT same_prediction OR NOT same_length) FROM "
+        "v_paired_item "
+        "WHERE run_id = ? AND is_lossless = 0 AND k >= tokens GROUP BY config_id ORDER BY config_id",
+        err, err_cap);
     int64_t items = 0, different = 0;
     int code;
     if (!s)
@@ -69,12 +72,14 @@ static int gate_full_budget(mb_store *store, int64_t run, char *err, size_t err_
 static int gate_oracle(mb_store *store, int64_t run, char *err, size_t err_cap)
 {
     verdict v = {.name = "oracle bounds the recall", .value = "skip"};
-    sqlite3_stmt *s = store_statement(store,
+    sqlite3_stmt *s = store_statement(
+        store,
         "SELECT c.config, c.task, c.mass_recall, max(o.mass_recall) FROM v_recall_config c JOIN v_recall_config o "
         "ON o.is_oracle = 1 AND o.run_id = c.run_id AND o.model_id = c.model_id AND o.dataset_id = c.dataset_id "
         "AND o.sampler_id = c.sampler_id AND o.pass = c.pass AND o.k = c.k "
         "WHERE c.run_id = ? AND c.is_oracle = 0 AND c.pass = 'recall' GROUP BY c.config_id, c.model_id, "
-        "c.dataset_id, c.sampler_id ORDER BY c.config_id, c.dataset_id", err, err_cap);
+        "c.dataset_id, c.sampler_id ORDER BY c.config_id, c.dataset_id",
+        err, err_cap);
     int64_t compared = 0, above = 0;
     int code;
     if (!s)
@@ -85,8 +90,9 @@ static int gate_oracle(mb_store *store, int64_t run, char *err, size_t err_cap)
         if (sqlite3_column_double(s, 2) <= sqlite3_column_double(s, 3) + RECALL_SLACK)
             continue;
         if (++above <= 4)
-            mb_text_printf(&v.detail, "%s%s on %s: %.4f above %.4f", v.detail.length ? "; " : "", column_text(s, 0),
-                           column_text(s, 1), sqlite3_column_double(s, 2), sqlite3_column_double(s, 3));
+            mb_text_printf(&v.detail, "%s%s on %s: %.4f above %.4f", v.detail.length ? "; " : "",
+                           column_text(s, 0), column_text(s, 1), sqlite3_column_double(s, 2),
+                           sqlite3_column_double(s, 3));
     }
     if (above > 4)
         mb_text_printf(&v.detail, "; and %lld more", (long long)above - 4);
@@ -103,9 +109,11 @@ static int gate_oracle(mb_store *store, int64_t run, char *err, size_t err_cap)
 static int gate_not_above(mb_store *store, int64_t run, char *err, size_t err_cap)
 {
     verdict v = {.name = "no sparse arm above the reference", .value = "skip"};
-    sqlite3_stmt *s = store_statement(store,
+    sqlite3_stmt *s = store_statement(
+        store,
         "SELECT config, sampler, sum(wins), sum(losses), count(*) OVER () FROM v_paired WHERE run_id = ? AND "
-        "is_lossless = 0 GROUP BY model_id, config_id, sampler_id ORDER BY config_id", err, err_cap);
+        "is_lossless = 0 GROUP BY model_id, config_id, sampler_id ORDER BY config_id",
+        err, err_cap);
     int64_t arms = 0, above = 0;
     double smallest = 1;
     int code;
@@ -127,7 +135,8 @@ static int gate_not_above(mb_store *store, int64_t run, char *err, size_t err_ca
     if (arms == 0)
         mb_text_puts(&v.detail, "no pairs of a sparse arm and the reference");
     else if (above == 0)
-        mb_text_printf(&v.detail, "sign test on %lld arms, smallest corrected p = %.2g", (long long)arms, smallest);
+        mb_text_printf(&v.detail, "sign test on %lld arms, smallest corrected p = %.2g", (long long)arms,
+                       smallest);
     v.value = arms == 0 ? "skip" : above ? "fail" : "pass";
     return verdict_store(store, run, &v, query_end(store, s, code, err, err_cap), err, err_cap);
 }
@@ -138,8 +147,10 @@ static int gate_graph(mb_store *store, int64_t run, char *err, size_t err_cap)
     verdict v = {.name = "graph and eager agree", .value = "skip"};
     int64_t one = 0;
     bool found = false;
-    sqlite3_stmt *s = store_statement(store, "SELECT 1 FROM gate WHERE run_id = ?1 AND name = ?2 AND "
-                                      "verdict <> 'skip'", err, err_cap);
+    sqlite3_stmt *s = store_statement(store,
+                                      "SELECT 1 FROM gate WHERE run_id = ?1 AND name = ?2 AND "
+                                      "verdict <> 'skip'",
+                                      err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "it", run, v.name);

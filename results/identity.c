@@ -50,8 +50,8 @@ static int no_hash(char *err, size_t err_cap)
 }
 
 /* Inserts with the bound statement, then finds the row by hash. Both statements take it as first value. */
-static int insert_or_find(mb_store *store, sqlite3_stmt *insert, const char *find_sql, const char *hash, int64_t *id,
-                          const char *doing, char *err, size_t err_cap)
+static int insert_or_find(mb_store *store, sqlite3_stmt *insert, const char *find_sql, const char *hash,
+                          int64_t *id, const char *doing, char *err, size_t err_cap)
 {
     bool found = false;
     int rc = store_step(store, insert, doing, err, err_cap);
@@ -137,9 +137,9 @@ int mb_store_dataset(mb_store *store, const mb_dataset_row *row, int64_t *id, ch
 
 int mb_store_sampler(mb_store *store, const mb_sampler_row *row, int64_t *id, char *err, size_t err_cap)
 {
-    static const char insert[] =
-        "INSERT INTO sampler(hash, schedule, steps, block, sub_block, threshold, dynamic, block_cache, confidence) "
-        "VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
+    static const char insert[] = "INSERT INTO sampler(hash, schedule, steps, block, sub_block, threshold, "
+                                 "dynamic, block_cache, confidence) "
+                                 "VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
     char hash[MB_HASH_CAP];
     int rc = store_writable(store, err, err_cap);
     if (rc != MB_OK)
@@ -163,9 +163,8 @@ int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, char
     static const char insert_method[] =
         "INSERT INTO method(hash, name, version, summary, reference, origin_hash, caps) VALUES (?,?,?,?,?,?,?) "
         "ON CONFLICT(hash) DO UPDATE SET summary = excluded.summary, reference = excluded.reference";
-    static const char insert[] =
-        "INSERT INTO config(hash, method_id, label, k, options_json) VALUES (?,?,?,?,?) "
-        "ON CONFLICT(hash) DO UPDATE SET label = excluded.label";
+    static const char insert[] = "INSERT INTO config(hash, method_id, label, k, options_json) VALUES (?,?,?,?,?) "
+                                 "ON CONFLICT(hash) DO UPDATE SET label = excluded.label";
     char hash[MB_HASH_CAP];
     int64_t method = 0;
     int rc = store_writable(store, err, err_cap);
@@ -202,8 +201,8 @@ int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, char
  * is new. */
 static int config_hash(const char *config_json, uint64_t seed, char hex[MB_HASH_CAP])
 {
-    static const char *const extending[] = {"limit", "results", "plots", "threads", "data", "tasks", "methods",
-                                            "sampler", "passes", "recall", "latency"};
+    static const char *const extending[] = {"limit",   "results", "plots",  "threads", "data",   "tasks",
+                                            "methods", "sampler", "passes", "recall",  "latency"};
     cJSON *json = config_json ? cJSON_Parse(config_json) : NULL;
     char *plain = NULL;
     if (cJSON_IsObject(json)) {
@@ -249,8 +248,8 @@ int mb_store_run(mb_store *store, const char *name, const char *config_json, uin
     int rc = store_begin(store, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    s = store_statement(store, "UPDATE run SET state = 'running', config_json = ?2 WHERE hash = ?1 RETURNING id", err,
-                        err_cap);
+    s = store_statement(store, "UPDATE run SET state = 'running', config_json = ?2 WHERE hash = ?1 RETURNING id",
+                        err, err_cap);
     if (!s) {
         rc = MB_E_SYSTEM;
         goto out;
@@ -261,8 +260,10 @@ int mb_store_run(mb_store *store, const char *name, const char *config_json, uin
         rc = run_label(store, name, &label, err, err_cap);
         if (rc != MB_OK)
             goto out;
-        s = store_statement(store, "INSERT INTO run(hash, label, name, config_json, seed, state) "
-                            "VALUES (?,?,?,?,?,'running') RETURNING id", err, err_cap);
+        s = store_statement(store,
+                            "INSERT INTO run(hash, label, name, config_json, seed, state) "
+                            "VALUES (?,?,?,?,?,'running') RETURNING id",
+                            err, err_cap);
         if (!s) {
             rc = MB_E_SYSTEM;
             goto out;
@@ -283,8 +284,10 @@ int mb_store_run(mb_store *store, const char *name, const char *config_json, uin
     rc = store_step(store, s, "storing the run", err, err_cap);
     if (rc != MB_OK)
         goto out;
-    s = store_statement(store, "INSERT INTO session(run_id, env_id, command, state, started_at) "
-                        "VALUES (?,?,?,'running',strftime('%Y-%m-%dT%H:%M:%SZ','now'))", err, err_cap);
+    s = store_statement(store,
+                        "INSERT INTO session(run_id, env_id, command, state, started_at) "
+                        "VALUES (?,?,?,'running',strftime('%Y-%m-%dT%H:%M:%SZ','now'))",
+                        err, err_cap);
     if (!s) {
         rc = MB_E_SYSTEM;
         goto out;
@@ -302,9 +305,11 @@ int mb_store_run_end(mb_store *store, int64_t run_id, const char *state, double 
     int rc = store_begin(store, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    sqlite3_stmt *s = store_statement(store,
+    sqlite3_stmt *s = store_statement(
+        store,
         "UPDATE session SET state = ?2, ended_at = strftime('%Y-%m-%dT%H:%M:%SZ','now'), wall_us = ?3, "
-        "peak_bytes = ?4 WHERE id = (SELECT max(id) FROM session WHERE run_id = ?1)", err, err_cap);
+        "peak_bytes = ?4 WHERE id = (SELECT max(id) FROM session WHERE run_id = ?1)",
+        err, err_cap);
     if (s) {
         store_bind(s, "itdi", run_id, state, seconds * 1e6, peak_bytes);
         rc = store_step(store, s, "ending the run", err, err_cap);
@@ -332,19 +337,22 @@ int mb_store_cell(mb_store *store, const mb_cell_key *key, int64_t *cell_id, cha
     int rc = store_writable(store, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    sqlite3_stmt *s = store_statement(store,
+    sqlite3_stmt *s = store_statement(
+        store,
         "INSERT INTO cell(run_id, model_id, dataset_id, config_id, sampler_id, pass) VALUES (?,?,?,?,?,?) "
-        "ON CONFLICT(run_id, model_id, coalesce(dataset_id, 0), config_id, sampler_id, pass) DO NOTHING", err,
-        err_cap);
+        "ON CONFLICT(run_id, model_id, coalesce(dataset_id, 0), config_id, sampler_id, pass) DO NOTHING",
+        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "iikiit", key->run, key->model, dataset, key->config, key->sampler, key->pass);
     rc = store_step(store, s, "storing a cell", err, err_cap);
     if (rc != MB_OK)
         return rc;
-    s = store_statement(store,
+    s = store_statement(
+        store,
         "SELECT id FROM cell WHERE run_id = ?1 AND model_id = ?2 AND coalesce(dataset_id, 0) = coalesce(?3, 0) "
-        "AND config_id = ?4 AND sampler_id = ?5 AND pass = ?6", err, err_cap);
+        "AND config_id = ?4 AND sampler_id = ?5 AND pass = ?6",
+        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "iikiit", key->run, key->model, dataset, key->config, key->sampler, key->pass);
@@ -360,7 +368,8 @@ int mb_store_cell_state(mb_store *store, int64_t cell, const char *state, const 
     int rc = store_writable(store, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    sqlite3_stmt *s = store_statement(store, "UPDATE cell SET state = ?2, reason = ?3 WHERE id = ?1", err, err_cap);
+    sqlite3_stmt *s =
+        store_statement(store, "UPDATE cell SET state = ?2, reason = ?3 WHERE id = ?1", err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "itt", cell, state, reason);
@@ -372,10 +381,11 @@ int mb_store_has_sample(mb_store *store, int64_t cell, const char *sample_key)
     char err[8];
     int64_t one = 0;
     bool found = false;
-    sqlite3_stmt *s = store_statement(store,
+    sqlite3_stmt *s = store_statement(
+        store,
         "SELECT 1 FROM cell c JOIN item i ON coalesce(i.dataset_id, 0) = coalesce(c.dataset_id, 0) AND i.key = ?2 "
-        "JOIN sample x ON x.cell_id = c.id AND x.item_id = i.id WHERE c.id = ?1 AND x.status <> 'failed'", err,
-        sizeof err);
+        "JOIN sample x ON x.cell_id = c.id AND x.item_id = i.id WHERE c.id = ?1 AND x.status <> 'failed'",
+        err, sizeof err);
     if (!s)
         return 0;
     store_bind(s, "it", cell, sample_key);
@@ -400,10 +410,14 @@ int store_find_run(mb_store *store, const char *name, int64_t *id, char **label,
 {
     bool newest = !name || !*name;
     sqlite3_stmt *s = newest
-        ? store_statement(store, "SELECT r.id, r.label FROM run r JOIN session x ON x.run_id = r.id "
-                          "ORDER BY x.id DESC LIMIT 1", err, err_cap)
-        : store_statement(store, "SELECT id, label FROM run WHERE label = ?1 OR CAST(id AS TEXT) = ?1 "
-                          "ORDER BY label = ?1 DESC LIMIT 1", err, err_cap);
+                          ? store_statement(store,
+                                            "SELECT r.id, r.label FROM run r JOIN session x ON x.run_id = r.id "
+                                            "ORDER BY x.id DESC LIMIT 1",
+                                            err, err_cap)
+                          : store_statement(store,
+                                            "SELECT id, label FROM run WHERE label = ?1 OR CAST(id AS TEXT) = ?1 "
+                                            "ORDER BY label = ?1 DESC LIMIT 1",
+                                            err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     if (!newest)

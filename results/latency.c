@@ -15,12 +15,15 @@ static bool same_case(const mb_latency_row *a, const mb_latency_row *b)
 }
 
 /* One raw sample; i counts the rows of its case before it. The first of a case clears what was there. */
-static int store_time(mb_store *store, int64_t cell, const mb_latency_row *row, int64_t i, char *err, size_t err_cap)
+static int store_time(mb_store *store, int64_t cell, const mb_latency_row *row, int64_t i, char *err,
+                      size_t err_cap)
 {
     sqlite3_stmt *s;
     if (i == 0) {
-        s = store_statement(store, "DELETE FROM latency WHERE cell_id = ? AND context = ? AND batch = ? AND steps = ? "
-                            "AND graph = ? AND phase = ?", err, err_cap);
+        s = store_statement(store,
+                            "DELETE FROM latency WHERE cell_id = ? AND context = ? AND batch = ? AND steps = ? "
+                            "AND graph = ? AND phase = ?",
+                            err, err_cap);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "ijjjjt", cell, row->context, row->batch, row->steps, (int)row->graph, row->phase);
@@ -28,9 +31,11 @@ static int store_time(mb_store *store, int64_t cell, const mb_latency_row *row, 
         if (rc != MB_OK)
             return rc;
     }
-    s = store_statement(store,
+    s = store_statement(
+        store,
         "INSERT INTO latency(cell_id, context, batch, steps, graph, phase, i, time_us, kept, sm_mhz, throttle, "
-        "temperature, power, other_processes, timer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", err, err_cap);
+        "temperature, power, other_processes, timer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ijjjjtidjkkddkt", cell, row->context, row->batch, row->steps, (int)row->graph, row->phase, i,
@@ -44,7 +49,10 @@ int mb_store_latency(mb_store *store, int64_t cell, const mb_latency_row *rows, 
 {
     enum { CASES = 64 };
     /* Where each case's first row stands and how many were seen; a call holds few cases (phases x modes). */
-    struct { size_t first; int64_t seen; } cases[CASES];
+    struct {
+        size_t first;
+        int64_t seen;
+    } cases[CASES];
     size_t case_count = 0;
     int rc = store_begin(store, err, err_cap);
     if (rc != MB_OK)
@@ -71,9 +79,11 @@ int mb_store_memory(mb_store *store, int64_t cell, const mb_memory_row *row, cha
     int rc = store_writable(store, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    sqlite3_stmt *s = store_statement(store,
+    sqlite3_stmt *s = store_statement(
+        store,
         "INSERT OR REPLACE INTO memory(cell_id, context, batch, weights_bytes, kv_bytes, index_bytes, "
-        "scratch_bytes, peak_bytes) VALUES (?,?,?,?,?,?,?,?)", err, err_cap);
+        "scratch_bytes, peak_bytes) VALUES (?,?,?,?,?,?,?,?)",
+        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ijjiiiii", cell, row->context, row->batch, row->weights, row->kv, row->index, row->scratch,
@@ -89,8 +99,10 @@ int mb_store_breakdown(mb_store *store, int64_t cell, const mb_breakdown_row *ro
         return rc;
     /* Two loops: the parts of a step may have other names than last time, so all old ones go first. */
     for (size_t n = 0; rc == MB_OK && n < count; n++) {
-        sqlite3_stmt *s = store_statement(store, "DELETE FROM breakdown WHERE cell_id = ? AND context = ? AND "
-                                          "batch = ? AND step_kind = ?", err, err_cap);
+        sqlite3_stmt *s = store_statement(store,
+                                          "DELETE FROM breakdown WHERE cell_id = ? AND context = ? AND "
+                                          "batch = ? AND step_kind = ?",
+                                          err, err_cap);
         if (!s) {
             rc = MB_E_SYSTEM;
             break;
@@ -99,28 +111,30 @@ int mb_store_breakdown(mb_store *store, int64_t cell, const mb_breakdown_row *ro
         rc = store_step(store, s, "storing a breakdown", err, err_cap);
     }
     for (size_t n = 0; rc == MB_OK && n < count; n++) {
-        sqlite3_stmt *s = store_statement(store,
-            "INSERT INTO breakdown(cell_id, context, batch, step_kind, part, i, time_us, kernels) "
-            "VALUES (?,?,?,?,?,?,?,?)", err, err_cap);
+        sqlite3_stmt *s =
+            store_statement(store,
+                            "INSERT INTO breakdown(cell_id, context, batch, step_kind, part, i, time_us, kernels) "
+                            "VALUES (?,?,?,?,?,?,?,?)",
+                            err, err_cap);
         if (!s) {
             rc = MB_E_SYSTEM;
             break;
         }
-        store_bind(s, "ijjttidj", cell, rows[n].context, rows[n].batch, rows[n].step_kind, rows[n].part, (int64_t)n,
-                   rows[n].us, rows[n].kernels);
+        store_bind(s, "ijjttidj", cell, rows[n].context, rows[n].batch, rows[n].step_kind, rows[n].part,
+                   (int64_t)n, rows[n].us, rows[n].kernels);
         rc = store_step(store, s, "storing a breakdown", err, err_cap);
     }
     return store_end(store, rc, err, err_cap);
 }
 
-int mb_store_gate(mb_store *store, int64_t run, const char *name, const char *verdict, const char *detail, char *err,
-                  size_t err_cap)
+int mb_store_gate(mb_store *store, int64_t run, const char *name, const char *verdict, const char *detail,
+                  char *err, size_t err_cap)
 {
     int rc = store_writable(store, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    sqlite3_stmt *s = store_statement(store,
-        "INSERT OR REPLACE INTO gate(run_id, name, verdict, detail) VALUES (?,?,?,?)", err, err_cap);
+    sqlite3_stmt *s = store_statement(
+        store, "INSERT OR REPLACE INTO gate(run_id, name, verdict, detail) VALUES (?,?,?,?)", err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ittt", run, name, verdict, detail);
@@ -133,9 +147,10 @@ int mb_store_event(mb_store *store, int64_t run, const char *level, const char *
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s = store_statement(store,
-        "INSERT INTO event(run_id, session_id, stored_at, level, text) "
-        "VALUES (?1, (SELECT max(id) FROM session WHERE run_id = ?1), strftime('%Y-%m-%dT%H:%M:%SZ','now'), ?2, ?3)",
-        err, err_cap);
+                                      "INSERT INTO event(run_id, session_id, stored_at, level, text) "
+                                      "VALUES (?1, (SELECT max(id) FROM session WHERE run_id = ?1), "
+                                      "strftime('%Y-%m-%dT%H:%M:%SZ','now'), ?2, ?3)",
+                                      err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "itt", run, level, text);

@@ -1,6 +1,6 @@
 /*
- * plot.c - every figure that a run has data for, as PNG and SVG. What stands under each title (model, device, commit,
- * run) and the stamp of a failed gate is the same on all of them.
+ * plot.c - every figure that a run has data for, as PNG and SVG. What stands under each title (model, device,
+ * commit, run) and the stamp of a failed gate is the same on all of them.
  */
 #include "results/figure.h"
 
@@ -16,18 +16,23 @@ static const char *column_text(sqlite3_stmt *s, int column)
 /* "tiny | cpu: AMD EPYC | git 0123 | run quick, 2026-11-22 | 960 samples | seed 1" */
 static int make_caption(mb_store *store, int64_t run, mb_text *caption, char *err, size_t err_cap)
 {
-    sqlite3_stmt *s = store_statement(store,
-        "SELECT (SELECT group_concat(DISTINCT name || CASE WHEN synthetic THEN ' (SYNTHETIC weights)' ELSE '' END) FROM "
-        "model WHERE id IN (SELECT model_id FROM cell WHERE run_id = ?1)), device, coalesce(nullif(gpu, ''), cpu), git, "
-        "run, substr(started_at, 1, 10), samples, seed FROM v_runs WHERE run_id = ?1", err, err_cap);
+    sqlite3_stmt *s =
+        store_statement(store,
+                        "SELECT (SELECT group_concat(DISTINCT name || CASE WHEN synthetic THEN ' (SYNTHETIC "
+                        "weights)' ELSE '' END) FROM "
+                        "model WHERE id IN (SELECT model_id FROM cell WHERE run_id = ?1)), device, "
+                        "coalesce(nullif(gpu, ''), cpu), git, "
+                        "run, substr(started_at, 1, 10), samples, seed FROM v_runs WHERE run_id = ?1",
+                        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "i", run);
     int code = sqlite3_step(s);
     if (code == SQLITE_ROW)
         mb_text_printf(caption, "model %s   device %s (%s)   git %s   run %s, %s, %lld samples, seed %lld",
-                       column_text(s, 0), column_text(s, 1), column_text(s, 2), column_text(s, 3), column_text(s, 4),
-                       column_text(s, 5), (long long)sqlite3_column_int64(s, 6), (long long)sqlite3_column_int64(s, 7));
+                       column_text(s, 0), column_text(s, 1), column_text(s, 2), column_text(s, 3),
+                       column_text(s, 4), column_text(s, 5), (long long)sqlite3_column_int64(s, 6),
+                       (long long)sqlite3_column_int64(s, 7));
     int rc = code == SQLITE_ROW || code == SQLITE_DONE ? MB_OK
                                                        : store_error(store, code, "reading the run", err, err_cap);
     sqlite3_reset(s);
@@ -37,20 +42,24 @@ static int make_caption(mb_store *store, int64_t run, mb_text *caption, char *er
 /* "gates: 3 passed, 1 skipped" into the caption; the names of failed ones into the stamp. */
 static int add_gates(mb_store *store, int64_t run, mb_text *caption, mb_text *stamp, char *err, size_t err_cap)
 {
-    sqlite3_stmt *s = store_statement(store,
-        "SELECT count(*), sum(verdict = 'pass'), sum(verdict = 'skip'), "
-        "group_concat(CASE verdict WHEN 'fail' THEN name END, '; ') FROM v_gates WHERE run_id = ?", err, err_cap);
+    sqlite3_stmt *s =
+        store_statement(store,
+                        "SELECT count(*), sum(verdict = 'pass'), sum(verdict = 'skip'), "
+                        "group_concat(CASE verdict WHEN 'fail' THEN name END, '; ') FROM v_gates WHERE run_id = ?",
+                        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "i", run);
     int code = sqlite3_step(s);
     if (code == SQLITE_ROW && sqlite3_column_int(s, 0)) {
-        mb_text_printf(caption, "   gates: %d passed, %d skipped", sqlite3_column_int(s, 1), sqlite3_column_int(s, 2));
+        mb_text_printf(caption, "   gates: %d passed, %d skipped", sqlite3_column_int(s, 1),
+                       sqlite3_column_int(s, 2));
         if (*column_text(s, 3))
             mb_text_printf(stamp, "GATE FAILED: %s", column_text(s, 3));
     }
-    int rc = code == SQLITE_ROW || code == SQLITE_DONE ? MB_OK
-                                                       : store_error(store, code, "reading the gates", err, err_cap);
+    int rc = code == SQLITE_ROW || code == SQLITE_DONE
+                 ? MB_OK
+                 : store_error(store, code, "reading the gates", err, err_cap);
     sqlite3_reset(s);
     return rc;
 }
@@ -75,12 +84,15 @@ static int write_style(const char *folder, char *err, size_t err_cap)
 /* Views that figures read, as temporary tables run_X: a view of quantiles is computed once, not once a figure. */
 static int read_views(mb_store *store, int64_t run, char *err, size_t err_cap)
 {
-    static const char *const views[] = {"recall", "recall_config", "niah", "forwards", "latency", "speedup",
-                                        "break_even", "crossover", "breakdown", "memory", "pareto"};
+    static const char *const views[] = {"recall",    "recall_config", "niah",       "forwards",
+                                        "latency",   "speedup",       "break_even", "crossover",
+                                        "breakdown", "memory",        "pareto"};
     int rc = MB_OK;
     for (size_t i = 0; rc == MB_OK && i < sizeof views / sizeof *views; i++) {
-        char *sql = sqlite3_mprintf("DROP TABLE IF EXISTS temp.run_%s; CREATE TEMP TABLE run_%s AS SELECT * FROM v_%s "
-                                    "WHERE run_id = %lld", views[i], views[i], views[i], (sqlite3_int64)run);
+        char *sql =
+            sqlite3_mprintf("DROP TABLE IF EXISTS temp.run_%s; CREATE TEMP TABLE run_%s AS SELECT * FROM v_%s "
+                            "WHERE run_id = %lld",
+                            views[i], views[i], views[i], (sqlite3_int64)run);
         rc = sql ? store_exec(store, sql, "reading the views", err, err_cap)
                  : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw figures");
         sqlite3_free(sql);

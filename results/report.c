@@ -1,8 +1,8 @@
 /*
  * report.c - the comparison of a run for people (terminal, Markdown) and programs (CSV, JSON lines).
  *
- * Rows are method configurations, columns are tasks, then what the answers cost. Scores are in percent, differences
- * to the reference are paired by item and carry a 95 % bootstrap interval.
+ * Rows are method configurations, columns are tasks, then what the answers cost. Scores are in percent,
+ * differences to the reference are paired by item and carry a 95 % bootstrap interval.
  */
 #include "results/comparison.h"
 
@@ -19,7 +19,7 @@ typedef struct paper { /* what a report is written with */
     int64_t run;
     mb_table_format format;
     int width;
-    bool colour;        /* the reader is a terminal */
+    bool colour; /* the reader is a terminal */
     mb_text *out;
 } paper;
 
@@ -64,22 +64,46 @@ static void put_delta(table *t, const arm *a, const interval *d)
 /* ---- the tables of one comparison ---- */
 
 typedef double (*arm_value)(const arm *a);
-static double value_index(const arm *a) { return a->all.index_recall; }
-static double value_mass(const arm *a) { return a->all.mass_recall; }
-static double value_work(const arm *a) { return a->all.work; }
-static double value_select(const arm *a) { return a->all.work_select; }
-static double value_engaged(const arm *a) { return a->all.engaged; }
-static double value_forwards(const arm *a) { return a->all.forwards; }
-static double value_first(const arm *a) { return a->first_us / 1e3; }
-static double value_later(const arm *a) { return a->later_us / 1e3; }
+static double value_index(const arm *a)
+{
+    return a->all.index_recall;
+}
+static double value_mass(const arm *a)
+{
+    return a->all.mass_recall;
+}
+static double value_work(const arm *a)
+{
+    return a->all.work;
+}
+static double value_select(const arm *a)
+{
+    return a->all.work_select;
+}
+static double value_engaged(const arm *a)
+{
+    return a->all.engaged;
+}
+static double value_forwards(const arm *a)
+{
+    return a->all.forwards;
+}
+static double value_first(const arm *a)
+{
+    return a->first_us / 1e3;
+}
+static double value_later(const arm *a)
+{
+    return a->later_us / 1e3;
+}
 
 static const struct {
     const char *name, *format;
     arm_value value;
 } cost_columns[] = {
-    {"recall index", "%.3f", value_index}, {"recall mass", "%.3f", value_mass}, {"work", "%.2f", value_work},
-    {"work select", "%.2f", value_select},
-    {"engaged", "%.2f", value_engaged},    {"forwards /block", "%.2f", value_forwards},
+    {"recall index", "%.3f", value_index},  {"recall mass", "%.3f", value_mass},
+    {"work", "%.2f", value_work},           {"work select", "%.2f", value_select},
+    {"engaged", "%.2f", value_engaged},     {"forwards /block", "%.2f", value_forwards},
     {"first step ms", "%.3f", value_first}, {"later step ms", "%.3f", value_later},
 };
 enum { COSTS = sizeof cost_columns / sizeof *cost_columns };
@@ -210,9 +234,10 @@ static void long_form(table *t, const char *run, const comparison *c)
 
 static int report_for_programs(const paper *p, const char *label, const comparison *list, size_t count)
 {
-    static const char *const names[] = {"run", "model", "sampler", "task", "method", "config", "k", "score", "n",
-                                        "delta", "delta_low", "delta_high", "work", "engaged",
-                                        "forwards_per_block", "index_recall", "mass_recall"};
+    static const char *const names[] = {"run",          "model",      "sampler", "task",    "method",
+                                        "config",       "k",          "score",   "n",       "delta",
+                                        "delta_low",    "delta_high", "work",    "engaged", "forwards_per_block",
+                                        "index_recall", "mass_recall"};
     table t;
     table_init(&t, sizeof names / sizeof *names, names);
     for (size_t i = 0; i < count; i++)
@@ -250,10 +275,13 @@ static const char *text_at(sqlite3_stmt *s, int column)
 /* Run, machine and models in a few lines. */
 static int head(const paper *p, const char *label, char *err, size_t err_cap)
 {
-    const char *item = p->format == MB_TABLE_MARKDOWN ? "- " : "", *title = p->format == MB_TABLE_MARKDOWN ? "## " : "";
+    const char *item = p->format == MB_TABLE_MARKDOWN ? "- " : "",
+               *title = p->format == MB_TABLE_MARKDOWN ? "## " : "";
     sqlite3_stmt *s = store_statement(p->store,
-        "SELECT state, started_at, sessions, wall_us, peak_bytes, seed, device, coalesce(nullif(gpu, ''), cpu), threads, "
-        "git, samples, failed FROM v_runs WHERE run_id = ?", err, err_cap);
+                                      "SELECT state, started_at, sessions, wall_us, peak_bytes, seed, device, "
+                                      "coalesce(nullif(gpu, ''), cpu), threads, "
+                                      "git, samples, failed FROM v_runs WHERE run_id = ?",
+                                      err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "i", p->run);
@@ -275,15 +303,18 @@ static int head(const paper *p, const char *label, char *err, size_t err_cap)
     if (code != SQLITE_DONE)
         return store_error(p->store, code, "reading the run", err, err_cap);
     s = store_statement(p->store,
-        "SELECT DISTINCT o.name, o.family, o.type, o.layers, o.query_heads, o.kv_heads, o.head_dim, o.block, o.synthetic "
-        "FROM cell c JOIN model o ON o.id = c.model_id WHERE c.run_id = ? ORDER BY o.id", err, err_cap);
+                        "SELECT DISTINCT o.name, o.family, o.type, o.layers, o.query_heads, o.kv_heads, "
+                        "o.head_dim, o.block, o.synthetic "
+                        "FROM cell c JOIN model o ON o.id = c.model_id WHERE c.run_id = ? ORDER BY o.id",
+                        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "i", p->run);
     while ((code = sqlite3_step(s)) == SQLITE_ROW)
-        mb_text_printf(p->out, "%smodel %s (%s, %s): %d layers, %d query and %d KV heads of %d, blocks of %d%s\n", item,
-                       text_at(s, 0), text_at(s, 1), text_at(s, 2), sqlite3_column_int(s, 3), sqlite3_column_int(s, 4),
-                       sqlite3_column_int(s, 5), sqlite3_column_int(s, 6), sqlite3_column_int(s, 7),
+        mb_text_printf(p->out, "%smodel %s (%s, %s): %d layers, %d query and %d KV heads of %d, blocks of %d%s\n",
+                       item, text_at(s, 0), text_at(s, 1), text_at(s, 2), sqlite3_column_int(s, 3),
+                       sqlite3_column_int(s, 4), sqlite3_column_int(s, 5), sqlite3_column_int(s, 6),
+                       sqlite3_column_int(s, 7),
                        sqlite3_column_int(s, 8) ? "; SYNTHETIC weights: only its times mean something" : "");
     sqlite3_reset(s);
     return code == SQLITE_DONE ? MB_OK : store_error(p->store, code, "reading the models", err, err_cap);
@@ -291,8 +322,10 @@ static int head(const paper *p, const char *label, char *err, size_t err_cap)
 
 static int gates(const paper *p, char *err, size_t err_cap)
 {
-    sqlite3_stmt *s = store_statement(p->store, "SELECT name, verdict, detail FROM v_gates WHERE run_id = ? "
-                                      "ORDER BY verdict = 'skip', name", err, err_cap);
+    sqlite3_stmt *s = store_statement(p->store,
+                                      "SELECT name, verdict, detail FROM v_gates WHERE run_id = ? "
+                                      "ORDER BY verdict = 'skip', name",
+                                      err, err_cap);
     int code;
     bool first = true;
     if (!s)
@@ -305,8 +338,8 @@ static int gates(const paper *p, char *err, size_t err_cap)
         first = false;
         const char *on = failed && p->colour ? "\033[1;31m" : failed && markdown ? "**" : "";
         const char *off = failed && p->colour ? "\033[0m" : failed && markdown ? "**" : "";
-        mb_text_printf(p->out, "%s%s%-4s  %s%s: %s\n", markdown ? "- " : "", on,
-                       failed ? "FAIL" : text_at(s, 1), text_at(s, 0), off, text_at(s, 2));
+        mb_text_printf(p->out, "%s%s%-4s  %s%s: %s\n", markdown ? "- " : "", on, failed ? "FAIL" : text_at(s, 1),
+                       text_at(s, 0), off, text_at(s, 2));
     }
     sqlite3_reset(s);
     return code == SQLITE_DONE ? MB_OK : store_error(p->store, code, "reading the gates", err, err_cap);
@@ -335,26 +368,35 @@ static int report_for_people(const paper *p, const char *label, const comparison
         section(p, title);
         grids(p, c, false);
         if (c->arm_count > 1 && c->arms[0].is_reference) {
-            snprintf(title, sizeof title, "paired difference to %s in points, \xc2\xb1 half of the 95 %% bootstrap interval, "
-                     "sampler %s", c->arms[0].label, c->sampler);
+            snprintf(title, sizeof title,
+                     "paired difference to %s in points, \xc2\xb1 half of the 95 %% bootstrap interval, "
+                     "sampler %s",
+                     c->arms[0].label, c->sampler);
             section(p, title);
             grids(p, c, true);
         }
     }
     if (rc == MB_OK && count)
-        mb_text_puts(p->out, "\n+ and - after a score: the 95 % interval of its paired difference excludes 0. recall: "
-                     "against the exact top k,\nlayers and steps that ran dense left out. work: prefix tokens read, share "
-                     "of exact's. engaged: share of sparse layer calls.\n");
+        mb_text_puts(
+            p->out,
+            "\n+ and - after a score: the 95 % interval of its paired difference excludes 0. recall: "
+            "against the exact top k,\nlayers and steps that ran dense left out. work: prefix tokens read, share "
+            "of exact's. engaged: share of sparse layer calls.\n");
     if (rc == MB_OK)
         rc = listing(p, "latency: medians", latency_sql, err, err_cap);
     if (rc == MB_OK)
-        rc = listing(p, "counters of methods", "SELECT config AS method, name, unit, better, aggregate, avg(value) AS "
-                     "value, sum(n) AS n FROM v_counters WHERE run_id = %lld AND pass = 'quality' GROUP BY config_id, "
-                     "name ORDER BY config_id, name", err, err_cap);
+        rc = listing(
+            p, "counters of methods",
+            "SELECT config AS method, name, unit, better, aggregate, avg(value) AS "
+            "value, sum(n) AS n FROM v_counters WHERE run_id = %lld AND pass = 'quality' GROUP BY config_id, "
+            "name ORDER BY config_id, name",
+            err, err_cap);
     if (rc == MB_OK)
-        rc = listing(p, "failed and skipped", "SELECT status, what, pass, config AS method, task, count(*) AS n, reason "
+        rc = listing(p, "failed and skipped",
+                     "SELECT status, what, pass, config AS method, task, count(*) AS n, reason "
                      "FROM v_failures WHERE run_id = %lld GROUP BY status, what, pass, config, task, reason "
-                     "ORDER BY status, n DESC, config, task LIMIT 40", err, err_cap);
+                     "ORDER BY status, n DESC, config, task LIMIT 40",
+                     err, err_cap);
     if (rc == MB_OK)
         rc = gates(p, err, err_cap);
     return rc;
@@ -366,7 +408,10 @@ int mb_report(mb_store *store, const char *run, mb_table_format format, int max_
     comparison *list = NULL;
     size_t count = 0;
     char *label = NULL;
-    paper p = {.store = store, .format = format, .width = max_width > 0 ? max_width : WIDTH, .out = out,
+    paper p = {.store = store,
+               .format = format,
+               .width = max_width > 0 ? max_width : WIDTH,
+               .out = out,
                .colour = format == MB_TABLE_TERMINAL && max_width > 0 && isatty(STDOUT_FILENO) == 1};
     int rc = store_find_run(store, run, &p.run, &label, err, err_cap);
     if (rc == MB_OK)

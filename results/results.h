@@ -54,8 +54,8 @@ int mb_store_config(mb_store *, const mb_config_row *, int64_t *id, char *err, s
 int mb_store_sampler(mb_store *, const mb_sampler_row *, int64_t *id, char *err, size_t err_cap);
 
 /* ---- runs and cells ---- */
-/* A run is one config text (hash without limit-like keys that only extend it) + seed on one store; the same
- * again continues it. name: the config's name. */
+/* A run is one config text + seed on one store; the same again continues it. The keys limit, db, out, plots, quiet
+ * of the text do not count: they only extend a run or say where its output goes. name: the config's name. */
 int mb_store_run(mb_store *, const char *name, const char *config_json, uint64_t seed, int64_t env_id,
                  const char *command, int64_t *run_id, char *err, size_t err_cap);
 int mb_store_run_end(mb_store *, int64_t run_id, const char *state /* done | interrupted | failed */,
@@ -67,7 +67,8 @@ typedef struct mb_cell_key {            /* run x model x dataset x config x samp
 } mb_cell_key;
 int mb_store_cell(mb_store *, const mb_cell_key *, int64_t *cell_id, char *err, size_t err_cap);
 /* A cell that cannot run at all (method unsupported, dataset missing): state "skipped"/"failed" with reason. */
-int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char *reason, char *err, size_t err_cap);
+int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char *reason, char *err,
+                        size_t err_cap);
 /* 1 = this sample of this cell is stored (any status but "failed"), 0 = not. */
 int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
 int64_t mb_store_cell_samples(mb_store *, int64_t cell);   /* stored samples, for --dry-run and progress */
@@ -114,8 +115,10 @@ typedef struct mb_latency_row {
     bool graph, kept;
     const char *timer;                  /* "cuda_event", "host_clock" */
 } mb_latency_row;
-/* All raw samples of one measured case in one transaction, replacing what the cell held for that case. */
-int mb_store_latency(mb_store *, int64_t cell, const mb_latency_row *rows, size_t count, char *err, size_t err_cap);
+/* Raw samples in one transaction. A case is (cell, context, batch, steps, graph, phase); every case among the rows
+ * replaces what the cell held of it. */
+int mb_store_latency(mb_store *, int64_t cell, const mb_latency_row *rows, size_t count, char *err,
+                     size_t err_cap);
 typedef struct mb_memory_row {
     int32_t context, batch;
     int64_t weights, kv, index, scratch, peak;  /* bytes */
@@ -136,18 +139,21 @@ int mb_store_gate(mb_store *, int64_t run, const char *name, const char *verdict
 int mb_store_event(mb_store *, int64_t run, const char *level, const char *text, char *err, size_t err_cap);
 
 /* ---- reading: reports and exports from the views ---- */
-typedef enum mb_table_format { MB_TABLE_TERMINAL = 0, MB_TABLE_MARKDOWN, MB_TABLE_CSV, MB_TABLE_JSONL } mb_table_format;
+typedef enum mb_table_format {
+    MB_TABLE_TERMINAL = 0, MB_TABLE_MARKDOWN, MB_TABLE_CSV, MB_TABLE_JSONL
+} mb_table_format;
 /* Runs one SELECT and renders its rows; the one table printer of the project. max_width 0 = no limit. */
 int mb_table_query(mb_store *, const char *sql, mb_table_format format, int max_width, mb_text *out, char *err,
                    size_t err_cap);
-/* The comparison report of a store (run NULL = newest): accuracy, recall, work, forwards, latency, gates. */
+/* The comparison report of a run (label or number; NULL = the one started last): accuracy with paired differences,
+ * recall, work, forwards, latency, gates. CSV and JSONL: one row per configuration and task, unrounded. */
 int mb_report(mb_store *, const char *run, mb_table_format format, int max_width, mb_text *out, char *err,
               size_t err_cap);
 /* Evaluates the gates of a run from the views and stores them (design section 4). */
 int mb_gates_run(mb_store *, int64_t run, char *err, size_t err_cap);
-/* pred/<model>/<task>.jsonl of every quality cell below folder (config label in the model's folder name). */
+/* folder/pred/<model>-<config>/<task>.jsonl of every quality cell. */
 int mb_export_pred(mb_store *, const char *folder, char *err, size_t err_cap);
-/* Every view as folder-less text: MB_TABLE_CSV or MB_TABLE_JSONL of v_samples joined with identities. */
+/* CSV or JSONL: v_samples, a row per sample. TERMINAL or MARKDOWN: the report of the newest run. */
 int mb_export(mb_store *, mb_table_format format, mb_text *out, char *err, size_t err_cap);
 /* Draws every figure that the store has data for: PNG and SVG into folder. Returns the number of figures in
  * *drawn; MB_E_SYSTEM with a hint when gnuplot is missing. plots/ scripts are compiled in. */

@@ -8,25 +8,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The item (the benchmark's row) and, when the prompt was made, its prompt under this tokenizer and limit. A sample
- * that failed early knows less about its item: what is there stays. */
+/* The item (the benchmark's row) and, when the prompt was made, its prompt under this tokenizer and limit. A
+ * sample that failed early knows less about its item: what is there stays. */
 static int store_item(mb_store *store, const mb_sample_row *row, int64_t *item, int64_t *prompt, char *err,
                       size_t err_cap)
 {
     bool found = false;
-    sqlite3_stmt *s = store_statement(store,
+    sqlite3_stmt *s = store_statement(
+        store,
         "INSERT INTO item(dataset_id, key, bucket, length, context, depth, answers_json, classes_json) "
         "SELECT dataset_id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM cell WHERE id = ?1 "
         "ON CONFLICT(coalesce(dataset_id, 0), key) DO UPDATE SET "
         "bucket = coalesce(excluded.bucket, bucket), length = coalesce(excluded.length, length), "
         "context = coalesce(excluded.context, context), depth = coalesce(excluded.depth, depth), "
         "answers_json = coalesce(excluded.answers_json, answers_json), "
-        "classes_json = coalesce(excluded.classes_json, classes_json) RETURNING id", err, err_cap);
+        "classes_json = coalesce(excluded.classes_json, classes_json) RETURNING id",
+        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ittkkdtt", row->cell, row->key, row->group, row->length > 0 ? row->length : -1,
-               row->context > 0 ? (int64_t)row->context : -1, row->depth >= 0 ? row->depth : NAN, row->answers_json,
-               row->classes_json);
+               row->context > 0 ? (int64_t)row->context : -1, row->depth >= 0 ? row->depth : NAN,
+               row->answers_json, row->classes_json);
     int rc = store_step_integer(store, s, item, &found, "storing an item", err, err_cap);
     if (rc == MB_OK && !found)
         rc = mb_fail(err, err_cap, MB_E_BUG, "%s: sample %s belongs to no cell", store->path, row->key);
@@ -34,8 +36,9 @@ static int store_item(mb_store *store, const mb_sample_row *row, int64_t *item, 
     if (rc != MB_OK || !row->token_hash || !*row->token_hash)
         return rc;
     s = store_statement(store,
-        "INSERT INTO prompt(item_id, token_hash, tokens, truncated) VALUES (?,?,?,?) "
-        "ON CONFLICT(item_id, token_hash) DO UPDATE SET tokens = excluded.tokens RETURNING id", err, err_cap);
+                        "INSERT INTO prompt(item_id, token_hash, tokens, truncated) VALUES (?,?,?,?) "
+                        "ON CONFLICT(item_id, token_hash) DO UPDATE SET tokens = excluded.tokens RETURNING id",
+                        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "itjj", *item, row->token_hash, row->prompt_tokens, (int)row->truncated);
@@ -46,8 +49,8 @@ static int store_item(mb_store *store, const mb_sample_row *row, int64_t *item, 
 static int make_room(mb_store *store, int64_t cell, int64_t item, bool *taken, char *err, size_t err_cap)
 {
     int64_t one = 0;
-    sqlite3_stmt *s = store_statement(store,
-        "DELETE FROM sample WHERE cell_id = ? AND item_id = ? AND status = 'failed'", err, err_cap);
+    sqlite3_stmt *s = store_statement(
+        store, "DELETE FROM sample WHERE cell_id = ? AND item_id = ? AND status = 'failed'", err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ii", cell, item);
@@ -61,25 +64,35 @@ static int make_room(mb_store *store, int64_t cell, int64_t item, bool *taken, c
     return store_step_integer(store, s, &one, taken, "storing a sample", err, err_cap);
 }
 
-static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, int64_t prompt, int64_t *id, char *err,
-                     size_t err_cap)
+static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, int64_t prompt, int64_t *id,
+                     char *err, size_t err_cap)
 {
     bool found = false;
-    sqlite3_stmt *s = store_statement(store,
-        "INSERT INTO sample(cell_id, item_id, prompt_id, session_id, status, error, prediction, score, new_tokens, "
+    sqlite3_stmt *s = store_statement(
+        store,
+        "INSERT INTO sample(cell_id, item_id, prompt_id, session_id, status, error, prediction, score, "
+        "new_tokens, "
         "blocks, denoise_forwards, commit_forwards, stopped, engaged, work, work_select, agree, compared, "
         "dense_calls, sparse_calls, prefill_us, decode_us) "
         "VALUES (?1,?2,?3,(SELECT max(x.id) FROM session x JOIN cell c ON c.run_id = x.run_id WHERE c.id = ?1),"
-        "?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21) RETURNING id", err, err_cap);
+        "?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21) RETURNING id",
+        err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
     /* A sample that did not run has no shares and times. */
     bool ran = row->denoise_forwards > 0 || strcmp(row->status, "ok") == 0;
-    store_bind(s, "iikttt" "d" "jjjjj" "ddd" "jjii" "dd", row->cell, item, prompt, row->status, row->error,
-               row->prediction, row->score, row->new_tokens, row->blocks, row->denoise_forwards,
-               row->commit_forwards, (int)row->stopped, ran ? row->engaged : NAN, ran ? row->work : NAN,
-               ran ? row->work_select : NAN, row->agree, row->compared, row->dense_calls, row->sparse_calls,
-               ran ? row->prefill_us : NAN, ran ? row->decode_us : NAN);
+    store_bind(s,
+               "iikttt"
+               "d"
+               "jjjjj"
+               "ddd"
+               "jjii"
+               "dd",
+               row->cell, item, prompt, row->status, row->error, row->prediction, row->score, row->new_tokens,
+               row->blocks, row->denoise_forwards, row->commit_forwards, (int)row->stopped,
+               ran ? row->engaged : NAN, ran ? row->work : NAN, ran ? row->work_select : NAN, row->agree,
+               row->compared, row->dense_calls, row->sparse_calls, ran ? row->prefill_us : NAN,
+               ran ? row->decode_us : NAN);
     int rc = store_step_integer(store, s, id, &found, "storing a sample", err, err_cap);
     if (rc == MB_OK && !found)
         rc = mb_fail(err, err_cap, MB_E_BUG, "%s: sample %s was not stored", store->path, row->key);
@@ -109,9 +122,11 @@ static int store_recall(mb_store *store, int64_t id, const mb_sample_row *row, c
         bool heads = r->heads > 0 && r->index_head && r->mass_head;
         if (r->blocks < 1)
             continue; /* ran dense in every block: no row */
-        sqlite3_stmt *s = store_statement(store,
+        sqlite3_stmt *s = store_statement(
+            store,
             "INSERT INTO recall(sample_id, layer, step, blocks, index_recall, mass_recall, captured_mass, "
-            "index_heads, mass_heads) VALUES (?,?,?,?,?,?,?,?,?)", err, err_cap);
+            "index_heads, mass_heads) VALUES (?,?,?,?,?,?,?,?,?)",
+            err, err_cap);
         if (!s) {
             rc = MB_E_SYSTEM;
             break;
@@ -138,8 +153,8 @@ static int store_forwards(mb_store *store, int64_t id, const mb_sample_row *row,
     for (int32_t i = 0; row->forwards_histogram && i < row->histogram_size; i++) {
         if (row->forwards_histogram[i] == 0)
             continue;
-        sqlite3_stmt *s = store_statement(store, "INSERT INTO forwards(sample_id, forwards, blocks) VALUES (?,?,?)",
-                                          err, err_cap);
+        sqlite3_stmt *s = store_statement(
+            store, "INSERT INTO forwards(sample_id, forwards, blocks) VALUES (?,?,?)", err, err_cap);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "ijj", id, i, row->forwards_histogram[i]);
@@ -156,11 +171,13 @@ static int store_counters(mb_store *store, int64_t id, const mb_sample_row *row,
         const mb_counter_row *c = &row->counters[i];
         int64_t counter = 0;
         bool found = false;
-        sqlite3_stmt *s = store_statement(store,
+        sqlite3_stmt *s = store_statement(
+            store,
             "INSERT INTO counter(method_id, name, unit, better, aggregate) "
             "SELECT f.method_id, ?2, ?3, ?4, ?5 FROM cell c JOIN config f ON f.id = c.config_id WHERE c.id = ?1 "
             "ON CONFLICT(method_id, name) DO UPDATE SET unit = excluded.unit, better = excluded.better, "
-            "aggregate = excluded.aggregate RETURNING id", err, err_cap);
+            "aggregate = excluded.aggregate RETURNING id",
+            err, err_cap);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "itttt", row->cell, c->name, c->unit, c->better, c->aggregate ? c->aggregate : "mean");
@@ -200,8 +217,10 @@ int mb_store_sample(mb_store *store, const mb_sample_row *row, char *err, size_t
         if (rc == MB_OK)
             rc = store_counters(store, id, row, err, err_cap);
         if (rc == MB_OK && strcmp(row->status, "ok") == 0) { /* it runs now, whatever an earlier start said */
-            sqlite3_stmt *s = store_statement(store, "UPDATE cell SET state = 'open', reason = NULL WHERE id = ? "
-                                              "AND state IN ('skipped', 'failed')", err, err_cap);
+            sqlite3_stmt *s = store_statement(store,
+                                              "UPDATE cell SET state = 'open', reason = NULL WHERE id = ? "
+                                              "AND state IN ('skipped', 'failed')",
+                                              err, err_cap);
             if (s) {
                 store_bind(s, "i", row->cell);
                 rc = store_step(store, s, "storing a sample", err, err_cap);

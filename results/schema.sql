@@ -53,7 +53,7 @@ CREATE TABLE method (
     version     TEXT,
     summary     TEXT, reference TEXT,
     origin_hash TEXT,           -- of the plug-in file; NULL or empty: built in
-    caps        INTEGER NOT NULL -- 1 pre-RoPE queries, 2 opaque, 4 oracle (no speed plots), 8 lossless (the reference)
+    caps        INTEGER NOT NULL -- 1 pre-RoPE queries, 2 opaque, 4 oracle (not in speed plots), 8 lossless
 ) STRICT;
 
 CREATE TABLE config (           -- a method with all its options
@@ -157,7 +157,7 @@ CREATE TABLE sample (
     work             REAL,      -- prefix tokens read by attention, share of exact's, dense calls included
     work_select      REAL,      -- the same for what was read to choose
     agree            INTEGER NOT NULL, compared INTEGER NOT NULL, -- forced pass: tokens equal to the reference's
-    dense_calls      INTEGER NOT NULL, sparse_calls INTEGER NOT NULL, -- recall pass: layer-steps without, with a row
+    dense_calls      INTEGER NOT NULL, sparse_calls INTEGER NOT NULL, -- recall pass: layer-steps without, with row
     prefill_us       REAL, decode_us REAL,
     UNIQUE (cell_id, item_id)
 ) STRICT;

@@ -1,8 +1,8 @@
 /*
  * statistics.c - intervals and tests for paired differences.
  *
- * Differences between methods are a few points on some hundred samples, so every one is paired by item and comes with
- * an interval. Random draws depend on seed and name only: a report is the same every time it is printed.
+ * Differences between methods are a few points on some hundred samples, so every one is paired by item and comes
+ * with an interval. Random draws depend on seed and name only: a report is the same every time it is printed.
  */
 #include "results/store.h"
 

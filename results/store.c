@@ -31,21 +31,21 @@ int store_error(mb_store *store, int rc, const char *doing, char *err, size_t er
     case SQLITE_FULL:
         return mb_fail(err, err_cap, MB_E_SYSTEM,
                        "%s: the disk is full while %s: free some space and start the same command again, what is "
-                       "stored stays", path, doing);
+                       "stored stays",
+                       path, doing);
     case SQLITE_IOERR:
         return mb_fail(err, err_cap, MB_E_SYSTEM,
                        "%s: the disk refused while %s (%s): free some space or choose another place, and start "
-                       "the same command again, what is stored stays", path, doing,
-                       number ? strerror(number) : sqlite3_errstr(rc));
+                       "the same command again, what is stored stays",
+                       path, doing, number ? strerror(number) : sqlite3_errstr(rc));
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-        return mb_fail(err, err_cap, MB_E_INPUT,
-                       "%s: another program is writing to it: wait until it ends, or choose another file with --db",
-                       path);
+        return mb_fail(
+            err, err_cap, MB_E_INPUT,
+            "%s: another program is writing to it: wait until it ends, or choose another file with --db", path);
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-        return mb_fail(err, err_cap, MB_E_INPUT,
-                       "%s: %s: move it away, or choose another file with --db", path,
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s: %s: move it away, or choose another file with --db", path,
                        primary == SQLITE_NOTADB ? "not an SQLite database" : "the database is damaged");
     case SQLITE_READONLY:
     case SQLITE_PERM:
@@ -268,8 +268,8 @@ static int identify(mb_store *store, bool *fresh, char *err, size_t err_cap)
     if (version != STORE_VERSION)
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "%s: has schema version %lld and this program writes version %d: choose another file with "
-                       "--db, or read it with the program that wrote it", store->path, (long long)version,
-                       STORE_VERSION);
+                       "--db, or read it with the program that wrote it",
+                       store->path, (long long)version, STORE_VERSION);
     return MB_OK;
 }
 
@@ -314,7 +314,8 @@ static char *temporary_views(const char *views)
 static int views_current(mb_store *store, const char *hash, bool *current, char *err, size_t err_cap)
 {
     sqlite3_stmt *statement = NULL;
-    int rc = sqlite3_prepare_v2(store->db, "SELECT value FROM meta WHERE key = 'views_hash'", -1, &statement, NULL);
+    int rc =
+        sqlite3_prepare_v2(store->db, "SELECT value FROM meta WHERE key = 'views_hash'", -1, &statement, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_step(statement);
     *current = rc == SQLITE_ROW && strcmp((const char *)sqlite3_column_text(statement, 0), hash) == 0;
@@ -327,8 +328,10 @@ static int drop_views(mb_store *store, char *err, size_t err_cap)
 {
     mb_text drops = {0};
     sqlite3_stmt *statement = NULL;
-    int rc = sqlite3_prepare_v2(store->db, "SELECT name FROM sqlite_master WHERE type = 'view' AND name LIKE 'v~_%' "
-                                "ESCAPE '~'", -1, &statement, NULL);
+    int rc = sqlite3_prepare_v2(store->db,
+                                "SELECT name FROM sqlite_master WHERE type = 'view' AND name LIKE 'v~_%' "
+                                "ESCAPE '~'",
+                                -1, &statement, NULL);
     while (rc == SQLITE_OK && (rc = sqlite3_step(statement)) == SQLITE_ROW) {
         mb_text_printf(&drops, "DROP VIEW \"%s\";", (const char *)sqlite3_column_text(statement, 0));
         rc = SQLITE_OK;
@@ -356,9 +359,10 @@ static int lay_out(mb_store *store, bool fresh, char *err, size_t err_cap)
     mb_hash_bytes(views, strlen(views), hash);
     if (fresh) {
         rc = store_exec(store, schema, "creating the tables", err, err_cap);
-        text = mb_string_format("PRAGMA application_id = %d; PRAGMA user_version = %d;"
-                                "INSERT INTO meta VALUES ('created_at', strftime('%%Y-%%m-%%dT%%H:%%M:%%SZ', 'now'));",
-                                STORE_APPLICATION_ID, STORE_VERSION);
+        text = mb_string_format(
+            "PRAGMA application_id = %d; PRAGMA user_version = %d;"
+            "INSERT INTO meta VALUES ('created_at', strftime('%%Y-%%m-%%dT%%H:%%M:%%SZ', 'now'));",
+            STORE_APPLICATION_ID, STORE_VERSION);
         if (rc == MB_OK)
             rc = text ? store_exec(store, text, "creating the tables", err, err_cap)
                       : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open %s", store->path);
@@ -423,8 +427,10 @@ static int open_for_writing(mb_store *store, char *err, size_t err_cap)
         rc = lay_out(store, fresh, err, err_cap);
     /* One page is written even when nothing is new: a full disk or a read-only one shows here. */
     if (rc == MB_OK)
-        rc = store_exec(store, "INSERT OR REPLACE INTO meta VALUES ('opened_at', "
-                        "strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))", "opening", err, err_cap);
+        rc = store_exec(store,
+                        "INSERT OR REPLACE INTO meta VALUES ('opened_at', "
+                        "strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+                        "opening", err, err_cap);
     rc = store_end(store, rc, err, err_cap);
     sqlite3_busy_timeout(store->db, 10000); /* a reader's checkpoint may hold us up for a moment */
     return rc;
@@ -436,8 +442,8 @@ static int open_for_reading(mb_store *store, char *err, size_t err_cap)
     char hash[MB_HASH_CAP];
     bool fresh = false, current = false;
     if (!mb_file_exists(store->path))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: there is no such file: a run with --db %s makes it", store->path,
-                       store->path);
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s: there is no such file: a run with --db %s makes it",
+                       store->path, store->path);
     int code = sqlite3_open_v2(store->path, &store->db, SQLITE_OPEN_READONLY, NULL);
     if (code == SQLITE_OK) {
         sqlite3_busy_timeout(store->db, 10000);

@@ -19,7 +19,7 @@ struct mb_store {
     sqlite3 *db;
     char *path;
     mb_store_mode mode;
-    int lock_fd;      /* -1: none (read mode) */
+    int lock_fd; /* -1: none (read mode) */
     char *lock_path;
     /* Prepared statements by the address of their text, which is a literal. */
     const char *texts[STORE_STATEMENTS];
@@ -50,21 +50,27 @@ int store_writable(mb_store *store, char *err, size_t err_cap);
 int store_find_run(mb_store *store, const char *name, int64_t *id, char **label, char *err, size_t err_cap);
 
 /* ---- statistics.c ---- */
-typedef struct interval { double mean, low, high; } interval;
+typedef struct interval {
+    double mean, low, high;
+} interval;
 /* Mean of per-group means with a 95 % bootstrap interval, items drawn within their group. values and groups [n],
- * groups ascending from 0. The same name and seed give the same numbers. Fewer than two items: low = high = NAN. */
+ * groups ascending from 0. The same name and seed give the same numbers. Fewer than two items: low = high = NAN.
+ */
 interval paired_interval(const double *values, const int32_t *groups, size_t n, uint64_t seed, const char *name);
 /* One-sided sign test: probability of at least `wins` wins among wins + losses fair coins. */
 double sign_test(int64_t wins, int64_t losses);
 
 /* ---- table.c: the one printer ---- */
-typedef struct table_cell { char *text; bool number; } table_cell;
+typedef struct table_cell {
+    char *text;
+    bool number;
+} table_cell;
 typedef struct table {
     size_t columns;
-    char **names;              /* [columns] */
-    table_cell *cells;         /* [row][columns] */
+    char **names;      /* [columns] */
+    table_cell *cells; /* [row][columns] */
     size_t cell_count, capacity;
-    bool failed;               /* out of memory: not to be rendered */
+    bool failed; /* out of memory: not to be rendered */
 } table;
 void table_init(table *t, size_t columns, const char *const *names);
 /* Appends a cell, row by row. text NULL: no value. number: right-aligned. */

@@ -1,8 +1,9 @@
 /*
  * table.c - the one printer of tables: aligned text for terminals, Markdown, CSV and JSON lines.
  *
- * Terminal and Markdown are for people: reals are rounded, line breaks shown as a sign, columns aligned by what they
- * take on the screen (East Asian characters take two). CSV and JSON lines are for programs: nothing is rounded.
+ * Terminal and Markdown are for people: reals are rounded, line breaks shown as a sign, columns aligned by what
+ * they take on the screen (East Asian characters take two). CSV and JSON lines are for programs: nothing is
+ * rounded.
  */
 #include "results/store.h"
 
@@ -423,8 +424,8 @@ static void put_real(table *t, double value, bool exact)
     table_put(t, text, true);
 }
 
-int mb_table_query(mb_store *store, const char *sql, mb_table_format format, int max_width, mb_text *out, char *err,
-                   size_t err_cap)
+int mb_table_query(mb_store *store, const char *sql, mb_table_format format, int max_width, mb_text *out,
+                   char *err, size_t err_cap)
 {
     sqlite3_stmt *statement = NULL;
     const char *rest = NULL;

@@ -138,7 +138,8 @@ SELECT c.run, c.model, c.task, c.method, c.config, c.k, r.layer, r.step,
        sum(r.index_recall * r.blocks) / sum(r.blocks) AS index_recall,
        sum(r.mass_recall * r.blocks) / sum(r.blocks) AS mass_recall, count(*) AS n,
        sum(r.captured_mass * r.blocks) / sum(r.blocks) AS captured_mass, sum(r.blocks) AS blocks,
-       c.pass, c.sampler, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
+       c.pass, c.sampler, c.is_reference, c.is_oracle,
+       c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
 FROM recall r
 JOIN sample s ON s.id = r.sample_id
 JOIN v_cell c ON c.cell_id = s.cell_id
@@ -191,7 +192,8 @@ WITH ranked AS (
            row_number() OVER ordered - 1 AS i, count(*) OVER whole AS n, lead(time_us) OVER ordered AS next_us
     FROM latency
     WHERE kept = 1
-    WINDOW whole AS (PARTITION BY cell_id, context, batch, steps, graph, phase), ordered AS (whole ORDER BY time_us)
+    WINDOW whole AS (PARTITION BY cell_id, context, batch, steps, graph, phase),
+           ordered AS (whole ORDER BY time_us)
 ), quantile AS (
     SELECT cell_id, context, batch, steps, graph, phase, n,
            max(CASE WHEN i = CAST((n - 1) * 0.1 AS INTEGER)
@@ -312,7 +314,8 @@ WITH quality AS (
         SELECT 1 FROM latency l JOIN cell c ON c.id = l.cell_id
         WHERE c.run_id = s.run_id AND l.phase = 'block'))
 )
-SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work, q.work_select, q.engaged,
+SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work,
+       q.work_select, q.engaged,
        q.forwards_per_block, s.context, s.batch, s.steps, s.phase, s.speedup, s.low, s.high,
        q.is_reference, q.is_oracle, q.run_id, q.model_id, q.config_id, q.sampler_id
 FROM quality q
@@ -377,14 +380,15 @@ UNION ALL
 SELECT 'sample',
        printf('%s|%s|%s|%s|%s|%s|%s', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.pass, s.item),
        json_array(s.status, s.error, s.prediction, quote(s.score), s.answers, s.classes, s.bucket,
-                  s.length, s.context, s.depth, s.prompt_tokens, s.truncated, s.token_hash, s.new_tokens, s.stopped,
-                  s.blocks, s.denoise_forwards, s.commit_forwards, quote(s.engaged),
+                  s.length, s.context, s.depth, s.prompt_tokens, s.truncated, s.token_hash, s.new_tokens,
+                  s.stopped, s.blocks, s.denoise_forwards, s.commit_forwards, quote(s.engaged),
                   quote(s.work), quote(s.work_select), s.agree, s.compared, s.dense_calls,
                   s.sparse_calls)
 FROM v_samples s
 UNION ALL
 SELECT 'forwards',
-       printf('%s|%s|%s|%s|%s|%s|%d', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.item, h.forwards),
+       printf('%s|%s|%s|%s|%s|%s|%d', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.item,
+              h.forwards),
        CAST(h.blocks AS TEXT)
 FROM forwards h JOIN v_samples s ON s.sample_id = h.sample_id
 UNION ALL

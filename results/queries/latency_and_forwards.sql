@@ -1,5 +1,5 @@
--- Time per block taken apart: forwards per block (from the quality pass) times the cost of a step (from the latency
--- pass, longest context). Sparsity can make a forward cheaper and still need more of them.
+-- Time per block taken apart: forwards per block (from the quality pass) times the cost of a step (from the
+-- latency pass, longest context). Sparsity can make a forward cheaper and still need more of them.
 SELECT a.run, a.config, l.context, round(a.forwards_per_block, 2) AS forwards_per_block,
        round(l.later_ms, 3) AS later_step_ms, round(a.forwards_per_block * l.later_ms, 2) AS block_ms
 FROM (SELECT run, run_id, config, config_id, sum(forwards_per_block * n) / sum(n) AS forwards_per_block

@@ -1,5 +1,5 @@
--- Paired difference to the reference by task: mean in points, how many items each side wins. A mean without its wins
--- and losses hides whether one item or many moved.
+-- Paired difference to the reference by task: mean in points, how many items each side wins. A mean without its
+-- wins and losses hides whether one item or many moved.
 SELECT run, sampler, task, config, round(100 * mean, 2) AS points, n, wins, losses, ties,
        round(100 * same_prediction, 1) AS same_answer_percent
 FROM v_paired

@@ -1,5 +1,6 @@
 /*
- * small_store.h - short cuts of the store tests: one environment, model, task, sampler and run, and samples of a line.
+ * small_store.h - short cuts of the store tests: one environment, model, task, sampler and run, and samples of a
+ * line.
  */
 #ifndef TESTS_RESULTS_SMALL_STORE_H
 #define TESTS_RESULTS_SMALL_STORE_H
@@ -42,9 +43,19 @@ static inline void small_path(small_store *s, const char *name)
 static inline void small_open(small_store *s, uint64_t seed)
 {
     mb_env_row env = {.host = "h", .cpu = "c", .device = "cpu", .git = "g", .threads = 2};
-    mb_model_row model = {.name = "tiny", .family = "sdar", .config_hash = "a", .weights_hash = "b",
-                          .tokenizer_hash = "c", .type = "f32", .layers = 4, .query_heads = 4, .kv_heads = 2,
-                          .head_dim = 32, .hidden = 128, .block = 16, .vocab = 100};
+    mb_model_row model = {.name = "tiny",
+                          .family = "sdar",
+                          .config_hash = "a",
+                          .weights_hash = "b",
+                          .tokenizer_hash = "c",
+                          .type = "f32",
+                          .layers = 4,
+                          .query_heads = 4,
+                          .kv_heads = 2,
+                          .head_dim = 32,
+                          .hidden = 128,
+                          .block = 16,
+                          .vocab = 100};
     mb_dataset_row data = {"qa", "longbench", "single-doc QA", "en", "qa_f1", "f", "p", NULL, 32};
     mb_sampler_row sampler = {"fixed", 8, 16, 16, 0, false, false, "f32"};
     OK(mb_store_open(&s->store, s->path, MB_STORE_WRITE, s->err, sizeof s->err));
@@ -85,10 +96,25 @@ static inline int64_t small_cell(small_store *s, int64_t config, const char *pas
 
 static inline mb_sample_row small_row(int64_t cell, const char *key, double score)
 {
-    return (mb_sample_row){.cell = cell, .key = key, .status = "ok", .prediction = "answer", .answers_json = "[\"a\"]",
-                           .token_hash = key, .score = score, .length = 10, .prompt_tokens = 100, .new_tokens = 16,
-                           .blocks = 1, .denoise_forwards = 8, .commit_forwards = 1, .depth = -1, .engaged = 0.5,
-                           .work = 0.25, .work_select = 0.125, .prefill_us = 1000, .decode_us = 2000};
+    return (mb_sample_row){.cell = cell,
+                           .key = key,
+                           .status = "ok",
+                           .prediction = "answer",
+                           .answers_json = "[\"a\"]",
+                           .token_hash = key,
+                           .score = score,
+                           .length = 10,
+                           .prompt_tokens = 100,
+                           .new_tokens = 16,
+                           .blocks = 1,
+                           .denoise_forwards = 8,
+                           .commit_forwards = 1,
+                           .depth = -1,
+                           .engaged = 0.5,
+                           .work = 0.25,
+                           .work_select = 0.125,
+                           .prefill_us = 1000,
+                           .decode_us = 2000};
 }
 
 static inline void small_sample(small_store *s, int64_t cell, const char *key, double score)

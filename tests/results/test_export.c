@@ -1,6 +1,6 @@
 /*
- * test_export.c - predictions in the official layout, the long export, the example queries, and that two runs with one
- * seed leave the same content, also when one was stored in pieces and in another order.
+ * test_export.c - predictions in the official layout, the long export, the example queries, and that two runs with
+ * one seed leave the same content, also when one was stored in pieces and in another order.
  */
 #include "tests/results/small_store.h"
 
@@ -51,12 +51,13 @@ static void exports_predictions(void **state)
     char *path = mb_string_format("%s/pred/tiny-beta_k=64/qa.jsonl", folder);
     OK(mb_file_read(path, 1 << 20, &data, &size, s.err, sizeof s.err));
     /* In the order of storing; the failed sample has no line. */
-    assert_string_equal(data, "{\"pred\": \"say \\\"\xe4\xb8\xad\\\"\\n\\ttab \\\\ end\\u0001\", \"answers\": [\"one\", "
-                              "\"two\"], \"all_classes\": [\"c1\", \"c2\"], \"length\": 4321}\n"
-                              "{\"pred\": \"\", \"answers\": [\"a\"], \"all_classes\": null, \"length\": 10}\n");
+    assert_string_equal(data,
+                        "{\"pred\": \"say \\\"\xe4\xb8\xad\\\"\\n\\ttab \\\\ end\\u0001\", \"answers\": [\"one\", "
+                        "\"two\"], \"all_classes\": [\"c1\", \"c2\"], \"length\": 4321}\n"
+                        "{\"pred\": \"\", \"answers\": [\"a\"], \"all_classes\": null, \"length\": 10}\n");
     cJSON *json = cJSON_ParseWithOpts(data, NULL, 0); /* an independent reader agrees on the first line */
-    assert_string_equal(cJSON_GetObjectItem(json, "pred")->valuestring, row.cell ? "say \"\xe4\xb8\xad\"\n\ttab \\ end\x01"
-                                                                                 : "");
+    assert_string_equal(cJSON_GetObjectItem(json, "pred")->valuestring,
+                        row.cell ? "say \"\xe4\xb8\xad\"\n\ttab \\ end\x01" : "");
     cJSON_Delete(json);
     char *none = mb_string_format("%s/pred/tiny-gamma_k=64", folder);
     assert_false(mb_folder_exists(none));
@@ -86,7 +87,8 @@ static char *content(const char *path)
 
 static void same_seed_same_content(void **state)
 {
-    char *folder = folder_of("content"), *a = mb_string_format("%s/a.db", folder), *b = mb_string_format("%s/b.db", folder);
+    char *folder = folder_of("content"), *a = mb_string_format("%s/a.db", folder),
+         *b = mb_string_format("%s/b.db", folder);
     (void)state;
     OK(fake_store(a, 2));
     OK(fake_store(b, 2));
@@ -97,8 +99,9 @@ static void same_seed_same_content(void **state)
     /* b as of a run that was killed: some samples are lost and stored again, later than their neighbours. */
     sqlite3 *db;
     assert_int_equal(sqlite3_open(b, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "PRAGMA foreign_keys = ON; DELETE FROM sample WHERE id % 3 = 0", NULL, NULL, NULL),
-                     SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db, "PRAGMA foreign_keys = ON; DELETE FROM sample WHERE id % 3 = 0", NULL, NULL, NULL),
+        SQLITE_OK);
     sqlite3_close(db);
     OK(fake_store(b, 2));
     second = content(b);
@@ -106,8 +109,12 @@ static void same_seed_same_content(void **state)
     free(second);
     /* And a change of one bit of one score shows. */
     assert_int_equal(sqlite3_open(b, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "UPDATE sample SET score = score + 1.2e-16 WHERE id = (SELECT min(id) FROM sample "
-                                  "WHERE score > 0.3 AND score < 0.9)", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db,
+                     "UPDATE sample SET score = score + 1.2e-16 WHERE id = (SELECT min(id) FROM sample "
+                     "WHERE score > 0.3 AND score < 0.9)",
+                     NULL, NULL, NULL),
+        SQLITE_OK);
     assert_int_equal(sqlite3_changes(db), 1);
     sqlite3_close(db);
     second = content(b);

@@ -1,7 +1,7 @@
 /*
  * test_plots.c - every figure of a full store is drawn in both formats without a word from gnuplot; hostile names,
- * empty stores, failed gates and a missing gnuplot. With two arguments, DB FOLDER, the program writes the full store
- * (unless it is there) and draws it: check_plots.sh and people who change a script use that.
+ * empty stores, failed gates and a missing gnuplot. With two arguments, DB FOLDER, the program writes the full
+ * store (unless it is there) and draws it: check_plots.sh and people who change a script use that.
  */
 #include "tests/results/small_store.h"
 
@@ -62,9 +62,15 @@ static int draw(mb_store *store, const char *folder, int *drawn, char *err)
 static void draws_every_figure(void **state)
 {
     static const char *const figures[] = {
-        "accuracy_budget", "accuracy_budget-fake-1b-threshold_0.9", "accuracy_work", "recall_layer", "recall_step",
-        "recall_budget", "niah-mage", "niah-window", "forwards", "step_time", "latency_context", "speedup", "breakdown",
-        "tpob_steps", "break_even", "crossover", "memory", "pareto",
+        "accuracy_budget", "accuracy_budget-fake-1b-threshold_0.9",
+        "accuracy_work",   "recall_layer",
+        "recall_step",     "recall_budget",
+        "niah-mage",       "niah-window",
+        "forwards",        "step_time",
+        "latency_context", "speedup",
+        "breakdown",       "tpob_steps",
+        "break_even",      "crossover",
+        "memory",          "pareto",
     };
     char path[256], name[128], err[512] = "";
     mb_store *store = NULL;
@@ -130,8 +136,16 @@ static void draws_hostile_names(void **state)
         sample.context = 512;
         sample.depth = 50;
         OK(mb_store_sample(s.store, &sample, s.err, sizeof s.err));
-        mb_latency_row time = {.phase = "later_step", .context = 64, .batch = 1, .steps = 4, .us = 10.0 * k,
-                               .kept = true, .throttle = -1, .temperature = NAN, .power = NAN, .other_processes = -1};
+        mb_latency_row time = {.phase = "later_step",
+                               .context = 64,
+                               .batch = 1,
+                               .steps = 4,
+                               .us = 10.0 * k,
+                               .kept = true,
+                               .throttle = -1,
+                               .temperature = NAN,
+                               .power = NAN,
+                               .other_processes = -1};
         OK(mb_store_latency(s.store, small_cell(&s, config, "latency"), &time, 1, s.err, sizeof s.err));
     }
     OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because", s.err, sizeof s.err));

@@ -1,6 +1,6 @@
 /*
- * test_report.c - tables and the comparison report: what people see says what the views hold, in every format, inside
- * the width that was asked for.
+ * test_report.c - tables and the comparison report: what people see says what the views hold, in every format,
+ * inside the width that was asked for.
  */
 #include "tests/results/small_store.h"
 
@@ -50,13 +50,14 @@ static void prints_every_format(void **state)
                               "SELECT '\xe4\xb8\xad' || char(10) || '\"q\"', -3, 2.0, 'z'";
     mb_store *store = open_fake();
     (void)state;
-    expect_table(store, sql, MB_TABLE_TERMINAL, 0,
-                 "name     n       x  y\n"
-                 "\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80  "
-                 "\xe2\x94\x80\xe2\x94\x80  \xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80  "
-                 "\xe2\x94\x80\n"
-                 "a|b     12  0.3000  -\n"
-                 "\xe4\xb8\xad\xe2\x8f\x8e\"q\"  -3  2.0000  z\n");
+    expect_table(
+        store, sql, MB_TABLE_TERMINAL, 0,
+        "name     n       x  y\n"
+        "\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80  "
+        "\xe2\x94\x80\xe2\x94\x80  \xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80\xe2\x94\x80  "
+        "\xe2\x94\x80\n"
+        "a|b     12  0.3000  -\n"
+        "\xe4\xb8\xad\xe2\x8f\x8e\"q\"  -3  2.0000  z\n");
     expect_table(store, sql, MB_TABLE_MARKDOWN, 0,
                  "| name | n | x | y |\n|---|---:|---:|---|\n| a\\|b | 12 | 0.3000 | - |\n"
                  "| \xe4\xb8\xad \"q\" | -3 | 2.0000 | z |\n");
@@ -91,7 +92,8 @@ static void narrows_long_text(void **state)
     mb_text out = {0};
     mb_store *store = open_fake();
     (void)state;
-    OK(mb_table_query(store, "SELECT prediction || prediction || prediction AS a, answers, item FROM v_samples LIMIT 5",
+    OK(mb_table_query(store,
+                      "SELECT prediction || prediction || prediction AS a, answers, item FROM v_samples LIMIT 5",
                       MB_TABLE_TERMINAL, 50, &out, err, sizeof err));
     assert_true(widest_line(out.data) <= 50);
     assert_non_null(strstr(out.data, "\xe2\x80\xa6"));
@@ -105,7 +107,8 @@ static void refuses_what_is_no_select(void **state)
     mb_text out = {0};
     mb_store *store = open_fake();
     (void)state;
-    assert_int_equal(mb_table_query(store, "DELETE FROM sample", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_table_query(store, "DELETE FROM sample", MB_TABLE_CSV, 0, &out, err, sizeof err),
+                     MB_E_INPUT);
     assert_int_equal(mb_table_query(store, "SELEC 1", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
     assert_non_null(strstr(err, "SELEC"));
     assert_int_equal(mb_table_query(store, "", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
@@ -130,17 +133,28 @@ static void report_says_everything(void **state)
     mb_store *store = open_fake();
     (void)state;
     char *text = report(store, NULL, MB_TABLE_TERMINAL, 140);
-    const char *const words[] = {"run fake", "fake-1b", "seed 42", "0123456789ab", "mage k=256", "oracle k=1024",
-                                 "sampler T=8/32", "sampler threshold 0.9", "paired difference to exact", "latency",
-                                 "needs queries before RoPE", "refreshes", "skip  graph and eager agree",
+    const char *const words[] = {"run fake",
+                                 "fake-1b",
+                                 "seed 42",
+                                 "0123456789ab",
+                                 "mage k=256",
+                                 "oracle k=1024",
+                                 "sampler T=8/32",
+                                 "sampler threshold 0.9",
+                                 "paired difference to exact",
+                                 "latency",
+                                 "needs queries before RoPE",
+                                 "refreshes",
+                                 "skip  graph and eager agree",
                                  "pass  oracle bounds the recall"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strstr(text, words[i]))
             fail_msg("the report does not say \"%s\"", words[i]);
     assert_null(strstr(text, "\033["));
     /* The mean of exact over the seven tasks, and its mean line. */
-    char *mean = small_query(store, "SELECT printf('%.1f', 100 * avg(score)) FROM v_accuracy WHERE method = 'exact' AND "
-                             "sampler = 'T=8/32'");
+    char *mean =
+        small_query(store, "SELECT printf('%.1f', 100 * avg(score)) FROM v_accuracy WHERE method = 'exact' AND "
+                           "sampler = 'T=8/32'");
     mean[strcspn(mean, "\n")] = '\0';
     assert_non_null(strstr(text, mean));
     free(text);
@@ -192,11 +206,12 @@ static void report_agrees_with_the_views(void **state)
     assert_non_null(line);
     double score, delta, low, high;
     int n;
-    assert_int_equal(sscanf(line, "T=8/32,qasper,mage,mage k=256,256,%lf,%d,%lf,%lf,%lf", &score, &n, &delta, &low, &high),
-                     5);
-    char *row = small_query(store, "SELECT a.score, a.n, p.mean FROM v_accuracy a JOIN v_paired p USING (config_id, "
-                            "sampler_id, dataset_id) WHERE a.config = 'mage k=256' AND a.task = 'qasper' AND "
-                            "a.sampler = 'T=8/32'");
+    assert_int_equal(
+        sscanf(line, "T=8/32,qasper,mage,mage k=256,256,%lf,%d,%lf,%lf,%lf", &score, &n, &delta, &low, &high), 5);
+    char *row =
+        small_query(store, "SELECT a.score, a.n, p.mean FROM v_accuracy a JOIN v_paired p USING (config_id, "
+                           "sampler_id, dataset_id) WHERE a.config = 'mage k=256' AND a.task = 'qasper' AND "
+                           "a.sampler = 'T=8/32'");
     double view_score, view_delta;
     int view_n;
     assert_int_equal(sscanf(row, "%lf,%d,%lf", &view_score, &view_n, &view_delta), 3);
@@ -228,9 +243,9 @@ static void a_failed_gate_is_red(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prints_every_format),      cmocka_unit_test(narrows_long_text),
-        cmocka_unit_test(refuses_what_is_no_select), cmocka_unit_test(report_says_everything),
-        cmocka_unit_test(report_fits_the_width),    cmocka_unit_test(report_is_the_same_twice),
+        cmocka_unit_test(prints_every_format),          cmocka_unit_test(narrows_long_text),
+        cmocka_unit_test(refuses_what_is_no_select),    cmocka_unit_test(report_says_everything),
+        cmocka_unit_test(report_fits_the_width),        cmocka_unit_test(report_is_the_same_twice),
         cmocka_unit_test(report_agrees_with_the_views), cmocka_unit_test(a_failed_gate_is_red),
     };
     return cmocka_run_group_tests(tests, make_store, remove_store);

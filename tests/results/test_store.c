@@ -23,7 +23,8 @@ static void keeps_a_sample(void **state)
     mb_counter_row counter = {"hits", "blocks", "higher", "sum", 5.5};
     int32_t histogram[9] = {0, 0, 2, 0, 0, 0, 0, 0, 1};
     mb_sample_row row = small_row(cell, "k1", 1.0 / 3);
-    row.prediction = "eine \xc3\x9c" "bung, \"quoted\"\n2";
+    row.prediction = "eine \xc3\x9c"
+                     "bung, \"quoted\"\n2";
     row.recalls = recall;
     row.recall_count = 2;
     row.counters = &counter;
@@ -36,17 +37,20 @@ static void keeps_a_sample(void **state)
     OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
     small_close(&s);
     OK(mb_store_open(&s.store, s.path, MB_STORE_READ, s.err, sizeof s.err));
-    assert_string_equal(small_query(s.store, "SELECT score, engaged, work, work_select, length, context, depth, bucket, "
+    assert_string_equal(small_query(s.store,
+                                    "SELECT score, engaged, work, work_select, length, context, depth, bucket, "
                                     "prompt_tokens, token_hash, prefill_us, decode_us FROM v_samples"),
                         "0.3333333333333333,0.5,0.25,0.125,10,128,50,0-4k,100,k1,1000,2000\n");
     assert_string_equal(small_query(s.store, "SELECT score = 1.0 / 3 FROM v_samples"), "1\n");
-    assert_string_equal(small_query(s.store, "SELECT prediction FROM v_samples"),
-                        "\"eine \xc3\x9c" "bung, \"\"quoted\"\"\n2\"\n");
+    assert_string_equal(small_query(s.store, "SELECT prediction FROM v_samples"), "\"eine \xc3\x9c"
+                                                                                  "bung, \"\"quoted\"\"\n2\"\n");
     /* The layer-step without a sparse block has no row. */
-    assert_string_equal(small_query(s.store, "SELECT layer, step, blocks, index_recall, mass_recall FROM v_recall"),
-                        "2,1,3,0.375,0.5\n");
-    assert_string_equal(small_query(s.store, "SELECT head, round(index_recall, 9), mass_recall FROM v_recall_head"),
-                        "0,0.5,0.25\n1,0.333333343,0.75\n");
+    assert_string_equal(
+        small_query(s.store, "SELECT layer, step, blocks, index_recall, mass_recall FROM v_recall"),
+        "2,1,3,0.375,0.5\n");
+    assert_string_equal(
+        small_query(s.store, "SELECT head, round(index_recall, 9), mass_recall FROM v_recall_head"),
+        "0,0.5,0.25\n1,0.333333343,0.75\n");
     assert_string_equal(small_query(s.store, "SELECT name, unit, aggregate, value FROM v_counters"),
                         "hits,blocks,sum,5.5\n");
     assert_string_equal(small_query(s.store, "SELECT forwards, blocks FROM forwards"), "2,2\n8,1\n");
@@ -102,8 +106,8 @@ static void replaces_failures_only(void **state)
     small_path(&s, "fail");
     small_open(&s, 7);
     int64_t cell = small_cell(&s, small_config(&s, "m", 0, 64), "quality");
-    mb_sample_row bad = {.cell = cell, .key = "k1", .status = "failed", .error = "f.jsonl:3: no answer", .score = NAN,
-                         .depth = -1};
+    mb_sample_row bad = {
+        .cell = cell, .key = "k1", .status = "failed", .error = "f.jsonl:3: no answer", .score = NAN, .depth = -1};
     OK(mb_store_sample(s.store, &bad, s.err, sizeof s.err));
     assert_int_equal(mb_store_has_sample(s.store, cell, "k1"), 0);
     assert_string_equal(small_query(s.store, "SELECT what, status, item, reason FROM v_failures"),
@@ -131,9 +135,17 @@ static void measures_again(void **state)
     int64_t cell = small_cell(&s, small_config(&s, "m", 0, 64), "latency");
     mb_latency_row rows[5];
     for (int i = 0; i < 5; i++)
-        rows[i] = (mb_latency_row){.phase = i < 3 ? "later_step" : "commit", .context = 64, .batch = 1, .steps = 4,
-                                   .us = 10 + i, .throttle = -1, .temperature = NAN, .power = NAN,
-                                   .other_processes = -1, .kept = true, .timer = "host_clock"};
+        rows[i] = (mb_latency_row){.phase = i < 3 ? "later_step" : "commit",
+                                   .context = 64,
+                                   .batch = 1,
+                                   .steps = 4,
+                                   .us = 10 + i,
+                                   .throttle = -1,
+                                   .temperature = NAN,
+                                   .power = NAN,
+                                   .other_processes = -1,
+                                   .kept = true,
+                                   .timer = "host_clock"};
     OK(mb_store_latency(s.store, cell, rows, 5, s.err, sizeof s.err));
     rows[0].us = 99;
     OK(mb_store_latency(s.store, cell, rows, 1, s.err, sizeof s.err));
@@ -387,7 +399,8 @@ static void survives_sigkill(void **state)
         assert_true(child >= 0);
         if (child == 0) {
             const float head[1] = {0.5f};
-            mb_recall_row recall[3] = {{0, 1, 1, 1, 0.5, 0.5, 0.5, head, head}, {1, 1, 1, 1, 0.5, 0.5, 0.5, head, head},
+            mb_recall_row recall[3] = {{0, 1, 1, 1, 0.5, 0.5, 0.5, head, head},
+                                       {1, 1, 1, 1, 0.5, 0.5, 0.5, head, head},
                                        {2, 1, 1, 1, 0.5, 0.5, 0.5, head, head}};
             small_store c = s;
             close(pipes[0]);
@@ -424,10 +437,13 @@ static void survives_sigkill(void **state)
     assert_in_range(stored, acknowledged, acknowledged + 20); /* at most one a round was not yet said */
     char expected[64];
     snprintf(expected, sizeof expected, "%lld,%lld\n", (long long)stored, (long long)stored);
-    assert_string_equal(small_query(s.store, "SELECT count(*), sum(n = 3) FROM (SELECT (SELECT count(*) FROM recall r "
-                                    "WHERE r.sample_id = s.sample_id) AS n FROM v_samples s)"), expected);
+    assert_string_equal(small_query(s.store,
+                                    "SELECT count(*), sum(n = 3) FROM (SELECT (SELECT count(*) FROM recall r "
+                                    "WHERE r.sample_id = s.sample_id) AS n FROM v_samples s)"),
+                        expected);
     snprintf(expected, sizeof expected, "%lld\n", (long long)stored - 1); /* k0, k1, ... without a gap */
-    assert_string_equal(small_query(s.store, "SELECT max(CAST(substr(item, 2) AS INTEGER)) FROM v_samples"), expected);
+    assert_string_equal(small_query(s.store, "SELECT max(CAST(substr(item, 2) AS INTEGER)) FROM v_samples"),
+                        expected);
     assert_string_equal(small_query(s.store, "SELECT * FROM pragma_integrity_check"), "ok\n");
     assert_string_equal(small_query(s.store, "SELECT * FROM pragma_foreign_key_check"), "");
     small_close(&s);

@@ -5,13 +5,22 @@
 
 #include "results/store.h"
 
-static void times(small_store *s, int64_t cell, const char *phase, int32_t context, bool graph, const double *us, int n)
+static void times(small_store *s, int64_t cell, const char *phase, int32_t context, bool graph, const double *us,
+                  int n)
 {
     mb_latency_row rows[16];
     for (int i = 0; i < n; i++)
-        rows[i] = (mb_latency_row){.phase = phase, .context = context, .batch = 1, .steps = 4, .us = fabs(us[i]),
-                                   .graph = graph, .kept = us[i] > 0, .throttle = -1, .temperature = NAN,
-                                   .power = NAN, .other_processes = -1}; /* negative: dropped */
+        rows[i] = (mb_latency_row){.phase = phase,
+                                   .context = context,
+                                   .batch = 1,
+                                   .steps = 4,
+                                   .us = fabs(us[i]),
+                                   .graph = graph,
+                                   .kept = us[i] > 0,
+                                   .throttle = -1,
+                                   .temperature = NAN,
+                                   .power = NAN,
+                                   .other_processes = -1}; /* negative: dropped */
     OK(mb_store_latency(s->store, cell, rows, (size_t)n, s->err, sizeof s->err));
 }
 
@@ -34,17 +43,21 @@ static void accuracy_and_pairs(void **state)
     row.prediction = "another";
     row.engaged = 1;
     OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
-    mb_sample_row bad = {.cell = sparse, .key = "d", .status = "failed", .error = "why", .score = NAN, .depth = -1};
+    mb_sample_row bad = {
+        .cell = sparse, .key = "d", .status = "failed", .error = "why", .score = NAN, .depth = -1};
     OK(mb_store_sample(s.store, &bad, s.err, sizeof s.err));
     small_sample(&s, exact, "d", 1.0);
     /* beta: (0.5 + 0.5 + 0.25) / 3; engaged (0.5 + 0.5 + 1) / 3; forwards (8 + 8 + 14) / (1 + 1 + 2) = 7.5 */
-    assert_string_equal(small_query(s.store, "SELECT config, k, round(score, 6), n, round(engaged, 6), work, "
+    assert_string_equal(small_query(s.store,
+                                    "SELECT config, k, round(score, 6), n, round(engaged, 6), work, "
                                     "forwards_per_block, failed, is_reference FROM v_accuracy ORDER BY config_id"),
                         "alpha,,0.625,4,0.5,0.25,8,0,1\nbeta k=64,64,0.416667,3,0.666667,0.25,7.5,1,0\n");
     /* differences -0.5, 0, +0.25 on a, b, c; d failed and has no pair: mean -1/12 */
-    assert_string_equal(small_query(s.store, "SELECT round(mean, 6), n, wins, losses, ties, round(same_prediction, 6), "
+    assert_string_equal(small_query(s.store,
+                                    "SELECT round(mean, 6), n, wins, losses, ties, round(same_prediction, 6), "
                                     "forwards_per_block, reference_forwards_per_block FROM v_paired "
-                                    "WHERE is_reference = 0"), "-0.083333,3,1,1,1,0.666667,7.5,8\n");
+                                    "WHERE is_reference = 0"),
+                        "-0.083333,3,1,1,1,0.666667,7.5,8\n");
     /* Other prompt tokens are another prompt: no pair. */
     row = small_row(sparse, "e", 1);
     OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
@@ -54,7 +67,8 @@ static void accuracy_and_pairs(void **state)
     assert_string_equal(small_query(s.store, "SELECT n FROM v_paired WHERE is_reference = 0"), "3\n");
     assert_string_equal(small_query(s.store, "SELECT what, status, item, reason FROM v_failures"),
                         "sample,failed,d,why\n");
-    assert_string_equal(small_query(s.store, "SELECT samples, failed, state, seed FROM v_runs"), "10,1,running,7\n");
+    assert_string_equal(small_query(s.store, "SELECT samples, failed, state, seed FROM v_runs"),
+                        "10,1,running,7\n");
     small_close(&s);
     unlink(s.path);
 }
@@ -67,7 +81,8 @@ static void recall_is_weighted_by_blocks(void **state)
     small_path(&s, "recall");
     small_open(&s, 7);
     int64_t cell = small_cell(&s, small_config(&s, "beta", 0, 64), "recall");
-    mb_recall_row a[2] = {{1, 1, 3, 2, 0.375, 0.75, 0.1, index_a, mass_a}, {1, 2, 1, 2, 0.5, 0.5, 0.1, NULL, NULL}};
+    mb_recall_row a[2] = {{1, 1, 3, 2, 0.375, 0.75, 0.1, index_a, mass_a},
+                          {1, 2, 1, 2, 0.5, 0.5, 0.1, NULL, NULL}};
     mb_recall_row b = {1, 1, 1, 2, 1, 0.5, 0.1, index_b, mass_b};
     mb_sample_row row = small_row(cell, "a", NAN);
     row.recalls = a;
@@ -78,14 +93,16 @@ static void recall_is_weighted_by_blocks(void **state)
     row.recall_count = 1;
     OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
     /* layer 1 step 1: index (3*0.375 + 1*1) / 4 = 0.53125, mass (3*0.75 + 1*0.5) / 4 = 0.6875, two samples */
-    assert_string_equal(small_query(s.store, "SELECT layer, step, index_recall, mass_recall, n, blocks FROM v_recall"),
-                        "1,1,0.53125,0.6875,2,4\n1,2,0.5,0.5,1,1\n");
+    assert_string_equal(
+        small_query(s.store, "SELECT layer, step, index_recall, mass_recall, n, blocks FROM v_recall"),
+        "1,1,0.53125,0.6875,2,4\n1,2,0.5,0.5,1,1\n");
     /* head 0: (3*0.5 + 1) / 4 and (3*1 + 0.5) / 4; head 1: (3*0.25 + 1) / 4 and 0.5; step 2 told no heads */
     assert_string_equal(small_query(s.store, "SELECT step, head, index_recall, mass_recall, n FROM v_recall_head"),
                         "1,0,0.625,0.875,2\n1,1,0.4375,0.5,2\n");
     /* over all: index (4*0.53125 + 0.5) / 5 = 0.525, mass (4*0.6875 + 0.5) / 5 = 0.65 */
     assert_string_equal(small_query(s.store, "SELECT round(index_recall, 9), round(mass_recall, 9), layers, steps "
-                                    "FROM v_recall_config"), "0.525,0.65,1,2\n");
+                                             "FROM v_recall_config"),
+                        "0.525,0.65,1,2\n");
     small_close(&s);
     unlink(s.path);
 }
@@ -105,30 +122,36 @@ static void latency_quantiles(void **state)
     times(&s, sparse, "later_step", 64, false, eager, 2);
     times(&s, sparse, "later_step", 64, true, four, 4);
     times(&s, oracle, "later_step", 64, false, one, 1);
-    /* 11 values 10..110: median 60, p10 at rank 1: 20, p90 at rank 9: 100. 4 values: median 25, p10 at 0.3: 13, p90 at
-     * 2.7: 37; the graph mode is the faster one. */
-    assert_string_equal(small_query(s.store, "SELECT config, median_us, round(p10_us, 9), round(p90_us, 9), n, dropped, "
+    /* 11 values 10..110: median 60, p10 at rank 1: 20, p90 at rank 9: 100. 4 values: median 25, p10 at 0.3: 13,
+     * p90 at 2.7: 37; the graph mode is the faster one. */
+    assert_string_equal(small_query(s.store,
+                                    "SELECT config, median_us, round(p10_us, 9), round(p90_us, 9), n, dropped, "
                                     "graph FROM v_latency ORDER BY config_id"),
                         "alpha,60,20,100,11,1,0\nbeta k=64,25,13,37,4,0,1\ngamma k=64,60,60,60,1,0,0\n");
-    assert_string_equal(small_query(s.store, "SELECT config, speedup, round(low, 9), round(high, 9), is_oracle FROM "
+    assert_string_equal(small_query(s.store,
+                                    "SELECT config, speedup, round(low, 9), round(high, 9), is_oracle FROM "
                                     "v_speedup WHERE is_reference = 0 ORDER BY config_id"),
                         "beta k=64,2.4,0.540540541,7.692307692,0\ngamma k=64,1,0.333333333,1.666666667,1\n");
     /* first 130, later 25, exact 60: 130 + (T-1) 25 <= 60 T from T = (130 - 25) / (60 - 25) = 3 */
     const double first[] = {130};
     times(&s, sparse, "first_step", 64, true, first, 1);
     times(&s, exact, "first_step", 64, false, one, 1);
-    assert_string_equal(small_query(s.store, "SELECT config, break_even_steps FROM v_break_even"), "beta k=64,3\n");
+    assert_string_equal(small_query(s.store, "SELECT config, break_even_steps FROM v_break_even"),
+                        "beta k=64,3\n");
     /* blocks: speed-ups 0.5 at 64, 1.5 at 128: crossing 1 halfway */
     const double block_exact_64[] = {50}, block_exact_128[] = {150}, block_sparse[] = {100};
     times(&s, exact, "block", 64, false, block_exact_64, 1);
     times(&s, exact, "block", 128, false, block_exact_128, 1);
     times(&s, sparse, "block", 64, false, block_sparse, 1);
     times(&s, sparse, "block", 128, false, block_sparse, 1);
-    assert_string_equal(small_query(s.store, "SELECT config, crossover_context, at_most, best_speedup FROM v_crossover"),
-                        "beta k=64,96,0,1.5\n");
+    assert_string_equal(
+        small_query(s.store, "SELECT config, crossover_context, at_most, best_speedup FROM v_crossover"),
+        "beta k=64,96,0,1.5\n");
     /* tokens/s of a block of 16 in 100 us */
-    assert_string_equal(small_query(s.store, "SELECT DISTINCT tokens_per_s FROM v_latency WHERE phase = 'block' AND "
-                                    "method = 'beta'"), "160000\n");
+    assert_string_equal(small_query(s.store,
+                                    "SELECT DISTINCT tokens_per_s FROM v_latency WHERE phase = 'block' AND "
+                                    "method = 'beta'"),
+                        "160000\n");
     small_close(&s);
     unlink(s.path);
 }
@@ -145,7 +168,7 @@ static void breakdown_and_needles(void **state)
     for (int i = 0; i < 2; i++)
         OK(mb_store_breakdown(s.store, small_cell(&s, configs[i], "breakdown"), parts[i], 2, s.err, sizeof s.err));
     assert_string_equal(small_query(s.store, "SELECT config, part, us, share, relative FROM v_breakdown "
-                                    "ORDER BY config_id, part_order"),
+                                             "ORDER BY config_id, part_order"),
                         "alpha,gemm,20,0.25,0.25\nalpha,dense attention,60,0.75,0.75\n"
                         "beta k=64,gemm,20,0.8,0.25\nbeta k=64,sparse attention,5,0.2,0.0625\n");
     int64_t cell = small_cell(&s, configs[1], "quality");
@@ -164,7 +187,8 @@ static void breakdown_and_needles(void **state)
     row.forwards_histogram = histogram;
     row.histogram_size = 4;
     OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
-    assert_string_equal(small_query(s.store, "SELECT forwards, blocks, share FROM v_forwards"), "1,1,0.25\n3,3,0.75\n");
+    assert_string_equal(small_query(s.store, "SELECT forwards, blocks, share FROM v_forwards"),
+                        "1,1,0.25\n3,3,0.75\n");
     small_close(&s);
     unlink(s.path);
 }
@@ -172,22 +196,28 @@ static void breakdown_and_needles(void **state)
 static void longbench_means(void **state)
 {
     (void)state;
-    static const struct { const char *task, *category, *language; double score; } tasks[] = {
-        {"a", "one", "en", 0.5}, {"b", "one", "zh", 0.75}, {"c", "two", "python", 0.25},
+    static const struct {
+        const char *task, *category, *language;
+        double score;
+    } tasks[] = {
+        {"a", "one", "en", 0.5},
+        {"b", "one", "zh", 0.75},
+        {"c", "two", "python", 0.25},
     };
     small_store s = {0};
     small_path(&s, "longbench");
     small_open(&s, 7);
     int64_t config = small_config(&s, "beta", 0, 64);
     for (int i = 0; i < 3; i++) {
-        mb_dataset_row data = {tasks[i].task, "longbench", tasks[i].category, tasks[i].language, "qa_f1", "f", "p", NULL,
-                               32};
+        mb_dataset_row data = {tasks[i].task, "longbench", tasks[i].category, tasks[i].language, "qa_f1", "f", "p",
+                               NULL,          32};
         OK(mb_store_dataset(s.store, &data, &s.data, s.err, sizeof s.err));
         small_sample(&s, small_cell(&s, config, "quality"), "x", tasks[i].score);
     }
     /* categories: one (0.5 + 0.75) / 2 = 0.625, two 0.25: mean 0.4375; not Chinese: (0.5 + 0.25) / 2 = 0.375 */
     assert_string_equal(small_query(s.store, "SELECT category_mean, categories, tasks, mean_16, tasks_16 FROM "
-                                    "v_longbench"), "0.4375,2,3,0.375,2\n");
+                                             "v_longbench"),
+                        "0.4375,2,3,0.375,2\n");
     small_close(&s);
     unlink(s.path);
 }
@@ -275,9 +305,12 @@ static void gates(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accuracy_and_pairs), cmocka_unit_test(recall_is_weighted_by_blocks),
-        cmocka_unit_test(latency_quantiles),  cmocka_unit_test(breakdown_and_needles),
-        cmocka_unit_test(longbench_means),    cmocka_unit_test(statistics),
+        cmocka_unit_test(accuracy_and_pairs),
+        cmocka_unit_test(recall_is_weighted_by_blocks),
+        cmocka_unit_test(latency_quantiles),
+        cmocka_unit_test(breakdown_and_needles),
+        cmocka_unit_test(longbench_means),
+        cmocka_unit_test(statistics),
         cmocka_unit_test(gates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
