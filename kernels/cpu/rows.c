@@ -181,10 +181,10 @@ const void *mb_cpu_head_base(mb_type type, const mb_kv *kv, const void *cache, i
 void mb_cpu_soften(float *logits, int64_t n, int64_t width, float scale, float *m, float *l, float *old)
 {
     for (int64_t v = 0; v < width; v += MB_LANES) {
-        mb_lanes most = mb_lanes_all(-INFINITY);
+        mb_lanes most = -INFINITY - (mb_lanes){0};
         float shift[MB_LANES], sum[MB_LANES] = {0};
         for (int64_t j = 0; j < n; j++)
-            most = mb_lanes_max(mb_lanes_load(logits + j * width + v), most);
+            mb_lanes_raise(&most, logits + j * width + v);
         for (int i = 0; i < MB_LANES; i++) {
             float before = m[v + i], now = most[i] * scale;
             m[v + i] = now > before ? now : before;

@@ -16,7 +16,7 @@
 
 static const suite_bounds bounds = {.product = 2e-7 * 16,
                                     .attention = 4e-6,
-                                    .lse = 4e-6,
+                                    .lse = 1e-5,
                                     .mass = 2e-5,
                                     .probability = 2e-6,
                                     .slips = 0.01,
