@@ -5,7 +5,7 @@
  *   a[h,j] = mean over rows r of KV head h of exp(s[r,j] - LSE[r]);   I[h] = smallest set with mass >= p * sum a
  *
  * The paper ranks for one query; here one set serves all rows of the block, so the mean mass is what p is a share
- * of, and the softmax runs over the prefix only, because the block is read anyway. The number of keys follows from
+ * of; mass on the block does not count, because the block is read anyway. The number of keys follows from
  * the data: it has no token budget, only bounds, and the measured work tells what p costs. An upper bound, not a
  * method: it reads every key twice to choose.
  */
@@ -19,7 +19,7 @@ enum { MODE_DENSE = 0, MODE_SELECT = 1 };
 typedef struct settings {
     double p;
     int64_t k_min, k_max, dense_layers;
-    int32_t rows, commit;
+    int32_t rows, normaliser, commit;
 } settings;
 
 typedef struct state {
@@ -65,7 +65,8 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
         return 0;
     int32_t k_max = s->set.capacity;
     int32_t k_min = s->options.k_min < k_max ? (int32_t)s->options.k_min : k_max;
-    int rc = host->mass(host, call, NULL, (mb_row_set)s->options.rows, MB_OVER_PREFIX, s->scores);
+    int rc = host->mass(host, call, NULL, (mb_row_set)s->options.rows, (mb_normaliser)s->options.normaliser,
+                        s->scores);
     if (rc == 0)
         rc = host->top_p(host, call, s->scores, (float)s->options.p, k_min, k_max, &s->set);
     out->answer = MB_SPARSE;
@@ -84,6 +85,8 @@ static const mb_option options[] = {
      "first layers that stay dense; 2 as in the methods that it bounds"},
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows of the block that the average runs over"},
+    {"normaliser", MB_OPTION_CHOICE, offsetof(settings, normaliser), 0, 0, 0, "all|prefix", "",
+     "keys under a row's softmax before the average: prefix and block, as recall is measured, or prefix only"},
     {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
      "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
     {0}};
