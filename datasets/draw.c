@@ -133,8 +133,9 @@ void mb_draw_pseudo(mb_random *random, char out[MB_PSEUDO_CAP])
     static const char *const coda[] = {"", "", "n", "r", "l", "s", "m", "x", "nd", "rt", "th", "ck"};
     size_t syllables = 2 + (size_t)mb_random_below(random, 2), at = 0;
     for (size_t i = 0; i < syllables; i++) {
-        const char *parts[3] = {onset[mb_random_below(random, sizeof onset / sizeof *onset)],
-                                vowel[mb_random_below(random, sizeof vowel / sizeof *vowel)], ""};
+        const char *parts[3] = {"", "", ""};
+        parts[0] = onset[mb_random_below(random, sizeof onset / sizeof *onset)];
+        parts[1] = vowel[mb_random_below(random, sizeof vowel / sizeof *vowel)];
         if (i + 1 == syllables)
             parts[2] = coda[mb_random_below(random, sizeof coda / sizeof *coda)];
         for (size_t p = 0; p < 3; p++) {

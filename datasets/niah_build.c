@@ -59,9 +59,10 @@ static void draw_value(draft *d, char out[KEY_CAP])
         if (mb_random_below(&d->random, 2)) {
             mb_draw_pseudo(&d->random, pseudo);
             snprintf(out, KEY_CAP, "%s", pseudo);
-        } else
-            snprintf(out, KEY_CAP, "%s %s", mb_words_draw(&d->niah->adjectives, &d->random),
-                     mb_words_draw(&d->niah->nouns, &d->random));
+        } else { /* one draw a statement: the order of a call's arguments is the compiler's */
+            const char *adjective = mb_words_draw(&d->niah->adjectives, &d->random);
+            snprintf(out, KEY_CAP, "%s %s", adjective, mb_words_draw(&d->niah->nouns, &d->random));
+        }
     } else if (strcmp(form, "uuid") == 0) {
         mb_draw_hex(&d->random, 9, out);
         out[4] = '-';
