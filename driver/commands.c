@@ -216,8 +216,8 @@ int mb_command_export(const mb_cli *cli)
 
 int mb_command_score(const mb_cli *cli)
 {
-    char err[1024];
-    mb_text text = {0};
+    char err[1024] = "", reason[1024] = "";
+    mb_text text = {0}, summary = {0};
     if (cli->word_count != 2)
         return mb_command_fail(MB_E_INPUT, "score which folder? ./harness score DIR, with one TASK.jsonl a task");
     int rc = mb_score_folder(cli->words[1], &text, err, sizeof err);
@@ -225,6 +225,12 @@ int mb_command_score(const mb_cli *cli)
         mb_text_free(&text);
         return mb_command_fail(rc, err);
     }
+    /* Standard output is the official result.json and nothing else; what else there is to say goes beside it. */
+    if (*err)
+        fprintf(stderr, "harness: %s\n", err);
+    if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, reason, sizeof reason) == MB_OK && summary.data)
+        fputs(summary.data, stderr);
+    mb_text_free(&summary);
     return print_text(&text);
 }
 

@@ -175,6 +175,22 @@ int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int6
     return rc;
 }
 
+/* A task whose metric cannot be computed here (a dictionary is missing): its cells say so, nothing is decoded. */
+static int skip_task(mb_run *run, const mb_task_spec *spec, int64_t dataset_id, const char *reason, char *err,
+                     size_t err_cap)
+{
+    mb_progress_note(&run->progress, "skipped %s: %s", spec->task, reason);
+    for (size_t i = 0; i < run->arm_count; i++) {
+        int64_t cell = 0;
+        int rc = mb_run_cell(run, &run->arms[i], dataset_id, "quality", &cell, err, err_cap);
+        if (rc == MB_OK)
+            rc = mb_store_cell_state(run->store, cell, "skipped", reason, err, err_cap);
+        if (rc != MB_OK)
+            return rc;
+    }
+    return MB_OK;
+}
+
 static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, char *err, size_t err_cap)
 {
     mb_task *task = NULL;
@@ -185,6 +201,11 @@ static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, char
     if ((rc = store_dataset(run, spec, task, &dataset_id, err, err_cap)) != MB_OK)
         goto out;
     mb_progress_label(&run->progress, spec->task);
+    char reason[512] = "";
+    if (mb_task_ready(spec->task, reason, sizeof reason) != MB_OK) {
+        rc = skip_task(run, spec, dataset_id, reason, err, err_cap);
+        goto out;
+    }
     for (;; index++) {
         mb_prepared prepared = {.task = spec, .number = *number, .dataset_id = dataset_id};
         int more = mb_task_next(task, &prepared.sample, err, err_cap);
