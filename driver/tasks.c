@@ -213,7 +213,6 @@ static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, char
             break;
         rc = more < 0 ? more : prepare(run, &prepared, err, err_cap);
         if (rc == MB_E_SAMPLE) {
-            char reason[512];
             snprintf(reason, sizeof reason, "%s", err);
             rc = store_bad_sample(run, &prepared, index, reason, err, err_cap);
         } else if (rc == MB_OK) {
