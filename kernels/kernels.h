@@ -89,9 +89,9 @@ typedef struct mb_attention {
     int32_t query_heads;
     const void *q;
     mb_span span;
-    const int32_t *active;   /* NULL, or [batch][kv_heads]: 0 = leave this KV head's out and lse untouched */
+    const int32_t *active;   /* NULL, or [batch][kv_heads]: 0 = leave everything of this KV head untouched */
     const mb_pages *pages;   /* attend_sparse: the prefix keys; NULL for attend */
-    void *out;
+    void *out;               /* NULL = the log-sum-exp only */
     float *lse;              /* NULL, or [batch][rows][query_heads] over the covered keys */
     /* Optional by-products of attend (span ALL or PREFIX), over prefix keys; NULL = not wanted. */
     float *mass;             /* [batch][kv_heads][mass_stride]: see mb_kernels.mass */
@@ -179,7 +179,7 @@ typedef struct mb_kernels {
     int (*capture_end)(mb_device *device, mb_graph **graph);
     int (*graph_launch)(mb_device *device, mb_graph *graph);
     void (*graph_free)(mb_device *device, mb_graph *graph);
-    int (*timer_mark)(mb_device *device, int slot);                       /* event in the stream; host clock on CPU */
+    int (*timer_mark)(mb_device *device, int slot); /* event in the stream; host clock on the CPU */
     int (*timer_elapsed)(mb_device *device, int from, int to, double *us); /* waits for `to` */
     void (*range_push)(mb_device *device, const char *name);              /* NVTX; nothing on CPU */
     void (*range_pop)(mb_device *device);
@@ -211,7 +211,8 @@ typedef struct mb_kernels {
      * span PREFIX leaves the block out. */
     int (*attend_sparse)(mb_device *, const mb_attention *args);
     /* Block-causal prefill of n new rows at positions first .. first+n-1 of sequence `sequence`, whose keys are
-     * already in the cache: position i sees keys < (i/block+1)*block. q, out [n][query_heads][head_dim]. */
+     * already in the cache: position i sees keys < (i/block+1)*block, as far as they exist: < first+n.
+     * q, out [n][query_heads][head_dim]. */
     int (*attend_prefill)(mb_device *, const mb_kv *kv, int32_t sequence, int32_t query_heads, const void *q,
                           int64_t first, int64_t n, int32_t block, void *out);
 
@@ -230,16 +231,16 @@ typedef struct mb_kernels {
      * the slots prefix_len .. prefix_len+block_keys-1 (their older keys included). */
     int (*page_bounds)(mb_device *, const mb_rows *rows, const mb_kv *kv, int32_t page, int32_t page_capacity,
                        int whole, void *bounds);
-    /* Upper bound of q.k over a page, sum_c max(q_c M_c, q_c m_c) merged over the G*rows rows: scores[b][h][p], stride
-     * score_stride; pages >= ceil(prefix_len/page) get -INFINITY. row_weight as in mb_attention. */
+    /* Upper bound of q.k over a page, sum_c max(q_c M_c, q_c m_c), merged over the G*rows rows: scores[b][h][p],
+     * stride score_stride; pages >= ceil(prefix_len/page) get -INFINITY. row_weight as in mb_attention. */
     int (*page_scores)(mb_device *, const mb_attention *args, int32_t page, int32_t page_capacity,
                        const void *bounds, mb_merge merge, float *scores, int64_t score_stride);
     /* Linear scores without softmax: scores[b][h][j] = mean over rows of q . k over the channels listed.
      * channels NULL = all head_dim; else [kv_heads][channel_count]. q_pre is never used. */
     int (*key_scores)(mb_device *, const mb_attention *args, const int32_t *channels, int32_t channel_count,
                       float *scores, int64_t score_stride);
-    /* The min(k, n) best of scores[b][h][0 .. n_b): n_b = ceil(prefix_len[b]/page) when length NULL, else
-     * length[b]. Ties: lower index. NaN sorts last. -INFINITY is never chosen. ids ascend; counts = how many.
+    /* The min(k, n) best of scores[b][h][0 .. n_b): n_b = ceil(prefix_len[b]/page). Ties: lower index (+0 and
+     * -0 tie). NaN comes after every number. -INFINITY is never chosen. ids ascend; counts = how many.
      * k_dynamic NULL or [batch][kv_heads]: replaces k (clamped to capacity). scratch: top_k_scratch() bytes. */
     int (*top_k)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                  const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
@@ -260,8 +261,9 @@ typedef struct mb_kernels {
     /* 1-D smoothing along keys, odd kernel, stride 1, edges shortened: mode 0 mean, 1 max. out != scores. */
     int (*score_smooth)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                         const int32_t *prefix_len, int32_t max_prefix, int32_t kernel, int32_t mode, float *out);
-    /* y = a*x + b*y over n floats; with a head mean: mean over KV heads written to every head (axis 1). */
+    /* y = a*x + b*y over n floats; an array whose factor is 0 is not read (x may then be NULL). */
     int (*score_axpby)(mb_device *, float a, const float *x, float b, float *y, int64_t n);
+    /* Mean over the KV heads, written to every head. */
     int (*score_head_mean)(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                            const int32_t *prefix_len, int32_t max_prefix);
     /* scores[b][h][j] = uniform [0,1) from a counter hash of (seed, j): equal on every device and every head. */

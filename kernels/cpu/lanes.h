@@ -1,8 +1,8 @@
 /*
  * lanes.h - 16 floats as one value, in the compilers' own vectors (GCC and clang alike). Where the target has no
- * registers that wide the compiler splits them. Used where the automatic vectoriser gives up; everything else stays
- * plain loops. Loads and stores need no alignment beyond that of a float. Never a parameter or a result: how such
- * vectors are passed depends on the target.
+ * registers that wide the compiler splits them. Used where the automatic vectoriser gives up; everything else
+ * stays plain loops. Loads and stores need no alignment beyond that of a float. Never a parameter or a result: how
+ * such vectors are passed depends on the target.
  */
 #ifndef MB_KERNELS_CPU_LANES_H
 #define MB_KERNELS_CPU_LANES_H
