@@ -40,6 +40,7 @@ struct FlashShared {
     unsigned char v[FLASH_STAGES * FLASH_TILE];
     uint64_t k_full[FLASH_STAGES], k_empty[FLASH_STAGES], v_full[FLASH_STAGES], v_empty[FLASH_STAGES];
     int tile_end[FLASH_UNITS + 1];    /* tiles of units 0 .. u, running */
+    int zero;                         /* see flash_emit */
 };
 
 constexpr size_t FLASH_SHARED_BYTES = sizeof(FlashShared) + 1024;   /* room to align by hand */
@@ -186,48 +187,47 @@ __device__ __forceinline__ void flash_softmax(const Problem &p, const Piece &pie
             s[i] = key < end ? s[i] : -INFINITY;
         }
     sums.first = first;
+    float top[2] = {fmaxf(s[0], s[1]), fmaxf(s[2], s[3])};
+#pragma unroll
+    for (int n = 1; n < 16; n++)
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            top[r] = fmaxf(top[r], fmaxf(s[4 * n + 2 * r], s[4 * n + 2 * r + 1]));
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float top = fmaxf(s[2 * r], s[2 * r + 1]);
+        top[r] = fmaxf(state.top[r], quad_max(top[r]));
+        sums.shift[r] = top[r] == -INFINITY ? 0.0f : top[r] * p.scale_log2;
+        factor[r] = fast_exp2(state.top[r] * p.scale_log2 - sums.shift[r]);
+        state.top[r] = top[r];
+        sums.sum[r][0] = sums.sum[r][1] = 0.0f;
+    }
 #pragma unroll
-        for (int n = 1; n < 16; n++)
-            top = fmaxf(top, fmaxf(s[4 * n + 2 * r], s[4 * n + 2 * r + 1]));
-        top = fmaxf(state.top[r], quad_max(top));
-        float shift = top == -INFINITY ? 0.0f : top * p.scale_log2;
-        factor[r] = fast_exp2(state.top[r] * p.scale_log2 - shift);
-        state.top[r] = top;
-        float sum[2] = {0.0f, 0.0f};
+    for (int n = 0; n < 16; n++)
 #pragma unroll
-        for (int n = 0; n < 16; n++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                float &x = s[4 * n + 2 * r + e];
-                x = fast_exp2(fmaf(x, p.scale_log2, -shift));
-                sum[n / 8] += x;
-            }
-        state.sum[r] = state.sum[r] * factor[r] + (sum[0] + sum[1]);
-        if (MODE == FLASH_BLOCK_TILES) {
-            sums.shift[r] = shift;
-            sums.sum[r][0] = sum[0];
-            sums.sum[r][1] = sum[1];
-            if (first + FLASH_KEYS > piece.prefix) {   /* leave the current block's keys out */
-                sums.sum[r][0] = sums.sum[r][1] = 0.0f;
-#pragma unroll
-                for (int n = 0; n < 16; n++)
-#pragma unroll
-                    for (int e = 0; e < 2; e++)
-                        if (first + n * 8 + (lane & 3) * 2 + e < piece.prefix)
-                            sums.sum[r][n / 8] += s[4 * n + 2 * r + e];
-            }
+        for (int i = 0; i < 4; i++) {
+            float &x = s[4 * n + i];
+            x = fast_exp2(fmaf(x, p.scale_log2, -sums.shift[i / 2]));
+            sums.sum[i / 2][n / 8] += x;
         }
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        state.sum[r] = state.sum[r] * factor[r] + (sums.sum[r][0] + sums.sum[r][1]);
+    if (MODE == FLASH_BLOCK_TILES && first + FLASH_KEYS > piece.prefix) {   /* leave the current block's keys out */
+        sums.sum[0][0] = sums.sum[0][1] = sums.sum[1][0] = sums.sum[1][1] = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 64; i++)
+            if (first + (i / 4) * 8 + (lane & 3) * 2 + (i & 1) < piece.prefix)
+                sums.sum[(i >> 1) & 1][i / 32] += s[i];
     }
 }
 
 /* Writes a tile's row sums, as base-2 logarithms, to tile_part [unit][64-key tile][packed row]. Of the four lanes
- * that share two rows each ends up with one (row, half). */
-__device__ __forceinline__ void flash_emit(const Problem &p, const Piece &piece, const TileSums &sums, int row)
+ * that share two rows each ends up with one (row, half). The lane number is taken through shared memory, as plus 0:
+ * the assembler otherwise moves all this in front of the products that it is to run behind. */
+__device__ __forceinline__ void flash_emit(const Problem &p, const Piece &piece, const TileSums &sums, int row,
+                                           const int *zero)
 {
-    int lane = (int)threadIdx.x & 31, half = (lane >> 1) & 1, r = lane & 1;
+    int lane = ((int)threadIdx.x & 31) + *(volatile const int *)zero, half = (lane >> 1) & 1, r = lane & 1;
     float low = half ? sums.sum[0][1] : sums.sum[0][0], high = half ? sums.sum[1][1] : sums.sum[1][0];
     low += __shfl_xor_sync(0xffffffffu, half ? sums.sum[0][0] : sums.sum[0][1], 2);
     high += __shfl_xor_sync(0xffffffffu, half ? sums.sum[1][0] : sums.sum[1][1], 2);
@@ -450,7 +450,7 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
             if (!alone)
                 named_arrive(5 - group, 256);
             if (MODE == FLASH_BLOCK_TILES)
-                flash_emit(p, piece, sums, row);
+                flash_emit(p, piece, sums, row, &shared.zero);
             wgmma_wait<1>();
             hold(s);
             flash_release<PAIR>(shared.k_empty + ring.stage);
@@ -475,7 +475,7 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
         flash_output(state.o, w, v + (uint32_t)last.stage * FLASH_TILE);
         wgmma_commit();
         if (MODE == FLASH_BLOCK_TILES)
-            flash_emit(p, piece, sums, row);
+            flash_emit(p, piece, sums, row, &shared.zero);
         wgmma_wait<0>();
         hold(state.o);
         flash_release<PAIR>(shared.v_empty + last.stage);
@@ -521,7 +521,7 @@ __global__ void __launch_bounds__(FLASH_THREADS, 1)
             total += __shfl_sync(0xffffffffu, x, 31);
         }
         if (lane == 0)
-            shared.tile_end[0] = 0;
+            shared.tile_end[0] = shared.zero = 0;
     }
     __syncthreads();
     if (PAIR == 2)

@@ -4,9 +4,11 @@
  * The transposed product S^T = K Q^T: 64 keys are the rows of the accumulator and all packed query rows its
  * columns, so nothing is padded to 64 rows and the sum over query rows stays inside a thread until a last shuffle
  * over four lanes. All queries of a KV head lie in shared memory; a producer thread streams 64-key tiles through a
- * ring, and two consumer warpgroups take them in strict turns at the tensor cores: left alone they fall into step,
- * multiply together and then exponentiate together. Each key tile belongs to one warpgroup of one block: no atomics,
- * the same bits in every run.
+ * ring, and four consumer warpgroups take them in turn, so that some multiply while others exponentiate. Each key
+ * tile belongs to one warpgroup of one block: no atomics, the same bits in every run.
+ *
+ * There are as many exponentials as the special function units can make while the tensor cores multiply, so a third
+ * of them is computed by ordinary arithmetic (poly_exp2).
  *
  * mass = sum_r w[r] exp(s - lse[r]) / sum_r w[r] is summed as exp2(scale_log2 * s - shift[r]) with
  * shift = lse / ln 2 - log2 w, and divided at the end.
@@ -29,8 +31,10 @@ template <int N> struct MassShared {
     int tile_end[UNITS + 1];
 };
 
+/* Query rows of one product: all, or half where the accumulators would not leave room for four warpgroups. */
+template <int N> constexpr int chunk_rows = N > 128 ? N / 2 : N;
 template <int N> constexpr size_t shared_size = sizeof(MassShared<N>) + 1024;
-constexpr int GROUPS = 2;                /* consumer warpgroups */
+constexpr int GROUPS = 4;                /* consumer warpgroups */
 constexpr int THREADS = 128 * (1 + GROUPS);
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -60,64 +64,75 @@ __device__ __forceinline__ void load_unit(const Problem &p, MassShared<N> &share
     proxy_fence();
 }
 
+/* 2^x for x <= 127 without the special function unit: relative error below 3e-6; below -125 it stays at 2^-125. */
+__device__ __forceinline__ float poly_exp2(float x)
+{
+    x = fmaxf(x, -125.0f);
+    float biased = x + 12582912.0f;            /* 1.5 * 2^23: the integer part lands in the low bits */
+    float f = x - (biased - 12582912.0f);      /* -0.5 .. 0.5 */
+    float y = fmaf(f, 0.00957010f, 0.05591786f);
+    y = fmaf(y, f, 0.24024745f);
+    y = fmaf(y, f, 0.69312181f);
+    y = fmaf(y, f, 0.99999926f);
+    return __int_as_float(__float_as_int(y) + (__float_as_int(biased) << 23));
+}
+
 template <int N>
 __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared, int begin, int end, int group)
 {
+    constexpr int C = chunk_rows<N>;
     int thread = (int)threadIdx.x - 128, lane = thread & 31, warp = (thread >> 5) & 3;
     uint32_t q = shared_address(shared.q), k = shared_address(shared.k);
-    const float2 *shift = (const float2 *)(shared.shift + (lane & 3) * 2);
     int unit = 0;
-    if (group == 1)
-        named_arrive(3, GROUPS * 128);   /* the first warpgroup has the first turn */
     for (int position = begin; position < end;) {
         while (shared.tile_end[unit + 1] <= position)
             unit++;
         int b = unit / p.kv_heads, h = unit % p.kv_heads, unit_first = shared.tile_end[unit];
         int prefix = key_range(p, b).prefix;
         float total = weight_total(p, b), inverse = total > 0.0f ? 1.0f / total : 0.0f;
+        float *mass = p.mass + (int64_t)unit * p.mass_stride;
         named_sync(2, GROUPS * 128);   /* everyone is done with the last unit's queries */
         load_unit<N>(p, shared, b, h, thread, GROUPS * 128);
         named_sync(2, GROUPS * 128);
         int unit_end = shared.tile_end[unit + 1] < end ? shared.tile_end[unit + 1] : end;
-        float s[N / 2];
+        /* Tiles go round the warpgroups by their number in this block's share, as the ring's stages do. */
+        int tile = position + (group - (position - begin) % GROUPS + GROUPS) % GROUPS;
 #pragma unroll 1
-        for (int first = position; first < unit_end; first += GROUPS) {
-            int tile = first + group, stage = (tile - begin) % STAGES;
-            named_sync(3 + group, GROUPS * 128);
-            if (tile >= unit_end) {   /* an odd number of tiles: let the turn pass */
-                named_arrive(4 - group, GROUPS * 128);
-                continue;
-            }
-            barrier_wait(shared_address(shared.full + stage), (uint32_t)((tile - begin) / STAGES) & 1);
-            wgmma_fence();
-#pragma unroll
-            for (int c = 0; c < FLASH_D / 16; c++) {
-                wgmma_shared<N>(s, rows_descriptor(k + (uint32_t)stage * TILE + (c / 4) * (KEYS * 128) + (c % 4) * 32),
-                                rows_descriptor(q + (c / 4) * (N * 128) + (c % 4) * 32), c != 0);
-                if (c == 5 || c == 7)
-                    wgmma_commit();
-            }
-            wgmma_wait<1>();   /* the last quarter covers the other warpgroup's start */
-            named_arrive(4 - group, GROUPS * 128);
-            wgmma_wait<0>();
-            hold(s);
-            if (lane == 0)
-                barrier_arrive(shared_address(shared.empty + stage));
+        for (; tile < unit_end; tile += GROUPS) {
+            int stage = (tile - begin) % STAGES;
+            uint32_t k_tile = k + (uint32_t)stage * TILE;
             float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+            barrier_wait(shared_address(shared.full + stage), (uint32_t)((tile - begin) / STAGES) & 1);
+#pragma unroll 1
+            for (int row = 0; row < N; row += C) {
+                float s[C / 2];
+                wgmma_fence();
 #pragma unroll
-            for (int n = 0; n < N / 8; n++) {
-                float2 x = shift[n * 4];
-                sum[0] += fast_exp2(fmaf(s[4 * n], p.scale_log2, -x.x));
-                sum[1] += fast_exp2(fmaf(s[4 * n + 1], p.scale_log2, -x.y));
-                sum[2] += fast_exp2(fmaf(s[4 * n + 2], p.scale_log2, -x.x));
-                sum[3] += fast_exp2(fmaf(s[4 * n + 3], p.scale_log2, -x.y));
+                for (int c = 0; c < FLASH_D / 16; c++)
+                    wgmma_shared<C>(s, rows_descriptor(k_tile + (c / 4) * (KEYS * 128) + (c % 4) * 32),
+                                    rows_descriptor(q + row * 128 + (c / 4) * (N * 128) + (c % 4) * 32), c != 0);
+                wgmma_commit();
+                wgmma_wait<0>();
+                hold(s);
+                if (lane == 0 && row + C == N)
+                    barrier_arrive(shared_address(shared.empty + stage));
+                const float2 *shift = (const float2 *)(shared.shift + row + (lane & 3) * 2);
+#pragma unroll
+                for (int n = 0; n < C / 8; n++) {
+                    float2 x = shift[n * 4];
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        float y = fmaf(s[4 * n + i], p.scale_log2, i & 1 ? -x.y : -x.x);
+                        sum[i] += n % 3 == 2 ? poly_exp2(y) : fast_exp2(y);
+                    }
+                }
             }
             int key = (tile - unit_first) * KEYS + warp * 16 + lane / 4;
 #pragma unroll
             for (int i = 0; i < 2; i++, key += 8) {
-                float mass = quad_sum(sum[2 * i] + sum[2 * i + 1]) * inverse;
+                float value = quad_sum(sum[2 * i] + sum[2 * i + 1]) * inverse;
                 if ((lane & 3) == 0 && key < p.mass_stride)
-                    p.mass[(int64_t)unit * p.mass_stride + key] = key < prefix ? mass : 0.0f;
+                    mass[key] = key < prefix ? value : 0.0f;
             }
         }
         position = unit_end;
@@ -195,7 +210,7 @@ __global__ void __launch_bounds__(THREADS, 1)
             }
         }
     } else {
-        registers_grow<240>();
+        registers_grow<112>();   /* what the producer gave back, shared by four */
         consume<N>(p, shared, begin, end, group - 1);
     }
 #endif

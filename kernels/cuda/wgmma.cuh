@@ -49,22 +49,17 @@ template <int N> __device__ __forceinline__ void hold(float (&x)[N])
 #define MB_LIST1 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define MB_LIST2 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define MB_LIST3 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define MB_LIST4 "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
-#define MB_LIST5 "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
-#define MB_LIST6 "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111"
-#define MB_LIST7 "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define MB_FOUR(d, i) "+f"(d[(i)]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define MB_SIXTEEN(d, i) MB_FOUR(d, i), MB_FOUR(d, (i) + 4), MB_FOUR(d, (i) + 8), MB_FOUR(d, (i) + 12)
+#define MB_LIST_EIGHT "%48,%49,%50,%51,%52,%53,%54,%55"
 #define MB_NAMES64 MB_LIST0 "," MB_LIST1
+#define MB_NAMES96 MB_NAMES64 "," MB_LIST2
+#define MB_NAMES112 MB_NAMES96 "," MB_LIST_EIGHT
+#define MB_NAMES128 MB_NAMES96 "," MB_LIST3
 #define MB_REGISTERS64(d) MB_SIXTEEN(d, 0), MB_SIXTEEN(d, 16)
-#define MB_NAMES128 MB_NAMES64 "," MB_LIST2 "," MB_LIST3
-#define MB_REGISTERS128(d) MB_REGISTERS64(d), MB_SIXTEEN(d, 32), MB_SIXTEEN(d, 48)
-#define MB_NAMES192 MB_NAMES128 "," MB_LIST4 "," MB_LIST5
-#define MB_REGISTERS192(d) MB_REGISTERS128(d), MB_SIXTEEN(d, 64), MB_SIXTEEN(d, 80)
-#define MB_NAMES224 MB_NAMES192 "," MB_LIST6
-#define MB_REGISTERS224(d) MB_REGISTERS192(d), MB_SIXTEEN(d, 96)
-#define MB_NAMES256 MB_NAMES224 "," MB_LIST7
-#define MB_REGISTERS256(d) MB_REGISTERS224(d), MB_SIXTEEN(d, 112)
+#define MB_REGISTERS96(d) MB_REGISTERS64(d), MB_SIXTEEN(d, 32)
+#define MB_REGISTERS112(d) MB_REGISTERS96(d), MB_FOUR(d, 48), MB_FOUR(d, 52)
+#define MB_REGISTERS128(d) MB_REGISTERS96(d), MB_SIXTEEN(d, 48)
 
 /* d[64 x N] = or += a[64 x 16] * b[N x 16]^T, both in shared memory, contraction along the channels. */
 template <int N>
@@ -81,42 +76,32 @@ __device__ __forceinline__ void wgmma_shared<64>(float (&d)[32], uint64_t a, uin
 }
 
 template <>
+__device__ __forceinline__ void wgmma_shared<96>(float (&d)[48], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" MB_NAMES96 "}, %48, %49, p, 1, 1, "
+                 "0, 0;\n}\n"
+                 : MB_REGISTERS96(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+template <>
+__device__ __forceinline__ void wgmma_shared<112>(float (&d)[56], uint64_t a, uint64_t b, bool accumulate)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %58, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n112k16.f32.bf16.bf16 {" MB_NAMES112 "}, %56, %57, p, 1, 1, "
+                 "0, 0;\n}\n"
+                 : MB_REGISTERS112(d)
+                 : "l"(a), "l"(b), "r"((int)accumulate));
+}
+
+template <>
 __device__ __forceinline__ void wgmma_shared<128>(float (&d)[64], uint64_t a, uint64_t b, bool accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES128 "}, %64, %65, p, 1, 1, "
                  "0, 0;\n}\n"
                  : MB_REGISTERS128(d)
-                 : "l"(a), "l"(b), "r"((int)accumulate));
-}
-
-template <>
-__device__ __forceinline__ void wgmma_shared<192>(float (&d)[96], uint64_t a, uint64_t b, bool accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" MB_NAMES192 "}, %96, %97, p, 1, 1, "
-                 "0, 0;\n}\n"
-                 : MB_REGISTERS192(d)
-                 : "l"(a), "l"(b), "r"((int)accumulate));
-}
-
-template <>
-__device__ __forceinline__ void wgmma_shared<224>(float (&d)[112], uint64_t a, uint64_t b, bool accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %114, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n224k16.f32.bf16.bf16 {" MB_NAMES224 "}, %112, %113, p, 1, 1, "
-                 "0, 0;\n}\n"
-                 : MB_REGISTERS224(d)
-                 : "l"(a), "l"(b), "r"((int)accumulate));
-}
-
-template <>
-__device__ __forceinline__ void wgmma_shared<256>(float (&d)[128], uint64_t a, uint64_t b, bool accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" MB_NAMES256 "}, %128, %129, p, 1, 1, "
-                 "0, 0;\n}\n"
-                 : MB_REGISTERS256(d)
                  : "l"(a), "l"(b), "r"((int)accumulate));
 }
 
