@@ -134,6 +134,31 @@ cudaError_t mb_launch_row_distance(cudaStream_t stream, mb_type type, const void
 cudaError_t mb_launch_count_work(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
                                  double *tokens);
 
+/* ---- reuse.cu ---- */
+cudaError_t mb_launch_reuse_decide(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
+                                   int32_t kv_heads, const float *distance, const float *norm, float threshold,
+                                   int relative, float share, int32_t *active, int32_t *missed, double *counts);
+cudaError_t mb_launch_rows_copy(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
+                                int32_t query_heads, int32_t kv_heads, int32_t head_dim, const int32_t *active,
+                                const int32_t *missed, const void *src, const float *src_lse, void *dst,
+                                float *dst_lse);
+cudaError_t mb_launch_row_match(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
+                                int32_t query_heads, int32_t head_dim, const void *a, const void *ring,
+                                int32_t slots, int32_t *slot, float *distance, float *norm);
+cudaError_t mb_launch_row_gather(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
+                                 int32_t query_heads, int32_t head_dim, const int32_t *slot, const void *ring,
+                                 const float *ring_lse, int32_t slots, void *out, float *lse);
+cudaError_t mb_launch_row_top(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
+                              const float *distance, int32_t count, int32_t *chosen);
+cudaError_t mb_launch_score_keep(cudaStream_t stream, const mb_pages *pages, int32_t batch, int32_t kv_heads,
+                                 const int32_t *prefix_len, int32_t max_prefix, float value, float *scores,
+                                 int64_t score_stride);
+cudaError_t mb_launch_heavy_channels(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t count,
+                                     int32_t *channels, void *scratch);
+cudaError_t mb_launch_budget_heads(cudaStream_t stream, const float *scores, int64_t score_stride, int32_t batch,
+                                   int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t k,
+                                   int32_t k_min, int32_t *budgets);
+
 #ifdef __cplusplus
 }
 #endif

@@ -248,6 +248,84 @@ static int count_work(mb_device *device, const mb_rows *rows, int32_t kv_heads, 
     return CHECK_PART(MB_PART_SELECTION, mb_launch_count_work(device->stream, rows, kv_heads, pages, tokens), "count_work");
 }
 
+/* ---- reuse of states, choices across heads and channels ---- */
+
+static int budget_heads(mb_device *device, const float *scores, int64_t score_stride, int32_t batch,
+                        int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t k, int32_t k_min,
+                        int32_t *budgets, void *scratch)
+{
+    (void)scratch;
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_budget_heads(device->stream, scores, score_stride, batch, kv_heads, prefix_len,
+                                             max_prefix, k, k_min, budgets),
+                      "budget_heads");
+}
+
+static int score_keep(mb_device *device, const mb_pages *pages, int32_t batch, int32_t kv_heads,
+                      const int32_t *prefix_len, int32_t max_prefix, float value, float *scores,
+                      int64_t score_stride)
+{
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_score_keep(device->stream, pages, batch, kv_heads, prefix_len, max_prefix, value,
+                                           scores, score_stride),
+                      "score_keep");
+}
+
+static int heavy_channels(mb_device *device, const mb_attention *args, int32_t count, int32_t *channels,
+                          void *scratch)
+{
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_heavy_channels(device->stream, device->type, args, count, channels, scratch),
+                      "heavy_channels");
+}
+
+static int reuse_decide(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                        const float *distance, const float *norm, float threshold, int relative, float share,
+                        int32_t *active, int32_t *missed, double *counts)
+{
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_reuse_decide(device->stream, batch, rows, query_heads, kv_heads, distance, norm,
+                                             threshold, relative, share, active, missed, counts),
+                      "reuse_decide");
+}
+
+static int rows_copy(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                     int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
+                     const float *src_lse, void *dst, float *dst_lse)
+{
+    return CHECK_PART(MB_PART_COPY,
+                      mb_launch_rows_copy(device->stream, device->type, batch, rows, query_heads, kv_heads,
+                                          head_dim, active, missed, src, src_lse, dst, dst_lse),
+                      "rows_copy");
+}
+
+static int row_match(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                     const void *a, const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm)
+{
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_row_match(device->stream, device->type, batch, rows, query_heads, head_dim, a, ring,
+                                          slots, slot, distance, norm),
+                      "row_match");
+}
+
+static int row_gather(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                      const int32_t *slot, const void *ring, const float *ring_lse, int32_t slots, void *out,
+                      float *lse)
+{
+    return CHECK_PART(MB_PART_COPY,
+                      mb_launch_row_gather(device->stream, device->type, batch, rows, query_heads, head_dim, slot,
+                                           ring, ring_lse, slots, out, lse),
+                      "row_gather");
+}
+
+static int row_top(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, const float *distance,
+                   int32_t count, int32_t *chosen)
+{
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_row_top(device->stream, batch, rows, query_heads, distance, count, chosen),
+                      "row_top");
+}
+
 static int gemm(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n, int64_t k,
                 void *out)
 {
@@ -308,6 +386,14 @@ static const mb_kernels table = {
     .score_recent = score_recent,
     .budget_ratio = budget_ratio,
     .budget_layers = budget_layers,
+    .budget_heads = budget_heads,
+    .score_keep = score_keep,
+    .heavy_channels = heavy_channels,
+    .reuse_decide = reuse_decide,
+    .rows_copy = rows_copy,
+    .row_match = row_match,
+    .row_gather = row_gather,
+    .row_top = row_top,
     .telemetry = mb_cuda_telemetry,
     .profile_begin = mb_cuda_profile_begin,
     .profile_end = mb_cuda_profile_end,

@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Contexts of two lengths in one batch, neither a multiple of a page; blocks smaller than a page. */
-static const mb_stage_case usual = {.layers = 5, .kv_heads = 3, .group = 2, .head_dim = 32, .block = 8, .steps = 4,
+static const mb_stage_case usual = {.layers = 5, .kv_heads = 3, .group = 2, .head_dim = 16, .block = 8, .steps = 3,
                                     .blocks = 2, .batch = 2, .prefix = {203, 150}, .seed = 7};
 #define USUAL_K 48
 

@@ -1,0 +1,406 @@
+/*
+ * reuse.cu - keeping attention states between forwards (which rows may reuse theirs, copying and matching rows),
+ * and choices that look across heads or channels. Same definitions as the CPU's reuse.c and budget.c. All are
+ * small next to a pass over the keys; counts are whole numbers, so the order of their atomic additions does not
+ * matter.
+ */
+#include "kernels/cuda/common.cuh"
+
+using namespace mb_cuda;
+
+namespace {
+
+constexpr int THREADS = 256;
+constexpr int MOST_HEADS = 48;   /* of budget_heads: a histogram of 256 bins each in shared memory */
+
+/* ---- rows ---- */
+
+__global__ void decide_kernel(int rows, int query_heads, int kv_heads, const float *distance, const float *norm,
+                              float threshold, int relative, float share, int32_t *active, int32_t *missed,
+                              double *counts)
+{
+    __shared__ int misses;
+    int group = query_heads / kv_heads, all = rows * group, b = blockIdx.x / kv_heads, h = blockIdx.x % kv_heads;
+    if (threadIdx.x == 0)
+        misses = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < all; i += blockDim.x) {
+        int64_t at = ((int64_t)b * rows + i / group) * query_heads + h * group + i % group;
+        bool hit = distance[at] < (relative ? threshold * norm[at] : threshold);
+        if (missed)
+            missed[at] = !hit;
+        if (!hit)
+            atomicAdd(&misses, 1);
+    }
+    __syncthreads();
+    if (threadIdx.x)
+        return;
+    bool again = (double)misses > (double)share * (double)all;
+    active[blockIdx.x] = again ? -1 : 0;
+    if (counts) {
+        atomicAdd(counts, (double)(all - misses));
+        atomicAdd(counts + 1, (double)all);
+        atomicAdd(counts + 2, again ? 1.0 : 0.0);
+        atomicAdd(counts + 3, 1.0);
+    }
+}
+
+/* One block a row of one query head; vectors are moved as 16-bit words. */
+__global__ void rows_copy_kernel(int rows, int query_heads, int kv_heads, int words, const int32_t *active,
+                                 const int32_t *missed, const uint16_t *src, const float *src_lse, uint16_t *dst,
+                                 float *dst_lse)
+{
+    int64_t at = blockIdx.x, b = at / query_heads / rows, h = at % query_heads / (query_heads / kv_heads);
+    if ((active && !active[b * kv_heads + h]) || (missed && !missed[at]))
+        return;
+    for (int i = threadIdx.x; i < words; i += blockDim.x)
+        dst[at * words + i] = src[at * words + i];
+    if (threadIdx.x == 0 && src_lse && dst_lse)
+        dst_lse[at] = src_lse[at];
+}
+
+__global__ void gather_kernel(int rows, int query_heads, int words, const int32_t *slot, const uint16_t *ring,
+                              const float *ring_lse, int slots, uint16_t *out, float *lse)
+{
+    int64_t at = blockIdx.x, b = at / query_heads / rows, s = slot[at];
+    if (s < 0 || s >= slots)
+        return;
+    int64_t from = (b * slots + s) * query_heads + at % query_heads;
+    for (int i = threadIdx.x; i < words; i += blockDim.x)
+        out[at * words + i] = ring[from * words + i];
+    if (threadIdx.x == 0)
+        lse[at] = ring_lse[from];
+}
+
+/* One warp a row of one query head; lanes share the channels. */
+template <typename T>
+__global__ void match_kernel(int64_t states, int rows, int query_heads, int dim, const T *a, const T *ring,
+                             int slots, int32_t *slot, float *distance, float *norm)
+{
+    int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    int lane = threadIdx.x % 32;
+    if (at >= states)
+        return;
+    int64_t b = at / query_heads / rows, head = at % query_heads;
+    float best = INFINITY, best_norm = 0.0f;
+    int best_slot = 0;
+    for (int s = 0; s < slots; s++) {
+        const T *stored = ring + ((b * slots + s) * query_heads + head) * dim;
+        float d = 0.0f, n = 0.0f;
+        for (int c = lane; c < dim; c += 32) {
+            float x = load(a + at * dim + c), y = load(stored + c);
+            d += (x - y) * (x - y);
+            n += y * y;
+        }
+        d = warp_sum(d);
+        n = warp_sum(n);
+        if (d < best) {
+            best = d;
+            best_norm = n;
+            best_slot = s;
+        }
+    }
+    if (lane == 0) {
+        slot[at] = best_slot;
+        distance[at] = best;
+        norm[at] = best_norm;
+    }
+}
+
+/* One block a sequence; a row is chosen if fewer than `count` rows are ahead of it. */
+__global__ void row_top_kernel(int rows, int query_heads, const float *distance, int count, int32_t *chosen)
+{
+    extern __shared__ double sums[];
+    int64_t first = (int64_t)blockIdx.x * rows * query_heads;
+    for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+        double sum = 0.0;
+        for (int a = 0; a < query_heads; a++)
+            sum += (double)distance[first + (int64_t)r * query_heads + a];
+        sums[r] = isnan(sum) ? (double)INFINITY : sum;
+    }
+    __syncthreads();
+    for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+        int ahead = 0;
+        for (int other = 0; other < rows; other++)
+            ahead += sums[other] > sums[r] || (sums[other] == sums[r] && other < r);
+        for (int a = 0; a < query_heads; a++)
+            chosen[first + (int64_t)r * query_heads + a] = ahead < count;
+    }
+}
+
+/* ---- scores, channels ---- */
+
+__global__ void keep_kernel(const int32_t *ids, const int32_t *counts, int capacity, int kv_heads,
+                            const int32_t *prefix_len, float value, float *scores, int64_t stride)
+{
+    int64_t bh = blockIdx.y, j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int count = counts[bh], low = 0, high = count;
+    if (j >= prefix_len[bh / kv_heads] || count < 0)
+        return;
+    const int32_t *own = ids + bh * capacity;
+    while (low < high) {   /* ids ascend */
+        int middle = (low + high) / 2;
+        if (own[middle] < j)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low >= count || own[low] != j)
+        scores[bh * stride + j] = value;
+}
+
+__device__ double block_total(double x, double *shared)
+{
+    shared[threadIdx.x] = x;
+    __syncthreads();
+    for (int half = blockDim.x / 2; half; half /= 2) {
+        if (threadIdx.x < half)
+            shared[threadIdx.x] += shared[threadIdx.x + half];
+        __syncthreads();
+    }
+    double total = shared[0];
+    __syncthreads();
+    return total;
+}
+
+/* One block a channel of a KV head: sum over sequences of (sum of |q_c|) * (sum of |k_c|). */
+template <typename T>
+__global__ void channel_weight_kernel(int batch, int rows, int query_heads, int kv_heads, int capacity, int dim,
+                                      const int32_t *prefix_len, const T *q, const T *k, float *weight)
+{
+    __shared__ double shared[THREADS];
+    int h = blockIdx.x / dim, c = blockIdx.x % dim, group = query_heads / kv_heads;
+    float sum = 0.0f;
+    for (int b = 0; b < batch; b++) {
+        double own_q = 0.0, own_k = 0.0;
+        for (int i = threadIdx.x; i < rows * group; i += blockDim.x) {
+            int64_t at = ((int64_t)b * rows + i / group) * query_heads + h * group + i % group;
+            own_q += (double)fabsf(load(q + at * dim + c));
+        }
+        for (int64_t j = threadIdx.x; j < prefix_len[b]; j += blockDim.x)
+            own_k += (double)fabsf(load(k + (((int64_t)b * kv_heads + h) * capacity + j) * dim + c));
+        double all_q = block_total(own_q, shared), all_k = block_total(own_k, shared);
+        sum += (float)(all_q * all_k);
+    }
+    if (threadIdx.x == 0)
+        weight[blockIdx.x] = sum;
+}
+
+/* One block a KV head; a channel's rank decides, its place among the chosen ones is its position. */
+__global__ void channel_rank_kernel(int dim, const float *weight, int count, int32_t *channels)
+{
+    __shared__ int chosen[256];
+    const float *own = weight + (int64_t)blockIdx.x * dim;
+    int c = threadIdx.x, ahead = 0, place = 0;
+    for (int d = 0; c < dim && d < dim; d++)
+        ahead += own[d] > own[c] || (own[d] == own[c] && d < c);
+    if (c < dim)
+        chosen[c] = ahead < count;
+    __syncthreads();
+    for (int d = 0; c < dim && d < c; d++)
+        place += chosen[d];
+    if (c < dim && chosen[c] && place < count)
+        channels[(int64_t)blockIdx.x * count + place] = c;
+}
+
+/* ---- one budget for all heads of a sequence ---- */
+
+/* Larger scores have larger keys; 0 = -INFINITY or NaN, never chosen. */
+__device__ uint32_t key_of(float score)
+{
+    if (!(score > -INFINITY))
+        return 0u;
+    uint32_t bits = __float_as_uint(score + 0.0f);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* Beyond its guaranteed share a head has max(0, entries at or above x - given) entries at or above the key x. The
+ * largest x at which these add up to what is left is found digit by digit, with a histogram for each head. */
+__global__ void heads_kernel(const float *scores, int64_t stride, int kv_heads, const int32_t *prefix_len,
+                             int max_prefix, int k, int k_min, int32_t *budgets)
+{
+    extern __shared__ int histogram[];   /* [kv_heads][256] */
+    __shared__ int above[MOST_HEADS], given[MOST_HEADS], done;
+    __shared__ long long left;
+    __shared__ uint32_t prefix;
+    int64_t b = blockIdx.x;
+    int n = prefix_len[b] < max_prefix ? prefix_len[b] : max_prefix;
+    int32_t *own = budgets + b * kv_heads;
+    if (threadIdx.x == 0) {
+        prefix = 0u;
+        done = 0;
+    }
+    for (int level = 0; level < 4; level++) {
+        int shift = 24 - 8 * level;
+        for (int i = threadIdx.x; i < kv_heads * 256; i += blockDim.x)
+            histogram[i] = 0;
+        __syncthreads();
+        for (int h = 0; h < kv_heads; h++)
+            for (int j = threadIdx.x; j < n; j += blockDim.x) {
+                uint32_t key = key_of(scores[(b * kv_heads + h) * stride + j]);
+                if (key && (level == 0 || key >> (shift + 8) == prefix >> (shift + 8)))
+                    atomicAdd(&histogram[h * 256 + (key >> shift & 255u)], 1);
+            }
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            if (level == 0) {
+                long long rest = 0;
+                left = (long long)k * kv_heads;
+                for (int h = 0; h < kv_heads; h++) {
+                    int all = 0;
+                    for (int d = 0; d < 256; d++)
+                        all += histogram[h * 256 + d];
+                    given[h] = all < k_min ? all : k_min;
+                    own[h] = all;
+                    above[h] = 0;
+                    left -= given[h];
+                    rest += all - given[h];
+                }
+                done = rest <= left;
+                if (!done && left <= 0) {
+                    done = 1;
+                    for (int h = 0; h < kv_heads; h++)
+                        own[h] = given[h];
+                }
+            }
+            int digit = 256;
+            long long total = 0;
+            while (!done && digit > 0 && total < left) {
+                digit--;
+                total = 0;
+                for (int h = 0; h < kv_heads; h++) {
+                    above[h] += histogram[h * 256 + digit];
+                    total += above[h] > given[h] ? above[h] - given[h] : 0;
+                }
+            }
+            for (int h = 0; !done && h < kv_heads; h++)
+                above[h] -= histogram[h * 256 + digit];
+            if (!done)
+                prefix |= (uint32_t)digit << shift;
+        }
+        __syncthreads();
+        if (done)
+            return;
+    }
+    if (threadIdx.x)
+        return;
+    long long rest = left;   /* for entries whose key is exactly the one found: lower heads first */
+    for (int h = 0; h < kv_heads; h++)
+        rest -= above[h] > given[h] ? above[h] - given[h] : 0;
+    for (int h = 0; h < kv_heads; h++) {
+        int more = above[h] > given[h] ? above[h] - given[h] : 0;
+        int with = above[h] + histogram[h * 256 + (prefix & 255u)] - given[h];
+        long long ties = (with > 0 ? with : 0) - more;
+        ties = ties < rest ? ties : rest;
+        rest -= ties;
+        own[h] = given[h] + more + (int)ties;
+    }
+}
+
+} // namespace
+
+extern "C" cudaError_t mb_launch_reuse_decide(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
+                                              int32_t kv_heads, const float *distance, const float *norm,
+                                              float threshold, int relative, float share, int32_t *active,
+                                              int32_t *missed, double *counts)
+{
+    if (kv_heads < 1 || query_heads % kv_heads || (relative && !norm))
+        return cudaErrorInvalidValue;
+    decide_kernel<<<batch * kv_heads, THREADS, 0, stream>>>(rows, query_heads, kv_heads, distance, norm, threshold,
+                                                            relative, share, active, missed, counts);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mb_launch_rows_copy(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
+                                           int32_t query_heads, int32_t kv_heads, int32_t head_dim,
+                                           const int32_t *active, const int32_t *missed, const void *src,
+                                           const float *src_lse, void *dst, float *dst_lse)
+{
+    if (kv_heads < 1 || query_heads % kv_heads)
+        return cudaErrorInvalidValue;
+    rows_copy_kernel<<<batch * rows * query_heads, 64, 0, stream>>>(
+        rows, query_heads, kv_heads, head_dim * (int)mb_type_size(type) / 2, active, missed, (const uint16_t *)src,
+        src_lse, (uint16_t *)dst, dst_lse);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mb_launch_row_match(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
+                                           int32_t query_heads, int32_t head_dim, const void *a, const void *ring,
+                                           int32_t slots, int32_t *slot, float *distance, float *norm)
+{
+    int64_t states = (int64_t)batch * rows * query_heads;
+    int blocks = (int)((states * 32 + THREADS - 1) / THREADS);
+    if (slots < 1)
+        return cudaErrorInvalidValue;
+    if (type == MB_BF16)
+        match_kernel<<<blocks, THREADS, 0, stream>>>(states, rows, query_heads, head_dim, (const __nv_bfloat16 *)a,
+                                                     (const __nv_bfloat16 *)ring, slots, slot, distance, norm);
+    else
+        match_kernel<<<blocks, THREADS, 0, stream>>>(states, rows, query_heads, head_dim, (const float *)a,
+                                                     (const float *)ring, slots, slot, distance, norm);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mb_launch_row_gather(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
+                                            int32_t query_heads, int32_t head_dim, const int32_t *slot,
+                                            const void *ring, const float *ring_lse, int32_t slots, void *out,
+                                            float *lse)
+{
+    gather_kernel<<<batch * rows * query_heads, 64, 0, stream>>>(
+        rows, query_heads, head_dim * (int)mb_type_size(type) / 2, slot, (const uint16_t *)ring, ring_lse, slots,
+        (uint16_t *)out, lse);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mb_launch_row_top(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
+                                         const float *distance, int32_t count, int32_t *chosen)
+{
+    if (rows > 4096)
+        return cudaErrorInvalidValue;
+    row_top_kernel<<<batch, THREADS, (size_t)rows * sizeof(double), stream>>>(rows, query_heads, distance, count,
+                                                                             chosen);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mb_launch_score_keep(cudaStream_t stream, const mb_pages *pages, int32_t batch,
+                                            int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix,
+                                            float value, float *scores, int64_t score_stride)
+{
+    if (pages->granularity != 1)
+        return cudaErrorInvalidValue;
+    if (max_prefix > 0)
+        keep_kernel<<<dim3((max_prefix + THREADS - 1) / THREADS, batch * kv_heads), THREADS, 0, stream>>>(
+            pages->ids, pages->counts, pages->capacity, kv_heads, prefix_len, value, scores, score_stride);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mb_launch_heavy_channels(cudaStream_t stream, mb_type type, const mb_attention *args,
+                                                int32_t count, int32_t *channels, void *scratch)
+{
+    const mb_kv *kv = &args->kv;
+    int blocks = kv->kv_heads * kv->head_dim;
+    float *weight = (float *)scratch;
+    if (kv->head_dim > 256 || count < 1 || count > kv->head_dim)
+        return cudaErrorInvalidValue;
+    if (type == MB_BF16)
+        channel_weight_kernel<<<blocks, THREADS, 0, stream>>>(
+            args->rows.batch, args->rows.rows, args->query_heads, kv->kv_heads, kv->capacity, kv->head_dim,
+            args->rows.prefix_len, (const __nv_bfloat16 *)args->q, (const __nv_bfloat16 *)kv->k, weight);
+    else
+        channel_weight_kernel<<<blocks, THREADS, 0, stream>>>(
+            args->rows.batch, args->rows.rows, args->query_heads, kv->kv_heads, kv->capacity, kv->head_dim,
+            args->rows.prefix_len, (const float *)args->q, (const float *)kv->k, weight);
+    channel_rank_kernel<<<kv->kv_heads, 256, 0, stream>>>(kv->head_dim, weight, count, channels);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mb_launch_budget_heads(cudaStream_t stream, const float *scores, int64_t score_stride,
+                                              int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                                              int32_t max_prefix, int32_t k, int32_t k_min, int32_t *budgets)
+{
+    if (k < 0 || k_min < 0 || k_min > k || kv_heads > MOST_HEADS)
+        return cudaErrorInvalidValue;
+    heads_kernel<<<batch, 1024, (size_t)kv_heads * 256 * sizeof(int), stream>>>(
+        scores, score_stride, kv_heads, prefix_len, max_prefix, k, k_min, budgets);
+    return cudaGetLastError();
+}
