@@ -4,9 +4,10 @@
  *
  * One block holds 64 packed query rows and walks its part of the key list in tiles of 64 keys, gathered row by row
  * (16-byte copies) straight from the cache, two tiles in flight. Eight warps: 16 rows and half of each tile's keys
- * each, because a few hundred keys are a matter of latency, and two warps a scheduler hide twice as much of it; the
- * halves are merged at the end. The parts of one unit are merged in a fixed order: by a cluster of up to 8 blocks through distributed shared memory on sm_90
- * and later (one launch, which is what a few hundred keys need), else through partial states in the workspace.
+ * each, because a few hundred keys are a matter of latency, and two warps a scheduler hide twice as much of it;
+ * the halves are merged at the end. The parts of one unit are merged in a fixed order: by a cluster of up to 8
+ * blocks through distributed shared memory on sm_90 and later (one launch, which is what a few hundred keys need),
+ * else through partial states in the workspace.
  */
 #include "kernels/cuda/attention_common.cuh"
 #include "kernels/cuda/key_list.cuh"
@@ -47,8 +48,8 @@ __device__ __forceinline__ void find_slots(int (&slot)[SHARE<D>], const KeyList 
 /* One tile of keys and values into shared memory; rows without a key are zeroed, so that whatever the cache holds
  * elsewhere (even NaN) cannot reach a product with probability zero. */
 template <int D>
-__device__ __forceinline__ void load_tile(const __nv_bfloat16 *k, const __nv_bfloat16 *v, const int (&slot)[SHARE<D>],
-                                          uint32_t k_tile, uint32_t v_tile)
+__device__ __forceinline__ void load_tile(const __nv_bfloat16 *k, const __nv_bfloat16 *v,
+                                          const int (&slot)[SHARE<D>], uint32_t k_tile, uint32_t v_tile)
 {
     int row = (int)threadIdx.x / CHUNKS<D>, chunk = (int)threadIdx.x % CHUNKS<D>;
 #pragma unroll
@@ -69,12 +70,13 @@ template <int D> struct State {
     float top[2], sum[2];
 };
 
-/* This warp's half of one tile: logits, running maximum, probabilities, output. `first` is the list position of the
- * half's first key. FULL: all its keys are there and seen by every row; else sixteens of keys past `end` are skipped
- * and single keys masked. */
+/* This warp's half of one tile: logits, running maximum, probabilities, output. `first` is the list position of
+ * the half's first key. FULL: all its keys are there and seen by every row; else sixteens of keys past `end` are
+ * skipped and single keys masked. */
 template <int D, Source SOURCE, bool FULL>
 __device__ __forceinline__ void step(State<D> &state, uint32_t q_tile, uint32_t k_tile, uint32_t v_tile,
-                                     const KeyList &list, int first, int end, const int (&limit)[2], float scale_log2)
+                                     const KeyList &list, int first, int end, const int (&limit)[2],
+                                     float scale_log2)
 {
     int lane = (int)threadIdx.x & 31;
     int groups = FULL ? SPAN / 16 : (end - first + 15) / 16;
@@ -248,8 +250,8 @@ __device__ __forceinline__ void merge_cluster(const Problem &p, float *rows, int
 
 /* One finished row of a thread (i = 0, 1): to its slot of the partial states, or, slot -1, to the result. */
 template <int D, Source SOURCE>
-__device__ __forceinline__ void store_row(const Problem &p, const State<D> &state, int i, float inverse, float lse2,
-                                          int64_t index, int64_t slot)
+__device__ __forceinline__ void store_row(const Problem &p, const State<D> &state, int i, float inverse,
+                                          float lse2, int64_t index, int64_t slot)
 {
     int column = ((int)threadIdx.x & 3) * 2;
     bool partial = SOURCE != PREFILL && slot >= 0;
@@ -309,11 +311,12 @@ __global__ void __launch_bounds__(THREADS, 2) attend_mma(const __grid_constant__
         copy_async16(q_tile + swizzled<D>(row, chunk), (const __nv_bfloat16 *)p.q + state * D + chunk * 8, inside);
     }
     bool guessed = false;
-    int pages = -1;
+    int pages = -1, used = 0;   /* used: positions below this belong to chosen pages */
     if (SOURCE == PAGES) {
         int count = p.page_counts[unit];
         guessed = count <= p.page_capacity && 2 * count >= p.page_capacity && p.span != MB_SPAN_BLOCK;
         pages = guessed ? p.page_capacity : -1;
+        used = guessed ? count << p.page_shift : 0;
     }
     KeyList list = key_list<SOURCE>(p, b, h, row0 + ROWS < rows ? row0 + ROWS : rows, pages);
     /* Parts are cut at multiples of 16 keys, the smallest group that the matrix product works on. */
@@ -334,7 +337,7 @@ __global__ void __launch_bounds__(THREADS, 2) attend_mma(const __grid_constant__
                         slot[i] = -1;
                     else if (position >= list.selected)
                         slot[i] = list.prefix + (position - list.selected);
-                    else if (position >= p.page_counts[unit] << list.shift || slot[i] >= list.prefix || slot[i] < 0)
+                    else if (position >= used || slot[i] >= list.prefix || slot[i] < 0)
                         slot[i] = -1;   /* an unused entry, or behind the end of the last page */
                 }
             } else {
@@ -422,7 +425,8 @@ template <int D> Kernel choose(Source source, bool cluster)
     return cluster ? attend_mma<D, DENSE, true> : attend_mma<D, DENSE, false>;
 }
 
-int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_t stream, char *err, size_t err_cap)
+int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_t stream, char *err,
+           size_t err_cap)
 {
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};

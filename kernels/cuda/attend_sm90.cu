@@ -80,7 +80,8 @@ template <int PAIR> __global__ void __launch_bounds__(WARPS * 32)
     float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
     int64_t state = state_of(p, b, h, row);
     if (p.out) {
-        uint2 packed = make_uint2(pack_bf16(o.x * inverse, o.y * inverse), pack_bf16(o.z * inverse, o.w * inverse));
+        uint2 packed = make_uint2(pack_bf16(o.x * inverse, o.y * inverse),
+                                  pack_bf16(o.z * inverse, o.w * inverse));
         *(uint2 *)((__nv_bfloat16 *)p.out + state * FLASH_D + lane * 4) = packed;
     }
     if (p.lse && lane == 0)
@@ -104,21 +105,25 @@ __global__ void __launch_bounds__(WARPS * 32) finish_tiles(const __grid_constant
     float total = weight_total(p, b), inverse = total > 0.0f ? 1.0f / total : 0.0f;
     int tiles = (p.max_prefix + 63) / 64, used = (key_range(p, b).prefix + 63) / 64;
     int lane = (int)threadIdx.x & 31;
-    for (int tile = (int)blockIdx.x * WARPS + ((int)threadIdx.x >> 5); tile < tiles; tile += (int)gridDim.x * WARPS) {
+    int step = (int)gridDim.x * WARPS;
+    for (int tile = (int)blockIdx.x * WARPS + ((int)threadIdx.x >> 5); tile < tiles; tile += step) {
         const float *part = p.tile_part + ((int64_t)unit * tiles + tile) * p.packed;
         float sum = 0.0f;
         if (tile < used)
 #pragma unroll 8
             for (int row = lane; row < p.packed; row += 32)
                 sum += fast_exp2(part[row] - shift[row]);
-        for (int step = 16; step > 0; step /= 2)
-            sum += __shfl_xor_sync(0xffffffffu, sum, step);
+        for (int distance = 16; distance > 0; distance /= 2)
+            sum += __shfl_xor_sync(0xffffffffu, sum, distance);
         if (lane == 0 && tile < p.tile_stride)
             p.tile_mass[(int64_t)unit * p.tile_stride + tile] = sum * inverse;
     }
 }
 
-int clusters_of(const mb_cuda_chip *chip, int pair) { return pair == 2 ? chip->pair_clusters : chip->multiprocessors; }
+int clusters_of(const mb_cuda_chip *chip, int pair)
+{
+    return pair == 2 ? chip->pair_clusters : chip->multiprocessors;
+}
 
 int pair_of(int packed) { return packed > FLASH_ROWS ? 2 : 1; }
 
@@ -139,13 +144,14 @@ int flash_map(const mb_cuda_chip *chip, CUtensorMap *map, const void *base, cons
                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (code != CUDA_SUCCESS)
-        return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: the cache at %p (%d slots, %d heads) has no tensor "
-                       "map (driver code %d)", base, p.capacity, heads, (int)code);
+        return mb_fail(err, err_cap, MB_E_BUG,
+                       "CUDA attention: the cache at %p (%d slots, %d heads) has no tensor map (driver code %d)",
+                       base, p.capacity, heads, (int)code);
     return MB_OK;
 }
 
-int flash_launch(FlashKernel kernel, const Problem &p, const CUtensorMap &k_map, const CUtensorMap &v_map, int pair,
-                 int clusters, cudaStream_t stream, char *err, size_t err_cap)
+int flash_launch(FlashKernel kernel, const Problem &p, const CUtensorMap &k_map, const CUtensorMap &v_map,
+                 int pair, int clusters, cudaStream_t stream, char *err, size_t err_cap)
 {
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};
@@ -192,8 +198,9 @@ int sm90_attend(const mb_cuda_chip *chip, const Problem &given, cudaStream_t str
         rc = flash_map(chip, &v_map, p.v, p, p.batch * p.kv_heads, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    FlashKernel kernel = p.tile_part ? (pair == 2 ? flash_kernel<FLASH_BLOCK_TILES, 2> : flash_kernel<FLASH_BLOCK_TILES, 1>)
-                                     : (pair == 2 ? flash_kernel<FLASH_BLOCK, 2> : flash_kernel<FLASH_BLOCK, 1>);
+    FlashKernel kernel = pair == 2 ? flash_kernel<FLASH_BLOCK, 2> : flash_kernel<FLASH_BLOCK, 1>;
+    if (p.tile_part)
+        kernel = pair == 2 ? flash_kernel<FLASH_BLOCK_TILES, 2> : flash_kernel<FLASH_BLOCK_TILES, 1>;
     rc = flash_launch(kernel, p, k_map, v_map, pair, clusters, stream, err, err_cap);
     if (rc != MB_OK)
         return rc;

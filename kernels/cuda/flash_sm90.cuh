@@ -212,7 +212,7 @@ __device__ __forceinline__ void flash_softmax(const Problem &p, const Piece &pie
 #pragma unroll
     for (int r = 0; r < 2; r++)
         state.sum[r] = state.sum[r] * factor[r] + (sums.sum[r][0] + sums.sum[r][1]);
-    if (MODE == FLASH_BLOCK_TILES && first + FLASH_KEYS > piece.prefix) {   /* leave the current block's keys out */
+    if (MODE == FLASH_BLOCK_TILES && first + FLASH_KEYS > piece.prefix) {   /* leave the block's keys out */
         sums.sum[0][0] = sums.sum[0][1] = sums.sum[1][0] = sums.sum[1][1] = 0.0f;
 #pragma unroll
         for (int i = 0; i < 64; i++)
@@ -221,21 +221,38 @@ __device__ __forceinline__ void flash_softmax(const Problem &p, const Piece &pie
     }
 }
 
-/* Writes a tile's row sums, as base-2 logarithms, to tile_part [unit][64-key tile][packed row]. Of the four lanes
- * that share two rows each ends up with one (row, half). The lane number is taken through shared memory, as plus 0:
- * the assembler otherwise moves all this in front of the products that it is to run behind. */
-__device__ __forceinline__ void flash_emit(const Problem &p, const Piece &piece, const TileSums &sums, int row,
+/* Where this thread's row sums of a piece go: of the four lanes that share two rows each writes one (row, half of
+ * the tile's keys), as a base-2 logarithm, to tile_part [unit][64-key tile][packed row]. */
+struct TilePlace {
+    float *part;
+    int end;      /* first keys at or past this slot are not written */
+};
+
+__device__ __forceinline__ TilePlace flash_tile_place(const Problem &p, const Piece &piece, int row)
+{
+    int lane = (int)threadIdx.x & 31, half = (lane >> 1) & 1, tiles = (p.max_prefix + 63) / 64;
+    TilePlace place;
+    row += 8 * (lane & 1);
+    place.part = p.tile_part + ((int64_t)(piece.b * p.kv_heads + piece.h) * tiles + half) * p.packed + row;
+    place.end = (piece.prefix < tiles * 64 ? piece.prefix : tiles * 64) - 64 * half;
+    place.end = row < p.packed ? place.end : 0;
+    return place;
+}
+
+/* The lane number is taken through shared memory, as plus 0: the assembler otherwise moves all this in front of
+ * the products that it is to run behind. */
+__device__ __forceinline__ void flash_emit(const Problem &p, const TilePlace &place, const TileSums &sums,
                                            const int *zero)
 {
-    int lane = ((int)threadIdx.x & 31) + *(volatile const int *)zero, half = (lane >> 1) & 1, r = lane & 1;
+    int lane = ((int)threadIdx.x & 31) + *(volatile const int *)zero;
+    bool half = lane & 2, r = lane & 1;
     float low = half ? sums.sum[0][1] : sums.sum[0][0], high = half ? sums.sum[1][1] : sums.sum[1][0];
     low += __shfl_xor_sync(0xffffffffu, half ? sums.sum[0][0] : sums.sum[0][1], 2);
     high += __shfl_xor_sync(0xffffffffu, half ? sums.sum[1][0] : sums.sum[1][1], 2);
-    float sum = (r ? high : low) + __shfl_xor_sync(0xffffffffu, r ? low : high, 1);
-    float mass = (r ? sums.shift[1] : sums.shift[0]) + __log2f(sum);
-    int tile = sums.first / 64 + half, tiles = (p.max_prefix + 63) / 64;
-    if (tile * 64 < piece.prefix && tile < tiles && row + 8 * r < p.packed)
-        p.tile_part[((int64_t)(piece.b * p.kv_heads + piece.h) * tiles + tile) * p.packed + row + 8 * r] = mass;
+    float sum = (r ? high : low) + __shfl_xor_sync(0xffffffffu, r ? low : high, 1), log;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(log) : "f"(sum));
+    if (sums.first < place.end)
+        place.part[(int64_t)(sums.first / 64) * p.packed] = (r ? sums.shift[1] : sums.shift[0]) + log;
 }
 
 /* Zeroes the values of keys at and beyond the unit's end in a tile: their probability is 0, and 0 * NaN is not. */
@@ -291,7 +308,8 @@ __device__ __forceinline__ void flash_store(const Problem &p, const Piece &piece
                 p.part_lse[slot] = lse;
             continue;
         }
-        int64_t index = row_state<MODE == FLASH_PREFILL ? PREFILL : DENSE>(p, piece.b, piece.h, piece.query_head, row);
+        int64_t index = row_state<MODE == FLASH_PREFILL ? PREFILL : DENSE>(p, piece.b, piece.h,
+                                                                           piece.query_head, row);
         if (p.out) {
             __nv_bfloat16 *out = (__nv_bfloat16 *)p.out + index * FLASH_D + (lane & 3) * 2;
 #pragma unroll
@@ -425,6 +443,9 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
         float s[64], factor[2];
         uint32_t w[32];
         TileSums sums = {};
+        TilePlace place = {};
+        if (MODE == FLASH_BLOCK_TILES)
+            place = flash_tile_place(p, piece, row);
         barrier_wait(shared_address(shared.k_full + ring.stage), ring.phase);
         wgmma_fence();
         flash_logits(s, q, k + (uint32_t)ring.stage * FLASH_TILE);
@@ -450,7 +471,7 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
             if (!alone)
                 named_arrive(5 - group, 256);
             if (MODE == FLASH_BLOCK_TILES)
-                flash_emit(p, piece, sums, row, &shared.zero);
+                flash_emit(p, place, sums, &shared.zero);
             wgmma_wait<1>();
             hold(s);
             flash_release<PAIR>(shared.k_empty + ring.stage);
@@ -475,7 +496,7 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
         flash_output(state.o, w, v + (uint32_t)last.stage * FLASH_TILE);
         wgmma_commit();
         if (MODE == FLASH_BLOCK_TILES)
-            flash_emit(p, piece, sums, row, &shared.zero);
+            flash_emit(p, place, sums, &shared.zero);
         wgmma_wait<0>();
         hold(state.o);
         flash_release<PAIR>(shared.v_empty + last.stage);
@@ -546,8 +567,8 @@ __global__ void __launch_bounds__(FLASH_THREADS, 1)
 int flash_map(const mb_cuda_chip *chip, CUtensorMap *map, const void *base, const Problem &p, int heads, char *err,
               size_t err_cap);
 typedef void (*FlashKernel)(const Problem, const CUtensorMap, const CUtensorMap);
-int flash_launch(FlashKernel kernel, const Problem &p, const CUtensorMap &k_map, const CUtensorMap &v_map, int pair,
-                 int clusters, cudaStream_t stream, char *err, size_t err_cap);
+int flash_launch(FlashKernel kernel, const Problem &p, const CUtensorMap &k_map, const CUtensorMap &v_map,
+                 int pair, int clusters, cudaStream_t stream, char *err, size_t err_cap);
 
 } /* namespace mb_cuda */
 

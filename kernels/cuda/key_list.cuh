@@ -16,7 +16,7 @@ struct KeyList {
     int total;      /* keys in the list */
     int begin;      /* DENSE: first slot */
     int selected;   /* PAGES: positions below this are pages, the rest is the block from slot `prefix` on */
-    int hole;       /* PAGES: positions hole .. selected-1 hold no key (the end of a partial last page, unused ids) */
+    int hole;       /* PAGES: positions hole .. selected-1 hold no key (end of a partial last page, unused ids) */
     int prefix;
     int shift;      /* log2 of the page size */
     int last;       /* highest slot that may be read */
@@ -24,8 +24,8 @@ struct KeyList {
 };
 
 /* Keys of (b, h). For PREFILL `rows_end` is one past the last row of the tile. For PAGES the list may be laid out
- * for `pages` >= count pages: a kernel that has already cut its share from the capacity, before the count was known,
- * passes that; unused positions become a hole. pages < 0: as many as there are. */
+ * for `pages` >= count pages: a kernel that has already cut its share from the capacity, before the count was
+ * known, passes that; unused positions become a hole. pages < 0: as many as there are. */
 template <Source SOURCE>
 __device__ __forceinline__ KeyList key_list(const Problem &p, int b, int h, int rows_end, int pages = -1)
 {
@@ -46,7 +46,7 @@ __device__ __forceinline__ KeyList key_list(const Problem &p, int b, int h, int 
         int unit = b * p.kv_heads + h;
         int count = p.page_counts[unit];
         if (count < 0) {
-            list.selected = 0;   /* the whole prefix: slots 0 .. end-1 are "the block" of a list that starts at 0 */
+            list.selected = 0;   /* the whole prefix: slots 0 .. end-1 are "the block", which starts at 0 */
             list.prefix = list.begin;
             return list;
         }

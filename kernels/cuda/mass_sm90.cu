@@ -4,11 +4,11 @@
  * The transposed product S^T = K Q^T: 64 keys are the rows of the accumulator and all packed query rows its
  * columns, so nothing is padded to 64 rows and the sum over query rows stays inside a thread until a last shuffle
  * over four lanes. All queries of a KV head lie in shared memory; a producer thread streams 64-key tiles through a
- * ring, and four consumer warpgroups take them in turn, so that some multiply while others exponentiate. Each key
- * tile belongs to one warpgroup of one block: no atomics, the same bits in every run.
- *
- * There are as many exponentials as the special function units can make while the tensor cores multiply, so a third
- * of them is computed by ordinary arithmetic (poly_exp2).
+ * ring, and three consumer warpgroups take them in turn, so that some multiply while others exponentiate; above
+ * 128 rows each works in two halves of the rows for the same reason. Each key tile belongs to one warpgroup of one
+ * block: no atomics, the same bits in every run. (Measured
+ * and dropped: two warpgroups in strict turns; four with smaller accumulators and a third of the exponentials in
+ * ordinary arithmetic; both slower.)
  *
  * mass = sum_r w[r] exp(s - lse[r]) / sum_r w[r] is summed as exp2(scale_log2 * s - shift[r]) with
  * shift = lse / ln 2 - log2 w, and divided at the end.
@@ -31,11 +31,13 @@ template <int N> struct MassShared {
     int tile_end[UNITS + 1];
 };
 
-/* Query rows of one product: all, or half where the accumulators would not leave room for four warpgroups. */
+/* Query rows of one product: all, or half. */
 template <int N> constexpr int chunk_rows = N > 128 ? N / 2 : N;
 template <int N> constexpr size_t shared_size = sizeof(MassShared<N>) + 1024;
-constexpr int GROUPS = 4;                /* consumer warpgroups */
+constexpr int GROUPS = 3;                /* consumer warpgroups */
 constexpr int THREADS = 128 * (1 + GROUPS);
+/* setmaxnreg moves registers within what the launch got: 128 a thread. */
+static_assert(128 * THREADS >= 24 * 128 + 160 * GROUPS * 128, "the consumers' registers must exist");
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -64,17 +66,30 @@ __device__ __forceinline__ void load_unit(const Problem &p, MassShared<N> &share
     proxy_fence();
 }
 
-/* 2^x for x <= 127 without the special function unit: relative error below 3e-6; below -125 it stays at 2^-125. */
-__device__ __forceinline__ float poly_exp2(float x)
+/* Logits of one key tile against C query rows from `row` on. */
+template <int N, int C>
+__device__ __forceinline__ void multiply_rows(float (&s)[C / 2], uint32_t k_tile, uint32_t q, int row)
 {
-    x = fmaxf(x, -125.0f);
-    float biased = x + 12582912.0f;            /* 1.5 * 2^23: the integer part lands in the low bits */
-    float f = x - (biased - 12582912.0f);      /* -0.5 .. 0.5 */
-    float y = fmaf(f, 0.00957010f, 0.05591786f);
-    y = fmaf(y, f, 0.24024745f);
-    y = fmaf(y, f, 0.69312181f);
-    y = fmaf(y, f, 0.99999926f);
-    return __int_as_float(__float_as_int(y) + (__float_as_int(biased) << 23));
+    wgmma_fence();
+#pragma unroll
+    for (int c = 0; c < FLASH_D / 16; c++)
+        wgmma_shared<C>(s, rows_descriptor(k_tile + (c / 4) * (KEYS * 128) + (c % 4) * 32),
+                        rows_descriptor(q + row * 128 + (c / 4) * (N * 128) + (c % 4) * 32), c != 0);
+    wgmma_commit();
+}
+
+/* Adds the exponentials of C query rows to this thread's two keys. */
+template <int C>
+__device__ __forceinline__ void add_rows(const float (&s)[C / 2], const float *shift, float scale_log2,
+                                         float (&sum)[4])
+{
+#pragma unroll
+    for (int n = 0; n < C / 8; n++) {
+        float2 x = *(const float2 *)(shift + n * 8);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sum[i] += fast_exp2(fmaf(s[4 * n + i], scale_log2, i & 1 ? -x.y : -x.x));
+    }
 }
 
 template <int N>
@@ -83,6 +98,7 @@ __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared,
     constexpr int C = chunk_rows<N>;
     int thread = (int)threadIdx.x - 128, lane = thread & 31, warp = (thread >> 5) & 3;
     uint32_t q = shared_address(shared.q), k = shared_address(shared.k);
+    const float *shift = shared.shift + (lane & 3) * 2;
     int unit = 0;
     for (int position = begin; position < end;) {
         while (shared.tile_end[unit + 1] <= position)
@@ -103,30 +119,25 @@ __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared,
             uint32_t k_tile = k + (uint32_t)stage * TILE;
             float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
             barrier_wait(shared_address(shared.full + stage), (uint32_t)((tile - begin) / STAGES) & 1);
-#pragma unroll 1
-            for (int row = 0; row < N; row += C) {
-                float s[C / 2];
-                wgmma_fence();
-#pragma unroll
-                for (int c = 0; c < FLASH_D / 16; c++)
-                    wgmma_shared<C>(s, rows_descriptor(k_tile + (c / 4) * (KEYS * 128) + (c % 4) * 32),
-                                    rows_descriptor(q + row * 128 + (c / 4) * (N * 128) + (c % 4) * 32), c != 0);
-                wgmma_commit();
+            float left[C / 2], right[C / 2];
+            multiply_rows<N, C>(left, k_tile, q, 0);
+            if constexpr (C < N) {
+                multiply_rows<N, C>(right, k_tile, q, C);
+                wgmma_wait<1>();
+                hold(left);
+                add_rows<C>(left, shift, p.scale_log2, sum);
                 wgmma_wait<0>();
-                hold(s);
-                if (lane == 0 && row + C == N)
-                    barrier_arrive(shared_address(shared.empty + stage));
-                const float2 *shift = (const float2 *)(shared.shift + row + (lane & 3) * 2);
-#pragma unroll
-                for (int n = 0; n < C / 8; n++) {
-                    float2 x = shift[n * 4];
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        float y = fmaf(s[4 * n + i], p.scale_log2, i & 1 ? -x.y : -x.x);
-                        sum[i] += n % 3 == 2 ? poly_exp2(y) : fast_exp2(y);
-                    }
-                }
+                hold(right);
+            } else {
+                wgmma_wait<0>();
+                hold(left);
             }
+            if (lane == 0)
+                barrier_arrive(shared_address(shared.empty + stage));
+            if constexpr (C < N)
+                add_rows<C>(right, shift + C, p.scale_log2, sum);
+            else
+                add_rows<C>(left, shift, p.scale_log2, sum);
             int key = (tile - unit_first) * KEYS + warp * 16 + lane / 4;
 #pragma unroll
             for (int i = 0; i < 2; i++, key += 8) {
@@ -154,7 +165,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(shared_address(shared.full + i), 1);
-            barrier_init(shared_address(shared.empty + i), 4);   /* the four warps of the group that had the tile */
+            barrier_init(shared_address(shared.empty + i), 4);   /* the four warps that had the tile */
         }
         barrier_init_fence();
         prefetch_map(&k_map);
@@ -210,7 +221,7 @@ __global__ void __launch_bounds__(THREADS, 1)
             }
         }
     } else {
-        registers_grow<112>();   /* what the producer gave back, shared by four */
+        registers_grow<160>();
         consume<N>(p, shared, begin, end, group - 1);
     }
 #endif
@@ -241,8 +252,8 @@ Variant choose(int packed)
 
 bool sm90_mass_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p)
 {
-    return sm90_serves(chip, type, p) && p.packed <= 256 && p.batch * p.kv_heads <= UNITS && p.max_prefix >= 1024 &&
-           p.mass;
+    return sm90_serves(chip, type, p) && p.packed <= 256 && p.batch * p.kv_heads <= UNITS && p.mass &&
+           p.max_prefix >= 1024;
 }
 
 int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap)

@@ -35,8 +35,8 @@ int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream
     int64_t items = (int64_t)flash_groups(p.prefill_rows, pair) * p.query_heads;
     if (items < clusters)
         clusters = (int)items;
-    return flash_launch(pair == 2 ? flash_kernel<FLASH_PREFILL, 2> : flash_kernel<FLASH_PREFILL, 1>, p, k_map, v_map,
-                        pair, clusters, stream, err, err_cap);
+    FlashKernel kernel = pair == 2 ? flash_kernel<FLASH_PREFILL, 2> : flash_kernel<FLASH_PREFILL, 1>;
+    return flash_launch(kernel, p, k_map, v_map, pair, clusters, stream, err, err_cap);
 }
 
 } /* namespace mb_cuda */

@@ -62,8 +62,8 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier)
 }
 
 /* A box of a 3-D tensor map (channels, slots, heads) to shared memory. */
-__device__ __forceinline__ void copy_box(uint32_t destination, const CUtensorMap *map, uint32_t barrier, int channel,
-                                         int slot, int head)
+__device__ __forceinline__ void copy_box(uint32_t destination, const CUtensorMap *map, uint32_t barrier,
+                                         int channel, int slot, int head)
 {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
                  "[%1, {%3, %4, %5}], [%2];" ::"r"(destination),

@@ -2,11 +2,14 @@
  * attention_bench.cu - checks the CUDA attention kernels against a double-precision reference kernel over awkward
  * shapes, then times the shapes of docs/performance.md. Needs a GPU; not part of `make check`.
  *
- *      make cuda-bench && build/tests/cuda/attention_bench [check|quick|time|all [GEMM TFLOP/s]]
+ *      nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a -I. -x cu tests/cuda/attention_*.cu \
+ *          kernels/cuda/{attend,attend_mma,attend_plain,attend_sm90,mass_mma,mass_sm90,merge,prefill_sm90}.cu \
+ *          text.o -o attention_bench          (text.o: cc -c -D_GNU_SOURCE -I. base/text.c)
+ *      ./attention_bench [check | quick [STEP] | time [GEMM TFLOP/s] | all]
  *
- * Outputs are filled with NaN before every call, cache slots past the visible keys hold NaN, inputs are fresh random
- * numbers for every case. Times are CUDA graph replays between events, median of several; sparse cases walk through
- * many selections so that the keys do not come from the L2 cache.
+ * Outputs are filled with NaN before every call, cache slots past the visible keys hold NaN, inputs are fresh
+ * random numbers for every case. Times are CUDA graph replays between events, median of several; sparse cases walk
+ * through many selections so that the keys do not come from the L2 cache.
  */
 #include "tests/cuda/attention_cases.cuh"
 
@@ -136,7 +139,8 @@ static void time_dense(const mb_cuda_chip *chip, const Row &r)
     print_row("exact + tile mass", r, tiles, bytes, flops);
     print_row("exact + token mass", r, mass, 1.5 * bytes, 1.5 * flops);
     printf("    tile mass x%.3f, token mass x%.3f, plain %.1f .. %.1f us\n", tiles / plain, mass / plain,
-           *std::min_element(times[0].begin(), times[0].end()), *std::max_element(times[0].begin(), times[0].end()));
+           *std::min_element(times[0].begin(), times[0].end()),
+           *std::max_element(times[0].begin(), times[0].end()));
 }
 
 static void time_sparse(const mb_cuda_chip *chip, const Row &r, int k, int granularity)
@@ -158,7 +162,7 @@ static void time_sparse(const mb_cuda_chip *chip, const Row &r, int k, int granu
     size_t entries = (size_t)c.batch * c.kv_heads * c.page_capacity;
     std::vector<int32_t> ids(entries * SETS), counts((size_t)c.batch * c.kv_heads, c.page_capacity);
     int pages = r.keys / granularity;
-    for (size_t i = 0; i < ids.size(); i += (size_t)c.page_capacity)   /* one random id in each equal part */
+    for (size_t i = 0; i < ids.size(); i += (size_t)c.page_capacity) /* one random id in each equal part */
         for (int j = 0; j < c.page_capacity; j++) {
             int64_t from = (int64_t)pages * j / c.page_capacity, to = (int64_t)pages * (j + 1) / c.page_capacity;
             ids[i + (size_t)j] = (int32_t)(from + (int64_t)(random_unit() * (double)(to - from)));
@@ -179,7 +183,8 @@ static void time_sparse(const mb_cuda_chip *chip, const Row &r, int k, int granu
     for (int cold = 1; cold >= 0; cold--) {
         double us = graph_time(SETS, 7, [&](cudaStream_t s, int i) {
             page.ids = device_ids + (cold ? entries * (size_t)i : 0);
-            if (mb_cuda_attend_sparse(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, err, sizeof err) != 0)
+            if (mb_cuda_attend_sparse(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, err, sizeof err) !=
+                0)
                 die(err);
         });
         char what[64];
@@ -198,7 +203,7 @@ static void time_prefill(const mb_cuda_chip *chip, const Row &r, int first)
     c.query_heads = r.query_heads;
     c.kv_heads = r.kv_heads;
     c.batch = 1;
-    c.rows = n;   /* q and out of [n][query_heads][128] */
+    c.rows = n; /* q and out of [n][query_heads][128] */
     c.head_dim = 128;
     c.capacity = r.keys;
     c.block_keys = 0;
@@ -232,17 +237,18 @@ int main(int argc, char **argv)
            chip.capability, chip.pair_clusters, chip.encode_tiled ? "yes" : "no");
     int failures = 0;
     if (strcmp(mode, "time") != 0)
-        failures = check_all(&chip, strcmp(mode, "quick") == 0 ? 9 : 1);
-    if (argc > 2)
-        gemm_tflops = atof(argv[2]);   /* the measured matrix rate, for the floors */
+        failures = check_all(&chip, strcmp(mode, "quick") ? 1 : argc > 2 ? atoi(argv[2]) : 9);
+    if (argc > 2 && strcmp(mode, "quick"))
+        gemm_tflops = atof(argv[2]); /* the measured matrix rate, for the floors */
     if (strcmp(mode, "time") == 0 || strcmp(mode, "all") == 0) {
         copy_tbs = copy_rate();
         printf("copy %.2f TB/s (measured), bf16 GEMM %.0f TFLOP/s (given)\n", copy_tbs, gemm_tflops);
-        const Row dense[] = {{"7B", 28, 4, 1, 32768, 32},  {"7B", 28, 4, 1, 131072, 32}, {"7B", 28, 4, 8, 131072, 32},
-                             {"1.5B", 12, 2, 8, 131072, 32}, {"8B", 32, 8, 1, 131072, 32}, {"8B", 32, 8, 8, 131072, 32}};
+        const Row dense[] = {{"7B", 28, 4, 1, 32768, 32},  {"7B", 28, 4, 1, 131072, 32},
+                             {"7B", 28, 4, 8, 131072, 32}, {"1.5B", 12, 2, 8, 131072, 32},
+                             {"8B", 32, 8, 1, 131072, 32}, {"8B", 32, 8, 8, 131072, 32}};
         for (const Row &r : dense)
             time_dense(&chip, r);
-        for (int keys = 1024; keys <= 8192; keys *= 2)   /* which path serves short contexts better */
+        for (int keys = 1024; keys <= 8192; keys *= 2) /* which path serves short contexts better */
             for (chip.allow_sm90 = 0; chip.allow_sm90 < 2; chip.allow_sm90++)
                 time_dense(&chip, {"7B", 28, 4, 1, keys, 32});
         chip.allow_sm90 = 1;

@@ -33,20 +33,20 @@ template <typename T> static std::vector<T> download_raw(const T *x, size_t n)
 static void report(const Case &c, const char *what, double error, double bound, const char *note)
 {
     cases++;
-    if (error <= bound)   /* false for NaN */
+    if (error <= bound) /* false for NaN */
         return;
     failures++;
     if (failures <= 40)
         printf("FAIL %s: error %.3g > %.3g [%s] type %d heads %d/%d batch %d rows %d D %d block %d prefix %d.. "
                "granularity %d capacity %d\n",
-               what, error, bound, note, c.type, c.query_heads, c.kv_heads, c.batch, c.rows, c.head_dim, c.block_keys,
-               c.prefix[0], c.granularity, c.page_capacity);
+               what, error, bound, note, c.type, c.query_heads, c.kv_heads, c.batch, c.rows, c.head_dim,
+               c.block_keys, c.prefix[0], c.granularity, c.page_capacity);
 }
 
 /* Relative distance over the states that count; untouched ones must still be NaN. */
 static void compare(const Case &c, const char *what, const char *note, const std::vector<float> &out,
-                    const std::vector<float> &lse, const std::vector<double> &want, const std::vector<double> &want_lse,
-                    const std::vector<int32_t> &active)
+                    const std::vector<float> &lse, const std::vector<double> &want,
+                    const std::vector<double> &want_lse, const std::vector<int32_t> &active)
 {
     double difference = 0.0, norm = 1e-30, worst = 0.0;
     int group = c.query_heads / c.kv_heads, touched = 0;
@@ -93,13 +93,13 @@ static void run_reference(const Case &c, const Device &d, const Lists &lists, in
     CHECK(cudaMemcpy(slots, lists.slots.data(), lists.slots.size() * 4, cudaMemcpyHostToDevice));
     CHECK(cudaMemcpy(counts, lists.counts.data(), lists.counts.size() * 4, cudaMemcpyHostToDevice));
     if (c.type == MB_F32)
-        reference<<<(unsigned)d.states, 128>>>((float *)d.q, (float *)d.k, (float *)d.v, slots, counts, lists.stride,
-                                               c.rows, c.query_heads, c.kv_heads, c.capacity, c.head_dim, only, limit,
-                                               o, l);
-    else
-        reference<<<(unsigned)d.states, 128>>>((__nv_bfloat16 *)d.q, (__nv_bfloat16 *)d.k, (__nv_bfloat16 *)d.v, slots,
-                                               counts, lists.stride, c.rows, c.query_heads, c.kv_heads, c.capacity,
+        reference<<<(unsigned)d.states, 128>>>((float *)d.q, (float *)d.k, (float *)d.v, slots, counts,
+                                               lists.stride, c.rows, c.query_heads, c.kv_heads, c.capacity,
                                                c.head_dim, only, limit, o, l);
+    else
+        reference<<<(unsigned)d.states, 128>>>((__nv_bfloat16 *)d.q, (__nv_bfloat16 *)d.k, (__nv_bfloat16 *)d.v,
+                                               slots, counts, lists.stride, c.rows, c.query_heads, c.kv_heads,
+                                               c.capacity, c.head_dim, only, limit, o, l);
     CHECK(cudaGetLastError());
     out = download_raw(o, d.q_elements);
     lse = download_raw(l, d.states);
@@ -132,8 +132,8 @@ static void poison_cache(const Case &c, Device &d, const std::vector<int32_t> &v
             poison_tail<<<(unsigned)(c.batch * c.kv_heads), 256>>>((float *)x, device, c.kv_heads, c.capacity,
                                                                    c.head_dim);
         else
-            poison_tail<<<(unsigned)(c.batch * c.kv_heads), 256>>>((__nv_bfloat16 *)x, device, c.kv_heads, c.capacity,
-                                                                   c.head_dim);
+            poison_tail<<<(unsigned)(c.batch * c.kv_heads), 256>>>((__nv_bfloat16 *)x, device, c.kv_heads,
+                                                                   c.capacity, c.head_dim);
     CHECK(cudaDeviceSynchronize());
     cudaFree(device);
 }
@@ -242,7 +242,8 @@ static void check_dense(const mb_cuda_chip *chip, const Case &c, float scale, bo
                 CHECK(cudaMemcpy(d.lse, first_lse.data(), d.states * 4, cudaMemcpyHostToDevice));
                 if (mb_cuda_mass(chip, c.type, &args, 0, err, sizeof err) != 0)
                     die(err);
-            } else if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, err, sizeof err) != 0) {
+            } else if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, err, sizeof err) !=
+                       0) {
                 die(err);
             }
             CHECK(cudaDeviceSynchronize());
@@ -251,7 +252,7 @@ static void check_dense(const mb_cuda_chip *chip, const Case &c, float scale, bo
                         want_lse, active);
             compare_mass(c, d, note, lse_device, args.row_weight, args.mass, args.tile_mass, active,
                          args.rows.max_prefix);
-            if (products == 0) {   /* bit-equal when repeated */
+            if (products == 0) { /* bit-equal when repeated */
                 std::vector<float> before = download(c, d.out, d.q_elements);
                 if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, err, sizeof err) != 0)
                     die(err);
@@ -278,7 +279,7 @@ static void check_sparse(const mb_cuda_chip *chip, const Case &c, int mode, bool
     }
     for (int head = 0; head < c.batch * c.kv_heads; head++) {
         int n = c.prefix[(size_t)(head / c.kv_heads)], pages = (n + c.granularity - 1) / c.granularity, count = 0;
-        std::vector<int32_t> mine((size_t)c.page_capacity, 0x7fffffff);   /* unused entries must not be read */
+        std::vector<int32_t> mine((size_t)c.page_capacity, 0x7fffffff); /* unused entries must not be read */
         for (int page = 0; page < pages && count < c.page_capacity; page++)
             if (mode == 1 || random_unit() * pages < c.page_capacity || (mode == 2 && page == pages - 1))
                 mine[(size_t)count++] = page;
@@ -339,7 +340,7 @@ static void check_prefill(const mb_cuda_chip *chip, Case c, int first, int n, in
     c.rows = n;
     c.prefix.assign((size_t)c.batch, 0);
     Case q_case = c;
-    q_case.batch = 1;   /* q and out are one sequence's, the cache is the batch's */
+    q_case.batch = 1; /* q and out are one sequence's, the cache is the batch's */
     Device cache(c, 1.0f), d(q_case, 1.0f);
     poison_cache(c, cache, visible);
     std::swap(d.k, cache.k);
@@ -364,8 +365,8 @@ static void check_prefill(const mb_cuda_chip *chip, Case c, int first, int n, in
                                sizeof err) != 0)
         die(err);
     CHECK(cudaDeviceSynchronize());
-    compare(q_case, "attend_prefill", note, download(q_case, d.out, d.q_elements), std::vector<float>(), want, want_lse,
-            std::vector<int32_t>());
+    compare(q_case, "attend_prefill", note, download(q_case, d.out, d.q_elements), std::vector<float>(), want,
+            want_lse, std::vector<int32_t>());
     cudaFree(device_limit);
     std::swap(d.k, cache.k);
     std::swap(d.v, cache.v);
@@ -398,7 +399,7 @@ int check_all(mb_cuda_chip *chip, int step)
         }
         c.capacity = most + c.block_keys + random_below(3) * 77;
         if (i % 9 == 8)
-            c.capacity = most + c.block_keys / 2 + 1;   /* the block runs into the end of the cache */
+            c.capacity = most + c.block_keys / 2 + 1; /* the block runs into the end of the cache */
         for (int sm90 = 1; sm90 >= 0; sm90--) {
             chip->allow_sm90 = sm90;
             check_dense(chip, c, i % 5 == 0 ? 3.0f : 1.0f, i % 3 == 1, i % 4 == 2);
@@ -409,7 +410,8 @@ int check_all(mb_cuda_chip *chip, int step)
     }
     printf("dense and sparse: %d comparisons, %d failures\n", cases, failures);
     for (int i = 0; i < 24; i += step) {
-        const int lengths[] = {1, 31, 32, 64, 127, 128, 129, 200, 256, 300, 600, 1000}, blocks[] = {1, 4, 8, 32, 64, 100};
+        const int lengths[] = {1, 31, 32, 64, 127, 128, 129, 200, 256, 300, 600, 1000},
+                  blocks[] = {1, 4, 8, 32, 64, 100};
         Case c;
         c.kv_heads = 1 + random_below(2);
         c.query_heads = groups[i % 6] * c.kv_heads;
@@ -426,7 +428,7 @@ int check_all(mb_cuda_chip *chip, int step)
     chip->allow_sm90 = 1;
     for (int n : {2100, 4000}) {
         if (step > 1)
-            break;   /* enough row tiles for pairs */
+            break; /* enough row tiles for pairs */
         Case c;
         c.query_heads = 28;
         c.kv_heads = 4;

@@ -17,13 +17,13 @@
 #include <string.h>
 #include <vector>
 
-#define CHECK(call)                                                                                              \
-    do {                                                                                                         \
-        cudaError_t code_ = (call);                                                                              \
-        if (code_ != cudaSuccess) {                                                                              \
+#define CHECK(call)                                                                                               \
+    do {                                                                                                          \
+        cudaError_t code_ = (call);                                                                               \
+        if (code_ != cudaSuccess) {                                                                               \
             fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(code_));                        \
-            exit(1);                                                                                             \
-        }                                                                                                        \
+            exit(1);                                                                                              \
+        }                                                                                                         \
     } while (0)
 
 static void die(const char *text)
@@ -40,7 +40,10 @@ static double random_unit(void)
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return (double)((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
 }
-[[maybe_unused]] static int random_below(int n) { return (int)(random_unit() * n); }
+[[maybe_unused]] static int random_below(int n)
+{
+    return (int)(random_unit() * n);
+}
 
 struct Case {
     mb_type type = MB_BF16;
@@ -60,10 +63,22 @@ static __device__ float hash_normal(uint64_t seed, uint64_t i)
     return sqrtf(-2.0f * logf(fminf(u, 1.0f))) * cosf(6.2831853f * v);
 }
 
-static __device__ void put(float *x, float value) { *x = value; }
-static __device__ void put(__nv_bfloat16 *x, float value) { *x = __float2bfloat16(value); }
-static __device__ double get(const float *x) { return *x; }
-static __device__ double get(const __nv_bfloat16 *x) { return __bfloat162float(*x); }
+static __device__ void put(float *x, float value)
+{
+    *x = value;
+}
+static __device__ void put(__nv_bfloat16 *x, float value)
+{
+    *x = __float2bfloat16(value);
+}
+static __device__ double get(const float *x)
+{
+    return *x;
+}
+static __device__ double get(const __nv_bfloat16 *x)
+{
+    return __bfloat162float(*x);
+}
 
 template <typename T> __global__ void fill_normal(T *x, size_t n, uint64_t seed, float scale)
 {
@@ -83,9 +98,9 @@ __global__ void poison_tail(T *x, const int32_t *visible, int kv_heads, int capa
 
 /* States over explicit lists. Grid: states of [batch][rows][query_heads]. limit: NULL or keys a row may see. */
 template <typename T>
-__global__ void reference(const T *q, const T *k, const T *v, const int32_t *lists, const int32_t *counts, int stride,
-                          int rows, int query_heads, int kv_heads, int capacity, int head_dim, int only_sequence,
-                          const int32_t *limit, double *out, double *lse)
+__global__ void reference(const T *q, const T *k, const T *v, const int32_t *lists, const int32_t *counts,
+                          int stride, int rows, int query_heads, int kv_heads, int capacity, int head_dim,
+                          int only_sequence, const int32_t *limit, double *out, double *lse)
 {
     __shared__ double part[128], top_shared;
     int state = (int)blockIdx.x, a = state % query_heads, b = state / query_heads / rows;
@@ -135,9 +150,9 @@ __global__ void reference(const T *q, const T *k, const T *v, const int32_t *lis
 
 /* Mass of prefix keys. Grid: (keys / 128, batch * kv_heads). */
 template <typename T>
-__global__ void reference_mass(const T *q, const T *k, const double *lse, const float *weight, const int32_t *prefix,
-                               int rows, int query_heads, int kv_heads, int capacity, int head_dim, int stride,
-                               double *mass)
+__global__ void reference_mass(const T *q, const T *k, const double *lse, const float *weight,
+                               const int32_t *prefix, int rows, int query_heads, int kv_heads, int capacity,
+                               int head_dim, int stride, double *mass)
 {
     int head = (int)blockIdx.y, b = head / kv_heads, h = head % kv_heads, group = query_heads / kv_heads;
     int j = (int)(blockIdx.x * 128 + threadIdx.x);
@@ -213,7 +228,10 @@ struct Device {
             CHECK(cudaMemset(workspace, 0xff, bytes));
         }
     }
-    mb_kv cache(const Case &c) const { return {k, v, c.batch, c.kv_heads, c.capacity, c.head_dim}; }
+    mb_kv cache(const Case &c) const
+    {
+        return {k, v, c.batch, c.kv_heads, c.capacity, c.head_dim};
+    }
     mb_attention arguments(const Case &c, mb_span span) const
     {
         mb_attention args;
