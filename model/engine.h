@@ -64,20 +64,21 @@ struct mb_session {
     mb_device *device;
     mb_type type;
     int32_t batch, block, capacity, stride, chunk;
-    bool graphs;                 /* asked for and the backend has them */
+    bool graphs, has_graphs;     /* replay now; asked for at opening and the backend has them */
     size_t arena_mark;
     mb_kv *kv;                   /* [layers] */
     void *buffer[MB_BUFFER_COUNT];
     size_t scratch_bytes;
     int32_t *snapshot;           /* [batch] committed tokens after prefill */
     int32_t *prefix;             /* [batch] committed tokens now; the device copy goes up with each forward */
-    int32_t **prompt;            /* [batch] the prompt's ids, malloc'ed; NULL after a random fill */
+    int32_t **prompt;            /* [batch] the prompt's ids, malloc'ed; zeros after a random fill */
     size_t *prompt_count;        /* [batch] */
-    int32_t *seed;               /* [batch] best token behind the prefilled part, or -1 */
+    int32_t *seed;               /* [batch] best token behind the prefilled part; -1 = nothing is prefilled */
     int32_t *staging;            /* host copy of MB_BUFFER_INPUT */
     int32_t *answer;             /* host copy of MB_BUFFER_BEST */
     int32_t attenders;           /* open ones */
     uint64_t rotation;           /* numbers the forwards of fixed work, so that inputs differ */
+    mb_measure measure;
 };
 
 /* Offsets, in 4-byte words, of the arrays in MB_BUFFER_INPUT; each [batch][block] but the last, [batch]. */
@@ -120,7 +121,10 @@ typedef struct mb_pass {
     int32_t batch, rows, row_offset, masked_rows;
     int32_t max_prefix, mode;
     bool pre_rope;                /* somebody reads the queries before RoPE */
+    bool checked;                 /* selections and states are looked at before they are used; not while capturing */
     mb_type confidence;
+    bool audited;                 /* buffers are poisoned and outputs checked: eager, never timed */
+    bool replayed;                /* result: from a graph */
     /* Results: what the driver's hooks answered. */
     int32_t sparse_layers, layers;
     double select_share;          /* sum over layers of select_tokens / max_prefix */
@@ -146,12 +150,26 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *
 int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability,
             double *us, char *err, size_t err_cap);
 
+/* ---- audit (audit.c) ---- */
+
+/* Draws whether a forward is audited. */
+bool mb_audit_draw(mb_session *session, const mb_pass *pass);
+/* Fills the buffers that select() and attend() lead to with NaN. */
+int mb_audit_poison(mb_session *session, char *err, size_t err_cap);
+/* A sparse answer: a valid index within the budget, and MB_BUFFER_ATTENDED equal to a second attention over it. */
+int mb_audit_sparse(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_attention *args,
+                    const mb_page_set *set, char *err, size_t err_cap);
+/* A state of the method's own, in MB_BUFFER_STATE_PREFIX: equal to attention over the pages it shows. */
+int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set, char *err,
+                   size_t err_cap);
+
 /* ---- attender ---- */
 
 typedef struct mb_captured {  /* a kind of forward that has come up; graph NULL until the second time */
     int32_t mode, batch, rows, row_offset, max_prefix;
     mb_phase phase;
     mb_type confidence;
+    bool counting;
     mb_graph *graph;
     int32_t sparse_layers, layers;
     double select_share;
@@ -170,6 +188,12 @@ struct mb_attender {
     int64_t request;
     mb_captured *graphs;    /* malloc'ed list */
     size_t graph_count, graph_capacity;
+    mb_attender_note *note; /* borrowed; NULL = nobody looks */
+    int64_t budget;         /* tokens per KV head that checked selections keep to; 0 = unchecked */
+    void **guards;          /* device memory behind each array of an index */
+    size_t guard_count;
+    int32_t *words;         /* host copies while something is checked */
+    size_t word_count;
 };
 
 /* What call->internal points to: enough to turn a mb_call back into kernel arguments. */
@@ -209,6 +233,19 @@ void mb_host_fill(mb_attender *attender, uint64_t seed);
 mb_attention mb_call_attention(const mb_call *call);
 /* Weights of a row set for the call's rows; NULL = every row counts 1. */
 const float *mb_call_row_weight(const mb_call *call, mb_row_set rows);
+
+/* ---- checks of what a method hands over (check.c); breaches are MB_E_SAMPLE with method, layer and step ---- */
+
+#define MB_GUARD_BYTES 256
+/* Fills MB_GUARD_BYTES at `at` with the pattern and watches over them. */
+int mb_guard_add(mb_attender *attender, void *at);
+int mb_check_guards(mb_attender *attender, const mb_call *call, char *err, size_t err_cap);
+/* A page set that can be read at all: pointers, capacity, granularity. */
+bool mb_check_shape(const mb_page_set *set);
+/* Counts within the capacity, ids ascending, distinct and in the prefix, budget kept; the guards too. */
+int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set *set, char *err, size_t err_cap);
+/* The method's own state in MB_BUFFER_STATE_PREFIX and MB_BUFFER_LSE_PREFIX is finite. */
+int mb_check_state(mb_attender *attender, const mb_call *call, char *err, size_t err_cap);
 
 /* ---- shadow recall ---- */
 

@@ -127,7 +127,8 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
     s->capacity = request->capacity;
     s->stride = sizes.stride;
     s->chunk = sizes.chunk;
-    s->graphs = request->graphs && s->kernels->capture_begin;
+    s->graphs = s->has_graphs = request->graphs && s->kernels->capture_begin;
+    s->measure.counting = true;
     s->arena_mark = s->kernels->mark(s->device);
     s->kv = calloc((size_t)model->config.layers, sizeof *s->kv);
     s->snapshot = calloc(batch, sizeof *s->snapshot);
@@ -168,6 +169,21 @@ void mb_session_close(mb_session *session)
     free(session->staging);
     free(session->answer);
     free(session);
+}
+
+void mb_session_measure(mb_session *session, const mb_measure *measure)
+{
+    session->measure = measure ? *measure : (mb_measure){.counting = true};
+}
+
+void mb_session_use_graphs(mb_session *session, bool graphs)
+{
+    session->graphs = graphs && session->has_graphs;
+}
+
+void mb_session_rotate(mb_session *session, uint64_t rotation)
+{
+    session->rotation = rotation;
 }
 
 void mb_session_shape(const mb_session *session, int32_t steps, mb_shape *shape)
@@ -402,12 +418,19 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
             }
         }
     }
+    int32_t whole = tokens / session->block * session->block;
     for (int32_t b = 0; b < session->batch; b++) {
+        /* Nobody wrote these keys: a prompt of token 0 stands for them, so that the samplers run as usual. */
+        int32_t *ids = calloc(whole > 0 ? (size_t)whole : 1, sizeof *ids);
+        if (!ids) {
+            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a prompt of %d tokens", whole);
+            goto out;
+        }
         free(session->prompt[b]);
-        session->prompt[b] = NULL;
-        session->prompt_count[b] = (size_t)tokens;
-        session->snapshot[b] = session->prefix[b] = tokens / session->block * session->block;
-        session->seed[b] = -1;
+        session->prompt[b] = ids;
+        session->prompt_count[b] = (size_t)whole;
+        session->snapshot[b] = session->prefix[b] = whole;
+        session->seed[b] = 0;
     }
     rc = session->kernels->sync(session->device);
     if (rc != MB_OK)
