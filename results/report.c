@@ -124,10 +124,10 @@ static void put_label(table *t, const arm *a)
         table_put(t, a->label, false);
 }
 
-/* Scores of tasks [from, to), then with `costs` the mean and what it cost. deltas: differences instead. */
-static void grid(const paper *p, const comparison *c, size_t from, size_t to, bool costs, bool deltas)
+/* Scores of tasks[0..n), then with `costs` the mean and what it cost. deltas: differences instead. */
+static void grid(const paper *p, const comparison *c, const size_t *tasks, size_t n, bool costs, bool deltas)
 {
-    size_t columns = 0, cap = to - from + COSTS + 8;
+    size_t columns = 0, cap = n + COSTS + 8;
     const char **names = calloc(cap, sizeof *names);
     table t = {.failed = true};
     if (!names) {
@@ -135,8 +135,8 @@ static void grid(const paper *p, const comparison *c, size_t from, size_t to, bo
         return;
     }
     names[columns++] = "method";
-    for (size_t i = from; i < to; i++)
-        names[columns++] = c->tasks[i];
+    for (size_t i = 0; i < n; i++)
+        names[columns++] = c->tasks[tasks[i]];
     if (costs) {
         if (!deltas)
             names[columns++] = "mean";
@@ -153,8 +153,8 @@ static void grid(const paper *p, const comparison *c, size_t from, size_t to, bo
         if (deltas && a->is_reference)
             continue;
         put_label(&t, a);
-        for (size_t i = from; i < to; i++) {
-            const arm_score *s = &a->tasks[i];
+        for (size_t i = 0; i < n; i++) {
+            const arm_score *s = &a->tasks[tasks[i]];
             if (deltas)
                 put_delta(&t, a, &s->delta);
             else if (isnan(s->score))
@@ -177,28 +177,37 @@ static void grid(const paper *p, const comparison *c, size_t from, size_t to, bo
     free(names);
 }
 
-/* As many tasks a table as the width allows; the first one that has room carries the costs. */
+/* As many tasks a table as the width allows; the first one that has room carries the costs. A difference on a
+ * single item says nothing that the scores do not: such tasks have no column among the differences. */
 static void grids(const paper *p, const comparison *c, bool deltas)
 {
-    size_t label = 8, cell = deltas ? 11 : 9, costs = deltas ? 14 : 26;
+    size_t label = 8, cell = deltas ? 13 : 9, costs = deltas ? 14 : 26, n = 0;
+    size_t *tasks = calloc(c->task_count + 1, sizeof *tasks);
+    if (!tasks) {
+        p->out->failed = true;
+        return;
+    }
+    for (size_t t = 0; t < c->task_count; t++)
+        if (!deltas || c->arms[0].tasks[t].n > 1)
+            tasks[n++] = t;
     for (size_t r = 0; r < c->arm_count; r++) {
         size_t w = text_columns(c->arms[r].label) + 2;
         label = w > label ? w : label;
     }
     for (size_t i = 0; !deltas && i < COSTS; i++)
         costs += any_value(c, cost_columns[i].value) ? 10 : 0;
-    size_t width = (size_t)p->width, chunk = c->task_count;
-    bool narrow = p->format == MB_TABLE_TERMINAL && label + costs + c->task_count * cell > width;
-    if (!narrow) {
-        grid(p, c, 0, c->task_count, true, deltas);
-        return;
+    size_t width = (size_t)p->width;
+    if (p->format != MB_TABLE_TERMINAL || label + costs + n * cell <= width) {
+        grid(p, c, tasks, n, true, deltas);
+    } else {
+        size_t chunk = width > label + cell ? (width - label) / cell : 1;
+        grid(p, c, tasks, 0, true, deltas);
+        for (size_t from = 0; from < n; from += chunk) {
+            mb_text_puts(p->out, "\n");
+            grid(p, c, tasks + from, from + chunk < n ? chunk : n - from, false, deltas);
+        }
     }
-    grid(p, c, 0, 0, true, deltas);
-    chunk = width > label + cell ? (width - label) / cell : 1;
-    for (size_t from = 0; from < c->task_count; from += chunk) {
-        mb_text_puts(p->out, "\n");
-        grid(p, c, from, from + chunk < c->task_count ? from + chunk : c->task_count, false, deltas);
-    }
+    free(tasks);
 }
 
 /* The long form for programs: a row per configuration and task, and one for the mean ("*"). */

@@ -17,16 +17,19 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Mean over groups of the mean over their items; draw NULL: the items themselves, else n items drawn with
- * replacement from each group. start [group_count + 1]. */
-static double grouped_mean(const double *values, const size_t *start, size_t group_count, mb_random *draw)
+/* Mean over groups of the mean over their items; draw NULL: the items themselves, else items drawn with
+ * replacement within each group. draw_groups: the groups are drawn with replacement too. start [group_count + 1].
+ */
+static double grouped_mean(const double *values, const size_t *start, size_t group_count, mb_random *draw,
+                           bool draw_groups)
 {
     double total = 0;
     for (size_t g = 0; g < group_count; g++) {
-        size_t n = start[g + 1] - start[g];
+        size_t group = draw_groups ? (size_t)mb_random_below(draw, group_count) : g;
+        size_t n = start[group + 1] - start[group];
         double sum = 0;
         for (size_t i = 0; i < n; i++)
-            sum += values[start[g] + (draw ? (size_t)mb_random_below(draw, n) : i)];
+            sum += values[start[group] + (draw ? (size_t)mb_random_below(draw, n) : i)];
         total += sum / (double)n;
     }
     return total / (double)group_count;
@@ -53,12 +56,16 @@ interval paired_interval(const double *values, const int32_t *groups, size_t n, 
         if (i == 0 || groups[i] != groups[i - 1])
             start[group_count++] = i;
     start[group_count] = n;
-    result.mean = grouped_mean(values, start, group_count, NULL);
+    result.mean = grouped_mean(values, start, group_count, NULL, false);
     if (n < 2)
         goto out;
     mb_random draw = mb_random_named(seed, name);
+    /* A group of one item shows no spread of its own: the spread between groups stands in for it. */
+    bool draw_groups = false;
+    for (size_t g = 0; g < group_count; g++)
+        draw_groups = draw_groups || start[g + 1] - start[g] < 2;
     for (size_t r = 0; r < RESAMPLES; r++)
-        means[r] = grouped_mean(values, start, group_count, &draw);
+        means[r] = grouped_mean(values, start, group_count, &draw, draw_groups);
     qsort(means, RESAMPLES, sizeof *means, compare_doubles);
     result.low = percentile(means, RESAMPLES, 0.025);
     result.high = percentile(means, RESAMPLES, 0.975);

@@ -247,6 +247,10 @@ static void statistics(void **state)
     int32_t two[] = {0, 1, 1, 1, 1};
     assert_float_equal(paired_interval(uneven, two, 5, 1, "y").mean, 0.5, 1e-12); /* groups weigh the same */
     assert_true(isnan(paired_interval(uneven, two, 1, 1, "z").low));
+    double singles[] = {1, 0, 1, 0, 1, 0, 1, 0}; /* eight tasks of one item: se 0.5 / sqrt(8) = 0.177, not 0 */
+    int32_t eight[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    interval c = paired_interval(singles, eight, 8, 1, "w");
+    assert_true(c.low > 0.05 && c.low < 0.3 && c.high > 0.7 && c.high < 0.95);
 }
 
 /* Gates, each seen passing and failing. */
