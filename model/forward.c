@@ -26,6 +26,7 @@ int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, cons
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
     const struct mb_layer *weights = &session->model->layers[layer];
+    /* All sequences of the batch are rows of one product. */
     int64_t n = (int64_t)rows->batch * rows->rows;
     int64_t width = (int64_t)(config->query_heads + 2 * config->kv_heads) * config->head_dim;
     float eps = (float)config->norm_eps;
@@ -83,6 +84,7 @@ int mb_forward_norm(mb_session *session, int64_t n, char *err, size_t err_cap)
 int mb_forward_head(mb_session *session, int64_t first, int64_t n, char *err, size_t err_cap)
 {
     const mb_model_config *config = session->config;
+    /* The logits buffer holds one block's rows; a prefill asks for a piece at a time. */
     const char *rows = (const char *)session->buffer[MB_BUFFER_NORMED] +
                        (size_t)first * (size_t)config->hidden * mb_type_size(session->type);
     int rc = session->kernels->gemm(session->device, rows, session->model->lm_head, NULL, n, config->vocab,
@@ -135,6 +137,7 @@ int mb_forward(mb_session *session, mb_pass *pass, char *err, size_t err_cap)
         rc = mb_forward_head(session, 0, n, err, err_cap);
     if (rc != MB_OK)
         return rc;
+    /* Tokens and probabilities lie together: one download. */
     int32_t *best = session->buffer[MB_BUFFER_BEST];
     rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, pass->confidence,
                        best, (float *)(best + n));

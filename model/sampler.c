@@ -24,6 +24,7 @@ void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler)
     }
 }
 
+/* torch compares a bf16 or fp16 tensor with a number rounded to its type: 0.85 becomes 0.8516 in bf16. */
 float mb_sampler_threshold(const mb_sampler *sampler)
 {
     return mb_type_round((float)sampler->threshold, sampler->confidence);
@@ -34,6 +35,7 @@ int32_t mb_schedule_share(int32_t block, int32_t steps, int32_t step)
     return block / steps + (step < block % steps ? 1 : 0);
 }
 
+/* Blocks are short: picking the best n times costs less than sorting, and ties fall to the lower slot. */
 int32_t mb_choose_best(const float *confidence, const bool *open, int32_t slots, int32_t n, bool *chosen)
 {
     int32_t found = 0;
@@ -69,6 +71,7 @@ int32_t mb_sampling_masks(const mb_sampling *sampling, const int32_t *tokens, in
     return masks;
 }
 
+/* The reference of Fast-dLLM v2 knows one stop token; the model's generation config lists two. */
 static bool is_stop(const mb_sampling *sampling, int32_t token)
 {
     for (int32_t i = 0; i < sampling->stop_count; i++)
@@ -100,6 +103,7 @@ bool mb_sampling_forced_beyond(const mb_sampling *sampling, int32_t position)
     return position - sampling->prompt < (int64_t)sampling->forced_count;
 }
 
+/* A slot that is still masked counts as compared: the run did not give the reference's token there. */
 void mb_sampling_force(mb_sampling *sampling, int32_t from, int32_t to)
 {
     if (!sampling->forced)
@@ -125,6 +129,7 @@ int mb_sampling_reserve(mb_sampling *sampling, int32_t count, char *err, size_t 
     return MB_OK;
 }
 
+/* SDAR rounds its end up to a block, Fast-dLLM v2 decodes max_new_tokens div B blocks (models.md 3.4, 4.4). */
 int64_t mb_sampling_length(const mb_sampling *sampling, int64_t prompt)
 {
     int64_t block = sampling->block, fresh = sampling->max_new_tokens;
@@ -166,6 +171,7 @@ int mb_sampling_commit(mb_sampling *sampling, const mb_network *network, int32_t
 void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t step, int32_t at, int32_t rows,
                         int32_t row_offset, const int32_t *slot_tokens, const bool *chosen)
 {
+    /* Masks are counted before the reveal: that is what the forward saw. */
     int32_t positions[256], tokens[256], count = 0; /* blocks have at most 256 slots: checked by mb_sampling_run */
     int32_t masks = mb_sampling_masks(sampling, sampling->tokens + at + row_offset, rows);
     for (int32_t i = 0; i < sampling->block; i++) {

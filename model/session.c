@@ -15,6 +15,8 @@ int mb_session_failed(const mb_session *session, int rc, const char *what, char 
     return mb_fail(err, err_cap, rc, "%s: %s", what, session->kernels->error(session->device));
 }
 
+/* Tokens, flags and lengths lie in one block at fixed places: one upload a step, and addresses that a captured
+ * graph may keep. */
 mb_input mb_session_input(const mb_session *session)
 {
     size_t rows = (size_t)session->batch * (size_t)session->block;
@@ -22,6 +24,7 @@ mb_input mb_session_input(const mb_session *session)
                       .prefix = 4 * rows, .words = 4 * rows + (size_t)session->batch};
 }
 
+/* Hooks between steps read lengths from device memory, where a step's upload has not been yet. */
 int mb_session_send_prefix(mb_session *session, char *err, size_t err_cap)
 {
     int rc = session->kernels->upload(session->device, mb_input_at(session, mb_session_input(session).prefix),
@@ -29,6 +32,7 @@ int mb_session_send_prefix(mb_session *session, char *err, size_t err_cap)
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "uploading prefix lengths", err, err_cap);
 }
 
+/* Eight bounds for the life of a session: few graphs, and grids at most an eighth of the capacity too large. */
 int32_t mb_session_bound(const mb_session *session, int32_t prefix)
 {
     if (!session->kernels->capture_begin)
@@ -38,6 +42,7 @@ int32_t mb_session_bound(const mb_session *session, int32_t prefix)
     return bound < session->capacity ? (int32_t)bound : session->capacity;
 }
 
+/* The batch is the outermost dimension of the cache, so one sequence is a cache by itself. */
 mb_kv mb_session_kv_of(const mb_session *session, int32_t layer, int32_t sequence)
 {
     mb_kv kv = session->kv[layer];
@@ -83,6 +88,7 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, char *
     return MB_OK;
 }
 
+/* What no plan can help against; memory is the plan's business. */
 static int check_request(const mb_model_config *config, const mb_session_request *request, char *err,
                          size_t err_cap)
 {
@@ -186,6 +192,7 @@ void mb_session_rotate(mb_session *session, uint64_t rotation)
     session->rotation = rotation;
 }
 
+/* capacity counts the block as well: a method's bounds cover the keys that a commit adds. */
 void mb_session_shape(const mb_session *session, int32_t steps, mb_shape *shape)
 {
     const mb_model_config *config = session->config;
@@ -205,6 +212,7 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
     const mb_model_config *config = session->config;
     mb_input input = mb_session_input(session);
     int32_t *device_ids = mb_input_at(session, input.words), *device_first = mb_input_at(session, input.prefix);
+    /* To the kernels a chunk is a block of n rows behind a prefix of `first` tokens. */
     mb_rows rows = {.batch = 1, .rows = n, .prefix_len = device_first, .max_prefix = first, .block_keys = n};
     int rc = kernels->upload(session->device, device_ids, ids, (size_t)n * sizeof *ids);
     if (rc == MB_OK)
@@ -272,6 +280,7 @@ static int read_best(mb_session *session, int32_t n, int32_t *best, char *err, s
         rc = kernels->download(session->device, &probability, ids + 1, sizeof probability);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "best token of the prefill", err, err_cap);
+    /* NaN fails both comparisons. */
     if (!(probability > 0.0f && probability <= 1.001f))
         return mb_fail(err, err_cap, MB_E_SAMPLE, "the prefill's logits are not finite");
     return MB_OK;
@@ -299,6 +308,7 @@ int mb_session_prefill_rows(mb_session *session, int32_t sequence, const int32_t
     return rc;
 }
 
+/* An id outside the vocabulary would read outside the embedding. */
 static int check_ids(const mb_session *session, const int32_t *ids, size_t n, char *err, size_t err_cap)
 {
     for (size_t i = 0; i < n; i++)
@@ -330,6 +340,7 @@ int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids
     free(session->prompt[sequence]);
     session->prompt[sequence] = copy;
     session->prompt_count[sequence] = n;
+    /* Until the prefill has succeeded the sequence is empty: a failure leaves no half snapshot behind. */
     session->snapshot[sequence] = session->prefix[sequence] = 0;
     session->seed[sequence] = -1;
     int32_t whole = (int32_t)(n / (size_t)session->block) * session->block;
@@ -398,6 +409,7 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %d random keys", tokens);
         goto out;
     }
+    /* Keys first, then values; the first head of the first layer is the source of all others. */
     for (int side = 0; side < 2 && tokens > 0; side++) {
         char *first = side == 0 ? session->kv[0].k : session->kv[0].v;
         for (size_t i = 0; i < n; i++)
