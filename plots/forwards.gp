@@ -1,10 +1,11 @@
 # forwards.gp - share of blocks that are done after x denoising forwards (adaptive sampler); view v_forwards.
 load "style.gp"
 set yrange [0:1.02]
-set xrange [x_min - 0.3:x_max + 0.3]
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
+    set xrange [panel_first[p] - 0.3:panel_last[p] + 0.3]
+    set xtics whole(p)
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "denoising forwards of a block" : "")
     set ylabel (is_left(p) ? "share of blocks done" : "")

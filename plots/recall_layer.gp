@@ -2,10 +2,11 @@
 # Layers that ran dense have no point.
 load "style.gp"
 set yrange [0:1.02]
-set xrange [x_min - 0.3:x_max + 0.3]
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
+    set xrange [panel_first[p] - 0.3:panel_last[p] + 0.3]
+    set xtics whole(p)
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "layer" : "")
     set ylabel (is_left(p) ? "mass recall" : "")

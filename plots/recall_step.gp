@@ -2,11 +2,11 @@
 # A selection that is kept from an early step shows its age here.
 load "style.gp"
 set yrange [0:1.02]
-set xrange [x_min - 0.3:x_max + 0.3]
-set xtics 1
 set multiplot
 do for [p = 1:panels] {
     eval place(p)
+    set xrange [panel_first[p] - 0.3:panel_last[p] + 0.3]
+    set xtics whole(p)
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "denoising step" : "")
     set ylabel (is_left(p) ? "mass recall" : "")

@@ -89,3 +89,5 @@ log_tics = "(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 
 above(p) = panel_high[p] > 0 ? 1.08 * panel_high[p] : 1.0
 room(p) = panel_high[p] > panel_low[p] ? 0.07 * (panel_high[p] - panel_low[p]) : 0.05 * abs(panel_high[p]) + 0.5
 x_room = x_max > x_min ? 0.06 * (x_max - x_min) : 0.05 * abs(x_max) + 0.01
+# Distance of whole-numbered x tics: at most twelve of them.
+whole(p) = ceil((panel_last[p] - panel_first[p] + 1) / 12.0)

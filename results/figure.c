@@ -68,7 +68,8 @@ void figure_series_begin(figure *f, const char *label, int style, int dash, bool
         return;
     }
     f->series = grown;
-    grown[f->series_count++] = (figure_series){copy, style, dash, (int)f->panel_count, key, INFINITY, -INFINITY};
+    grown[f->series_count++] =
+        (figure_series){copy, style, dash, (int)f->panel_count, key, INFINITY, -INFINITY, INFINITY, -INFINITY};
     mb_text_printf(&f->data, "%s# panel %zu: %s\n", f->series_count > 1 ? "\n\n" : "", f->panel_count, label);
 }
 
@@ -84,6 +85,8 @@ void figure_point(figure *f, double x, double y, double low, double high)
     if (series) {
         series->low = fmin(series->low, isnan(low) ? y : fmin(y, low));
         series->high = fmax(series->high, isnan(high) ? y : fmax(y, high));
+        series->first = fmin(series->first, x);
+        series->last = fmax(series->last, x);
     }
 }
 
@@ -175,6 +178,22 @@ static void put_tics(mb_text *out, const char *name, const mb_text *tics)
     mb_text_puts(out, ")\"\n");
 }
 
+/* An end of every panel's axis: the least or greatest of a field of its series. */
+static void put_ends(const figure *f, mb_text *out, const char *name, size_t field, bool greatest)
+{
+    mb_text_printf(out, "array panel_%s[%zu] = [", name, f->panel_count);
+    for (size_t p = 1; p <= f->panel_count; p++) {
+        double end = greatest ? -INFINITY : INFINITY;
+        for (size_t i = 0; i < f->series_count; i++) {
+            double value = *(const double *)(const void *)((const char *)&f->series[i] + field);
+            if (f->series[i].panel == (int)p)
+                end = greatest ? fmax(end, value) : fmin(end, value);
+        }
+        mb_text_printf(out, p > 1 ? ", %.10e" : "%.10e", isfinite(end) ? end : 0.0);
+    }
+    mb_text_puts(out, "]\n");
+}
+
 /* Arrays of the script: see plots/README.md. */
 static void put_arrays(figure *f, mb_text *out)
 {
@@ -223,19 +242,10 @@ static void put_arrays(figure *f, mb_text *out)
     put_tics(out, "y_tics", &f->y_tics);
     mb_text_printf(out, "x_tic_count = %zu\ny_tic_count = %zu\n", f->x_tic_count, f->y_tic_count);
     mb_text_printf(out, "x_min = %.10e; x_max = %.10e\n", f->x_min, f->x_max);
-    for (int high = 0; high < 2; high++) {
-        mb_text_printf(out, "array panel_%s[%zu] = [", high ? "high" : "low", f->panel_count);
-        for (size_t p = 1; p <= f->panel_count; p++) {
-            double end = high ? -INFINITY : INFINITY;
-            for (size_t i = 0; i < f->series_count; i++) {
-                const figure_series *series = &f->series[i];
-                if (series->panel == (int)p)
-                    end = high ? fmax(end, series->high) : fmin(end, series->low);
-            }
-            mb_text_printf(out, p > 1 ? ", %.10e" : "%.10e", isfinite(end) ? end : 0.0);
-        }
-        mb_text_puts(out, "]\n");
-    }
+    put_ends(f, out, "low", offsetof(figure_series, low), false);
+    put_ends(f, out, "high", offsetof(figure_series, high), true);
+    put_ends(f, out, "first", offsetof(figure_series, first), false);
+    put_ends(f, out, "last", offsetof(figure_series, last), true);
 }
 
 /* ---- gnuplot ---- */

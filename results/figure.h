@@ -11,7 +11,8 @@ typedef struct figure_series {
     char *label;
     int style, dash, panel;
     bool key;
-    double low, high; /* of its points, bars included */
+    double low, high;   /* of its points, bars included */
+    double first, last; /* x */
 } figure_series;
 
 typedef struct figure {

@@ -38,21 +38,38 @@ static void put_score(figure *f, double x, const arm_score *s)
         figure_point(f, x, score, score + low, score + high);
 }
 
+/* Order of the legend, as in the other figures: the reference, methods by name, oracles. */
+static int compare_arms(const void *a, const void *b)
+{
+    const arm *x = *(const arm *const *)a, *y = *(const arm *const *)b;
+    if (x->is_reference != y->is_reference)
+        return x->is_reference ? -1 : 1;
+    if (x->is_oracle != y->is_oracle)
+        return x->is_oracle ? 1 : -1;
+    int order = strcmp(x->method, y->method);
+    return order ? order : (x->config_id > y->config_id) - (x->config_id < y->config_id);
+}
+
 /* All arms as series of one panel; arms of one series follow each other by budget. by_work: x is measured work,
  * else the budget, and an arm without budget is a line across. */
 static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_work)
 {
     bool *done = calloc(c->arm_count + 1, sizeof *done);
+    const arm **arms = calloc(c->arm_count + 1, sizeof *arms);
     int64_t least = INT64_MAX, most = 0;
-    f->failed = f->failed || !done;
+    f->failed = f->failed || !done || !arms;
     for (size_t i = 0; i < c->arm_count; i++) {
         if (c->arms[i].k < 0)
             continue;
         least = c->arms[i].k < least ? c->arms[i].k : least;
         most = c->arms[i].k > most ? c->arms[i].k : most;
     }
-    for (size_t i = 0; done && i < c->arm_count; i++) {
-        const arm *a = &c->arms[i];
+    for (size_t i = 0; arms && i < c->arm_count; i++)
+        arms[i] = &c->arms[i];
+    if (arms)
+        qsort(arms, c->arm_count, sizeof *arms, compare_arms);
+    for (size_t i = 0; done && arms && i < c->arm_count; i++) {
+        const arm *a = arms[i];
         char label[256], other[256];
         if (done[i] || isnan(score_of(a, task, c->task_count)->score))
             continue;
@@ -65,7 +82,7 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
         for (int64_t k = a->k;;) { /* the series' arms in ascending order of k */
             int64_t next = INT64_MAX;
             for (size_t j = i; j < c->arm_count; j++) {
-                const arm *b = &c->arms[j];
+                const arm *b = arms[j];
                 const arm_score *s = score_of(b, task, c->task_count);
                 series_label(b, other, sizeof other);
                 if (strcmp(other, label) != 0 || strcmp(b->method, a->method) != 0)
@@ -92,6 +109,7 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
             k = next;
         }
     }
+    free(arms);
     free(done);
 }
 

@@ -202,7 +202,8 @@ int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, char
 static int config_hash(const char *config_json, uint64_t seed, char hex[MB_HASH_CAP])
 {
     static const char *const extending[] = {"limit",   "results", "plots",  "threads", "data",   "tasks",
-                                            "methods", "sampler", "passes", "recall",  "latency"};
+                                            "methods", "sampler", "passes", "recall",  "latency",
+                                            "plugin_seconds"};
     cJSON *json = config_json ? cJSON_Parse(config_json) : NULL;
     char *plain = NULL;
     if (cJSON_IsObject(json)) {
