@@ -370,6 +370,10 @@ int figure_end(figure *f, char *err, size_t err_cap)
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
         goto out;
     }
+    char *log = mb_string_format("%s/data/%s.log", f->folder, f->name);
+    if (log)
+        unlink(log); /* of an earlier drawing */
+    free(log);
     rc = write_text(f, f->name, ".dat", f->data.data, f->data.length, err, err_cap);
     if (rc == MB_OK)
         rc = write_text(f, f->name, ".vars", f->settings.data, f->settings.length, err, err_cap);
