@@ -331,13 +331,16 @@ static int read_latency(mb_run_config *config, char *err, size_t err_cap)
         if (rc != MB_OK)
             return rc;
     }
-    spec->blocks_min = (int32_t)number_of(latency, "blocks_min", 10);
+    spec->blocks_min = (int32_t)number_of(latency, "blocks_min", 2);
     spec->blocks_max = (int32_t)number_of(latency, "blocks_max", 100);
     if (spec->blocks_max < spec->blocks_min)
         return mb_fail(err, err_cap, MB_E_INPUT, "config key latency.blocks_max is smaller than latency.blocks_min");
     spec->seconds = number_of(latency, "seconds", 15);
     spec->error = number_of(latency, "error", 0.005);
     spec->synthetic_cache = truth_of(latency, "synthetic_cache", true);
+    spec->prefill = truth_of(latency, "prefill", true);
+    spec->largest_from = (int32_t)number_of(latency, "largest_from", 0);
+    bool chosen = cJSON_HasObjectItem(latency, "breakdown_contexts");
     /* "largest" may stand among the batches; the numbers are what remains. */
     cJSON *numbers = cJSON_CreateArray();
     const cJSON *batches = cJSON_GetObjectItemCaseSensitive(latency, "batches"), *item;
@@ -364,6 +367,8 @@ static int read_latency(mb_run_config *config, char *err, size_t err_cap)
     cJSON_AddItemToObject(wrapped, "batches", numbers);
     if (rc == MB_OK && (ints_of(latency, "contexts", 4096, &spec->contexts, &spec->context_count) != MB_OK ||
                         ints_of(wrapped, "batches", 1, &spec->batches, &spec->batch_count) != MB_OK ||
+                        ints_of(latency, chosen ? "breakdown_contexts" : "contexts", 4096, &spec->breakdown_contexts,
+                                &spec->breakdown_count) != MB_OK ||
                         ints_of(latency, "steps", 0, &spec->steps, &spec->step_count) != MB_OK))
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
     cJSON_Delete(wrapped);
@@ -398,6 +403,7 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
     config->device = mb_string_copy(text_of(json, "device", "auto"));
     config->threads = (int32_t)number_of(json, "threads", 0);
     config->memory_gib = number_of(json, "memory_gib", 0);
+    config->plugin_seconds = number_of(json, "plugin_seconds", 600);
     config->data = mb_string_copy(text_of(json, "data", "datasets/data"));
     config->limit = (int64_t)number_of(json, "limit", 0);
     config->max_length = (int32_t)number_of(json, "max_length", 0);
@@ -467,6 +473,7 @@ void mb_config_free(mb_run_config *config)
     free(config->methods);
     free((void *)config->samplers);
     free(config->latency.contexts);
+    free(config->latency.breakdown_contexts);
     free(config->latency.batches);
     free(config->latency.steps);
     char *strings[] = {config->name, config->path, config->device, config->model_path,

@@ -32,13 +32,15 @@ typedef struct mb_method_spec {
 } mb_method_spec;
 
 typedef struct mb_latency_spec {
-    int32_t *contexts, *batches, *steps;
-    size_t context_count, batch_count, step_count;
+    int32_t *contexts, *batches, *steps, *breakdown_contexts;
+    size_t context_count, batch_count, step_count, breakdown_count;
     int32_t blocks_min, blocks_max;    /* measured blocks per case */
-    double seconds;                    /* cap per case */
+    double seconds;                    /* cap per case and method */
     double error;                      /* stop at this relative standard error of the median */
     bool synthetic_cache;              /* fill the KV cache with random rows in place of a prefill */
     bool largest_batch;                /* also the largest power of two that fits */
+    int32_t largest_from;              /* at contexts from here on */
+    bool prefill;                      /* time a prefill too */
 } mb_latency_spec;
 
 typedef struct mb_run_config {
@@ -48,6 +50,7 @@ typedef struct mb_run_config {
     char *device;
     int32_t threads;
     double memory_gib;                 /* 0 = what the device has */
+    double plugin_seconds;             /* without a sign of life from a plug-in */
     /* model */
     char *model_path, *model_shape;
     uint64_t model_seed;

@@ -16,6 +16,7 @@ const mb_key mb_config_keys[] = {
     {"", "device", MB_KEY_STRING, 0, 0, NULL, "auto", "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
     {"", "threads", MB_KEY_INT, 0, 1024, NULL, "0", "CPU worker threads; 0 = all cores this process may use"},
     {"", "memory_gib", MB_KEY_REAL, 0, 1e6, NULL, "0", "device memory the run may plan with; 0 = what is free"},
+    {"", "plugin_seconds", MB_KEY_REAL, 0.1, 1e6, NULL, "600", "seconds that a plug-in may stay in one hook before its process is ended (CPU)"},
     {"", "model", MB_KEY_ANY, 0, 0, NULL, "models/tiny", "checkpoint folder, or an object with the keys of section model"},
     {"", "data", MB_KEY_STRING, 0, 0, NULL, "datasets/data", "folder of the benchmark files"},
     {"", "tasks", MB_KEY_ANY, 0, 0, NULL, "[]", "list of task or group names, or objects {\"task\": NAME, own keys}; see `list tasks`"},
@@ -52,12 +53,15 @@ const mb_key mb_config_keys[] = {
 
     {"latency", "contexts", MB_KEY_INTS, 32, MAX_TOKENS, NULL, "[4096]", "prefix lengths in tokens"},
     {"latency", "batches", MB_KEY_ANY, 1, 1024, NULL, "[1]", "batch sizes; \"largest\" = the largest power of two that fits"},
+    {"latency", "largest_from", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0", "the batch \"largest\" is measured at contexts from here on"},
     {"latency", "steps", MB_KEY_INTS, 1, 256, NULL, "[B]", "denoising steps per block"},
-    {"latency", "blocks_min", MB_KEY_INT, 1, 100000, NULL, "10", "measured blocks per case, at least"},
-    {"latency", "blocks_max", MB_KEY_INT, 1, 100000, NULL, "100", "measured blocks per case, at most"},
-    {"latency", "seconds", MB_KEY_REAL, 0.01, 1e5, NULL, "15", "time cap per case"},
+    {"latency", "blocks_min", MB_KEY_INT, 1, 100000, NULL, "2", "measured blocks per case and method, at least; each gives a sample per step"},
+    {"latency", "blocks_max", MB_KEY_INT, 1, 100000, NULL, "100", "measured blocks per case and method, at most"},
+    {"latency", "seconds", MB_KEY_REAL, 0.01, 1e5, NULL, "15", "time cap per case and method"},
     {"latency", "error", MB_KEY_REAL, 1e-6, 1, NULL, "0.005", "stop when the relative standard error of the median is below"},
     {"latency", "synthetic_cache", MB_KEY_BOOL, 0, 1, NULL, "true", "random keys and values of realistic norms in place of a prefill"},
+    {"latency", "prefill", MB_KEY_BOOL, 0, 1, NULL, "true", "also time one prefill of random tokens per context"},
+    {"latency", "breakdown_contexts", MB_KEY_INTS, 32, MAX_TOKENS, NULL, "contexts", "where the breakdown pass looks"},
     {NULL, NULL, MB_KEY_ANY, 0, 0, NULL, NULL, NULL},
 };
 

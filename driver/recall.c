@@ -2,6 +2,7 @@
  * recall.c - the shadow pass: the reference decodes, every other method selects on the same queries, and what it
  * chose is compared with the exact top keys of the same number. One decode serves all methods of a sampler.
  */
+#include "driver/isolate.h"
 #include "driver/run.h"
 
 #include <math.h>
@@ -24,8 +25,14 @@ static int store_recall(mb_run *run, const mb_prepared *prepared, int64_t cell, 
                                   .mass_head = c->mass_head};
     }
     mb_run_row(prepared, cell, &row);
-    row.recalls = rows;
-    row.recall_count = recall->count;
+    if (recall->failed) { /* what it measured before it failed is no mean over the sample */
+        row.status = "failed";
+        row.error = recall->error;
+        run->failed_samples++;
+    } else {
+        row.recalls = rows;
+        row.recall_count = recall->count;
+    }
     row.dense_calls = recall->dense_calls;
     row.sparse_calls = recall->sparse_calls;
     int rc = mb_store_sample(run->store, &row, err, err_cap);
@@ -34,7 +41,7 @@ static int store_recall(mb_run *run, const mb_prepared *prepared, int64_t cell, 
 }
 
 /* The arms of a sampler that have no stored recall for this sample yet. */
-static int collect(mb_run *run, const mb_prepared *prepared, size_t sampler, mb_attender **shadows, int64_t *cells,
+static int collect(mb_run *run, const mb_prepared *prepared, size_t sampler, mb_arm **arms, int64_t *cells,
                    size_t *count, char *err, size_t err_cap)
 {
     *count = 0;
@@ -42,22 +49,58 @@ static int collect(mb_run *run, const mb_prepared *prepared, size_t sampler, mb_
         mb_arm *arm = &run->arms[i];
         uint64_t caps = arm->spec->method->caps;
         int64_t cell = 0;
-        if (arm->sampler != sampler || !arm->attender || (caps & (MB_CAP_LOSSLESS | MB_CAP_OPAQUE)))
+        if (arm->sampler != sampler || (!arm->attender && !arm->isolated && !arm->broken) ||
+            (caps & (MB_CAP_LOSSLESS | MB_CAP_OPAQUE)))
             continue;
         int rc = mb_run_cell(run, arm, prepared->dataset_id, "recall", &cell, err, err_cap);
         if (rc != MB_OK)
             return rc;
         if (mb_store_has_sample(run->store, cell, prepared->sample->key))
             continue;
-        shadows[*count] = arm->attender;
+        arms[*count] = arm;
         cells[(*count)++] = cell;
     }
     return MB_OK;
 }
 
+/* The arms that do not share a decode with others: each isolated one has a worker, each broken one a reason. They
+ * are taken off the lists. */
+static int recall_apart(mb_run *run, const mb_prepared *prepared, mb_arm *reference, mb_arm **arms, int64_t *cells,
+                        size_t *count, const mb_decode_request *request, char *err, size_t err_cap)
+{
+    size_t kept = 0, all = *count;
+    int rc = MB_OK;
+    *count = 0; /* nothing to free yet */
+    for (size_t i = 0; rc == MB_OK && i < all; i++) {
+        mb_recall recall = {0};
+        char why[512] = "";
+        if (arms[i]->attender) {
+            arms[kept] = arms[i];
+            cells[kept++] = cells[i];
+            continue;
+        }
+        int code = MB_E_SAMPLE;
+        if (arms[i]->broken)
+            snprintf(why, sizeof why, "%s", arms[i]->reason);
+        else
+            code = mb_isolate_shadow(run, reference, arms[i], request, &recall, why, sizeof why);
+        if (code == MB_E_STOP)
+            return mb_fail(err, err_cap, code, "%s", why);
+        if (code != MB_OK) {
+            recall.failed = true;
+            snprintf(recall.error, sizeof recall.error, "%.255s", why);
+        }
+        rc = store_recall(run, prepared, cells[i], &recall, err, err_cap);
+        mb_recall_free(&recall);
+    }
+    *count = kept;
+    return rc;
+}
+
 static int recall_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, char *err, size_t err_cap)
 {
     mb_arm *reference = mb_run_reference(run, sampler);
+    mb_arm **arms = calloc(run->arm_count, sizeof *arms);
     mb_attender **shadows = calloc(run->arm_count, sizeof *shadows);
     int64_t *cells = calloc(run->arm_count, sizeof *cells);
     mb_recall *recalls = calloc(run->arm_count, sizeof *recalls);
@@ -65,7 +108,7 @@ static int recall_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
     mb_decode_request request;
     size_t count = 0;
     int rc = MB_OK;
-    if (!shadows || !cells || !recalls) {
+    if (!arms || !shadows || !cells || !recalls) {
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the recall pass");
         goto out;
     }
@@ -74,12 +117,17 @@ static int recall_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
                      "the recall pass needs a method that equals exact attention in config key methods");
         goto out;
     }
-    rc = collect(run, prepared, sampler, shadows, cells, &count, err, err_cap);
+    rc = collect(run, prepared, sampler, arms, cells, &count, err, err_cap);
     if (rc != MB_OK || count == 0)
         goto out;
     if ((rc = mb_run_prefill(run, prepared, err, err_cap)) != MB_OK)
         goto out;
     mb_run_request(run, prepared, sampler, &request);
+    if ((rc = recall_apart(run, prepared, reference, arms, cells, &count, &request, err, err_cap)) != MB_OK ||
+        count == 0)
+        goto out;
+    for (size_t i = 0; i < count; i++)
+        shadows[i] = arms[i]->attender;
     rc = mb_decode_shadow(run->session, reference->attender, shadows, count, &request, &result, recalls, err, err_cap);
     if (rc == MB_E_SAMPLE || rc == MB_E_INPUT) {
         char reason[512];
@@ -101,6 +149,7 @@ out:
     for (size_t i = 0; recalls && i < count; i++)
         mb_recall_free(&recalls[i]);
     mb_decode_result_free(&result);
+    free(arms);
     free(shadows);
     free(cells);
     free(recalls);

@@ -27,7 +27,9 @@ typedef struct mb_arm {
     size_t sampler;             /* index into mb_run.samplers */
     int64_t config_id;
     mb_attender *attender;      /* NULL when unsupported here */
-    char reason[256];           /* why, then */
+    char reason[512];           /* why, then */
+    bool isolated;              /* its hooks run in worker processes only; attender is NULL */
+    bool broken;                /* it cannot be opened, or hung before: every sample fails with reason */
 } mb_arm;
 
 typedef struct mb_run {
@@ -64,6 +66,8 @@ void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t ste
                  mb_memory_plan *plan);
 /* Device, weights, session and one attender per arm. */
 int mb_run_open(mb_run *run, char *err, size_t err_cap);
+/* The steps that methods under a sampler are told: 0 when the sampler decides. */
+int32_t mb_run_scheduled_steps(const mb_run *run, size_t sampler);
 /* The store with the identities of this run. */
 int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_cap);
 void mb_run_close(mb_run *run);
@@ -108,6 +112,7 @@ int mb_quality_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_
 int mb_forced_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap);
 int mb_recall_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap);
 int mb_latency_pass(mb_run *run, char *err, size_t err_cap);
+int mb_breakdown_pass(mb_run *run, char *err, size_t err_cap);
 
 /* ---- environment.c ---- */
 /* What this machine is; strings live in the struct. */

@@ -2,6 +2,7 @@
  * setup.c - opening a run. Everything that can be refused is refused here, before any work: dimensions against
  * the config, memory against the device, options against the methods.
  */
+#include "driver/isolate.h"
 #include "driver/run.h"
 
 #include <stdio.h>
@@ -94,9 +95,9 @@ int mb_run_inspect(mb_run *run, char *err, size_t err_cap)
     return find_capacity(run, err, err_cap);
 }
 
-/* The steps that methods are told: 0 when the sampler decides. */
-static int32_t scheduled_steps(const mb_sampler *sampler)
+int32_t mb_run_scheduled_steps(const mb_run *run, size_t index)
 {
+    const mb_sampler *sampler = &run->samplers[index];
     return sampler->schedule == MB_SCHEDULE_FIXED ? sampler->steps : 0;
 }
 
@@ -110,9 +111,12 @@ void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t ste
         mb_shape shape = {.size = sizeof shape, .layers = run->shape.layers, .query_heads = run->shape.query_heads,
                           .kv_heads = run->shape.kv_heads, .head_dim = run->shape.head_dim, .block = run->shape.block,
                           .batch = batch, .capacity = capacity, .stride = (capacity + 63) / 64 * 64,
-                          .steps = steps >= 0 ? steps : scheduled_steps(&run->samplers[arms[i].sampler]),
+                          .steps = steps >= 0 ? steps : mb_run_scheduled_steps(run, arms[i].sampler),
                           .element_size = (int32_t)mb_type_size(run->config->type)};
-        methods += mb_attender_bytes(arms[i].spec->method, &shape, arms[i].spec->options);
+        size_t bytes = 0;
+        char why[256]; /* a plug-in that fails here says so again when it is opened */
+        mb_isolate_measure(run, arms[i].spec, &shape, &bytes, why, sizeof why);
+        methods += bytes;
     }
     mb_memory_plan_make(&run->shape, run->config->type, &request, methods, plan);
 }
@@ -195,8 +199,12 @@ int mb_run_open(mb_run *run, char *err, size_t err_cap)
     for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
         mb_arm *arm = &run->arms[i];
         bool unsupported = false;
+        if (mb_isolate_is_plugin(arm->spec)) {
+            rc = mb_isolate_open(run, arm, mb_run_scheduled_steps(run, arm->sampler), err, err_cap);
+            continue;
+        }
         rc = mb_attender_open(&arm->attender, run->session, arm->spec->method, arm->spec->options,
-                              scheduled_steps(&run->samplers[arm->sampler]), config->seed, &unsupported, err, err_cap);
+                              mb_run_scheduled_steps(run, arm->sampler), config->seed, &unsupported, err, err_cap);
         if (rc != MB_OK && unsupported) {
             snprintf(arm->reason, sizeof arm->reason, "%s", err);
             rc = MB_OK;

@@ -274,6 +274,7 @@ typedef struct mb_counter {
 #define MB_CAP_LOSSLESS 8ull   /* equals exact attention for any options (the exact method itself) */
 #define MB_CAP_REUSE 16ull     /* keeps attention states across forwards: exact at a full budget only while queries
                                 * stay the same */
+#define MB_CAP_LAYER_BUDGET 32ull /* k is a mean over the layers: a single one may read more */
 
 typedef struct mb_method {
     uint32_t abi;              /* MB_METHOD_ABI, for ever the first field */

@@ -20,8 +20,8 @@ size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const v
     mb_attender attender = {.shape = *shape, .opening = true};
     char err[256] = "";
     copy_method(&attender.method, method);
-    if (attender.method.memory)
-        return attender.method.memory(shape, options);
+    if (attender.method.memory) /* which knows nothing of the guards behind its indices: two sets a layer, and some */
+        return attender.method.memory(shape, options) + (size_t)(shape->layers + 8) * 8 * MB_GUARD_BYTES;
     mb_host_fill(&attender, 0);
     int rc = attender.method.open(&attender.self, &attender.host, &attender.shape, options, err, sizeof err);
     if (attender.method.close && (rc == MB_OK || attender.self))
@@ -82,6 +82,8 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
     *attender = a;
     a = NULL;
 out:
+    if (a)
+        free(a->guards);
     free(a);
     return rc;
 }
@@ -95,11 +97,18 @@ void mb_attender_close(mb_attender *attender)
         if (attender->graphs[i].graph)
             session->kernels->graph_free(session->device, attender->graphs[i].graph);
     free(attender->graphs);
+    free(attender->guards);
+    free(attender->words);
     if (attender->method.close)
         attender->method.close(attender->self);
     session->kernels->release(session->device, attender->arena_mark);
     session->attenders--;
     free(attender);
+}
+
+bool mb_attender_replays(const mb_attender *attender)
+{
+    return attender->session->graphs && attender->capturable;
 }
 
 void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer, mb_call *call, mb_call_view *view)
@@ -139,6 +148,33 @@ void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer,
 
 /* ---- hooks ---- */
 
+void mb_attender_watch(mb_attender *attender, mb_attender_note *note, int64_t budget)
+{
+    attender->note = note;
+    attender->budget = budget;
+}
+
+static void enter(const mb_attender *attender, const char *hook, const mb_call *call)
+{
+    mb_attender_note *note = attender->note;
+    if (!note)
+        return;
+    note->layer = call ? call->layer : -1;
+    note->block = call ? call->block : 0;
+    note->step = call ? call->step : 0;
+    strncpy(note->hook, hook, sizeof note->hook - 1);
+    note->inside = 1;
+    note->beats++;
+}
+
+static void leave(const mb_attender *attender)
+{
+    if (!attender->note)
+        return;
+    attender->note->inside = 0;
+    attender->note->beats++;
+}
+
 static const char *const hook_names[] = {"request_begin", "kv_added", "block_begin", "step_begin",
                                          "observe",       "step_end", "block_end"};
 
@@ -168,7 +204,9 @@ int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, c
         return hook == MB_HOOK_OBSERVE ? hook_failed(attender, hook_names[hook], call,
                                                      "select() wants by-products, but there is no observe()", err,
                                                      err_cap) : MB_OK;
+    enter(attender, hook_names[hook], call);
     int rc = hooks[hook](attender->self, call, why, sizeof why);
+    leave(attender);
     return rc < 0 ? hook_failed(attender, hook_names[hook], call, why, err, err_cap) : MB_OK;
 }
 
@@ -177,7 +215,9 @@ int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection 
 {
     char why[256] = "";
     memset(selection, 0, sizeof *selection);
+    enter(attender, "select", call);
     int rc = attender->method.select(attender->self, call, selection, why, sizeof why);
+    leave(attender);
     return rc < 0 ? hook_failed(attender, "select", call, why, err, err_cap) : MB_OK;
 }
 
@@ -188,7 +228,9 @@ int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, fl
     if (!attender->method.attend)
         return hook_failed(attender, "attend", call, "select() answers that the method attends, but it cannot",
                            err, err_cap);
+    enter(attender, "attend", call);
     int rc = attender->method.attend(attender->self, call, out, lse, why, sizeof why);
+    leave(attender);
     return rc < 0 ? hook_failed(attender, "attend", call, why, err, err_cap) : MB_OK;
 }
 
@@ -197,7 +239,9 @@ int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, 
     *mode = 0;
     if (!attender->method.step_mode)
         return MB_OK;
+    enter(attender, "step_mode", call);
     *mode = attender->method.step_mode(attender->self, call);
+    leave(attender);
     if (*mode < 0 || *mode > 7)
         return hook_failed(attender, "step_mode", call, "the mode is not in 0..7", err, err_cap);
     return MB_OK;
@@ -266,7 +310,9 @@ int mb_attender_report(mb_attender *attender, double *values, size_t count, char
         declared++;
     if (!attender->method.report || declared == 0)
         return MB_OK;
+    enter(attender, "report", NULL);
     int rc = attender->method.report(attender->self, read_back, all, why, sizeof why);
+    leave(attender);
     if (rc < 0)
         return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in report(): %s", attender->method.name,
                        why[0] ? why : "it does not say why");

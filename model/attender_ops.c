@@ -81,9 +81,13 @@ static int host_pages_alloc(const mb_host *host, int32_t granularity, int32_t ca
         return MB_E_BUG;
     set->granularity = granularity;
     set->capacity = capacity;
-    set->ids = host_alloc(host, heads * (size_t)capacity * sizeof *set->ids);
-    set->counts = host_alloc(host, heads * sizeof *set->counts);
-    return set->ids && set->counts ? MB_OK : MB_E_SYSTEM;
+    size_t ids = heads * (size_t)capacity * sizeof *set->ids, counts = heads * sizeof *set->counts;
+    set->ids = host_alloc(host, ids + MB_GUARD_BYTES);
+    set->counts = host_alloc(host, counts + MB_GUARD_BYTES);
+    if (!set->ids || !set->counts)
+        return MB_E_SYSTEM;
+    int rc = mb_guard_add(host->internal, (char *)set->ids + ids);
+    return rc == MB_OK ? mb_guard_add(host->internal, (char *)set->counts + counts) : rc;
 }
 
 static float *host_scores_alloc(const mb_host *host)

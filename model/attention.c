@@ -27,7 +27,7 @@ static int count_work(mb_session *session, const mb_pass *pass, const mb_rows *r
                       bool opaque)
 {
     double *work = (double *)session->buffer[MB_BUFFER_WORK] + (opaque ? 2 : 0);
-    if (pass->phase == MB_PHASE_COMMIT)
+    if (pass->phase == MB_PHASE_COMMIT || !session->measure.counting)
         return MB_OK;
     mb_pages pages = {0};
     if (set)
@@ -64,14 +64,18 @@ static int attend_dense(mb_session *session, mb_pass *pass, mb_call *call, mb_at
 }
 
 /* The method's own prefix state, merged with the exact attention of the block. */
-static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, mb_attention *args, char *err,
-                      size_t err_cap)
+static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, mb_attention *args,
+                      const mb_page_set *set, char *err, size_t err_cap)
 {
     const mb_kernels *kernels = session->kernels;
     void **buffer = session->buffer;
     int64_t states = (int64_t)call->rows * pass->batch * session->config->query_heads;
     int rc = mb_attender_attend(pass->attender, call, buffer[MB_BUFFER_STATE_PREFIX], buffer[MB_BUFFER_LSE_PREFIX],
                                 err, err_cap);
+    if (rc == MB_OK && pass->checked)
+        rc = mb_check_state(pass->attender, call, err, err_cap);
+    if (rc == MB_OK && pass->audited)
+        rc = mb_audit_state(session, pass, call, set, err, err_cap);
     if (rc != MB_OK)
         return rc;
     void *out = args->out;
@@ -86,21 +90,15 @@ static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, m
     return rc == MB_OK ? MB_OK : failed(session, rc, call->layer, "merging the block", err, err_cap);
 }
 
-static bool pages_make_sense(const mb_page_set *set)
-{
-    if (!set || !set->ids || !set->counts || set->capacity < 1)
-        return false;
-    int32_t g = set->granularity;
-    return g == 1 || g == 16 || g == 32 || g == 64 || g == 128;
-}
-
 int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *err, size_t err_cap)
 {
     mb_call call;
     mb_call_view view;
     mb_selection selection;
     mb_call_make(session, pass, layer, &call, &view);
-    int rc = mb_attender_select(pass->attender, &call, &selection, err, err_cap);
+    int rc = pass->audited ? mb_audit_poison(session, err, err_cap) : MB_OK;
+    if (rc == MB_OK)
+        rc = mb_attender_select(pass->attender, &call, &selection, err, err_cap);
     if (rc != MB_OK)
         return rc;
     if (selection.answer != MB_DENSE && pass->shadow_count > 0)
@@ -109,8 +107,13 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *
     mb_attention args = mb_call_attention(&call);
     args.out = session->buffer[MB_BUFFER_ATTENDED];
     const mb_page_set *set = selection.answer == MB_DENSE ? NULL : selection.pages;
-    if ((selection.answer == MB_SPARSE || set) && !pages_make_sense(set))
+    if ((selection.answer == MB_SPARSE || set) && !mb_check_shape(set))
         return refused(pass->attender, &call, "select() gave no usable page set", err, err_cap);
+    if (pass->checked)
+        rc = set ? mb_check_pages(pass->attender, &call, set, err, err_cap)
+                 : mb_check_guards(pass->attender, &call, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
     switch (selection.answer) {
     case MB_DENSE:
         rc = attend_dense(session, pass, &call, &args, &selection, err, err_cap);
@@ -120,13 +123,15 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *
                           .counts = set->counts};
         args.pages = &pages;
         rc = session->kernels->attend_sparse(session->device, &args);
-        args.pages = NULL;
         if (rc != MB_OK)
             failed(session, rc, layer, "sparse attention", err, err_cap);
+        else if (pass->audited)
+            rc = mb_audit_sparse(session, pass, &call, &args, set, err, err_cap);
+        args.pages = NULL;
         break;
     }
     case MB_ATTEND:
-        rc = attend_own(session, pass, &call, &args, err, err_cap);
+        rc = attend_own(session, pass, &call, &args, set, err, err_cap);
         break;
     default:
         return refused(pass->attender, &call, "select() gave an answer that does not exist", err, err_cap);

@@ -54,13 +54,20 @@ static bool wants_pre_rope(const struct decoder *d)
     return caps & MB_CAP_PRE_ROPE;
 }
 
+/* Forwards whose selections are looked at: all where that costs a copy in memory, the first of a sample where it
+ * makes the host wait for a GPU. */
+static bool is_checked(const struct decoder *d, int32_t step)
+{
+    return !d->session->kernels->capture_begin || (d->block == 0 && step <= 2);
+}
+
 static mb_pass make_pass(struct decoder *d, mb_phase phase, int32_t step)
 {
     return (mb_pass){.attender = d->attender, .shadows = d->shadows, .shadow_count = d->shadow_count,
                      .ranking = &d->ranking, .request = d->request->request, .phase = phase, .block = d->block,
                      .step = step, .batch = 1, .rows = d->session->block,
                      .max_prefix = mb_session_bound(d->session, d->session->prefix[0]),
-                     .pre_rope = wants_pre_rope(d),
+                     .pre_rope = wants_pre_rope(d), .checked = is_checked(d, step),
                      .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : d->request->sampler->confidence};
 }
 

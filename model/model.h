@@ -133,6 +133,19 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
                      int32_t steps, uint64_t seed, bool *unsupported, char *err, size_t err_cap);
 void mb_attender_close(mb_attender *attender);
 
+/* Where a method is, for somebody who looks on from outside, e.g. another process through shared memory. */
+typedef struct mb_attender_note {
+    uint64_t beats;              /* grows with every hook that begins or ends */
+    int32_t inside;              /* 1 = the method is running, 0 = hook is the last one that returned */
+    int32_t layer, block, step;  /* layer -1: the hook belongs to no layer */
+    char hook[16];               /* "select"; "" before the first one */
+} mb_attender_note;
+/* Keeps *note up to date from now on (NULL: no more), and holds the selections of checked forwards to `budget`
+ * tokens per KV head, rounded up to pages (0: any number). */
+void mb_attender_watch(mb_attender *attender, mb_attender_note *note, int64_t budget);
+/* What a method's option "k" promises: tokens per KV head; 0 when there is none, or it has another meaning. */
+int64_t mb_attender_budget(const mb_method *method, const void *options);
+
 /* ---- decoding ---- */
 
 typedef enum mb_schedule {
@@ -200,6 +213,7 @@ typedef struct mb_decode_result {
     /* Times of single forwards by kind, microseconds, in order; malloc'ed. */
     double *first_us, *later_us, *commit_us;
     size_t first_count, later_count, commit_count;
+    uint64_t digest;             /* fixed work: of all tokens that its forwards predicted, in order */
     int32_t agree, compared;     /* forced mode: tokens equal to the reference before overwriting */
     double counters[32];         /* the method's own, in its order */
 } mb_decode_result;
@@ -234,6 +248,55 @@ int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const
  * no early stop, the cache cut back between blocks so that the context stays. Appends to the arrays of result. */
 int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blocks, int32_t steps,
                          const volatile int *stop, mb_decode_result *result, char *err, size_t err_cap);
+
+/* ---- measuring: how the forwards of a session's fixed work are run and who watches ---- */
+
+/* One forward that has just ended. The time that a watcher takes does not count. */
+typedef struct mb_forward_report {
+    mb_phase phase;              /* FIRST_STEP, LATER_STEP or COMMIT */
+    int32_t block, step;
+    double us;                   /* between the events around it; NAN: audited or untimed */
+    bool replayed;               /* from a graph */
+} mb_forward_report;
+
+/* The kernels of one forward. records are the caller's for the time of the call. error: why there are none. */
+typedef struct mb_profile_report {
+    mb_phase phase;
+    int32_t step;
+    bool replayed;
+    double us;                   /* between events, with the profiler attached */
+    const mb_kernel_record *records;
+    size_t count;
+    const char *error;           /* NULL, or the sentence */
+} mb_profile_report;
+
+/* Outputs checked against a recomputation over the index that the method shows, on random denoising forwards.
+ * Before select() and attend() the buffers that they should fill hold NaN, so an old output does not pass. */
+typedef struct mb_audit {
+    double share;                /* of the denoising forwards, 0..1 */
+    mb_random random;            /* seeded by the caller */
+    int64_t k;                   /* token budget per KV head of the method that runs, <= 0: none */
+    int64_t forwards, layers;    /* audited so far; layers: calls that were compared */
+    int64_t opaque;              /* calls without an index, or with a state of other queries by design */
+} mb_audit;
+
+typedef struct mb_measure {
+    bool counting;               /* count the keys read: a kernel more per layer, so timed forwards leave it off */
+    bool untimed;                /* no events: for an external profiler */
+    void (*forward)(void *user, const mb_forward_report *report);
+    void (*profile)(void *user, const mb_profile_report *report); /* needs kernels->profile_begin */
+    int32_t profile_stride;      /* of the later steps every so many-th is profiled; 0 = all */
+    void *user;
+    mb_audit *audit;             /* NULL = no audit. A mismatch is MB_E_SAMPLE and says where */
+} mb_measure;
+/* Copies *measure; NULL = as after opening: counting, nobody watches. */
+void mb_session_measure(mb_session *session, const mb_measure *measure);
+/* Whether forwards replay graphs. Has no effect on a session that was opened without. */
+void mb_session_use_graphs(mb_session *session, bool graphs);
+/* The number that the inputs of fixed work derive from; each block adds one. The same number, the same inputs. */
+void mb_session_rotate(mb_session *session, uint64_t rotation);
+/* Whether the forwards of this attender replay graphs on its session as it is set. */
+bool mb_attender_replays(const mb_attender *attender);
 
 /* Block-causal logits of a whole token sequence, fp32 [n][vocab], malloc'ed. */
 int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logits, char *err, size_t err_cap);

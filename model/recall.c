@@ -236,12 +236,17 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
         return mb_fail(err, err_cap, MB_E_SAMPLE,
                        "method %s, layer %d: select() gave an answer that does not exist", attender->method.name,
                        layer);
-    if (selection.answer == MB_SPARSE && !selection.pages)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s, layer %d: select() gave no page set",
-                       attender->method.name, layer);
+    if ((selection.answer == MB_SPARSE || selection.pages) && !mb_check_shape(selection.pages))
+        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s, layer %d, block %d, step %d: select() gave no usable "
+                       "page set", attender->method.name, layer, call.block, call.step);
     if (selection.answer == MB_ATTEND) /* its state goes on as if it had been asked to attend */
         rc = mb_attender_attend(attender, &call, session->buffer[MB_BUFFER_STATE_PREFIX],
                                 session->buffer[MB_BUFFER_LSE_PREFIX], err, err_cap);
+    if (rc == MB_OK && pass->checked && selection.answer == MB_ATTEND)
+        rc = mb_check_state(attender, &call, err, err_cap);
+    if (rc == MB_OK && pass->checked)
+        rc = selection.pages ? mb_check_pages(attender, &call, selection.pages, err, err_cap)
+                             : mb_check_guards(attender, &call, err, err_cap);
     if (rc != MB_OK || !counted || !selection.pages)
         return rc;
     if (ranking->prefix == 0) {

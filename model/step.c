@@ -9,6 +9,7 @@
  */
 #include "model/engine.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,13 +45,13 @@ static int send_input(mb_session *session, mb_pass *pass, const int32_t *tokens,
 
 /* ---- graphs ---- */
 
-static mb_captured *find_graph(mb_attender *attender, const mb_pass *pass)
+static mb_captured *find_graph(const mb_session *session, mb_attender *attender, const mb_pass *pass)
 {
     for (size_t i = 0; i < attender->graph_count; i++) {
         mb_captured *g = &attender->graphs[i];
         if (g->mode == pass->mode && g->phase == pass->phase && g->batch == pass->batch && g->rows == pass->rows &&
             g->row_offset == pass->row_offset && g->max_prefix == pass->max_prefix &&
-            g->confidence == pass->confidence)
+            g->confidence == pass->confidence && g->counting == session->measure.counting)
             return g;
     }
     return NULL;
@@ -69,7 +70,8 @@ static int note_forward(mb_attender *attender, const mb_pass *pass, char *err, s
     }
     attender->graphs[attender->graph_count++] =
         (mb_captured){.mode = pass->mode, .batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
-                      .max_prefix = pass->max_prefix, .phase = pass->phase, .confidence = pass->confidence};
+                      .max_prefix = pass->max_prefix, .phase = pass->phase, .confidence = pass->confidence,
+                      .counting = attender->session->measure.counting};
     return MB_OK;
 }
 
@@ -77,6 +79,7 @@ static int capture(mb_session *session, mb_pass *pass, mb_captured *graph, char 
 {
     const mb_kernels *kernels = session->kernels;
     mb_graph *captured = NULL;
+    pass->checked = false; /* a check waits for the device */
     int rc = kernels->capture_begin(session->device);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "capturing a step", err, err_cap);
@@ -97,19 +100,23 @@ static int capture(mb_session *session, mb_pass *pass, mb_captured *graph, char 
     return MB_OK;
 }
 
+/* The graph of this forward, captured if this is its second time; NULL: it runs eagerly. */
+static int prepare_graph(mb_session *session, mb_pass *pass, mb_captured **graph, char *err, size_t err_cap)
+{
+    bool replay = session->graphs && pass->attender->capturable && pass->shadow_count == 0 && !pass->audited;
+    *graph = replay ? find_graph(session, pass->attender, pass) : NULL;
+    if (*graph && !(*graph)->graph)
+        return capture(session, pass, *graph, err, err_cap);
+    return replay && !*graph ? note_forward(pass->attender, pass, err, err_cap) : MB_OK;
+}
+
 /* Runs the forward: the captured graph where there is one, the operations one by one otherwise. */
-static int run_forward(mb_session *session, mb_pass *pass, double *us, char *err, size_t err_cap)
+static int launch(mb_session *session, mb_pass *pass, const mb_captured *graph, double *us, char *err,
+                  size_t err_cap)
 {
     const mb_kernels *kernels = session->kernels;
-    bool replay = session->graphs && pass->attender->capturable && pass->shadow_count == 0;
-    mb_captured *graph = replay ? find_graph(pass->attender, pass) : NULL;
     int rc = MB_OK;
-    if (graph && !graph->graph)
-        rc = capture(session, pass, graph, err, err_cap);
-    else if (replay && !graph)
-        rc = note_forward(pass->attender, pass, err, err_cap);
-    if (rc != MB_OK)
-        return rc;
+    pass->replayed = graph != NULL;
     if (us && (rc = kernels->timer_mark(session->device, 0)) != MB_OK)
         return mb_session_failed(session, rc, "timer", err, err_cap);
     if (graph) {
@@ -130,6 +137,53 @@ static int run_forward(mb_session *session, mb_pass *pass, double *us, char *err
             return mb_session_failed(session, rc, "timer", err, err_cap);
     }
     return MB_OK;
+}
+
+/* Between profile_begin and profile_end. A profiler that fails is reported and costs no forward. */
+static int launch_profiled(mb_session *session, mb_pass *pass, const mb_captured *graph, bool deliver, double *us,
+                           char *err, size_t err_cap)
+{
+    const mb_kernels *kernels = session->kernels;
+    mb_profile_report report = {.phase = pass->phase, .step = pass->step, .replayed = graph != NULL};
+    mb_kernel_record *records = NULL;
+    bool open = kernels->profile_begin(session->device) == MB_OK;
+    if (!open)
+        report.error = kernels->error(session->device);
+    int rc = launch(session, pass, graph, us, err, err_cap);
+    if (open && kernels->profile_end(session->device, &records, &report.count) != MB_OK && rc == MB_OK)
+        report.error = kernels->error(session->device);
+    report.us = *us;
+    report.records = records;
+    if (rc == MB_OK && (deliver || report.error))
+        session->measure.profile(session->measure.user, &report);
+    free(records);
+    return rc;
+}
+
+/* Kernels of a replay learn what they are for from the same forward run one by one just before. */
+static int run_profiled(mb_session *session, mb_pass *pass, const mb_captured *graph, double *us, char *err,
+                        size_t err_cap)
+{
+    int rc = launch_profiled(session, pass, NULL, !graph, us, err, err_cap);
+    return rc == MB_OK && graph ? launch_profiled(session, pass, graph, true, us, err, err_cap) : rc;
+}
+
+static int run_forward(mb_session *session, mb_pass *pass, double *us, char *err, size_t err_cap)
+{
+    const mb_measure *measure = &session->measure;
+    mb_captured *graph = NULL;
+    int32_t stride = measure->profile_stride > 0 ? measure->profile_stride : 1;
+    double ignored = 0;
+    pass->audited = mb_audit_draw(session, pass);
+    int rc = prepare_graph(session, pass, &graph, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    if (measure->profile && (pass->phase != MB_PHASE_LATER_STEP || pass->step % stride == 0))
+        return run_profiled(session, pass, graph, us ? us : &ignored, err, err_cap);
+    bool timed = us && !measure->untimed && !pass->audited;
+    if (us && !timed)
+        *us = NAN;
+    return launch(session, pass, graph, timed ? us : NULL, err, err_cap);
 }
 
 /* ---- the step ---- */

@@ -10,10 +10,13 @@ TEST_SCRIPTS := $(wildcard tests/*/check_*.sh)
 # Plug-ins that the loader must refuse with a clear sentence.
 BAD_PLUGINS := $(patsubst tests/methods/bad/%.c,$(BUILD)/plugins/bad/%.so,$(wildcard tests/methods/bad/*.c))
 
+# Plug-ins that load and then break, each in its own way.
+BROKEN_PLUGINS := $(patsubst tests/isolation/plugins/%.c,$(BUILD)/plugins/isolation/%.so,$(wildcard tests/isolation/plugins/*.c))
+
 test: deps ## install packages, build, run every test
 	@$(MAKE) --no-print-directory check
 
-check: all $(TEST_PROGRAMS) plugin-example $(BAD_PLUGINS) ## run every test (nothing is installed)
+check: all $(TEST_PROGRAMS) plugin-example $(BAD_PLUGINS) $(BROKEN_PLUGINS) ## run every test (nothing is installed)
 	@BUILD=$(BUILD) bash tests/run.sh $(TEST_PROGRAMS) $(TEST_SCRIPTS)
 
 $(BUILD)/tests/%: tests/%.c $(LIBRARY)
@@ -34,6 +37,10 @@ $(filter $(BUILD)/tests/methods/%,$(TEST_PROGRAMS)): | plugin-example $(BAD_PLUG
 $(BUILD)/plugins/bad/%.so: tests/methods/bad/%.c tests/methods/bad/bad.h methods/method.h
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -O2 -fPIC -shared -I. -o $@ $<
+
+$(BUILD)/plugins/isolation/%.so: tests/isolation/plugins/%.c tests/isolation/plugins/bad.h methods/method.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -I. -o $@ $<
 
 plugin-example: $(BUILD)/plugins/example.so ## build the out-of-tree example method
 $(BUILD)/plugins/%.so: methods/examples/%.c methods/method.h

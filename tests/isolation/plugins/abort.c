@@ -1,0 +1,10 @@
+/* Ends itself with a signal of its own. */
+#include "tests/isolation/plugins/bad.h"
+
+static void misbehave(state *s, const mb_call *call, mb_selection *out)
+{
+    (void)s, (void)call, (void)out;
+    abort();
+}
+NO_ATTEND
+METHOD("bad_abort")

@@ -1,0 +1,10 @@
+/* Writes one word behind its ids. */
+#include "tests/isolation/plugins/bad.h"
+
+static void misbehave(state *s, const mb_call *call, mb_selection *out)
+{
+    (void)s, (void)call, (void)out;
+    s->set.ids[s->shape.batch * s->shape.kv_heads * s->set.capacity] = 7;
+}
+NO_ATTEND
+METHOD("bad_behind")

@@ -1,0 +1,10 @@
+/* Selects the same key twice. */
+#include "tests/isolation/plugins/bad.h"
+
+static void misbehave(state *s, const mb_call *call, mb_selection *out)
+{
+    (void)s, (void)call, (void)out;
+    s->set.ids[1] = s->set.ids[0];
+}
+NO_ATTEND
+METHOD("bad_duplicate")
