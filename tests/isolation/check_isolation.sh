@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Plug-ins that crash, hang, leave, or hand over a bad index, all beside sound methods in one run: each costs its own
+# cells, with method, layer and step in the stored reason, and nobody else's.
+. "$(dirname "$0")/../driver/lib.sh"
+plugins=${BUILD:-build}/plugins
+export MASKBENCH_PLUGIN_PATH=$plugins/isolation:$plugins
+run="./harness --config tests/isolation/run.json --device cpu --quiet --out"
+query() { sqlite3 -readonly "$1" "$2"; }
+
+# Without them, then with them: the rows of the others are the same, byte for byte.
+expect_exit 0 '' $run "" --db "$scratch/alone.db" --methods exact,window
+expect_exit 3 'samples failed' $run "" --db "$scratch/all.db"
+[ -n "$(pgrep -P $$ harness)" ] && fail "a worker is left over"
+others='SELECT method, pass, item, status, prediction, score, work, new_tokens, dense_calls, sparse_calls FROM v_samples
+        WHERE method IN ("exact", "window") ORDER BY 1, 2, 3'
+query "$scratch/alone.db" "${others//\"/\'}" >"$scratch/rows_alone"
+query "$scratch/all.db" "${others//\"/\'}" >"$scratch/rows_all"
+[ "$(wc -l <"$scratch/rows_alone")" = 10 ] || fail "$(wc -l <"$scratch/rows_alone") rows of exact and window, not 10"
+diff "$scratch/rows_alone" "$scratch/rows_all" || fail "bad plug-ins changed the rows of others"
+
+# A plug-in that keeps every key is the exact method at all later steps: what comes through the pipe is a real result.
+[ "$(query "$scratch/all.db" "SELECT count(*) FROM v_samples a JOIN v_samples b USING (pass, item, prediction, score, new_tokens)
+    WHERE a.method = 'exact' AND b.method = 'example' AND a.status = 'ok' AND b.status = 'ok'")" = 4 ] ||
+    fail "the sound plug-in differs from exact attention"
+[ "$(query "$scratch/all.db" "SELECT count(*) FROM v_samples WHERE method = 'example' AND status = 'ok'")" = 6 ] ||
+    fail "rows of the sound plug-in are missing"
+
+# Every sample of every bad one failed, in all three passes, and says where.
+bad=$(ls tests/isolation/plugins/*.c | wc -l)
+[ "$(query "$scratch/all.db" "SELECT count(*) FROM v_failures WHERE what = 'sample' AND method LIKE 'bad_%'")" = $((bad * 6)) ] ||
+    fail "not every sample of the $bad bad plug-ins is stored as failed"
+[ "$(query "$scratch/all.db" "SELECT count(*) FROM v_samples WHERE method LIKE 'bad_%' AND status <> 'failed'")" = 0 ] ||
+    fail "a bad plug-in has a result"
+while read -r name pattern; do
+    n=$(query "$scratch/all.db" "SELECT reason FROM v_failures WHERE what = 'sample' AND method = 'bad_$name'" |
+        grep -E "bad_$name" | grep -cE "$pattern")
+    [ "$n" = 6 ] || { fail "bad_$name: $n of 6 reasons are like /$pattern/"
+                      query "$scratch/all.db" "SELECT DISTINCT reason FROM v_failures WHERE method = 'bad_$name'"; }
+done <<'LIST'
+segfault crashed in select\(\), layer 3, block 0, step 2: signal 11
+abort crashed in select\(\), layer 3, block 0, step 2: signal 6
+leave ended its process in select\(\), layer 3, block 0, step 2: exit code 0
+hang did not come back for 2 s in select\(\), layer 3, block 0, step 2
+range layer 3, block 0, step 2: page 448 of KV head 0 lies outside the prefix
+negative layer 3, block 0, step 2: page -1 of KV head 0 lies outside the prefix
+duplicate layer 3, block 0, step 2: page [0-9]+ of KV head 0 comes twice
+descend layer 3, block 0, step 2: page [0-9]+ of KV head 0 does not ascend
+budget layer 3, block 0, step 2: 2 KV heads select 256 pages of 1 tokens, k = 64 allows 128
+capacity layer 3, block 0, step 2: KV head 0 selects 129 pages, its index holds 128
+behind layer 3, block 0, step 2: it wrote behind the end of its index
+wild crashed in select\(\), layer 3, block 0, step 2: signal (11|7)
+nan layer 3, block 0, step 2: attend\(\) gave an output that is not finite
+open crashed in open\(\): signal 11
+LIST
+
+# The same command again tries the failed ones again, is done, and leaves the same content behind.
+cp "$scratch/all.db" "$scratch/before.db"
+expect_exit 3 'samples failed' $run "" --db "$scratch/all.db"
+same_content "$scratch/before.db" "$scratch/all.db"
+exit $((failures > 0))
