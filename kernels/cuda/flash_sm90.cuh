@@ -265,7 +265,7 @@ __device__ __forceinline__ void flash_clear_tail(unsigned char *tile, int keep, 
     proxy_fence();
 }
 
-/* Queries of one warpgroup to shared memory, as two swizzled panels of 64 rows. */
+/* Queries of one warpgroup to shared memory, as two panels of 64 rows; chunks swizzled against bank conflicts. */
 template <FlashMode MODE>
 __device__ __forceinline__ void flash_load_q(const Problem &p, const Piece &piece, unsigned char *q, int row0,
                                              int thread)
@@ -282,7 +282,6 @@ __device__ __forceinline__ void flash_load_q(const Problem &p, const Piece &piec
         }
         *(uint4 *)(q + (chunk / 8) * (64 * 128) + row * 128 + (((chunk % 8) ^ (row & 7)) << 4)) = x;
     }
-    proxy_fence();
 }
 
 template <FlashMode MODE, int PAIR>
@@ -322,20 +321,35 @@ __device__ __forceinline__ void flash_store(const Problem &p, const Piece &piece
     }
 }
 
-__device__ __forceinline__ void flash_logits(float (&s)[64], uint32_t q, uint32_t k)
+/* This warp's 16 rows of the queries as left operands, eight of 16 x 16: from here on the tensor cores read only
+ * keys and values from shared memory. */
+__device__ __forceinline__ void flash_fetch_q(uint32_t (&q)[32], uint32_t q_tile, int thread)
+{
+    int row = (thread >> 5) * 16 + (thread & 15), side = (thread >> 4) & 1;
+#pragma unroll
+    for (int c = 0; c < FLASH_D / 16; c++) {
+        uint32_t x[4];
+        load_matrix4(x, q_tile + (c / 4) * (64 * 128) + row * 128 + ((((c % 4) * 2 + side) ^ (row & 7)) << 4));
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            q[4 * c + i] = x[i];
+    }
+}
+
+__device__ __forceinline__ void flash_logits(float (&s)[64], const uint32_t (&q)[32], uint32_t k)
 {
 #pragma unroll
     for (int c = 0; c < FLASH_D / 16; c++)
-        wgmma_shared<128>(s, rows_descriptor(q + (c / 4) * (64 * 128) + (c % 4) * 32),
-                          rows_descriptor(k + (c / 4) * FLASH_PANEL + (c % 4) * 32), c != 0);
+        wgmma_registers<0>(s, q[4 * c], q[4 * c + 1], q[4 * c + 2], q[4 * c + 3],
+                           rows_descriptor(k + (c / 4) * FLASH_PANEL + (c % 4) * 32), c != 0);
 }
 
 __device__ __forceinline__ void flash_output(float (&o)[64], const uint32_t (&w)[32], uint32_t v)
 {
 #pragma unroll
     for (int c = 0; c < FLASH_KEYS / 16; c++)
-        wgmma_registers(o, w[4 * c], w[4 * c + 1], w[4 * c + 2], w[4 * c + 3],
-                        columns_descriptor(v + c * 2048, FLASH_PANEL), true);
+        wgmma_registers<1>(o, w[4 * c], w[4 * c + 1], w[4 * c + 2], w[4 * c + 3],
+                           columns_descriptor(v + c * 2048, FLASH_PANEL), true);
 }
 
 /* Probabilities to the left operand of the output product. */
@@ -401,7 +415,7 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
     int rows = MODE == FLASH_PREFILL ? p.prefill_rows : p.packed;
     int rank = PAIR == 1 ? 0 : (int)cluster_rank();
     unsigned char *q_tile = shared.q + group * FLASH_Q_GROUP;
-    uint32_t q = shared_address(q_tile), k = shared_address(shared.k), v = shared_address(shared.v);
+    uint32_t k = shared_address(shared.k), v = shared_address(shared.v);
     Pieces<MODE, PAIR> pieces;
     Piece piece = {};
     Ring<FLASH_STAGES> ring;      /* of the K tile that is next */
@@ -429,7 +443,7 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
         if (MODE == FLASH_PREFILL)
             for (int i = 0; i < 2; i++)
                 limit[i] = prefill_limit(p, row + 8 * i < rows ? row + 8 * i : rows - 1);
-        named_sync(2 + group, 128);   /* the last piece's products have read the old queries */
+        named_sync(2 + group, 128);   /* everyone has fetched the last piece's queries */
         flash_load_q<MODE>(p, piece, q_tile, row0, thread);
         named_sync(2 + group, 128);
 #pragma unroll
@@ -440,6 +454,8 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
             state.top[r] = -INFINITY;
             state.sum[r] = 0.0f;
         }
+        uint32_t q[32];
+        flash_fetch_q(q, shared_address(q_tile), thread);
         float s[64], factor[2];
         uint32_t w[32];
         TileSums sums = {};
@@ -480,9 +496,11 @@ __device__ __forceinline__ void flash_consume(const Problem &p, FlashShared &sha
             hold(state.o);
             flash_release<PAIR>(shared.v_empty + last.stage);
             flash_pack(s, w);
+            /* Late in a long context the maximum of no row moves. */
+            if (__any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f))
 #pragma unroll
-            for (int i = 0; i < 64; i++)
-                state.o[i] *= factor[(i >> 1) & 1];
+                for (int i = 0; i < 64; i++)
+                    state.o[i] *= factor[(i >> 1) & 1];
             last = ring;
             ring.next();
         }

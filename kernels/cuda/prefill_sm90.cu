@@ -6,8 +6,6 @@
 
 namespace mb_cuda {
 
-static const int64_t PAIR_KEYS = 49152;
-
 int sm90_prefill_setup(char *err, size_t err_cap)
 {
     cudaFuncSetAttribute(flash_kernel<FLASH_PREFILL, 1>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -26,11 +24,10 @@ int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream
         rc = flash_map(chip, &v_map, p.v, p, heads, err, err_cap);
     if (rc != MB_OK)
         return rc;
-    /* While the keys that run together fit the L2 cache, single blocks are faster: nothing ties their pace. Beyond
-     * (measured: 32K single 648 against pair 610 TFLOP/s, 128K 516 against 571) a pair halves what the L2 must
-     * deliver. Few rows fill the chip better with single blocks, too. */
+    /* Pairs halve what the L2 cache must deliver, which a chip at its power limit repays even where everything
+     * fits the L2; few rows fill the chip better with single blocks. */
     int64_t pairs = (int64_t)flash_groups(p.prefill_rows, 2) * p.query_heads;
-    int pair = pairs >= 2 * chip->pair_clusters && p.first + p.prefill_rows > PAIR_KEYS ? 2 : 1;
+    int pair = pairs >= 2 * chip->pair_clusters ? 2 : 1;
     int clusters = pair == 2 ? chip->pair_clusters : chip->multiprocessors;
     int64_t items = (int64_t)flash_groups(p.prefill_rows, pair) * p.query_heads;
     if (items < clusters)

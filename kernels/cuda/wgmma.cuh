@@ -105,15 +105,17 @@ __device__ __forceinline__ void wgmma_shared<128>(float (&d)[64], uint64_t a, ui
                  : "l"(a), "l"(b), "r"((int)accumulate));
 }
 
-/* d[64 x 128] += a[64 x 16] * b[16 x 128], a in registers, b in shared memory with N along the channels. */
+/* d[64 x 128] = or += a[64 x 16] * b, a in registers, b in shared memory: ALONG 1: [16 x 128] with N along the
+ * channels (columns_descriptor), ALONG 0: [128 x 16]^T, contracted along them (rows_descriptor). */
+template <int ALONG>
 __device__ __forceinline__ void wgmma_registers(float (&d)[64], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
                                                 uint64_t b, bool accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES128 "}, "
-                 "{%64,%65,%66,%67}, %68, p, 1, 1, 1;\n}\n"
+                 "{%64,%65,%66,%67}, %68, p, 1, 1, %70;\n}\n"
                  : MB_REGISTERS128(d)
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"((int)accumulate));
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"((int)accumulate), "n"(ALONG));
 }
 
 } /* namespace mb_cuda */
