@@ -10,14 +10,14 @@ PREFIX ?= /usr/local
 
 # ---- what the build needs ----------------------------------------------------------------------------------
 # Debian/Ubuntu package names; `make deps` installs what is missing and says which.
-PACKAGES := build-essential pkg-config libopenblas-dev libsqlite3-dev sqlite3 libcjson-dev libpcre2-dev \
+PACKAGES := build-essential pkg-config libsqlite3-dev sqlite3 libcjson-dev libpcre2-dev \
             libutf8proc-dev libxxhash-dev libcmocka-dev gnuplot-nox
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror
 OPT ?= -O3 -g -fno-omit-frame-pointer
 ARCH ?= -march=native
 CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) $(ARCH) -I. -I$(BUILD)/generated -pthread -MMD -MP $(SANITIZE)
-LIBS := -lopenblas -lsqlite3 -lcjson -lpcre2-8 -lutf8proc -lxxhash -lm -ldl -pthread
+LIBS := -lsqlite3 -lcjson -lpcre2-8 -lutf8proc -lxxhash -lm -ldl -pthread
 LDFLAGS += $(SANITIZE) -rdynamic
 VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
@@ -99,7 +99,8 @@ $(BUILD)/generated/methods_list.h: $(METHOD_SOURCES) Makefile
 
 # SQL, gnuplot scripts, prompts and the default config, as C arrays.
 EMBEDDED := $(wildcard results/*.sql results/queries/*.sql plots/*.gp datasets/prompts/*.txt datasets/prompts/*.json \
-              datasets/text/*.txt configs/quick.json)
+              datasets/text/*.txt configs/quick.json methods/examples/example.c methods/examples/example.json \
+              methods/examples/check_example.sh)
 $(BUILD)/generated/embedded.h: tools/embed.sh $(EMBEDDED)
 	@mkdir -p $(@D)
 	@bash tools/embed.sh $(EMBEDDED) > $@
@@ -108,6 +109,30 @@ $(BUILD)/generated/embedded.h: tools/embed.sh $(EMBEDDED)
 demo: deps ## install packages, build, run configs/quick.json: table, results/quick.db, plots
 	@$(MAKE) --no-print-directory all
 	./harness --config configs/quick.json
+
+# ---- installation ----------------------------------------------------------------------------------------------
+# PREFIX/bin/harness finds models/tiny, the sample data and the configs in PREFIX/share/maskbench when the working
+# folder lacks them; a plug-in needs the header and maskbench.pc only. DESTDIR as everywhere.
+SHARE := $(DESTDIR)$(PREFIX)/share/maskbench
+HEADERS := $(DESTDIR)$(PREFIX)/include/maskbench
+PKGCONFIG := $(DESTDIR)$(PREFIX)/lib/pkgconfig
+
+.PHONY: install-files uninstall
+install: all install-files ## install harness, the header for plug-ins, maskbench.pc and the shared files below PREFIX
+
+install-files:
+	install -d $(DESTDIR)$(PREFIX)/bin $(HEADERS) $(PKGCONFIG) $(SHARE)/models $(SHARE)/datasets $(SHARE)/configs
+	install -m 755 $(BUILD)/harness $(DESTDIR)$(PREFIX)/bin/harness
+	install -m 644 methods/method.h $(HEADERS)/method.h
+	sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e 's|@VERSION@|$(VERSION)|' tools/maskbench.pc.in > $(PKGCONFIG)/maskbench.pc
+	install -m 644 configs/*.json $(SHARE)/configs
+	cp -R models/tiny $(SHARE)/models/
+	cp -R datasets/sample $(SHARE)/datasets/
+
+uninstall: ## remove what install put below PREFIX
+	rm -f $(DESTDIR)$(PREFIX)/bin/harness $(HEADERS)/method.h $(PKGCONFIG)/maskbench.pc
+	rm -rf $(SHARE)
+	-rmdir $(HEADERS)
 
 include tests/tests.mk
 
