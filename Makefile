@@ -7,6 +7,7 @@ CC := gcc
 endif
 NVCC ?= $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 PREFIX ?= /usr/local
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 # ---- what the build needs ----------------------------------------------------------------------------------
 # Debian/Ubuntu package names; `make deps` installs what is missing and says which.
@@ -107,7 +108,7 @@ $(BUILD)/generated/embedded.h: tools/embed.sh $(EMBEDDED)
 
 # ---- demo and tests ------------------------------------------------------------------------------------------
 demo: deps ## install packages, build, run configs/quick.json: table, results/quick.db, plots
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$(JOBS) all
 	./harness --config configs/quick.json
 
 # ---- installation ----------------------------------------------------------------------------------------------

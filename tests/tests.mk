@@ -14,7 +14,7 @@ BAD_PLUGINS := $(patsubst tests/methods/bad/%.c,$(BUILD)/plugins/bad/%.so,$(wild
 BROKEN_PLUGINS := $(patsubst tests/isolation/plugins/%.c,$(BUILD)/plugins/isolation/%.so,$(wildcard tests/isolation/plugins/*.c))
 
 test: deps ## install packages, build, run every test
-	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory -j$(JOBS) check
 
 check: all $(TEST_PROGRAMS) plugin-example $(BAD_PLUGINS) $(BROKEN_PLUGINS) ## run every test (nothing is installed)
 	@BUILD=$(BUILD) bash tests/run.sh $(TEST_PROGRAMS) $(TEST_SCRIPTS)
