@@ -4,6 +4,8 @@
  */
 #include "driver/commands.h"
 
+#include "driver/paths.h"
+
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -65,6 +67,7 @@ void mb_cli_usage(void)
          "  ./harness help METHOD | config         options of a method, keys of a config\n"
          "  ./harness report DB | plot DB | export DB --pred DIR|--csv|--jsonl|--md\n"
          "  ./harness score DIR                    score a folder of predictions in the official layout\n"
+         "  ./harness new-method NAME [--out DIR]  a working method to start from, with a config and a test\n"
          "  ./harness doctor                       what this machine has and what is missing\n"
          "  ./harness tokenize --model DIR [--decode]\n"
          "  ./harness logits --model DIR --ids FILE --out FILE.npy\n"
@@ -135,6 +138,7 @@ int mb_cli_parse(mb_cli *cli, int argc, char **argv, char *err, size_t err_cap)
     memset(cli, 0, sizeof *cli);
     cli->limit = cli->seed = cli->steps = cli->max_new_tokens = -1;
     cli->command = quote_command(argc, argv);
+    cli->default_model = mb_shared_path("models/tiny");
     for (int i = 1; i < argc; i++) {
         const char *word = argv[i];
         if (strcmp(word, "-h") == 0)
@@ -170,5 +174,6 @@ int mb_cli_parse(mb_cli *cli, int argc, char **argv, char *err, size_t err_cap)
 void mb_cli_free(mb_cli *cli)
 {
     free(cli->command);
-    cli->command = NULL;
+    free(cli->default_model);
+    cli->command = cli->default_model = NULL;
 }

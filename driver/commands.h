@@ -13,6 +13,7 @@ typedef struct mb_cli {
     int64_t limit, seed, steps, max_new_tokens;
     bool fresh, dry_run, quiet, help, version, decode, trace, csv, jsonl, markdown, profile, audit;
     char *command;               /* the whole command line, quoted for a shell; owned */
+    char *default_model;         /* models/tiny, where it was found; owned */
 } mb_cli;
 
 /* MB_E_INPUT with one sentence for an unknown flag, a missing value or a bad number. */
@@ -30,7 +31,9 @@ int mb_command_doctor(const mb_cli *cli);
 int mb_command_tokenize(const mb_cli *cli);
 int mb_command_logits(const mb_cli *cli);
 int mb_command_generate(const mb_cli *cli);
+int mb_command_new_method(const mb_cli *cli);
 int mb_command_run(const mb_cli *cli);
+int mb_command_bench_kernels(const mb_cli *cli);
 
 /* Prints "harness: sentence" and turns a result code into an exit code. */
 int mb_command_fail(int rc, const char *err);

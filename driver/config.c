@@ -4,6 +4,7 @@
  */
 #include "driver/config.h"
 #include "driver/config_methods.h"
+#include "driver/paths.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -246,7 +247,7 @@ static int read_model(mb_run_config *config, char *err, size_t err_cap)
     config->model_seed = 1;
     config->graphs = true;
     if (!model || cJSON_IsString(model)) {
-        config->model_path = mb_string_copy(model ? model->valuestring : "models/tiny");
+        config->model_path = mb_shared_path(model ? model->valuestring : "models/tiny");
         return MB_OK;
     }
     int rc = mb_config_check(model, "model", "model", err, err_cap);
@@ -262,7 +263,7 @@ static int read_model(mb_run_config *config, char *err, size_t err_cap)
     if (synthetic)
         config->model_shape = mb_string_copy(shape);
     else
-        config->model_path = mb_string_copy(path);
+        config->model_path = mb_shared_path(path);
     config->model_seed = (uint64_t)number_of(model, "seed", 1);
     config->type = strcmp(text_of(model, "type", "bf16"), "f32") == 0 ? MB_F32 : MB_BF16;
     config->block = (int32_t)number_of(model, "block", 0);
@@ -404,7 +405,7 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
     config->threads = (int32_t)number_of(json, "threads", 0);
     config->memory_gib = number_of(json, "memory_gib", 0);
     config->plugin_seconds = number_of(json, "plugin_seconds", 600);
-    config->data = mb_string_copy(text_of(json, "data", "datasets/data"));
+    config->data = mb_shared_path(text_of(json, "data", "datasets/data"));
     config->limit = (int64_t)number_of(json, "limit", 0);
     config->max_length = (int32_t)number_of(json, "max_length", 0);
     config->max_new_tokens = (int32_t)number_of(json, "max_new_tokens", 0);
@@ -427,12 +428,13 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
 
 int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err, size_t err_cap)
 {
-    char *text = NULL;
+    char *text = NULL, *found = NULL;
     size_t size = 0;
     int rc = MB_OK;
     memset(config, 0, sizeof *config);
     if (path) {
-        rc = mb_file_read(path, CONFIG_MAX_BYTES, &text, &size, err, err_cap);
+        found = mb_shared_path(path);
+        rc = mb_file_read(found ? found : path, CONFIG_MAX_BYTES, &text, &size, err, err_cap);
         if (rc != MB_OK)
             goto out;
     } else {
@@ -451,6 +453,7 @@ int mb_config_load(mb_run_config *config, const char *path, const mb_config_flag
             mb_fail_prefix(err, err_cap, rc, "%s", path);
     }
 out:
+    free(found);
     free(text);
     if (rc != MB_OK)
         mb_config_free(config);

@@ -3,6 +3,8 @@
  * keys by the tasks, so nothing here knows one of either.
  */
 #include "driver/config_methods.h"
+
+#include "driver/paths.h"
 #include "datasets/datasets.h"
 
 #include <stdio.h>
@@ -171,7 +173,7 @@ int mb_config_read_tasks(mb_run_config *config, char *err, size_t err_cap)
         cJSON *own = cJSON_IsObject(task) ? cJSON_Duplicate(task, true) : NULL;
         const cJSON *folder = cJSON_GetObjectItemCaseSensitive(own, "data");
         const cJSON *limit = cJSON_GetObjectItemCaseSensitive(own, "limit");
-        char *data = mb_string_copy(cJSON_IsString(folder) ? folder->valuestring : config->data);
+        char *data = mb_shared_path(cJSON_IsString(folder) ? folder->valuestring : config->data);
         int64_t most = cJSON_IsNumber(limit) ? (int64_t)limit->valuedouble : config->limit;
         if (config->limit && (most == 0 || most > config->limit))
             most = config->limit; /* --limit is a promise for every task */

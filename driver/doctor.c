@@ -87,7 +87,7 @@ int mb_command_doctor(const mb_cli *cli)
     line(in_path("sqlite3"), "sqlite3", in_path("sqlite3") ? "found" : "not found",
          "make deps (only needed to look at results by hand)");
     check_gpu();
-    check_model(cli->model ? cli->model : "models/tiny");
+    check_model(cli->model ? cli->model : cli->default_model);
     const char *data = cli->data ? cli->data : "datasets/data";
     line(mb_folder_exists(data), data, mb_folder_exists(data) ? "found" : "no such folder",
          "datasets/fetch.sh longbench downloads it; datasets/sample comes with the project");

@@ -52,7 +52,7 @@ static int parse_ids(const char *text, const char *source, int32_t **ids, size_t
 
 static const char *chosen_model(const mb_cli *cli)
 {
-    return cli->model ? cli->model : "models/tiny";
+    return cli->model ? cli->model : cli->default_model;
 }
 
 int mb_command_tokenize(const mb_cli *cli)

@@ -41,7 +41,8 @@ int main(int argc, char **argv)
         {"list", mb_command_list},         {"help", mb_command_help},     {"report", mb_command_report},
         {"plot", mb_command_plot},         {"export", mb_command_export}, {"score", mb_command_score},
         {"doctor", mb_command_doctor},     {"tokenize", mb_command_tokenize}, {"logits", mb_command_logits},
-        {"generate", mb_command_generate}, {"run", mb_command_run}};
+        {"generate", mb_command_generate}, {"new-method", mb_command_new_method}, {"run", mb_command_run},
+        {"bench-kernels", mb_command_bench_kernels}};
     char err[1024] = "";
     mb_cli cli;
     catch_signals();
