@@ -1,203 +1,358 @@
 /*
- * latency.c - the pass that times: fixed steps per block, no early stop, every method on the same cache in the
- * same process with the same kernels, one block of each in turn until the medians stand still.
+ * latency.c - the cases of the latency pass: which there are, what fits the device together, prefill.
  *
- * Inside a timed forward: embedding, all layers with the method's hooks, logits, the sampler's read-back.
- * Outside: opening, filling or prefilling the cache, storing.
+ * All methods of a case are opened on one session. When their indices do not fit beside each other, they go in
+ * groups, each with the reference in it, so that every ratio comes from blocks that took turns. A method that does
+ * not fit even alone with the reference, or that does not support the shape, is a row with its reason.
  */
-#include "driver/run.h"
+#include "driver/latency.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define WARM_UP_BLOCKS 2
+#define BATCH_CAP 1024
 
-/* What one method gathered in one case. */
-typedef struct latency_arm {
-    const mb_arm *arm;
-    mb_attender *attender;
-    mb_decode_result result;
-    double *block_us;
-    size_t block_count;
-    bool done;
-} latency_arm;
-
-static int compare_doubles(const void *a, const void *b)
+int32_t mb_latency_capacity(const mb_run *run, int32_t context)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    return context + 2 * run->shape.block;
 }
 
-/* Relative standard error of the median: 1.2533 sigma / sqrt(n), sigma from the interquartile range so that a
- * single outlier does not keep the clock running. */
-static double median_error(const double *values, size_t n)
+int mb_latency_event(mb_latency_case *c, const char *level, const char *who, const char *text, char *err,
+                     size_t err_cap)
 {
-    if (n < 4)
-        return INFINITY;
-    double *sorted = malloc(n * sizeof *sorted);
-    if (!sorted)
-        return INFINITY;
-    memcpy(sorted, values, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, compare_doubles);
-    double median = sorted[n / 2], spread = (sorted[3 * n / 4] - sorted[n / 4]) / 1.349;
-    free(sorted);
-    return median > 0 ? 1.2533 * spread / sqrt((double)n) / median : INFINITY;
+    char *line = mb_string_format("%s at %d tokens, batch %d, %d steps: %s", who, c->context, c->batch, c->steps, text);
+    if (!line)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for an event");
+    if (strcmp(level, "note") != 0) /* notes are many: they stand in v_events */
+        mb_progress_note(&c->run->progress, "%s", line);
+    int rc = mb_store_event(c->run->store, c->run->run_id, level, line, err, err_cap);
+    free(line);
+    return rc;
 }
 
-static int measure_block(mb_run *run, mb_session *session, latency_arm *slot, int32_t steps, char *err, size_t err_cap)
+int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason, char *err,
+                      size_t err_cap)
 {
-    double before = slot->result.decode_us; /* counts the block alone, without the method's set-up of the prefix */
-    int rc = mb_decode_fixed_work(session, slot->attender, 1, steps, &mb_interrupted, &slot->result, err, err_cap);
-    double us = slot->result.decode_us - before;
-    (void)run;
-    if (rc != MB_OK)
-        return rc;
-    double *grown = realloc(slot->block_us, (slot->block_count + 1) * sizeof *grown);
-    if (!grown)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for latency samples");
-    slot->block_us = grown;
-    slot->block_us[slot->block_count++] = us;
+    int64_t cell = 0;
+    slot->failed = true;
+    c->run->failed_samples++;
+    int rc = mb_run_cell(c->run, slot->arm, 0, pass, &cell, err, err_cap);
+    if (rc == MB_OK)
+        rc = mb_store_cell_state(c->run->store, cell, "failed", reason, err, err_cap);
+    return rc == MB_OK ? mb_latency_event(c, "error", slot->arm->spec->label, reason, err, err_cap) : rc;
+}
+
+/* ---- what fits ---- */
+
+/* Device bytes beyond the weights of a session with these methods. */
+static size_t bytes_needed(const mb_run *run, int32_t context, int32_t batch, int32_t steps, const mb_arm *arms,
+                           size_t count)
+{
+    mb_memory_plan plan;
+    mb_run_plan(run, batch, mb_latency_capacity(run, context), steps, arms, count, &plan);
+    return plan.total - plan.weights;
+}
+
+static size_t bytes_free(const mb_run *run)
+{
+    mb_device_info info;
+    run->kernels->info(run->device, &info);
+    return info.arena_free;
+}
+
+static size_t reference_index(const mb_run *run)
+{
+    for (size_t i = 0; i < run->config->method_count; i++)
+        if (run->arms[i].spec->method->caps & MB_CAP_LOSSLESS)
+            return i;
+    return run->config->method_count;
+}
+
+/* The reference and one other method beside it, whichever takes most: every comparison of this batch fits. */
+static bool pairs_fit(const mb_run *run, int32_t context, int32_t batch, int32_t steps)
+{
+    size_t reference = reference_index(run), count = run->config->method_count, free_bytes = bytes_free(run);
+    for (size_t i = 0; i < count; i++) {
+        mb_arm pair[2] = {run->arms[i], run->arms[reference < count ? reference : i]};
+        bool alone = i == reference || reference == count;
+        if (bytes_needed(run, context, batch, steps, pair, alone ? 1 : 2) > free_bytes)
+            return false;
+    }
+    return true;
+}
+
+int32_t mb_latency_largest(const mb_run *run, int32_t context, int32_t steps)
+{
+    int32_t batch = 0;
+    for (int32_t b = 1; b <= BATCH_CAP && pairs_fit(run, context, b, steps); b *= 2)
+        batch = b;
+    return batch;
+}
+
+/* ---- opening ---- */
+
+static int fill_cache(mb_latency_case *c, char *err, size_t err_cap)
+{
+    mb_run *run = c->run;
+    mb_random random = mb_random_named(run->config->seed, "latency prompts");
+    if (run->config->latency.synthetic_cache)
+        return mb_session_fill_random(c->session, c->context, run->config->seed, err, err_cap);
+    int32_t *ids = malloc((size_t)c->context * sizeof *ids);
+    int rc = ids ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %d random tokens", c->context);
+    for (int32_t b = 0; rc == MB_OK && b < c->batch; b++) {
+        for (int32_t i = 0; i < c->context; i++)
+            ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->shape.vocab);
+        rc = mb_session_prefill(c->session, b, ids, (size_t)c->context, NULL, err, err_cap);
+    }
+    free(ids);
+    return rc;
+}
+
+/* Opens the methods [from, to) of order on one session; those that cannot run get their reason. */
+static int open_group(mb_latency_case *c, const size_t *order, size_t count, size_t *opened, char *err,
+                      size_t err_cap)
+{
+    mb_run *run = c->run;
+    mb_session_request request = {.batch = c->batch, .capacity = mb_latency_capacity(run, c->context),
+                                  .prefill_chunk = run->config->prefill_chunk, .graphs = run->config->graphs};
+    int rc = mb_session_open(&c->session, run->model, &request, err, err_cap);
+    if (rc == MB_OK)
+        rc = fill_cache(c, err, err_cap);
+    *opened = 0;
+    for (size_t i = 0; rc == MB_OK && i < count; i++) {
+        mb_latency_slot *slot = &c->slots[order[i]];
+        bool unsupported = false;
+        rc = mb_attender_open(&slot->attender, c->session, slot->arm->spec->method, slot->arm->spec->options,
+                              c->steps, run->config->seed, &unsupported, err, err_cap);
+        if (rc != MB_OK && (unsupported || rc == MB_E_SAMPLE)) {
+            snprintf(slot->reason, sizeof slot->reason, "%.250s", err);
+            rc = MB_OK;
+        }
+        *opened = i + 1;
+    }
+    return rc;
+}
+
+static void close_group(mb_latency_case *c, const size_t *order, size_t opened)
+{
+    for (size_t i = opened; i-- > 0;) {
+        mb_attender_close(c->slots[order[i]].attender);
+        c->slots[order[i]].attender = NULL;
+    }
+    mb_session_close(c->session);
+    c->session = NULL;
+}
+
+int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, char *err, size_t err_cap),
+                      void *user, char *err, size_t err_cap)
+{
+    mb_run *run = c->run;
+    size_t reference = reference_index(run), next = 0, free_bytes = bytes_free(run);
+    bool reference_done = reference == c->count;
+    size_t *order = calloc(c->count + 1, sizeof *order);
+    mb_arm *arms = calloc(c->count + 1, sizeof *arms);
+    int rc = order && arms ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the latency pass");
+    while (rc == MB_OK && (next < c->count || !reference_done)) {
+        size_t n = 0, opened = 0;
+        if (reference < c->count) {
+            order[n] = reference;
+            arms[n++] = run->arms[reference];
+        }
+        size_t first = n;
+        for (; next < c->count; next++) {
+            if (next == reference || c->slots[next].failed)
+                continue;
+            arms[n] = run->arms[next];
+            size_t needed = bytes_needed(run, c->context, c->batch, c->steps, arms, n + 1);
+            if (needed <= free_bytes) {
+                order[n++] = next;
+                continue;
+            }
+            if (n > first)
+                break; /* it opens the next group */
+            snprintf(c->slots[next].reason, sizeof c->slots[next].reason,
+                     "does not fit: %.2f GiB beside the weights%s, %.2f GiB are free", (double)needed / 0x1p30,
+                     first ? " together with the reference" : "", (double)free_bytes / 0x1p30);
+        }
+        if (n == first && reference_done)
+            break;
+        if (n == first && bytes_needed(run, c->context, c->batch, c->steps, arms, n) > free_bytes) {
+            snprintf(c->slots[reference].reason, sizeof c->slots[reference].reason, "does not fit the device");
+            break;
+        }
+        rc = open_group(c, order, n, &opened, err, err_cap);
+        if (rc == MB_OK)
+            rc = work(c, user, err, err_cap);
+        close_group(c, order, opened);
+        reference_done = true;
+    }
+    free(order);
+    free(arms);
+    return rc;
+}
+
+/* ---- a case ---- */
+
+/* One prefill of random tokens, once per context: the same for every method, so it stands with the reference. */
+static int time_prefill(mb_latency_case *c, char *err, size_t err_cap)
+{
+    mb_run *run = c->run;
+    size_t reference = reference_index(run);
+    mb_session_request request = {.batch = 1, .capacity = mb_latency_capacity(run, c->context),
+                                  .prefill_chunk = run->config->prefill_chunk, .graphs = run->config->graphs};
+    mb_session *session = NULL;
+    mb_random random = mb_random_named(run->config->seed, "latency prefill");
+    double us = 0;
+    if (reference == c->count || bytes_needed(run, c->context, 1, c->steps, run->arms, 0) > bytes_free(run))
+        return MB_OK;
+    int32_t *ids = malloc((size_t)c->context * sizeof *ids);
+    int rc = ids ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %d random tokens", c->context);
+    for (int32_t i = 0; rc == MB_OK && i < c->context; i++)
+        ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->shape.vocab);
+    mb_latency_row row = {.phase = "prefill", .context = c->context, .batch = 1, .steps = c->steps, .kept = true,
+                          .timer = mb_latency_timer(run)};
+    mb_telemetry before, after;
+    if (rc == MB_OK)
+        rc = mb_session_open(&session, run->model, &request, err, err_cap);
+    if (rc == MB_OK) /* a short one first: the kernels of a prefill have not run yet */
+        rc = mb_session_prefill(session, 0, ids, (size_t)(c->context < 1024 ? c->context : 1024), &us, err, err_cap);
+    mb_telemetry_read(run, &before);
+    if (rc == MB_OK)
+        rc = mb_session_prefill(session, 0, ids, (size_t)c->context, &us, err, err_cap);
+    mb_telemetry_read(run, &after);
+    if (rc == MB_OK) {
+        mb_telemetry_join(&before, &after);
+        row.us = us;
+        row.sm_mhz = after.sm_mhz; /* idle before: the clock of the load is the one at its end */
+        row.throttle = before.throttle;
+        row.temperature = before.temperature;
+        row.power = before.power;
+        row.other_processes = before.other_processes;
+        rc = mb_latency_store_one(run, &run->arms[reference], &row, err, err_cap);
+    }
+    mb_session_close(session);
+    free(ids);
+    return rc;
+}
+
+static int measure_group(mb_latency_case *c, void *user, char *err, size_t err_cap)
+{
+    return c->run->flags.profile ? mb_latency_ranges(c, err, err_cap) : mb_latency_measure(c, user, err, err_cap);
+}
+
+int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps, char *err,
+                         size_t err_cap)
+{
+    *c = (mb_latency_case){.run = run, .context = context, .batch = batch, .steps = steps,
+                           .count = run->config->method_count};
+    c->audits = mb_random_named(run->config->seed + (uint64_t)context * 31 + (uint64_t)batch, "audits");
+    c->slots = calloc(c->count, sizeof *c->slots);
+    if (!c->slots)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the latency pass");
+    for (size_t i = 0; i < c->count; i++) {
+        c->slots[i].arm = &run->arms[i];
+        c->slots[i].audit.random = mb_random_named(run->config->seed + i, "audited forwards");
+    }
     return MB_OK;
 }
 
-static size_t append(mb_latency_row *rows, size_t n, const char *phase, const double *us, size_t count,
-                     const mb_latency_row *like)
+void mb_latency_case_close(mb_latency_case *c)
 {
-    for (size_t i = 0; i < count; i++) {
-        rows[n] = *like;
-        rows[n].phase = phase;
-        rows[n++].us = us[i];
-    }
-    return n;
+    for (size_t i = 0; c->slots && i < c->count; i++)
+        free(c->slots[i].samples);
+    free(c->slots);
+    c->slots = NULL;
 }
 
-static int store_case(mb_run *run, const latency_arm *slot, const mb_latency_row *like, char *err, size_t err_cap)
+static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t steps, mb_latency_totals *totals,
+                        char *err, size_t err_cap)
 {
-    const mb_decode_result *r = &slot->result;
-    size_t total = r->first_count + r->later_count + r->commit_count + slot->block_count, n = 0;
-    mb_latency_row *rows = calloc(total + 1, sizeof *rows);
-    int64_t cell = 0;
-    int rc = rows ? mb_run_cell(run, slot->arm, 0, "latency", &cell, err, err_cap)
-                  : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for latency samples");
-    if (rc == MB_OK) {
-        n = append(rows, n, "first_step", r->first_us, r->first_count, like);
-        n = append(rows, n, "later_step", r->later_us, r->later_count, like);
-        n = append(rows, n, "commit", r->commit_us, r->commit_count, like);
-        n = append(rows, n, "block", slot->block_us, slot->block_count, like);
-        rc = mb_store_latency(run->store, cell, rows, n, err, err_cap);
+    mb_latency_case c;
+    char label[64];
+    snprintf(label, sizeof label, "latency %d tokens, batch %d, %d steps", context, batch, steps);
+    mb_progress_label(&run->progress, label);
+    int rc = mb_latency_case_open(&c, run, context, batch, steps, err, err_cap);
+    if (rc == MB_OK)
+        rc = mb_latency_groups(&c, measure_group, totals, err, err_cap);
+    if (rc == MB_OK && !run->flags.profile)
+        rc = mb_latency_store(&c, totals, err, err_cap);
+    mb_latency_case_close(&c);
+    mb_progress_step(&run->progress, true);
+    return rc == MB_OK && mb_interrupted ? mb_fail(err, err_cap, MB_E_STOP, "interrupted") : rc;
+}
+
+int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, char *err, size_t err_cap)
+{
+    if (steps > run->shape.block)
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "config key latency.steps holds %d but a block of this model has %d tokens", steps,
+                       run->shape.block);
+    if (mb_latency_capacity(run, context) > run->shape.positions)
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "config key latency.contexts holds %d but %s has %d positions (a block more is needed; "
+                       "model.positions raises it for synthetic models)", context, run->shape.name,
+                       run->shape.positions);
+    return MB_OK;
+}
+
+/* A method that was measured nowhere: its cell says why. */
+static int store_reasons(mb_run *run, const mb_latency_totals *totals, char *err, size_t err_cap)
+{
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < run->config->method_count; i++) {
+        int64_t cell = 0;
+        if (totals->measured[i] || !totals->reasons[i][0])
+            continue;
+        rc = mb_run_cell(run, &run->arms[i], 0, "latency", &cell, err, err_cap);
+        if (rc == MB_OK)
+            rc = mb_store_cell_state(run->store, cell, "skipped", totals->reasons[i], err, err_cap);
     }
-    free(rows);
     return rc;
 }
 
-/* Forgets the warm-up's samples. */
-static void reset(latency_arm *slot)
-{
-    mb_decode_result_free(&slot->result);
-    memset(&slot->result, 0, sizeof slot->result);
-    slot->block_count = 0;
-}
-
-static int measure_case(mb_run *run, mb_session *session, latency_arm *slots, size_t count, int32_t steps, char *err,
-                        size_t err_cap)
+/* All batches of one context, the largest last. */
+static int latency_context(mb_run *run, int32_t context, int32_t steps, mb_latency_totals *totals, char *err,
+                           size_t err_cap)
 {
     const mb_latency_spec *spec = &run->config->latency;
-    int rc = MB_OK;
-    for (int w = 0; rc == MB_OK && w < WARM_UP_BLOCKS; w++)
-        for (size_t i = 0; rc == MB_OK && i < count; i++)
-            rc = measure_block(run, session, &slots[i], steps, err, err_cap);
-    for (size_t i = 0; i < count; i++)
-        reset(&slots[i]);
-    uint64_t start = mb_clock_ns();
-    for (int round = 0; rc == MB_OK && round < spec->blocks_max; round++) {
-        bool all = true;
-        for (size_t i = 0; rc == MB_OK && i < count; i++) {
-            if (slots[i].done)
-                continue;
-            rc = measure_block(run, session, &slots[i], steps, err, err_cap);
-            slots[i].done = round + 1 >= spec->blocks_min &&
-                            median_error(slots[i].block_us, slots[i].block_count) < spec->error;
-            all = all && slots[i].done;
-        }
-        if (all || (round + 1 >= spec->blocks_min &&
-                    (double)(mb_clock_ns() - start) * 1e-9 > spec->seconds * (double)count))
-            break;
+    bool seen = false;
+    int rc = mb_latency_check(run, context, steps, err, err_cap);
+    int32_t largest = rc == MB_OK && spec->largest_batch && context >= spec->largest_from
+                          ? mb_latency_largest(run, context, steps) : 0;
+    for (size_t b = 0; rc == MB_OK && b < spec->batch_count; b++) {
+        seen = seen || spec->batches[b] == largest;
+        rc = latency_case(run, context, spec->batches[b], steps, totals, err, err_cap);
     }
-    return rc;
-}
-
-/* One (context, batch, steps): every method opened on one session. */
-static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t steps, char *err, size_t err_cap)
-{
-    mb_session *session = NULL;
-    latency_arm *slots = calloc(run->config->method_count, sizeof *slots);
-    size_t count = 0, opened = 0;
-    mb_session_request request = {.batch = batch, .capacity = context + 2 * run->shape.block,
-                                  .prefill_chunk = run->config->prefill_chunk, .graphs = run->config->graphs};
-    mb_latency_row like = {.context = context, .batch = batch, .steps = steps, .throttle = -1, .temperature = NAN,
-                           .power = NAN, .other_processes = -1, .kept = true, .timer = "host_clock"};
-    int rc = slots ? mb_session_open(&session, run->model, &request, err, err_cap)
-                   : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the latency pass");
-    if (rc == MB_OK)
-        rc = mb_session_fill_random(session, context, run->config->seed, err, err_cap);
-    for (size_t i = 0; rc == MB_OK && i < run->config->method_count; i++) {
-        bool unsupported = false;
-        latency_arm *slot = &slots[count];
-        slot->arm = &run->arms[i];
-        rc = mb_attender_open(&slot->attender, session, slot->arm->spec->method, slot->arm->spec->options, steps,
-                              run->config->seed, &unsupported, err, err_cap);
-        if (rc == MB_OK) {
-            opened = ++count;
-        } else if (unsupported) {
-            int64_t cell = 0;
-            char reason[256];
-            snprintf(reason, sizeof reason, "%s", err);
-            rc = mb_run_cell(run, slot->arm, 0, "latency", &cell, err, err_cap);
-            if (rc == MB_OK)
-                rc = mb_store_cell_state(run->store, cell, "skipped", reason, err, err_cap);
-        }
-    }
-    if (rc == MB_OK)
-        rc = measure_case(run, session, slots, count, steps, err, err_cap);
-    for (size_t i = 0; rc == MB_OK && i < count; i++)
-        rc = store_case(run, &slots[i], &like, err, err_cap);
-    for (size_t i = opened; i-- > 0;)
-        mb_attender_close(slots[i].attender);
-    for (size_t i = 0; slots && i < count; i++) {
-        mb_decode_result_free(&slots[i].result);
-        free(slots[i].block_us);
-    }
-    mb_session_close(session);
-    free(slots);
-    return rc;
+    return rc == MB_OK && largest > 0 && !seen ? latency_case(run, context, largest, steps, totals, err, err_cap) : rc;
 }
 
 int mb_latency_pass(mb_run *run, char *err, size_t err_cap)
 {
     const mb_latency_spec *spec = &run->config->latency;
-    int rc = MB_OK;
-    for (size_t c = 0; rc == MB_OK && c < spec->context_count; c++)
-        for (size_t b = 0; rc == MB_OK && b < spec->batch_count; b++)
-            for (size_t s = 0; rc == MB_OK && s < spec->step_count; s++) {
-                char label[64];
-                int32_t steps = spec->steps[s] ? spec->steps[s] : run->shape.block;
-                if (steps > run->shape.block)
-                    return mb_fail(err, err_cap, MB_E_INPUT,
-                                   "config key latency.steps holds %d but a block of this model has %d tokens", steps,
-                                   run->shape.block);
-                if (spec->contexts[c] + 2 * run->shape.block > run->shape.positions)
-                    return mb_fail(err, err_cap, MB_E_INPUT,
-                                   "config key latency.contexts holds %d but %s has %d positions", spec->contexts[c],
-                                   run->shape.name, run->shape.positions);
-                snprintf(label, sizeof label, "latency %d tokens, batch %d, %d steps", spec->contexts[c],
-                         spec->batches[b], steps);
-                mb_progress_label(&run->progress, label);
-                rc = latency_case(run, spec->contexts[c], spec->batches[b], steps, err, err_cap);
-                mb_progress_step(&run->progress, true);
-                if (rc == MB_OK && mb_interrupted)
-                    rc = MB_E_STOP;
-            }
+    size_t methods = run->config->method_count;
+    mb_latency_totals totals = {.measured = calloc(methods, sizeof *totals.measured),
+                                .opaque_told = calloc(methods, sizeof *totals.opaque_told),
+                                .reasons = calloc(methods, sizeof *totals.reasons)};
+    int rc = totals.measured && totals.opaque_told && totals.reasons
+                 ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the latency pass");
+    for (size_t x = 0; rc == MB_OK && x < spec->context_count; x++) {
+        for (size_t s = 0; rc == MB_OK && s < spec->step_count; s++) {
+            int32_t steps = spec->steps[s] ? spec->steps[s] : run->shape.block;
+            rc = latency_context(run, spec->contexts[x], steps, &totals, err, err_cap);
+            mb_latency_case c = {.run = run, .context = spec->contexts[x], .batch = 1, .steps = steps, .count = methods};
+            if (rc == MB_OK && s == 0 && spec->prefill && !run->flags.profile)
+                rc = time_prefill(&c, err, err_cap);
+        }
+    }
+    if (rc == MB_OK && !run->flags.profile)
+        rc = store_reasons(run, &totals, err, err_cap);
+    if (rc == MB_OK && !run->flags.profile)
+        rc = mb_latency_store_gate(run, &totals, err, err_cap);
+    if (rc == MB_OK && !run->flags.profile)
+        rc = mb_latency_requests(run, err, err_cap);
+    free(totals.measured);
+    free(totals.opaque_told);
+    free(totals.reasons);
     return rc;
 }

@@ -1,0 +1,104 @@
+/*
+ * latency.h - what the files of the latency and breakdown passes share.
+ *
+ * latency.c walks over the cases (context, batch, steps) and opens them; latency_case.c measures the methods of one
+ * case in turn; latency_store.c turns samples into rows; latency_request.c times requests with the real sampler;
+ * breakdown.c asks the profiler where the time of a step goes.
+ */
+#ifndef MB_DRIVER_LATENCY_H
+#define MB_DRIVER_LATENCY_H
+
+#include "driver/run.h"
+
+/* What a time stands for. The first three are single forwards. */
+typedef enum mb_time_phase { MB_TIME_FIRST, MB_TIME_LATER, MB_TIME_COMMIT, MB_TIME_BLOCK, MB_TIME_PHASES } mb_time_phase;
+
+/* A time with the worst of the device's state before and after it. */
+typedef struct mb_time_sample {
+    mb_time_phase phase;
+    bool graph;
+    double us;
+    mb_telemetry state;
+} mb_time_sample;
+
+/* One method in one case. Samples outlive the attender: a reference is opened once per group. */
+typedef struct mb_latency_slot {
+    const mb_arm *arm;
+    mb_attender *attender;       /* NULL while its group is not open */
+    mb_time_sample *samples;
+    size_t count, capacity;
+    bool replays;                /* graphs are possible */
+    bool graph;                  /* the faster mode, in which the headline is measured */
+    double window[2];            /* median of the last block's steps, by mode */
+    uint64_t digest[2];          /* predicted tokens on the same inputs, by mode */
+    bool warm, done, capped, failed;
+    int32_t groups;              /* in which it was measured */
+    mb_audit audit;
+    char reason[256];            /* why it is not measured here; "" = it is */
+} mb_latency_slot;
+
+typedef struct mb_latency_case {
+    mb_run *run;
+    int32_t context, batch, steps;
+    mb_latency_slot *slots;      /* one per method configuration */
+    size_t count;
+    mb_session *session;
+    /* While a block runs: */
+    mb_latency_slot *current;
+    bool graph, recording, spoiled; /* spoiled: a forward of the block has no time */
+    mb_telemetry before, block_state;
+    uint64_t telemetry_ns;
+    int32_t top_mhz;             /* highest SM clock seen since the warm-up: the reference */
+    mb_random audits;
+} mb_latency_case;
+
+/* Over all cases of a run: the gate on graphs and what was never measured. */
+typedef struct mb_latency_totals {
+    int64_t compared, different, dropped, timed, audited, audited_layers;
+    char first_different[128];
+    bool *measured, *opaque_told;  /* [methods] */
+    char (*reasons)[256];          /* [methods] the last one */
+} mb_latency_totals;
+
+/* ---- latency.c ---- */
+/* Calls `work` with a session and attenders open for each group of slots that fits the device together. Slots that
+ * do not fit or are unsupported get a reason. */
+int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, char *err, size_t err_cap),
+                      void *user, char *err, size_t err_cap);
+int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps, char *err,
+                         size_t err_cap);
+void mb_latency_case_close(mb_latency_case *c);
+/* Context and steps against the model. */
+int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, char *err, size_t err_cap);
+/* The batch that "largest" stands for at a context; 0 = not even one sequence fits. */
+int32_t mb_latency_largest(const mb_run *run, int32_t context, int32_t steps);
+int32_t mb_latency_capacity(const mb_run *run, int32_t context);
+/* A method's failure costs its own cells: stored, counted, MB_OK. */
+int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason, char *err,
+                      size_t err_cap);
+/* An event of the run with the case in front. */
+int mb_latency_event(mb_latency_case *c, const char *level, const char *who, const char *text, char *err,
+                     size_t err_cap);
+
+/* ---- latency_case.c ---- */
+/* All slots that have an attender: warm-up, both launch modes, measuring until the medians stand still. */
+int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, char *err, size_t err_cap);
+/* --profile: one block each, in named ranges, without events. */
+int mb_latency_ranges(mb_latency_case *c, char *err, size_t err_cap);
+double mb_median(double *values, size_t n); /* sorts */
+
+/* ---- latency_store.c ---- */
+int mb_latency_store(mb_latency_case *c, mb_latency_totals *totals, char *err, size_t err_cap);
+int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, char *err, size_t err_cap);
+/* One row of a phase that is measured once: "prefill", "request". */
+int mb_latency_store_one(mb_run *run, const mb_arm *arm, const mb_latency_row *row, char *err, size_t err_cap);
+int mb_latency_store_gate(mb_run *run, const mb_latency_totals *totals, char *err, size_t err_cap);
+const char *mb_latency_timer(const mb_run *run);
+void mb_telemetry_read(const mb_run *run, mb_telemetry *telemetry);
+void mb_telemetry_join(mb_telemetry *state, const mb_telemetry *other); /* the worse of both */
+
+/* ---- latency_request.c ---- */
+/* Requests with the run's first sampler on a real model: time = forwards x cost of a forward. */
+int mb_latency_requests(mb_run *run, char *err, size_t err_cap);
+
+#endif
