@@ -46,6 +46,8 @@ typedef enum mb_case_operation {
 #define MB_CASE_FULL 512u     /* the index names every page */
 #define MB_CASE_DYNAMIC 1024u /* k_dynamic */
 #define MB_CASE_DENSE 2048u   /* no pages at all */
+#define MB_CASE_TOKENS 4096u  /* attend also gives mass, and not tile mass */
+#define MB_CASE_TILES 8192u   /* attend also gives tile mass, and not mass */
 
 typedef struct mb_kernel_case {
     const char *name;

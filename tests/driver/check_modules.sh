@@ -15,7 +15,7 @@ allowed() {
     model) echo '^(base/|model/|kernels/kernels\.h|methods/method\.h)' ;;
     datasets) echo '^(base/|datasets/)' ;;
     results) echo '^(base/|results/)' ;;
-    driver) echo '^(base/|driver/|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/kernels\.h|results/results\.h|version\.h)' ;;
+    driver) echo '^(base/|driver/|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/(kernels|bench)\.h|results/results\.h|version\.h)' ;;
     esac
 }
 check_room() {

@@ -1,0 +1,128 @@
+/*
+ * bench_work.c - the bytes and FLOPs of a bench case: each input read once, each output written once, arithmetic
+ * as the definition has it. An implementation that reads a key twice or multiplies more is measured against the
+ * same numbers. Exponentials, comparisons, norms count no FLOPs: those operations are bound by bytes.
+ */
+#include "kernels/bench_problem.h"
+
+/* Sums over the sequences of a batch. */
+static double sum_prefix(const mb_kernel_case *c)
+{
+    double sum = 0.0;
+    for (int32_t b = 0; b < c->batch; b++)
+        sum += c->prefix[b % 4];
+    return sum;
+}
+
+static double sum_pages(const mb_kernel_case *c)
+{
+    double sum = 0.0;
+    for (int32_t b = 0; b < c->batch; b++)
+        sum += (c->prefix[b % 4] + c->page - 1) / c->page;
+    return sum;
+}
+
+/* Keys that all rows of a prefill see together: row i sees keys below the end of its block, as far as they exist.
+ */
+static double prefill_pairs(const mb_kernel_case *c)
+{
+    double pairs = 0.0;
+    for (int64_t i = c->n; i < c->n + c->m; i++) {
+        int64_t end = (i / c->k + 1) * c->k;
+        pairs += (double)(end < c->n + c->m ? end : c->n + c->m);
+    }
+    return pairs;
+}
+
+bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double *flops)
+{
+    const double size = (double)mb_type_size(type), m = (double)c->m, n = (double)c->n, k = (double)c->k;
+    const double dim = c->head_dim, heads = c->kv_heads, queries = (double)c->batch * c->rows * c->query_heads;
+    const double block = (double)c->batch * (c->block_keys ? c->block_keys : c->rows + c->row_offset);
+    const double prefix = sum_prefix(c), all_q = queries * dim * size;
+    *bytes = *flops = 0.0;
+    switch (c->operation) {
+    case MB_CASE_EMBED: /* ids, the rows they name, out */
+        *bytes = 4.0 * m + 2.0 * m * k * size;
+        return true;
+    case MB_CASE_RMSNORM: /* x, weight, out; with delta: delta, x written back */
+        *bytes = (m * k * (c->flags & MB_CASE_DELTA ? 4.0 : 2.0) + k) * size;
+        return true;
+    case MB_CASE_GEMM: /* a, weight, bias, out */
+        *bytes = (m * k + n * k + m * n + (c->flags & MB_CASE_BIAS ? n : 0.0)) * size;
+        *flops = 2.0 * m * n * k;
+        return true;
+    case MB_CASE_QKV: { /* q|k|v read, q, k, v written, q before RoPE, one row of angles per position, norms */
+        double rows = (double)c->batch * c->rows, width = (c->query_heads + 2.0 * heads) * dim;
+        *bytes = rows * (2.0 * width + (c->flags & MB_CASE_PRE ? c->query_heads * dim : 0.0)) * size +
+                 rows * dim * 4.0 + (c->flags & MB_CASE_NORM ? 2.0 * dim * size : 0.0);
+        return true;
+    }
+    case MB_CASE_SWIGLU: /* gate, up, out */
+        *bytes = 3.0 * m * k * size;
+        return true;
+    case MB_CASE_TOP1: /* logits, an id and a probability per row */
+        *bytes = m * n * size + 8.0 * m;
+        return true;
+    case MB_CASE_ATTEND: /* keys and values of prefix and block, q, out, lse, by-products in fp32 over the prefix
+                          */
+        *bytes = 2.0 * heads * (prefix + block) * dim * size + 2.0 * all_q + 4.0 * queries;
+        if (c->flags & (MB_CASE_MASS_OUT | MB_CASE_TOKENS))
+            *bytes += 4.0 * heads * prefix;
+        if (c->flags & (MB_CASE_MASS_OUT | MB_CASE_TILES))
+            *bytes += 4.0 * heads * prefix / 64.0;
+        /* q k^T and p v once each, also with by-products, whose second pass is the implementation's choice */
+        *flops = 4.0 * c->rows * c->query_heads * dim * (prefix + block);
+        return true;
+    case MB_CASE_SPARSE: { /* the same over the keys selected, and the index */
+        double keys = (double)c->batch * k * c->page + block;
+        *bytes =
+            2.0 * heads * keys * dim * size + 2.0 * all_q + 4.0 * queries + 4.0 * heads * c->batch * (k + 1.0);
+        *flops = 4.0 * c->rows * c->query_heads * dim * keys;
+        return true;
+    }
+    case MB_CASE_PREFILL: /* q, out, keys and values of all positions that are seen */
+        *bytes = (2.0 * m * c->query_heads * dim + 2.0 * heads * (n + m) * dim) * size;
+        *flops = 4.0 * c->query_heads * dim * prefill_pairs(c);
+        return true;
+    case MB_CASE_MASS: /* keys, q, lse, mass */
+        *bytes = heads * prefix * (dim * size + 4.0) + all_q + 4.0 * queries;
+        *flops = 2.0 * c->rows * c->query_heads * dim * prefix;
+        return true;
+    case MB_CASE_VOTES: /* the same, and two statistics per head */
+        *bytes = heads * prefix * (dim * size + 4.0) + all_q + 4.0 * queries + 8.0 * heads * c->batch;
+        *flops = 2.0 * c->rows * c->query_heads * dim * prefix;
+        return true;
+    case MB_CASE_PAGE_BOUNDS: /* keys, two vectors per page */
+        *bytes = heads * (prefix + 2.0 * sum_pages(c)) * dim * size;
+        return true;
+    case MB_CASE_PAGE_SCORES: { /* bounds, q, a score per page; q+ and q- against the two bounds */
+        /* The mean over rows is linear in q+ and q-, which are summed first; maximum and softmax need every row.
+         */
+        bool linear = c->mode == MB_MERGE_QUERY || c->mode == MB_MERGE_MEAN;
+        *bytes = heads * sum_pages(c) * (2.0 * dim * size + 4.0) + all_q;
+        *flops = 4.0 * (linear ? heads : (double)c->rows * c->query_heads) * dim * sum_pages(c);
+        return true;
+    }
+    case MB_CASE_KEY_SCORES: /* keys, q, a score per key; linear, so the rows are summed before the product */
+        *bytes = heads * prefix * (dim * size + 4.0) + all_q;
+        *flops = 2.0 * heads * prefix * (k > 0.0 ? k : dim) + queries * dim;
+        return true;
+    case MB_CASE_TOP_K: /* scores; ids and a count per head */
+        *bytes = 4.0 * heads * (sum_pages(c) + c->batch * (k + 1.0));
+        return true;
+    case MB_CASE_MERGE:
+    case MB_CASE_DOWNDATE: /* two states read, one written: a vector and a log-sum-exp each */
+        for (int i = 0; i < 3; i++)
+            *bytes += m * (dim * (c->mode >> i & 1 ? 4.0 : size) + 4.0);
+        return true;
+    case MB_CASE_DISTANCE: /* a, b; distance and norm */
+        *bytes = m * (2.0 * dim * size + 8.0);
+        return true;
+    case MB_CASE_TOP_P:
+    case MB_CASE_SCORES:
+    case MB_CASE_COUNT_WORK:
+        break;
+    }
+    return false;
+}
