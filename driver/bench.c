@@ -102,11 +102,13 @@ static int print_row(const mb_cli *cli, const mb_bench_row *row)
     return MB_OK;
 }
 
-/* All chosen cases; stops at the first that fails or when the user interrupts. */
+/* All chosen cases. One that fails is said on standard error and fails the command, after the others were timed.
+ */
 static int bench_all(const mb_cli *cli, const mb_kernels *kernels, mb_device *device, mb_type type, char *err,
                      size_t err_cap)
 {
     const size_t limit = strcmp(kernels->name, "cpu") == 0 ? CPU_LIMIT : 0;
+    size_t failed = 0;
     mb_bench_ceilings ceilings;
     mb_device_info info;
     mb_bench_row row;
@@ -119,10 +121,16 @@ static int bench_all(const mb_cli *cli, const mb_kernels *kernels, mb_device *de
             continue;
         if (mb_interrupted)
             return mb_fail(err, err_cap, MB_E_STOP, "interrupted");
-        rc = mb_bench_case(kernels, device, type, &mb_kernel_cases[i], &ceilings, limit, &row, err, err_cap);
-        if (rc == MB_OK && print_row(cli, &row) != MB_OK)
+        if (mb_bench_case(kernels, device, type, &mb_kernel_cases[i], &ceilings, limit, &row, err, err_cap) !=
+            MB_OK) {
+            fprintf(stderr, "harness: %s\n", err);
+            failed++;
+        } else if (print_row(cli, &row) != MB_OK) {
             rc = mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory");
+        }
     }
+    if (rc == MB_OK && failed)
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "%zu cases failed", failed);
     return rc;
 }
 
