@@ -268,11 +268,15 @@ static int rehearse_job(void *context, mb_attender_note *note, mb_text *answer, 
     struct job *job = context;
     mb_attender *attender = NULL;
     mb_decode_result result = {0};
+    mb_audit audit = {.share = 1, .random = mb_random_seed(job->run->config->seed), .k = budget_of(job->spec)};
+    mb_measure measure = {.audit = &audit};
+    int32_t steps = job->steps > 0 ? job->steps : job->run->shape.block;
     (void)answer;
     int rc = open_here(job, &attender, note, err, err_cap);
     if (rc != MB_OK)
         return job->unsupported ? MB_OK : rc;
-    return mb_decode_fixed_work(job->session, attender, 1, job->steps, NULL, &result, err, err_cap);
+    mb_session_measure(job->session, &measure); /* every index and output of the block is looked at */
+    return mb_decode_fixed_work(job->session, attender, 1, steps, NULL, &result, err, err_cap);
 }
 
 int mb_isolate_rehearse(mb_run *run, mb_session *session, const mb_arm *arm, int32_t steps, char *err, size_t err_cap)

@@ -5,6 +5,7 @@
  * groups, each with the reference in it, so that every ratio comes from blocks that took turns. A method that does
  * not fit even alone with the reference, or that does not support the shape, is a row with its reason.
  */
+#include "driver/isolate.h"
 #include "driver/latency.h"
 
 #include <stdio.h>
@@ -123,6 +124,16 @@ static int open_group(mb_latency_case *c, const size_t *order, size_t count, siz
     for (size_t i = 0; rc == MB_OK && i < count; i++) {
         mb_latency_slot *slot = &c->slots[order[i]];
         bool unsupported = false;
+        char why[512] = "";
+        /* A plug-in is timed in process like everybody; what it breaks, it breaks in a worker before. */
+        rc = mb_isolate_rehearse(run, c->session, slot->arm, c->steps, why, sizeof why);
+        if (rc == MB_E_SAMPLE) {
+            rc = mb_latency_failed(c, slot, "latency", why, err, err_cap);
+            *opened = i + 1;
+            continue;
+        }
+        if (rc != MB_OK)
+            return mb_fail(err, err_cap, rc, "%s", why);
         rc = mb_attender_open(&slot->attender, c->session, slot->arm->spec->method, slot->arm->spec->options,
                               c->steps, run->config->seed, &unsupported, err, err_cap);
         if (rc != MB_OK && (unsupported || rc == MB_E_SAMPLE)) {

@@ -55,9 +55,11 @@ static bool wants_pre_rope(const struct decoder *d)
 }
 
 /* Forwards whose selections are looked at: all where that costs a copy in memory, the first of a sample where it
- * makes the host wait for a GPU. */
+ * makes the host wait for a GPU, none that are timed. */
 static bool is_checked(const struct decoder *d, int32_t step)
 {
+    if (d->request->time_forwards)
+        return false;
     return !d->session->kernels->capture_begin || (d->block == 0 && step <= 2);
 }
 

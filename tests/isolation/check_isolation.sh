@@ -57,4 +57,13 @@ LIST
 cp "$scratch/all.db" "$scratch/before.db"
 expect_exit 3 'samples failed' $run "" --db "$scratch/all.db"
 same_content "$scratch/before.db" "$scratch/all.db"
+
+# The latency pass times in process, after a rehearsal in a worker: the bad ones are failed cells, the others are timed.
+expect_exit 3 'samples failed' $run "" --db "$scratch/time.db" --methods exact,example,bad_segfault,bad_range,bad_open \
+    --set 'passes=["latency"]' --set 'latency={"contexts": [256], "steps": [4], "blocks_max": 2, "seconds": 0.1}'
+[ "$(query "$scratch/time.db" "SELECT group_concat(method) FROM (SELECT DISTINCT method FROM v_latency ORDER BY 1)")" = exact,example ] ||
+    fail "the latency pass timed others than exact and example"
+query "$scratch/time.db" "SELECT method, reason FROM v_failures WHERE pass = 'latency' AND status = 'failed' ORDER BY 1" >"$scratch/reasons"
+[ "$(grep -cE '^bad_(open.*in open|range.*layer 3, block 0, step 2.*outside|segfault.*in select.., layer 3, block 0, step 2)' "$scratch/reasons")" = 3 ] ||
+    { fail "reasons of the latency cells"; cat "$scratch/reasons"; }
 exit $((failures > 0))
