@@ -226,7 +226,7 @@ static void recall_of_the_best_and_the_worst(void **state)
     assert_int_equal(recalls[4].dense_calls, calls); /* everything is dense, not recall 1 */
     assert_int_equal(recalls[4].count, 0);
     assert_true(recalls[5].failed);
-    assert_non_null(strstr(recalls[5].error, "not ascending"));
+    assert_non_null(strstr(recalls[5].error, "does not ascend"));
     assert_int_equal(recalls[6].dense_calls + recalls[6].sparse_calls, 0);
     assert_int_equal(recalls[7].sparse_calls, calls);
     for (int i = 7; i >= 0; i--) {
@@ -289,7 +289,7 @@ static void failures_name_the_place(void **state)
     struct stage *s = *state;
     static const struct { enum behaviour behaviour; const char *text; } cases[] = {
         {FAIL, "method fake failed in select(), layer 2, block 0, step 2: no luck today"},
-        {OWN_NAN, "method fake: the logits are not finite (later step, block 0, step 2"},
+        {OWN_NAN, "method fake, layer 0, block 0, step 2: attend() gave an output that is not finite"},
         {NO_PAGES, "method fake, layer 0, block 0, step 1: select() gave no usable page set"}};
     for (size_t i = 0; i < 3; i++) {
         struct fake_options options = {.behaviour = cases[i].behaviour};
