@@ -41,7 +41,7 @@ grep -q 'k ' "$scratch/out" || fail "help lacks the option k"
 expect_exit 0 '' ./harness help config
 
 # SIGINT: exit 130, the way to go on, and then the same content as an undisturbed run.
-timeout 60 ./harness --config tests/driver/configs/small.json --out "" --db "$scratch/d.db" >"$scratch/out" 2>"$scratch/err" &
+timeout --foreground 60 ./harness --config tests/driver/configs/small.json --out "" --db "$scratch/d.db" >"$scratch/out" 2>"$scratch/err" &
 child=$!
 sleep 0.6
 kill -INT $child 2>/dev/null
