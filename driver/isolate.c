@@ -29,7 +29,8 @@ bool mb_isolate_is_plugin(const mb_method_spec *spec)
     return *mb_registry_origin(spec->method) != '\0';
 }
 
-/* What a plug-in's selections may hold. Methods of the tree are held to theirs by tests; some share k among layers. */
+/* What a plug-in's selections may hold. Methods of the tree are held to theirs by tests; some share k among
+ * layers. */
 static int64_t budget_of(const mb_method_spec *spec)
 {
     bool shared = spec->method->caps & MB_CAP_LAYER_BUDGET;
@@ -87,8 +88,8 @@ static int measure_job(void *context, mb_attender_note *note, mb_text *answer, c
     return MB_OK;
 }
 
-int mb_isolate_measure(const mb_run *run, const mb_method_spec *spec, const mb_shape *shape, size_t *bytes, char *err,
-                       size_t err_cap)
+int mb_isolate_measure(const mb_run *run, const mb_method_spec *spec, const mb_shape *shape, size_t *bytes,
+                       char *err, size_t err_cap)
 {
     struct job job = {.run = run, .spec = spec, .shape = shape};
     mb_text answer = {0};
@@ -175,8 +176,8 @@ static int decode_job(void *context, mb_attender_note *note, mb_text *answer, ch
     return rc; /* the process ends: nothing is freed */
 }
 
-int mb_isolate_decode(mb_run *run, mb_arm *arm, const mb_decode_request *request, mb_decode_result *result, char *err,
-                      size_t err_cap)
+int mb_isolate_decode(mb_run *run, mb_arm *arm, const mb_decode_request *request, mb_decode_result *result,
+                      char *err, size_t err_cap)
 {
     if (!arm->isolated)
         return mb_decode(run->session, arm->attender, request, result, err, err_cap);
@@ -190,7 +191,8 @@ int mb_isolate_decode(mb_run *run, mb_arm *arm, const mb_decode_request *request
     if (answer.length >= sizeof *result)
         memcpy(result, answer.data, sizeof *result);
     result->ids = NULL;
-    if (answer.length < sizeof *result || (answer.length - sizeof *result) / sizeof *result->ids != result->count) {
+    if (answer.length < sizeof *result ||
+        (answer.length - sizeof *result) / sizeof *result->ids != result->count) {
         rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s: its process sent a damaged result",
                      arm->spec->method->name);
         goto out;
@@ -242,7 +244,8 @@ int mb_isolate_shadow(mb_run *run, mb_arm *reference, mb_arm *arm, const mb_deco
     if (answer.length >= sizeof *recall)
         memcpy(recall, answer.data, sizeof *recall);
     recall->cells = NULL;
-    if (answer.length < sizeof *recall || (answer.length - sizeof *recall) / sizeof *recall->cells != recall->count) {
+    if (answer.length < sizeof *recall ||
+        (answer.length - sizeof *recall) / sizeof *recall->cells != recall->count) {
         rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s: its process sent a damaged result",
                      arm->spec->method->name);
         goto out;
@@ -279,7 +282,8 @@ static int rehearse_job(void *context, mb_attender_note *note, mb_text *answer, 
     return mb_decode_fixed_work(job->session, attender, 1, steps, NULL, &result, err, err_cap);
 }
 
-int mb_isolate_rehearse(mb_run *run, mb_session *session, const mb_arm *arm, int32_t steps, char *err, size_t err_cap)
+int mb_isolate_rehearse(mb_run *run, mb_session *session, const mb_arm *arm, int32_t steps, char *err,
+                        size_t err_cap)
 {
     struct job job = {.run = run, .session = session, .spec = arm->spec, .steps = steps};
     mb_text answer = {0};

@@ -1,5 +1,6 @@
 /*
- * new_method.c - `./harness new-method NAME`: a working method to start from, with a config that runs it and a test.
+ * new_method.c - `./harness new-method NAME`: a working method to start from, with a config that runs it and a
+ * test.
  *
  * The templates are the files of methods/examples/, which are built and tested themselves; here they are only
  * renamed. What is written is an out-of-tree plug-in: docs/adding-a-method.md goes on from there.
@@ -31,12 +32,13 @@ static int check_name(const char *name, char *err, size_t err_cap)
     if (n == 0 || n > NAME_MAX_LENGTH || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != n ||
         name[0] < 'a')
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "new-method %s: a name has 1 to %d characters of a-z, 0-9 and _ and begins with a letter", name,
+                       "new-method %s: a name has 1 to %d characters of a-z, 0-9 and _ and begins with a "
+                       "letter", name,
                        NAME_MAX_LENGTH);
     const mb_method *other = mb_registry_find(name);
     if (other)
-        return mb_fail(err, err_cap, MB_E_INPUT, "new-method %s: there is a method of this name (%s); choose another",
-                       name, other->summary);
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "new-method %s: there is a method of this name (%s); choose another", name, other->summary);
     return MB_OK;
 }
 
@@ -62,7 +64,8 @@ static char *rename_template(const char *text, const char *name)
     return mb_text_take(&out);
 }
 
-static int write_file(const char *template, const char *path, const char *name, bool runs, char *err, size_t err_cap)
+static int write_file(const char *template, const char *path, const char *name, bool runs, char *err,
+                      size_t err_cap)
 {
     const char *text = mb_embedded_find(template, NULL);
     if (!text)

@@ -1,6 +1,6 @@
 /*
- * paths.c - the shared folder is found from where the program lies, not from a compiled-in prefix: an installed tree
- * can be moved, and a program in a build folder finds nothing there and keeps to the working folder.
+ * paths.c - the shared folder is found from where the program lies, not from a compiled-in prefix: an installed
+ * tree can be moved, and a program in a build folder finds nothing there and keeps to the working folder.
  */
 #include "driver/paths.h"
 

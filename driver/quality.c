@@ -39,8 +39,8 @@ static size_t fill_counters(const mb_method *method, const mb_decode_result *res
 }
 
 /* Status row of a sample that has no result: the method cannot run here, or its decode failed. */
-static int store_status(mb_run *run, const mb_prepared *prepared, int64_t cell, const char *status, const char *reason,
-                        char *err, size_t err_cap)
+static int store_status(mb_run *run, const mb_prepared *prepared, int64_t cell, const char *status,
+                        const char *reason, char *err, size_t err_cap)
 {
     mb_sample_row row;
     mb_run_row(prepared, cell, &row);
@@ -58,8 +58,8 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
     char *text = NULL;
     size_t length = 0;
     mb_sample_row row;
-    int rc = mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &text, &length, err,
-                                 err_cap);
+    int rc = mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &text,
+                                 &length, err, err_cap);
     if (rc != MB_OK)
         goto out;
     mb_run_row(prepared, cell, &row);
@@ -93,7 +93,8 @@ static int store_lost_device(mb_run *run, const mb_prepared *prepared, const mb_
     int rc = store_status(run, prepared, cell, "failed", reason, why, sizeof why);
     if (rc == MB_OK)
         rc = mb_store_cell_state(run->store, cell, "failed", reason, why, sizeof why);
-    return mb_fail(err, err_cap, MB_E_SYSTEM, "the plug-in %s left the device unusable (%s)%s", arm->spec->label, reason,
+    return mb_fail(err, err_cap, MB_E_SYSTEM, "the plug-in %s left the device unusable (%s)%s",
+                   arm->spec->label, reason,
                    rc == MB_OK ? "; its cell is marked failed, and the same command continues without it" : "");
 }
 
@@ -214,14 +215,16 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
             continue;
         }
         if (!reference) {
-            rc = store_status(run, prepared, cell, "skipped", "no method in this config equals exact attention", err,
-                              err_cap);
+            rc = store_status(run, prepared, cell, "skipped", "no method in this config equals exact attention",
+                              err, err_cap);
             continue;
         }
         if ((rc = mb_run_prefill(run, prepared, err, err_cap)) != MB_OK)
             break;
         mb_run_request(run, prepared, sampler, &request);
-        if (!truth.ids && (rc = mb_decode(run->session, reference->attender, &request, &truth, err, err_cap)) != MB_OK)
+        if (!truth.ids)
+            rc = mb_decode(run->session, reference->attender, &request, &truth, err, err_cap);
+        if (rc != MB_OK)
             break;
         request.forced = truth.ids;
         request.forced_count = truth.count;

@@ -128,7 +128,8 @@ static int recall_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
         goto out;
     for (size_t i = 0; i < count; i++)
         shadows[i] = arms[i]->attender;
-    rc = mb_decode_shadow(run->session, reference->attender, shadows, count, &request, &result, recalls, err, err_cap);
+    rc = mb_decode_shadow(run->session, reference->attender, shadows, count, &request, &result, recalls, err,
+                          err_cap);
     if (rc == MB_E_SAMPLE || rc == MB_E_INPUT) {
         char reason[512];
         snprintf(reason, sizeof reason, "%s", err);

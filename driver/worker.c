@@ -83,8 +83,8 @@ static void describe_place(const mb_attender_note *note, char *place, size_t cap
     if (!hook[0])
         snprintf(place, cap, "before its first hook");
     else if (note->layer >= 0)
-        snprintf(place, cap, "%s %s(), layer %d, block %d, step %d", note->inside ? "in" : "after", hook, note->layer,
-                 note->block, note->step);
+        snprintf(place, cap, "%s %s(), layer %d, block %d, step %d", note->inside ? "in" : "after", hook,
+                 note->layer, note->block, note->step);
     else if (note->step > 0 || note->block > 0)
         snprintf(place, cap, "%s %s(), block %d, step %d", note->inside ? "in" : "after", hook, note->block,
                  note->step);
@@ -140,8 +140,8 @@ static int reap(pid_t pid, bool stop_it)
     return status;
 }
 
-static int judge(const mb_worker_job *job, const mb_attender_note *note, int received, int status, const mb_text *got,
-                 mb_text *answer, char *err, size_t err_cap)
+static int judge(const mb_worker_job *job, const mb_attender_note *note, int received, int status,
+                 const mb_text *got, mb_text *answer, char *err, size_t err_cap)
 {
     struct message message;
     char place[128];

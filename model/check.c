@@ -2,8 +2,8 @@
  * check.c - what a method hands over, checked before it is used: its index, the memory behind its index, its own
  * attention states. A breach is MB_E_SAMPLE and names the method, the layer and the step: it costs that cell.
  *
- * Checked are forwards of decoding, never those that are timed. On the CPU each of them; on a GPU, where reading an
- * index back waits for the device, the first steps of a sample that run eagerly (decode.c chooses).
+ * Checked are forwards of decoding, never those that are timed. On the CPU each of them; on a GPU, where
+ * reading an index back waits for the device, the first steps of a sample that run eagerly (decode.c chooses).
  *
  * Behind every array of mb_host.pages_alloc() lie MB_GUARD_BYTES of a pattern that nobody may change. A write far
  * beyond them is not seen here: against that helps the process of its own that the driver gives to plug-ins.
@@ -108,8 +108,8 @@ static int check_ids(const mb_attender *attender, const mb_call *call, const int
     }
     if (!fault)
         return MB_OK;
-    mb_fail(what, sizeof what, 0, "page %d of KV head %d %s (entry %d of %d; the prefix has pages 0 to %d)", ids[i - 1],
-            head, fault, i, count, pages - 1);
+    mb_fail(what, sizeof what, 0, "page %d of KV head %d %s (entry %d of %d; the prefix has pages 0 to %d)",
+            ids[i - 1], head, fault, i, count, pages - 1);
     return breach(attender, call, what, err, err_cap);
 }
 
@@ -147,8 +147,8 @@ int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set
             used += counts[at] < 0 ? pages : counts[at];
         }
         if (attender->budget > 0 && used > most) {
-            mb_fail(what, sizeof what, 0, "%d KV heads select %lld pages of %d tokens, k = %lld allows %lld", heads,
-                    (long long)used, set->granularity, (long long)attender->budget, (long long)most);
+            mb_fail(what, sizeof what, 0, "%d KV heads select %lld pages of %d tokens, k = %lld allows %lld",
+                    heads, (long long)used, set->granularity, (long long)attender->budget, (long long)most);
             return breach(attender, call, what, err, err_cap);
         }
     }
