@@ -48,7 +48,6 @@ typedef struct mb_latency_case {
     bool graph, recording, spoiled; /* spoiled: a forward of the block has no time */
     mb_telemetry before, block_state;
     uint64_t telemetry_ns;
-    int32_t top_mhz;             /* highest SM clock seen since the warm-up: the reference */
     mb_random audits;
 } mb_latency_case;
 

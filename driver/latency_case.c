@@ -63,8 +63,6 @@ static void look(mb_latency_case *c, mb_telemetry *now, bool always)
     if (always || clock - c->telemetry_ns > TELEMETRY_NS) {
         mb_telemetry_read(c->run, now);
         c->telemetry_ns = clock;
-        if (now->sm_mhz > c->top_mhz)
-            c->top_mhz = now->sm_mhz;
     } else {
         *now = c->before;
     }

@@ -2,8 +2,8 @@
  * latency_store.c - samples as rows: the clock guard, memory, events and the gate on graphs. A sample is kept when
  * the SM clock before and after it was at least 75 % of the reference; dropped ones are stored and counted.
  *
- * The reference is the highest clock seen since the case's warm-up, not the chip's nominal maximum: a power limit
- * may keep a loaded chip below that for good, and then every sample would go.
+ * The reference is the clock that the method's own load sustains in this case, the median over its samples, not the
+ * chip's nominal maximum: at 700 W an H200 runs a large batch at 1470 MHz of 1980, and that is its true speed.
  */
 #include "driver/latency.h"
 
@@ -40,9 +40,23 @@ void mb_telemetry_join(mb_telemetry *state, const mb_telemetry *other)
 
 static const char *const phase_names[MB_TIME_PHASES] = {"first_step", "later_step", "commit", "block"};
 
-static mb_latency_row make_row(const mb_latency_case *c, const mb_time_sample *s)
+/* Median SM clock of a slot's samples; 0 = unknown. */
+static double sustained_clock(const mb_latency_slot *slot)
 {
-    bool slow = s->state.sm_mhz > 0 && s->state.sm_mhz < CLOCK_SHARE * c->top_mhz;
+    double *clocks = malloc((slot->count + 1) * sizeof *clocks), median = 0;
+    size_t n = 0;
+    for (size_t i = 0; clocks && i < slot->count; i++)
+        if (slot->samples[i].state.sm_mhz > 0)
+            clocks[n++] = slot->samples[i].state.sm_mhz;
+    if (n > 0)
+        median = mb_median(clocks, n);
+    free(clocks);
+    return median;
+}
+
+static mb_latency_row make_row(const mb_latency_case *c, const mb_time_sample *s, double reference)
+{
+    bool slow = s->state.sm_mhz > 0 && s->state.sm_mhz < CLOCK_SHARE * reference;
     return (mb_latency_row){.phase = phase_names[s->phase], .context = c->context, .batch = c->batch,
                             .steps = c->steps, .us = s->us, .sm_mhz = s->state.sm_mhz,
                             .throttle = s->state.throttle, .temperature = s->state.temperature,
@@ -75,10 +89,11 @@ static int store_slot(mb_latency_case *c, mb_latency_slot *slot, mb_latency_tota
 {
     mb_latency_row *rows = calloc(slot->count + 1, sizeof *rows);
     int64_t cell = 0, dropped = 0;
+    double reference = sustained_clock(slot);
     int rc = rows ? mb_run_cell(c->run, slot->arm, 0, "latency", &cell, err, err_cap)
                   : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for latency samples");
     for (size_t i = 0; rc == MB_OK && i < slot->count; i++) {
-        rows[i] = make_row(c, &slot->samples[i]);
+        rows[i] = make_row(c, &slot->samples[i], reference);
         dropped += !rows[i].kept;
     }
     if (rc == MB_OK)
@@ -87,8 +102,8 @@ static int store_slot(mb_latency_case *c, mb_latency_slot *slot, mb_latency_tota
         rc = mb_latency_store_memory(c, slot, err, err_cap);
     if (rc == MB_OK && dropped > 0) {
         char text[128];
-        snprintf(text, sizeof text, "%lld of %zu samples dropped: the SM clock was below %.0f %% of %d MHz",
-                 (long long)dropped, slot->count, 100 * CLOCK_SHARE, c->top_mhz);
+        snprintf(text, sizeof text, "%lld of %zu samples dropped: the SM clock was below %.0f %% of %.0f MHz",
+                 (long long)dropped, slot->count, 100 * CLOCK_SHARE, reference);
         rc = mb_latency_event(c, "warning", slot->arm->spec->label, text, err, err_cap);
     }
     totals->timed += (int64_t)slot->count;

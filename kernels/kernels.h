@@ -345,6 +345,8 @@ typedef struct mb_kernels {
      * CUPTI is missing): the caller then has no breakdown and says why. Dropped records are an error. */
     int (*profile_begin)(mb_device *device);
     int (*profile_end)(mb_device *device, mb_kernel_record **records, size_t *count);
+    /* The CUDA stream that everything is enqueued on; NULL where a backend has none. */
+    void *(*stream)(mb_device *device);
 
     /* In the child of a fork(), before any other operation: makes the inherited device usable there (its threads
      * stayed behind). NULL where a device cannot be used across a fork. */

@@ -134,6 +134,7 @@ void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer,
     call->max_prefix = pass->max_prefix;
     call->prefix_len = view->rows.prefix_len;
     call->masked = mb_input_at(session, input.masked);
+    call->stream = session->kernels->stream ? session->kernels->stream(session->device) : NULL;
     call->internal = view;
     if (layer < 0)
         return;

@@ -302,3 +302,8 @@ void mb_cuda_range_pop(mb_device *device)
     (void)device;
     nvtxRangePop();
 }
+
+void *mb_cuda_stream(mb_device *device)
+{
+    return device->stream;
+}

@@ -115,7 +115,7 @@ static void CUPTIAPI buffer_completed(CUcontext context, uint32_t stream, uint8_
             add_record(p, "[fill]", m->start, m->end, m->correlationId);
         } else if (record->kind == CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION) {
             const CUpti_ActivityExternalCorrelation *e = (const CUpti_ActivityExternalCorrelation *)(const void *)record;
-            add_pair(p, e->correlationId, (int)e->externalId);
+            add_pair(p, e->correlationId, (int)e->externalId - 1);
         }
     }
     free(buffer);
@@ -168,7 +168,9 @@ void mb_cuda_profile_close(mb_cuda_profile *p)
     free(p); /* the library stays loaded: its threads may still run */
 }
 
-static const CUpti_ActivityKind kinds[] = {CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION, CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL,
+/* External correlation records come with those of the API calls only, so these are collected too, and not read. */
+static const CUpti_ActivityKind kinds[] = {CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION, CUPTI_ACTIVITY_KIND_RUNTIME,
+                                           CUPTI_ACTIVITY_KIND_DRIVER, CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL,
                                            CUPTI_ACTIVITY_KIND_MEMCPY, CUPTI_ACTIVITY_KIND_MEMSET};
 
 int mb_cuda_profile_begin(mb_device *device)
@@ -205,7 +207,7 @@ int mb_cuda_profile_begin(mb_device *device)
 void mb_cuda_part_begin(mb_device *device, mb_part part)
 {
     if (device->profile && device->profile->open)
-        device->profile->push(CUPTI_EXTERNAL_CORRELATION_KIND_CUSTOM0, (uint64_t)part);
+        device->profile->push(CUPTI_EXTERNAL_CORRELATION_KIND_CUSTOM0, (uint64_t)part + 1); /* 0 means none */
 }
 
 void mb_cuda_part_end(mb_device *device)

@@ -397,6 +397,7 @@ static const mb_kernels table = {
     .telemetry = mb_cuda_telemetry,
     .profile_begin = mb_cuda_profile_begin,
     .profile_end = mb_cuda_profile_end,
+    .stream = mb_cuda_stream,
 };
 
 const mb_kernels *mb_kernels_cuda(void)

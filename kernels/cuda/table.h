@@ -27,6 +27,7 @@ int mb_cuda_timer_elapsed(mb_device *device, int from, int to, double *us);
 void mb_cuda_range_push(mb_device *device, const char *name);
 void mb_cuda_range_pop(mb_device *device);
 int mb_cuda_telemetry(mb_device *device, mb_telemetry *telemetry);
+void *mb_cuda_stream(mb_device *device);
 int mb_cuda_profile_begin(mb_device *device);
 int mb_cuda_profile_end(mb_device *device, mb_kernel_record **records, size_t *count);
 
