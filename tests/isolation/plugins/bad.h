@@ -29,7 +29,7 @@ typedef struct state {
 
 static const mb_option options[] = {
     {"k", MB_OPTION_INT, offsetof(settings, k), 64, 1, 1 << 24, NULL, "tokens",
-                                  "prefix keys that a KV head reads"},
+     "prefix keys that a KV head reads"},
     {0}};
 
 static void misbehave(state *s, const mb_call *call, mb_selection *out);
