@@ -57,8 +57,13 @@ static int count_work(mb_run *run, int64_t *units, char *err, size_t err_cap)
         int64_t recalls = config->recall_limit && config->recall_limit < samples ? config->recall_limit : samples;
         *units += samples * arms * (config->pass_quality + config->pass_forced) + config->pass_recall * recalls;
     }
+    const mb_latency_spec *latency = &config->latency;
     if (config->pass_latency)
-        *units += (int64_t)(config->latency.context_count * config->latency.batch_count * config->latency.step_count);
+        for (size_t i = 0; i < latency->context_count; i++)
+            *units += (int64_t)(latency->step_count * (latency->batch_count + (latency->largest_batch &&
+                                latency->contexts[i] >= latency->largest_from)));
+    if (config->pass_breakdown)
+        *units += (int64_t)(latency->breakdown_count * latency->batch_count);
     return MB_OK;
 }
 
@@ -68,7 +73,7 @@ static int run_passes(mb_run *run, char *err, size_t err_cap)
     int rc = MB_OK;
     if (config->pass_quality || config->pass_recall || config->pass_forced)
         rc = mb_run_tasks(run, err, err_cap);
-    if (rc == MB_OK && config->pass_latency) {
+    if (rc == MB_OK && (config->pass_latency || config->pass_breakdown)) {
         uint64_t start = mb_clock_ns();
         /* The cache of the quality pass makes room: a latency case plans with the whole device. */
         for (size_t i = run->arm_count; i-- > 0;) {
@@ -77,7 +82,9 @@ static int run_passes(mb_run *run, char *err, size_t err_cap)
         }
         mb_session_close(run->session);
         run->session = NULL;
-        rc = mb_latency_pass(run, err, err_cap);
+        rc = config->pass_latency ? mb_latency_pass(run, err, err_cap) : MB_OK;
+        if (rc == MB_OK && config->pass_breakdown && !run->flags.profile)
+            rc = mb_breakdown_pass(run, err, err_cap);
         run->seconds_latency = seconds_since(start);
     }
     return rc;
@@ -102,6 +109,7 @@ static int finish(mb_run *run, bool *red, char *err, size_t err_cap)
         rc = mb_report(run->store, id, MB_TABLE_TERMINAL, terminal_width(), &report, err, err_cap);
     if (rc == MB_OK && !run->flags.quiet && report.data)
         fputs(report.data, stdout);
+    fflush(stdout); /* progress goes to standard error: keep the two in order */
     mb_text_free(&report);
     if (rc == MB_OK) {
         rc = mb_table_query(run->store, "SELECT name FROM v_gates WHERE verdict = 'fail' LIMIT 1", MB_TABLE_CSV, 0,
