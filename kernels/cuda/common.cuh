@@ -85,6 +85,22 @@ __device__ __forceinline__ void load4(const __nv_bfloat16 *p, float v[4])
     float2 a = __bfloat1622float2(*(__nv_bfloat162 *)&x.x), b = __bfloat1622float2(*(__nv_bfloat162 *)&x.y);
     v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y;
 }
+/* 8 consecutive elements; p aligned to 16 bytes. */
+__device__ __forceinline__ void load8(const float *p, float v[8])
+{
+    load4(p, v);
+    load4(p + 4, v + 4);
+}
+__device__ __forceinline__ void load8(const __nv_bfloat16 *p, float v[8])
+{
+    uint4 x = *(const uint4 *)p;
+    const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        v[2 * i] = __uint_as_float(words[i] << 16);
+        v[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+}
 __device__ __forceinline__ void store4(float *p, const float v[4])
 {
     *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]);

@@ -2,9 +2,10 @@
  * select.cu - exact top-k and top-p of score rows, ties to the lower index, ids ascending, bit-equal every run.
  *
  * top-k: a cluster of eight blocks shares a row; each block owns a contiguous eighth and, up to 128K entries, keeps
- * its keys in registers, so scores are read once. Three radix passes (11, 11, 10 bits) find the k-th key: counts in
- * shared memory, summed over the cluster through distributed shared memory. A last count per warp gives every chosen
- * entry its place in index order. Integer counts only, so the order of arrival does not matter. GPUs before sm_90
+ * its keys in registers, so scores are read once. Three radix passes (11, 11, 10 bits) find the k-th key: every block
+ * counts in its shared memory and then sums one eighth of the bins over the cluster, so that few words cross between
+ * multiprocessors; the eighth that holds the k-th key is read by all. A last count per warp gives every chosen entry
+ * its place in index order. Integer counts only, so the order of arrival does not matter. GPUs before sm_90
  * run the same code with one block a row.
  */
 #include "kernels/cuda/select.cuh"
@@ -16,7 +17,6 @@ using namespace mb_cuda;
 
 constexpr int TOP_THREADS = 512;
 constexpr int TOP_WARPS = TOP_THREADS / 32;
-constexpr int TOP_BINS = BINS / TOP_THREADS; /* bins a thread sums */
 constexpr int CACHED = 32;                   /* keys a thread keeps in registers */
 constexpr int CLUSTER_BLOCKS = 8;
 
@@ -35,9 +35,10 @@ __device__ __forceinline__ int64_t entries_of(const TopArgs &a, int bh)
 }
 
 /* CLUSTER blocks a row; KEEP: keys stay in registers (n <= CLUSTER * TOP_THREADS * CACHED). */
-template <int CLUSTER, bool KEEP> __global__ void __launch_bounds__(TOP_THREADS) top_k_kernel(TopArgs a)
+template <int CLUSTER, bool KEEP> __global__ void __launch_bounds__(TOP_THREADS, 2) top_k_kernel(TopArgs a)
 {
-    __shared__ int histogram[2][BINS];
+    constexpr int SLICE = BINS / CLUSTER, PER = (SLICE + TOP_THREADS - 1) / TOP_THREADS;
+    __shared__ int histogram[BINS], slice[SLICE], slice_total, totals[CLUSTER];
     __shared__ int scan[32], picked[2], warp_counts[2][TOP_WARPS], block_counts[2];
     int bh = blockIdx.x / CLUSTER, rank = blockIdx.x % CLUSTER, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     int n = (int)entries_of(a, bh);
@@ -75,47 +76,89 @@ template <int CLUSTER, bool KEEP> __global__ void __launch_bounds__(TOP_THREADS)
     int wanted = k;
     bool all = false, none = k == 0;
     for (int pass = 0; pass < 3; pass++) {
-        int *mine = histogram[pass & 1];
         for (int i = threadIdx.x; i < BINS; i += TOP_THREADS)
-            mine[i] = 0;
+            histogram[i] = 0;
         __syncthreads();
         int shift = digit_shift(pass);
         uint32_t digits = digit_mask(pass);
         each([&](int, uint32_t key) {
             if (key != KEY_NEVER && (key & mask) == prefix)
-                atomicAdd(&mine[(key >> shift) & digits], 1);
+                atomicAdd(&histogram[(key >> shift) & digits], 1);
         });
-        int own[TOP_BINS] = {0}, sum = 0, total;
+        /* My slice of the bins, summed over the cluster. */
+        int sum = 0, total, ignored;
         if (CLUSTER > 1) {
 #if __CUDA_ARCH__ >= 900
             cluster.sync();
-            for (int r = 0; r < CLUSTER; r++) {
-                const int *theirs = cluster.map_shared_rank(mine, r);
-                for (int i = 0; i < TOP_BINS; i++)
-                    own[i] += theirs[BINS - 1 - ((int)threadIdx.x * TOP_BINS + i)];
-            }
 #endif
         } else {
             __syncthreads();
-            for (int i = 0; i < TOP_BINS; i++)
-                own[i] = mine[BINS - 1 - ((int)threadIdx.x * TOP_BINS + i)];
         }
+        for (int i = threadIdx.x; i < SLICE; i += TOP_THREADS) {
+            int x = 0;
+            for (int r = 0; r < CLUSTER; r++) {
+#if __CUDA_ARCH__ >= 900
+                x += (CLUSTER > 1 ? cluster.map_shared_rank(histogram, r) : histogram)[rank * SLICE + i];
+#else
+                x += histogram[rank * SLICE + i];
+#endif
+            }
+            slice[i] = x;
+            sum += x;
+        }
+        block_scan(sum, scan, &total);
+        if (threadIdx.x == 0)
+            slice_total = total;
+        if (CLUSTER > 1) {
+#if __CUDA_ARCH__ >= 900
+            cluster.sync(); /* slices are whole, and nobody reads a histogram any more */
+            if (threadIdx.x < CLUSTER)
+                totals[threadIdx.x] = *cluster.map_shared_rank(&slice_total, (int)threadIdx.x);
+#endif
+        } else if (threadIdx.x == 0) {
+            totals[0] = total;
+        }
+        __syncthreads();
         if (pass == 0) {
-            for (int i = 0; i < TOP_BINS; i++)
-                sum += own[i];
-            block_scan(sum, scan, &total);
-            __syncthreads();
+            total = 0;
+            for (int r = 0; r < CLUSTER; r++)
+                total += totals[r];
             all = total <= k; /* fewer than k can be chosen: take them all */
             none = none || total == 0;
         }
         if (!all && !none) { /* the same in every block of the cluster */
-            int bin, above;
-            find_bin(own, wanted, scan, picked, &bin, &above);
-            wanted -= above;
-            prefix |= (uint32_t)bin << shift;
-            mask |= digits << shift;
+            int from = CLUSTER - 1, above = 0;
+            while (from > 0 && above + totals[from] < wanted)
+                above += totals[from--];
+            const int *bins = slice;
+#if __CUDA_ARCH__ >= 900
+            if (CLUSTER > 1)
+                bins = cluster.map_shared_rank(slice, from);
+#endif
+            /* Thread t owns PER bins going down from the slice's top, so a scan runs from the largest digit. */
+            int own[PER], mine = 0;
+            for (int i = 0; i < PER; i++) {
+                int at = SLICE - 1 - ((int)threadIdx.x * PER + i);
+                own[i] = at >= 0 ? bins[at] : 0;
+                mine += own[i];
+            }
+            int before = above + block_scan(mine, scan, &ignored);
+            if (before < wanted && before + mine >= wanted) {
+                for (int i = 0; i < PER; i++) {
+                    if (before + own[i] >= wanted) {
+                        picked[0] = from * SLICE + SLICE - 1 - ((int)threadIdx.x * PER + i);
+                        picked[1] = before;
+                        break;
+                    }
+                    before += own[i];
+                }
+            }
             __syncthreads();
+            wanted -= picked[1];
+            prefix |= (uint32_t)picked[0] << shift;
+            mask |= digits << shift;
         }
+        __syncthreads();
     }
     /* Chosen: keys above prefix, and the first `wanted` of its equals. */
     if (all) {
