@@ -173,7 +173,7 @@ static void breakdown_and_needles(void **state)
                         "beta k=64,gemm,20,0.8,0.25\nbeta k=64,sparse attention,5,0.2,0.0625\n");
     int64_t cell = small_cell(&s, configs[1], "quality");
     for (int i = 0; i < 6; i++) {
-        char key[8];
+        char key[32];
         snprintf(key, sizeof key, "n%d", i);
         mb_sample_row row = small_row(cell, key, i % 3 == 0);
         row.context = i < 3 ? 512 : 1024;
@@ -267,7 +267,7 @@ static void gates(void **state)
     int64_t full = small_cell(&s, small_config(&s, "beta", 0, 4096), "quality");
     int64_t narrow_config = small_config(&s, "beta", 0, 64), narrow = small_cell(&s, narrow_config, "quality");
     for (int i = 0; i < 12; i++) {
-        char key[8];
+        char key[32];
         snprintf(key, sizeof key, "k%d", i);
         small_sample(&s, exact, key, 0.5);
         small_sample(&s, full, key, 0.5);
@@ -288,7 +288,7 @@ static void gates(void **state)
     /* Now an arm that wins everywhere, whose recall beats the oracle's and whose full budget differs. */
     int64_t cheat_config = small_config(&s, "delta", 0, 4096), cheat = small_cell(&s, cheat_config, "quality");
     for (int i = 0; i < 12; i++) {
-        char key[8];
+        char key[32];
         snprintf(key, sizeof key, "k%d", i);
         small_sample(&s, cheat, key, 1);
     }
