@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 int mb_command_fail(int rc, const char *err)
@@ -29,12 +28,6 @@ static mb_table_format chosen_format(const mb_cli *cli)
 {
     return cli->csv ? MB_TABLE_CSV : cli->jsonl ? MB_TABLE_JSONL : cli->markdown ? MB_TABLE_MARKDOWN
                                                                                  : MB_TABLE_TERMINAL;
-}
-
-static int screen_width(void)
-{
-    struct winsize size;
-    return isatty(STDOUT_FILENO) == 1 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 /* The database a sub-command names: its word, --db, or the only sensible default. */
@@ -108,7 +101,7 @@ static int query_store(const mb_cli *cli, size_t word, const char *sql)
     mb_text text = {0};
     int rc = mb_store_open(&store, chosen_database(cli, word), MB_STORE_READ, err, sizeof err);
     if (rc == MB_OK)
-        rc = mb_table_query(store, sql, chosen_format(cli), screen_width(), &text, err, sizeof err);
+        rc = mb_table_query(store, sql, chosen_format(cli), mb_terminal_width(), &text, err, sizeof err);
     mb_store_close(store, NULL, 0);
     if (rc != MB_OK) {
         mb_text_free(&text);
@@ -165,7 +158,7 @@ int mb_command_report(const mb_cli *cli)
     mb_text text = {0};
     int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, err, sizeof err);
     if (rc == MB_OK)
-        rc = mb_report(store, cli->run, chosen_format(cli), screen_width(), &text, err, sizeof err);
+        rc = mb_report(store, cli->run, chosen_format(cli), mb_terminal_width(), &text, err, sizeof err);
     mb_store_close(store, NULL, 0);
     if (rc != MB_OK) {
         mb_text_free(&text);

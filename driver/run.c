@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { EXIT_DONE = 0, EXIT_FAILURE_ = 1, EXIT_USAGE = 2, EXIT_SAMPLES = 3, EXIT_GATE = 4, EXIT_INTERRUPTED = 130 };
@@ -90,12 +89,6 @@ static int run_passes(mb_run *run, char *err, size_t err_cap)
     return rc;
 }
 
-static int terminal_width(void)
-{
-    struct winsize size;
-    return isatty(STDOUT_FILENO) == 1 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
-}
-
 /* Gates, table and figures. *red receives whether a gate failed. */
 static int finish(mb_run *run, bool *red, char *err, size_t err_cap)
 {
@@ -106,7 +99,7 @@ static int finish(mb_run *run, bool *red, char *err, size_t err_cap)
     snprintf(id, sizeof id, "%lld", (long long)run->run_id);
     int rc = mb_gates_run(run->store, run->run_id, err, err_cap);
     if (rc == MB_OK)
-        rc = mb_report(run->store, id, MB_TABLE_TERMINAL, terminal_width(), &report, err, err_cap);
+        rc = mb_report(run->store, id, MB_TABLE_TERMINAL, mb_terminal_width(), &report, err, err_cap);
     if (rc == MB_OK && !run->flags.quiet && report.data)
         fputs(report.data, stdout);
     fflush(stdout); /* progress goes to standard error: keep the two in order */

@@ -122,5 +122,6 @@ typedef struct mb_environment {
 } mb_environment;
 void mb_environment_read(mb_environment *environment, int threads);
 int64_t mb_peak_memory(void); /* bytes, of this process */
+int mb_terminal_width(void);  /* columns of standard output; 0 when it is no terminal */
 
 #endif
