@@ -45,6 +45,9 @@ static int list_methods(void)
         for (const mb_counter *c = m->counters; c && c->name; c++)
             printf("%-16s   counter %s (%s%s%s): %s\n", "", c->name, c->unit, *c->better ? ", better " : "", c->better,
                    c->help);
+        for (const mb_grid *g = m->grids; g && g->name; g++)
+            printf("%-16s   counter %s by %s (%s%s%s): %s\n", "", g->name, mb_grid_axes(g->axes), g->unit,
+                   *g->better ? ", better " : "", g->better, g->help);
     }
     return 0;
 }

@@ -2,11 +2,11 @@
  * isolate.c - the jobs that plug-ins do in workers, and how their results cross the pipe.
  *
  * Each job opens the plug-in's attender in the child, on top of the inherited arena, so the parent never runs one
- * of its hooks on the CPU. Results travel as the structs themselves (same program, same layout), pointers cleared,
- * followed by their arrays; the receiving side checks every length before it copies.
+ * of its hooks on the CPU. Results travel as result_wire.c flattens them.
  */
 #include "driver/isolate.h"
 
+#include "driver/result_wire.h"
 #include "driver/worker.h"
 
 #include <stdio.h>
@@ -165,14 +165,8 @@ static int decode_job(void *context, mb_attender_note *note, mb_text *answer, ch
     int rc = open_here(job, &attender, note, err, err_cap);
     if (rc == MB_OK)
         rc = mb_decode(job->session, attender, job->request, &result, err, err_cap);
-    if (rc == MB_OK) {
-        mb_decode_result flat = result;
-        flat.ids = NULL;
-        flat.first_us = flat.later_us = flat.commit_us = NULL; /* the driver times no forward of a decode */
-        flat.first_count = flat.later_count = flat.commit_count = 0;
-        mb_text_append(answer, (const char *)&flat, sizeof flat);
-        mb_text_append(answer, (const char *)result.ids, result.count * sizeof *result.ids);
-    }
+    if (rc == MB_OK)
+        mb_wire_put_result(answer, &result);
     return rc; /* the process ends: nothing is freed */
 }
 
@@ -184,24 +178,14 @@ int mb_isolate_decode(mb_run *run, mb_arm *arm, const mb_decode_request *request
     struct job job = {.run = run, .session = run->session, .spec = arm->spec, .request = request,
                       .steps = mb_run_scheduled_steps(run, arm->sampler)};
     mb_text answer = {0};
+    size_t at = 0;
     memset(result, 0, sizeof *result);
     int rc = run_job(&job, decode_job, &answer, err, err_cap);
     if (rc != MB_OK)
         goto out;
-    if (answer.length >= sizeof *result)
-        memcpy(result, answer.data, sizeof *result);
-    result->ids = NULL;
-    if (answer.length < sizeof *result ||
-        (answer.length - sizeof *result) / sizeof *result->ids != result->count) {
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s: its process sent a damaged result",
-                     arm->spec->method->name);
-        goto out;
-    }
-    result->ids = malloc(answer.length - sizeof *result + 1);
-    if (result->ids)
-        memcpy(result->ids, answer.data + sizeof *result, result->count * sizeof *result->ids);
-    else
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu new tokens", result->count);
+    rc = mb_wire_get_result(answer.data, answer.length, &at, result, err, err_cap);
+    if (rc != MB_OK)
+        mb_fail_prefix(err, err_cap, rc, "method %s, from its process", arm->spec->method->name);
 out:
     if (rc != MB_OK) {
         memset(result, 0, sizeof *result);
@@ -221,13 +205,8 @@ static int shadow_job(void *context, mb_attender_note *note, mb_text *answer, ch
     if (rc == MB_OK)
         rc = mb_decode_shadow(job->session, job->reference, &attender, 1, job->request, &result, &recall, err,
                               err_cap);
-    if (rc == MB_OK) {
-        mb_recall flat = recall;
-        flat.cells = NULL;
-        mb_text_append(answer, (const char *)&flat, sizeof flat);
-        if (recall.count)
-            mb_text_append(answer, (const char *)recall.cells, recall.count * sizeof *recall.cells);
-    }
+    if (rc == MB_OK)
+        mb_wire_put_recall(answer, &recall);
     return rc;
 }
 
@@ -237,24 +216,14 @@ int mb_isolate_shadow(mb_run *run, mb_arm *reference, mb_arm *arm, const mb_deco
     struct job job = {.run = run, .session = run->session, .spec = arm->spec, .request = request,
                       .reference = reference->attender, .steps = mb_run_scheduled_steps(run, arm->sampler)};
     mb_text answer = {0};
+    size_t at = 0;
     memset(recall, 0, sizeof *recall);
     int rc = run_job(&job, shadow_job, &answer, err, err_cap);
     if (rc != MB_OK)
         goto out;
-    if (answer.length >= sizeof *recall)
-        memcpy(recall, answer.data, sizeof *recall);
-    recall->cells = NULL;
-    if (answer.length < sizeof *recall ||
-        (answer.length - sizeof *recall) / sizeof *recall->cells != recall->count) {
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s: its process sent a damaged result",
-                     arm->spec->method->name);
-        goto out;
-    }
-    recall->cells = calloc(recall->count + 1, sizeof *recall->cells);
-    if (!recall->cells)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the recall of a sample");
-    else if (recall->count)
-        memcpy(recall->cells, answer.data + sizeof *recall, recall->count * sizeof *recall->cells);
+    rc = mb_wire_get_recall(answer.data, answer.length, &at, recall, err, err_cap);
+    if (rc != MB_OK)
+        mb_fail_prefix(err, err_cap, rc, "method %s, from its process", arm->spec->method->name);
 out:
     if (rc != MB_OK) {
         memset(recall, 0, sizeof *recall);

@@ -266,6 +266,20 @@ typedef struct mb_counter {
     const char *help;
 } mb_counter;                  /* ends with name NULL */
 
+/* A counter with a value per layer, per denoising step, or per layer and step. */
+#define MB_GRID_LAYER 1u
+#define MB_GRID_STEP 2u
+typedef struct mb_grid {
+    const char *name, *unit, *better, *aggregate, *help;   /* as in mb_counter; names apart from those */
+    uint32_t axes;             /* MB_GRID_LAYER, MB_GRID_STEP or both */
+} mb_grid;                     /* ends with name NULL */
+
+/* Takes one value of grid `grid` (its row): layer 0 .. L-1, step 1 .. T or 0 = commits; -1 on an axis that the grid
+ * does not have. "mean": sum / weight, and over requests sum of sums / sum of weights, so a share hands in its
+ * numerator and its denominator. "sum" and "max": the number is in sum, weight is 1. Weight 0 is not stored: a
+ * place where nothing was counted has no value. Each place once. Returns 0, or negative: give it back. */
+typedef int (*mb_grid_put)(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight);
+
 /* ---- the method ---- */
 
 #define MB_CAP_PRE_ROPE 1ull   /* needs call->q_pre */
@@ -302,7 +316,8 @@ typedef struct mb_method {
     int (*step_mode)(void *self, const mb_call *call);
 
     /* Optional life cycle. kv_added: per layer, after a prefill (whole prefix) or inside a commit forward (the
-     * block's slots, row_offset 0). block_begin/step_begin/step_end/block_end: layer is -1. */
+     * block's slots, row_offset 0). block_begin/step_begin/step_end/block_end: layer is -1; they are never part of
+     * a graph, and a commit has no step_begin and step_end. */
     int (*request_begin)(void *self, const mb_call *call, char *err, size_t err_cap);
     int (*kv_added)(void *self, const mb_call *call, char *err, size_t err_cap);
     int (*block_begin)(void *self, const mb_call *call, char *err, size_t err_cap);
@@ -322,6 +337,13 @@ typedef struct mb_method {
      * `read` (device to host). */
     int (*report)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
                   double *values, char *err, size_t err_cap);
+
+    const mb_grid *grids;      /* or NULL: counters by layer and step */
+    /* Required with grids; called after report(), under the same terms. put() is called for every value. What
+     * kernels count per step is filed by step_begin and step_end: they run live at every denoising step, also
+     * where the forward between them is replayed, so a copy that they enqueue may depend on call->step. */
+    int (*report_grids)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                        mb_grid_put put, void *to, char *err, size_t err_cap);
 } mb_method;
 
 /* The one symbol of an out-of-tree method. Returns NULL when it cannot serve this ABI. */

@@ -4,6 +4,8 @@
  */
 #include "model/engine.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -319,5 +321,98 @@ int mb_attender_report(mb_attender *attender, double *values, size_t count, char
                        why[0] ? why : "it does not say why");
     for (size_t i = 0; i < declared && i < count; i++)
         values[i] = all[i];
+    return MB_OK;
+}
+
+/* ---- counters by layer and step ---- */
+
+#define MOST_STEPS 4096   /* no block has more; a step beyond it is a method's mistake */
+
+struct collector {
+    const mb_attender *attender;
+    mb_grid_value *values;
+    size_t count, capacity;
+    int32_t grids;
+    char why[256];            /* the first refusal; later ones follow from it */
+};
+
+static int refuse(struct collector *c, int code, const char *grid, const char *what, int32_t layer, int32_t step)
+{
+    if (!c->why[0])
+        snprintf(c->why, sizeof c->why, "grid %s, layer %d, step %d: %s", grid, layer, step, what);
+    return code;
+}
+
+/* An axis holds 0 .. most, or nothing but -1. */
+static bool on_axis(bool has, int32_t at, int32_t most)
+{
+    return has ? at >= 0 && at <= most : at == -1;
+}
+
+static int put_value(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight)
+{
+    struct collector *c = to;
+    if (grid < 0 || grid >= c->grids)
+        return refuse(c, MB_E_SAMPLE, "?", "the table has no such row", layer, step);
+    const mb_grid *row = &c->attender->method.grids[grid];
+    if (!on_axis(row->axes & MB_GRID_LAYER, layer, c->attender->shape.layers - 1) ||
+        !on_axis(row->axes & MB_GRID_STEP, step, MOST_STEPS))
+        return refuse(c, MB_E_SAMPLE, row->name, "there is no such place", layer, step);
+    if (!isfinite(sum) || !isfinite(weight) || weight < 0)
+        return refuse(c, MB_E_SAMPLE, row->name, "the value is not finite, or its weight is negative", layer, step);
+    if (weight == 0)
+        return MB_OK;
+    if (c->count == c->capacity) {
+        size_t capacity = c->capacity ? 2 * c->capacity : 256;
+        mb_grid_value *grown = realloc(c->values, capacity * sizeof *grown);
+        if (!grown)
+            return refuse(c, MB_E_SYSTEM, row->name, "no memory", layer, step);
+        c->values = grown;
+        c->capacity = capacity;
+    }
+    c->values[c->count++] = (mb_grid_value){sum, weight, grid, layer, step, 0};
+    return MB_OK;
+}
+
+static int compare_places(const void *a, const void *b)
+{
+    const mb_grid_value *x = a, *y = b;
+    if (x->grid != y->grid)
+        return x->grid < y->grid ? -1 : 1;
+    if (x->layer != y->layer)
+        return x->layer < y->layer ? -1 : 1;
+    return (x->step > y->step) - (x->step < y->step);
+}
+
+int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, char *err,
+                             size_t err_cap)
+{
+    const mb_method *method = &attender->method;
+    struct collector c = {.attender = attender};
+    char why[256] = "";
+    *values = NULL;
+    *count = 0;
+    while (method->grids && method->grids[c.grids].name)
+        c.grids++;
+    if (!method->report_grids || c.grids == 0)
+        return MB_OK;
+    enter(attender, "report_grids", NULL);
+    int rc = method->report_grids(attender->self, read_back, put_value, &c, why, sizeof why);
+    leave(attender);
+    if (c.count)
+        qsort(c.values, c.count, sizeof *c.values, compare_places);
+    for (size_t i = 1; i < c.count; i++)
+        if (compare_places(&c.values[i - 1], &c.values[i]) == 0)
+            refuse(&c, MB_E_SAMPLE, method->grids[c.values[i].grid].name, "there are two values",
+                   c.values[i].layer, c.values[i].step);
+    if (rc < 0 || c.why[0]) {
+        free(c.values);
+        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in report_grids(): %s", method->name,
+                       c.why[0]  ? c.why
+                       : why[0] ? why
+                                 : "it does not say why");
+    }
+    *values = c.values;
+    *count = c.count;
     return MB_OK;
 }

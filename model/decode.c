@@ -4,7 +4,7 @@
  *
  * Order of the method's hooks: request_begin, kv_added (prefill, every layer), then for each block block_begin;
  * for each step step_begin, select/observe/attend per layer, step_end; the commit forward (select is asked too,
- * then kv_added per layer); block_end. report comes last.
+ * then kv_added per layer); block_end. report and report_grids come last.
  */
 #include "model/engine.h"
 
@@ -305,6 +305,8 @@ static int decode(struct decoder *d, char *err, size_t err_cap)
         rc = read_work(d, err, err_cap);
     if (rc == MB_OK)
         rc = mb_attender_report(d->attender, d->result->counters, 32, err, err_cap);
+    if (rc == MB_OK)
+        rc = mb_attender_report_grids(d->attender, &d->result->grids, &d->result->grid_count, err, err_cap);
     char why[256] = "";
     int back = cut_back(d, why, sizeof why);
     if (back != MB_OK && rc == MB_OK)
@@ -358,5 +360,6 @@ void mb_decode_result_free(mb_decode_result *result)
     free(result->first_us);
     free(result->later_us);
     free(result->commit_us);
+    free(result->grids);
     memset(result, 0, sizeof *result);
 }

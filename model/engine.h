@@ -226,6 +226,10 @@ int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection
 int mb_attender_begin(mb_attender *attender, const mb_pass *pass, char *err, size_t err_cap);
 /* The method's counters, in its order. */
 int mb_attender_report(mb_attender *attender, double *values, size_t count, char *err, size_t err_cap);
+/* Its counters by layer and step: *values malloc'ed, ordered by (grid, layer, step), NULL and 0 without any.
+ * MB_E_SAMPLE: the hook failed, or a value is out of place, not finite or there twice. */
+int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, char *err,
+                             size_t err_cap);
 
 /* mb_host functions (attender_ops.c). */
 void mb_host_fill(mb_attender *attender, uint64_t seed);

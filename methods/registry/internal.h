@@ -11,6 +11,7 @@
 
 /* Room for `counters` in a decode result; a method may not declare more. */
 #define MB_REGISTRY_COUNTERS 32
+#define MB_REGISTRY_GRIDS 32   /* the same of `grids` */
 
 typedef struct mb_registry_entry {
     const mb_method *method;

@@ -297,6 +297,11 @@ static void put_range(mb_text *text, const mb_option *o)
     }
 }
 
+const char *mb_grid_axes(uint32_t axes)
+{
+    return axes == MB_GRID_LAYER ? "layer" : axes == MB_GRID_STEP ? "step" : "layer and step";
+}
+
 char *mb_method_help(const mb_method *method)
 {
     mb_text text = {0};
@@ -321,5 +326,11 @@ char *mb_method_help(const mb_method *method)
         mb_text_printf(&text, "  %-16s %s%s%s%s (%s over requests)\n  %-16s %s\n", c->name, c->unit,
                        *c->unit && *c->better ? ", " : "", c->better, *c->better ? " is better" : "", c->aggregate,
                        "", c->help);
+    if (method->grids && method->grids->name)
+        mb_text_puts(&text, "\ncounters by layer and step (view v_counter_grid)\n");
+    for (const mb_grid *g = method->grids; g && g->name; g++)
+        mb_text_printf(&text, "  %-16s by %s; %s%s%s%s (%s over requests)\n  %-16s %s\n", g->name,
+                       mb_grid_axes(g->axes), g->unit, *g->unit && *g->better ? ", " : "", g->better,
+                       *g->better ? " is better" : "", g->aggregate, "", g->help);
     return mb_text_take(&text);
 }

@@ -111,28 +111,61 @@ static bool is_one_of(const char *text, const char *const *list)
     return false;
 }
 
+/* One row of counters or grids; kind: what it is in a sentence. */
+static int check_counter(const char *kind, const char *name, const char *unit, const char *better,
+                         const char *aggregate, const char *help, char *err, size_t err_cap)
+{
+    static const char *const betters[] = {"higher", "lower", "", NULL};
+    static const char *const aggregates[] = {"mean", "sum", "max", NULL};
+    if (!name_is_plain(name, false))
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s \"%s\": a name consists of a-z, 0-9 and _", kind, name);
+    if (!unit || !help)
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s \"%s\": unit and help must not be NULL", kind, name);
+    if (!is_one_of(better, betters))
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s \"%s\": better must be \"higher\", \"lower\" or \"\"", kind,
+                       name);
+    if (!is_one_of(aggregate, aggregates))
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s \"%s\": aggregate must be \"mean\", \"sum\" or \"max\"",
+                       kind, name);
+    return MB_OK;
+}
+
 static int check_counters(const mb_method *method, char *err, size_t err_cap)
 {
-    static const char *const better[] = {"higher", "lower", "", NULL};
-    static const char *const aggregate[] = {"mean", "sum", "max", NULL};
     size_t n = 0;
     for (const mb_counter *c = method->counters; c && c->name; c++, n++) {
-        if (!name_is_plain(c->name, false))
-            return mb_fail(err, err_cap, MB_E_INPUT, "counter \"%s\": a name consists of a-z, 0-9 and _", c->name);
-        if (!c->unit || !c->help)
-            return mb_fail(err, err_cap, MB_E_INPUT, "counter \"%s\": unit and help must not be NULL", c->name);
-        if (!is_one_of(c->better, better))
-            return mb_fail(err, err_cap, MB_E_INPUT,
-                           "counter \"%s\": better must be \"higher\", \"lower\" or \"\"", c->name);
-        if (!is_one_of(c->aggregate, aggregate))
-            return mb_fail(err, err_cap, MB_E_INPUT,
-                           "counter \"%s\": aggregate must be \"mean\", \"sum\" or \"max\"", c->name);
+        int rc = check_counter("counter", c->name, c->unit, c->better, c->aggregate, c->help, err, err_cap);
+        if (rc != MB_OK)
+            return rc;
     }
     if (n > MB_REGISTRY_COUNTERS)
         return mb_fail(err, err_cap, MB_E_INPUT, "%zu counters are declared, at most %d are stored", n,
                        MB_REGISTRY_COUNTERS);
     if (n > 0 && !method->report)
         return mb_fail(err, err_cap, MB_E_INPUT, "counters are declared but the report() hook is missing");
+    return MB_OK;
+}
+
+static int check_grids(const mb_method *method, char *err, size_t err_cap)
+{
+    size_t n = 0;
+    for (const mb_grid *g = method->grids; g && g->name; g++, n++) {
+        int rc = check_counter("grid", g->name, g->unit, g->better, g->aggregate, g->help, err, err_cap);
+        if (rc != MB_OK)
+            return rc;
+        if (g->axes == 0 || (g->axes & ~(MB_GRID_LAYER | MB_GRID_STEP)))
+            return mb_fail(err, err_cap, MB_E_INPUT, "grid \"%s\": axes are MB_GRID_LAYER, MB_GRID_STEP or both",
+                           g->name);
+        for (const mb_grid *other = method->grids; other < g; other++)
+            if (strcmp(other->name, g->name) == 0)
+                return mb_fail(err, err_cap, MB_E_INPUT, "grid \"%s\": the table has two rows of this name",
+                               g->name);
+    }
+    if (n > MB_REGISTRY_GRIDS)
+        return mb_fail(err, err_cap, MB_E_INPUT, "%zu grids are declared, at most %d are stored", n,
+                       MB_REGISTRY_GRIDS);
+    if (n > 0 && !method->report_grids)
+        return mb_fail(err, err_cap, MB_E_INPUT, "grids are declared but the report_grids() hook is missing");
     return MB_OK;
 }
 
@@ -152,5 +185,7 @@ int mb_registry_check(const mb_method *method, char *err, size_t err_cap)
     int rc = mb_registry_check_options(method, err, err_cap);
     if (rc == MB_OK)
         rc = check_counters(method, err, err_cap);
+    if (rc == MB_OK)
+        rc = check_grids(method, err, err_cap);
     return rc == MB_OK ? rc : mb_fail_prefix(err, err_cap, rc, "method \"%s\"", method->name);
 }

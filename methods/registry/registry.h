@@ -33,6 +33,8 @@ int mb_options_set(const mb_method *method, void *options, const char *name, con
 char *mb_options_json(const mb_method *method, const void *options);
 /* The value of option "k", or -1 when the method has none. */
 int64_t mb_options_budget(const mb_method *method, const void *options);
+/* What a grid's values are by: "layer", "step", "layer and step". */
+const char *mb_grid_axes(uint32_t axes);
 /* `help METHOD`: summary, reference, option table, counters. malloc'ed text. */
 char *mb_method_help(const mb_method *method);
 
