@@ -38,6 +38,28 @@ static size_t fill_counters(const mb_method *method, const mb_decode_result *res
     return n;
 }
 
+/* Its counters by layer and step: *rows malloc'ed, in the order of the result. */
+static int fill_grids(const mb_method *method, const mb_decode_result *result, mb_grid_row **rows, char *err,
+                      size_t err_cap)
+{
+    *rows = result->grid_count ? calloc(result->grid_count, sizeof **rows) : NULL;
+    if (result->grid_count && !*rows)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu counters by layer and step",
+                       result->grid_count);
+    size_t declared = 0;
+    while (method->grids && method->grids[declared].name)
+        declared++;
+    for (size_t i = 0; i < result->grid_count; i++) {
+        const mb_grid_value *v = &result->grids[i];
+        if (v->grid < 0 || (size_t)v->grid >= declared)   /* it came through a pipe */
+            return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s: a value of grid %d, which it does not have",
+                           method->name, v->grid);
+        const mb_grid *g = &method->grids[v->grid];
+        (*rows)[i] = (mb_grid_row){g->name, g->unit, g->better, g->aggregate, v->layer, v->step, v->sum, v->weight};
+    }
+    return MB_OK;
+}
+
 /* Status row of a sample that has no result: the method cannot run here, or its decode failed. */
 static int store_status(mb_run *run, const mb_prepared *prepared, int64_t cell, const char *status,
                         const char *reason, char *err, size_t err_cap)
@@ -54,6 +76,7 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
                         const mb_decode_result *result, char *err, size_t err_cap)
 {
     mb_counter_row counters[32];
+    mb_grid_row *grids = NULL;
     char reason[512] = "";
     char *text = NULL;
     size_t length = 0;
@@ -67,6 +90,11 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
     row.prediction = text;
     row.counter_count = fill_counters(arm->spec->method, result, counters);
     row.counters = counters;
+    rc = fill_grids(arm->spec->method, result, &grids, err, err_cap);
+    if (rc != MB_OK)
+        goto out;
+    row.grid_count = result->grid_count;
+    row.grids = grids;
     rc = mb_sample_score(prepared->task->task, prepared->sample, text, &row.score, reason, sizeof reason);
     if (rc == MB_E_SAMPLE) { /* the answer is kept: it can be scored elsewhere */
         row.status = "skipped";
@@ -79,6 +107,7 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
     }
     rc = mb_store_sample(run->store, &row, err, err_cap);
 out:
+    free(grids);
     free(text);
     return rc;
 }

@@ -1,5 +1,5 @@
 /*
- * figures_quality.c - accuracy, recall, needles and forwards. Oracles are drawn here, dashed, as the upper bound.
+ * figures_quality.c - accuracy, recall, needles, counters and forwards. Oracles are drawn here, dashed, as the upper bound.
  */
 #include "results/comparison.h"
 #include "results/figure.h"
@@ -216,6 +216,45 @@ static int needles(figure *f, char *err, size_t err_cap)
     return rc;
 }
 
+/* ---- counters by layer and step ---- */
+
+/* A figure per method and counter, over all tasks; x is the step, y the layer, the colour (column low) the value. A
+ * counter that is not by one of them has a single row or column, numbered 0. */
+static int counter_grids(figure *f, char *err, size_t err_cap)
+{
+    static const char sql[] =
+        "SELECT %s || a.config, '', a.method, coalesce(a.step, 0), coalesce(a.layer, 0), "
+        "CASE a.aggregate WHEN 'sum' THEN sum(a.value) WHEN 'max' THEN max(a.value) "
+        "ELSE sum(a.value * a.weight) / sum(a.weight) END, sum(a.n), NULL, NULL FROM run_counter_grid a "
+        "WHERE a.run_id = ?1 AND a.pass = 'quality' AND a.method = %Q AND a.name = %Q "
+        "GROUP BY a.model_id, a.sampler_id, a.config_id, a.layer, a.step "
+        "ORDER BY a.model_id, a.sampler_id, a.config_id, a.layer, a.step";
+    sqlite3_stmt *s = NULL;
+    int rc = MB_OK, code = sqlite3_prepare_v2(f->store->db,
+                                              "SELECT DISTINCT method, name, unit FROM run_counter_grid "
+                                              "WHERE run_id = ?1 AND pass = 'quality' ORDER BY method, name",
+                                              -1, &s, NULL);
+    if (code != SQLITE_OK)
+        return store_error(f->store, code, "reading the counter figures", err, err_cap);
+    sqlite3_bind_int64(s, 1, f->run_id);
+    while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
+        const char *method = (const char *)sqlite3_column_text(s, 0), *name = (const char *)sqlite3_column_text(s, 1);
+        const char *unit = (const char *)sqlite3_column_text(s, 2);
+        char title[200], suffix[160];
+        snprintf(title, sizeof title, "Counter %.64s of %.64s by layer and step%s%.32s", name, method,
+                 unit && *unit ? ", " : "", unit ? unit : "");
+        snprintf(suffix, sizeof suffix, "%.64s-%.64s", method, name);
+        char *query = sqlite3_mprintf(sql, PREFIX("run_counter_grid"), method, name);
+        rc = query ? figure_query(f, "counter_grid", suffix, title, query, err, err_cap)
+                   : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the counter figures");
+        sqlite3_free(query);
+    }
+    if (rc == MB_OK && code != SQLITE_DONE)
+        rc = store_error(f->store, code, "reading the counter figures", err, err_cap);
+    sqlite3_finalize(s);
+    return rc;
+}
+
 /* ---- forwards per block ---- */
 
 /* Share of blocks that were done after x forwards; a fixed schedule has nothing to show. */
@@ -240,6 +279,8 @@ int figures_quality(figure *f, char *err, size_t err_cap)
         rc = figure_query(f, "recall_budget", "", "Recall against token budget", recall_budget_sql, err, err_cap);
     if (rc == MB_OK)
         rc = needles(f, err, err_cap);
+    if (rc == MB_OK)
+        rc = counter_grids(f, err, err_cap);
     if (rc == MB_OK)
         rc = figure_query(f, "forwards", "", "Denoising forwards per block, adaptive sampler", forwards_sql, err,
                           err_cap);

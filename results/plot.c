@@ -86,7 +86,7 @@ static int read_views(mb_store *store, int64_t run, char *err, size_t err_cap)
 {
     static const char *const views[] = {"recall",    "recall_config", "niah",       "forwards",
                                         "latency",   "speedup",       "break_even", "crossover",
-                                        "breakdown", "memory",        "pareto"};
+                                        "breakdown", "memory",        "pareto",     "counter_grid"};
     int rc = MB_OK;
     for (size_t i = 0; rc == MB_OK && i < sizeof views / sizeof *views; i++) {
         char *sql =

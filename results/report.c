@@ -366,6 +366,14 @@ static const char latency_sql[] =
     "WHERE steps = longest GROUP BY model_id, sampler_id, config_id, context, batch, steps "
     "ORDER BY model_id, sampler_id, context, batch, is_reference DESC, config_id";
 
+/* Ends and mean of each grid; the places themselves are in a figure. */
+static const char grid_sql[] =
+    "SELECT config AS method, name, unit, better, aggregate, min(value) AS lowest, "
+    "CASE aggregate WHEN 'sum' THEN sum(value) WHEN 'max' THEN max(value) "
+    "ELSE sum(value * weight) / sum(weight) END AS value, max(value) AS highest, count(DISTINCT layer) AS layers, "
+    "count(DISTINCT step) AS steps, max(n) AS n FROM v_counter_grid WHERE run_id = %lld AND pass = 'quality' "
+    "GROUP BY model_id, sampler_id, config_id, name ORDER BY model_id, sampler_id, config_id, name";
+
 static int report_for_people(const paper *p, const char *label, const comparison *list, size_t count, char *err,
                              size_t err_cap)
 {
@@ -400,6 +408,8 @@ static int report_for_people(const paper *p, const char *label, const comparison
             "value, sum(n) AS n FROM v_counters WHERE run_id = %lld AND pass = 'quality' GROUP BY config_id, "
             "name ORDER BY config_id, name",
             err, err_cap);
+    if (rc == MB_OK)
+        rc = listing(p, "counters by layer and step: places in v_counter_grid", grid_sql, err, err_cap);
     if (rc == MB_OK)
         rc = listing(p, "failed and skipped",
                      "SELECT status, what, pass, config AS method, task, count(*) AS n, reason "

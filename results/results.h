@@ -80,6 +80,11 @@ typedef struct mb_recall_row {
     const float *index_head, *mass_head;   /* [heads] */
 } mb_recall_row;
 typedef struct mb_counter_row { const char *name, *unit, *better, *aggregate; double value; } mb_counter_row;
+typedef struct mb_grid_row {            /* a counter by layer and step, one place */
+    const char *name, *unit, *better, *aggregate;
+    int32_t layer, step;                /* -1 = not by it; step 0 = commits */
+    double total, weight;               /* of a mean: numerator and denominator; weight > 0 */
+} mb_grid_row;
 typedef struct mb_sample_row {
     int64_t cell;
     const char *key;                    /* mb_sample.key */
@@ -99,6 +104,7 @@ typedef struct mb_sample_row {
     const mb_recall_row *recalls; size_t recall_count;
     int64_t dense_calls, sparse_calls;
     const mb_counter_row *counters; size_t counter_count;
+    const mb_grid_row *grids; size_t grid_count;   /* rows of one name follow each other */
 } mb_sample_row;
 /* One transaction; replaces a "failed" row of the same key. MB_E_SYSTEM when the disk is full: nothing is lost. */
 int mb_store_sample(mb_store *, const mb_sample_row *, char *err, size_t err_cap);

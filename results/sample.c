@@ -1,5 +1,5 @@
 /*
- * sample.c - one sample of one cell: its row, its item and prompt, recall, forwards and counters, in one
+ * sample.c - one sample of one cell: its row, its item and prompt, recall, forwards, counters and grids, in one
  * transaction. A sample is there with everything that belongs to it, or not at all.
  */
 #include "results/store.h"
@@ -165,31 +165,68 @@ static int store_forwards(mb_store *store, int64_t id, const mb_sample_row *row,
     return MB_OK;
 }
 
+/* Counters and grids belong to the method of the cell. */
+#define DECLARE(table)                                                                                            \
+    "INSERT INTO " table "(method_id, name, unit, better, aggregate) "                                            \
+    "SELECT f.method_id, ?2, ?3, ?4, ?5 FROM cell c JOIN config f ON f.id = c.config_id WHERE c.id = ?1 "         \
+    "ON CONFLICT(method_id, name) DO UPDATE SET unit = excluded.unit, better = excluded.better, "                 \
+    "aggregate = excluded.aggregate RETURNING id"
+
+/* The row of a declaration, new or found; sql: its INSERT ... RETURNING id. */
+static int declare(mb_store *store, const char *sql, int64_t cell, const char *name, const char *unit,
+                   const char *better, const char *aggregate, int64_t *id, char *err, size_t err_cap)
+{
+    bool found = false;
+    sqlite3_stmt *s = store_statement(store, sql, err, err_cap);
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "itttt", cell, name, unit, better, aggregate ? aggregate : "mean");
+    int rc = store_step_integer(store, s, id, &found, "storing a counter", err, err_cap);
+    return rc == MB_OK && !found ? mb_fail(err, err_cap, MB_E_BUG, "%s: counter %s was not stored", store->path, name)
+                                 : rc;
+}
+
 static int store_counters(mb_store *store, int64_t id, const mb_sample_row *row, char *err, size_t err_cap)
 {
+    static const char sql[] = DECLARE("counter");
     for (size_t i = 0; i < row->counter_count; i++) {
         const mb_counter_row *c = &row->counters[i];
         int64_t counter = 0;
-        bool found = false;
-        sqlite3_stmt *s = store_statement(
-            store,
-            "INSERT INTO counter(method_id, name, unit, better, aggregate) "
-            "SELECT f.method_id, ?2, ?3, ?4, ?5 FROM cell c JOIN config f ON f.id = c.config_id WHERE c.id = ?1 "
-            "ON CONFLICT(method_id, name) DO UPDATE SET unit = excluded.unit, better = excluded.better, "
-            "aggregate = excluded.aggregate RETURNING id",
-            err, err_cap);
-        if (!s)
-            return MB_E_SYSTEM;
-        store_bind(s, "itttt", row->cell, c->name, c->unit, c->better, c->aggregate ? c->aggregate : "mean");
-        int rc = store_step_integer(store, s, &counter, &found, "storing a counter", err, err_cap);
+        int rc = declare(store, sql, row->cell, c->name, c->unit, c->better, c->aggregate, &counter, err, err_cap);
         if (rc != MB_OK)
             return rc;
-        s = store_statement(store, "INSERT INTO counter_value(sample_id, counter_id, value) VALUES (?,?,?)", err,
-                            err_cap);
+        sqlite3_stmt *s = store_statement(
+            store, "INSERT INTO counter_value(sample_id, counter_id, value) VALUES (?,?,?)", err, err_cap);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "iid", id, counter, c->value);
         rc = store_step(store, s, "storing a counter", err, err_cap);
+        if (rc != MB_OK)
+            return rc;
+    }
+    return MB_OK;
+}
+
+/* A grid has hundreds of places: its declaration is looked up once. */
+static int store_grids(mb_store *store, int64_t id, const mb_sample_row *row, char *err, size_t err_cap)
+{
+    static const char sql[] = DECLARE("grid");
+    int64_t grid = 0;
+    for (size_t i = 0; i < row->grid_count; i++) {
+        const mb_grid_row *g = &row->grids[i];
+        int rc = MB_OK;
+        if (i == 0 || strcmp(g->name, g[-1].name) != 0)
+            rc = declare(store, sql, row->cell, g->name, g->unit, g->better, g->aggregate, &grid, err, err_cap);
+        if (rc != MB_OK)
+            return rc;
+        sqlite3_stmt *s = store_statement(store,
+                                          "INSERT INTO grid_value(sample_id, grid_id, layer, step, total, weight) "
+                                          "VALUES (?,?,?,?,?,?)",
+                                          err, err_cap);
+        if (!s)
+            return MB_E_SYSTEM;
+        store_bind(s, "iijjdd", id, grid, g->layer, g->step, g->total, g->weight);
+        rc = store_step(store, s, "storing a counter by layer and step", err, err_cap);
         if (rc != MB_OK)
             return rc;
     }
@@ -216,6 +253,8 @@ int mb_store_sample(mb_store *store, const mb_sample_row *row, char *err, size_t
             rc = store_recall(store, id, row, err, err_cap);
         if (rc == MB_OK)
             rc = store_counters(store, id, row, err, err_cap);
+        if (rc == MB_OK)
+            rc = store_grids(store, id, row, err, err_cap);
         if (rc == MB_OK && strcmp(row->status, "ok") == 0) { /* it runs now, whatever an earlier start said */
             sqlite3_stmt *s = store_statement(store,
                                               "UPDATE cell SET state = 'open', reason = NULL WHERE id = ? "

@@ -1,4 +1,4 @@
--- schema.sql - the tables of a maskbench store, version 1.
+-- schema.sql - the tables of a maskbench store, version 2.
 --
 -- Rules: every table is STRICT. What makes two numbers comparable (machine, model, data, method, sampler) is one
 -- row with a content hash, found again by that hash. Nothing is rounded. Times are microseconds in columns named
@@ -196,6 +196,25 @@ CREATE TABLE counter_value (
     counter_id INTEGER NOT NULL REFERENCES counter(id),
     value      REAL,
     PRIMARY KEY (sample_id, counter_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE grid (             -- the same by layer, by step, or by both
+    id        INTEGER PRIMARY KEY,
+    method_id INTEGER NOT NULL REFERENCES method(id),
+    name      TEXT NOT NULL,
+    unit      TEXT, better TEXT,
+    aggregate TEXT NOT NULL,    -- mean, sum, max
+    UNIQUE (method_id, name)
+) STRICT;
+
+CREATE TABLE grid_value (       -- no row where nothing was counted
+    sample_id INTEGER NOT NULL REFERENCES sample(id) ON DELETE CASCADE,
+    grid_id   INTEGER NOT NULL REFERENCES grid(id),
+    layer     INTEGER NOT NULL, -- -1: not by layer
+    step      INTEGER NOT NULL, -- from 1; 0: commits; -1: not by step
+    total     REAL NOT NULL,    -- of a mean the numerator: means over samples are sum(total) / sum(weight)
+    weight    REAL NOT NULL CHECK (weight > 0),
+    PRIMARY KEY (sample_id, grid_id, layer, step)
 ) STRICT, WITHOUT ROWID;
 
 -- ---- latency ----

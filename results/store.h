@@ -12,7 +12,7 @@
 #include "results/results.h"
 
 #define STORE_APPLICATION_ID 0x6d61736b /* "mask" */
-#define STORE_VERSION 1                 /* PRAGMA user_version; the tables of schema.sql */
+#define STORE_VERSION 2                 /* PRAGMA user_version; the tables of schema.sql */
 #define STORE_STATEMENTS 64
 
 struct mb_store {

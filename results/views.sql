@@ -335,6 +335,21 @@ JOIN sample s ON s.id = v.sample_id
 JOIN v_cell c ON c.cell_id = s.cell_id
 GROUP BY c.cell_id, n.id;
 
+-- Counters by layer and step. A mean weighs every sample by what it counted there. layer or step NULL: the counter
+-- is not by it; step 0: commits. n: samples.
+CREATE VIEW v_counter_grid AS
+SELECT c.run, c.model, c.task, c.method, c.config, c.k, g.name, g.unit, g.better, g.aggregate,
+       nullif(v.layer, -1) AS layer, nullif(v.step, -1) AS step,
+       CASE g.aggregate WHEN 'sum' THEN sum(v.total) WHEN 'max' THEN max(v.total)
+                        ELSE sum(v.total) / sum(v.weight) END AS value,
+       count(*) AS n, sum(v.weight) AS weight, c.pass, c.sampler, c.is_reference, c.is_oracle,
+       c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
+FROM grid_value v
+JOIN grid g ON g.id = v.grid_id
+JOIN sample s ON s.id = v.sample_id
+JOIN v_cell c ON c.cell_id = s.cell_id
+GROUP BY c.cell_id, g.id, v.layer, v.step;
+
 CREATE VIEW v_gates AS
 SELECT r.label AS run, g.name, g.verdict, g.detail, g.run_id FROM gate g JOIN run r ON r.id = g.run_id;
 
@@ -404,6 +419,12 @@ SELECT 'counter',
               n.name),
        json_array(n.unit, n.better, n.aggregate, quote(v.value))
 FROM counter_value v JOIN counter n ON n.id = v.counter_id JOIN v_samples s ON s.sample_id = v.sample_id
+UNION ALL
+SELECT 'grid',
+       printf('%s|%s|%s|%s|%s|%s|%s|%s|%03d|%04d', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler,
+              s.pass, s.item, g.name, v.layer, v.step),
+       json_array(g.unit, g.better, g.aggregate, quote(v.total), quote(v.weight))
+FROM grid_value v JOIN grid g ON g.id = v.grid_id JOIN v_samples s ON s.sample_id = v.sample_id
 UNION ALL
 SELECT DISTINCT 'latency', printf('%s|%s|%s|%s|%d|%d|%d|%d|%s', c.run, c.model, c.config, c.sampler, l.context,
                                   l.batch, l.steps, l.graph, l.phase), ''

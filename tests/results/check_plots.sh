@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
 case $program in /*) ;; *) program=$PWD/$program ;; esac
 "$program" "$work/full.db" "$work/figures"
 cd "$work/figures/data"
-for vars in accuracy_budget niah-mage speedup breakdown; do
+for vars in accuracy_budget niah-mage counter_grid-mage-hit_rate speedup breakdown; do
     script=${vars%%-*}
     cp "../$vars.svg" "$work/before.svg"
     gnuplot -d -e "name='$vars'; format='svg'" "$script.gp" 2>"$work/said"

@@ -1,7 +1,7 @@
 /*
  * fake_store.h - a store as a large run would leave it, for the tests of reports, exports and figures: eight
  * methods at three budgets, tasks of two benchmarks, recall by layer and step, latency at four contexts, memory,
- * breakdowns, counters, failures. The numbers are invented by formulas (they look like what the literature reports
+ * breakdowns, counters, also by layer and step, failures. The numbers are invented by formulas (they look like what the literature reports
  * and mean nothing); the same seed gives the same store.
  */
 #ifndef TESTS_RESULTS_FAKE_STORE_H
@@ -110,6 +110,14 @@ static int fake_sample(mb_store *store, int64_t cell, const fake_method *m, int6
     if (m->budgeted && strcmp(m->name, "mage") == 0) {
         s.counters = &counter;
         s.counter_count = 1;
+    }
+    mb_grid_row places[FAKE_LAYERS * FAKE_STEPS];
+    for (int i = 0; s.counters && i < FAKE_LAYERS * FAKE_STEPS; i++) {
+        int layer = i / FAKE_STEPS, step = 1 + i % FAKE_STEPS;
+        places[i] = (mb_grid_row){"hit_rate", "",   "higher", "mean",
+                                  layer,      step, 64.0 * (layer + step) / (FAKE_LAYERS + FAKE_STEPS), 64};
+        s.grids = places;
+        s.grid_count = FAKE_LAYERS * FAKE_STEPS;
     }
     if (recall) {
         for (int layer = 2; layer < FAKE_LAYERS; layer++) { /* two layers dense: no rows */

@@ -71,6 +71,7 @@ static void draws_every_figure(void **state)
         "breakdown",       "tpob_steps",
         "break_even",      "crossover",
         "memory",          "pareto",
+        "counter_grid-mage-hit_rate",
     };
     char path[256], name[128], err[512] = "";
     mb_store *store = NULL;

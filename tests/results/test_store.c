@@ -29,6 +29,11 @@ static void keeps_a_sample(void **state)
     row.recall_count = 2;
     row.counters = &counter;
     row.counter_count = 1;
+    const mb_grid_row grid[3] = {{"rate", "", "higher", "mean", 0, 1, 3, 4},
+                                 {"rate", "", "higher", "mean", 1, 0, 1, 8},
+                                 {"reads", "keys", "lower", "sum", 1, -1, 20, 1}};
+    row.grids = grid;
+    row.grid_count = 3;
     row.forwards_histogram = histogram;
     row.histogram_size = 9;
     row.group = "0-4k";
@@ -53,6 +58,13 @@ static void keeps_a_sample(void **state)
         "0,0.5,0.25\n1,0.333333343,0.75\n");
     assert_string_equal(small_query(s.store, "SELECT name, unit, aggregate, value FROM v_counters"),
                         "hits,blocks,sum,5.5\n");
+    assert_string_equal(
+        small_query(s.store, "SELECT name, unit, aggregate, layer, step, value, weight, n FROM v_counter_grid"),
+        "rate,,mean,0,1,0.75,4,1\nrate,,mean,1,0,0.125,8,1\nreads,keys,sum,1,,20,1,1\n");
+    assert_string_equal(small_query(s.store, "SELECT value FROM v_content WHERE relation = 'grid' ORDER BY key"),
+                        "\"[\"\"\"\",\"\"higher\"\",\"\"mean\"\",\"\"3.0\"\",\"\"4.0\"\"]\"\n"
+                        "\"[\"\"\"\",\"\"higher\"\",\"\"mean\"\",\"\"1.0\"\",\"\"8.0\"\"]\"\n"
+                        "\"[\"\"keys\"\",\"\"lower\"\",\"\"sum\"\",\"\"20.0\"\",\"\"1.0\"\"]\"\n");
     assert_string_equal(small_query(s.store, "SELECT forwards, blocks FROM forwards"), "2,2\n8,1\n");
     small_close(&s);
     unlink(s.path);

@@ -107,6 +107,40 @@ static void recall_is_weighted_by_blocks(void **state)
     unlink(s.path);
 }
 
+/* Two samples: a share is the sum of its numerators over that of its denominators, a sum and a maximum are what
+ * they are called, and a place that one sample alone counted has that sample's value. */
+static void grids_are_weighted_by_what_was_counted(void **state)
+{
+    (void)state;
+    small_store s = {0};
+    small_path(&s, "grids");
+    small_open(&s, 7);
+    int64_t cell = small_cell(&s, small_config(&s, "m", 0, 64), "quality");
+    const mb_grid_row one[] = {{"hits", "", "higher", "mean", 2, 1, 3, 4}, {"hits", "", "higher", "mean", 2, 2, 1, 2},
+                               {"most", "", "", "max", -1, 1, 5, 1},       {"reads", "keys", "", "sum", 0, -1, 7, 1}};
+    const mb_grid_row two[] = {{"hits", "", "higher", "mean", 2, 1, 1, 12},
+                               {"most", "", "", "max", -1, 1, 4, 1},
+                               {"reads", "keys", "", "sum", 0, -1, 8, 1}};
+    for (int i = 0; i < 2; i++) {
+        mb_sample_row row = small_row(cell, i ? "b" : "a", 1);
+        row.grids = i ? two : one;
+        row.grid_count = i ? 3 : 4;
+        OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    }
+    /* (3 + 1) / (4 + 12), not the mean of 3/4 and 1/12 */
+    assert_string_equal(
+        small_query(s.store, "SELECT name, layer, step, value, weight, n FROM v_counter_grid ORDER BY 1, 2, 3"),
+        "hits,2,1,0.25,16,2\nhits,2,2,0.5,2,1\nmost,,1,5,2,2\nreads,0,,15,2,2\n");
+    mb_sample_row bad = small_row(cell, "c", 1);
+    const mb_grid_row nothing = {"hits", "", "higher", "mean", 2, 1, 0, 0};
+    bad.grids = &nothing;
+    bad.grid_count = 1;
+    assert_int_equal(mb_store_sample(s.store, &bad, s.err, sizeof s.err), MB_E_BUG); /* a share of nothing */
+    assert_string_equal(small_query(s.store, "SELECT count(*) FROM v_samples"), "2\n");
+    small_close(&s);
+    unlink(s.path);
+}
+
 static void latency_quantiles(void **state)
 {
     (void)state;
@@ -311,6 +345,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accuracy_and_pairs),
         cmocka_unit_test(recall_is_weighted_by_blocks),
+        cmocka_unit_test(grids_are_weighted_by_what_was_counted),
         cmocka_unit_test(latency_quantiles),
         cmocka_unit_test(breakdown_and_needles),
         cmocka_unit_test(longbench_means),
