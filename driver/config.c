@@ -426,6 +426,21 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
     return MB_OK;
 }
 
+int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name, const mb_config_flags *flags,
+                   char *err, size_t err_cap)
+{
+    memset(config, 0, sizeof *config);
+    int rc = parse_text(text, size, name, &config->json, err, err_cap);
+    if (rc == MB_OK)
+        rc = apply_flags(config->json, flags, err, err_cap);
+    if (rc == MB_OK)
+        rc = read_all(config, name, err, err_cap);
+    if (rc == MB_OK)
+        return rc;
+    mb_config_free(config);
+    return strstr(err, name) ? rc : mb_fail_prefix(err, err_cap, rc, "%s", name);
+}
+
 int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err, size_t err_cap)
 {
     char *text = NULL, *found = NULL;
@@ -446,17 +461,10 @@ int mb_config_load(mb_run_config *config, const char *path, const mb_config_flag
             goto out;
         }
     }
-    if ((rc = parse_text(text, size, path, &config->json, err, err_cap)) != MB_OK ||
-        (rc = apply_flags(config->json, flags, err, err_cap)) != MB_OK ||
-        (rc = read_all(config, path, err, err_cap)) != MB_OK) {
-        if (!strstr(err, path))
-            mb_fail_prefix(err, err_cap, rc, "%s", path);
-    }
+    rc = mb_config_read(config, text, size, path, flags, err, err_cap);
 out:
     free(found);
     free(text);
-    if (rc != MB_OK)
-        mb_config_free(config);
     return rc;
 }
 

@@ -16,7 +16,7 @@ const mb_key mb_config_keys[] = {
     {"", "device", MB_KEY_STRING, 0, 0, NULL, "auto", "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
     {"", "threads", MB_KEY_INT, 0, 1024, NULL, "0", "CPU worker threads; 0 = all cores this process may use"},
     {"", "memory_gib", MB_KEY_REAL, 0, 1e6, NULL, "0", "device memory the run may plan with; 0 = what is free"},
-    {"", "plugin_seconds", MB_KEY_REAL, 0.1, 1e6, NULL, "600", "seconds that a plug-in may stay in one hook before its process is ended (CPU)"},
+    {"", "plugin_seconds", MB_KEY_REAL, 0.1, 1e6, NULL, "600", "seconds without a sign of life from a plug-in before its process is ended"},
     {"", "model", MB_KEY_ANY, 0, 0, NULL, "models/tiny", "checkpoint folder, or an object with the keys of section model"},
     {"", "data", MB_KEY_STRING, 0, 0, NULL, "datasets/data", "folder of the benchmark files"},
     {"", "tasks", MB_KEY_ANY, 0, 0, NULL, "[]", "list of task or group names, or objects {\"task\": NAME, own keys}; see `list tasks`"},

@@ -1,11 +1,13 @@
 /*
- * isolate.c - the jobs that plug-ins do in workers, and how their results cross the pipe.
+ * isolate.c - which worker does which job, and what its failures mean for the rows of its arm.
  *
- * Each job opens the plug-in's attender in the child, on top of the inherited arena, so the parent never runs one
- * of its hooks on the CPU. Results travel as result_wire.c flattens them.
+ * Workers are started when they are first needed and kept; each has the model and a cache of its own. Where the
+ * device has no room for one more, the others are ended and it is tried again, so that many plug-ins on a small
+ * device are slow but not refused.
  */
 #include "driver/isolate.h"
 
+#include "driver/job.h"
 #include "driver/result_wire.h"
 #include "driver/worker.h"
 
@@ -13,252 +15,262 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct job {
-    const mb_run *run;
-    mb_session *session;
-    const mb_method_spec *spec;
-    const mb_shape *shape;           /* measuring */
-    mb_attender *reference;          /* shadow pass */
-    const mb_decode_request *request;
-    int32_t steps;
-    bool unsupported;
-};
-
 bool mb_isolate_is_plugin(const mb_method_spec *spec)
 {
     return *mb_registry_origin(spec->method) != '\0';
 }
 
-/* What a plug-in's selections may hold. Methods of the tree are held to theirs by tests; some share k among
- * layers. */
-static int64_t budget_of(const mb_method_spec *spec)
+/* Methods of the tree are held to their budgets by tests; some share k among layers. */
+int64_t mb_isolate_budget(const mb_method_spec *spec)
 {
     bool shared = spec->method->caps & MB_CAP_LAYER_BUDGET;
     return mb_isolate_is_plugin(spec) && !shared ? mb_attender_budget(spec->method, spec->options) : 0;
 }
 
-/* Runs a job about a method; a worker's failure of any kind is the method's. */
-static int run_job(struct job *job, int (*function)(void *, mb_attender_note *, mb_text *, char *, size_t),
-                   mb_text *answer, char *err, size_t err_cap)
+static void end_worker(mb_arm *arm)
 {
-    mb_worker_job worker = {.name = job->spec->method->name, .seconds = job->run->config->plugin_seconds,
-                            .stop = &mb_interrupted, .run = function, .context = job};
-    int rc = mb_worker_run(&worker, answer, err, err_cap);
-    return rc == MB_OK || rc == MB_E_STOP ? rc : MB_E_SAMPLE;
+    mb_worker_end(arm->worker);
+    arm->worker = NULL;
 }
+
+void mb_isolate_end(mb_run *run)
+{
+    for (size_t i = 0; i < run->arm_count; i++)
+        end_worker(&run->arms[i]);
+}
+
+/* A worker that failed is not asked again: whatever is wrong in it ends with it. */
+static int ask(const mb_run *run, mb_arm *arm, const mb_text *question, mb_text *answer, char *err, size_t err_cap)
+{
+    mb_worker_question asked = {.name = arm->spec->method->name, .text = question,
+                                .seconds = run->config->plugin_seconds, .stop = &mb_interrupted};
+    int rc = question->failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a worker's job")
+                              : mb_worker_ask(arm->worker, &asked, answer, err, err_cap);
+    if (rc != MB_OK)
+        end_worker(arm);
+    return rc;
+}
+
+static void put_job(mb_text *question, const mb_job *job)
+{
+    mb_text_append(question, (const char *)job, sizeof *job);
+}
+
+/* ---- opening ---- */
+
+/* The order with which a worker opens the run. */
+static void put_order(const mb_run *run, const mb_arm *arm, bool rehearsal, mb_text *question)
+{
+    const mb_arm *reference = mb_run_reference_arm(run, arm->sampler);
+    char *methods = reference && reference != arm
+                        ? mb_string_format("%s,%s", reference->spec->method->name, arm->spec->method->name)
+                        : mb_string_copy(arm->spec->method->name);
+    /* "auto" was decided when the run opened its device; a worker must not decide otherwise. */
+    bool decided = strcmp(run->config->device, "auto") == 0 && run->kernels;
+    cJSON *order = cJSON_CreateObject();
+    cJSON_AddItemReferenceToObject(order, MB_JOB_CONFIG, run->config->json);
+    cJSON_AddStringToObject(order, MB_JOB_METHODS, methods ? methods : "");
+    cJSON_AddStringToObject(order, MB_JOB_LABEL, arm->spec->label);
+    cJSON_AddNumberToObject(order, MB_JOB_SAMPLER, (double)arm->sampler);
+    cJSON_AddStringToObject(order, MB_JOB_DEVICE, decided ? run->kernels->name : run->config->device);
+    cJSON_AddBoolToObject(order, MB_JOB_REHEARSAL, rehearsal);
+    char *text = methods ? cJSON_PrintUnformatted(order) : NULL;
+    mb_job job = {.kind = MB_JOB_OPEN};
+    put_job(question, &job);
+    if (text)
+        mb_text_puts(question, text);
+    else
+        question->failed = true;
+    free(text);
+    free(methods);
+    cJSON_Delete(order);
+}
+
+static int open_once(mb_run *run, mb_arm *arm, bool rehearsal, mb_text *answer, char *err, size_t err_cap)
+{
+    mb_text question = {0};
+    int rc = mb_worker_start(&arm->worker, mb_registry_origin(arm->spec->method), err, err_cap);
+    if (rc == MB_OK) {
+        put_order(run, arm, rehearsal, &question);
+        rc = ask(run, arm, &question, answer, err, err_cap);
+    }
+    mb_text_free(&question);
+    return rc;
+}
+
+/* The arm's worker, opened if it is not. answer: why the method cannot run here, else nothing. */
+static int open_worker(mb_run *run, mb_arm *arm, bool rehearsal, mb_text *answer, char *err, size_t err_cap)
+{
+    bool others = false;
+    if (arm->worker)
+        return MB_OK;
+    for (size_t i = 0; i < run->arm_count; i++)
+        others = others || run->arms[i].worker;
+    int rc = open_once(run, arm, rehearsal, answer, err, err_cap);
+    if (rc == MB_OK || rc == MB_E_SAMPLE || rc == MB_E_STOP)
+        return rc;
+    if (others) { /* they may hold the memory that it lacks */
+        mb_isolate_end(run);
+        mb_text_clear(answer);
+        rc = open_once(run, arm, rehearsal, answer, err, err_cap);
+    }
+    return rc == MB_OK || rc == MB_E_STOP ? rc
+           : rc == MB_E_SAMPLE
+               ? rc
+               : mb_fail_prefix(err, err_cap, MB_E_SAMPLE, "method %s: no worker", arm->spec->method->name);
+}
+
+int mb_isolate_open(mb_run *run, mb_arm *arm, char *err, size_t err_cap)
+{
+    mb_text answer = {0};
+    int rc = open_worker(run, arm, false, &answer, err, err_cap);
+    if (rc == MB_OK && answer.length > 0) {
+        snprintf(arm->reason, sizeof arm->reason, "%s", answer.data);
+        end_worker(arm);
+    } else if (rc == MB_OK) {
+        arm->isolated = true;
+    } else if (rc == MB_E_SAMPLE) {
+        arm->broken = true;
+        snprintf(arm->reason, sizeof arm->reason, "%s", err);
+        mb_progress_note(&run->progress, "failed: %s: %s", arm->spec->label, arm->reason);
+        rc = MB_OK;
+    }
+    mb_text_free(&answer);
+    return rc;
+}
+
+/* ---- decoding ---- */
 
 /* One that hung will hang again: its other samples need not wait for the clock as well. */
 static void retire(mb_arm *arm, const char *err)
 {
-    if (!arm->isolated || !strstr(err, MB_WORKER_HUNG))
+    if (!strstr(err, MB_WORKER_HUNG))
         return;
     arm->broken = true;
     snprintf(arm->reason, sizeof arm->reason, "not run, because on an earlier sample: %.400s", err);
 }
 
-/* In the child: the device, then the attender. */
-static int open_here(struct job *job, mb_attender **attender, mb_attender_note *note, char *err, size_t err_cap)
+/* Sends a decode or shadow job; the answer's bytes are for result_wire.c. */
+static int do_job(mb_run *run, const mb_prepared *prepared, mb_arm *arm, mb_job_kind kind,
+                  const mb_decode_request *request, mb_text *answer, char *err, size_t err_cap)
 {
-    const mb_run *run = job->run;
-    int rc = run->kernels->after_fork(run->device);
-    if (rc != MB_OK)
-        return mb_fail(err, err_cap, rc, "%s", run->kernels->error(run->device));
-    snprintf(note->hook, sizeof note->hook, "open");
-    note->layer = -1;
-    note->inside = 1;
-    rc = mb_attender_open(attender, job->session, job->spec->method, job->spec->options, job->steps,
-                          run->config->seed, &job->unsupported, err, err_cap);
-    note->inside = 0;
-    if (rc == MB_OK)
-        mb_attender_watch(*attender, note, budget_of(job->spec));
-    return rc;
-}
-
-/* ---- opening ---- */
-
-static int measure_job(void *context, mb_attender_note *note, mb_text *answer, char *err, size_t err_cap)
-{
-    struct job *job = context;
-    (void)err, (void)err_cap;
-    snprintf(note->hook, sizeof note->hook, "open");
-    note->layer = -1;
-    note->inside = 1;
-    size_t bytes = mb_attender_bytes(job->spec->method, job->shape, job->spec->options);
-    mb_text_append(answer, (const char *)&bytes, sizeof bytes);
-    return MB_OK;
-}
-
-int mb_isolate_measure(const mb_run *run, const mb_method_spec *spec, const mb_shape *shape, size_t *bytes,
-                       char *err, size_t err_cap)
-{
-    struct job job = {.run = run, .spec = spec, .shape = shape};
-    mb_text answer = {0};
-    int rc = MB_OK;
-    *bytes = 0;
-    if (!mb_isolate_is_plugin(spec)) {
-        *bytes = mb_attender_bytes(spec->method, shape, spec->options);
-        return MB_OK;
+    mb_text question = {0}, opened = {0};
+    mb_job job = {.kind = kind, .max_new_tokens = request->max_new_tokens, .min_new_tokens = request->min_new_tokens,
+                  .extra_stop_id = request->extra_stop_id, .request = request->request,
+                  .prompt_count = prepared->count, .forced_count = request->forced ? request->forced_count : 0};
+    int rc = open_worker(run, arm, false, &opened, err, err_cap);
+    if (rc == MB_OK) {
+        put_job(&question, &job);
+        mb_text_append(&question, (const char *)prepared->ids, prepared->count * sizeof *prepared->ids);
+        if (job.forced_count)
+            mb_text_append(&question, (const char *)request->forced, job.forced_count * sizeof *request->forced);
+        rc = ask(run, arm, &question, answer, err, err_cap);
     }
-    rc = run_job(&job, measure_job, &answer, err, err_cap);
-    if (rc == MB_OK && answer.length == sizeof *bytes)
-        memcpy(bytes, answer.data, sizeof *bytes);
-    mb_text_free(&answer);
-    return rc;
-}
-
-static int open_job(void *context, mb_attender_note *note, mb_text *answer, char *err, size_t err_cap)
-{
-    struct job *job = context;
-    mb_attender *attender = NULL;
-    int rc = open_here(job, &attender, note, err, err_cap);
-    mb_attender_close(attender);
-    if (rc != MB_OK && job->unsupported) { /* an answer, no failure */
-        mb_text_puts(answer, *err ? err : "the method does not say why");
-        return MB_OK;
-    }
-    return rc;
-}
-
-int mb_isolate_open(mb_run *run, mb_arm *arm, int32_t steps, char *err, size_t err_cap)
-{
-    struct job job = {.run = run, .session = run->session, .spec = arm->spec, .steps = steps};
-    mb_shape shape;
-    mb_text answer = {0};
-    size_t bytes = 0;
-    bool unsupported = false;
-    int rc;
-    if (run->kernels->after_fork) {
-        rc = run_job(&job, open_job, &answer, err, err_cap);
-        unsupported = rc == MB_OK && answer.length > 0;
-        arm->isolated = rc == MB_OK && !unsupported;
-        if (unsupported)
-            snprintf(arm->reason, sizeof arm->reason, "%s", answer.data);
-    } else {
-        mb_session_shape(run->session, steps, &shape);
-        rc = mb_isolate_measure(run, arm->spec, &shape, &bytes, err, err_cap);
-        if (rc == MB_OK)
-            rc = mb_attender_open(&arm->attender, run->session, arm->spec->method, arm->spec->options, steps,
-                                  run->config->seed, &unsupported, err, err_cap);
-        if (rc == MB_OK)
-            mb_attender_watch(arm->attender, NULL, budget_of(arm->spec));
-        if (unsupported) {
-            snprintf(arm->reason, sizeof arm->reason, "%s", err);
-            rc = MB_OK;
-        }
-    }
-    mb_text_free(&answer);
-    if (rc != MB_E_SAMPLE)
-        return rc;
-    arm->broken = true;
-    snprintf(arm->reason, sizeof arm->reason, "%s", err);
-    mb_progress_note(&run->progress, "failed: %s: %s", arm->spec->label, arm->reason);
-    return MB_OK;
-}
-
-/* ---- decoding ---- */
-
-static int decode_job(void *context, mb_attender_note *note, mb_text *answer, char *err, size_t err_cap)
-{
-    struct job *job = context;
-    mb_attender *attender = NULL;
-    mb_decode_result result = {0};
-    int rc = open_here(job, &attender, note, err, err_cap);
-    if (rc == MB_OK)
-        rc = mb_decode(job->session, attender, job->request, &result, err, err_cap);
-    if (rc == MB_OK)
-        mb_wire_put_result(answer, &result);
-    return rc; /* the process ends: nothing is freed */
-}
-
-int mb_isolate_decode(mb_run *run, mb_arm *arm, const mb_decode_request *request, mb_decode_result *result,
-                      char *err, size_t err_cap)
-{
-    if (!arm->isolated)
-        return mb_decode(run->session, arm->attender, request, result, err, err_cap);
-    struct job job = {.run = run, .session = run->session, .spec = arm->spec, .request = request,
-                      .steps = mb_run_scheduled_steps(run, arm->sampler)};
-    mb_text answer = {0};
-    size_t at = 0;
-    memset(result, 0, sizeof *result);
-    int rc = run_job(&job, decode_job, &answer, err, err_cap);
-    if (rc != MB_OK)
-        goto out;
-    rc = mb_wire_get_result(answer.data, answer.length, &at, result, err, err_cap);
-    if (rc != MB_OK)
-        mb_fail_prefix(err, err_cap, rc, "method %s, from its process", arm->spec->method->name);
-out:
-    if (rc != MB_OK) {
-        memset(result, 0, sizeof *result);
+    if (rc != MB_OK && rc != MB_E_STOP) {
+        rc = MB_E_SAMPLE;
         retire(arm, err);
     }
+    mb_text_free(&question);
+    mb_text_free(&opened);
+    return rc;
+}
+
+int mb_isolate_decode(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
+                      mb_decode_result *result, char *err, size_t err_cap)
+{
+    mb_text answer = {0};
+    size_t at = 0;
+    if (!arm->isolated)
+        return mb_decode(run->session, arm->attender, request, result, err, err_cap);
+    memset(result, 0, sizeof *result);
+    int rc = do_job(run, prepared, arm, MB_JOB_DECODE, request, &answer, err, err_cap);
+    if (rc == MB_OK && (rc = mb_wire_get_result(answer.data, answer.length, &at, result, err, err_cap)) != MB_OK)
+        mb_fail_prefix(err, err_cap, rc, "method %s, from its process", arm->spec->method->name);
     mb_text_free(&answer);
     return rc;
 }
 
-static int shadow_job(void *context, mb_attender_note *note, mb_text *answer, char *err, size_t err_cap)
-{
-    struct job *job = context;
-    mb_attender *attender = NULL;
-    mb_decode_result result = {0};
-    mb_recall recall = {0};
-    int rc = open_here(job, &attender, note, err, err_cap);
-    if (rc == MB_OK)
-        rc = mb_decode_shadow(job->session, job->reference, &attender, 1, job->request, &result, &recall, err,
-                              err_cap);
-    if (rc == MB_OK)
-        mb_wire_put_recall(answer, &recall);
-    return rc;
-}
-
-int mb_isolate_shadow(mb_run *run, mb_arm *reference, mb_arm *arm, const mb_decode_request *request,
+int mb_isolate_shadow(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
                       mb_recall *recall, char *err, size_t err_cap)
 {
-    struct job job = {.run = run, .session = run->session, .spec = arm->spec, .request = request,
-                      .reference = reference->attender, .steps = mb_run_scheduled_steps(run, arm->sampler)};
     mb_text answer = {0};
     size_t at = 0;
     memset(recall, 0, sizeof *recall);
-    int rc = run_job(&job, shadow_job, &answer, err, err_cap);
-    if (rc != MB_OK)
-        goto out;
-    rc = mb_wire_get_recall(answer.data, answer.length, &at, recall, err, err_cap);
-    if (rc != MB_OK)
+    int rc = do_job(run, prepared, arm, MB_JOB_SHADOW, request, &answer, err, err_cap);
+    if (rc == MB_OK && (rc = mb_wire_get_recall(answer.data, answer.length, &at, recall, err, err_cap)) != MB_OK)
         mb_fail_prefix(err, err_cap, rc, "method %s, from its process", arm->spec->method->name);
-out:
-    if (rc != MB_OK) {
-        memset(recall, 0, sizeof *recall);
-        retire(arm, err);
-    }
     mb_text_free(&answer);
     return rc;
 }
 
 /* ---- before it is timed ---- */
 
-static int rehearse_job(void *context, mb_attender_note *note, mb_text *answer, char *err, size_t err_cap)
+static int add_fault(mb_run *run, const mb_arm *arm, int32_t context, const char *reason, char *err, size_t err_cap)
 {
-    struct job *job = context;
-    mb_attender *attender = NULL;
-    mb_decode_result result = {0};
-    mb_audit audit = {.share = 1, .random = mb_random_seed(job->run->config->seed), .k = budget_of(job->spec)};
-    mb_measure measure = {.audit = &audit};
-    int32_t steps = job->steps > 0 ? job->steps : job->run->shape.block;
-    (void)answer;
-    int rc = open_here(job, &attender, note, err, err_cap);
-    if (rc != MB_OK)
-        return job->unsupported ? MB_OK : rc;
-    mb_session_measure(job->session, &measure); /* every index and output of the block is looked at */
-    return mb_decode_fixed_work(job->session, attender, 1, steps, NULL, &result, err, err_cap);
+    mb_fault *grown = realloc(run->faults, (run->fault_count + 1) * sizeof *grown);
+    if (!grown)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for what a rehearsal found");
+    run->faults = grown;
+    grown[run->fault_count] = (mb_fault){.spec = arm->spec, .context = context};
+    snprintf(grown[run->fault_count++].reason, sizeof grown->reason, "%s", reason);
+    return MB_OK;
 }
 
-int mb_isolate_rehearse(mb_run *run, mb_session *session, const mb_arm *arm, int32_t steps, char *err,
-                        size_t err_cap)
+const char *mb_isolate_fault(const mb_run *run, const mb_arm *arm, int32_t context)
 {
-    struct job job = {.run = run, .session = session, .spec = arm->spec, .steps = steps};
-    mb_text answer = {0};
-    if (!mb_isolate_is_plugin(arm->spec) || !run->kernels->after_fork)
+    for (size_t i = 0; i < run->fault_count; i++)
+        if (run->faults[i].spec == arm->spec && (context == 0 || run->faults[i].context == context))
+            return run->faults[i].reason;
+    return NULL;
+}
+
+/* The largest of a list in which 0 stands for `whole`. */
+static int32_t largest_of(const int32_t *values, size_t count, int32_t whole)
+{
+    int32_t largest = 1;
+    for (size_t i = 0; i < count; i++) {
+        int32_t value = values[i] ? values[i] : whole;
+        largest = value > largest ? value : largest;
+    }
+    return largest;
+}
+
+static int rehearse_context(mb_run *run, mb_arm *arm, int32_t context, char *err, size_t err_cap)
+{
+    const mb_latency_spec *latency = &run->config->latency;
+    mb_job job = {.kind = MB_JOB_REHEARSE, .context = context,
+                  .batch = largest_of(latency->batches, latency->batch_count, 1),
+                  .steps = largest_of(latency->steps, latency->step_count, run->shape.block)};
+    mb_text question = {0}, answer = {0};
+    char why[512] = "";
+    if (mb_isolate_fault(run, arm, context))
         return MB_OK;
-    int rc = run_job(&job, rehearse_job, &answer, err, err_cap);
+    int rc = open_worker(run, arm, true, &answer, why, sizeof why);
+    if (rc == MB_OK) {
+        put_job(&question, &job);
+        rc = ask(run, arm, &question, &answer, why, sizeof why);
+    }
+    mb_text_free(&question);
     mb_text_free(&answer);
+    if (rc == MB_E_STOP)
+        return mb_fail(err, err_cap, rc, "%s", why);
+    return rc == MB_OK ? MB_OK : add_fault(run, arm, context, why, err, err_cap);
+}
+
+int mb_isolate_rehearse(mb_run *run, char *err, size_t err_cap)
+{
+    const mb_run_config *config = run->config;
+    const mb_latency_spec *latency = &config->latency;
+    int rc = MB_OK;
+    for (size_t i = 0; i < config->method_count && rc == MB_OK; i++) {
+        mb_arm *arm = &run->arms[i];
+        if (!mb_isolate_is_plugin(arm->spec))
+            continue;
+        for (size_t x = 0; config->pass_latency && x < latency->context_count && rc == MB_OK; x++)
+            rc = rehearse_context(run, arm, latency->contexts[x], err, err_cap);
+        for (size_t x = 0; config->pass_breakdown && x < latency->breakdown_count && rc == MB_OK; x++)
+            rc = rehearse_context(run, arm, latency->breakdown_contexts[x], err, err_cap);
+        end_worker(arm); /* the next one has the device to itself */
+    }
     return rc;
 }

@@ -1,9 +1,9 @@
 /*
- * isolate.h - methods that are not ours, kept away from everybody else's results.
+ * isolate.h - methods that are not ours, kept away from everybody else's results: on every device their hooks run in
+ * worker processes only, one worker a configuration, ended at its first fault and started anew for the next sample.
  *
- * On a device that survives a fork (the CPU) a plug-in's hooks run in worker processes only, one per decode. On a
- * GPU, whose context no child can use, they run in process: there the checks of the model room remain, and a
- * rehearsal of open() on counted memory.
+ * The one exception is the latency pass, whose ratios need one process and one set of kernels: there a plug-in is
+ * timed in process, after a worker has rehearsed what will be timed, on the device that the run has not opened yet.
  */
 #ifndef MB_ISOLATE_H
 #define MB_ISOLATE_H
@@ -11,21 +11,23 @@
 #include "driver/run.h"
 
 bool mb_isolate_is_plugin(const mb_method_spec *spec);
-/* Device bytes that open() asks for; of a plug-in measured in a worker. MB_E_SAMPLE: it failed there. */
-int mb_isolate_measure(const mb_run *run, const mb_method_spec *spec, const mb_shape *shape, size_t *bytes,
-                       char *err, size_t err_cap);
-/* Opens a plug-in's arm: sets attender, or isolated, or broken or nothing with the reason. Never fails the run for
- * the plug-in's sake. */
-int mb_isolate_open(mb_run *run, mb_arm *arm, int32_t steps, char *err, size_t err_cap);
-/* mb_decode() with the arm, in a worker where it is isolated. */
-int mb_isolate_decode(mb_run *run, mb_arm *arm, const mb_decode_request *request, mb_decode_result *result,
-                      char *err, size_t err_cap);
-/* mb_decode_shadow() with an isolated arm as its only shadow. */
-int mb_isolate_shadow(mb_run *run, mb_arm *reference, mb_arm *arm, const mb_decode_request *request,
+/* Tokens per KV head that a method's selections are held to; 0: any number. */
+int64_t mb_isolate_budget(const mb_method_spec *spec);
+/* Opens a plug-in's arm in its worker: sets isolated, or broken, or neither, with the reason. Fails the run for
+ * nothing but an interrupt. */
+int mb_isolate_open(mb_run *run, mb_arm *arm, char *err, size_t err_cap);
+/* mb_decode() with the arm on the prepared prompt, in its worker where it is isolated. */
+int mb_isolate_decode(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
+                      mb_decode_result *result, char *err, size_t err_cap);
+/* mb_decode_shadow() with an isolated arm as its only shadow; the reference decodes there, too. */
+int mb_isolate_shadow(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
                       mb_recall *recall, char *err, size_t err_cap);
-/* One checked block of fixed work in a worker, before a plug-in is timed in process on this session. MB_OK at once
- * for other methods. Unsupported is for mb_attender_open() to say. */
-int mb_isolate_rehearse(mb_run *run, mb_session *session, const mb_arm *arm, int32_t steps, char *err,
-                        size_t err_cap);
+/* Fixed work of every plug-in at every context that the latency and breakdown passes will time: every index and
+ * output checked, then graphs captured and replayed. Before the run opens its device. */
+int mb_isolate_rehearse(mb_run *run, char *err, size_t err_cap);
+/* Why an arm must not be timed at a context; NULL: it may. */
+const char *mb_isolate_fault(const mb_run *run, const mb_arm *arm, int32_t context);
+/* Ends all workers: the GPU is then ours alone. */
+void mb_isolate_end(mb_run *run);
 
 #endif

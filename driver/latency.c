@@ -75,6 +75,8 @@ static bool pairs_fit(const mb_run *run, int32_t context, int32_t batch, int32_t
 {
     size_t reference = reference_index(run), count = run->config->method_count, free_bytes = bytes_free(run);
     for (size_t i = 0; i < count; i++) {
+        if (mb_isolate_fault(run, &run->arms[i], context)) /* it is not even measured */
+            continue;
         mb_arm pair[2] = {run->arms[i], run->arms[reference < count ? reference : i]};
         bool alone = i == reference || reference == count;
         if (bytes_needed(run, context, batch, steps, pair, alone ? 1 : 2) > free_bytes)
@@ -124,16 +126,6 @@ static int open_group(mb_latency_case *c, const size_t *order, size_t count, siz
     for (size_t i = 0; rc == MB_OK && i < count; i++) {
         mb_latency_slot *slot = &c->slots[order[i]];
         bool unsupported = false;
-        char why[512] = "";
-        /* A plug-in is timed in process like everybody; what it breaks, it breaks in a worker before. */
-        rc = mb_isolate_rehearse(run, c->session, slot->arm, c->steps, why, sizeof why);
-        if (rc == MB_E_SAMPLE) {
-            rc = mb_latency_failed(c, slot, "latency", why, err, err_cap);
-            *opened = i + 1;
-            continue;
-        }
-        if (rc != MB_OK)
-            return mb_fail(err, err_cap, rc, "%s", why);
         rc = mb_attender_open(&slot->attender, c->session, slot->arm->spec->method, slot->arm->spec->options,
                               c->steps, run->config->seed, &unsupported, err, err_cap);
         if (rc != MB_OK && (unsupported || rc == MB_E_SAMPLE)) {
@@ -164,6 +156,12 @@ int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *
     size_t *order = calloc(c->count + 1, sizeof *order);
     mb_arm *arms = calloc(c->count + 1, sizeof *arms);
     int rc = order && arms ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the latency pass");
+    /* A plug-in is timed in process like everybody, if its rehearsal went well. */
+    for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
+        const char *fault = mb_isolate_fault(run, c->slots[i].arm, c->context);
+        if (fault)
+            rc = mb_latency_failed(c, &c->slots[i], "latency", fault, err, err_cap);
+    }
     while (rc == MB_OK && (next < c->count || !reference_done)) {
         size_t n = 0, opened = 0;
         if (reference < c->count) {

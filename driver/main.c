@@ -42,7 +42,8 @@ int main(int argc, char **argv)
         {"plot", mb_command_plot},         {"export", mb_command_export}, {"score", mb_command_score},
         {"doctor", mb_command_doctor},     {"tokenize", mb_command_tokenize}, {"logits", mb_command_logits},
         {"generate", mb_command_generate}, {"new-method", mb_command_new_method}, {"run", mb_command_run},
-        {"bench-kernels", mb_command_bench_kernels}};
+        {"bench-kernels", mb_command_bench_kernels},
+        {"worker", mb_command_worker}}; /* not for people: what a run starts for its plug-ins */
     char err[1024] = "";
     mb_cli cli;
     catch_signals();

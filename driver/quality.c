@@ -112,43 +112,11 @@ out:
     return rc;
 }
 
-/* A plug-in on a GPU can leave the device unusable. Its row and its cell say so before the run ends, and the next
- * start leaves the cell out. */
-static int store_lost_device(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell, char *err,
-                             size_t err_cap)
-{
-    char reason[512], why[256];
-    snprintf(reason, sizeof reason, "%s", err);
-    int rc = store_status(run, prepared, cell, "failed", reason, why, sizeof why);
-    if (rc == MB_OK)
-        rc = mb_store_cell_state(run->store, cell, "failed", reason, why, sizeof why);
-    return mb_fail(err, err_cap, MB_E_SYSTEM, "the plug-in %s left the device unusable (%s)%s",
-                   arm->spec->label, reason,
-                   rc == MB_OK ? "; its cell is marked failed, and the same command continues without it" : "");
-}
-
-/* Whether an earlier start ended as above. */
-static bool lost_before(mb_run *run, const mb_arm *arm, int64_t cell)
-{
-    char sql[128], why[256];
-    mb_text text = {0};
-    if (!arm->attender || !mb_isolate_is_plugin(arm->spec))
-        return false;
-    snprintf(sql, sizeof sql, "SELECT 1 AS lost FROM cell WHERE id = %lld AND state = 'failed'", (long long)cell);
-    int rc = mb_table_query(run->store, sql, MB_TABLE_CSV, 0, &text, why, sizeof why);
-    const char *row = rc == MB_OK && text.data ? strchr(text.data, '\n') : NULL; /* behind the header */
-    bool lost = row && row[1] == '1';
-    mb_text_free(&text);
-    return lost;
-}
-
 /* A failed decode is a row; only a broken machine or the user's interrupt ends the run. */
 static int store_failure(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell, int code,
                          char *err, size_t err_cap)
 {
     char reason[512];
-    if (code == MB_E_SYSTEM && arm->attender && mb_isolate_is_plugin(arm->spec))
-        return store_lost_device(run, prepared, arm, cell, err, err_cap);
     if (code == MB_E_STOP || code == MB_E_SYSTEM)
         return code;
     snprintf(reason, sizeof reason, "%s", err);
@@ -181,10 +149,6 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, char *er
     }
     if (arm->broken)
         return store_broken(run, prepared, arm, cell, err, err_cap);
-    if (lost_before(run, arm, cell)) {
-        mb_progress_step(&run->progress, false);
-        return MB_OK;
-    }
     if (!arm->attender && !arm->isolated) {
         rc = mb_store_cell_state(run->store, cell, "skipped", arm->reason, err, err_cap);
         if (rc == MB_OK)
@@ -195,7 +159,7 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, char *er
     if ((rc = mb_run_prefill(run, prepared, err, err_cap)) != MB_OK)
         return store_failure(run, prepared, arm, cell, rc, err, err_cap);
     mb_run_request(run, prepared, arm->sampler, &request);
-    rc = mb_isolate_decode(run, arm, &request, &result, err, err_cap);
+    rc = mb_isolate_decode(run, prepared, arm, &request, &result, err, err_cap);
     rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err, err_cap)
                      : store_failure(run, prepared, arm, cell, rc, err, err_cap);
     mb_decode_result_free(&result);
@@ -239,10 +203,6 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
             rc = store_broken(run, prepared, arm, cell, err, err_cap);
             continue;
         }
-        if (lost_before(run, arm, cell)) {
-            mb_progress_step(&run->progress, false);
-            continue;
-        }
         if (!reference) {
             rc = store_status(run, prepared, cell, "skipped", "no method in this config equals exact attention",
                               err, err_cap);
@@ -257,7 +217,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
             break;
         request.forced = truth.ids;
         request.forced_count = truth.count;
-        rc = mb_isolate_decode(run, arm, &request, &result, err, err_cap);
+        rc = mb_isolate_decode(run, prepared, arm, &request, &result, err, err_cap);
         rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err, err_cap)
                          : store_failure(run, prepared, arm, cell, rc, err, err_cap);
         mb_decode_result_free(&result);

@@ -65,8 +65,8 @@ static int collect(mb_run *run, const mb_prepared *prepared, size_t sampler, mb_
 
 /* The arms that do not share a decode with others: each isolated one has a worker, each broken one a reason. They
  * are taken off the lists. */
-static int recall_apart(mb_run *run, const mb_prepared *prepared, mb_arm *reference, mb_arm **arms, int64_t *cells,
-                        size_t *count, const mb_decode_request *request, char *err, size_t err_cap)
+static int recall_apart(mb_run *run, const mb_prepared *prepared, mb_arm **arms, int64_t *cells, size_t *count,
+                        const mb_decode_request *request, char *err, size_t err_cap)
 {
     size_t kept = 0, all = *count;
     int rc = MB_OK;
@@ -83,7 +83,7 @@ static int recall_apart(mb_run *run, const mb_prepared *prepared, mb_arm *refere
         if (arms[i]->broken)
             snprintf(why, sizeof why, "%s", arms[i]->reason);
         else
-            code = mb_isolate_shadow(run, reference, arms[i], request, &recall, why, sizeof why);
+            code = mb_isolate_shadow(run, prepared, arms[i], request, &recall, why, sizeof why);
         if (code == MB_E_STOP)
             return mb_fail(err, err_cap, code, "%s", why);
         if (code != MB_OK) {
@@ -123,7 +123,7 @@ static int recall_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
     if ((rc = mb_run_prefill(run, prepared, err, err_cap)) != MB_OK)
         goto out;
     mb_run_request(run, prepared, sampler, &request);
-    if ((rc = recall_apart(run, prepared, reference, arms, cells, &count, &request, err, err_cap)) != MB_OK ||
+    if ((rc = recall_apart(run, prepared, arms, cells, &count, &request, err, err_cap)) != MB_OK ||
         count == 0)
         goto out;
     for (size_t i = 0; i < count; i++)

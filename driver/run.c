@@ -2,6 +2,7 @@
  * run.c - one run from the config to the plots, and what it leaves behind when something stops it: every finished
  * sample is stored, so the same command continues.
  */
+#include "driver/isolate.h"
 #include "driver/run.h"
 
 #include <stdio.h>
@@ -74,7 +75,9 @@ static int run_passes(mb_run *run, char *err, size_t err_cap)
         rc = mb_run_tasks(run, err, err_cap);
     if (rc == MB_OK && (config->pass_latency || config->pass_breakdown)) {
         uint64_t start = mb_clock_ns();
-        /* The cache of the quality pass makes room: a latency case plans with the whole device. */
+        /* The cache of the quality pass makes room: a latency case plans with the whole device. Nobody else computes
+         * on it while we measure. */
+        mb_isolate_end(run);
         for (size_t i = run->arm_count; i-- > 0;) {
             mb_attender_close(run->arms[i].attender);
             run->arms[i].attender = NULL;
@@ -144,6 +147,8 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
     if (rc == MB_OK && !(flags->dry_run && !mb_file_exists(config->results)) &&
         (rc = prepare_files(&run, err, sizeof err)) == MB_OK)
         rc = mb_store_open(&run.store, config->results, MB_STORE_WRITE, err, sizeof err);
+    if (rc == MB_OK && !flags->dry_run && (config->pass_latency || config->pass_breakdown))
+        rc = mb_isolate_rehearse(&run, err, sizeof err);
     if (rc == MB_OK)
         rc = mb_run_open(&run, err, sizeof err);
     if (rc == MB_OK && run.store)

@@ -28,13 +28,22 @@ typedef struct mb_arm {
     int64_t config_id;
     mb_attender *attender;      /* NULL when unsupported here */
     char reason[512];           /* why, then */
-    bool isolated;              /* its hooks run in worker processes only; attender is NULL */
+    bool isolated;              /* its hooks run in a worker process only; attender is NULL */
     bool broken;                /* it cannot be opened, or hung before: every sample fails with reason */
+    struct mb_worker *worker;   /* of an isolated one, while there is one */
 } mb_arm;
+
+/* What a rehearsal found wrong with a plug-in at one context. */
+typedef struct mb_fault {
+    const mb_method_spec *spec;
+    int32_t context;
+    char reason[512];
+} mb_fault;
 
 typedef struct mb_run {
     mb_run_config *config;
     mb_run_flags flags;
+    bool serving;               /* this process is a worker: the plug-in that it is for runs here */
     mb_store *store;
     const mb_kernels *kernels;
     mb_device *device;
@@ -46,6 +55,8 @@ typedef struct mb_run {
     int64_t *sampler_ids;
     mb_arm *arms;               /* sampler-major, then the config's method order */
     size_t arm_count;
+    mb_fault *faults;           /* of plug-ins that must not be timed */
+    size_t fault_count;
     int64_t run_id, env_id, model_id;
     int32_t capacity;           /* tokens the session holds per sequence */
     int32_t chat_overhead;      /* tokens that the chat wrapper adds to a prompt */
@@ -64,8 +75,10 @@ int mb_run_inspect(mb_run *run, char *err, size_t err_cap);
 /* Device bytes of a session of this size with these arms opened on it; steps -1 = as their samplers schedule. */
 void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t steps, const mb_arm *arms, size_t count,
                  mb_memory_plan *plan);
-/* Device, weights, session and one attender per arm. */
+/* Device, weights, session and one attender per arm, in the order of the next two. */
 int mb_run_open(mb_run *run, char *err, size_t err_cap);
+int mb_run_open_model(mb_run *run, char *err, size_t err_cap);
+int mb_run_open_session(mb_run *run, char *err, size_t err_cap);
 /* The steps that methods under a sampler are told: 0 when the sampler decides. */
 int32_t mb_run_scheduled_steps(const mb_run *run, size_t sampler);
 /* The store with the identities of this run. */
@@ -73,8 +86,9 @@ int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_ca
 void mb_run_close(mb_run *run);
 /* Largest number of new tokens of a task under this config. */
 int32_t mb_run_new_tokens(const mb_run *run, const char *task);
-/* The arm of the reference method under a sampler, or NULL. */
+/* The arm of the method that equals exact attention under a sampler, or NULL; the first also asks for an attender. */
 mb_arm *mb_run_reference(const mb_run *run, size_t sampler);
+mb_arm *mb_run_reference_arm(const mb_run *run, size_t sampler);
 
 /* ---- plan.c ---- */
 /* --dry-run: cells, samples, tokens, memory, and what is stored already. */

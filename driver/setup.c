@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WORKER_OVERHEAD ((size_t)1 << 30) /* context and work memory of one more process on a GPU */
 #define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
 
 static mb_model_request model_request(const mb_run_config *config)
@@ -113,12 +114,31 @@ void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t ste
                           .batch = batch, .capacity = capacity, .stride = (capacity + 63) / 64 * 64,
                           .steps = steps >= 0 ? steps : mb_run_scheduled_steps(run, arms[i].sampler),
                           .element_size = (int32_t)mb_type_size(run->config->type)};
-        size_t bytes = 0;
-        char why[256]; /* a plug-in that fails here says so again when it is opened */
-        mb_isolate_measure(run, arms[i].spec, &shape, &bytes, why, sizeof why);
-        methods += bytes;
+        methods += mb_attender_bytes(arms[i].spec->method, &shape, arms[i].spec->options);
     }
     mb_memory_plan_make(&run->shape, run->config->type, &request, methods, plan);
+}
+
+/* Whether a worker of its own runs the method's hooks: a plug-in's, unless this process is that worker. */
+static bool is_isolated(const mb_run *run, const mb_arm *arm)
+{
+    return !run->serving && mb_isolate_is_plugin(arm->spec);
+}
+
+/* The plan of the arms that are opened in this process; *workers: whether there are others. */
+static int plan_arms(const mb_run *run, mb_memory_plan *plan, bool *workers, char *err, size_t err_cap)
+{
+    size_t count = 0;
+    mb_arm *arms = calloc(run->arm_count + 1, sizeof *arms);
+    if (!arms)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
+    for (size_t i = 0; i < run->arm_count; i++)
+        if (!is_isolated(run, &run->arms[i]))
+            arms[count++] = run->arms[i];
+    *workers = count < run->arm_count;
+    mb_run_plan(run, 1, run->capacity, -1, arms, count, plan);
+    free(arms);
+    return MB_OK;
 }
 
 static int open_device(mb_run *run, char *err, size_t err_cap)
@@ -126,16 +146,22 @@ static int open_device(mb_run *run, char *err, size_t err_cap)
     mb_run_config *config = run->config;
     mb_memory_plan plan;
     char note[256] = "";
-    mb_run_plan(run, 1, run->capacity, -1, run->arms, run->arm_count, &plan);
+    bool workers = false;
+    int rc = plan_arms(run, &plan, &workers, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
     mb_device_options options = {.type = config->type, .threads = config->threads, .arena_bytes = plan.total};
     if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length or "
                        "shorter lengths help", (double)plan.total / 0x1p30, config->memory_gib);
-    /* Latency cases differ in size and are planned one by one: they share all that there is. */
-    if (config->pass_latency || config->pass_breakdown)
+    /* Latency cases differ in size and are planned one by one: they share all that there is, less one worker. */
+    if (config->pass_latency || config->pass_breakdown) {
         options.arena_bytes = (size_t)(config->memory_gib * 0x1p30);
-    int rc = mb_device_open(config->device, &options, &run->kernels, &run->device, note, sizeof note, err, err_cap);
+        if (workers && (config->pass_quality || config->pass_recall || config->pass_forced))
+            options.spare_bytes = plan.total + plan.total / 4 + WORKER_OVERHEAD;
+    }
+    rc = mb_device_open(config->device, &options, &run->kernels, &run->device, note, sizeof note, err, err_cap);
     if (rc != MB_OK)
         return mb_fail_prefix(err, err_cap, rc,
                               "the plan needs %.2f GiB (weights %.2f, KV cache %.2f, methods %.2f, work %.2f; fewer "
@@ -175,14 +201,25 @@ static int measure_chat(mb_run *run, char *err, size_t err_cap)
     return rc;
 }
 
+int mb_run_open_model(mb_run *run, char *err, size_t err_cap)
+{
+    mb_model_request request = model_request(run->config);
+    int rc = open_device(run, err, err_cap);
+    return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err,
+                                       err_cap) : rc;
+}
+
+int mb_run_open_session(mb_run *run, char *err, size_t err_cap)
+{
+    mb_session_request request = {.batch = 1, .capacity = run->capacity, .prefill_chunk = run->config->prefill_chunk,
+                                  .graphs = run->config->graphs};
+    return mb_session_open(&run->session, run->model, &request, err, err_cap);
+}
+
 int mb_run_open(mb_run *run, char *err, size_t err_cap)
 {
     mb_run_config *config = run->config;
-    mb_model_request request = model_request(config);
-    int rc = open_device(run, err, err_cap);
-    if (rc != MB_OK)
-        return rc;
-    rc = mb_model_open(&run->model, &request, run->kernels, run->device, config->type, err, err_cap);
+    int rc = mb_run_open_model(run, err, err_cap);
     if (rc != MB_OK || config->task_count == 0)
         return rc;
     const mb_tokenizer *tokenizer = mb_model_tokenizer(run->model);
@@ -193,14 +230,12 @@ int mb_run_open(mb_run *run, char *err, size_t err_cap)
         return rc;
     if (!config->pass_quality && !config->pass_recall && !config->pass_forced)
         return MB_OK;
-    mb_session_request session = {.batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk,
-                                  .graphs = config->graphs};
-    rc = mb_session_open(&run->session, run->model, &session, err, err_cap);
+    rc = mb_run_open_session(run, err, err_cap);
     for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
         mb_arm *arm = &run->arms[i];
         bool unsupported = false;
-        if (mb_isolate_is_plugin(arm->spec)) {
-            rc = mb_isolate_open(run, arm, mb_run_scheduled_steps(run, arm->sampler), err, err_cap);
+        if (is_isolated(run, arm)) {
+            rc = mb_isolate_open(run, arm, err, err_cap);
             continue;
         }
         rc = mb_attender_open(&arm->attender, run->session, arm->spec->method, arm->spec->options,
@@ -215,13 +250,19 @@ int mb_run_open(mb_run *run, char *err, size_t err_cap)
     return rc;
 }
 
-mb_arm *mb_run_reference(const mb_run *run, size_t sampler)
+mb_arm *mb_run_reference_arm(const mb_run *run, size_t sampler)
 {
     for (size_t i = 0; i < run->arm_count; i++)
-        if (run->arms[i].sampler == sampler && run->arms[i].attender &&
+        if (run->arms[i].sampler == sampler && !mb_isolate_is_plugin(run->arms[i].spec) &&
             (run->arms[i].spec->method->caps & MB_CAP_LOSSLESS))
             return &run->arms[i];
     return NULL;
+}
+
+mb_arm *mb_run_reference(const mb_run *run, size_t sampler)
+{
+    mb_arm *arm = mb_run_reference_arm(run, sampler);
+    return arm && arm->attender ? arm : NULL;
 }
 
 static const char *type_name(mb_type type)
@@ -295,6 +336,7 @@ int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_ca
 
 void mb_run_close(mb_run *run)
 {
+    mb_isolate_end(run);
     for (size_t i = run->arm_count; i-- > 0;)
         mb_attender_close(run->arms[i].attender);
     mb_session_close(run->session);
@@ -302,6 +344,7 @@ void mb_run_close(mb_run *run)
     if (run->device)
         run->kernels->close(run->device);
     free(run->arms);
+    free(run->faults);
     free(run->samplers);
     free(run->sampler_ids);
     run->arms = NULL;

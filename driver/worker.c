@@ -1,78 +1,178 @@
 /*
- * worker.c - fork, run, report, or be killed.
+ * worker.c - starting a worker, asking it, and telling how it ended.
  *
- * Why a process per job and no long-lived worker: the child inherits weights, KV cache and opened reference by
- * copy-on-write, so there is nothing to send but the answer, no state of an earlier job to doubt, and no protocol
- * that foreign code could leave half-way. A fork copies page tables only: milliseconds against a decode.
- *
- * The answer comes through a pipe as one message: struct message, then its bytes. Where the job is, it says in a
- * shared page (mb_attender_note), which outlives it. Time runs only while the note stands still: a slow model is
- * no hanging method. The child leaves by _exit(): nothing of the parent's is flushed or closed twice.
+ * A message is struct header and its bytes, in both directions. Time runs only while the note stands still, and not
+ * before the method's first hook of a question: loading a model or a long prefill is no hanging method. The worker
+ * leaves by _exit() when its socket closes or its parent dies, so nothing is left over however the parent ends.
  */
 #include "driver/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define MAGIC 0x6d626a6fu
 #define SLICE_MS 50
-#define ANSWER_MAX ((uint64_t)1 << 30)
+#define MESSAGE_MAX ((uint64_t)1 << 30)
+#define SOCKET_FD 3              /* in the worker */
+#define NOTE_FD 4
 
-struct message {
+extern char **environ;
+
+struct header {
     uint32_t magic;
     int32_t code;
     uint64_t bytes;
     char err[1024];
 };
 
-/* ---- the child ---- */
+struct mb_worker {
+    pid_t pid;
+    int socket;
+    mb_attender_note *note;
+};
 
-static void write_all(int fd, const void *data, size_t n)
+static mb_attender_note *map_note(int fd)
 {
-    const char *at = data;
-    while (n > 0) {
-        ssize_t written = write(fd, at, n);
-        if (written < 0 && errno == EINTR)
+    void *at = mmap(NULL, sizeof(mb_attender_note), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static bool send_all(int fd, const void *data, size_t n)
+{
+    for (const char *at = data; n > 0;) {
+        ssize_t sent = send(fd, at, n, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
             continue;
-        if (written <= 0)
-            _exit(EXIT_FAILURE); /* the parent is gone */
-        at += written;
-        n -= (size_t)written;
+        if (sent <= 0)
+            return false;
+        at += sent;
+        n -= (size_t)sent;
     }
+    return true;
 }
 
-_Noreturn static void child(const mb_worker_job *job, mb_attender_note *note, int fd, pid_t parent)
+static bool send_message(int fd, int code, const char *sentence, const mb_text *text)
 {
-    static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM};
-    struct message message = {.magic = MAGIC};
-    struct rlimit none = {0, 0};
-    mb_text answer = {0};
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(EXIT_FAILURE);
-    setrlimit(RLIMIT_CORE, &none); /* a crash here is a row in a table, not a file */
-    for (size_t i = 0; i < sizeof fatal / sizeof fatal[0]; i++)
-        signal(fatal[i], SIG_DFL);
-    signal(SIGINT, SIG_IGN); /* the parent decides */
-    message.code = job->run(job->context, note, &answer, message.err, sizeof message.err);
-    if (answer.failed)
-        message.code = mb_fail(message.err, sizeof message.err, MB_E_SYSTEM, "no memory for the worker's answer");
-    message.bytes = answer.failed ? 0 : answer.length;
-    write_all(fd, &message, sizeof message);
-    write_all(fd, answer.data, message.bytes);
-    _exit(EXIT_SUCCESS);
+    struct header header = {.magic = MAGIC, .code = code, .bytes = text ? text->length : 0};
+    snprintf(header.err, sizeof header.err, "%s", sentence);
+    return send_all(fd, &header, sizeof header) && (header.bytes == 0 || send_all(fd, text->data, header.bytes));
 }
 
-/* ---- the parent ---- */
+/* ---- starting and ending ---- */
+
+/* The worker's environment is ours but for the list of plug-ins: it loads the one it is for. */
+static char **environment_of_worker(void)
+{
+    size_t n = 0, kept = 0;
+    while (environ[n])
+        n++;
+    char **list = calloc(n + 1, sizeof *list);
+    for (size_t i = 0; list && i < n; i++)
+        if (strncmp(environ[i], "MASKBENCH_PLUGIN_PATH=", 22) != 0)
+            list[kept++] = environ[i];
+    return list;
+}
+
+/* What a plug-in prints is no part of our standard output. */
+static int spawn(pid_t *pid, int socket, int note, const char *plugin)
+{
+    const char *const argv[] = {"harness", "worker", "--plugin", plugin, NULL};
+    posix_spawn_file_actions_t actions;
+    char **environment = environment_of_worker();
+    if (!environment)
+        return ENOMEM;
+    int rc = posix_spawn_file_actions_init(&actions);
+    if (rc == 0) {
+        rc = posix_spawn_file_actions_adddup2(&actions, socket, SOCKET_FD);
+        rc = rc ? rc : posix_spawn_file_actions_adddup2(&actions, note, NOTE_FD);
+        rc = rc ? rc : posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+        rc = rc ? rc : posix_spawn(pid, "/proc/self/exe", &actions, NULL, (char *const *)(uintptr_t)argv, environment);
+        posix_spawn_file_actions_destroy(&actions);
+    }
+    free(environment);
+    return rc;
+}
+
+int mb_worker_start(mb_worker **out, const char *plugin, char *err, size_t err_cap)
+{
+    mb_worker *worker = calloc(1, sizeof *worker);
+    int ends[2] = {-1, -1}, note = -1, far_end = -1, rc = MB_OK;
+    *out = NULL;
+    if (worker)
+        worker->socket = -1;
+    if (!worker || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0 ||
+        (note = memfd_create("maskbench note", MFD_CLOEXEC)) < 0 || ftruncate(note, sizeof *worker->note) != 0 ||
+        !(worker->note = map_note(note))) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(errno));
+        goto out;
+    }
+    worker->socket = ends[0];
+    ends[0] = -1;
+    /* Out of the way of the numbers that they get in the worker, or one dup2() would overwrite the other. */
+    int moved = fcntl(note, F_DUPFD_CLOEXEC, NOTE_FD + 1);
+    far_end = fcntl(ends[1], F_DUPFD_CLOEXEC, NOTE_FD + 1);
+    int code = moved < 0 || far_end < 0 ? errno : spawn(&worker->pid, far_end, moved, plugin);
+    if (moved >= 0)
+        close(moved);
+    if (code != 0) {
+        worker->pid = 0;
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(code));
+        goto out;
+    }
+    *out = worker;
+    worker = NULL;
+out:
+    if (note >= 0)
+        close(note);
+    if (far_end >= 0)
+        close(far_end);
+    if (ends[0] >= 0)
+        close(ends[0]);
+    if (ends[1] >= 0)
+        close(ends[1]);
+    mb_worker_end(worker);
+    return rc;
+}
+
+/* Waits for the end of the process, after ending it by force when asked; its status as waitpid() gives it. */
+static int reap(mb_worker *worker, bool stop_it)
+{
+    int status = 0;
+    if (worker->pid <= 0)
+        return 0;
+    if (stop_it)
+        kill(worker->pid, SIGKILL);
+    while (waitpid(worker->pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    worker->pid = 0;
+    return status;
+}
+
+void mb_worker_end(mb_worker *worker)
+{
+    if (!worker)
+        return;
+    reap(worker, true); /* it holds nothing that an orderly end would save */
+    if (worker->socket >= 0)
+        close(worker->socket);
+    if (worker->note)
+        munmap(worker->note, sizeof *worker->note);
+    free(worker);
+}
+
+/* ---- asking ---- */
 
 /* "in select(), layer 3, block 0, step 1" */
 static void describe_place(const mb_attender_note *note, char *place, size_t cap)
@@ -95,112 +195,149 @@ static void describe_place(const mb_attender_note *note, char *place, size_t cap
 /* Whether the whole message has arrived. */
 static bool is_complete(const mb_text *got)
 {
-    struct message message;
-    if (got->length < sizeof message)
+    struct header header;
+    if (got->length < sizeof header)
         return false;
-    memcpy(&message, got->data, sizeof message);
-    return message.magic != MAGIC || got->length - sizeof message >= message.bytes;
+    memcpy(&header, got->data, sizeof header);
+    return header.magic != MAGIC || got->length - sizeof header >= header.bytes;
 }
 
-/* Collects the message. MB_OK: it is complete or the child is gone; MB_E_SAMPLE: time is up; MB_E_STOP. */
-static int receive(const mb_worker_job *job, const volatile mb_attender_note *note, int fd, mb_text *got)
+/* Collects a message. MB_OK: it is complete or the other side is gone; MB_E_SAMPLE: time is up; MB_E_STOP. */
+static int receive(const mb_worker *worker, const mb_worker_question *question, mb_text *got)
 {
+    const volatile mb_attender_note *note = worker->note;
     uint64_t beats = note->beats, since = mb_clock_ns();
     char buffer[65536];
     while (!is_complete(got) && !got->failed) {
-        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        struct pollfd wait = {.fd = worker->socket, .events = POLLIN};
         int ready = poll(&wait, 1, SLICE_MS);
-        if (job->stop && *job->stop)
+        if (question->stop && *question->stop)
             return MB_E_STOP;
         if (ready > 0) {
-            ssize_t n = read(fd, buffer, sizeof buffer);
-            if (n == 0 || (n < 0 && errno != EINTR) || got->length > ANSWER_MAX)
+            ssize_t n = read(worker->socket, buffer, sizeof buffer);
+            if (n == 0 || (n < 0 && errno != EINTR) || got->length > MESSAGE_MAX)
                 return MB_OK;
             if (n > 0)
                 mb_text_append(got, buffer, (size_t)n);
         }
-        if (note->beats != beats || ready > 0) {
+        if (note->beats != beats || ready > 0 || !note->hook[0]) {
             beats = note->beats;
             since = mb_clock_ns();
         }
-        if ((double)(mb_clock_ns() - since) * 1e-9 > job->seconds)
+        if ((double)(mb_clock_ns() - since) * 1e-9 > question->seconds)
             return MB_E_SAMPLE;
     }
     return MB_OK;
 }
 
-/* Ends the child and says how it ended by itself, as waitpid() does. */
-static int reap(pid_t pid, bool stop_it)
+/* A complete answer. Once a method has run, what the machine refuses is its doing: a broken GPU context, memory. */
+static int take_answer(const mb_worker_question *question, const mb_text *got, const char *place, bool entered,
+                       mb_text *answer, char *err, size_t err_cap)
 {
-    int status = 0;
-    if (stop_it)
-        kill(pid, SIGKILL);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    return status;
+    struct header header;
+    memcpy(&header, got->data, sizeof header);
+    header.err[sizeof header.err - 1] = '\0';
+    mb_text_append(answer, got->data + sizeof header, header.bytes);
+    if (answer->failed)
+        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the answer of a worker");
+    if (entered && (header.code == MB_E_SYSTEM || header.code == MB_E_BUG))
+        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s broke its process %s: %s", question->name, place,
+                       header.err);
+    return mb_fail(err, err_cap, header.code, "%s", header.err);
 }
 
-static int judge(const mb_worker_job *job, const mb_attender_note *note, int received, int status,
-                 const mb_text *got, mb_text *answer, char *err, size_t err_cap)
+int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, char *err, size_t err_cap)
 {
-    struct message message;
-    char place[128];
-    describe_place(note, place, sizeof place);
-    if (received == MB_E_STOP)
-        return mb_fail(err, err_cap, MB_E_STOP, "interrupted");
-    if (received == MB_E_SAMPLE)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s " MB_WORKER_HUNG " %g s %s: its process was ended",
-                       job->name, job->seconds, place);
-    if (is_complete(got)) {
-        memcpy(&message, got->data, sizeof message);
-        if (message.magic == MAGIC && got->length == sizeof message + message.bytes) {
-            message.err[sizeof message.err - 1] = '\0';
-            mb_text_append(answer, got->data + sizeof message, message.bytes);
-            if (answer->failed)
-                return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the answer of a worker");
-            return mb_fail(err, err_cap, message.code, "%s", message.err);
-        }
-    }
-    if (WIFSIGNALED(status))
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s crashed %s: signal %d, %s", job->name, place,
-                       WTERMSIG(status), strsignal(WTERMSIG(status)));
-    return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s ended its process %s: exit code %d", job->name, place,
-                   WIFEXITED(status) ? WEXITSTATUS(status) : -1);
-}
-
-int mb_worker_run(const mb_worker_job *job, mb_text *answer, char *err, size_t err_cap)
-{
-    int ends[2] = {-1, -1}, rc = MB_OK;
     mb_text got = {0};
-    mb_attender_note *note =
-        mmap(NULL, sizeof *note, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (note == MAP_FAILED || pipe(ends) != 0) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no worker for method %s: %s", job->name, strerror(errno));
-        goto out;
+    char place[128];
+    struct header header;
+    memset(worker->note, 0, sizeof *worker->note);
+    /* A worker that died between two questions is met here and told from its status below. */
+    bool sent = send_message(worker->socket, MB_OK, "", question->text);
+    int received = sent ? receive(worker, question, &got) : MB_OK, rc;
+    describe_place(worker->note, place, sizeof place);
+    if (received == MB_E_STOP) {
+        rc = mb_fail(err, err_cap, MB_E_STOP, "interrupted");
+    } else if (received == MB_E_SAMPLE) {
+        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s " MB_WORKER_HUNG " %g s %s: its process was ended",
+                     question->name, question->seconds, place);
+    } else if (got.failed) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the answer of a worker");
+    } else if (is_complete(&got) && (memcpy(&header, got.data, sizeof header), header.magic == MAGIC) &&
+               got.length == sizeof header + header.bytes) {
+        rc = take_answer(question, &got, place, worker->note->hook[0], answer, err, err_cap);
+    } else {
+        int status = reap(worker, is_complete(&got)); /* it wrote something else: it may still run */
+        if (WIFSIGNALED(status))
+            rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s crashed %s: signal %d, %s", question->name, place,
+                         WTERMSIG(status), strsignal(WTERMSIG(status)));
+        else
+            rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s ended its process %s: exit code %d", question->name,
+                         place, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
     }
-    fflush(NULL); /* or the child could print the parent's buffers again */
-    pid_t parent = getpid(), pid = fork();
-    if (pid < 0) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no worker for method %s: %s", job->name, strerror(errno));
-        goto out;
-    }
-    if (pid == 0) {
-        close(ends[0]);
-        child(job, note, ends[1], parent);
-    }
-    close(ends[1]);
-    ends[1] = -1;
-    int received = receive(job, note, ends[0], &got);
-    int status = reap(pid, received != MB_OK || is_complete(&got));
-    rc = got.failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the answer of a worker")
-                    : judge(job, note, received, status, &got, answer, err, err_cap);
-out:
-    if (ends[0] >= 0)
-        close(ends[0]);
-    if (ends[1] >= 0)
-        close(ends[1]);
-    if (note != MAP_FAILED)
-        munmap(note, sizeof *note);
     mb_text_free(&got);
     return rc;
+}
+
+/* ---- the worker's own side ---- */
+
+/* One question. False: the other side is gone. */
+static bool read_question(mb_text *question)
+{
+    char buffer[65536];
+    mb_text got = {0};
+    mb_text_clear(question);
+    while (!is_complete(&got)) {
+        ssize_t n = read(SOCKET_FD, buffer, sizeof buffer);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0 || got.failed)
+            break;
+        mb_text_append(&got, buffer, (size_t)n);
+    }
+    bool whole = is_complete(&got) && !got.failed;
+    if (whole)
+        mb_text_append(question, got.data + sizeof(struct header), got.length - sizeof(struct header));
+    mb_text_free(&got);
+    return whole && !question->failed;
+}
+
+/* A crash is a row in a table, not a file; who started us decides about interrupts, and we do not outlive it. */
+static void behave(void)
+{
+    static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM};
+    struct rlimit none = {0, 0};
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a parent that died before this line is met as a closed socket */
+    setrlimit(RLIMIT_CORE, &none);
+    for (size_t i = 0; i < sizeof fatal / sizeof fatal[0]; i++)
+        signal(fatal[i], SIG_DFL);
+    signal(SIGINT, SIG_IGN);
+}
+
+int mb_worker_serve(mb_worker_answer_fn function, void *context, char *err, size_t err_cap)
+{
+    mb_text question = {0};
+    int type = 0;
+    socklen_t size = sizeof type;
+    mb_attender_note *note = NULL;
+    if (getsockopt(SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || !(note = map_note(NOTE_FD)))
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "the command worker is what a run starts for its plug-ins; it has no use by itself");
+    /* Programs that a plug-in starts must not hold the socket open. */
+    fcntl(SOCKET_FD, F_SETFD, FD_CLOEXEC);
+    fcntl(NOTE_FD, F_SETFD, FD_CLOEXEC);
+    behave();
+    while (read_question(&question)) {
+        mb_text answer = {0};
+        char sentence[1024] = "";
+        int code = function(context, note, &question, &answer, sentence, sizeof sentence);
+        if (answer.failed)
+            code = mb_fail(sentence, sizeof sentence, MB_E_SYSTEM, "no memory for the worker's answer");
+        bool sent = send_message(SOCKET_FD, code, sentence, answer.failed ? NULL : &answer);
+        mb_text_free(&answer);
+        if (!sent)
+            break;
+    }
+    fflush(NULL);
+    _exit(EXIT_SUCCESS); /* nothing of the plug-in runs again, no destructor either */
 }

@@ -1,6 +1,10 @@
 /*
- * worker.h - a job in a process of its own: whatever it does to memory, and however long it takes, costs nobody
- * else. For code that is not ours (isolate.c).
+ * worker.h - the program started once more, to run code that is not ours: whatever it does to memory, and however
+ * long it takes, costs nobody else. One worker serves one method configuration and outlives its jobs.
+ *
+ * A new program and no fork: a GPU cannot be used across a fork, and one mechanism should serve every device. Each
+ * side sends messages over one socket; where the method is, the worker says in a shared page (mb_attender_note),
+ * which outlives it. serve.c is the other side; what the messages say is between isolate.c and serve.c.
  */
 #ifndef MB_WORKER_H
 #define MB_WORKER_H
@@ -11,17 +15,28 @@
 /* Part of the sentence about a worker whose time was up. */
 #define MB_WORKER_HUNG "did not come back for"
 
-typedef struct mb_worker_job {
-    const char *name;            /* of the method, for sentences */
-    double seconds;              /* without a sign of life in the note, until the process is killed */
-    const volatile int *stop;    /* nonzero: kill it and return MB_E_STOP */
-    /* Runs in the child. What it appends to answer comes back; so do its result code and sentence. */
-    int (*run)(void *context, mb_attender_note *note, mb_text *answer, char *err, size_t err_cap);
-    void *context;
-} mb_worker_job;
+typedef struct mb_worker mb_worker;
 
-/* The job's own code, or MB_E_SAMPLE and a sentence with hook, layer and step when the process crashed, left or
- * was killed. answer is empty unless the result is MB_OK or the job's. */
-int mb_worker_run(const mb_worker_job *job, mb_text *answer, char *err, size_t err_cap);
+typedef struct mb_worker_question {
+    const char *name;            /* of the method, for sentences */
+    const mb_text *text;         /* what is asked */
+    double seconds;              /* without a sign of life of the method, until the worker is ended */
+    const volatile int *stop;    /* nonzero: end it and return MB_E_STOP */
+} mb_worker_question;
+
+/* Starts ./harness worker with `plugin` (a shared object) loaded. MB_E_SYSTEM with a sentence. */
+int mb_worker_start(mb_worker **worker, const char *plugin, char *err, size_t err_cap);
+/* The answer, appended to *answer, with the worker's own code and sentence; or MB_E_SAMPLE and a sentence with hook,
+ * layer and step when the method crashed, left, hung or broke the device. After anything but MB_OK end the worker. */
+int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, char *err, size_t err_cap);
+void mb_worker_end(mb_worker *worker);   /* NULL is fine */
+
+/* ---- the worker's own side ---- */
+
+/* What a worker answers; *note is told where the method is. Appends to answer; code and sentence are the result. */
+typedef int (*mb_worker_answer_fn)(void *context, mb_attender_note *note, const mb_text *question, mb_text *answer,
+                                   char *err, size_t err_cap);
+/* Answers questions until the other side is gone. MB_E_INPUT: this process was not started by mb_worker_start(). */
+int mb_worker_serve(mb_worker_answer_fn answer, void *context, char *err, size_t err_cap);
 
 #endif

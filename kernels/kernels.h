@@ -38,6 +38,7 @@ typedef struct mb_device_options {
     int ordinal;         /* CUDA: device number */
     size_t arena_bytes;  /* what alloc() may hand out in all; the CPU only reserves address space. 0: as much as
                           * there is (a GPU keeps 1 GiB back for graphs and libraries) */
+    size_t spare_bytes;  /* with arena_bytes 0 a GPU leaves these free as well, for other processes */
 } mb_device_options;
 
 typedef struct mb_device_info {
@@ -347,10 +348,6 @@ typedef struct mb_kernels {
     int (*profile_end)(mb_device *device, mb_kernel_record **records, size_t *count);
     /* The CUDA stream that everything is enqueued on; NULL where a backend has none. */
     void *(*stream)(mb_device *device);
-
-    /* In the child of a fork(), before any other operation: makes the inherited device usable there (its threads
-     * stayed behind). NULL where a device cannot be used across a fork. */
-    int (*after_fork)(mb_device *device);
 } mb_kernels;
 
 /* The CPU backend: the reference. Always there. */

@@ -54,13 +54,22 @@ static bool wants_pre_rope(const struct decoder *d)
     return caps & MB_CAP_PRE_ROPE;
 }
 
-/* Forwards whose selections are looked at: all where that costs a copy in memory, the first of a sample where it
- * makes the host wait for a GPU, none that are timed. */
+/* Whether somebody outside watches a method: foreign code, of which every hook is checked. */
+static bool is_watched(const struct decoder *d)
+{
+    bool watched = d->attender->note;
+    for (size_t i = 0; i < d->shadow_count; i++)
+        watched = watched || d->shadows[i].attender->note;
+    return watched;
+}
+
+/* Forwards whose selections are looked at: all where that costs a copy in memory or the method is watched, the first
+ * of a sample where it makes the host wait for a GPU, none that are timed. */
 static bool is_checked(const struct decoder *d, int32_t step)
 {
     if (d->request->time_forwards)
         return false;
-    return !d->session->kernels->capture_begin || (d->block == 0 && step <= 2);
+    return !d->session->kernels->capture_begin || (d->block == 0 && step <= 2) || is_watched(d);
 }
 
 static mb_pass make_pass(struct decoder *d, mb_phase phase, int32_t step)

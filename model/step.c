@@ -103,7 +103,9 @@ static int capture(mb_session *session, mb_pass *pass, mb_captured *graph, char 
 /* The graph of this forward, captured if this is its second time; NULL: it runs eagerly. */
 static int prepare_graph(mb_session *session, mb_pass *pass, mb_captured **graph, char *err, size_t err_cap)
 {
-    bool replay = session->graphs && pass->attender->capturable && pass->shadow_count == 0 && !pass->audited;
+    /* A replay runs no hook, so nothing of a watched method could be checked, nor told from a hang. */
+    bool replay = session->graphs && pass->attender->capturable && pass->shadow_count == 0 && !pass->audited &&
+                  !pass->attender->note;
     *graph = replay ? find_graph(session, pass->attender, pass) : NULL;
     if (*graph && !(*graph)->graph)
         return capture(session, pass, *graph, err, err_cap);

@@ -4,18 +4,20 @@
 #
 #   tests/gpu.sh [BUILD]       BUILD: the build folder (default: build); prints one line a check, exit 1 on failure
 #
-# SANITIZE=1 adds compute-sanitizer (slow); libraries that this machine lacks may lie in .gpu/libs.tar.xz.
+# ONLY="NAME ..." runs just these checks. SANITIZE=1 adds compute-sanitizer (slow). Libraries that this machine lacks
+# may lie in .gpu/libs.tar.xz, programs (sqlite3) in .gpu/bin.
 set -u
 cd "$(dirname "$0")/.."
 build=${1:-build}
 out=${OUT:-$(mktemp -d)}
 if [ -f .gpu/libs.tar.xz ]; then
     mkdir -p /tmp/libs && tar -xJf .gpu/libs.tar.xz -C /tmp/libs
-    export LD_LIBRARY_PATH=/tmp/libs:${LD_LIBRARY_PATH:-}
+    export LD_LIBRARY_PATH=/tmp/libs:${LD_LIBRARY_PATH:-} PATH=$PATH:$PWD/.gpu/bin
 fi
 failed=0
 check() { # NAME COMMAND...
     local name=$1 rc=0 start; shift
+    case " ${ONLY:-$name} " in *" $name "*) ;; *) return ;; esac
     start=$(date +%s%N)
     "$@" >"$out/$name.log" 2>&1 || rc=$?
     printf '%-24s %s  %d ms\n' "$name" "$([ $rc = 0 ] && echo ok || echo "FAILED ($rc)")" $((($(date +%s%N) - start) / 1000000))
@@ -61,6 +63,18 @@ sys.exit(bool(bad) or len(a) != len(b))
 PY
 }
 check graph_equals_eager graphs
+
+# Plug-ins that break, on the device; then sound ones beside a latency pass, which leaves room for one worker at a time.
+check isolation env MASKBENCH_TEST_DEVICE=cuda BUILD="$build" bash tests/isolation/check_isolation.sh
+crowded() {
+    ./harness --config tests/isolation/run.json --device cuda --quiet --out "" --db "$out/crowded.db" --fresh \
+        --plugin "$build/plugins/example.so" --methods exact,example --set 'methods.example={"k": [32, 64, 100000]}' \
+        --set 'passes=["quality","recall","latency"]' \
+        --set 'latency={"contexts": [256], "steps": [4], "blocks_max": 2, "seconds": 0.1}' || return 1
+    [ "$(sqlite3 "$out/crowded.db" "SELECT count(*) FROM v_samples WHERE status = 'ok'")" = 14 ] &&
+        [ "$(sqlite3 "$out/crowded.db" "SELECT count(DISTINCT config) FROM v_latency")" = 4 ]
+}
+check crowded crowded
 
 if [ "${SANITIZE:-0}" = 1 ]; then
     for tool in memcheck racecheck initcheck synccheck; do

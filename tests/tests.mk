@@ -12,6 +12,9 @@ BAD_PLUGINS := $(patsubst tests/methods/bad/%.c,$(BUILD)/plugins/bad/%.so,$(wild
 
 # Plug-ins that load and then break, each in its own way.
 BROKEN_PLUGINS := $(patsubst tests/isolation/plugins/%.c,$(BUILD)/plugins/isolation/%.so,$(wildcard tests/isolation/plugins/*.c))
+ifneq ($(CUDA_OBJECTS),)
+BROKEN_PLUGINS += $(patsubst tests/isolation/gpu/%.c,$(BUILD)/plugins/isolation/gpu/%.so,$(wildcard tests/isolation/gpu/*.c))
+endif
 
 test: deps ## install packages, build, run every test
 	@$(MAKE) --no-print-directory -j$(JOBS) check
@@ -41,6 +44,10 @@ $(BUILD)/plugins/bad/%.so: tests/methods/bad/%.c tests/methods/bad/bad.h methods
 $(BUILD)/plugins/isolation/%.so: tests/isolation/plugins/%.c tests/isolation/plugins/bad.h methods/method.h
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -I. -o $@ $<
+
+$(BUILD)/plugins/isolation/gpu/%.so: tests/isolation/gpu/%.c tests/isolation/gpu/kernels.cu tests/isolation/plugins/bad.h methods/method.h
+	@mkdir -p $(@D)
+	$(NVCC) -O2 $(CUDA_ARCH) -Xcompiler -fPIC -shared -I. -o $@ $(filter %.c %.cu,$^)
 
 plugin-example: $(BUILD)/plugins/example.so ## build the out-of-tree example method
 $(BUILD)/plugins/%.so: methods/examples/%.c methods/method.h

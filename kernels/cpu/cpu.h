@@ -125,7 +125,6 @@ int mb_cpu_download(mb_device *device, void *host, const void *src, size_t bytes
 int mb_cpu_copy(mb_device *device, void *dst, const void *src, size_t bytes);
 int mb_cpu_fill(mb_device *device, void *dst, int byte, size_t bytes);
 int mb_cpu_sync(mb_device *device);
-int mb_cpu_after_fork(mb_device *device);
 int mb_cpu_timer_mark(mb_device *device, int slot);
 int mb_cpu_timer_elapsed(mb_device *device, int from, int to, double *us);
 void mb_cpu_range_push(mb_device *device, const char *name);

@@ -216,16 +216,6 @@ int mb_cpu_sync(mb_device *device)
     return MB_OK;
 }
 
-int mb_cpu_after_fork(mb_device *device)
-{
-    /* The old pool is left as it is: a thread that does not exist here may hold its mutex for ever. */
-    mb_cpu_pool *pool = mb_cpu_pool_new(device->threads);
-    if (!pool)
-        return mb_cpu_fail(device, MB_E_SYSTEM, "cannot start %d threads; ask for fewer", device->threads);
-    device->pool = pool;
-    return MB_OK;
-}
-
 int mb_cpu_timer_mark(mb_device *device, int slot)
 {
     if (slot < 0 || slot >= MB_TIMER_SLOTS)

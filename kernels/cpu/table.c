@@ -20,7 +20,6 @@ static const mb_kernels table = {
     .copy = mb_cpu_copy,
     .fill = mb_cpu_fill,
     .sync = mb_cpu_sync,
-    .after_fork = mb_cpu_after_fork,
     .capture_begin = NULL,
     .capture_end = NULL,
     .graph_launch = NULL,

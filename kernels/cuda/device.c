@@ -95,9 +95,9 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, s
             MB_OK)
         goto failed;
     device->arena_bytes = (options->arena_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    size_t fixed = WORKSPACE_AT_OPEN + MB_MEAN_FLOATS * sizeof(float);
-    if (options->arena_bytes == 0 && free_bytes > fixed + KEPT_BACK)
-        device->arena_bytes = (free_bytes - fixed - KEPT_BACK) / ALIGNMENT * ALIGNMENT;
+    size_t fixed = WORKSPACE_AT_OPEN + MB_MEAN_FLOATS * sizeof(float), kept_back = KEPT_BACK + options->spare_bytes;
+    if (options->arena_bytes == 0 && free_bytes > fixed + kept_back)
+        device->arena_bytes = (free_bytes - fixed - kept_back) / ALIGNMENT * ALIGNMENT;
     if (device->arena_bytes + fixed > free_bytes) {
         rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has %.2f GiB free of %.2f; %.2f GiB are needed", device->name,
                      (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30,

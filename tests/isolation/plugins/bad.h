@@ -1,6 +1,7 @@
 /*
  * bad.h - a small method that selects the first k keys of every KV head, and the place where each file of this
- * folder goes wrong: misbehave() is called with the method's index at the end of select() and attend().
+ * folder goes wrong: misbehave() is called with the method's index at the end of select() and attend(). It works on
+ * device memory through mb_host, so that it goes wrong in the same way on every device.
  */
 #include "methods/method.h"
 

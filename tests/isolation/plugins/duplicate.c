@@ -3,8 +3,8 @@
 
 static void misbehave(state *s, const mb_call *call, mb_selection *out)
 {
-    (void)s, (void)call, (void)out;
-    s->set.ids[1] = s->set.ids[0];
+    (void)out;
+    s->host->copy(s->host, call, s->set.ids + 1, s->set.ids, sizeof *s->set.ids);
 }
 NO_ATTEND
 METHOD("bad_duplicate")

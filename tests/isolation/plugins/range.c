@@ -3,8 +3,8 @@
 
 static void misbehave(state *s, const mb_call *call, mb_selection *out)
 {
-    (void)s, (void)call, (void)out;
-    s->set.ids[s->options.k - 1] = call->max_prefix;
+    (void)out;
+    s->host->fill(s->host, call, s->set.ids + s->options.k - 1, 0x7f, sizeof *s->set.ids);
 }
 NO_ATTEND
 METHOD("bad_range")
