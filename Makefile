@@ -52,7 +52,7 @@ LIBRARY_OBJECTS := $(DRIVER) $(RESULTS) $(DATASETS) $(MODEL) $(METHODS) $(KERNEL
 LIBRARY := $(BUILD)/libmaskbench.a
 GENERATED := $(BUILD)/generated/methods_list.h $(BUILD)/generated/embedded.h $(BUILD)/generated/version.h
 
-.PHONY: all help deps build demo test check asan valgrind fuzz clean plugin-example install format tidy
+.PHONY: all help deps demo test check asan valgrind fuzz clean plugin-example install
 all: harness ## build ./harness (CPU; with CUDA when nvcc is found)
 	@echo "built ./harness ($(if $(CUDA_OBJECTS),CPU and CUDA,CPU only: no nvcc found))"
 

@@ -181,8 +181,8 @@ static int decode_job(struct serving *s, const mb_job *job, const int32_t *ids, 
 /* ---- before it is timed ---- */
 
 /* One block whose every index and output is looked at, then some as they are timed: captured and replayed. */
-static int rehearse_blocks(struct serving *s, mb_session *session, mb_attender *attender, int32_t steps, char *err,
-                           size_t err_cap)
+static int rehearse_blocks(struct serving *s, mb_session *session, mb_attender *attender, int32_t steps,
+                           mb_attender_note *note, char *err, size_t err_cap)
 {
     mb_decode_result result = {0};
     mb_audit audit = {.share = 1, .random = mb_random_seed(s->config.seed), .k = mb_isolate_budget(s->arm->spec)};
@@ -192,9 +192,11 @@ static int rehearse_blocks(struct serving *s, mb_session *session, mb_attender *
     mb_decode_result_free(&result);
     mb_session_measure(session, NULL);
     mb_attender_watch(attender, NULL, mb_isolate_budget(s->arm->spec)); /* a watched method is not replayed */
-    if (rc == MB_OK && mb_attender_replays(attender))
-        rc = mb_decode_fixed_work(session, attender, 3, steps, NULL, &result, err, err_cap);
-    mb_decode_result_free(&result);
+    for (int block = 0; block < 3 && rc == MB_OK && mb_attender_replays(attender); block++) {
+        rc = mb_decode_fixed_work(session, attender, 1, steps, NULL, &result, err, err_cap);
+        mb_decode_result_free(&result);
+        note->beats++; /* a block is the sign of life where no hook runs */
+    }
     return rc;
 }
 
@@ -224,7 +226,7 @@ static int rehearse_job(struct serving *s, const mb_job *job, mb_attender_note *
     if (rc == MB_OK)
         rc = open_attender(s, &attender, session, job->steps, note, &unsupported, err, err_cap);
     if (rc == MB_OK)
-        rc = rehearse_blocks(s, session, attender, job->steps, err, err_cap);
+        rc = rehearse_blocks(s, session, attender, job->steps, note, err, err_cap);
     else if (unsupported)
         rc = MB_OK; /* the pass itself asks again and stores the reason */
     mb_attender_close(attender);

@@ -24,6 +24,7 @@
 
 #define MAGIC 0x6d626a6fu
 #define SLICE_MS 50
+#define LAST_MOMENTS 100         /* slices that a worker whose socket is closed has to end by itself */
 #define MESSAGE_MAX ((uint64_t)1 << 30)
 #define SOCKET_FD 3              /* in the worker */
 #define NOTE_FD 4
@@ -146,25 +147,34 @@ out:
     return rc;
 }
 
-/* Waits for the end of the process, after ending it by force when asked; its status as waitpid() gives it. */
-static int reap(mb_worker *worker, bool stop_it)
+/* Waits for the end of the process: for a moment, then by force. Its status as waitpid() gives it; false: it was
+ * ended by us. */
+static bool reap(mb_worker *worker, int moments, int *status)
 {
-    int status = 0;
+    bool alone = false;
+    *status = 0;
     if (worker->pid <= 0)
-        return 0;
-    if (stop_it)
+        return false;
+    for (int i = 0; i < moments && !alone; i++) {
+        alone = waitpid(worker->pid, status, WNOHANG) == worker->pid;
+        if (!alone)
+            poll(NULL, 0, SLICE_MS);
+    }
+    if (!alone) {
         kill(worker->pid, SIGKILL);
-    while (waitpid(worker->pid, &status, 0) < 0 && errno == EINTR)
-        ;
+        while (waitpid(worker->pid, status, 0) < 0 && errno == EINTR)
+            ;
+    }
     worker->pid = 0;
-    return status;
+    return alone;
 }
 
 void mb_worker_end(mb_worker *worker)
 {
+    int status;
     if (!worker)
         return;
-    reap(worker, true); /* it holds nothing that an orderly end would save */
+    reap(worker, 0, &status); /* it holds nothing that an orderly end would save */
     if (worker->socket >= 0)
         close(worker->socket);
     if (worker->note)
@@ -267,8 +277,12 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
                got.length == sizeof header + header.bytes) {
         rc = take_answer(question, &got, place, worker->note->hook[0], answer, err, err_cap);
     } else {
-        int status = reap(worker, is_complete(&got)); /* it wrote something else: it may still run */
-        if (WIFSIGNALED(status))
+        int status;
+        bool alone = reap(worker, is_complete(&got) ? 0 : LAST_MOMENTS, &status);
+        if (!alone) /* what it sent is no message, or it closed the socket and goes on */
+            rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s cut its process off %s and " MB_WORKER_HUNG
+                         " %g s: it was ended", question->name, place, LAST_MOMENTS * SLICE_MS * 1e-3);
+        else if (WIFSIGNALED(status))
             rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s crashed %s: signal %d, %s", question->name, place,
                          WTERMSIG(status), strsignal(WTERMSIG(status)));
         else

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the given test programs and scripts; prints one line each and the closing count. Exit 1 if any failed.
+# Runs the given test programs (under $RUNNER, if set) and scripts; prints one line each and the closing count. Exit 1 if any failed.
 set -u
 passed=0; failed=0; names=()
 for t in "$@"; do
     log=$(mktemp)
     start=$(date +%s%N)
-    case $t in *.sh) bash "$t" >"$log" 2>&1 ;; *) "$t" >"$log" 2>&1 ;; esac
+    case $t in *.sh) bash "$t" >"$log" 2>&1 ;; *) ${RUNNER:-} "$t" >"$log" 2>&1 ;; esac
     rc=$?
     ms=$((($(date +%s%N) - start) / 1000000))
     if [ $rc = 0 ]; then passed=$((passed + 1)); printf 'ok      %6d ms  %s\n' $ms "$t"

@@ -54,6 +54,30 @@ $(BUILD)/plugins/%.so: methods/examples/%.c methods/method.h
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -O2 -fPIC -shared -I. -o $@ $<
 
+# ---- sanitizers ----------------------------------------------------------------------------------------------
+# Address and undefined-behaviour sanitizers over every test program and, through the workers, over plug-ins; CPU only.
+ASAN_BUILD := build-asan
+ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+asan: deps ## every test program under ASan and UBSan
+	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=$(ASAN_BUILD) NVCC= OPT="-O1 -g -fno-omit-frame-pointer" SANITIZE="$(ASAN)" \
+	    check-programs
+
+# Valgrind knows no AVX-512, so the build does without; kernels and golden files take hours there and are left out.
+VALGRIND_BUILD := build-valgrind
+VALGRIND_PROGRAMS := $(filter-out $(VALGRIND_SLOW),$(patsubst tests/%.c,tests/%,$(TEST_SOURCES)))
+VALGRIND_SLOW := tests/kernels/test_cpu tests/kernels/test_cuda tests/datasets/test_golden_longbench \
+                 tests/methods/test_properties tests/model/test_forward tests/model/test_tokenizer
+valgrind: deps ## the quicker test programs under valgrind (the package valgrind must be there)
+	@command -v valgrind >/dev/null || { echo "install the package valgrind"; exit 1; }
+	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=$(VALGRIND_BUILD) NVCC= OPT="-O1 -g" ARCH=-march=x86-64-v3 \
+	    $(addprefix $(VALGRIND_BUILD)/,$(VALGRIND_PROGRAMS)) plugin-example $(subst $(BUILD)/,$(VALGRIND_BUILD)/,$(BAD_PLUGINS))
+	@RUNNER="valgrind -q --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9" BUILD=$(VALGRIND_BUILD) \
+	    bash tests/run.sh $(addprefix $(VALGRIND_BUILD)/,$(VALGRIND_PROGRAMS))
+
+check-programs: $(TEST_PROGRAMS) plugin-example $(BAD_PLUGINS)
+	@BUILD=$(BUILD) bash tests/run.sh $(TEST_PROGRAMS)
+.PHONY: check-programs
+
 # ---- fuzzing -------------------------------------------------------------------------------------------------
 $(BUILD)/tests/fuzz/corpus_%: tests/fuzz/corpus_main.c tests/fuzz/fuzz_%.c $(LIBRARY)
 	@mkdir -p $(@D)

@@ -54,6 +54,7 @@ behind layer 3, block 0, step 2: it wrote behind the end of its index
 wild crashed in select\(\), layer 3, block 0, step 2: signal (11|7)
 nan layer 3, block 0, step 2: attend\(\) gave an output that is not finite
 open crashed in open\(\): signal 11
+close cut its process off in select\(\), layer 3, block 0, step 2 and did not come back for 5 s
 LIST
 [ "$device" = cpu ] || cat >>"$scratch/expected" <<'LIST'
 fault broke its process after select\(\), layer 3, block 0, step 2: .*CUDA: .*illegal memory access
