@@ -3,11 +3,13 @@
 legend = 92
 load "style.gp"
 set palette defined (0 "#2D1160", 0.25 "#721F81", 0.5 "#B63679", 0.75 "#F1605D", 1 "#FECE91")
+stats file using 2 name "layer" nooutput
 stats file using 3 nooutput
 share = STATS_min >= 0 && STATS_max <= 1
 low = share ? 0 : STATS_min < 0 ? STATS_min : 0
 high = share ? 1 : STATS_max > low ? STATS_max : low + 1
 set cbrange [low:high]
+light(x) = x > low + 0.75 * (high - low)
 set format cb "%g"
 set cbtics scale 0
 unset grid
@@ -18,11 +20,10 @@ set multiplot
 do for [p = 1:panels] {
     eval place(p)
     set xrange [panel_first[p] - 0.5:panel_last[p] + 0.5]
-    set yrange [panel_high[p] + 0.5:panel_low[p] - 0.5]
+    set yrange [layer_max + 0.5:layer_min - 0.5]   # the same in all panels
     set xtics whole(p)
-    set ytics ceil((panel_high[p] - panel_low[p] + 1) / 12.0)
-    # The numbers go into the panel while they are as wide as it.
-    printed = (panel_last[p] - panel_first[p] + 1) * (panel_high[p] - panel_low[p] + 1) <= 120
+    set ytics ceil((layer_max - layer_min + 1) / 12.0)
+    printed = (panel_last[p] - panel_first[p] + 1) * (layer_max - layer_min + 1) <= 120
     set title panel_title[p]
     set xlabel (is_bottom(p) ? "denoising step (0: commit)" : "")
     set ylabel (is_left(p) ? "layer" : "")
@@ -30,8 +31,10 @@ do for [p = 1:panels] {
                       size screen 16.0 / W, screen 1.0 * (H - top - bottom) / H } else { unset colorbox }
     plot for [b in panel_blocks[p]] file index int(b) \
              using 1:2:($1 - 0.5):($1 + 0.5):($2 - 0.5):($2 + 0.5):3 with boxxyerror linecolor palette, \
-         for [b in panel_blocks[p]] file index int(b) using 1:2:(printed ? sprintf("%.2g", $3) : "") \
-             with labels font ",8" textcolor rgb "#FFFFFF"
+         for [b in panel_blocks[p]] file index int(b) using 1:2:(printed && !light($3) ? sprintf("%.2g", $3) : "") \
+             with labels font ",8" textcolor rgb "#FFFFFF", \
+         for [b in panel_blocks[p]] file index int(b) using 1:2:(printed && light($3) ? sprintf("%.2g", $3) : "") \
+             with labels font ",8" textcolor rgb "#202020"
     unset label
 }
 unset multiplot
