@@ -55,7 +55,8 @@ static int fill_grids(const mb_method *method, const mb_decode_result *result, m
             return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s: a value of grid %d, which it does not have",
                            method->name, v->grid);
         const mb_grid *g = &method->grids[v->grid];
-        (*rows)[i] = (mb_grid_row){g->name, g->unit, g->better, g->aggregate, v->layer, v->step, v->sum, v->weight};
+        (*rows)[i] = (mb_grid_row){g->name,  g->unit, g->better, g->aggregate,
+                                   v->layer, v->step, v->sum,    v->weight};
     }
     return MB_OK;
 }

@@ -82,6 +82,16 @@ typedef enum mb_span {
     MB_SPAN_BLOCK = 2   /* current block only */
 } mb_span;
 
+/* States of earlier blocks, as many rows each as a call has: arrays [batch][rows][query_heads] of a block begin
+ * `pitch` states behind those of the one before. ages: device [blocks], 0 = not filled, else blocks ago. */
+typedef struct mb_state_ring {
+    int32_t blocks;
+    int64_t pitch;
+    const uint8_t *ages;
+    const void *q, *out;
+    const float *lse;
+} mb_state_ring;
+
 /* Attention of packed block rows. q, out: [batch][rows][query_heads][head_dim] of T; scale head_dim^-0.5.
  * Query head a reads KV head a / (query_heads / kv_heads). */
 typedef struct mb_attention {
@@ -317,10 +327,11 @@ typedef struct mb_kernels {
     int (*heavy_channels)(mb_device *, const mb_attention *args, int32_t count, int32_t *channels, void *scratch);
     /* A row (b, r, a) misses unless distance < threshold, or with relative distance < threshold*norm; NaN misses.
      * active[b][h] = -1 where more than share*rows*G rows of KV head h miss, else 0. missed NULL or
-     * [batch][rows][query_heads]. counts NULL, or 4 doubles += rows that hit, rows, active heads, heads. */
+     * [batch][rows][query_heads]. counts NULL, or 4 doubles += rows that hit, rows, active heads, heads. groups
+     * NULL, or 3 doubles += heads whose rows all hit, some of whose rows hit, none of whose rows hits. */
     int (*reuse_decide)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                         const float *distance, const float *norm, float threshold, int relative, float share,
-                        int32_t *active, int32_t *missed, double *counts);
+                        int32_t *active, int32_t *missed, double *counts, double *groups);
     /* dst = src for rows whose KV head is active and which are missed (NULL = all); lse NULL = only the vectors. */
     int (*rows_copy)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                      int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
@@ -337,6 +348,23 @@ typedef struct mb_kernels {
      * row; NaN counts as largest), else 0. */
     int (*row_top)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, const float *distance,
                    int32_t count, int32_t *chosen);
+    /* For each row of a [batch][rows][query_heads][head_dim] the nearest of ring->q, same sequence and query head,
+     * over all rows of the filled blocks (any) or over the row at the same place: slot = block*rows + row (ties:
+     * younger block, lower row), squared distance, squared norm; -1, INFINITY and 0 where there is none. */
+    int (*ring_match)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                      const void *a, const mb_state_ring *ring, int any, int32_t *slot, float *distance,
+                      float *norm);
+    /* out[b][r][a] = ring->out at slot[b][r][a], lse likewise; slot -1: 0 and -INFINITY. */
+    int (*ring_gather)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                       const int32_t *slot, const mb_state_ring *ring, void *out, float *lse);
+    /* reached[b][r][a] = 1 where slot is of a block of at least that age and rows_copy(active, missed) would not
+     * overwrite the row, else 0; heads[b][h] = -1 where KV head h has such a row, else 0. */
+    int (*ring_reach)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                      const int32_t *slot, const mb_state_ring *ring, int32_t age, const int32_t *active,
+                      const int32_t *missed, int32_t *heads, int32_t *reached);
+    /* *tokens += sum over (b, h) that are active (NULL = all) of prefix keys in pages, as count_work counts them. */
+    int (*count_read)(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
+                      const int32_t *active, double *tokens);
 
     /* ---- looking at the device; NULL where a backend cannot ---- */
     int (*telemetry)(mb_device *device, mb_telemetry *telemetry);

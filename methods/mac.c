@@ -4,20 +4,26 @@
  * kernels.
  *
  *   match      d = |q' - q'_stored| before RoPE;   hit  <=>  d < (1 - threshold) * sqrt(2 D)       (their code)
- *   entry      (o, L) over the keys [0, N - amend), from the query that was last computed there
- *   amend      fresh attention over the keys between the entry's end and N - amend joins the entry
+ *   entry      (o, L) over the keys [0, E), E = N - amend when it was written, from the query that was last
+ *              computed there
+ *   amend      fresh attention over the keys [E, N - amend) joins the entry
  *   complete   fresh attention over the last `amend` keys and the block;  out = merge of all
  *   a miss computes its entry exactly; either way the entry is written back, so that errors can chain: `refresh`
  *
  * The paper decodes one token at a time and matches it against the last M tokens. In block diffusion B queries at
  * fixed positions are repeated over a frozen prefix, which gives two axes (methods.md 5.7). steps: a row is
  * matched against itself one step earlier; same position, same prefix, so that nothing needs amending and amend is
- * 0 unless asked for. blocks: at its first step a block is matched against the rows of the previous one, whose
- * entries end B + amend keys before N: the band in between is read anew. The rows of a KV head share one pass over
- * its keys, so hits save nothing until all of them hit, or all but a share `miss_share`: group modes, per KV head.
- * In a mixed group (some rows miss) hit rows keep their entry as in the paper, or are refreshed by the pass that
- * runs anyway. Prompt queries are not seen by a method: the ring starts with the first block. sqrt(2 D) is the
- * distance of two independent unit-variance vectors; models without q-norm want rule = relative.
+ * 0 unless asked for. blocks: at its first step a block is matched against the first steps of the last `ring`
+ * blocks. An entry of d blocks ago ends d*B keys before N - amend, so its row reads a band of d*B keys anew: the
+ * ring's bands are read one block of keys at a time, each for the rows whose entry is so old, and a KV head reads
+ * the band of its oldest entry, no more. The rows of a KV head share one pass over its keys, so hits save
+ * nothing until all of them hit, or all but a share `miss_share`: group modes, per KV head. In a mixed group (some
+ * rows miss) hit rows keep their entry as in the paper, or are refreshed by the pass that runs anyway. Prompt
+ * queries are not seen by a method: the ring starts with the first block. sqrt(2 D) is the distance of two
+ * independent unit-variance vectors; models without q-norm want rule = relative.
+ *
+ * The forward may be a replayed graph: how old each place of the ring is, is device memory that step_begin() fills;
+ * the ring is written in step_end(); counts of a step are filed by both.
  */
 #include "methods/method.h"
 
@@ -25,30 +31,29 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MODE_DENSE = 0, MODE_REFRESH = 1, MODE_STEP = 2, MODE_BLOCK = 3, MODE_REFRESH_FIRST = 4 };
 enum { AXIS_STEPS = 0, AXIS_BLOCKS = 1, AXIS_BOTH = 2 };
 enum { RULE_ABSOLUTE = 0, RULE_RELATIVE = 1 };
 enum { MIXED_KEEP = 0, MIXED_REFRESH = 1 };
 enum { MATCH_ROW = 0, MATCH_ANY = 1 };
-enum { COUNTS = 4, CLASSES = 3 };   /* reuse_decide's counts; for refreshes, step matches, block matches */
+enum { MOST_RING = 64 };            /* blocks */
+enum { HITS, ROWS, PASSES, HEADS, ALL_HIT, SOME_HIT, NONE_HIT, COUNTS };   /* what reuse_groups counts */
+enum { REFRESHED, MATCHED, CLASSES };
 
 typedef struct settings {
     double threshold, distance, miss_share;
-    int64_t amend, refresh, min_prefix, dense_layers;
+    int64_t ring, amend, refresh, min_prefix, dense_layers;
     int32_t axis, rule, match, mixed, commit;
 } settings;
 
-/* Queries before RoPE, entry and its log-sum-exp: [batch][block][Hq][D] of the KV type, [batch][block][Hq]. */
+/* Queries before RoPE, entry and its log-sum-exp: [batch][block][Hq][D] of the KV type, [batch][block][Hq]; those
+ * of a layer, or of all layers that have them, one after the other. */
 typedef struct entries {
     void *q, *out;
     float *lse;
 } entries;
-
-typedef struct layer_state {
-    entries now;     /* of this block: what later steps match */
-    entries first;   /* of the last block's first step: what the next block matches; is `now` but for axis both */
-} layer_state;
 
 typedef struct state {
     const mb_host *host;
@@ -56,28 +61,61 @@ typedef struct state {
     mb_shape shape;
     float threshold;              /* on the squared distance, or its ratio to the squared norm */
     int32_t amend, page;          /* tokens that are always fresh; granularity of the sets below */
-    int64_t request;              /* whose block the ring holds */
-    int32_t block, age;           /* that block; steps since the entries were last computed */
+    size_t states;                /* (sequence, row, query head) triples of a layer */
+    int64_t request;              /* whose block `now` holds */
+    int32_t block, age;           /* that block; steps since its entries were last computed */
+    int32_t stored[MOST_RING];    /* the block whose entries a place of the ring holds; -1: none of this request */
+    uint8_t *ages;                /* device [ring]: the same as blocks ago, 0 = none */
     float *scores;                /* [batch][Hkv][stride] */
-    mb_page_set body, band, tail; /* [0, N-amend), the B keys before N-amend, the last amend keys */
-    mb_page_set read;             /* counts = active: which KV heads read their prefix in this call */
-    int32_t *missed, *slot;       /* [batch][block][Hq] */
+    mb_page_set body, tail;       /* [0, N-amend), the last amend keys */
+    mb_page_set bands[MOST_RING]; /* of age d, at d-1: the B keys before N-amend-(d-1)*B */
+    int32_t *active, *old;        /* [batch][Hkv]: KV heads that read their prefix; that have a row so old */
+    int32_t *missed, *slot, *reached;   /* [batch][block][Hq] */
     float *distance, *norm;       /* [batch][block][Hq] */
+    entries now;                  /* of this block, all layers: what later steps match */
+    entries ring;                 /* of first steps: [ring] times all layers; axis blocks and both */
     entries near, fresh, view;    /* scratch: band or tail; recomputed; the rows of a partial forward */
-    double *counts;               /* [layers][CLASSES][COUNTS] */
-    layer_state layers[];         /* [layers] */
+    double *filed;                /* [bins][layers][CLASSES][COUNTS] by step; 0: commits, the last: later ones too */
+    double *running;              /* [layers][CLASSES][COUNTS] of the later step that runs */
+    int32_t bins;
 } state;
 
 /* ---- opening ---- */
 
-static int alloc_entries(const state *s, entries *e, bool with_queries)
+static size_t vector_bytes(const state *s)
 {
-    size_t states = (size_t)s->shape.batch * (size_t)s->shape.block * (size_t)s->shape.query_heads;
-    size_t bytes = states * (size_t)s->shape.head_dim * (size_t)s->shape.element_size;
+    return (size_t)s->shape.head_dim * (size_t)s->shape.element_size;
+}
+
+static size_t sheet_bytes(const state *s)   /* of the counts of all layers */
+{
+    return (size_t)s->shape.layers * CLASSES * COUNTS * sizeof(double);
+}
+
+static size_t kept_layers(const state *s)
+{
+    return s->options.dense_layers < s->shape.layers ? (size_t)(s->shape.layers - s->options.dense_layers) : 0;
+}
+
+static int alloc_entries(const state *s, entries *e, size_t times, bool with_queries)
+{
+    size_t bytes = times * s->states * vector_bytes(s);
     e->q = with_queries ? s->host->alloc(s->host, bytes) : NULL;
     e->out = s->host->alloc(s->host, bytes);
-    e->lse = s->host->alloc(s->host, states * sizeof(float));
+    e->lse = s->host->alloc(s->host, times * s->states * sizeof(float));
     return (with_queries && !e->q) || !e->out || !e->lse ? -1 : 0;
+}
+
+/* Entry arrays `states` behind the first. */
+static entries entries_at(const state *s, const entries *e, size_t states)
+{
+    return (entries){(char *)e->q + states * vector_bytes(s), (char *)e->out + states * vector_bytes(s),
+                     e->lse + states};
+}
+
+static entries of_layer(const state *s, const entries *e, int32_t layer)
+{
+    return entries_at(s, e, (size_t)(layer - s->options.dense_layers) * s->states);
 }
 
 /* Pages as large as both the block and the fresh tail allow: their edges then fall on page edges. */
@@ -89,44 +127,48 @@ static int32_t page_size(int32_t block, int32_t amend)
     return 1;
 }
 
+static int alloc_sets(state *s)
+{
+    const mb_host *host = s->host;
+    int32_t page = s->page, tail = s->amend / page;
+    int rc = host->pages_alloc(host, page, (s->shape.capacity + page - 1) / page, &s->body);
+    if (rc == 0)
+        rc = host->pages_alloc(host, page, tail > 0 ? tail : 1, &s->tail);
+    for (int d = 0; d < s->options.ring && s->options.axis != AXIS_STEPS && rc == 0; d++)
+        rc = host->pages_alloc(host, page, (s->shape.block + page - 1) / page, &s->bands[d]);
+    return rc;
+}
+
 static int alloc_all(state *s)
 {
     const mb_host *host = s->host;
-    size_t states = (size_t)s->shape.batch * (size_t)s->shape.block * (size_t)s->shape.query_heads;
-    int32_t page = s->page, tail = s->amend / page;
+    size_t rows = s->states * sizeof(int32_t);
+    size_t heads = (size_t)s->shape.batch * (size_t)s->shape.kv_heads * sizeof(int32_t);
+    size_t layers = kept_layers(s), ring = s->options.axis != AXIS_STEPS ? (size_t)s->options.ring : 0;
     s->scores = host->scores_alloc(host);
-    s->missed = host->alloc(host, states * sizeof *s->missed);
-    s->slot = host->alloc(host, states * sizeof *s->slot);
-    s->distance = host->alloc(host, states * sizeof *s->distance);
-    s->norm = host->alloc(host, states * sizeof *s->norm);
-    s->counts = host->alloc(host, (size_t)s->shape.layers * CLASSES * COUNTS * sizeof *s->counts);
-    if (!s->scores || !s->missed || !s->slot || !s->distance || !s->norm || !s->counts)
+    s->active = host->alloc(host, heads);
+    s->old = host->alloc(host, heads);
+    s->missed = host->alloc(host, rows);
+    s->slot = host->alloc(host, rows);
+    s->reached = host->alloc(host, rows);
+    s->distance = host->alloc(host, rows);
+    s->norm = host->alloc(host, rows);
+    s->ages = host->alloc(host, MOST_RING);
+    s->filed = host->alloc(host, (size_t)s->bins * sheet_bytes(s));
+    s->running = host->alloc(host, sheet_bytes(s));
+    if (!s->scores || !s->active || !s->old || !s->missed || !s->slot || !s->reached || !s->distance || !s->norm ||
+        !s->ages || !s->filed || !s->running || alloc_sets(s) != 0)
         return -1;
-    int rc = host->pages_alloc(host, page, (s->shape.capacity + page - 1) / page, &s->body);
-    if (rc == 0)
-        rc = host->pages_alloc(host, page, (s->shape.block + page - 1) / page, &s->band);
-    if (rc == 0)
-        rc = host->pages_alloc(host, page, tail > 0 ? tail : 1, &s->tail);
-    if (rc == 0)
-        rc = host->pages_alloc(host, 128, 1, &s->read);
-    if (rc != 0 || alloc_entries(s, &s->near, false) || alloc_entries(s, &s->fresh, false) ||
-        alloc_entries(s, &s->view, true))
+    if (alloc_entries(s, &s->near, 1, false) || alloc_entries(s, &s->fresh, 1, false) ||
+        alloc_entries(s, &s->view, 1, true) || (layers > 0 && alloc_entries(s, &s->now, layers, true)))
         return -1;
-    for (int l = (int)s->options.dense_layers; l < s->shape.layers; l++) {
-        layer_state *layer = &s->layers[l];
-        if (alloc_entries(s, &layer->now, true))
-            return -1;
-        layer->first = layer->now;
-        if (s->options.axis == AXIS_BOTH && alloc_entries(s, &layer->first, true))
-            return -1;
-    }
-    return 0;
+    return ring * layers > 0 ? alloc_entries(s, &s->ring, ring * layers, true) : 0;
 }
 
 static int open_mac(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
                     size_t err_cap)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
+    state *s = calloc(1, sizeof *s);
     if (!s) {
         snprintf(err, err_cap, "out of memory");
         return -1;
@@ -136,6 +178,9 @@ static int open_mac(void **self, const mb_host *host, const mb_shape *shape, con
     s->options = *(const settings *)options;
     s->shape = *shape;
     s->request = s->block = -1;
+    s->states = (size_t)shape->batch * (size_t)shape->block * (size_t)shape->query_heads;
+    /* A step reveals a token at least, so a block has no more steps than tokens unless it is told to. */
+    s->bins = 1 + (shape->steps > shape->block ? shape->steps : shape->block);
     const settings *o = &s->options;
     double near = o->threshold < 1 ? 1 - o->threshold : 0;
     double unit = o->rule == RULE_ABSOLUTE ? 2.0 * shape->head_dim : 1.0;
@@ -150,21 +195,30 @@ static int open_mac(void **self, const mb_host *host, const mb_shape *shape, con
 
 /* ---- when ---- */
 
+/* Blocks since the entries at a place of the ring were written; 0: they cannot be matched. */
+static int32_t age_of(const state *s, int32_t place, int32_t block)
+{
+    int32_t age = s->stored[place] < 0 ? 0 : block - s->stored[place];
+    return age > 0 && age <= s->options.ring ? age : 0;
+}
+
 static int step_mode(void *self, const mb_call *call)
 {
     state *s = self;
     const settings *o = &s->options;
     if (call->max_prefix < o->min_prefix)
-        return MODE_DENSE;   /* nothing is stored, so that the next block finds no ring */
+        return MODE_DENSE;   /* nothing is stored, so that the next block finds no entries */
     bool mine = s->request == call->request && s->block == call->block;
     if (call->phase == MB_PHASE_COMMIT)
         return o->commit != 0 && mine && o->axis != AXIS_BLOCKS ? MODE_STEP : MODE_DENSE;
     if (call->phase == MB_PHASE_FIRST_STEP) {
-        bool ring = o->axis != AXIS_STEPS && s->request == call->request && s->block == call->block - 1;
+        bool filled = false;
+        for (int32_t i = 0; i < o->ring && o->axis != AXIS_STEPS && s->request == call->request; i++)
+            filled = filled || age_of(s, i, call->block) > 0;
         s->request = call->request;
         s->block = call->block;
         s->age = 0;
-        return ring ? MODE_BLOCK : MODE_REFRESH_FIRST;
+        return filled ? MODE_BLOCK : MODE_REFRESH_FIRST;
     }
     if (o->axis == AXIS_BLOCKS)
         return MODE_DENSE;
@@ -180,11 +234,55 @@ static int request_begin(void *self, const mb_call *call, char *err, size_t err_
     state *s = self;
     (void)err, (void)err_cap;
     s->request = s->block = -1;
-    return s->host->fill(s->host, call, s->counts, 0,
-                         (size_t)s->shape.layers * CLASSES * COUNTS * sizeof *s->counts);
+    memset(s->stored, 0xff, sizeof s->stored);
+    return s->host->fill(s->host, call, s->filed, 0, (size_t)s->bins * sheet_bytes(s));
 }
 
-/* ---- where: the three stretches of the prefix, from its length on the device ---- */
+/* The sums of all earlier blocks at this step; what runs now adds to them. */
+static double *filed_at(const state *s, int32_t step)
+{
+    return s->filed + (size_t)(step < s->bins ? step : s->bins - 1) * (sheet_bytes(s) / sizeof(double));
+}
+
+static int step_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    const state *s = self;
+    int rc = 0;
+    (void)err, (void)err_cap;
+    if (call->phase == MB_PHASE_LATER_STEP && call->mode != MODE_DENSE)
+        return s->host->copy(s->host, call, s->running, filed_at(s, call->step), sheet_bytes(s));
+    for (int32_t i = 0; i < s->options.ring && call->mode == MODE_BLOCK && rc == 0; i++)
+        rc = s->host->fill(s->host, call, s->ages + i, age_of(s, i, call->block), 1);
+    return rc;
+}
+
+/* The entries of a first step, all layers at once, to their place in the ring. */
+static int store_block(state *s, const mb_call *call)
+{
+    int32_t place = call->block % (int32_t)s->options.ring;
+    size_t states = kept_layers(s) * s->states;
+    entries to = entries_at(s, &s->ring, (size_t)place * states);
+    int rc = s->host->copy(s->host, call, to.q, s->now.q, states * vector_bytes(s));
+    if (rc == 0)
+        rc = s->host->copy(s->host, call, to.out, s->now.out, states * vector_bytes(s));
+    if (rc == 0)
+        rc = s->host->copy(s->host, call, to.lse, s->now.lse, states * sizeof(float));
+    s->stored[place] = rc == 0 ? call->block : -1;
+    return rc;
+}
+
+static int step_end(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    state *s = self;
+    (void)err, (void)err_cap;
+    if (call->mode == MODE_DENSE || kept_layers(s) == 0)
+        return 0;
+    if (call->phase == MB_PHASE_LATER_STEP)
+        return s->host->copy(s->host, call, filed_at(s, call->step), s->running, sheet_bytes(s));
+    return s->options.axis == AXIS_STEPS ? 0 : store_block(s, call);
+}
+
+/* ---- where: the stretches of the prefix, from its length on the device ---- */
 
 static int make_set(const state *s, const mb_call *call, float elsewhere, int32_t inner, int32_t outer,
                     mb_page_set *set)
@@ -205,8 +303,8 @@ static int make_sets(state *s, const mb_call *call)
     const float never = -INFINITY;
     int32_t tail = s->amend / s->page, band = s->shape.block / s->page;
     int rc = make_set(s, call, 1.0f, tail, 0, &s->body);
-    if (rc == 0)
-        rc = make_set(s, call, never, tail, tail + band, &s->band);
+    for (int32_t d = 0; d < s->options.ring && call->mode == MODE_BLOCK && rc == 0; d++)
+        rc = make_set(s, call, never, tail + d * band, tail + (d + 1) * band, &s->bands[d]);
     return rc == 0 && tail > 0 ? make_set(s, call, never, 0, tail, &s->tail) : rc;
 }
 
@@ -223,10 +321,9 @@ static int move_rows(const state *s, const mb_call *call, void *whole, void *par
     return rc;
 }
 
-static int move_entries(const state *s, const mb_call *call, entries *whole, bool store)
+static int move_entries(const state *s, const mb_call *call, const entries *whole, bool store)
 {
-    size_t heads = (size_t)s->shape.query_heads;
-    size_t vectors = heads * (size_t)s->shape.head_dim * (size_t)s->shape.element_size;
+    size_t heads = (size_t)s->shape.query_heads, vectors = heads * vector_bytes(s);
     entries part = s->view;
     int rc = move_rows(s, call, whole->q, part.q, vectors, store);
     if (rc == 0)
@@ -236,21 +333,34 @@ static int move_entries(const state *s, const mb_call *call, entries *whole, boo
 
 /* ---- match ---- */
 
-static int match(state *s, const mb_call *call, const entries *stored, bool any)
+static mb_ring ring_of(const state *s, int32_t layer)
+{
+    entries e = of_layer(s, &s->ring, layer);
+    return (mb_ring){.blocks = (int32_t)s->options.ring, .pitch = (int64_t)(kept_layers(s) * s->states),
+                     .ages = s->ages, .q = e.q, .out = e.out, .lse = e.lse};
+}
+
+static int match(state *s, const mb_call *call, const entries *stored)
 {
     const mb_host *host = s->host;
-    double *counts = s->counts + (size_t)call->layer * CLASSES * COUNTS;
+    double *counts = call->phase == MB_PHASE_COMMIT       ? filed_at(s, 0)
+                     : call->phase == MB_PHASE_FIRST_STEP ? filed_at(s, 1)
+                                                          : s->running;
     bool refresh = call->mode == MODE_REFRESH || call->mode == MODE_REFRESH_FIRST;
     int rc = 0;
-    if (!refresh && any)
-        rc = host->row_match(host, call, call->q_pre, stored->q, s->shape.block, s->slot, s->distance, s->norm);
-    else if (!refresh)
+    if (call->mode == MODE_BLOCK) {
+        mb_ring ring = ring_of(s, call->layer);
+        rc = host->ring_match(host, call, call->q_pre, &ring, s->options.match == MATCH_ANY, s->slot, s->distance,
+                              s->norm);
+    } else if (!refresh) {
         rc = host->row_distance(host, call, call->q_pre, stored->q, s->distance, s->norm);
-    counts += (refresh ? 0 : call->mode == MODE_STEP ? 1 : 2) * COUNTS;
+    }
+    counts += ((size_t)call->layer * CLASSES + (refresh ? REFRESHED : MATCHED)) * COUNTS;
     /* No distance is below a negative threshold: a refresh misses everywhere. */
     bool relative = !refresh && s->options.rule == RULE_RELATIVE && s->options.distance <= 0;
-    return rc == 0 ? host->reuse_decide(host, call, s->distance, s->norm, refresh ? -1.0f : s->threshold, relative,
-                                        (float)s->options.miss_share, s->read.counts, s->missed, counts) : rc;
+    return rc == 0 ? host->reuse_groups(host, call, s->distance, s->norm, refresh ? -1.0f : s->threshold, relative,
+                                        (float)s->options.miss_share, s->active, s->missed, counts,
+                                        counts + ALL_HIT) : rc;
 }
 
 static int select_state(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
@@ -258,128 +368,170 @@ static int select_state(void *self, const mb_call *call, mb_selection *out, char
     state *s = self;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
-    bool first = call->phase == MB_PHASE_FIRST_STEP;
-    if (first && call->rows != s->shape.block) {
+    bool first = call->phase == MB_PHASE_FIRST_STEP, partial = call->rows != s->shape.block;
+    if (first && partial) {
         snprintf(err, err_cap, "the first step of a block has %d of %d rows; its entries need all", call->rows,
                  s->shape.block);
         return -1;
     }
-    layer_state *layer = &s->layers[call->layer];
+    entries now = of_layer(s, &s->now, call->layer);
     int rc = first && call->layer == s->options.dense_layers ? make_sets(s, call) : 0;
-    if (rc == 0 && call->rows != s->shape.block)
-        rc = move_entries(s, call, &layer->now, false);
-    const entries *stored = call->mode == MODE_BLOCK              ? &layer->first
-                            : call->rows != s->shape.block ? &s->view : &layer->now;
+    if (rc == 0 && partial)
+        rc = move_entries(s, call, &now, false);
     if (rc == 0)
-        rc = match(s, call, stored, call->mode == MODE_BLOCK && s->options.match == MATCH_ANY);
-    out->answer = MB_ATTEND;
-    out->pages = &s->read;
-    /* Read by hits, too: the tail, and the band of a block match. */
-    out->select_tokens = s->amend + (call->mode == MODE_BLOCK ? s->shape.block : 0);
-    if (out->select_tokens > call->max_prefix)
-        out->select_tokens = call->max_prefix;
+        rc = match(s, call, partial ? &s->view : &now);
+    out->answer = MB_ATTEND;   /* without an index: attend() counts what it reads, as long as a head's bands are */
+    /* Read to choose: the stored queries of a KV head's group. */
+    double blocks = call->mode == MODE_BLOCK ? (double)s->options.ring : call->mode == MODE_STEP ? 1 : 0;
+    out->select_tokens = 0.5 * blocks * call->rows * s->shape.query_heads / s->shape.kv_heads;
     return rc;
 }
 
 /* ---- amend, complete ---- */
 
-/* now = the ring's entries, moved on by the band: what a block starts from. */
-static int start_from_ring(state *s, const mb_call *call, layer_state *layer)
+/* Attention over pages of the prefix, NULL = all of it, with the keys read on the run's account. */
+static int attend_counted(const state *s, const mb_call *call, const mb_page_set *pages, const int32_t *heads,
+                          const entries *to)
 {
     const mb_host *host = s->host;
-    entries from = layer->first;
-    int rc = 0;
-    if (s->options.match == MATCH_ANY) {
-        rc = host->row_gather(host, call, s->slot, layer->first.out, layer->first.lse, s->shape.block,
-                              s->fresh.out, s->fresh.lse);
-        from = s->fresh;
+    int rc = pages ? host->attend_pages(host, call, pages, MB_SCOPE_PREFIX, heads, to->out, to->lse)
+                   : host->attend(host, call, MB_SCOPE_PREFIX, heads, to->out, to->lse);
+    return rc == 0 ? host->count_read(host, call, pages, heads) : rc;
+}
+
+/* now = the matched entries, each moved on by its own band; rows that will be computed anew are left out. */
+static int start_from_ring(const state *s, const mb_call *call, const int32_t *missed, const entries *now)
+{
+    const mb_host *host = s->host;
+    mb_ring ring = ring_of(s, call->layer);
+    int rc = host->ring_gather(host, call, s->slot, &ring, now->out, now->lse);
+    for (int32_t age = 1; age <= s->options.ring && rc == 0; age++) {
+        rc = host->ring_reach(host, call, s->slot, &ring, age, s->active, missed, s->old, s->reached);
+        if (rc == 0)
+            rc = attend_counted(s, call, &s->bands[age - 1], s->old, &s->near);
+        if (rc == 0)
+            rc = host->state_merge(host, call, now->out, now->lse, s->near.out, s->near.lse, 0, s->fresh.out,
+                                   s->fresh.lse);
+        if (rc == 0)
+            rc = host->rows_copy(host, call, s->old, s->reached, s->fresh.out, s->fresh.lse, now->out, now->lse);
     }
-    if (rc == 0)
-        rc = host->attend_pages(host, call, &s->band, MB_SCOPE_PREFIX, NULL, s->near.out, s->near.lse);
-    if (rc == 0)
-        rc = host->state_merge(host, call, from.out, from.lse, s->near.out, s->near.lse, 0, layer->now.out,
-                               layer->now.lse);
     /* The paper writes the entry back under the present query, whether it hit or missed. */
-    return rc == 0 ? host->rows_copy(host, call, NULL, NULL, call->q_pre, NULL, layer->now.q, NULL) : rc;
+    return rc == 0 ? host->rows_copy(host, call, NULL, NULL, call->q_pre, NULL, now->q, NULL) : rc;
 }
 
 static int attend(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
 {
     state *s = self;
     const mb_host *host = s->host;
-    layer_state *layer = &s->layers[call->layer];
-    const int32_t *active = s->read.counts;
     bool partial = call->rows != s->shape.block;
     const int32_t *missed = s->options.mixed == MIXED_KEEP ? s->missed : NULL;
-    entries *now = partial ? &s->view : &layer->now;
+    entries whole = of_layer(s, &s->now, call->layer), now = partial ? s->view : whole;
     (void)err, (void)err_cap;
-    int rc = call->mode == MODE_BLOCK ? start_from_ring(s, call, layer) : 0;
+    int rc = call->mode == MODE_BLOCK ? start_from_ring(s, call, missed, &now) : 0;
     if (rc == 0)   /* what missed: the far prefix, exactly */
-        rc = s->amend == 0 ? host->attend(host, call, MB_SCOPE_PREFIX, active, s->fresh.out, s->fresh.lse)
-                           : host->attend_pages(host, call, &s->body, MB_SCOPE_PREFIX, active, s->fresh.out,
-                                                s->fresh.lse);
+        rc = attend_counted(s, call, s->amend == 0 ? NULL : &s->body, s->active, &s->fresh);
     if (rc == 0)
-        rc = host->rows_copy(host, call, active, missed, s->fresh.out, s->fresh.lse, now->out, now->lse);
+        rc = host->rows_copy(host, call, s->active, missed, s->fresh.out, s->fresh.lse, now.out, now.lse);
     if (rc == 0)
-        rc = host->rows_copy(host, call, active, missed, call->q_pre, NULL, now->q, NULL);
+        rc = host->rows_copy(host, call, s->active, missed, call->q_pre, NULL, now.q, NULL);
     if (rc == 0 && partial)
-        rc = move_entries(s, call, &layer->now, true);
-    if (rc == 0 && call->phase == MB_PHASE_FIRST_STEP && s->options.axis == AXIS_BOTH)
-        rc = host->rows_copy(host, call, NULL, NULL, now->q, NULL, layer->first.q, NULL);
-    if (rc == 0 && call->phase == MB_PHASE_FIRST_STEP && s->options.axis == AXIS_BOTH)
-        rc = host->rows_copy(host, call, NULL, NULL, now->out, now->lse, layer->first.out, layer->first.lse);
+        rc = move_entries(s, call, &whole, true);
     if (rc != 0 || s->amend == 0)
-        return rc == 0 ? host->rows_copy(host, call, NULL, NULL, now->out, now->lse, out, lse) : rc;
-    rc = host->attend_pages(host, call, &s->tail, MB_SCOPE_PREFIX, NULL, s->near.out, s->near.lse);
-    return rc == 0 ? host->state_merge(host, call, now->out, now->lse, s->near.out, s->near.lse, 0, out, lse) : rc;
+        return rc == 0 ? host->rows_copy(host, call, NULL, NULL, now.out, now.lse, out, lse) : rc;
+    rc = attend_counted(s, call, &s->tail, NULL, &s->near);
+    return rc == 0 ? host->state_merge(host, call, now.out, now.lse, s->near.out, s->near.lse, 0, out, lse) : rc;
 }
 
 /* ---- counters ---- */
 
-static double ratio(double a, double b)
+static double share_of(double part, double all)
 {
-    return b > 0 ? a / b : 0;
+    return all > 0 ? part / all : NAN;   /* nothing was counted */
+}
+
+/* Host copy of all counts, malloc'ed, or NULL and a sentence. */
+static double *read_counts(const state *s, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                           char *err, size_t err_cap)
+{
+    size_t bytes = (size_t)s->bins * sheet_bytes(s);
+    double *counts = malloc(bytes);
+    if (counts && read(s->host, counts, s->filed, bytes) == 0)
+        return counts;
+    snprintf(err, err_cap, "the hit counts cannot be read");
+    free(counts);
+    return NULL;
+}
+
+static const double *counts_at(const state *s, const double *counts, int32_t step, int32_t layer, int class)
+{
+    return counts + (((size_t)step * (size_t)s->shape.layers + (size_t)layer) * CLASSES + (size_t)class) * COUNTS;
 }
 
 static int report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
                   double *values, char *err, size_t err_cap)
 {
     const state *s = self;
-    size_t n = (size_t)s->shape.layers * CLASSES * COUNTS;
-    double *counts = calloc(n, sizeof *counts), hits[5] = {0}, rows[5] = {0}, passes = 0, heads = 0;
-    int rc = counts ? read(s->host, counts, s->counts, n * sizeof *counts) : -1;
-    if (rc != 0)
-        snprintf(err, err_cap, "the hit counts cannot be read");
-    for (int l = 0; l < s->shape.layers && rc == 0; l++)
-        for (int c = 0; c < CLASSES; c++) {
-            const double *at = counts + (l * CLASSES + c) * COUNTS;
-            int third = 2 + l * 3 / s->shape.layers;
-            passes += at[2];
-            heads += at[3];
-            if (c == 0)
-                continue;   /* nothing was matched */
-            hits[c - 1] += at[0];
-            rows[c - 1] += at[1];
-            hits[third] += at[0];
-            rows[third] += at[1];
+    double *counts = read_counts(s, read, err, err_cap);
+    double all[COUNTS] = {0}, first[COUNTS] = {0}, passes = 0, heads = 0;
+    for (int32_t step = 0; counts && step < s->bins; step++)
+        for (int32_t layer = 0; layer < s->shape.layers; layer++) {
+            const double *refreshed = counts_at(s, counts, step, layer, REFRESHED);
+            const double *matched = counts_at(s, counts, step, layer, MATCHED);
+            for (int i = 0; i < COUNTS; i++) {
+                all[i] += matched[i];
+                first[i] += step == 1 ? matched[i] : 0;
+            }
+            passes += refreshed[PASSES] + matched[PASSES];
+            heads += refreshed[HEADS] + matched[HEADS];
         }
+    values[0] = share_of(all[HITS], all[ROWS]);
+    values[1] = share_of(all[HITS] - first[HITS], all[ROWS] - first[ROWS]);
+    values[2] = share_of(first[HITS], first[ROWS]);
+    values[3] = share_of(heads - passes, heads);
+    for (int i = 0; i < 3; i++)
+        values[4 + i] = share_of(all[ALL_HIT + i], all[HEADS]);
+    bool good = counts != NULL;
     free(counts);
-    values[0] = ratio(hits[0] + hits[1], rows[0] + rows[1]);
-    for (int i = 0; i < 5; i++)
-        values[1 + i] = ratio(hits[i], rows[i]);
-    values[6] = ratio(heads - passes, heads);
-    return rc;
+    return good ? 0 : -1;
 }
 
 static const mb_counter counters[] = {
     {"hit_rate", "", "higher", "mean", "matched rows that reuse their entry"},
     {"hit_rate_steps", "", "higher", "mean", "the same among matches of a row with its last step"},
-    {"hit_rate_blocks", "", "higher", "mean", "the same among matches of a block with the previous one"},
-    {"hit_rate_low", "", "higher", "mean", "the same in the first third of the layers"},
-    {"hit_rate_middle", "", "higher", "mean", "the same in the middle third"},
-    {"hit_rate_high", "", "higher", "mean", "the same in the last third"},
+    {"hit_rate_blocks", "", "higher", "mean", "the same among matches of a block with earlier ones"},
     {"passes_saved", "", "higher", "mean", "KV heads whose prefix was not read, over all steps that could"},
+    {"groups_hit", "", "higher", "mean", "matched KV heads all of whose rows hit"},
+    {"groups_mixed", "", "lower", "mean", "matched KV heads some of whose rows hit"},
+    {"groups_missed", "", "lower", "mean", "matched KV heads none of whose rows hits"},
     {0}};
+
+static const struct grid_rule {
+    int part, whole;
+} grid_rules[] = {{HITS, ROWS}, {ALL_HIT, HEADS}, {SOME_HIT, HEADS}, {NONE_HIT, HEADS}};
+
+static const mb_grid grids[] = {
+    {"hit_rate", "", "higher", "mean", "matched rows that reuse their entry", MB_GRID_LAYER | MB_GRID_STEP},
+    {"groups_hit", "", "higher", "mean", "matched KV heads all of whose rows hit", MB_GRID_LAYER | MB_GRID_STEP},
+    {"groups_mixed", "", "lower", "mean", "matched KV heads some of whose rows hit", MB_GRID_LAYER | MB_GRID_STEP},
+    {"groups_missed", "", "lower", "mean", "matched KV heads none of whose rows hits",
+     MB_GRID_LAYER | MB_GRID_STEP},
+    {0}};
+
+static int report_grids(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                        mb_grid_put put, void *to, char *err, size_t err_cap)
+{
+    const state *s = self;
+    double *counts = read_counts(s, read, err, err_cap);
+    int rc = counts ? 0 : -1;
+    for (int32_t grid = 0; grids[grid].name && rc == 0; grid++)
+        for (int32_t step = 0; step < s->bins && rc == 0; step++)
+            for (int32_t layer = 0; layer < s->shape.layers && rc == 0; layer++) {
+                const double *at = counts_at(s, counts, step, layer, MATCHED);
+                rc = put(to, grid, layer, step, at[grid_rules[grid].part], at[grid_rules[grid].whole]);
+            }
+    free(counts);
+    return rc;
+}
 
 static const mb_option options[] = {
     {"threshold", MB_OPTION_REAL, offsetof(settings, threshold), 0.45, -10, 1, NULL, "",
@@ -389,9 +541,11 @@ static const mb_option options[] = {
     {"rule", MB_OPTION_CHOICE, offsetof(settings, rule), 0, 0, 0, "absolute|relative", "",
      "distance against sqrt(2 D), or against the stored query's norm; the paper has the first"},
     {"axis", MB_OPTION_CHOICE, offsetof(settings, axis), 0, 0, 0, "steps|blocks|both", "",
-     "what is reused: a row's last step, the previous block's first step, or both"},
+     "what is reused: a row's last step, earlier blocks' first steps, or both"},
+    {"ring", MB_OPTION_INT, offsetof(settings, ring), 16, 1, MOST_RING, NULL, "blocks",
+     "axis blocks: earlier blocks that are matched; 16 of 32 tokens are the authors' code's 512 (paper: 1024)"},
     {"match", MB_OPTION_CHOICE, offsetof(settings, match), 0, 0, 0, "row|any", "",
-     "axis blocks: match the row at the same place of the previous block, or the nearest of all, as in the paper"},
+     "axis blocks: match the rows at the same place of earlier blocks, or the nearest of all, as in the paper"},
     {"miss_share", MB_OPTION_REAL, offsetof(settings, miss_share), 0, 0, 1, NULL, "",
      "rows of a KV head that may miss without its prefix being read again; they then keep their entry, too"},
     {"mixed", MB_OPTION_CHOICE, offsetof(settings, mixed), 0, 0, 0, "keep|refresh", "",
@@ -412,7 +566,7 @@ const mb_method mb_method_mac = {
     .abi = MB_METHOD_ABI,
     .size = sizeof(mb_method),
     .name = "mac",
-    .version = "1.0",
+    .version = "1.1",
     .summary = "queries that resemble earlier ones reuse their attention over the prefix",
     .reference = "Yao et al., MAC-Attention, MLSys 2026, arXiv 2604.00235",
     .caps = MB_CAP_OPAQUE | MB_CAP_REUSE | MB_CAP_PRE_ROPE,
@@ -423,7 +577,11 @@ const mb_method mb_method_mac = {
     .close = free,
     .step_mode = step_mode,
     .request_begin = request_begin,
+    .step_begin = step_begin,
     .select = select_state,
     .attend = attend,
+    .step_end = step_end,
     .report = report,
+    .grids = grids,
+    .report_grids = report_grids,
 };

@@ -127,6 +127,16 @@ typedef enum mb_merge_rule {    /* how bounds of R query rows become one score p
 
 typedef enum mb_scope { MB_SCOPE_ALL = 0, MB_SCOPE_PREFIX = 1, MB_SCOPE_BLOCK = 2 } mb_scope;
 
+/* What a method keeps of the last blocks, B rows each, in device memory of its own: a block's arrays are
+ * [batch][B][Hq][D] of the KV type and [batch][B][Hq]; those of block s of the ring begin s*pitch states on. */
+typedef struct mb_ring {
+    int32_t blocks;
+    int64_t pitch;         /* states = (sequence, row, query head) */
+    const uint8_t *ages;   /* device [blocks]: how many blocks ago it was stored, from 1; 0 = nothing is stored */
+    const void *q, *out;
+    const float *lse;
+} mb_ring;
+
 /* Operations on the call's queries and cache. Score arrays: fp32 [batch][Hkv][stride]. All enqueue and return. */
 typedef struct mb_host mb_host;
 struct mb_host {
@@ -235,6 +245,27 @@ struct mb_host {
     /* The `count` rows of each sequence with the largest distance summed over query heads (ties: lower row):
      * chosen [batch][rows][Hq] = 1, all others 0. */
     int (*row_top)(const mb_host *, const mb_call *, const float *distance, int32_t count, int32_t *chosen);
+    /* reuse_decide(), and groups: 3 doubles that grow by the KV heads whose rows all hit, some of whose rows hit,
+     * none of whose rows hits. */
+    int (*reuse_groups)(const mb_host *, const mb_call *, const float *distance, const float *norm,
+                        float threshold, int relative, float share, int32_t *active, int32_t *missed,
+                        double *counts, double *groups);
+    /* The nearest vector of ring->q to each row of a, same query head, over all blocks that the ring holds: over all
+     * their rows with any 1, over the row at the same place with any 0. slot = block of the ring * B + row, or -1
+     * where nothing is stored, with the distance INFINITY; distance and norm as in row_match(). Ties: the
+     * youngest block, then the lower row. Needs a call of B rows. */
+    int (*ring_match)(const mb_host *, const mb_call *, const void *a, const mb_ring *ring, int any, int32_t *slot,
+                      float *distance, float *norm);
+    /* out, lse = what the ring holds at slot; slot -1: zeros and -INFINITY, the state over no key. */
+    int (*ring_gather)(const mb_host *, const mb_call *, const int32_t *slot, const mb_ring *ring, void *out,
+                       float *lse);
+    /* reached [batch][rows][Hq] = 1 for rows whose slot is of a block of that age or older, heads [batch][Hkv] = -1
+     * where there is such a row; else 0. Rows that rows_copy(active, missed) would overwrite are left out. */
+    int (*ring_reach)(const mb_host *, const mb_call *, const int32_t *slot, const mb_ring *ring, int32_t age,
+                      const int32_t *active, const int32_t *missed, int32_t *heads, int32_t *reached);
+    /* For a method that attends itself and shows no index: the KV heads that are active (NULL = all) read these
+     * pages (NULL = the whole prefix) once more. Adds to the work of the run; free where nothing is counted. */
+    int (*count_read)(const mb_host *, const mb_call *, const mb_page_set *pages, const int32_t *active);
 };
 
 /* ---- options: data, not code ---- */

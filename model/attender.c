@@ -359,7 +359,7 @@ static int put_value(void *to, int32_t grid, int32_t layer, int32_t step, double
         !on_axis(row->axes & MB_GRID_STEP, step, MOST_STEPS))
         return refuse(c, MB_E_SAMPLE, row->name, "there is no such place", layer, step);
     if (!isfinite(sum) || !isfinite(weight) || weight < 0)
-        return refuse(c, MB_E_SAMPLE, row->name, "the value is not finite, or its weight is negative", layer, step);
+        return refuse(c, MB_E_SAMPLE, row->name, "not a finite value with a weight from 0 on", layer, step);
     if (weight == 0)
         return MB_OK;
     if (c->count == c->capacity) {

@@ -412,7 +412,20 @@ static int host_reuse_decide(const mb_host *host, const mb_call *call, const flo
         return MB_E_SYSTEM;
     return session->kernels->reuse_decide(session->device, view_of(call)->rows.batch, call->rows,
                                           session->config->query_heads, kv_heads(call), distance, norm, threshold,
-                                          relative, share, active, missed, counts);
+                                          relative, share, active, missed, counts, NULL);
+}
+
+static int host_reuse_groups(const mb_host *host, const mb_call *call, const float *distance, const float *norm,
+                             float threshold, int relative, float share, int32_t *active, int32_t *missed,
+                             double *counts, double *groups)
+{
+    mb_session *session = session_of(call);
+    (void)host;
+    if (!session->kernels->reuse_decide)
+        return MB_E_SYSTEM;
+    return session->kernels->reuse_decide(session->device, view_of(call)->rows.batch, call->rows,
+                                          session->config->query_heads, kv_heads(call), distance, norm, threshold,
+                                          relative, share, active, missed, counts, groups);
 }
 
 static int host_rows_copy(const mb_host *host, const mb_call *call, const int32_t *active, const int32_t *missed,
@@ -462,6 +475,66 @@ static int host_row_top(const mb_host *host, const mb_call *call, const float *d
                                      session->config->query_heads, distance, count, chosen);
 }
 
+/* ---- a ring of blocks: its arrays have as many rows as a block, so a part of one cannot be looked up ---- */
+
+static mb_state_ring ring_of(const mb_ring *ring)
+{
+    return (mb_state_ring){.blocks = ring->blocks, .pitch = ring->pitch, .ages = ring->ages, .q = ring->q,
+                           .out = ring->out, .lse = ring->lse};
+}
+
+static int host_ring_match(const mb_host *host, const mb_call *call, const void *a, const mb_ring *ring, int any,
+                           int32_t *slot, float *distance, float *norm)
+{
+    mb_session *session = session_of(call);
+    mb_state_ring states = ring_of(ring);
+    (void)host;
+    if (!session->kernels->ring_match || call->rows != session->block)
+        return MB_E_SYSTEM;
+    return session->kernels->ring_match(session->device, view_of(call)->rows.batch, call->rows,
+                                        session->config->query_heads, session->config->head_dim, a, &states, any,
+                                        slot, distance, norm);
+}
+
+static int host_ring_gather(const mb_host *host, const mb_call *call, const int32_t *slot, const mb_ring *ring,
+                            void *out, float *lse)
+{
+    mb_session *session = session_of(call);
+    mb_state_ring states = ring_of(ring);
+    (void)host;
+    if (!session->kernels->ring_gather || call->rows != session->block)
+        return MB_E_SYSTEM;
+    return session->kernels->ring_gather(session->device, view_of(call)->rows.batch, call->rows,
+                                         session->config->query_heads, session->config->head_dim, slot, &states,
+                                         out, lse);
+}
+
+static int host_ring_reach(const mb_host *host, const mb_call *call, const int32_t *slot, const mb_ring *ring,
+                           int32_t age, const int32_t *active, const int32_t *missed, int32_t *heads,
+                           int32_t *reached)
+{
+    mb_session *session = session_of(call);
+    mb_state_ring states = ring_of(ring);
+    (void)host;
+    if (!session->kernels->ring_reach || call->rows != session->block)
+        return MB_E_SYSTEM;
+    return session->kernels->ring_reach(session->device, view_of(call)->rows.batch, call->rows,
+                                        session->config->query_heads, kv_heads(call), slot, &states, age, active,
+                                        missed, heads, reached);
+}
+
+/* As attention.c counts what answers show: denoising forwards, where anything is counted. */
+static int host_count_read(const mb_host *host, const mb_call *call, const mb_page_set *set, const int32_t *active)
+{
+    mb_session *session = session_of(call);
+    mb_pages pages = set ? pages_of(set) : (mb_pages){0};
+    (void)host;
+    if (call->phase == MB_PHASE_COMMIT || !session->measure.counting)
+        return MB_OK;
+    return session->kernels->count_read(session->device, &view_of(call)->rows, kv_heads(call), set ? &pages : NULL,
+                                        active, session->buffer[MB_BUFFER_WORK]);
+}
+
 void mb_host_fill(mb_attender *attender, uint64_t seed)
 {
     attender->host = (mb_host){
@@ -478,5 +551,7 @@ void mb_host_fill(mb_attender *attender, uint64_t seed)
         .budget_ratio = host_budget_ratio, .budget_layers = host_budget_layers,
         .budget_heads = host_budget_heads, .score_keep = host_score_keep, .heavy_channels = host_heavy_channels,
         .reuse_decide = host_reuse_decide, .rows_copy = host_rows_copy, .row_match = host_row_match,
-        .row_gather = host_row_gather, .row_top = host_row_top};
+        .row_gather = host_row_gather, .row_top = host_row_top, .reuse_groups = host_reuse_groups,
+        .ring_match = host_ring_match, .ring_gather = host_ring_gather, .ring_reach = host_ring_reach,
+        .count_read = host_count_read};
 }

@@ -1,5 +1,6 @@
 /*
- * figures_quality.c - accuracy, recall, needles, counters and forwards. Oracles are drawn here, dashed, as the upper bound.
+ * figures_quality.c - accuracy, recall, needles, counters and forwards. Oracles are drawn here, dashed, as the
+ * upper bound.
  */
 #include "results/comparison.h"
 #include "results/figure.h"
@@ -218,8 +219,8 @@ static int needles(figure *f, char *err, size_t err_cap)
 
 /* ---- counters by layer and step ---- */
 
-/* A figure per method and counter, over all tasks; x is the step, y the layer, the colour (column low) the value. A
- * counter that is not by one of them has a single row or column, numbered 0. */
+/* A figure per method and counter, over all tasks; x is the step, y the layer, the colour (column low) the value.
+ * A counter that is not by one of them has a single row or column, numbered 0. */
 static int counter_grids(figure *f, char *err, size_t err_cap)
 {
     static const char sql[] =
@@ -238,7 +239,8 @@ static int counter_grids(figure *f, char *err, size_t err_cap)
         return store_error(f->store, code, "reading the counter figures", err, err_cap);
     sqlite3_bind_int64(s, 1, f->run_id);
     while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
-        const char *method = (const char *)sqlite3_column_text(s, 0), *name = (const char *)sqlite3_column_text(s, 1);
+        const char *method = (const char *)sqlite3_column_text(s, 0);
+        const char *name = (const char *)sqlite3_column_text(s, 1);
         const char *unit = (const char *)sqlite3_column_text(s, 2);
         char title[200], suffix[160];
         snprintf(title, sizeof title, "Counter %.64s of %.64s by layer and step%s%.32s", name, method,

@@ -182,8 +182,9 @@ static int declare(mb_store *store, const char *sql, int64_t cell, const char *n
         return MB_E_SYSTEM;
     store_bind(s, "itttt", cell, name, unit, better, aggregate ? aggregate : "mean");
     int rc = store_step_integer(store, s, id, &found, "storing a counter", err, err_cap);
-    return rc == MB_OK && !found ? mb_fail(err, err_cap, MB_E_BUG, "%s: counter %s was not stored", store->path, name)
-                                 : rc;
+    if (rc == MB_OK && !found)
+        rc = mb_fail(err, err_cap, MB_E_BUG, "%s: counter %s was not stored", store->path, name);
+    return rc;
 }
 
 static int store_counters(mb_store *store, int64_t id, const mb_sample_row *row, char *err, size_t err_cap)

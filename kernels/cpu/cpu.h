@@ -184,6 +184,8 @@ int mb_cpu_state_downdate(mb_device *, int64_t states, int32_t head_dim, const v
 int mb_cpu_row_distance(mb_device *, const void *a, const void *b, int64_t n, int32_t head_dim, float *distance,
                         float *norm);
 int mb_cpu_count_work(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages, double *tokens);
+int mb_cpu_count_read(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
+                      const int32_t *active, double *tokens);
 
 int mb_cpu_score_recent(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                         const int32_t *prefix_len, int32_t max_prefix, float below, float value);
@@ -200,7 +202,7 @@ int mb_cpu_score_keep(mb_device *, const mb_pages *pages, int32_t batch, int32_t
 int mb_cpu_heavy_channels(mb_device *, const mb_attention *args, int32_t count, int32_t *channels, void *scratch);
 int mb_cpu_reuse_decide(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                         const float *distance, const float *norm, float threshold, int relative, float share,
-                        int32_t *active, int32_t *missed, double *counts);
+                        int32_t *active, int32_t *missed, double *counts, double *groups);
 int mb_cpu_rows_copy(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                      int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
                      const float *src_lse, void *dst, float *dst_lse);
@@ -211,5 +213,13 @@ int mb_cpu_row_gather(mb_device *, int32_t batch, int32_t rows, int32_t query_he
                       float *lse);
 int mb_cpu_row_top(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, const float *distance,
                    int32_t count, int32_t *chosen);
+
+int mb_cpu_ring_match(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim, const void *a,
+                      const mb_state_ring *ring, int any, int32_t *slot, float *distance, float *norm);
+int mb_cpu_ring_gather(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                       const int32_t *slot, const mb_state_ring *ring, void *out, float *lse);
+int mb_cpu_ring_reach(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                      const int32_t *slot, const mb_state_ring *ring, int32_t age, const int32_t *active,
+                      const int32_t *missed, int32_t *heads, int32_t *reached);
 
 #endif

@@ -9,7 +9,7 @@
 
 int mb_cpu_reuse_decide(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                         const float *distance, const float *norm, float threshold, int relative, float share,
-                        int32_t *active, int32_t *missed, double *counts)
+                        int32_t *active, int32_t *missed, double *counts, double *groups)
 {
     int32_t group = kv_heads > 0 ? query_heads / kv_heads : 0;
     if (group < 1 || group * kv_heads != query_heads || (relative && !norm))
@@ -33,6 +33,8 @@ int mb_cpu_reuse_decide(mb_device *device, int32_t batch, int32_t rows, int32_t 
                 counts[2] += again;
                 counts[3] += 1;
             }
+            if (groups)
+                groups[misses == 0 ? 0 : misses < rows * group ? 1 : 2] += 1;
         }
     return MB_OK;
 }

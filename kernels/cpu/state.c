@@ -159,22 +159,38 @@ int mb_cpu_row_distance(mb_device *device, const void *a, const void *b, int64_t
     return rc;
 }
 
+/* Prefix keys that a KV head of a sequence reads of pages; NULL or a count of -1: all. */
+static int64_t keys_read(const mb_pages *pages, int64_t bh, int64_t prefix)
+{
+    int64_t read = 0;
+    if (!pages || pages->counts[bh] < 0)
+        return prefix;
+    const int32_t *ids = pages->ids + bh * pages->capacity;
+    for (int32_t i = 0; i < pages->counts[bh] && i < pages->capacity; i++) {
+        int64_t left = prefix - (int64_t)ids[i] * pages->granularity;
+        read += left < 0 ? 0 : left < pages->granularity ? left : pages->granularity;
+    }
+    return read;
+}
+
 int mb_cpu_count_work(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
                       double *tokens)
 {
     (void)device;
     for (int64_t bh = 0; bh < (int64_t)rows->batch * kv_heads; bh++) {
-        int64_t prefix = rows->prefix_len[bh / kv_heads], read = prefix;
-        if (pages && pages->counts[bh] >= 0) {
-            const int32_t *ids = pages->ids + bh * pages->capacity;
-            read = 0;
-            for (int32_t i = 0; i < pages->counts[bh] && i < pages->capacity; i++) {
-                int64_t first = (int64_t)ids[i] * pages->granularity, left = prefix - first;
-                read += left < 0 ? 0 : left < pages->granularity ? left : pages->granularity;
-            }
-        }
-        tokens[0] += (double)read;
+        int64_t prefix = rows->prefix_len[bh / kv_heads];
+        tokens[0] += (double)keys_read(pages, bh, prefix);
         tokens[1] += (double)prefix;
     }
+    return MB_OK;
+}
+
+int mb_cpu_count_read(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
+                      const int32_t *active, double *tokens)
+{
+    (void)device;
+    for (int64_t bh = 0; bh < (int64_t)rows->batch * kv_heads; bh++)
+        if (!active || active[bh])
+            *tokens += (double)keys_read(pages, bh, rows->prefix_len[bh / kv_heads]);
     return MB_OK;
 }

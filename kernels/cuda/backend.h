@@ -133,11 +133,25 @@ cudaError_t mb_launch_row_distance(cudaStream_t stream, mb_type type, const void
                                    int32_t head_dim, float *distance, float *norm);
 cudaError_t mb_launch_count_work(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
                                  double *tokens);
+cudaError_t mb_launch_count_read(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
+                                 const int32_t *active, double *tokens);
+
+/* ---- ring.cu ---- */
+cudaError_t mb_launch_ring_match(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
+                                 int32_t query_heads, int32_t head_dim, const void *a, const mb_state_ring *ring,
+                                 int any, int32_t *slot, float *distance, float *norm);
+cudaError_t mb_launch_ring_gather(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
+                                  int32_t query_heads, int32_t head_dim, const int32_t *slot,
+                                  const mb_state_ring *ring, void *out, float *lse);
+cudaError_t mb_launch_ring_reach(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
+                                 int32_t kv_heads, const int32_t *slot, const mb_state_ring *ring, int32_t age,
+                                 const int32_t *active, const int32_t *missed, int32_t *heads, int32_t *reached);
 
 /* ---- reuse.cu ---- */
 cudaError_t mb_launch_reuse_decide(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
                                    int32_t kv_heads, const float *distance, const float *norm, float threshold,
-                                   int relative, float share, int32_t *active, int32_t *missed, double *counts);
+                                   int relative, float share, int32_t *active, int32_t *missed, double *counts,
+                                   double *groups);
 cudaError_t mb_launch_rows_copy(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
                                 int32_t query_heads, int32_t kv_heads, int32_t head_dim, const int32_t *active,
                                 const int32_t *missed, const void *src, const float *src_lse, void *dst,

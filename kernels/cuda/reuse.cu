@@ -17,7 +17,7 @@ constexpr int MOST_HEADS = 48;   /* of budget_heads: a histogram of 256 bins eac
 
 __global__ void decide_kernel(int rows, int query_heads, int kv_heads, const float *distance, const float *norm,
                               float threshold, int relative, float share, int32_t *active, int32_t *missed,
-                              double *counts)
+                              double *counts, double *groups)
 {
     __shared__ int misses;
     int group = query_heads / kv_heads, all = rows * group, b = blockIdx.x / kv_heads, h = blockIdx.x % kv_heads;
@@ -43,6 +43,8 @@ __global__ void decide_kernel(int rows, int query_heads, int kv_heads, const flo
         atomicAdd(counts + 2, again ? 1.0 : 0.0);
         atomicAdd(counts + 3, 1.0);
     }
+    if (groups)
+        atomicAdd(groups + (misses == 0 ? 0 : misses < all ? 1 : 2), 1.0);
 }
 
 /* One block a row of one query head; vectors are moved as 16-bit words. */
@@ -302,12 +304,12 @@ __global__ void heads_kernel(const float *scores, int64_t stride, int kv_heads, 
 extern "C" cudaError_t mb_launch_reuse_decide(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
                                               int32_t kv_heads, const float *distance, const float *norm,
                                               float threshold, int relative, float share, int32_t *active,
-                                              int32_t *missed, double *counts)
+                                              int32_t *missed, double *counts, double *groups)
 {
     if (kv_heads < 1 || query_heads % kv_heads || (relative && !norm))
         return cudaErrorInvalidValue;
     decide_kernel<<<batch * kv_heads, THREADS, 0, stream>>>(rows, query_heads, kv_heads, distance, norm, threshold,
-                                                            relative, share, active, missed, counts);
+                                                            relative, share, active, missed, counts, groups);
     return cudaGetLastError();
 }
 

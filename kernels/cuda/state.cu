@@ -126,9 +126,11 @@ extern "C" cudaError_t mb_launch_row_distance(cudaStream_t stream, mb_type type,
     return cudaGetLastError();
 }
 
-/* One warp adds the counts of all (sequence, head) pairs in order; token counts are exact integers below 2^53. */
+/* One warp adds the counts of all (sequence, head) pairs in order; token counts are exact integers below 2^53. Heads
+ * that active (NULL = all) leaves out read nothing; present: their prefixes are counted too, in tokens[1]. */
 __global__ void count_kernel(int batch, int kv_heads, const int32_t *prefix_len, const int32_t *ids,
-                             const int32_t *counts, int granularity, int capacity, double *tokens)
+                             const int32_t *counts, int granularity, int capacity, const int32_t *active,
+                             bool present, double *tokens)
 {
     int lane = threadIdx.x;
     double read = 0.0, all = 0.0;
@@ -143,7 +145,7 @@ __global__ void count_kernel(int batch, int kv_heads, const int32_t *prefix_len,
                 mine -= left < 0 ? granularity : left < granularity ? granularity - left : 0;
             }
         }
-        read += (double)mine;
+        read += active && !active[bh] ? 0.0 : (double)mine;
         all += (double)prefix;
     }
     for (int offset = 16; offset; offset >>= 1) {
@@ -152,7 +154,8 @@ __global__ void count_kernel(int batch, int kv_heads, const int32_t *prefix_len,
     }
     if (lane == 0) {
         tokens[0] += read;
-        tokens[1] += all;
+        if (present)
+            tokens[1] += all;
     }
 }
 
@@ -161,6 +164,15 @@ extern "C" cudaError_t mb_launch_count_work(cudaStream_t stream, const mb_rows *
 {
     count_kernel<<<1, 32, 0, stream>>>(rows->batch, kv_heads, rows->prefix_len, pages ? pages->ids : NULL,
                                        pages ? pages->counts : NULL, pages ? pages->granularity : 1,
-                                       pages ? pages->capacity : 0, tokens);
+                                       pages ? pages->capacity : 0, NULL, true, tokens);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mb_launch_count_read(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads,
+                                            const mb_pages *pages, const int32_t *active, double *tokens)
+{
+    count_kernel<<<1, 32, 0, stream>>>(rows->batch, kv_heads, rows->prefix_len, pages ? pages->ids : NULL,
+                                       pages ? pages->counts : NULL, pages ? pages->granularity : 1,
+                                       pages ? pages->capacity : 0, active, false, tokens);
     return cudaGetLastError();
 }

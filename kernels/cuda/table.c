@@ -248,6 +248,13 @@ static int count_work(mb_device *device, const mb_rows *rows, int32_t kv_heads, 
     return CHECK_PART(MB_PART_SELECTION, mb_launch_count_work(device->stream, rows, kv_heads, pages, tokens), "count_work");
 }
 
+static int count_read(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
+                      const int32_t *active, double *tokens)
+{
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_count_read(device->stream, rows, kv_heads, pages, active, tokens), "count_read");
+}
+
 /* ---- reuse of states, choices across heads and channels ---- */
 
 static int budget_heads(mb_device *device, const float *scores, int64_t score_stride, int32_t batch,
@@ -281,12 +288,40 @@ static int heavy_channels(mb_device *device, const mb_attention *args, int32_t c
 
 static int reuse_decide(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                         const float *distance, const float *norm, float threshold, int relative, float share,
-                        int32_t *active, int32_t *missed, double *counts)
+                        int32_t *active, int32_t *missed, double *counts, double *groups)
 {
     return CHECK_PART(MB_PART_SELECTION,
                       mb_launch_reuse_decide(device->stream, batch, rows, query_heads, kv_heads, distance, norm,
-                                             threshold, relative, share, active, missed, counts),
+                                             threshold, relative, share, active, missed, counts, groups),
                       "reuse_decide");
+}
+
+static int ring_match(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                      const void *a, const mb_state_ring *ring, int any, int32_t *slot, float *distance, float *norm)
+{
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_ring_match(device->stream, device->type, batch, rows, query_heads, head_dim, a, ring,
+                                           any, slot, distance, norm),
+                      "ring_match");
+}
+
+static int ring_gather(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                       const int32_t *slot, const mb_state_ring *ring, void *out, float *lse)
+{
+    return CHECK_PART(MB_PART_COPY,
+                      mb_launch_ring_gather(device->stream, device->type, batch, rows, query_heads, head_dim, slot,
+                                            ring, out, lse),
+                      "ring_gather");
+}
+
+static int ring_reach(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
+                      const int32_t *slot, const mb_state_ring *ring, int32_t age, const int32_t *active,
+                      const int32_t *missed, int32_t *heads, int32_t *reached)
+{
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_ring_reach(device->stream, batch, rows, query_heads, kv_heads, slot, ring, age,
+                                           active, missed, heads, reached),
+                      "ring_reach");
 }
 
 static int rows_copy(mb_device *device, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
@@ -390,6 +425,10 @@ static const mb_kernels table = {
     .score_keep = score_keep,
     .heavy_channels = heavy_channels,
     .reuse_decide = reuse_decide,
+    .ring_match = ring_match,
+    .ring_gather = ring_gather,
+    .ring_reach = ring_reach,
+    .count_read = count_read,
     .rows_copy = rows_copy,
     .row_match = row_match,
     .row_gather = row_gather,

@@ -157,12 +157,25 @@ int32_t *suite_get_ints(suite *s, const int32_t *device, int64_t n)
     return values;
 }
 
-void suite_run(suite *s, const mb_kernel_case *problem)
+void suite_begin(suite *s, const mb_kernel_case *problem)
 {
-    size_t mark = s->kernels->mark(s->device);
+    s->mark = s->kernels->mark(s->device);
     s->problem = problem;
     s->random = mb_random_named(20260214, problem->name);
     told = 0;
+}
+
+void suite_finish(suite *s)
+{
+    while (s->owned_count > 0)
+        free(s->owned[--s->owned_count]);
+    suite_ok(s, s->kernels->sync(s->device), "sync");
+    s->kernels->release(s->device, s->mark);
+}
+
+void suite_run(suite *s, const mb_kernel_case *problem)
+{
+    suite_begin(s, problem);
     switch (problem->operation) {
     case MB_CASE_EMBED:
     case MB_CASE_RMSNORM:
@@ -188,10 +201,7 @@ void suite_run(suite *s, const mb_kernel_case *problem)
         suite_scores_case(s);
         break;
     }
-    while (s->owned_count > 0)
-        free(s->owned[--s->owned_count]);
-    suite_ok(s, s->kernels->sync(s->device), "sync");
-    s->kernels->release(s->device, mark);
+    suite_finish(s);
 }
 
 int suite_run_operation(suite *s, mb_case_operation operation)

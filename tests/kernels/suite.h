@@ -35,6 +35,7 @@ typedef struct suite {
     mb_random random;
     void *owned[256]; /* host memory of the running case */
     int owned_count;
+    size_t mark;
     int failures;
 } suite;
 
@@ -87,5 +88,10 @@ void suite_transformer(suite *s); /* one of embed .. top1 */
 void suite_attention_case(suite *s);
 void suite_index_case(suite *s);  /* mass .. key_scores */
 void suite_scores_case(suite *s); /* top_k .. count_work */
+/* Around a problem: its name for messages and random numbers; memory back and everything enqueued done. */
+void suite_begin(suite *s, const mb_kernel_case *problem);
+void suite_finish(suite *s);
+/* Every problem of reuse_decide, the ring and count_read: they have no case in cases.h. */
+void suite_reuse(suite *s);
 
 #endif

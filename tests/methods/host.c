@@ -1,5 +1,6 @@
 /* host.c - the stage: made-up data, the loop over blocks, steps and layers, and the record of what happened. */
 #include "tests/methods/host.h"
+#include "tests/methods/tape.h"
 
 #include "kernels/cpu/convert.h"
 
@@ -237,7 +238,7 @@ static int record_index(play *p, const mb_page_set *set, mb_stage_event *event)
 static int attend_by_method(play *p, char *err, size_t err_cap)
 {
     const mb_host *host = &p->stage.host;
-    int rc = p->method->attend(p->self, &p->call, p->out, p->lse, err, err_cap);
+    int rc = mb_tapes_attend(p->c->tapes, p->method, p->self, &p->call, p->out, p->lse, err, err_cap);
     if (rc == 0)
         rc = host->attend(host, &p->call, MB_SCOPE_BLOCK, NULL, p->block_out, p->block_lse);
     return rc == 0 ? host->state_merge(host, &p->call, p->out, p->lse, p->block_out, p->block_lse, 0, p->out, NULL)
@@ -265,9 +266,12 @@ static int attend_dense(play *p, const mb_selection *answer, char *err, size_t e
 static int answer_layer(play *p, mb_stage_event *event, char *err, size_t err_cap)
 {
     const mb_host *host = &p->stage.host;
+    const mb_stage_env *env = p->stage.env;
     mb_selection answer = {0};
     void *saved = NULL;
-    int rc = p->method->select(p->self, &p->call, &answer, err, err_cap);
+    int rc = env->kernels->fill(env->device, p->stage.work, 0, sizeof *p->stage.work);
+    if (rc == 0)
+        rc = mb_tapes_select(p->c->tapes, p->method, p->self, &p->call, &answer, err, err_cap);
     event->answer = answer;
     if (rc == 0 && answer.pages && answer.answer != MB_DENSE)
         rc = record_index(p, answer.pages, event);
@@ -283,6 +287,8 @@ static int answer_layer(play *p, mb_stage_event *event, char *err, size_t err_ca
                           : MB_E_BUG;
     if (rc == 0)
         rc = get(p, p->out, event->out, p->run->size);
+    if (rc == 0)
+        rc = env->kernels->download(env->device, &event->read, p->stage.work, sizeof event->read);
     if (poisoned && saved && rc == 0)
         rc = restore_values(p, event->layer, saved);
     free(saved);
@@ -354,12 +360,13 @@ static int forward(play *p, int32_t block, int32_t step, char *err, size_t err_c
     p->call.block = block;
     p->call.step = step;
     p->call.phase = step == 0 ? MB_PHASE_COMMIT : step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP;
+    bool denoises = step > 0;   /* a commit has no step_begin and step_end, as in the decoder */
     int rc = set_masks(p, step);
     p->call.layer = -1;
     p->call.mode = p->method->step_mode ? p->method->step_mode(p->self, &p->call) : 0;
     if (rc == 0 && (p->call.mode < 0 || p->call.mode > 7))
         rc = mb_fail(err, err_cap, MB_E_BUG, "step_mode() answered %d", p->call.mode);
-    if (rc == 0)
+    if (rc == 0 && denoises)
         rc = hook(p, p->method->step_begin, -1, err, err_cap);
     for (int32_t l = 0; l < c->layers && rc == 0; l++) {
         rc = put_queries(p, block, step, l);
@@ -376,7 +383,7 @@ static int forward(play *p, int32_t block, int32_t step, char *err, size_t err_c
             rc = hook(p, p->method->kv_added, l, err, err_cap);
         p->call.q = p->call.q_pre = NULL;
     }
-    return rc == 0 ? hook(p, p->method->step_end, -1, err, err_cap) : rc;
+    return rc == 0 && denoises ? hook(p, p->method->step_end, -1, err, err_cap) : rc;
 }
 
 static int set_prefix(play *p)
@@ -384,7 +391,7 @@ static int set_prefix(play *p)
     int32_t most = 0;
     for (int32_t b = 0; b < p->c->batch; b++)
         most = p->prefix[b] > most ? p->prefix[b] : most;
-    p->call.max_prefix = most;
+    p->call.max_prefix = p->c->tapes ? p->stage.shape.capacity : most;   /* a graph serves all lengths */
     p->call.prefix_len = p->prefix_len;
     return p->stage.env->kernels->upload(p->stage.env->device, p->prefix_len, p->prefix,
                                          (size_t)p->c->batch * sizeof *p->prefix);
@@ -426,6 +433,28 @@ static int op_read(const mb_host *host, void *dst, const void *src, size_t bytes
 {
     const mb_stage *stage = host->internal;
     return stage->env->kernels->download(stage->env->device, dst, src, bytes);
+}
+
+static int take_grid(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight)
+{
+    const play *p = to;
+    int32_t layers = p->stage.shape.layers, l = layer < 0 ? 0 : layer, s = step < 0 ? 0 : step;
+    if (grid < 0 || grid >= 32 || l >= layers || s >= MB_STAGE_STEPS)
+        return MB_E_BUG;
+    size_t at = ((size_t)grid * MB_STAGE_STEPS + (size_t)s) * (size_t)layers + (size_t)l;
+    p->run->grids[at] += sum;
+    p->run->weights[at] += weight;
+    return 0;
+}
+
+static int report_grids(play *p, char *err, size_t err_cap)
+{
+    size_t n = (size_t)32 * MB_STAGE_STEPS * (size_t)p->stage.shape.layers;
+    p->run->grids = calloc(n, sizeof(double));
+    p->run->weights = calloc(n, sizeof(double));
+    if (!p->run->grids || !p->run->weights)
+        return MB_E_SYSTEM;
+    return p->method->report_grids(p->self, op_read, take_grid, p, err, err_cap);
 }
 
 static void shape_fill(const mb_stage_case *c, mb_shape *shape)
@@ -478,6 +507,7 @@ static int allocate(play *p)
     TAKE(p->stage.weights_masked, rows * sizeof(float));
     TAKE(p->stage.weights_centre, rows * sizeof(float));
     TAKE(p->prefix_len, (size_t)s->batch * sizeof(int32_t));
+    TAKE(p->stage.work, sizeof(double));
 #undef TAKE
     return 0;
 }
@@ -503,10 +533,20 @@ int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, cons
         rc = method->open(&p.self, &p.stage.host, &p.stage.shape, options, err, err_cap);
         p.stage.opening = false;
     }
-    if (rc == 0)
+    for (int32_t i = 0; i <= stage_case->warmups && rc == 0; i++) {
+        size_t size = run->size;
+        mb_shape shape = run->shape;
+        mb_stage_free(run);   /* of an earlier request */
+        run->size = size;
+        run->shape = shape;
+        memcpy(p.prefix, stage_case->prefix, sizeof p.prefix);
+        p.call.request = 1 + i;
         rc = play_request(&p, err, err_cap);
+    }
     if (rc == 0 && method->report)
         rc = method->report(p.self, op_read, run->counters, err, err_cap);
+    if (rc == 0 && method->report_grids)
+        rc = report_grids(&p, err, err_cap);
     if (method->close && p.self)
         method->close(p.self);
     run->hot_allocations = p.stage.hot_allocations;
@@ -531,6 +571,8 @@ void mb_stage_free(mb_stage_run *run)
         free(run->events[i].exact);
     }
     free(run->events);
+    free(run->grids);
+    free(run->weights);
     memset(run, 0, sizeof *run);
 }
 

@@ -20,6 +20,9 @@ typedef struct mb_stage_env {
 } mb_stage_env;
 
 #define MB_STAGE_BATCH 4
+#define MB_STAGE_STEPS 16
+
+struct mb_tapes;                    /* tape.h */
 
 typedef struct mb_stage_case {
     int32_t layers, kv_heads, group, head_dim;
@@ -31,6 +34,8 @@ typedef struct mb_stage_case {
     bool poison;                     /* values that an answer leaves out are NaN while it is attended to */
     bool still;                      /* the same queries at all steps of a block, but for: */
     int32_t moving_rows;             /* rows below this one, which change once, at step 2 */
+    int32_t warmups;                 /* requests that the method sees before the one that is recorded */
+    struct mb_tapes *tapes;          /* forwards are replayed as graphs are; NULL: hooks run in all of them */
 } mb_stage_case;
 
 /* One layer of one forward. */
@@ -43,6 +48,7 @@ typedef struct mb_stage_event {
     int32_t *ids, *counts;           /* [batch][kv_heads][capacity], [batch][kv_heads] */
     double *captured;                /* [batch][kv_heads] exact mass on the index */
     float *out, *exact;              /* [batch][block][query_heads][head_dim] */
+    double read;                     /* prefix tokens of count_read(), over sequences and KV heads */
 } mb_stage_event;
 
 typedef struct mb_stage_run {
@@ -51,6 +57,7 @@ typedef struct mb_stage_run {
     size_t count, size;              /* size: floats of out */
     int32_t hot_allocations;         /* alloc() calls outside open(): must stay 0 */
     double counters[32];
+    double *grids, *weights;         /* [grids][MB_STAGE_STEPS][layers], 0 where nothing was reported */
 } mb_stage_run;
 
 /* Plays the case; 0 or negative with a sentence. The run is filled as far as it came; free it in any case. */
@@ -70,6 +77,7 @@ typedef struct mb_stage {
     int32_t hot_allocations;
     float *weights_masked, *weights_centre;  /* [batch][block], device */
     float *lse;                              /* [batch][block][Hq], device: of a mass without its own */
+    double *work;                            /* device: tokens that count_read() was told of */
 } mb_stage;
 
 void mb_stage_host_fill(mb_stage *stage);

@@ -357,7 +357,17 @@ static int op_reuse_decide(const mb_host *host, const mb_call *call, const float
     const mb_stage *stage = stage_of(host);
     return stage->env->kernels->reuse_decide(stage->env->device, stage->shape.batch, call->rows,
                                              stage->shape.query_heads, stage->shape.kv_heads, distance, norm,
-                                             threshold, relative, share, active, missed, counts);
+                                             threshold, relative, share, active, missed, counts, NULL);
+}
+
+static int op_reuse_groups(const mb_host *host, const mb_call *call, const float *distance, const float *norm,
+                           float threshold, int relative, float share, int32_t *active, int32_t *missed,
+                           double *counts, double *groups)
+{
+    const mb_stage *stage = stage_of(host);
+    return stage->env->kernels->reuse_decide(stage->env->device, stage->shape.batch, call->rows,
+                                             stage->shape.query_heads, stage->shape.kv_heads, distance, norm,
+                                             threshold, relative, share, active, missed, counts, groups);
 }
 
 static int op_rows_copy(const mb_host *host, const mb_call *call, const int32_t *active, const int32_t *missed,
@@ -395,6 +405,53 @@ static int op_row_top(const mb_host *host, const mb_call *call, const float *dis
                                         stage->shape.query_heads, distance, count, chosen);
 }
 
+static mb_state_ring ring_of(const mb_ring *ring)
+{
+    return (mb_state_ring){ring->blocks, ring->pitch, ring->ages, ring->q, ring->out, ring->lse};
+}
+
+static int op_ring_match(const mb_host *host, const mb_call *call, const void *a, const mb_ring *ring, int any,
+                         int32_t *slot, float *distance, float *norm)
+{
+    const mb_stage *stage = stage_of(host);
+    mb_state_ring states = ring_of(ring);
+    return stage->env->kernels->ring_match(stage->env->device, stage->shape.batch, call->rows,
+                                           stage->shape.query_heads, stage->shape.head_dim, a, &states, any, slot,
+                                           distance, norm);
+}
+
+static int op_ring_gather(const mb_host *host, const mb_call *call, const int32_t *slot, const mb_ring *ring,
+                          void *out, float *lse)
+{
+    const mb_stage *stage = stage_of(host);
+    mb_state_ring states = ring_of(ring);
+    return stage->env->kernels->ring_gather(stage->env->device, stage->shape.batch, call->rows,
+                                            stage->shape.query_heads, stage->shape.head_dim, slot, &states, out,
+                                            lse);
+}
+
+static int op_ring_reach(const mb_host *host, const mb_call *call, const int32_t *slot, const mb_ring *ring,
+                         int32_t age, const int32_t *active, const int32_t *missed, int32_t *heads,
+                         int32_t *reached)
+{
+    const mb_stage *stage = stage_of(host);
+    mb_state_ring states = ring_of(ring);
+    return stage->env->kernels->ring_reach(stage->env->device, stage->shape.batch, call->rows,
+                                           stage->shape.query_heads, stage->shape.kv_heads, slot, &states, age,
+                                           active, missed, heads, reached);
+}
+
+static int op_count_read(const mb_host *host, const mb_call *call, const mb_page_set *set, const int32_t *active)
+{
+    const mb_stage *stage = stage_of(host);
+    mb_attention args = mb_stage_attention(stage, call, MB_SPAN_PREFIX);
+    mb_pages pages = {0};
+    if (set)
+        pages = (mb_pages){set->granularity, set->capacity, set->ids, set->counts};
+    return stage->env->kernels->count_read(stage->env->device, &args.rows, stage->shape.kv_heads,
+                                           set ? &pages : NULL, active, stage->work);
+}
+
 void mb_stage_host_fill(mb_stage *stage)
 {
     stage->host = (mb_host){
@@ -409,5 +466,7 @@ void mb_stage_host_fill(mb_stage *stage)
         .score_recent = op_score_recent, .budget_ratio = op_budget_ratio, .budget_layers = op_budget_layers,
         .budget_heads = op_budget_heads, .score_keep = op_score_keep, .heavy_channels = op_heavy_channels,
         .reuse_decide = op_reuse_decide, .rows_copy = op_rows_copy, .row_match = op_row_match,
-        .row_gather = op_row_gather, .row_top = op_row_top};
+        .row_gather = op_row_gather, .row_top = op_row_top, .reuse_groups = op_reuse_groups,
+        .ring_match = op_ring_match, .ring_gather = op_ring_gather, .ring_reach = op_ring_reach,
+        .count_read = op_count_read};
 }

@@ -1,0 +1,30 @@
+/*
+ * tape.h - graph replay without a GPU: what a method's select() and attend() enqueue is written to a tape when a
+ * forward of a kind (mode, phase) comes up, and from the third such forward on the tape is played and the hooks
+ * are not called. What they would have computed on the host from the step, the block or their own memory is then
+ * missing or out of date, exactly as when a captured graph runs.
+ */
+#ifndef MB_TESTS_METHODS_TAPE_H
+#define MB_TESTS_METHODS_TAPE_H
+
+#include "kernels/kernels.h"
+#include "methods/method.h"
+
+typedef struct mb_tapes mb_tapes;
+
+/* *kernels: the table to open the stage with; its operations are real's. One set of tapes at a time. It serves the
+ * operations of methods that keep states (mac, flashblock): another one is refused while a tape is written. */
+mb_tapes *mb_tapes_new(const mb_kernels *real, const mb_kernels **kernels);
+void mb_tapes_free(mb_tapes *tapes);
+/* Forget what was written: before a method is opened again, whose memory may lie elsewhere. */
+void mb_tapes_clear(mb_tapes *tapes);
+/* Layer calls that were played so far. */
+int mb_tapes_played(const mb_tapes *tapes);
+
+/* The hook, or its tape. tapes NULL: the hook. */
+int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, mb_selection *answer,
+                    char *err, size_t err_cap);
+int mb_tapes_attend(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, void *out, float *lse,
+                    char *err, size_t err_cap);
+
+#endif
