@@ -36,6 +36,15 @@ static const char *chosen_database(const mb_cli *cli, size_t word)
     return cli->word_count > word ? cli->words[word] : cli->database ? cli->database : "results/quick.db";
 }
 
+/* "counter hit_rate by layer and step (higher is better): ..." */
+static void list_counter(const char *name, const char *axes, const char *unit, const char *better, const char *help)
+{
+    printf("%-16s   counter %s%s%s", "", name, *axes ? " by " : "", axes);
+    if (*unit || *better)
+        printf(" (%s%s%s%s)", unit, *unit && *better ? ", " : "", better, *better ? " is better" : "");
+    printf(": %s\n", help);
+}
+
 static int list_methods(void)
 {
     for (size_t i = 0; i < mb_registry_count(); i++) {
@@ -43,11 +52,9 @@ static int list_methods(void)
         const char *origin = mb_registry_origin(m);
         printf("%-16s %s%s%s%s\n", m->name, m->summary, *origin ? "  [" : "", origin, *origin ? "]" : "");
         for (const mb_counter *c = m->counters; c && c->name; c++)
-            printf("%-16s   counter %s (%s%s%s): %s\n", "", c->name, c->unit, *c->better ? ", better " : "", c->better,
-                   c->help);
+            list_counter(c->name, "", c->unit, c->better, c->help);
         for (const mb_grid *g = m->grids; g && g->name; g++)
-            printf("%-16s   counter %s by %s (%s%s%s): %s\n", "", g->name, mb_grid_axes(g->axes), g->unit,
-                   *g->better ? ", better " : "", g->better, g->help);
+            list_counter(g->name, mb_grid_axes(g->axes), g->unit, g->better, g->help);
     }
     return 0;
 }

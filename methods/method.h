@@ -364,8 +364,8 @@ typedef struct mb_method {
 
     int (*step_end)(void *self, const mb_call *call, char *err, size_t err_cap);
     int (*block_end)(void *self, const mb_call *call, char *err, size_t err_cap);
-    /* Optional. Values in the order of `counters`; called between requests, so it may wait for the device with
-     * `read` (device to host). */
+    /* Optional. Values in the order of `counters`, NAN where nothing was counted; called between requests, so it may
+     * wait for the device with `read` (device to host). */
     int (*report)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
                   double *values, char *err, size_t err_cap);
 

@@ -27,6 +27,7 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,temperature.gpu --format=cs
 
 check parity "$build/tests/kernels/test_cuda"
 check properties env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_properties"
+check counters env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_counters"
 
 # The same small run on both devices: equal scores, and predictions equal but for near-ties.
 small() { ./harness --config tests/driver/configs/small.json --quiet --out "" --db "$out/$1.db" --device "$1" --fresh; }

@@ -23,6 +23,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- options ------------------------------------------------------------------------------------------------
  * A plain struct, and below a table of rows that write into it. int64_t for INT, double for REAL, int32_t for
@@ -51,12 +52,21 @@ static const mb_counter counters[] = {
     {"blocks", "blocks", "", "sum", "blocks for which an index was chosen"},
     {0}};
 
+/* The same by layer, by step, or by both: one value a place. A share hands in numerator and denominator, so that
+ * means over samples are right. They end in the view v_counter_grid and in a figure. Not required. */
+static const mb_grid grids[] = {
+    {"reached", "blocks", "", "sum", "blocks that had this denoising step", MB_GRID_STEP},
+    {0}};
+
+enum { MOST_STEPS = 256 };
+
 /* ---- state --------------------------------------------------------------------------------------------------
  * One object per configuration and session. It lives from open() to close(). */
 typedef struct state {
     const mb_host *host;  /* the functions we may call; valid until close() */
     settings options;
     double blocks;        /* host memory: hooks may change it, kernels cannot see it */
+    double reached[MOST_STEPS];
     float *scores;        /* device memory: [batch][Hkv][stride] fp32 */
     mb_page_set sets[];   /* [layers], each with its ids and counts in device memory */
 } state;
@@ -122,6 +132,7 @@ static int request_begin(void *self, const mb_call *call, char *err, size_t err_
     state *s = self;
     (void)call, (void)err, (void)err_cap;
     s->blocks = 0;
+    memset(s->reached, 0, sizeof s->reached);
     return 0;
 }
 
@@ -133,12 +144,23 @@ static int kv_added(void *self, const mb_call *call, char *err, size_t err_cap)
     return 0;
 }
 
-/* block_begin, step_begin, step_end, block_end: call->layer is -1. Not required. */
+/* block_begin, step_end, block_end: call->layer is -1. Not required. */
 static int block_begin(void *self, const mb_call *call, char *err, size_t err_cap)
 {
     state *s = self;
     (void)call, (void)err, (void)err_cap;
     s->blocks += 1;
+    return 0;
+}
+
+/* step_begin runs at every denoising step, also where the forward behind it is a replayed graph and select() is not
+ * called. So this is a place to count on the host, or to enqueue a copy that files what a kernel counted. */
+static int step_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+{
+    state *s = self;
+    (void)err, (void)err_cap;
+    if (call->step < MOST_STEPS)
+        s->reached[call->step] += 1;
     return 0;
 }
 
@@ -197,6 +219,20 @@ static int report(void *self, int (*read)(const mb_host *, void *dst, const void
     return 0;
 }
 
+/* report_grids: every value of the grids, by put(); 0 and -1 stand for an axis as method.h says. What put() refuses
+ * costs the sample. Required if there are grids. */
+static int report_grids(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                        mb_grid_put put, void *to, char *err, size_t err_cap)
+{
+    const state *s = self;
+    int rc = 0;
+    (void)read, (void)err, (void)err_cap;
+    for (int32_t step = 1; step < MOST_STEPS && rc == 0; step++)
+        if (s->reached[step] > 0)
+            rc = put(to, 0, -1, step, s->reached[step], 1);
+    return rc;
+}
+
 /* ---- the method ---------------------------------------------------------------------------------------------
  * abi and size first. Hooks that are left out are NULL. */
 static const mb_method method = {
@@ -217,9 +253,12 @@ static const mb_method method = {
     .request_begin = request_begin,
     .kv_added = kv_added,
     .block_begin = block_begin,
+    .step_begin = step_begin,
     .select = select_pages,
     .observe = observe,
     .report = report,
+    .grids = grids,
+    .report_grids = report_grids,
 };
 
 /* The one symbol that the loader looks for (MB_METHOD_ENTRY). host_abi is the program's version of the contract;

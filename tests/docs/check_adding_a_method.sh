@@ -14,6 +14,7 @@ mkdir "$scratch/home" "$scratch/work"
 [ "$(grep -c '^ok: key_mean$' "$scratch/log")" = 2 ] || fail "the skeleton or the method did not pass its own test"
 grep -q 'page -1 of KV head 0 lies outside the prefix' "$scratch/log" || fail "the broken variant was not caught"
 grep -qE '^key_mean k=32\|0\.[0-9]+' "$scratch/log" || fail "no recall of the new method at the end"
+grep -qE '^reached\|counting k=[0-9]+\|1\|[0-9.]+' "$scratch/log" || fail "no counter by step of the skeleton"
 [ -z "$(git -C "$root" status --short docs methods 2>/dev/null | grep key_mean)" ] || fail "the source tree was written to"
 
 # ---- new-method refuses what it would have to guess or overwrite ----

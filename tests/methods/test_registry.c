@@ -84,6 +84,9 @@ static void test_bad_plugins(void **state)
         {"bad/option_choice", "option \"rule\": a choice needs the list of its words"},
         {"bad/option_twice", "option \"k\": the table has two rows of this name"},
         {"bad/counter_silent", "counters are declared but the report() hook is missing"},
+        {"bad/grid_silent", "grids are declared but the report_grids() hook is missing"},
+        {"bad/grid_axes", "grid \"hits\": axes are MB_GRID_LAYER, MB_GRID_STEP or both"},
+        {"bad/grid_twice", "grid \"hits\": the table has two rows of this name"},
     };
     size_t count = mb_registry_count();
     (void)state;
@@ -152,6 +155,8 @@ static void test_older_plugin(void **state)
     assert_null(method->observe);
     assert_null(method->step_end);
     assert_null(method->report);
+    assert_null(method->grids);
+    assert_null(method->report_grids);
     mb_registry_unload();
 }
 
@@ -265,6 +270,12 @@ static void test_all_tables(void **state)
         for (const mb_option *o = method->options; o && o->name; o++)
             if (!strstr(help, o->name) || !strstr(help, o->help))
                 fail_msg("help %s does not explain %s", method->name, o->name);
+        for (const mb_counter *c = method->counters; c && c->name; c++)
+            if (!strstr(help, c->name) || !strstr(help, c->help))
+                fail_msg("help %s does not explain the counter %s", method->name, c->name);
+        for (const mb_grid *g = method->grids; g && g->name; g++)
+            if (!strstr(help, g->name) || !strstr(help, g->help))
+                fail_msg("help %s does not explain the grid %s", method->name, g->name);
         assert_non_null(strstr(help, method->reference));
         free(json), free(before), free(after), free(help), free(options);
     }
