@@ -37,7 +37,8 @@ static const char *chosen_database(const mb_cli *cli, size_t word)
 }
 
 /* "counter hit_rate by layer and step (higher is better): ..." */
-static void list_counter(const char *name, const char *axes, const char *unit, const char *better, const char *help)
+static void list_counter(const char *name, const char *axes, const char *unit, const char *better,
+                         const char *help)
 {
     printf("%-16s   counter %s%s%s", "", name, *axes ? " by " : "", axes);
     if (*unit || *better)

@@ -22,7 +22,7 @@
  * queries are not seen by a method: the ring starts with the first block. sqrt(2 D) is the distance of two
  * independent unit-variance vectors; models without q-norm want rule = relative.
  *
- * The forward may be a replayed graph: how old each place of the ring is, is device memory that step_begin() fills;
+ * The forward may be a replayed graph: the age of each place of the ring is device memory that step_begin() fills;
  * the ring is written in step_end(); counts of a step are filed by both.
  */
 #include "methods/method.h"
@@ -75,9 +75,9 @@ typedef struct state {
     entries now;                  /* of this block, all layers: what later steps match */
     entries ring;                 /* of first steps: [ring] times all layers; axis blocks and both */
     entries near, fresh, view;    /* scratch: band or tail; recomputed; the rows of a partial forward */
-    double *filed;                /* [bins][layers][CLASSES][COUNTS] by step; 0: commits, the last: later ones too */
+    double *filed;                /* [bins][layers][CLASSES][COUNTS], by step; 0: commits */
     double *running;              /* [layers][CLASSES][COUNTS] of the later step that runs */
-    int32_t bins;
+    int32_t bins;                 /* the last holds all later steps */
 } state;
 
 /* ---- opening ---- */

@@ -115,7 +115,7 @@ typedef struct mb_selection {
     uint32_t want;              /* MB_DENSE: MB_WANT_* */
     mb_row_set rows;            /* with MB_WANT_MASS */
     mb_normaliser normaliser;   /* with MB_WANT_MASS */
-    const mb_page_set *pages;   /* MB_SPARSE: the index. MB_ATTEND: the index used, or NULL (opaque: no recall) */
+    const mb_page_set *pages;   /* MB_SPARSE: the index. MB_ATTEND: the index used, or NULL (opaque, count_read()) */
     double select_tokens;       /* prefix tokens' worth of K+V bytes per KV head read to choose, for the work count */
 } mb_selection;
 
@@ -250,17 +250,17 @@ struct mb_host {
     int (*reuse_groups)(const mb_host *, const mb_call *, const float *distance, const float *norm,
                         float threshold, int relative, float share, int32_t *active, int32_t *missed,
                         double *counts, double *groups);
-    /* The nearest vector of ring->q to each row of a, same query head, over all blocks that the ring holds: over all
-     * their rows with any 1, over the row at the same place with any 0. slot = block of the ring * B + row, or -1
-     * where nothing is stored, with the distance INFINITY; distance and norm as in row_match(). Ties: the
-     * youngest block, then the lower row. Needs a call of B rows. */
+    /* The nearest vector of ring->q to each row of a, same query head, over all blocks that the ring holds: all of
+     * their rows with any 1, the row at the same place with any 0. slot = block of the ring * B + row, or -1 where
+     * nothing is stored, with the distance INFINITY; distance and norm as in row_match(). Ties: the youngest
+     * block, then the lower row. Needs a call of B rows. */
     int (*ring_match)(const mb_host *, const mb_call *, const void *a, const mb_ring *ring, int any, int32_t *slot,
                       float *distance, float *norm);
     /* out, lse = what the ring holds at slot; slot -1: zeros and -INFINITY, the state over no key. */
     int (*ring_gather)(const mb_host *, const mb_call *, const int32_t *slot, const mb_ring *ring, void *out,
                        float *lse);
-    /* reached [batch][rows][Hq] = 1 for rows whose slot is of a block of that age or older, heads [batch][Hkv] = -1
-     * where there is such a row; else 0. Rows that rows_copy(active, missed) would overwrite are left out. */
+    /* reached [batch][rows][Hq] = 1 for rows whose slot is of a block of that age or older, heads [batch][Hkv] =
+     * -1 where there is such a row; else 0. Rows that rows_copy(active, missed) would overwrite are left out. */
     int (*ring_reach)(const mb_host *, const mb_call *, const int32_t *slot, const mb_ring *ring, int32_t age,
                       const int32_t *active, const int32_t *missed, int32_t *heads, int32_t *reached);
     /* For a method that attends itself and shows no index: the KV heads that are active (NULL = all) read these
@@ -305,8 +305,8 @@ typedef struct mb_grid {
     uint32_t axes;             /* MB_GRID_LAYER, MB_GRID_STEP or both */
 } mb_grid;                     /* ends with name NULL */
 
-/* Takes one value of grid `grid` (its row): layer 0 .. L-1, step 1 .. T or 0 = commits; -1 on an axis that the grid
- * does not have. "mean": sum / weight, and over requests sum of sums / sum of weights, so a share hands in its
+/* Takes one value of row `grid` of the table: layer 0 .. L-1, step 1 .. T or 0 = commits; -1 on an axis that the
+ * grid does not have. "mean": sum / weight, and over requests sum of sums / sum of weights, so a share hands in its
  * numerator and its denominator. "sum" and "max": the number is in sum, weight is 1. Weight 0 is not stored: a
  * place where nothing was counted has no value. Each place once. Returns 0, or negative: give it back. */
 typedef int (*mb_grid_put)(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight);
@@ -364,8 +364,8 @@ typedef struct mb_method {
 
     int (*step_end)(void *self, const mb_call *call, char *err, size_t err_cap);
     int (*block_end)(void *self, const mb_call *call, char *err, size_t err_cap);
-    /* Optional. Values in the order of `counters`, NAN where nothing was counted; called between requests, so it may
-     * wait for the device with `read` (device to host). */
+    /* Optional. Values in the order of `counters`, NAN where nothing was counted; called between requests, so it
+     * may wait for the device with `read` (device to host). */
     int (*report)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
                   double *values, char *err, size_t err_cap);
 

@@ -5,7 +5,7 @@
  *
  * Work is counted on the device for denoising forwards: prefix keys attended against prefix keys present. An
  * opaque call (a method's own attention without an index) counts its prefix keys but none attended; what it read
- * is in the select_tokens that the method declares.
+ * the method tells by count_read(), or declares in select_tokens.
  */
 #include "model/engine.h"
 

@@ -153,8 +153,8 @@ static int block_begin(void *self, const mb_call *call, char *err, size_t err_ca
     return 0;
 }
 
-/* step_begin runs at every denoising step, also where the forward behind it is a replayed graph and select() is not
- * called. So this is a place to count on the host, or to enqueue a copy that files what a kernel counted. */
+/* step_begin runs at every denoising step, also where the forward behind it is a replayed graph and select() is
+ * not called. So this is a place to count on the host, or to enqueue a copy that files what a kernel counted. */
 static int step_begin(void *self, const mb_call *call, char *err, size_t err_cap)
 {
     state *s = self;
@@ -219,8 +219,8 @@ static int report(void *self, int (*read)(const mb_host *, void *dst, const void
     return 0;
 }
 
-/* report_grids: every value of the grids, by put(); 0 and -1 stand for an axis as method.h says. What put() refuses
- * costs the sample. Required if there are grids. */
+/* report_grids: every value of the grids, by put(); here layer is -1, because the grid is not by layer. What put()
+ * refuses costs the sample. Required if there are grids. */
 static int report_grids(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
                         mb_grid_put put, void *to, char *err, size_t err_cap)
 {

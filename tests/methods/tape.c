@@ -14,14 +14,14 @@ typedef int player(mb_device *device, const void *args);
 typedef struct operation {
     player *play;
     mb_device *device;
-    void *args;               /* malloc'ed */
+    void *args; /* malloc'ed */
 } operation;
 
 /* One layer of one kind of forward. */
 typedef struct tape {
     int32_t mode, layer;
     mb_phase phase;
-    int seen;                 /* times that its forward has come up */
+    int seen; /* times that its forward has come up */
     mb_selection answer;
     operation *operations[2]; /* of select and of attend */
     size_t count[2];
@@ -32,9 +32,9 @@ struct mb_tapes {
     tape *tapes;
     size_t count;
     int played;
-    tape *writing;            /* NULL: nothing is written down */
+    tape *writing; /* NULL: nothing is written down */
     int hook;
-    bool failed;              /* no memory */
+    bool failed; /* no memory */
 };
 
 static const mb_kernels *real;
@@ -94,7 +94,7 @@ TAPED(score_edges,
       int32_t batch, int32_t heads, const int32_t *lengths, int32_t page, int32_t first, int32_t last, float value)
 TAPED(top_k,
       (const float *scores; int64_t stride; int32_t batch, heads; const int32_t *lengths; int32_t longest, page, k;
-       const int32_t *dynamic; int32_t capacity; int32_t *ids; int32_t *counts; void *scratch;),
+       const int32_t *dynamic; int32_t capacity; int32_t * ids; int32_t * counts; void *scratch;),
       (device, a->scores, a->stride, a->batch, a->heads, a->lengths, a->longest, a->page, a->k, a->dynamic,
        a->capacity, a->ids, a->counts, a->scratch),
       (scores, stride, batch, heads, lengths, longest, page, k, dynamic, capacity, ids, counts, scratch),
@@ -116,15 +116,15 @@ TAPED(rows_copy,
       void *dst, float *ld)
 TAPED(reuse_decide,
       (int32_t batch, rows, heads, kv; const float *distance; const float *norm; float threshold; int relative;
-       float share; int32_t *active; int32_t *missed; double *counts; double *groups;),
+       float share; int32_t * active; int32_t * missed; double *counts; double *groups;),
       (device, a->batch, a->rows, a->heads, a->kv, a->distance, a->norm, a->threshold, a->relative, a->share,
        a->active, a->missed, a->counts, a->groups),
       (batch, rows, heads, kv, distance, norm, threshold, relative, share, active, missed, counts, groups),
       int32_t batch, int32_t rows, int32_t heads, int32_t kv, const float *distance, const float *norm,
       float threshold, int relative, float share, int32_t *active, int32_t *missed, double *counts, double *groups)
 TAPED(ring_match,
-      (int32_t batch, rows, heads, dim; const void *x; mb_state_ring ring; int any; int32_t *slot; float *distance;
-       float *norm;),
+      (int32_t batch, rows, heads, dim; const void *x; mb_state_ring ring; int any; int32_t * slot;
+       float *distance; float *norm;),
       (device, a->batch, a->rows, a->heads, a->dim, a->x, &a->ring, a->any, a->slot, a->distance, a->norm),
       (batch, rows, heads, dim, x, *ring, any, slot, distance, norm), int32_t batch, int32_t rows, int32_t heads,
       int32_t dim, const void *x, const mb_state_ring *ring, int any, int32_t *slot, float *distance, float *norm)
@@ -135,12 +135,12 @@ TAPED(ring_gather,
       const int32_t *slot, const mb_state_ring *ring, void *out, float *lse)
 TAPED(ring_reach,
       (int32_t batch, rows, heads, kv; const int32_t *slot; mb_state_ring ring; int32_t age; const int32_t *active;
-       const int32_t *missed; int32_t *old; int32_t *reached;),
+       const int32_t *missed; int32_t * old; int32_t * reached;),
       (device, a->batch, a->rows, a->heads, a->kv, a->slot, &a->ring, a->age, a->active, a->missed, a->old,
        a->reached),
       (batch, rows, heads, kv, slot, *ring, age, active, missed, old, reached), int32_t batch, int32_t rows,
-      int32_t heads, int32_t kv, const int32_t *slot, const mb_state_ring *ring, int32_t age, const int32_t *active,
-      const int32_t *missed, int32_t *old, int32_t *reached)
+      int32_t heads, int32_t kv, const int32_t *slot, const mb_state_ring *ring, int32_t age,
+      const int32_t *active, const int32_t *missed, int32_t *old, int32_t *reached)
 
 /* Those whose pages lie on the caller's stack. */
 struct paged_args {
@@ -176,7 +176,8 @@ static int play_count(mb_device *device, const void *args)
 static int taped_count(mb_device *device, const mb_rows *rows, int32_t kv, const mb_pages *pages,
                        const int32_t *active, double *tokens)
 {
-    struct paged_args a = {.rows = *rows, .has_pages = pages != NULL, .kv = kv, .active = active, .tokens = tokens};
+    struct paged_args a = {
+        .rows = *rows, .has_pages = pages != NULL, .kv = kv, .active = active, .tokens = tokens};
     if (pages)
         a.pages = *pages;
     return write_down(play_count, device, &a, sizeof a) ? play_count(device, &a) : MB_E_SYSTEM;
@@ -259,8 +260,8 @@ static int play(const tape *t, int hook)
 }
 
 /* As the program: the first forward of a kind runs, the second is captured, the others are replayed. */
-int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, mb_selection *answer,
-                    char *err, size_t err_cap)
+int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call,
+                    mb_selection *answer, char *err, size_t err_cap)
 {
     tape *t = tapes ? find(tapes, call) : NULL;
     if (!tapes)
@@ -278,11 +279,12 @@ int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const 
     tapes->writing = NULL;
     t->answer = *answer;
     return rc == 0 && (tapes->failed || answer->want)
-               ? mb_fail(err, err_cap, MB_E_BUG, "a tape holds no by-products and needs memory") : rc;
+               ? mb_fail(err, err_cap, MB_E_BUG, "a tape holds no by-products and needs memory")
+               : rc;
 }
 
-int mb_tapes_attend(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, void *out, float *lse,
-                    char *err, size_t err_cap)
+int mb_tapes_attend(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, void *out,
+                    float *lse, char *err, size_t err_cap)
 {
     tape *t = tapes ? find(tapes, call) : NULL;
     if (!tapes)
