@@ -22,24 +22,31 @@ static double seconds_since(uint64_t start)
     return (double)(mb_clock_ns() - start) * 1e-9;
 }
 
-/* The folder of the database, and with --fresh no old file in it. */
-static int prepare_files(const mb_run *run, char *err, size_t err_cap)
+/* The database that the run writes. A plan looks at a copy: it shows what is stored and changes nothing. */
+static int open_store(mb_run *run, char *err, size_t err_cap)
 {
-    const char *path = run->config->results, *slash = strrchr(path, '/');
-    int rc = MB_OK;
-    if (slash && slash != path) {
-        char *folder = mb_string_format("%.*s", (int)(slash - path), path);
-        rc = folder ? mb_folder_make(folder, err, err_cap) : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory");
-        free(folder);
-    }
+    const char *path = run->config->results;
+    bool plan = run->flags.dry_run;
+    if (plan && (run->flags.fresh || !mb_file_exists(path)))
+        return MB_OK;
+    return mb_store_open(&run->store, path, plan ? MB_STORE_SCRATCH : MB_STORE_WRITE, err, err_cap);
+}
+
+/* --fresh: an empty database in place of the one that is open. It comes when nothing can be refused any more, and
+ * what goes is a store of ours that nobody else writes: opening it has shown that. */
+static int renew_store(mb_run *run, char *err, size_t err_cap)
+{
+    const char *path = run->config->results;
     const char *suffixes[] = {"", "-wal", "-shm"};
-    for (size_t i = 0; rc == MB_OK && run->flags.fresh && i < 3; i++) {
+    int rc = mb_store_close(run->store, err, err_cap);
+    run->store = NULL;
+    for (size_t i = 0; rc == MB_OK && i < 3; i++) {
         char *name = mb_string_format("%s%s", path, suffixes[i]);
-        if (name && mb_file_exists(name) && unlink(name) != 0)
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "--fresh: cannot remove %s", name);
+        if (!name || (mb_file_exists(name) && unlink(name) != 0))
+            rc = mb_fail(err, err_cap, MB_E_INPUT, "--fresh: cannot remove %s%s", path, suffixes[i]);
         free(name);
     }
-    return rc;
+    return rc == MB_OK ? mb_store_open(&run->store, path, MB_STORE_WRITE, err, err_cap) : rc;
 }
 
 /* Opens every task once before any work: a missing file ends the run here, and the sizes feed the progress bar. */
@@ -144,21 +151,25 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
     uint64_t start = mb_clock_ns();
     mb_progress_begin(&run.progress, flags->quiet, 0);
     int rc = mb_run_inspect(&run, err, sizeof err);
-    if (rc == MB_OK && !(flags->dry_run && !mb_file_exists(config->results)) &&
-        (rc = prepare_files(&run, err, sizeof err)) == MB_OK)
-        rc = mb_store_open(&run.store, config->results, MB_STORE_WRITE, err, sizeof err);
+    if (rc == MB_OK)
+        rc = open_store(&run, err, sizeof err);
     if (rc == MB_OK && !flags->dry_run && (config->pass_latency || config->pass_breakdown))
         rc = mb_isolate_rehearse(&run, err, sizeof err);
     if (rc == MB_OK)
         rc = mb_run_open(&run, err, sizeof err);
-    if (rc == MB_OK && run.store)
-        rc = mb_run_open_store(&run, command, err, sizeof err);
     if (rc == MB_OK && flags->dry_run) {
-        rc = mb_run_print_plan(&run, err, sizeof err);
+        if (run.store)
+            rc = mb_run_open_store(&run, command, err, sizeof err);
+        if (rc == MB_OK)
+            rc = mb_run_print_plan(&run, err, sizeof err);
         goto out;
     }
     if (rc == MB_OK)
         rc = count_work(&run, &units, err, sizeof err);
+    if (rc == MB_OK && flags->fresh)
+        rc = renew_store(&run, err, sizeof err);
+    if (rc == MB_OK)
+        rc = mb_run_open_store(&run, command, err, sizeof err);
     run.seconds_setup = seconds_since(start);
     if (rc == MB_OK) {
         mb_progress_begin(&run.progress, flags->quiet, units);

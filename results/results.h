@@ -12,7 +12,8 @@
 
 typedef struct mb_store mb_store;
 
-typedef enum mb_store_mode { MB_STORE_WRITE = 0, MB_STORE_READ = 1 } mb_store_mode;
+/* SCRATCH: a copy of an existing file in memory. It may be read and written; nothing of it reaches the file. */
+typedef enum mb_store_mode { MB_STORE_WRITE = 0, MB_STORE_READ = 1, MB_STORE_SCRATCH = 2 } mb_store_mode;
 
 /* WRITE creates the file and the schema, refuses another application_id or schema version, and fails at once
  * with a clear sentence when another process writes (busy), the folder is read-only or the disk is full. */

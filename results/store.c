@@ -68,7 +68,7 @@ int store_error(mb_store *store, int rc, const char *doing, char *err, size_t er
 
 int store_writable(mb_store *store, char *err, size_t err_cap)
 {
-    if (store->mode == MB_STORE_WRITE)
+    if (store->mode != MB_STORE_READ)
         return MB_OK;
     return mb_fail(err, err_cap, MB_E_BUG, "%s: was opened for reading and is being written to", store->path);
 }
@@ -478,6 +478,31 @@ static int open_for_reading(mb_store *store, char *err, size_t err_cap)
     return rc;
 }
 
+/* The file is read like any other, also while a run writes it; then the connection changes over to the copy. */
+static int open_scratch(mb_store *store, char *err, size_t err_cap)
+{
+    sqlite3 *copy = NULL;
+    int rc = open_for_reading(store, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    int code = sqlite3_open_v2(":memory:", &copy, SQLITE_OPEN_READWRITE, NULL);
+    sqlite3_backup *backup = code == SQLITE_OK ? sqlite3_backup_init(copy, "main", store->db, "main") : NULL;
+    if (backup) {
+        code = sqlite3_backup_step(backup, -1);
+        sqlite3_backup_finish(backup);
+    }
+    if (!backup || code != SQLITE_DONE) {
+        rc = store_error(store, backup ? code : SQLITE_NOMEM, "copying it into memory", err, err_cap);
+        sqlite3_close(copy);
+        return rc;
+    }
+    sqlite3_close(store->db);
+    store->db = copy;
+    sqlite3_extended_result_codes(store->db, 1);
+    rc = store_begin(store, err, err_cap); /* an older file has older views */
+    return rc == MB_OK ? store_end(store, lay_out(store, false, err, err_cap), err, err_cap) : rc;
+}
+
 int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, char *err, size_t err_cap)
 {
     *store = NULL;
@@ -490,7 +515,9 @@ int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, char *
     }
     s->mode = mode;
     s->lock_fd = -1;
-    int rc = mode == MB_STORE_WRITE ? open_for_writing(s, err, err_cap) : open_for_reading(s, err, err_cap);
+    int rc = mode == MB_STORE_WRITE  ? open_for_writing(s, err, err_cap)
+             : mode == MB_STORE_READ ? open_for_reading(s, err, err_cap)
+                                     : open_scratch(s, err, err_cap);
     if (rc != MB_OK) {
         mb_store_close(s, NULL, 0);
         return rc;

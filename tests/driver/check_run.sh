@@ -26,6 +26,25 @@ same_content "$scratch/a.db" "$scratch/b.db"
 expect_exit 0 '' $run"" --db "$scratch/c.db"
 same_content "$scratch/a.db" "$scratch/c.db"
 
+# A plan changes nothing: not the file, not which run is the newest, not what --fresh would forget.
+cp "$scratch/a.db" "$scratch/before.db"
+expect_exit 0 '' $run"" --db "$scratch/a.db" --seed 9 --dry-run
+expect_exit 0 '' $run"" --db "$scratch/a.db" --dry-run
+awk '$1 == "niah_multikey" { planned += $4; stored += $5 } END { exit !(planned == 48 && stored == 48) }' "$scratch/out" ||
+    { fail "the plan does not count what is stored"; cat "$scratch/out"; }
+expect_exit 0 '' $run"" --db "$scratch/a.db" --fresh --dry-run
+cmp "$scratch/a.db" "$scratch/before.db" || fail "--dry-run changed the database"
+
+# --fresh forgets when the run can start, and only what is a store of ours.
+expect_exit 2 'hotpotqa.jsonl' $run"" --db "$scratch/a.db" --fresh --tasks hotpotqa --data "$scratch"
+same_content "$scratch/before.db" "$scratch/a.db"
+echo 'a text that is no database' >"$scratch/text"
+expect_exit 2 'not an SQLite database' $run"" --db "$scratch/text" --fresh
+[ "$(cat "$scratch/text")" = 'a text that is no database' ] || fail "--fresh removed somebody's file"
+expect_exit 0 '' $run"" --db "$scratch/before.db" --fresh --limit 1
+rows=$(sqlite3 "$scratch/before.db" 'SELECT count(DISTINCT item) FROM v_samples')
+[ "$rows" = 1 ] || fail "--fresh --limit 1 left $rows items"
+
 # Reports and exports.
 for format in "" --md --csv --jsonl; do
     expect_exit 0 '' ./harness report "$scratch/a.db" $format
