@@ -1,5 +1,6 @@
 /* commands.c - the sub-commands that look things up or read a store: list, help, report, plot, export, score; run. */
 #include "driver/commands.h"
+#include "driver/paths.h"
 #include "driver/run.h"
 
 #include <dirent.h>
@@ -78,9 +79,9 @@ static int list_tasks(void)
 /* Checkpoint folders below models/ or --model. */
 static int list_models(const mb_cli *cli)
 {
-    const char *root = cli->model ? cli->model : "models";
+    char *root = mb_shared_path(cli->model ? cli->model : "models");
     struct dirent **names = NULL;
-    int n = scandir(root, &names, NULL, alphasort), found = 0;
+    int n = root ? scandir(root, &names, NULL, alphasort) : -1, found = 0;
     for (int i = 0; i < n; i++) {
         char *path = mb_string_format("%s/%s", root, names[i]->d_name), err[512];
         char *config = mb_string_format("%s/config.json", path ? path : "");
@@ -101,7 +102,8 @@ static int list_models(const mb_cli *cli)
     }
     free(names);
     if (!found)
-        printf("no checkpoint folder below %s\n", root);
+        printf("no checkpoint folder below %s\n", root ? root : "models");
+    free(root);
     return 0;
 }
 
@@ -121,6 +123,12 @@ static int query_store(const mb_cli *cli, size_t word, const char *sql)
     return print_text(&text);
 }
 
+/* What tells runs apart at a glance; v_runs (--csv, --jsonl) has the rest, whole configs among it. */
+static const char runs_sql[] =
+    "SELECT run, state, started_at AS started, samples, failed, gates_failed AS red, device, "
+    "coalesce(nullif(gpu, ''), cpu) AS processor, git, seed, sessions AS starts, CAST(round(wall_us / 1e6) AS INTEGER) AS seconds "
+    "FROM v_runs ORDER BY session_id";
+
 int mb_command_list(const mb_cli *cli)
 {
     const char *what = cli->word_count > 1 ? cli->words[1] : "";
@@ -131,7 +139,7 @@ int mb_command_list(const mb_cli *cli)
     if (strcmp(what, "models") == 0)
         return list_models(cli);
     if (strcmp(what, "runs") == 0)
-        return query_store(cli, 2, "SELECT * FROM v_runs");
+        return query_store(cli, 2, cli->csv || cli->jsonl ? "SELECT * FROM v_runs" : runs_sql);
     return mb_command_fail(MB_E_INPUT, "list what? methods, tasks, models or runs [DB]");
 }
 
@@ -206,9 +214,9 @@ int mb_command_export(const mb_cli *cli)
         return mb_command_fail(MB_E_INPUT, "export how? --pred DIR, --csv, --jsonl or --md");
     int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, err, sizeof err);
     if (rc == MB_OK && cli->pred)
-        rc = mb_export_pred(store, cli->pred, err, sizeof err);
+        rc = mb_export_pred(store, cli->run, cli->pred, err, sizeof err);
     if (rc == MB_OK && (cli->csv || cli->jsonl || cli->markdown))
-        rc = mb_export(store, chosen_format(cli), &text, err, sizeof err);
+        rc = mb_export(store, cli->run, chosen_format(cli), &text, err, sizeof err);
     mb_store_close(store, NULL, 0);
     if (rc == MB_OK && cli->out && text.data)
         rc = mb_file_write(cli->out, text.data, text.length, err, sizeof err);

@@ -61,19 +61,30 @@ static int export_cell(mb_store *store, int64_t cell, const char *path, char *er
     return rc;
 }
 
-/* folder/pred/<run> <model> <config> <sampler>/<task>.jsonl; the run only where the store has several. */
-int mb_export_pred(mb_store *store, const char *folder, char *err, size_t err_cap)
+/* The run that a user names; *id -1 where none is named: all of them. */
+static int chosen_run(mb_store *store, const char *run, int64_t *id, char *err, size_t err_cap)
 {
-    int code, rc = MB_OK;
+    *id = -1;
+    return run ? store_find_run(store, run, id, NULL, err, err_cap) : MB_OK;
+}
+
+/* folder/pred/<run> <model> <config> <sampler>/<task>.jsonl; the run only where several are exported. */
+int mb_export_pred(mb_store *store, const char *run, const char *folder, char *err, size_t err_cap)
+{
+    int64_t id = -1;
+    int code, rc = chosen_run(store, run, &id, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
     sqlite3_stmt *s = store_statement(
         store,
-        "SELECT c.cell_id, c.task, c.model, c.config, c.sampler, c.run, (SELECT count(*) FROM run) > 1, "
+        "SELECT c.cell_id, c.task, c.model, c.config, c.sampler, c.run, ?1 IS NULL AND (SELECT count(*) FROM run) > 1, "
         "(SELECT count(DISTINCT x.sampler_id) FROM cell x WHERE x.run_id = c.run_id AND x.pass = 'quality') > 1 "
-        "FROM v_cell c WHERE c.pass = 'quality' AND EXISTS (SELECT 1 FROM sample s WHERE s.cell_id = c.cell_id "
+        "FROM v_cell c WHERE c.run_id = coalesce(?1, c.run_id) AND c.pass = 'quality' AND EXISTS (SELECT 1 FROM sample s WHERE s.cell_id = c.cell_id "
         "AND s.prediction IS NOT NULL) ORDER BY c.cell_id",
         err, err_cap);
     if (!s)
         return MB_E_SYSTEM;
+    store_bind(s, "k", id);
     while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
         mb_text path = {0};
         mb_text_printf(&path, "%s/pred/", folder);
@@ -105,18 +116,25 @@ int mb_export_pred(mb_store *store, const char *folder, char *err, size_t err_ca
     return rc;
 }
 
-int mb_export(mb_store *store, mb_table_format format, mb_text *out, char *err, size_t err_cap)
+int mb_export(mb_store *store, const char *run, mb_table_format format, mb_text *out, char *err, size_t err_cap)
 {
+    int64_t id = -1;
     if (format == MB_TABLE_MARKDOWN || format == MB_TABLE_TERMINAL)
-        return mb_report(store, NULL, format, 0, out, err, err_cap);
-    return mb_table_query(
-        store,
+        return mb_report(store, run, format, 0, out, err, err_cap);
+    int rc = chosen_run(store, run, &id, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
+    char *sql = sqlite3_mprintf(
         "SELECT run, benchmark, task, item, bucket, model, method, config, k, sampler, pass, status, error, "
         "score, "
         "metric, prediction, answers, classes, length, context, depth, prompt_tokens, truncated, token_hash, "
         "new_tokens, stopped, blocks, denoise_forwards, commit_forwards, engaged, work, work_select, agree, "
         "compared, "
         "dense_calls, sparse_calls, prefill_us, decode_us, synthetic FROM v_samples "
-        "ORDER BY run_id, cell_id, item_id",
-        format, 0, out, err, err_cap);
+        "WHERE %lld < 0 OR run_id = %lld ORDER BY run_id, cell_id, item_id",
+        (sqlite3_int64)id, (sqlite3_int64)id);
+    rc = sql ? mb_table_query(store, sql, format, 0, out, err, err_cap)
+             : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to export samples");
+    sqlite3_free(sql);
+    return rc;
 }

@@ -72,7 +72,7 @@ int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char 
                         size_t err_cap);
 /* 1 = this sample of this cell is stored (any status but "failed"), 0 = not. */
 int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
-int64_t mb_store_cell_samples(mb_store *, int64_t cell);   /* stored samples, for --dry-run and progress */
+int64_t mb_store_cell_samples(mb_store *, int64_t cell);   /* those that has_sample() finds, for --dry-run */
 
 /* ---- samples ---- */
 typedef struct mb_recall_row {
@@ -158,10 +158,12 @@ int mb_report(mb_store *, const char *run, mb_table_format format, int max_width
               size_t err_cap);
 /* Evaluates the gates of a run from the views and stores them (design section 4). */
 int mb_gates_run(mb_store *, int64_t run, char *err, size_t err_cap);
-/* folder/pred/<model>-<config>/<task>.jsonl of every quality cell. */
-int mb_export_pred(mb_store *, const char *folder, char *err, size_t err_cap);
-/* CSV or JSONL: v_samples, a row per sample. TERMINAL or MARKDOWN: the report of the newest run. */
-int mb_export(mb_store *, mb_table_format format, mb_text *out, char *err, size_t err_cap);
+/* folder/pred/<model>-<config>/<task>.jsonl of every quality cell of a run; run NULL: of all runs, each with its
+ * label in front where there are several. */
+int mb_export_pred(mb_store *, const char *run, const char *folder, char *err, size_t err_cap);
+/* CSV or JSONL: v_samples, a row per sample of the run (NULL: of all). TERMINAL or MARKDOWN: the report of the run
+ * (NULL: of the newest). */
+int mb_export(mb_store *, const char *run, mb_table_format format, mb_text *out, char *err, size_t err_cap);
 /* Draws every figure that the store has data for: PNG and SVG into folder. Returns the number of figures in
  * *drawn; MB_E_SYSTEM with a hint when gnuplot is missing. plots/ scripts are compiled in. */
 int mb_plot_all(mb_store *, const char *run, const char *folder, int *drawn, char *err, size_t err_cap);

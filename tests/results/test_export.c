@@ -47,7 +47,7 @@ static void exports_predictions(void **state)
     OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
     mb_sample_row bad = {.cell = cell, .key = "b", .status = "failed", .error = "why", .score = NAN, .depth = -1};
     OK(mb_store_sample(s.store, &bad, s.err, sizeof s.err));
-    OK(mb_export_pred(s.store, folder, s.err, sizeof s.err));
+    OK(mb_export_pred(s.store, NULL, folder, s.err, sizeof s.err));
     char *path = mb_string_format("%s/pred/tiny-beta_k=64/qa.jsonl", folder);
     OK(mb_file_read(path, 1 << 20, &data, &size, s.err, sizeof s.err));
     /* In the order of storing; the failed sample has no line. */
@@ -175,7 +175,7 @@ static void exports_the_long_form(void **state)
     small_open(&s, 7);
     int64_t cell = small_cell(&s, small_config(&s, "beta", 0, 64), "quality");
     small_sample(&s, cell, "a", 0.1);
-    OK(mb_export(s.store, MB_TABLE_JSONL, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, NULL, MB_TABLE_JSONL, &out, s.err, sizeof s.err));
     cJSON *json = cJSON_Parse(out.data);
     assert_non_null(json);
     assert_float_equal(cJSON_GetObjectItem(json, "score")->valuedouble, 0.1, 0);
@@ -183,20 +183,71 @@ static void exports_the_long_form(void **state)
     assert_true(cJSON_IsNull(cJSON_GetObjectItem(json, "depth")));
     cJSON_Delete(json);
     mb_text_clear(&out);
-    OK(mb_export(s.store, MB_TABLE_CSV, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, NULL, MB_TABLE_CSV, &out, s.err, sizeof s.err));
     assert_true(strncmp(out.data, "run,benchmark,task,item,", 24) == 0);
     mb_text_clear(&out);
-    OK(mb_export(s.store, MB_TABLE_MARKDOWN, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, NULL, MB_TABLE_MARKDOWN, &out, s.err, sizeof s.err));
     assert_non_null(strstr(out.data, "| method |"));
     mb_text_free(&out);
     small_close(&s);
     unlink(s.path);
 }
 
+static size_t lines_of(const mb_text *text)
+{
+    size_t lines = 0;
+    for (size_t i = 0; i < text->length; i++)
+        lines += text->data[i] == '\n';
+    return lines;
+}
+
+/* Two runs of one name in a store: all of them without a run, one of them with it. */
+static void exports_one_run(void **state)
+{
+    small_store s = {0};
+    char *folder = folder_of("runs");
+    mb_text out = {0};
+    (void)state;
+    small_path(&s, "runs");
+    small_open(&s, 7);
+    small_sample(&s, small_cell(&s, small_config(&s, "beta", 0, 64), "quality"), "a", 0.1);
+    OK(mb_store_close(s.store, s.err, sizeof s.err));
+    small_open(&s, 8);
+    int64_t cell = small_cell(&s, small_config(&s, "beta", 0, 64), "quality");
+    small_sample(&s, cell, "a", 0.2);
+    small_sample(&s, cell, "b", 0.3);
+    OK(mb_export(s.store, NULL, MB_TABLE_JSONL, &out, s.err, sizeof s.err));
+    assert_int_equal(lines_of(&out), 3);
+    mb_text_clear(&out);
+    OK(mb_export(s.store, "small#2", MB_TABLE_JSONL, &out, s.err, sizeof s.err));
+    assert_int_equal(lines_of(&out), 2);
+    assert_null(strstr(out.data, "\"run\": \"small\""));
+    mb_text_clear(&out);
+    OK(mb_export(s.store, "small", MB_TABLE_MARKDOWN, &out, s.err, sizeof s.err));
+    assert_non_null(strstr(out.data, "run small\n"));
+    assert_int_equal(mb_export(s.store, "other", MB_TABLE_CSV, &out, s.err, sizeof s.err), MB_E_INPUT);
+    assert_int_equal(mb_export_pred(s.store, "other", folder, s.err, sizeof s.err), MB_E_INPUT);
+    OK(mb_export_pred(s.store, "small", folder, s.err, sizeof s.err));
+    char *one = mb_string_format("%s/pred/tiny-beta_k=64/qa.jsonl", folder);
+    char *labelled = mb_string_format("%s/pred/small_2-tiny-beta_k=64/qa.jsonl", folder);
+    assert_true(mb_file_exists(one));
+    assert_false(mb_file_exists(labelled));
+    OK(mb_export_pred(s.store, NULL, folder, s.err, sizeof s.err));
+    assert_true(mb_file_exists(labelled));
+    free(one);
+    free(labelled);
+    mb_text_free(&out);
+    small_close(&s);
+    unlink(s.path);
+    remove_tree(folder);
+    free(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exports_predictions),
+        cmocka_unit_test(exports_one_run),
         cmocka_unit_test(same_seed_same_content),
         cmocka_unit_test(runs_every_example_query),
         cmocka_unit_test(exports_the_long_form),

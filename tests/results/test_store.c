@@ -93,6 +93,9 @@ static void finds_identities_again(void **state)
     assert_int_equal(mb_store_has_sample(b.store, cell, "k1"), 1);
     assert_int_equal(mb_store_has_sample(b.store, cell, "k2"), 0);
     assert_int_equal(mb_store_cell_samples(b.store, cell), 1);
+    mb_sample_row failed = {.cell = cell, .key = "k3", .status = "failed", .error = "why", .score = NAN, .depth = -1};
+    OK(mb_store_sample(b.store, &failed, b.err, sizeof b.err));
+    assert_int_equal(mb_store_cell_samples(b.store, cell), 1); /* a failed one is tried again, so it counts as open */
     /* The first session was never ended: it was killed as far as the store knows. */
     assert_string_equal(small_query(b.store, "SELECT state FROM session ORDER BY id"), "killed\nrunning\n");
     /* A latency cell has no dataset, and is still one cell. */
