@@ -115,8 +115,9 @@ static int finish(mb_run *run, bool *red, char *err, size_t err_cap)
     fflush(stdout); /* progress goes to standard error: keep the two in order */
     mb_text_free(&report);
     if (rc == MB_OK) {
-        rc = mb_table_query(run->store, "SELECT name FROM v_gates WHERE verdict = 'fail' LIMIT 1", MB_TABLE_CSV, 0,
-                            &report, err, err_cap);
+        char sql[128]; /* of this run: others in the file have had their own exit code */
+        snprintf(sql, sizeof sql, "SELECT name FROM v_gates WHERE run_id = %s AND verdict = 'fail' LIMIT 1", id);
+        rc = mb_table_query(run->store, sql, MB_TABLE_CSV, 0, &report, err, err_cap);
         *red = rc == MB_OK && report.data && strstr(report.data, "\n") && strchr(report.data, '\n')[1] != '\0';
         mb_text_free(&report);
     }

@@ -59,6 +59,15 @@ expect_exit 0 '' ./harness help mage
 grep -q 'k ' "$scratch/out" || fail "help lacks the option k"
 expect_exit 0 '' ./harness help config
 
+# A red gate of another run in the same file is that run's business.
+cp "$scratch/a.db" "$scratch/red.db"
+sqlite3 "$scratch/red.db" "INSERT OR REPLACE INTO gate VALUES (1, 'no sparse arm above the reference', 'fail', 'by hand')"
+expect_exit 0 '' $run"" --db "$scratch/red.db" --seed 4 --limit 1
+[ "$(sqlite3 "$scratch/red.db" "SELECT run FROM v_gates WHERE verdict = 'fail'")" = small ] || fail "the gate by hand is gone"
+expect_exit 0 '' ./harness list runs "$scratch/red.db"
+grep -q 'small#2' "$scratch/out" || fail "list runs lacks a run"
+[ "$(wc -L <"$scratch/out")" -le 160 ] || fail "list runs prints lines of $(wc -L <"$scratch/out") columns"
+
 # SIGINT: exit 130, the way to go on, and then the same content as an undisturbed run.
 timeout --foreground 60 ./harness --config tests/driver/configs/small.json --out "" --db "$scratch/d.db" >"$scratch/out" 2>"$scratch/err" &
 child=$!
