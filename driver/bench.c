@@ -144,10 +144,7 @@ int mb_command_bench_kernels(const mb_cli *cli)
     int rc = MB_OK;
     for (size_t i = 0; i < mb_kernel_case_count; i++)
         count += chosen(cli, &mb_kernel_cases[i]);
-    if (cli->word_count > 1)
-        rc = mb_fail(err, sizeof err, MB_E_INPUT,
-                     "bench-kernels takes no word \"%s\"; cases are chosen with --case TEXT", cli->words[1]);
-    else if (count == 0)
+    if (count == 0)
         rc = mb_fail(err, sizeof err, MB_E_INPUT, "no bench case's \"operation: name\" contains \"%s\"",
                      cli->kernel_case);
     else if (cli->type && strcmp(cli->type, "bf16") != 0 && strcmp(cli->type, "f32") != 0)

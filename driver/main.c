@@ -37,13 +37,16 @@ static int load_plugins(const mb_cli *cli, char *err, size_t err_cap)
 
 int main(int argc, char **argv)
 {
-    static const struct { const char *name; int (*run)(const mb_cli *); } commands[] = {
-        {"list", mb_command_list},         {"help", mb_command_help},     {"report", mb_command_report},
-        {"plot", mb_command_plot},         {"export", mb_command_export}, {"score", mb_command_score},
-        {"doctor", mb_command_doctor},     {"tokenize", mb_command_tokenize}, {"logits", mb_command_logits},
-        {"generate", mb_command_generate}, {"new-method", mb_command_new_method}, {"run", mb_command_run},
-        {"bench-kernels", mb_command_bench_kernels},
-        {"worker", mb_command_worker}}; /* not for people: what a run starts for its plug-ins */
+    /* words: how many a command may have, its own name among them. */
+    static const struct { const char *name; int (*run)(const mb_cli *); size_t words; } commands[] = {
+        {"list", mb_command_list, 3},         {"help", mb_command_help, 2},
+        {"report", mb_command_report, 2},     {"plot", mb_command_plot, 2},
+        {"export", mb_command_export, 2},     {"score", mb_command_score, 2},
+        {"doctor", mb_command_doctor, 1},     {"tokenize", mb_command_tokenize, 1},
+        {"logits", mb_command_logits, 1},     {"generate", mb_command_generate, 1},
+        {"new-method", mb_command_new_method, 2}, {"run", mb_command_run, 1},
+        {"bench-kernels", mb_command_bench_kernels, 1},
+        {"worker", mb_command_worker, 1}}; /* not for people: what a run starts for its plug-ins */
     char err[1024] = "";
     mb_cli cli;
     catch_signals();
@@ -66,7 +69,11 @@ int main(int argc, char **argv)
         size_t n = sizeof commands / sizeof commands[0], i = 0;
         while (i < n && strcmp(commands[i].name, cli.words[0]) != 0)
             i++;
-        if (i < n) {
+        if (i < n && cli.word_count > commands[i].words) {
+            mb_fail(err, sizeof err, 0, "%s takes no further word \"%s\"; ./harness --help shows how it is called",
+                    cli.words[0], cli.words[commands[i].words]);
+            code = mb_command_fail(MB_E_INPUT, err);
+        } else if (i < n) {
             code = commands[i].run(&cli);
         } else {
             mb_fail(err, sizeof err, 0, "unknown command \"%s\"; ./harness --help lists them", cli.words[0]);

@@ -14,6 +14,11 @@ expect_exit 2 'unknown command "fly"' ./harness fly
 expect_exit 2 '--limit takes a whole number' ./harness --limit many
 expect_exit 2 'needs a value' ./harness --config
 expect_exit 2 'write it as key=value' $base --set nothing
+expect_exit 2 'to 9007199254740992' ./harness --seed 9007199254740993
+expect_exit 2 'run takes no further word "configs/quick.json"' ./harness run configs/quick.json
+expect_exit 2 'doctor takes no further word' ./harness doctor there
+expect_exit 2 '--steps says nothing to "run"' $base --steps 3
+expect_exit 2 '--limit says nothing to "report"; it belongs to: run' ./harness report x.db --limit 3
 
 # ---- config ----
 expect_exit 2 'no-such.json' ./harness --config no-such.json
