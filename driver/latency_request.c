@@ -12,6 +12,7 @@
 
 #define REQUEST_BLOCKS 2
 #define REPEATS 3
+#define TEMPLATE_TOKENS 64       /* of the chat template and the question */
 #define TEXT "datasets/text/haystack.txt"
 
 /* About `context` tokens of embedded text with a request at its end, in the chat template. */
@@ -25,7 +26,7 @@ static int make_prompt(const mb_run *run, int32_t context, int32_t **ids, size_t
     while (!prompt.failed && prompt.length < (size_t)context * 6)
         mb_text_puts(&prompt, text);
     mb_text_puts(&prompt, "\n\nSay in one paragraph what the text above is about.");
-    mb_prompt_request request = {.text = prompt.data, .chat = true, .max_tokens = context - 64,
+    mb_prompt_request request = {.text = prompt.data, .chat = true, .max_tokens = context - TEMPLATE_TOKENS,
                                  .hard_limit = context};
     int rc = prompt.failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a prompt")
                            : mb_prompt_build(run->model, &request, ids, count, &truncated, err, err_cap);
@@ -107,10 +108,15 @@ int mb_latency_requests(mb_run *run, char *err, size_t err_cap)
         mb_latency_case c = {0};
         int32_t *ids = NULL;
         size_t count = 0;
-        if (spec->contexts[x] < 4 * run->shape.block)
-            continue; /* no room for a prompt */
         /* The session holds context + two blocks: the prompt leaves room for what is decoded. */
-        rc = make_prompt(run, spec->contexts[x] - REQUEST_BLOCKS * run->shape.block, &ids, &count, err, err_cap);
+        int32_t room = spec->contexts[x] - REQUEST_BLOCKS * run->shape.block;
+        if (room < 2 * TEMPLATE_TOKENS) {
+            char text[96];
+            snprintf(text, sizeof text, "no request at %d tokens: they leave no room for a prompt", spec->contexts[x]);
+            rc = mb_store_event(run->store, run->run_id, "note", text, err, err_cap);
+            continue;
+        }
+        rc = make_prompt(run, room, &ids, &count, err, err_cap);
         void *user[2] = {ids, &count};
         if (rc == MB_OK)
             rc = mb_latency_case_open(&c, run, spec->contexts[x], 1, 0, err, err_cap);

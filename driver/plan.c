@@ -54,9 +54,9 @@ int mb_run_print_plan(mb_run *run, char *err, size_t err_cap)
         stored = stored_rows(run, dataset_id, "quality");
         printf("%-24s ", spec->task);
         if (samples < 0)
-            printf("%9s %9d %9s", "in file", mb_run_new_tokens(run, spec->task), "?");
+            printf("%9s %9d %9s", "in file", mb_run_new_tokens(run, spec), "?");
         else
-            printf("%9lld %9d %9lld", (long long)samples, mb_run_new_tokens(run, spec->task),
+            printf("%9lld %9d %9lld", (long long)samples, mb_run_new_tokens(run, spec),
                    (long long)(samples * (int64_t)run->arm_count));
         printf(" %9lld\n", (long long)stored);
         decodes += samples > 0 ? samples * (int64_t)run->arm_count : 0;

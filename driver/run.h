@@ -84,8 +84,8 @@ int32_t mb_run_scheduled_steps(const mb_run *run, size_t sampler);
 /* The store with the identities of this run. */
 int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_cap);
 void mb_run_close(mb_run *run);
-/* Largest number of new tokens of a task under this config. */
-int32_t mb_run_new_tokens(const mb_run *run, const char *task);
+/* Most new tokens of a sample: the config's max_new_tokens, the task's own option, the benchmark's limit. */
+int32_t mb_run_new_tokens(const mb_run *run, const mb_task_spec *task);
 /* The arm of the method that equals exact attention under a sampler, or NULL; the first also asks for an attender. */
 mb_arm *mb_run_reference(const mb_run *run, size_t sampler);
 mb_arm *mb_run_reference_arm(const mb_run *run, size_t sampler);

@@ -18,26 +18,27 @@ static mb_model_request model_request(const mb_run_config *config)
                               .block = config->block, .positions = config->positions};
 }
 
-int32_t mb_run_new_tokens(const mb_run *run, const char *task)
-{
-    const mb_task_info *info = mb_task_find(task);
-    int32_t n = run->config->max_new_tokens ? run->config->max_new_tokens : info ? info->max_new_tokens : 0;
-    return n > 0 ? n : run->shape.block;
-}
-
-/* Largest number in a task's "lengths": the tokens that a generated prompt may have; 0 = not a generated task. */
-static int32_t longest_length(const mb_task_spec *task)
+/* Largest number under a key of the task's own options, alone, in a list or in a range; 0 = it has none. */
+static int32_t largest_option(const mb_task_spec *task, const char *key)
 {
     cJSON *options = task->options ? cJSON_Parse(task->options) : NULL;
-    const cJSON *lengths = cJSON_GetObjectItemCaseSensitive(options, "lengths"), *item;
-    double longest = cJSON_IsNumber(lengths) ? lengths->valuedouble : 0;
-    cJSON_ArrayForEach(item, lengths)
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(options, key), *item;
+    double largest = cJSON_IsNumber(value) ? value->valuedouble : 0;
+    cJSON_ArrayForEach(item, value)
     {
-        if (cJSON_IsNumber(item) && item->valuedouble > longest)
-            longest = item->valuedouble;
+        if (cJSON_IsNumber(item) && item->valuedouble > largest)
+            largest = item->valuedouble;
     }
     cJSON_Delete(options);
-    return longest > 0 && longest < 1e9 ? (int32_t)longest : 0;
+    return largest > 0 && largest < 1e9 ? (int32_t)largest : 0;
+}
+
+int32_t mb_run_new_tokens(const mb_run *run, const mb_task_spec *task)
+{
+    const mb_task_info *info = mb_task_find(task->task);
+    int32_t own = largest_option(task, "max_new_tokens"), n = info ? info->max_new_tokens : 0;
+    n = run->config->max_new_tokens ? run->config->max_new_tokens : own ? own : n;
+    return n > 0 ? n : run->shape.block;
 }
 
 /* Tokens per sequence that the longest prompt of the config and its answer take. */
@@ -47,8 +48,8 @@ static int find_capacity(mb_run *run, char *err, size_t err_cap)
     int64_t need = 0;
     for (size_t i = 0; i < config->task_count; i++) {
         const mb_task_spec *task = &config->tasks[i];
-        int64_t answer = mb_run_new_tokens(run, task->task) + 2 * run->shape.block;
-        int64_t prompt = longest_length(task);
+        int64_t answer = mb_run_new_tokens(run, task) + 2 * run->shape.block;
+        int64_t prompt = largest_option(task, "lengths"); /* of a generated prompt; 0: the text decides */
         if (prompt > run->shape.positions)
             return mb_fail(err, err_cap, MB_E_INPUT,
                            "task %s asks for %lld tokens but %s has %d positions; choose shorter lengths or another model",

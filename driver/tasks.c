@@ -150,7 +150,7 @@ static int store_dataset(mb_run *run, const mb_task_spec *spec, const mb_task *t
                           .language = info->language, .metric = info->metric, .file_hash = hash,
                           .prompt_hash = info->prompt_hash ? info->prompt_hash : "",
                           .options_json = spec->options ? spec->options : "{}",
-                          .max_new_tokens = mb_run_new_tokens(run, spec->task)};
+                          .max_new_tokens = mb_run_new_tokens(run, spec)};
     return mb_store_dataset(run->store, &row, id, err, err_cap);
 }
 

@@ -68,6 +68,17 @@ expect_exit 0 '' ./harness list runs "$scratch/red.db"
 grep -q 'small#2' "$scratch/out" || fail "list runs lacks a run"
 [ "$(wc -L <"$scratch/out")" -le 160 ] || fail "list runs prints lines of $(wc -L <"$scratch/out") columns"
 
+# A task's own limit of new tokens is the one that is planned and stored.
+expect_exit 0 '' $run"" --db "$scratch/own.db" --methods exact \
+    --set 'tasks=[{"task": "niah_single", "lengths": [512], "depths": [50], "max_new_tokens": 32}]'
+[ "$(sqlite3 "$scratch/own.db" 'SELECT max_new_tokens FROM dataset')" = 32 ] || fail "the task's max_new_tokens is not stored"
+
+# A context that holds blocks but no prompt: timed, without a request.
+expect_exit 0 '' $run"" --db "$scratch/short.db" --methods exact --quiet \
+    --set 'passes=["latency"]' --set 'latency={"contexts": [128, 160], "steps": [2], "blocks_max": 2, "seconds": 0.1}'
+[ "$(sqlite3 "$scratch/short.db" "SELECT count(*) FROM v_events WHERE text LIKE 'no request at %'")" = 2 ] ||
+    fail "a context without room for a request is not said"
+
 # SIGINT: exit 130, the way to go on, and then the same content as an undisturbed run.
 timeout --foreground 60 ./harness --config tests/driver/configs/small.json --out "" --db "$scratch/d.db" >"$scratch/out" 2>"$scratch/err" &
 child=$!
