@@ -283,8 +283,9 @@ static int read_passes(mb_run_config *config, char *err, size_t err_cap)
     const struct { const char *name; bool *flag; } known[] = {
         {"quality", &config->pass_quality}, {"recall", &config->pass_recall},   {"forced", &config->pass_forced},
         {"latency", &config->pass_latency}, {"breakdown", &config->pass_breakdown}};
-    if (!cJSON_IsArray(passes))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key passes must be a list such as [\"quality\", \"recall\"]");
+    if (!cJSON_IsArray(passes) || !passes->child)
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "config key passes must be a list that is not empty, such as [\"quality\", \"recall\"]");
     cJSON_ArrayForEach(pass, passes)
     {
         const char *name = cJSON_GetStringValue(pass);

@@ -112,5 +112,7 @@ extern const mb_key mb_config_keys[];    /* ends with name NULL */
 
 /* Checks that every member of object is a key of section with the right type and range; path is its own path. */
 int mb_config_check(const cJSON *object, const char *section, const char *path, char *err, size_t err_cap);
+/* No member of object is named twice: readers of JSON do not agree on which of the two counts. */
+int mb_config_check_once(const cJSON *object, const char *path, char *err, size_t err_cap);
 
 #endif

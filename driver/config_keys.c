@@ -140,11 +140,27 @@ static int check_value(const cJSON *value, const mb_key *key, const char *path, 
     return MB_OK;
 }
 
+int mb_config_check_once(const cJSON *object, const char *path, char *err, size_t err_cap)
+{
+    const cJSON *value;
+    cJSON_ArrayForEach(value, object)
+    {
+        for (const cJSON *other = value->next; other; other = other->next)
+            if (value->string && strcmp(other->string, value->string) == 0)
+                return mb_fail(err, err_cap, MB_E_INPUT, "config key %s%s%s is given twice", path, *path ? "." : "",
+                               value->string);
+    }
+    return MB_OK;
+}
+
 int mb_config_check(const cJSON *object, const char *section, const char *path, char *err, size_t err_cap)
 {
     const cJSON *value;
     if (!cJSON_IsObject(object))
         return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be an object { ... }", path);
+    int twice = mb_config_check_once(object, path, err, err_cap);
+    if (twice != MB_OK)
+        return twice;
     cJSON_ArrayForEach(value, object)
     {
         const mb_key *key = mb_config_keys;
@@ -162,9 +178,6 @@ int mb_config_check(const cJSON *object, const char *section, const char *path, 
             mb_text_free(&known);
             return rc;
         }
-        for (const cJSON *other = value->next; other; other = other->next)
-            if (strcmp(other->string, value->string) == 0)
-                return mb_fail(err, err_cap, MB_E_INPUT, "config key %s is given twice", full);
         int rc = check_value(value, key, full, err, err_cap);
         if (rc != MB_OK)
             return rc;

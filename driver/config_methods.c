@@ -38,7 +38,7 @@ static char *make_label(const mb_method *method, const cJSON *options, const siz
         else if (cJSON_IsBool(value))
             mb_text_printf(&label, " %s=%s", o->string, cJSON_IsTrue(value) ? "true" : "false");
         else
-            mb_text_printf(&label, " %s=%g", o->string, value->valuedouble);
+            mb_text_printf(&label, " %s=%.15g", o->string, value->valuedouble); /* 1048576 is not 1.04858e+06 */
     }
     return mb_text_take(&label);
 }
@@ -96,6 +96,11 @@ static int sweep_method(mb_run_config *config, const cJSON *options, char *err, 
     if (!cJSON_IsObject(options))
         return mb_fail(err, err_cap, MB_E_INPUT, "config key methods.%s must be an object of options, {} for the defaults",
                        options->string);
+    char path[256];
+    snprintf(path, sizeof path, "methods.%s", options->string);
+    int rc = mb_config_check_once(options, path, err, err_cap);
+    if (rc != MB_OK)
+        return rc;
     for (const cJSON *o = options->child; o; o = o->next, count++) {
         if (cJSON_IsArray(o) && cJSON_GetArraySize(o) == 0)
             return mb_fail(err, err_cap, MB_E_INPUT, "config key methods.%s.%s is an empty list", options->string,
@@ -106,7 +111,7 @@ static int sweep_method(mb_run_config *config, const cJSON *options, char *err, 
                            options->string, MAX_SWEEP);
     }
     size_t *choice = calloc(count + 1, sizeof *choice);
-    int rc = choice ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+    rc = choice ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
     for (size_t n = 0; rc == MB_OK && n < total; n++) {
         size_t rest = n, i = count;
         /* last option varies fastest */
@@ -127,13 +132,29 @@ int mb_config_read_methods(mb_run_config *config, char *err, size_t err_cap)
     if (!cJSON_IsObject(methods) || !methods->child)
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "config key methods must be an object such as {\"NAME\": {\"k\": [256, 512]}}; see `./harness list methods`");
+    int rc = mb_config_check_once(methods, "methods", err, err_cap);
+    if (rc != MB_OK)
+        return rc;
     cJSON_ArrayForEach(method, methods)
     {
-        int rc = sweep_method(config, method, err, err_cap);
+        rc = sweep_method(config, method, err, err_cap);
         if (rc != MB_OK)
             return rc;
     }
     return MB_OK;
+}
+
+/* The keys that every task object may have; the others are the task's own and checked by it. */
+static int check_task(const cJSON *task, const char *path, char *err, size_t err_cap)
+{
+    const cJSON *folder = cJSON_GetObjectItemCaseSensitive(task, "data");
+    const cJSON *limit = cJSON_GetObjectItemCaseSensitive(task, "limit");
+    if (folder && !cJSON_IsString(folder))
+        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s.data must be text in quotes", path);
+    if (limit && (!cJSON_IsNumber(limit) || limit->valuedouble < 0 || limit->valuedouble > 1e9 ||
+                  limit->valuedouble != (double)(int64_t)limit->valuedouble))
+        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s.limit must be a whole number from 0 to 1000000000", path);
+    return mb_config_check_once(task, path, err, err_cap);
 }
 
 static int add_task(mb_run_config *config, const char *name, const cJSON *own, const char *folder, int64_t limit,
@@ -170,6 +191,8 @@ int mb_config_read_tasks(mb_run_config *config, char *err, size_t err_cap)
                                 : cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(task, "task"));
         if (!group)
             return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}", path);
+        if (cJSON_IsObject(task) && (rc = check_task(task, path, err, err_cap)) != MB_OK)
+            return rc;
         cJSON *own = cJSON_IsObject(task) ? cJSON_Duplicate(task, true) : NULL;
         const cJSON *folder = cJSON_GetObjectItemCaseSensitive(own, "data");
         const cJSON *limit = cJSON_GetObjectItemCaseSensitive(own, "limit");

@@ -225,9 +225,9 @@ static int generate(const mb_cli *cli, opened *o, const mb_method *method, const
     bool unsupported;
     void *options = mb_options_new(method);
     mb_sampler_default(&o->shape, &sampler);
-    if (cli->steps > 0) {
+    if (cli->steps >= 0) {
         sampler.schedule = MB_SCHEDULE_FIXED;
-        sampler.steps = (int32_t)(cli->steps < o->shape.block ? cli->steps : o->shape.block);
+        sampler.steps = (int32_t)cli->steps;
     }
     int rc = mb_session_open(&session, o->model, &request, err, err_cap);
     for (size_t i = 0; rc == MB_OK && i < cli->set_count; i++) {
@@ -267,6 +267,22 @@ static int generate(const mb_cli *cli, opened *o, const mb_method *method, const
     return rc;
 }
 
+/* --steps and --max-new-tokens against the model. */
+static int check_numbers(const mb_cli *cli, const mb_model_config *shape, int32_t *max_new_tokens, char *err,
+                         size_t err_cap)
+{
+    int64_t most = shape->positions - 3 * (int64_t)shape->block; /* a block of prompt, and what decoding rounds up */
+    int64_t wanted = cli->max_new_tokens >= 0 ? cli->max_new_tokens : 128;
+    if (cli->steps == 0 || cli->steps > shape->block)
+        return mb_fail(err, err_cap, MB_E_INPUT, "--steps %lld: a block of %s takes 1 to %d steps",
+                       (long long)cli->steps, shape->name, shape->block);
+    if (wanted < 1 || wanted > most)
+        return mb_fail(err, err_cap, MB_E_INPUT, "--max-new-tokens %lld: %s has room for 1 to %lld with a prompt",
+                       (long long)wanted, shape->name, (long long)most);
+    *max_new_tokens = (int32_t)wanted;
+    return MB_OK;
+}
+
 int mb_command_generate(const mb_cli *cli)
 {
     char err[1024];
@@ -279,7 +295,7 @@ int mb_command_generate(const mb_cli *cli)
     mb_type type = MB_BF16;
     mb_model_request inspect = {.path = chosen_model(cli)};
     const mb_method *method = NULL;
-    int32_t max_new_tokens = (int32_t)(cli->max_new_tokens > 0 ? cli->max_new_tokens : 128);
+    int32_t max_new_tokens = 0;
     if (!cli->prompt)
         return mb_command_fail(MB_E_INPUT, "generate needs --prompt FILE (- for standard input)");
     int rc = chosen_type(cli, MB_BF16, &type, err, sizeof err);
@@ -298,6 +314,8 @@ int mb_command_generate(const mb_cli *cli)
     }
     if (rc == MB_OK)
         rc = mb_model_inspect(&inspect, &o.shape, err, sizeof err);
+    if (rc == MB_OK)
+        rc = check_numbers(cli, &o.shape, &max_new_tokens, err, sizeof err);
     if (rc == MB_OK) {
         /* Capacity before the prompt is tokenised: bytes bound its tokens. */
         int64_t bound = (int64_t)strlen(prompt) + 512 + max_new_tokens + 2 * o.shape.block;

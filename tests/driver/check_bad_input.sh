@@ -26,6 +26,13 @@ expect_exit 2 'not valid JSON at line 2' ./harness --config "$(with broken $'{\n
 expect_exit 2 'must hold one JSON object' ./harness --config "$(with list '[1]')"
 expect_exit 2 'unknown config key sped' ./harness --config "$(with key "{\"sped\": 1, $methods}")"
 expect_exit 2 'given twice' ./harness --config "$(with twice "{\"seed\": 1, \"seed\": 2, $methods}")"
+expect_exit 2 'methods.mage.k is given twice' ./harness --config "$(with option '{"methods": {"mage": {"k": 3, "k": 5}}, "tasks": []}')"
+expect_exit 2 'methods.exact is given twice' ./harness --config "$(with method '{"methods": {"exact": {}, "exact": {}}, "tasks": []}')"
+expect_exit 2 'tasks.0..lengths is given twice' $base --set 'tasks=[{"task": "niah_single", "lengths": [512], "lengths": [256]}]'
+expect_exit 2 'tasks.0..limit must be a whole number' $base --set 'tasks=[{"task": "niah_single", "limit": "3"}]'
+expect_exit 2 'tasks.0..limit must be a whole number' $base --set 'tasks=[{"task": "niah_single", "limit": -1}]'
+expect_exit 2 'tasks.0..data must be text' $base --set 'tasks=[{"task": "hotpotqa", "data": 3}]'
+expect_exit 2 'passes must be a list that is not empty' $base --set 'passes=[]'
 expect_exit 2 'seed.* must be a whole number' $base --set seed=1.5
 expect_exit 2 'threshold is 7' $base --set sampler.threshold=7
 expect_exit 2 'sampler.steps is 64' $base --set sampler.steps=64
@@ -102,4 +109,9 @@ expect_exit 2 '99999' ./harness logits --ids "$scratch/ids" --out "$scratch/l.np
 echo 'x y' >"$scratch/ids"
 expect_exit 2 'not a token id' ./harness logits --ids "$scratch/ids" --out "$scratch/l.npy"
 expect_exit 2 'needs --prompt' ./harness generate
+echo 'Say something.' >"$scratch/prompt"
+expect_exit 2 '1 to 32 steps' ./harness generate --prompt "$scratch/prompt" --steps 99
+expect_exit 2 '1 to 32 steps' ./harness generate --prompt "$scratch/prompt" --steps 0
+expect_exit 2 'room for 1 to 32672 with a prompt' ./harness generate --prompt "$scratch/prompt" --max-new-tokens 5000000000
+expect_exit 0 '' ./harness generate --prompt "$scratch/prompt" --max-new-tokens 32 --steps 4
 exit $((failures > 0))
