@@ -323,10 +323,8 @@ int mb_command_generate(const mb_cli *cli)
         capacity = capacity / o.shape.block * o.shape.block;
         mb_session_request session = {.batch = 1, .capacity = capacity};
         mb_memory_plan plan;
-        mb_shape shape = {.size = sizeof shape, .layers = o.shape.layers, .query_heads = o.shape.query_heads,
-                          .kv_heads = o.shape.kv_heads, .head_dim = o.shape.head_dim, .block = o.shape.block,
-                          .batch = 1, .capacity = capacity, .stride = (capacity + 63) / 64 * 64,
-                          .element_size = (int32_t)mb_type_size(type)};
+        mb_shape shape;
+        mb_shape_make(&o.shape, type, 1, capacity, (int32_t)(cli->steps > 0 ? cli->steps : 0), &shape);
         void *options = mb_options_new(method);
         mb_memory_plan_make(&o.shape, type, &session, mb_attender_bytes(method, &shape, options), &plan);
         free(options);

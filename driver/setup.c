@@ -110,11 +110,9 @@ void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t ste
                                   .graphs = run->config->graphs};
     size_t methods = 0;
     for (size_t i = 0; i < count; i++) {
-        mb_shape shape = {.size = sizeof shape, .layers = run->shape.layers, .query_heads = run->shape.query_heads,
-                          .kv_heads = run->shape.kv_heads, .head_dim = run->shape.head_dim, .block = run->shape.block,
-                          .batch = batch, .capacity = capacity, .stride = (capacity + 63) / 64 * 64,
-                          .steps = steps >= 0 ? steps : mb_run_scheduled_steps(run, arms[i].sampler),
-                          .element_size = (int32_t)mb_type_size(run->config->type)};
+        mb_shape shape;
+        mb_shape_make(&run->shape, run->config->type, batch, capacity,
+                      steps >= 0 ? steps : mb_run_scheduled_steps(run, arms[i].sampler), &shape);
         methods += mb_attender_bytes(arms[i].spec->method, &shape, arms[i].spec->options);
     }
     mb_memory_plan_make(&run->shape, run->config->type, &request, methods, plan);

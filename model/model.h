@@ -124,6 +124,9 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
 /* ---- attender: a method, opened for a session ---- */
 
 typedef struct mb_attender mb_attender;
+/* The shape that methods see of a session of this size; also before there is one. steps as scheduled (0 = adaptive). */
+void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, int32_t capacity, int32_t steps,
+                   mb_shape *shape);
 size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const void *options);
 /* The shape that methods of this session see. steps as scheduled (0 = adaptive). */
 void mb_session_shape(const mb_session *session, int32_t steps, mb_shape *shape);

@@ -66,6 +66,16 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     }
 }
 
+/* capacity counts the block as well: a method's bounds cover the keys that a commit adds. */
+void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, int32_t capacity, int32_t steps,
+                   mb_shape *shape)
+{
+    *shape = (mb_shape){.size = sizeof *shape, .layers = config->layers, .query_heads = config->query_heads,
+                        .kv_heads = config->kv_heads, .head_dim = config->head_dim, .block = config->block,
+                        .batch = batch, .capacity = capacity, .stride = (capacity + 63) / 64 * 64, .steps = steps,
+                        .element_size = (int32_t)mb_type_size(type)};
+}
+
 void mb_memory_plan_make(const mb_model_config *config, mb_type type, const mb_session_request *request,
                          size_t method_bytes, mb_memory_plan *plan)
 {

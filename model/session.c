@@ -192,14 +192,9 @@ void mb_session_rotate(mb_session *session, uint64_t rotation)
     session->rotation = rotation;
 }
 
-/* capacity counts the block as well: a method's bounds cover the keys that a commit adds. */
 void mb_session_shape(const mb_session *session, int32_t steps, mb_shape *shape)
 {
-    const mb_model_config *config = session->config;
-    *shape = (mb_shape){.size = sizeof *shape, .layers = config->layers, .query_heads = config->query_heads,
-                        .kv_heads = config->kv_heads, .head_dim = config->head_dim, .block = config->block,
-                        .batch = session->batch, .capacity = session->capacity, .stride = session->stride,
-                        .steps = steps, .element_size = (int32_t)mb_type_size(session->type)};
+    mb_shape_make(session->config, session->type, session->batch, session->capacity, steps, shape);
 }
 
 /* ---- prefill ---- */
