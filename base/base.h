@@ -51,6 +51,19 @@ char *mb_text_take(mb_text *text);  /* hands over data (malloc'ed, "" when empty
 char *mb_string_copy(const char *string);                  /* malloc'ed; NULL in, NULL out */
 char *mb_string_format(const char *format, ...) MB_PRINTF(1, 2);
 
+/* ---- UTF-8 ---- */
+#define MB_UTF8_INVALID UINT32_MAX
+/* Reads one character from n >= 1 bytes; returns the bytes it takes. A broken sequence is MB_UTF8_INVALID and takes
+ * its maximal subpart. No overlong forms, no surrogates, nothing above U+10FFFF. */
+size_t mb_utf8_next(const char *bytes, size_t n, uint32_t *character);
+/* False: *offset (may be NULL) is the first bad byte. */
+bool mb_utf8_check(const char *bytes, size_t n, size_t *offset);
+/* Appends the bytes with U+FFFD for each broken sequence. */
+void mb_utf8_repair(mb_text *text, const char *bytes, size_t n);
+/* Appends a string as the inside of a JSON string, without quotes: what Python's json.dumps(ensure_ascii=False)
+ * writes; broken UTF-8 is repaired, because a JSON file must be UTF-8. */
+void mb_text_json(mb_text *text, const char *string);
+
 /* ---- files ---- */
 /* The whole file, NUL-terminated, malloc'ed; size without the NUL. Refuses folders and files over max bytes. */
 int mb_file_read(const char *path, size_t max, char **data, size_t *size, char *err, size_t err_cap);

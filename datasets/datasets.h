@@ -100,7 +100,5 @@ int mb_score_folder(const char *folder, mb_text *out, char *err, size_t err_cap)
  * apart, code shared) and the plain mean over the 16 non-Chinese tasks; per bucket for LongBench-E. A mean whose
  * tasks are not all there is a line that says which are missing. */
 int mb_score_summary(const char *result_json, mb_text *out, char *err, size_t err_cap);
-/* One line of the official pred/<model>/<task>.jsonl for a scored sample, ending in a newline. */
-int mb_sample_pred_line(const mb_sample *sample, const char *prediction, mb_text *out);
 
 #endif

@@ -52,52 +52,14 @@ void mb_runes_free(mb_runes *runes)
     *runes = (mb_runes){0};
 }
 
-/* Reads one sequence. Returns its bytes and the rune, or minus the bytes of the maximal broken subpart. */
-static int sequence_read(const unsigned char *s, size_t n, uint32_t *rune)
-{
-    unsigned char first = s[0];
-    if (first < 0x80) {
-        *rune = first;
-        return 1;
-    }
-    int length;
-    unsigned char low = 0x80, high = 0xBF; /* bounds of the second byte: no overlong forms, no surrogates */
-    if (first >= 0xC2 && first <= 0xDF) {
-        length = 2;
-        *rune = first & 0x1Fu;
-    } else if (first >= 0xE0 && first <= 0xEF) {
-        length = 3;
-        *rune = first & 0x0Fu;
-        low = first == 0xE0 ? 0xA0 : 0x80;
-        high = first == 0xED ? 0x9F : 0xBF;
-    } else if (first >= 0xF0 && first <= 0xF4) {
-        length = 4;
-        *rune = first & 0x07u;
-        low = first == 0xF0 ? 0x90 : 0x80;
-        high = first == 0xF4 ? 0x8F : 0xBF;
-    } else {
-        return -1;
-    }
-    for (int i = 1; i < length; i++) {
-        if ((size_t)i >= n || s[i] < low || s[i] > high)
-            return -i;
-        *rune = *rune << 6 | (s[i] & 0x3Fu);
-        low = 0x80;
-        high = 0xBF;
-    }
-    return length;
-}
-
 void mb_runes_decode(mb_runes *runes, const char *bytes, size_t n)
 {
-    const unsigned char *s = (const unsigned char *)bytes;
     if (!runes_reserve(runes, n)) /* at most one rune a byte */
         return;
     for (size_t i = 0; i < n;) {
         uint32_t rune = 0;
-        int used = sequence_read(s + i, n - i, &rune);
-        runes->at[runes->count++] = used > 0 ? rune : 0xFFFD;
-        i += (size_t)(used > 0 ? used : -used);
+        i += mb_utf8_next(bytes + i, n - i, &rune);
+        runes->at[runes->count++] = rune == MB_UTF8_INVALID ? 0xFFFD : rune;
     }
 }
 
@@ -128,21 +90,6 @@ void mb_runes_encode(const uint32_t *at, size_t count, mb_text *out)
         }
         mb_text_append(out, bytes, n);
     }
-}
-
-bool mb_utf8_check(const char *bytes, size_t n, size_t *offset)
-{
-    const unsigned char *s = (const unsigned char *)bytes;
-    for (size_t i = 0; i < n;) {
-        uint32_t rune = 0;
-        int used = sequence_read(s + i, n - i, &rune);
-        if (used <= 0) {
-            *offset = i;
-            return false;
-        }
-        i += (size_t)used;
-    }
-    return true;
 }
 
 bool mb_rune_is_space(uint32_t c)

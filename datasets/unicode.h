@@ -32,10 +32,6 @@ bool mb_rune_is_digit(uint32_t rune);             /* re \d: category Nd */
 bool mb_rune_is_word(uint32_t rune);              /* re \w: letters, numbers, underscore; no combining marks */
 bool mb_rune_is_ascii_punctuation(uint32_t rune); /* string.punctuation, 32 characters */
 
-/* Strict UTF-8 (no surrogates, no overlong forms, nothing above U+10FFFF). False: *offset is the first bad byte.
- */
-bool mb_utf8_check(const char *bytes, size_t n, size_t *offset);
-
 /* ---- words: equal strings of code points get equal numbers, counted from 0 in order of appearance ---- */
 typedef struct mb_lexicon mb_lexicon;
 mb_lexicon *mb_lexicon_new(void);

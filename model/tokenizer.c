@@ -92,8 +92,8 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
     if (length > (size_t)1 << 29) /* positions inside a piece are int32, and NFC may triple the bytes */
         return mb_fail(err, err_cap, MB_E_INPUT, "%zu bytes are too many to tokenise at once (limit 512 MiB)",
                        length);
-    if (!mb_unicode_valid(text, length)) {
-        mb_unicode_repair(&repaired, text, length);
+    if (!mb_utf8_check(text, length, NULL)) {
+        mb_utf8_repair(&repaired, text, length);
         if (repaired.failed) {
             rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to read %zu bytes of text", length);
             goto out;
@@ -151,7 +151,7 @@ int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_
                            tokenizer->tokens[ids[i]].length);
     }
     if (rc == MB_OK) {
-        mb_unicode_repair(&repaired, bytes.data ? bytes.data : "", bytes.length);
+        mb_utf8_repair(&repaired, bytes.data ? bytes.data : "", bytes.length);
         *length = repaired.length;
         *text = bytes.failed ? NULL : mb_text_take(&repaired);
         if (!*text)

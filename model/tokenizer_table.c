@@ -105,7 +105,7 @@ int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text
                            char *err, size_t err_cap)
 {
     size_t n = strlen(text);
-    if (n == 0 || n > 4096 || !mb_unicode_valid(text, n))
+    if (n == 0 || n > 4096 || !mb_utf8_check(text, n, NULL))
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: the added token with id %lld is empty, too long or no UTF-8",
                        where, (long long)id);
     for (size_t i = 0; i < tokenizer->added_count; i++) {
@@ -176,7 +176,7 @@ bool mb_tokenizer_unmap(mb_text *bytes, const char *token, size_t n)
 {
     for (size_t i = 0; i < n;) {
         uint32_t c;
-        i += mb_unicode_next(token + i, n - i, &c);
+        i += mb_utf8_next(token + i, n - i, &c);
         bool itself = (c >= 33 && c <= 126) || (c >= 161 && c <= 172) || (c >= 174 && c <= 255);
         if (!itself) {
             /* The other 68 bytes, in rising order, are U+0100 and on: 0-32, 127-160, 173. */

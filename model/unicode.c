@@ -1,5 +1,5 @@
 /*
- * unicode.c - UTF-8 with replacement characters, and NFC on top of utf8proc's tables.
+ * unicode.c - NFC on top of utf8proc's tables.
  *
  * utf8proc's own decomposition sorts combining marks by swapping neighbours, which takes quadratic time on a long
  * run of them. Here characters are decomposed one by one, runs of marks are sorted by counting, and utf8proc only
@@ -10,76 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
-
-size_t mb_unicode_next(const char *bytes, size_t n, uint32_t *character)
-{
-    const unsigned char *p = (const unsigned char *)bytes;
-    unsigned char low = 0x80, high = 0xbf; /* what the second byte may be */
-    size_t need;
-    uint32_t value;
-    *character = MB_UNICODE_INVALID;
-    if (p[0] < 0x80) {
-        *character = p[0];
-        return 1;
-    }
-    if (p[0] >= 0xc2 && p[0] <= 0xdf) {
-        need = 1;
-        value = p[0] & 0x1fu;
-    } else if (p[0] >= 0xe0 && p[0] <= 0xef) {
-        need = 2;
-        value = p[0] & 0x0fu;
-        low = p[0] == 0xe0 ? 0xa0 : 0x80;  /* no overlong forms */
-        high = p[0] == 0xed ? 0x9f : 0xbf; /* no surrogates */
-    } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
-        need = 3;
-        value = p[0] & 0x07u;
-        low = p[0] == 0xf0 ? 0x90 : 0x80;
-        high = p[0] == 0xf4 ? 0x8f : 0xbf; /* nothing beyond U+10FFFF */
-    } else {
-        return 1;
-    }
-    for (size_t i = 1; i <= need; i++) {
-        if (i >= n || p[i] < low || p[i] > high)
-            return i; /* the bytes so far are the maximal subpart */
-        value = value << 6 | (p[i] & 0x3fu);
-        low = 0x80;
-        high = 0xbf;
-    }
-    *character = value;
-    return need + 1;
-}
-
-/* ASCII is skipped byte by byte; most texts are little else. */
-bool mb_unicode_valid(const char *bytes, size_t n)
-{
-    uint32_t character;
-    for (size_t i = 0; i < n;) {
-        if ((unsigned char)bytes[i] < 0x80) {
-            i++;
-            continue;
-        }
-        i += mb_unicode_next(bytes + i, n - i, &character);
-        if (character == MB_UNICODE_INVALID)
-            return false;
-    }
-    return true;
-}
-
-void mb_unicode_repair(mb_text *text, const char *bytes, size_t n)
-{
-    size_t good = 0; /* start of the well-formed stretch that is not yet copied */
-    uint32_t character;
-    for (size_t i = 0; i < n;) {
-        size_t used = mb_unicode_next(bytes + i, n - i, &character);
-        if (character == MB_UNICODE_INVALID) {
-            mb_text_append(text, bytes + good, i - good);
-            mb_text_append(text, "\xef\xbf\xbd", 3);
-            good = i + used;
-        }
-        i += used;
-    }
-    mb_text_append(text, bytes + good, n - good);
-}
 
 /* ---- NFC ---- */
 
@@ -101,7 +31,7 @@ static bool needs_work(const char *bytes, size_t n)
             i++;
             continue;
         }
-        i += mb_unicode_next(bytes + i, n - i, &character);
+        i += mb_utf8_next(bytes + i, n - i, &character);
         if (!inert(character))
             return true;
     }
@@ -165,7 +95,7 @@ bool mb_unicode_nfc(mb_text *text, const char *bytes, size_t n)
     bool ok = buffer && scratch;
     for (size_t i = 0; ok && i < n;) {
         uint32_t character;
-        i += mb_unicode_next(bytes + i, n - i, &character);
+        i += mb_utf8_next(bytes + i, n - i, &character);
         utf8proc_ssize_t made = utf8proc_decompose_char((utf8proc_int32_t)character, buffer + length, EXPANSION,
                                                         options, &last_class);
         ok = made >= 1 && made <= EXPANSION;

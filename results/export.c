@@ -30,7 +30,7 @@ static void put_line(mb_text *out, sqlite3_stmt *s)
 {
     const char *answers = text_at(s, 1), *classes = text_at(s, 2);
     mb_text_puts(out, "{\"pred\": \"");
-    text_json(out, text_at(s, 0));
+    mb_text_json(out, text_at(s, 0));
     mb_text_printf(out, "\", \"answers\": %s, \"all_classes\": %s, \"length\": ", answers ? answers : "[]",
                    classes ? classes : "null");
     if (sqlite3_column_type(s, 3) == SQLITE_NULL)

@@ -83,7 +83,5 @@ size_t table_width(const table *t, size_t column, bool wrap_head);
 void table_free(table *t);
 /* Columns a text takes on a terminal. */
 size_t text_columns(const char *text);
-/* Appends text as the inside of a JSON string, without quotes, UTF-8 kept. */
-void text_json(mb_text *out, const char *text);
 
 #endif

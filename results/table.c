@@ -40,34 +40,6 @@ size_t text_columns(const char *text)
     return total;
 }
 
-void text_json(mb_text *out, const char *text)
-{
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        switch (*p) {
-        case '"':
-            mb_text_puts(out, "\\\"");
-            break;
-        case '\\':
-            mb_text_puts(out, "\\\\");
-            break;
-        case '\n':
-            mb_text_puts(out, "\\n");
-            break;
-        case '\r':
-            mb_text_puts(out, "\\r");
-            break;
-        case '\t':
-            mb_text_puts(out, "\\t");
-            break;
-        default:
-            if (*p < 0x20)
-                mb_text_printf(out, "\\u%04x", *p);
-            else
-                mb_text_append(out, (const char *)p, 1);
-        }
-    }
-}
-
 /* ---- building ---- */
 
 void table_init(table *t, size_t columns, const char *const *names)
@@ -173,7 +145,7 @@ static void render_jsonl(const table *t, mb_text *out)
         for (size_t c = 0; c < t->columns; c++) {
             const table_cell *cell = table_at(t, r, c);
             mb_text_puts(out, c ? ", \"" : "\"");
-            text_json(out, t->names[c]);
+            mb_text_json(out, t->names[c]);
             mb_text_puts(out, "\": ");
             if (!cell->text || (cell->number && strpbrk(cell->text, "nN"))) {
                 mb_text_puts(out, "null"); /* no value, or inf/nan, which JSON does not know */
@@ -181,7 +153,7 @@ static void render_jsonl(const table *t, mb_text *out)
                 mb_text_puts(out, cell->text);
             } else {
                 mb_text_puts(out, "\"");
-                text_json(out, cell->text);
+                mb_text_json(out, cell->text);
                 mb_text_puts(out, "\"");
             }
         }

@@ -179,36 +179,6 @@ static void averages(void **state)
     mb_text_free(&out);
 }
 
-static void prediction_lines(void **state)
-{
-    mb_text out = {0};
-    mb_sample *s = mb_sample_new();
-    (void)state;
-    assert_true(mb_sample_add_answer(s, "x", 1) && mb_sample_add_answer(s, "y \"z\"", 5));
-    s->length = 12;
-    assert_int_equal(
-        mb_sample_pred_line(s,
-                            "a \"q\" \\ \n\r\t\b\f\x01\x1f\x7f \xc3\xa9 \xe4\xb8\xad \xf0\x9f\x98\x80 "
-                            "\xe2\x80\xa8 /",
-                            &out),
-        MB_OK);
-    assert_string_equal(out.data,
-                        "{\"pred\": \"a \\\"q\\\" \\\\ \\n\\r\\t\\b\\f\\u0001\\u001f\x7f \xc3\xa9 \xe4\xb8\xad "
-                        "\xf0\x9f\x98\x80 \xe2\x80\xa8 /\", \"answers\": [\"x\", \"y \\\"z\\\"\"], "
-                        "\"all_classes\": null, \"length\": 12}\n");
-    mb_sample_free(s);
-    mb_text_clear(&out);
-    s = mb_sample_new();
-    assert_true(mb_sample_add_class(s, "A", 1) && mb_sample_add_class(s, "B", 1));
-    assert_int_equal(mb_sample_pred_line(s, "cut \xe4\xb8", &out),
-                     MB_OK); /* a generation that ends inside a rune */
-    assert_string_equal(out.data,
-                        "{\"pred\": \"cut \xef\xbf\xbd\", \"answers\": [], \"all_classes\": [\"A\", \"B\"], "
-                        "\"length\": 0}\n");
-    mb_sample_free(s);
-    mb_text_free(&out);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,7 +188,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_dictionary, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(version_two_table, make_folder, drop_folder),
         cmocka_unit_test(averages),
-        cmocka_unit_test(prediction_lines),
     };
     setenv("MASKBENCH_JIEBA_DICT", "/nonexistent/dictionary", 1);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,7 +45,7 @@ static void check_text(const char *text, size_t n)
     free(back);
     back = round_trip(tokenizer, text, n, false, &length);
     mb_text repaired = {0};
-    mb_unicode_repair(&repaired, text, n);
+    mb_utf8_repair(&repaired, text, n);
     utf8proc_uint8_t *nfc = NULL;
     utf8proc_ssize_t want = utf8proc_map((const utf8proc_uint8_t *)(repaired.data ? repaired.data : ""),
                                          (utf8proc_ssize_t)repaired.length, &nfc,
