@@ -2,69 +2,12 @@
  * test_policies.c - built-in methods whose promises need no reference arithmetic: which steps are dense,
  * the fixed window, the random draw, what a model cannot run; and the operations that budgets are computed with.
  */
-#include "methods/registry/registry.h"
-#include "tests/methods/host.h"
+#include "tests/methods/cpu_stage.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-static mb_stage_env env;
 
 static const mb_stage_case small = {.layers = 6, .kv_heads = 2, .group = 3, .head_dim = 16, .block = 8, .steps = 4,
                                     .blocks = 2, .batch = 2, .prefix = {104, 72}, .seed = 3};
-
-static int open_env(void **state)
-{
-    char err[256] = "";
-    mb_device_options options = {.type = MB_F32, .threads = 1, .arena_bytes = (size_t)64 << 20};
-    (void)state;
-    env = (mb_stage_env){mb_kernels_cpu(), NULL, MB_F32};
-    if (env.kernels->open(&env.device, &options, err, sizeof err) == 0)
-        return 0;
-    print_error("%s\n", err);
-    return -1;
-}
-
-static int close_env(void **state)
-{
-    (void)state;
-    env.kernels->close(env.device);
-    return 0;
-}
-
-/* Plays `method` with "name=value ..." set; the run must be freed. */
-static mb_stage_run play(const mb_stage_case *c, const char *name, const char *settings)
-{
-    const mb_method *method = mb_registry_find(name);
-    mb_stage_run run;
-    char err[512] = "";
-    assert_non_null(method);
-    void *options = mb_options_new(method);
-    char *copy = mb_string_copy(settings), *rest = copy;
-    for (char *word; *settings && (word = strsep(&rest, " "));) {
-        char *value = strchr(word, '=');
-        *value++ = '\0';
-        if (mb_options_set(method, options, word, value, word, err, sizeof err) != 0)
-            fail_msg("%s", err);
-    }
-    if (mb_stage_play(&env, c, method, options, &run, err, sizeof err) != 0)
-        fail_msg("%s %s: %s", name, settings, err);
-    free(copy);
-    free(options);
-    return run;
-}
-
-static bool same_index(const mb_stage_event *a, const mb_stage_event *b, int32_t bh)
-{
-    return a->counts[bh] == b->counts[bh] && a->granularity == b->granularity &&
-           memcmp(a->ids + (size_t)bh * (size_t)a->capacity, b->ids + (size_t)bh * (size_t)b->capacity,
-                  (size_t)a->counts[bh] * sizeof *a->ids) == 0;
-}
 
 static void test_tidal_supports(void **state)
 {

@@ -2,59 +2,28 @@
  * test_selectors.c - the choices of the further selectors against brute force in double: what each of them scores,
  * how it pools, evicts and shares budgets. Sets are compared by the score they hold, so that ties do not matter.
  */
-#include "methods/registry/registry.h"
+#include "tests/methods/cpu_stage.h"
 #include "tests/methods/recorder.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #define KEYS 160
 
-static mb_stage_env env;
 static mb_recording recording;
 static const mb_stage_case small = {.layers = 4, .kv_heads = 2, .group = 2, .head_dim = 16, .block = 8, .steps = 4,
                                     .blocks = 3, .batch = 2, .prefix = {104, 72}, .seed = 9};
 
-static int open_env(void **state)
+static int open_recorded(void **state)
 {
     char err[512] = "";
-    mb_device_options options = {.type = MB_F32, .threads = 1, .arena_bytes = (size_t)64 << 20};
-    (void)state;
-    env = (mb_stage_env){mb_kernels_cpu(), NULL, MB_F32};
-    int rc = env.kernels->open(&env.device, &options, err, sizeof err);
+    int rc = open_env(state);
     return rc == 0 ? mb_record(&env, &small, &recording, err, sizeof err) : rc;
 }
 
-static int close_env(void **state)
+static int close_recorded(void **state)
 {
-    (void)state;
     mb_recording_free(&recording);
-    env.kernels->close(env.device);
-    return 0;
-}
-
-static mb_stage_run play(const char *name, const char *settings)
-{
-    const mb_method *method = mb_registry_find(name);
-    void *options = mb_options_new(method);
-    char *copy = mb_string_copy(settings), *rest = copy, err[512] = "";
-    for (char *word; *settings && (word = strsep(&rest, " "));) {
-        char *value = strchr(word, '=');
-        *value++ = '\0';
-        if (mb_options_set(method, options, word, value, word, err, sizeof err) != 0)
-            fail_msg("%s", err);
-    }
-    mb_stage_run run;
-    if (mb_stage_play(&env, &small, method, options, &run, err, sizeof err) != 0)
-        fail_msg("%s %s: %s", name, settings, err);
-    free(copy);
-    free(options);
-    return run;
+    return close_env(state);
 }
 
 static int by_value(const void *a, const void *b)
@@ -93,7 +62,7 @@ static void mass_of(int32_t block, int32_t step, int32_t layer, int32_t bh, doub
 
 static void test_herald(void **state)
 {
-    mb_stage_run run = play("herald", "k=20");
+    mb_stage_run run = play(&small, "herald", "k=20");
     double mass[KEYS];
     (void)state;
     for (int32_t block = 0; block < small.blocks; block++)
@@ -109,8 +78,8 @@ static void test_herald(void **state)
 /* The fewest keys: without its lightest one the set is below p, with it at or above. */
 static void test_top_p(void **state)
 {
-    mb_stage_run run = play("oracle_top_p", "p=0.6 k_min=1");
-    mb_stage_run bounded = play("oracle_top_p", "p=0.6 k_min=10 k_max=12");
+    mb_stage_run run = play(&small, "oracle_top_p", "p=0.6 k_min=1");
+    mb_stage_run bounded = play(&small, "oracle_top_p", "p=0.6 k_min=10 k_max=12");
     (void)state;
     for (int32_t step = 1; step <= small.steps; step++)
         for (int32_t bh = 0; bh < 4; bh++) {
@@ -136,7 +105,7 @@ static void test_top_p(void **state)
 
 static void test_head_budget(void **state)
 {
-    mb_stage_run run = play("head_budget", "k=20 k_min=6 dense_layers=0");
+    mb_stage_run run = play(&small, "head_budget", "k=20 k_min=6 dense_layers=0");
     int uneven = 0;
     (void)state;
     for (int32_t l = 0; l < small.layers; l++)
@@ -164,7 +133,7 @@ static void test_head_budget(void **state)
 
 static void test_snapkv(void **state)
 {
-    mb_stage_run run = play("snapkv", "k=30 window=6 kernel=5");
+    mb_stage_run run = play(&small, "snapkv", "k=30 window=6 kernel=5");
     (void)state;
     for (int32_t bh = 0; bh < 4; bh++) {
         int32_t prompt = small.prefix[bh / 2];
@@ -192,7 +161,7 @@ static void test_snapkv(void **state)
 
 static void check_h2o(const char *settings, int32_t recent, bool evict)
 {
-    mb_stage_run run = play("h2o", settings);
+    mb_stage_run run = play(&small, "h2o", settings);
     for (int32_t bh = 0; bh < 4; bh++) {
         double counts[KEYS] = {0}, mass[KEYS], score[KEYS];
         for (int32_t block = 0; block < small.blocks; block++) {
@@ -223,8 +192,8 @@ static void test_h2o(void **state)
 
 static void test_sparse_dllm(void **state)
 {
-    mb_stage_run run = play("sparse_dllm", "k=20");
-    mb_stage_run own = play("sparse_dllm", "k=0 ratio=0.25 share=false kernel=1");
+    mb_stage_run run = play(&small, "sparse_dllm", "k=20");
+    mb_stage_run own = play(&small, "sparse_dllm", "k=0 ratio=0.25 share=false kernel=1");
     (void)state;
     for (int32_t b = 0; b < 2; b++) {
         const mb_snapshot *second = at(1, 2, 1);   /* the second step chooses */
@@ -252,7 +221,7 @@ static void test_sparse_dllm(void **state)
 
 static void test_double_sparsity(void **state)
 {
-    mb_stage_run run = play("double_sparsity", "k=20 factor=4");
+    mb_stage_run run = play(&small, "double_sparsity", "k=20 factor=4");
     const mb_shape *s = &recording.shape;
     (void)state;
     for (int32_t h = 0; h < 2; h++) {
@@ -300,5 +269,5 @@ int main(void)
         cmocka_unit_test(test_h2o),         cmocka_unit_test(test_sparse_dllm),
         cmocka_unit_test(test_double_sparsity),
     };
-    return cmocka_run_group_tests(tests, open_env, close_env);
+    return cmocka_run_group_tests(tests, open_recorded, close_recorded);
 }
