@@ -55,6 +55,13 @@ int mb_options_bool(const mb_options *options, const char *key, bool *value, cha
 int mb_options_string(const mb_options *options, const char *key, const char *const *choices, const char **value,
                       char *err, size_t err_cap);
 
+/* What every generated task begins with: its options (keys outside known are refused), the prompt file, how many
+ * samples. The caller closes and frees what was opened, also after a failure. */
+int mb_generated_open(mb_options *options, cJSON **prompts, int64_t *samples, const char *task, const char *json,
+                      const char *const *known, const char *prompt_file, char *err, size_t err_cap);
+/* A sample of `length` tokens without prompt and answers yet. NULL and a sentence: out of memory. */
+mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_tokens, char *err, size_t err_cap);
+
 /* ---- grids (niah_grid.c) ---- */
 typedef struct mb_grid {
     int32_t *lengths; /* tokens, in the order given */

@@ -163,12 +163,8 @@ static int niah_open(void **state, const mb_task_info *row, const mb_task_reques
     niah->samples = 1;
     niah->max_new_tokens = row->max_new_tokens;
     niah->scoring = "contains";
-    int rc = mb_options_open(&niah->options, row->name, request->options, classic ? classic_keys : built_in_keys,
-                             err, err_cap);
-    if (rc == MB_OK)
-        rc = mb_prompts_load("niah.json", &niah->prompts, err, err_cap);
-    if (rc == MB_OK)
-        rc = mb_options_int(&niah->options, "samples", 1, 1000000, &niah->samples, err, err_cap);
+    int rc = mb_generated_open(&niah->options, &niah->prompts, &niah->samples, row->name, request->options,
+                               classic ? classic_keys : built_in_keys, "niah.json", err, err_cap);
     if (rc == MB_OK)
         rc = mb_options_int(&niah->options, "max_new_tokens", 1, 65536, &niah->max_new_tokens, err, err_cap);
     if (rc == MB_OK)
@@ -218,22 +214,14 @@ static int niah_next(void *state, mb_sample **sample, char *err, size_t err_cap)
     cell.length = niah->grid.lengths[at / depths];
     snprintf(cell.key, sizeof cell.key, "len%d_depth%g_%lld", cell.length, cell.depth, (long long)cell.number);
     niah->at++;
-    mb_sample *made = mb_sample_new();
-    int rc = MB_E_SYSTEM;
-    if (made) {
-        made->key = mb_string_copy(cell.key);
-        made->language = mb_string_copy(niah->row->language);
-        made->source = mb_string_copy("generated");
-        made->scoring = mb_string_copy(niah->scoring);
-        made->max_new_tokens = (int32_t)niah->max_new_tokens;
-        made->chat = true;
-        made->context = cell.length;
-        made->depth = cell.depth;
-        if (made->key && made->language && made->source && made->scoring)
-            rc = MB_OK;
-    }
-    if (rc < 0)
-        mb_fail(err, err_cap, rc, "no memory for sample %s", cell.key);
+    mb_sample *made = mb_generated_sample(cell.key, cell.length, (int32_t)niah->max_new_tokens, err, err_cap);
+    if (!made)
+        return MB_E_SYSTEM;
+    made->depth = cell.depth;
+    made->scoring = mb_string_copy(niah->scoring);
+    int rc;
+    if (!made->scoring)
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for sample %s", cell.key);
     else if (is_task(niah->row, "niah_classic"))
         rc = mb_niah_classic_build(niah, &cell, made, err, err_cap);
     else

@@ -111,3 +111,30 @@ int mb_prompts_load(const char *name, cJSON **root, char *err, size_t err_cap)
                        name);
     return MB_OK;
 }
+
+int mb_generated_open(mb_options *options, cJSON **prompts, int64_t *samples, const char *task, const char *json,
+                      const char *const *known, const char *prompt_file, char *err, size_t err_cap)
+{
+    int rc = mb_options_open(options, task, json, known, err, err_cap);
+    if (rc == MB_OK)
+        rc = mb_prompts_load(prompt_file, prompts, err, err_cap);
+    return rc == MB_OK ? mb_options_int(options, "samples", 1, 1000000, samples, err, err_cap) : rc;
+}
+
+mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_tokens, char *err, size_t err_cap)
+{
+    mb_sample *sample = mb_sample_new();
+    if (sample) {
+        sample->key = mb_string_copy(key);
+        sample->language = mb_string_copy("en");
+        sample->source = mb_string_copy("generated");
+        sample->max_new_tokens = max_new_tokens;
+        sample->chat = true;
+        sample->context = length;
+    }
+    if (sample && sample->key && sample->language && sample->source)
+        return sample;
+    mb_sample_free(sample);
+    mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for sample %s", key);
+    return NULL;
+}

@@ -136,15 +136,11 @@ static int ruler_open(void **state, const mb_task_info *row, const mb_task_reque
     ruler->samples = 500;
     const mb_ruler_task *task = ruler->task;
     bool has_essay = task->haystack && strcmp(task->haystack, "essay") == 0;
-    int rc = mb_options_open(&ruler->options, row->name, request->options,
-                             has_essay   ? essay
-                             : task->any ? qa
-                                         : plain,
-                             err, err_cap);
-    if (rc == MB_OK)
-        rc = mb_prompts_load("ruler.json", &ruler->prompts, err, err_cap);
-    if (rc == MB_OK)
-        rc = mb_options_int(&ruler->options, "samples", 1, 1000000, &ruler->samples, err, err_cap);
+    int rc = mb_generated_open(&ruler->options, &ruler->prompts, &ruler->samples, row->name, request->options,
+                               has_essay   ? essay
+                               : task->any ? qa
+                                           : plain,
+                               "ruler.json", err, err_cap);
     if (rc == MB_OK)
         rc = mb_grid_read(&ruler->grid, &ruler->options, lengths, 6, NULL, 0, err, err_cap);
     if (rc == MB_OK && task->open)
@@ -251,18 +247,11 @@ static int ruler_next(void *state, mb_sample **sample, char *err, size_t err_cap
     mb_ruler_draft draft = {.ruler = ruler, .number = ruler->at % ruler->samples};
     draft.length = ruler->grid.lengths[ruler->at / ruler->samples];
     ruler->at++;
-    mb_sample *made = draft.sample = mb_sample_new();
-    int rc = made ? MB_OK : mb_ruler_memory(err, err_cap);
-    if (made) {
-        made->key = mb_string_format("len%d_%lld", draft.length, (long long)draft.number);
-        made->language = mb_string_copy("en");
-        made->source = mb_string_copy("generated");
-        made->max_new_tokens = ruler->row->max_new_tokens;
-        made->chat = true;
-        made->context = draft.length;
-        if (!made->key || !made->language || !made->source)
-            rc = mb_ruler_memory(err, err_cap);
-    }
+    char key[64];
+    snprintf(key, sizeof key, "len%d_%lld", draft.length, (long long)draft.number);
+    mb_sample *made = mb_generated_sample(key, draft.length, ruler->row->max_new_tokens, err, err_cap);
+    draft.sample = made;
+    int rc = made ? MB_OK : MB_E_SYSTEM;
     if (rc == MB_OK) {
         /* The stream does not depend on the length: sample 7 asks for the same key at every length. */
         char *stream = mb_string_format("%s/%lld", ruler->row->name, (long long)draft.number);
