@@ -85,11 +85,6 @@ void mb_progress_step(mb_progress *progress, bool worked)
     maybe_draw(progress);
 }
 
-void mb_progress_adjust(mb_progress *progress, int64_t units)
-{
-    progress->total += units;
-}
-
 void mb_progress_note(mb_progress *progress, const char *format, ...)
 {
     va_list args;

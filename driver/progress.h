@@ -17,8 +17,6 @@ void mb_progress_begin(mb_progress *progress, bool quiet, int64_t total);
 void mb_progress_label(mb_progress *progress, const char *label);
 /* worked: the unit took time; false: it was stored already. */
 void mb_progress_step(mb_progress *progress, bool worked);
-/* Fewer or more units than planned (a stream turned out shorter). */
-void mb_progress_adjust(mb_progress *progress, int64_t units);
 /* A line of text above the bar. */
 void mb_progress_note(mb_progress *progress, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void mb_progress_end(mb_progress *progress);

@@ -97,6 +97,25 @@ static int recall_apart(mb_run *run, const mb_prepared *prepared, mb_arm **arms,
     return rc;
 }
 
+/* A prompt that cannot be prefilled, or a reference that cannot decode: failed rows, as in the quality pass. err
+ * holds the reason. */
+static int store_lost(mb_run *run, const mb_prepared *prepared, const int64_t *cells, size_t count, char *err,
+                      size_t err_cap)
+{
+    char reason[512];
+    int rc = MB_OK;
+    snprintf(reason, sizeof reason, "%s", err);
+    run->failed_samples++;
+    for (size_t i = 0; rc == MB_OK && i < count; i++) {
+        mb_sample_row row;
+        mb_run_row(prepared, cells[i], &row);
+        row.status = "failed";
+        row.error = reason;
+        rc = mb_store_sample(run->store, &row, err, err_cap);
+    }
+    return rc;
+}
+
 static int recall_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, char *err, size_t err_cap)
 {
     mb_arm *reference = mb_run_reference(run, sampler);
@@ -120,28 +139,19 @@ static int recall_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
     rc = collect(run, prepared, sampler, arms, cells, &count, err, err_cap);
     if (rc != MB_OK || count == 0)
         goto out;
-    if ((rc = mb_run_prefill(run, prepared, err, err_cap)) != MB_OK)
-        goto out;
-    mb_run_request(run, prepared, sampler, &request);
-    if ((rc = recall_apart(run, prepared, arms, cells, &count, &request, err, err_cap)) != MB_OK ||
-        count == 0)
-        goto out;
-    for (size_t i = 0; i < count; i++)
-        shadows[i] = arms[i]->attender;
-    rc = mb_decode_shadow(run->session, reference->attender, shadows, count, &request, &result, recalls, err,
-                          err_cap);
+    rc = mb_run_prefill(run, prepared, err, err_cap);
+    if (rc == MB_OK) {
+        mb_run_request(run, prepared, sampler, &request);
+        rc = recall_apart(run, prepared, arms, cells, &count, &request, err, err_cap);
+        if (rc != MB_OK || count == 0)
+            goto out;
+        for (size_t i = 0; i < count; i++)
+            shadows[i] = arms[i]->attender;
+        rc = mb_decode_shadow(run->session, reference->attender, shadows, count, &request, &result, recalls, err,
+                              err_cap);
+    }
     if (rc == MB_E_SAMPLE || rc == MB_E_INPUT) {
-        char reason[512];
-        snprintf(reason, sizeof reason, "%s", err);
-        run->failed_samples++;
-        rc = MB_OK;
-        for (size_t i = 0; rc == MB_OK && i < count; i++) {
-            mb_sample_row row;
-            mb_run_row(prepared, cells[i], &row);
-            row.status = "failed";
-            row.error = reason;
-            rc = mb_store_sample(run->store, &row, err, err_cap);
-        }
+        rc = store_lost(run, prepared, cells, count, err, err_cap);
     } else {
         for (size_t i = 0; rc == MB_OK && i < count; i++)
             rc = store_recall(run, prepared, cells[i], &recalls[i], err, err_cap);

@@ -59,7 +59,7 @@ static int count_work(mb_run *run, int64_t *units, char *err, size_t err_cap)
         int rc = mb_run_dataset(run, &config->tasks[i], &samples, &id, err, err_cap);
         if (rc != MB_OK)
             return rc;
-        if (samples < 0) /* not known without reading: the bar adjusts as the file goes by */
+        if (samples < 0) /* not known without reading */
             samples = config->tasks[i].limit ? config->tasks[i].limit : 0;
         int64_t recalls = config->recall_limit && config->recall_limit < samples ? config->recall_limit : samples;
         *units += samples * arms * (config->pass_quality + config->pass_forced) + config->pass_recall * recalls;
