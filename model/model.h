@@ -124,7 +124,7 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
 /* ---- attender: a method, opened for a session ---- */
 
 typedef struct mb_attender mb_attender;
-/* The shape that methods see of a session of this size; also before there is one. steps as scheduled (0 = adaptive). */
+/* The shape that methods see of a session of this size, before there is one too. steps: scheduled, 0 = adaptive. */
 void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, int32_t capacity, int32_t steps,
                    mb_shape *shape);
 size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const void *options);
@@ -187,7 +187,7 @@ typedef struct mb_recall_cell {
     double index_recall;         /* |S n S*|/|S|, mean over KV heads */
     double mass_recall;          /* mass(S)/mass(S*), mean over KV heads */
     double captured_mass;        /* mass(S), absolute */
-    float index_head[64], mass_head[64]; /* per KV head */
+    float index_head[64], mass_head[64]; /* per KV head; -1 = it always read the whole prefix: no recall */
     int32_t heads;
 } mb_recall_cell;
 

@@ -78,7 +78,7 @@ int64_t mb_store_cell_samples(mb_store *, int64_t cell);   /* those that has_sam
 typedef struct mb_recall_row {
     int32_t layer, step, blocks, heads;
     double index_recall, mass_recall, captured_mass;
-    const float *index_head, *mass_head;   /* [heads] */
+    const float *index_head, *mass_head;   /* [heads]; negative = this head has no recall */
 } mb_recall_row;
 typedef struct mb_counter_row { const char *name, *unit, *better, *aggregate; double value; } mb_counter_row;
 typedef struct mb_grid_row {            /* a counter by layer and step, one place */

@@ -99,13 +99,13 @@ static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, in
     return rc;
 }
 
-/* "[0.5,0.25]": nine digits give every float back. */
+/* "[0.5,null]": nine digits give every float back; null is a head that read everything and so has no recall. */
 static void head_array(mb_text *text, const float *values, int32_t heads)
 {
     mb_text_clear(text);
     mb_text_puts(text, "[");
     for (int32_t h = 0; h < heads; h++) {
-        if (isfinite(values[h]))
+        if (isfinite(values[h]) && values[h] >= 0)
             mb_text_printf(text, "%s%.9g", h ? "," : "", (double)values[h]);
         else
             mb_text_printf(text, "%snull", h ? "," : "");

@@ -19,14 +19,17 @@ static void keeps_a_sample(void **state)
     small_open(&s, 7);
     int64_t cell = small_cell(&s, small_config(&s, "m", 0, 64), "recall");
     const float index[2] = {0.5f, 1.0f / 3}, mass[2] = {0.25f, 0.75f};
-    mb_recall_row recall[2] = {{2, 1, 3, 2, 0.375, 0.5, 0.3, index, mass}, {3, 1, 0, 2, 0, 0, 0, index, mass}};
+    const float whole[2] = {0.5f, -1.0f}; /* the second head read the whole prefix */
+    mb_recall_row recall[3] = {{2, 1, 3, 2, 0.375, 0.5, 0.3, index, mass},
+                               {3, 1, 0, 2, 0, 0, 0, index, mass},
+                               {4, 1, 1, 2, 0.5, 0.5, 0.3, whole, whole}};
     mb_counter_row counter = {"hits", "blocks", "higher", "sum", 5.5};
     int32_t histogram[9] = {0, 0, 2, 0, 0, 0, 0, 0, 1};
     mb_sample_row row = small_row(cell, "k1", 1.0 / 3);
     row.prediction = "eine \xc3\x9c"
                      "bung, \"quoted\"\n2";
     row.recalls = recall;
-    row.recall_count = 2;
+    row.recall_count = 3;
     row.counters = &counter;
     row.counter_count = 1;
     const mb_grid_row grid[3] = {{"rate", "", "higher", "mean", 0, 1, 3, 4},
@@ -52,9 +55,11 @@ static void keeps_a_sample(void **state)
     /* The layer-step without a sparse block has no row. */
     assert_string_equal(
         small_query(s.store, "SELECT layer, step, blocks, index_recall, mass_recall FROM v_recall"),
-        "2,1,3,0.375,0.5\n");
+        "2,1,3,0.375,0.5\n4,1,1,0.5,0.5\n");
+    assert_string_equal(small_query(s.store, "SELECT index_heads, mass_heads FROM recall WHERE layer = 4"),
+                        "\"[0.5,null]\",\"[0.5,null]\"\n");
     assert_string_equal(
-        small_query(s.store, "SELECT head, round(index_recall, 9), mass_recall FROM v_recall_head"),
+        small_query(s.store, "SELECT head, round(index_recall, 9), mass_recall FROM v_recall_head WHERE layer = 2"),
         "0,0.5,0.25\n1,0.333333343,0.75\n");
     assert_string_equal(small_query(s.store, "SELECT name, unit, aggregate, value FROM v_counters"),
                         "hits,blocks,sum,5.5\n");
