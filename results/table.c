@@ -255,8 +255,8 @@ static void pad(mb_text *out, size_t n)
         mb_text_puts(out, " ");
 }
 
-/* Narrows the widest text column until the table fits, down to 8 columns each. */
-static void fit(const table *t, size_t *widths, const bool *numbers, int max_width)
+/* Narrows the widest text column until the table fits, down to 8 columns each. False: it does not fit even so. */
+static bool fit(const table *t, size_t *widths, const bool *numbers, int max_width)
 {
     for (;;) {
         size_t total = 0, widest = t->columns;
@@ -265,21 +265,38 @@ static void fit(const table *t, size_t *widths, const bool *numbers, int max_wid
             if (!numbers[c] && widths[c] > 8 && (widest == t->columns || widths[c] > widths[widest]))
                 widest = c;
         }
-        if (max_width <= 0 || total <= (size_t)max_width || widest == t->columns)
-            return;
+        if (max_width <= 0 || total <= (size_t)max_width)
+            return true;
+        if (widest == t->columns)
+            return false;
         widths[widest]--;
     }
 }
 
-static void render_terminal(const table *t, const bool *numbers, size_t *widths, bool wrap_head, mb_text *out)
+/* The i-th of count cells of a line; the last one on the left has no blanks behind it. */
+static void put_cell(mb_text *out, const char *text, size_t width, bool number, size_t i, size_t count)
+{
+    size_t columns = text_columns(text), space = columns < width ? width - columns : 0;
+    mb_text_puts(out, i ? "  " : "");
+    if (number)
+        pad(out, space);
+    put_line(out, text, width, false);
+    if (!number && i + 1 < count)
+        pad(out, space);
+}
+
+/* Some columns of a table, one under the other: the head, a line, the rows. */
+static void render_columns(const table *t, const size_t *shown, size_t count, const bool *numbers,
+                           const size_t *widths, bool wrap_head, mb_text *out)
 {
     size_t lines = 1;
-    for (size_t c = 0; wrap_head && c < t->columns; c++) {
-        size_t widest, n = head_lines(t->names[c], widths[c], &widest);
+    for (size_t i = 0; wrap_head && i < count; i++) {
+        size_t widest, n = head_lines(t->names[shown[i]], widths[shown[i]], &widest);
         lines = n > lines ? n : lines;
     }
     for (size_t line = 0; line < lines; line++) { /* the head stands on its last line */
-        for (size_t c = 0; c < t->columns; c++) {
+        for (size_t i = 0; i < count; i++) {
+            size_t c = shown[i];
             const char *name = t->names[c];
             size_t widest, own = wrap_head ? head_lines(name, widths[c], &widest) : 1, n = 0;
             mb_text piece = {0};
@@ -292,38 +309,53 @@ static void render_terminal(const table *t, const bool *numbers, size_t *widths,
                     n--;
                 mb_text_append(&piece, name, n);
             }
-            const char *text = piece.data ? piece.data : "";
-            size_t shown = text_columns(text), space = shown < widths[c] ? widths[c] - shown : 0;
-            mb_text_puts(out, c ? "  " : "");
-            if (numbers[c])
-                pad(out, space);
-            put_line(out, text, widths[c], false);
-            if (!numbers[c] && c + 1 < t->columns)
-                pad(out, space);
+            put_cell(out, piece.data ? piece.data : "", widths[c], numbers[c], i, count);
             mb_text_free(&piece);
         }
         mb_text_puts(out, "\n");
     }
-    for (size_t c = 0; c < t->columns; c++) {
-        mb_text_puts(out, c ? "  " : "");
-        for (size_t i = 0; i < widths[c]; i++)
+    for (size_t i = 0; i < count; i++) {
+        mb_text_puts(out, i ? "  " : "");
+        for (size_t n = 0; n < widths[shown[i]]; n++)
             mb_text_puts(out, "\xe2\x94\x80");
     }
     mb_text_puts(out, "\n");
     for (size_t r = 0; r < table_rows(t); r++) {
-        for (size_t c = 0; c < t->columns; c++) {
-            const table_cell *cell = table_at(t, r, c);
-            const char *text = cell->text ? cell->text : "-";
-            size_t shown = text_columns(text), space = shown < widths[c] ? widths[c] - shown : 0;
-            mb_text_puts(out, c ? "  " : "");
-            if (numbers[c])
-                pad(out, space);
-            put_line(out, text, widths[c], false);
-            if (!numbers[c] && c + 1 < t->columns)
-                pad(out, space);
+        for (size_t i = 0; i < count; i++) {
+            const table_cell *cell = table_at(t, r, shown[i]);
+            put_cell(out, cell->text ? cell->text : "-", widths[shown[i]], numbers[shown[i]], i, count);
         }
         mb_text_puts(out, "\n");
     }
+}
+
+/* A table that is wider than the terminal goes on below, the first column, which says what a row is, repeated. */
+static void render_terminal(const table *t, const bool *numbers, size_t *widths, int max_width, bool wrap_head,
+                            mb_text *out)
+{
+    size_t *shown = calloc(t->columns + 1, sizeof *shown);
+    if (!shown) {
+        out->failed = true;
+        return;
+    }
+    if (!fit(t, widths, numbers, max_width)) /* narrowing does not do it: then nothing is cut */
+        for (size_t c = 0; c < t->columns; c++)
+            widths[c] = table_width(t, c, wrap_head);
+    for (size_t next = 0; next < t->columns;) {
+        size_t count = 0, total = 0;
+        mb_text_puts(out, next ? "\n" : "");
+        if (next) {
+            shown[count++] = 0;
+            total = widths[0];
+        }
+        size_t first = count;
+        while (next < t->columns && (count == first || max_width <= 0 || total + 2 + widths[next] <= (size_t)max_width)) {
+            total += widths[next] + (count ? 2 : 0);
+            shown[count++] = next++;
+        }
+        render_columns(t, shown, count, numbers, widths, wrap_head, out);
+    }
+    free(shown);
 }
 
 static void render_markdown(const table *t, const bool *numbers, mb_text *out)
@@ -366,11 +398,10 @@ void table_render(const table *t, mb_table_format format, int max_width, bool wr
         widths[c] = table_width(t, c, wrap_head);
         numbers[c] = column_is_number(t, c);
     }
-    fit(t, widths, numbers, max_width);
     if (format == MB_TABLE_MARKDOWN)
         render_markdown(t, numbers, out);
     else
-        render_terminal(t, numbers, widths, wrap_head, out);
+        render_terminal(t, numbers, widths, max_width, wrap_head, out);
 out:
     free(widths);
     free(numbers);

@@ -240,6 +240,36 @@ static void a_failed_gate_is_red(void **state)
     unlink(s.path);
 }
 
+/* A table that no cutting makes fit is continued below: no line is wider than asked, no label is cut. */
+static void wide_tables_go_on_below(void **state)
+{
+    small_store s = {0};
+    mb_text out = {0};
+    size_t labels = 0, values = 0;
+    (void)state;
+    small_path(&s, "wide");
+    small_open(&s, 7);
+    OK(mb_table_query(s.store,
+                      "SELECT 'a method k=1024' AS method, 1000001 AS first, 1000002 AS second, 1000003 AS third, "
+                      "1000004 AS fourth, 1000005 AS fifth, 1000006 AS sixth", MB_TABLE_TERMINAL, 40, &out, s.err,
+                      sizeof s.err));
+    for (const char *line = out.data; *line;) {
+        size_t n = strcspn(line, "\n"), columns = 0;
+        for (size_t i = 0; i < n; i++)
+            columns += ((unsigned char)line[i] & 0xc0) != 0x80;
+        assert_true(columns <= 40);
+        labels += strncmp(line, "a method k=1024", 15) == 0;
+        for (size_t i = 0; i + 7 <= n; i++)
+            values += strncmp(line + i, "100000", 6) == 0;
+        line += n + (line[n] == '\n');
+    }
+    assert_int_equal(labels, 3);
+    assert_int_equal(values, 6);
+    mb_text_free(&out);
+    small_close(&s);
+    unlink(s.path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +277,7 @@ int main(void)
         cmocka_unit_test(refuses_what_is_no_select),    cmocka_unit_test(report_says_everything),
         cmocka_unit_test(report_fits_the_width),        cmocka_unit_test(report_is_the_same_twice),
         cmocka_unit_test(report_agrees_with_the_views), cmocka_unit_test(a_failed_gate_is_red),
+        cmocka_unit_test(wide_tables_go_on_below),
     };
     return cmocka_run_group_tests(tests, make_store, remove_store);
 }
