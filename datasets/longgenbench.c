@@ -64,7 +64,7 @@ char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const c
     if (!path)
         mb_fail(
             err, err_cap, MB_E_INPUT,
-            "task %s: nothing at %s; datasets/fetch.sh longgenbench downloads it, or --data DIR names a folder "
+            "task %s: nothing at %s; bash datasets/fetch.sh longgenbench downloads it, or --data DIR names a folder "
             "that has it",
             info->name, looked.data ? looked.data : "");
     mb_text_free(&looked);

@@ -33,7 +33,7 @@ int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, co
     }
     rc = mb_fail(
         err, err_cap, MB_E_INPUT,
-        "task %s: no file at %s; datasets/fetch.sh %s downloads it, or --data DIR names a folder that has it",
+        "task %s: no file at %s; bash datasets/fetch.sh %s downloads it, or --data DIR names a folder that has it",
         info->name, looked.data ? looked.data : folder, fetch);
 out:
     free(path);

@@ -82,7 +82,7 @@ void mb_cli_usage(void)
     puts("maskbench: attention methods on one block-diffusion language model\n\n"
          "  ./harness [--config FILE] [flags]      run: table, SQLite file, figures\n"
          "  ./harness list methods|tasks|models|runs [DB]\n"
-         "  ./harness help METHOD | config         options of a method, keys of a config\n"
+         "  ./harness help METHOD | TASK | config  options of a method, own keys of a task, keys of a config\n"
          "  ./harness report DB | plot DB | export DB --pred DIR|--csv|--jsonl|--md\n"
          "  ./harness score DIR                    score a folder of predictions in the official layout\n"
          "  ./harness new-method NAME [--out DIR]  a working method to start from, with a config and a test\n"

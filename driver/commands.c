@@ -70,9 +70,11 @@ static int list_tasks(void)
             benchmark = t->benchmark;
             printf("%s\n", benchmark);
         }
-        printf("  %-24s %-22s %-4s %-14s at most %d new tokens\n", t->name, t->category, t->language, t->metric,
+        printf("  %-24s %-22s %-4s %-17s %5d new tokens\n", t->name, t->category, t->language, t->metric,
                t->max_new_tokens);
     }
+    puts("\nA benchmark's name stands for all of its tasks; so do longbench_en (English and code), longbench_zh and all.\n"
+         "./harness help TASK shows the keys that a task has of its own.");
     return 0;
 }
 
@@ -123,11 +125,10 @@ static int query_store(const mb_cli *cli, size_t word, const char *sql)
     return print_text(&text);
 }
 
-/* What tells runs apart at a glance; v_runs (--csv, --jsonl) has the rest, whole configs among it. */
+/* What tells runs apart at a glance, in 80 columns; v_runs (--csv, --jsonl) has the rest, whole configs among it. */
 static const char runs_sql[] =
-    "SELECT run, state, started_at AS started, samples, failed, gates_failed AS red, device, "
-    "coalesce(nullif(gpu, ''), cpu) AS processor, git, seed, sessions AS starts, CAST(round(wall_us / 1e6) AS INTEGER) AS seconds "
-    "FROM v_runs ORDER BY session_id";
+    "SELECT run, state, replace(substr(started_at, 1, 16), 'T', ' ') AS started, samples, failed, gates_failed AS red, "
+    "device, seed, git FROM v_runs ORDER BY session_id";
 
 int mb_command_list(const mb_cli *cli)
 {
@@ -143,6 +144,21 @@ int mb_command_list(const mb_cli *cli)
     return mb_command_fail(MB_E_INPUT, "list what? methods, tasks, models or runs [DB]");
 }
 
+/* A task as a config names it, with its own keys. */
+static int help_task(const mb_task_info *t)
+{
+    printf("%s: %s of %s, %s\n  scored by %s, at most %d new tokens%s\n", t->name, t->category, t->benchmark, t->language,
+           t->metric, t->max_new_tokens, t->chat ? ", in the chat template" : "");
+    printf("\nkeys of a config's {\"task\": \"%s\", ...}\n  limit           samples; 0 = all\n"
+           "  data            folder of the benchmark files\n", t->name);
+    for (const char *line = t->options; line && *line;) {
+        size_t n = strcspn(line, "\n");
+        printf("  %.*s\n", (int)n, line);
+        line += n + (line[n] == '\n');
+    }
+    return 0;
+}
+
 int mb_command_help(const mb_cli *cli)
 {
     mb_text text = {0};
@@ -156,10 +172,13 @@ int mb_command_help(const mb_cli *cli)
         return print_text(&text);
     }
     const mb_method *method = mb_registry_find(name);
+    const mb_task_info *task = mb_task_find(name);
+    if (!method && task)
+        return help_task(task);
     if (!method) {
         char err[256];
-        mb_fail(err, sizeof err, 0, "no method \"%s\"; ./harness list methods shows them, ./harness help config the keys",
-                name);
+        mb_fail(err, sizeof err, 0, "no method and no task is named \"%s\"; ./harness list methods and list tasks show "
+                "them, ./harness help config the keys of a config", name);
         return mb_command_fail(MB_E_INPUT, err);
     }
     char *help = mb_method_help(method);

@@ -19,7 +19,7 @@ const mb_key mb_config_keys[] = {
     {"", "plugin_seconds", MB_KEY_REAL, 0.1, 1e6, NULL, "600", "seconds without a sign of life from a plug-in before its process is ended"},
     {"", "model", MB_KEY_ANY, 0, 0, NULL, "models/tiny", "checkpoint folder, or an object with the keys of section model"},
     {"", "data", MB_KEY_STRING, 0, 0, NULL, "datasets/data", "folder of the benchmark files"},
-    {"", "tasks", MB_KEY_ANY, 0, 0, NULL, "[]", "list of task or group names, or objects {\"task\": NAME, own keys}; see `list tasks`"},
+    {"", "tasks", MB_KEY_ANY, 0, 0, NULL, "[]", "list of task or group names, or objects {\"task\": NAME, own keys}; see `list tasks`, `help TASK`"},
     {"", "methods", MB_KEY_ANY, 0, 0, NULL, "required", "object NAME: {options}; a list of values is a sweep; see `help METHOD`"},
     {"", "sampler", MB_KEY_ANY, 0, 0, NULL, "{}", "object with the keys of section sampler, or a list of such objects"},
     {"", "passes", MB_KEY_ANY, 0, 0, NULL, "[\"quality\"]", "list of quality, recall, forced, latency, breakdown"},

@@ -90,7 +90,7 @@ int mb_command_doctor(const mb_cli *cli)
     check_model(cli->model ? cli->model : cli->default_model);
     const char *data = cli->data ? cli->data : "datasets/data";
     line(mb_folder_exists(data), data, mb_folder_exists(data) ? "found" : "no such folder",
-         "datasets/fetch.sh longbench downloads it; datasets/sample comes with the project");
+         "bash datasets/fetch.sh longbench downloads it; datasets/sample comes with the project");
     for (size_t i = 0; i < mb_registry_count(); i++)
         if (*mb_registry_origin(mb_registry_at(i)))
             line(true, mb_registry_at(i)->name, mb_registry_origin(mb_registry_at(i)), "");

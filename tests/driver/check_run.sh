@@ -58,6 +58,9 @@ expect_exit 0 '' ./harness list runs "$scratch/a.db"
 expect_exit 0 '' ./harness help mage
 grep -q 'k ' "$scratch/out" || fail "help lacks the option k"
 expect_exit 0 '' ./harness help config
+expect_exit 0 '' ./harness help niah_multivalue
+grep -q 'values  .* (2)' "$scratch/out" || fail "help lacks the task's own key"
+expect_exit 2 'no method and no task' ./harness help telepathy
 
 # A red gate of another run in the same file is that run's business.
 cp "$scratch/a.db" "$scratch/red.db"
@@ -66,7 +69,7 @@ expect_exit 0 '' $run"" --db "$scratch/red.db" --seed 4 --limit 1
 [ "$(sqlite3 "$scratch/red.db" "SELECT run FROM v_gates WHERE verdict = 'fail'")" = small ] || fail "the gate by hand is gone"
 expect_exit 0 '' ./harness list runs "$scratch/red.db"
 grep -q 'small#2' "$scratch/out" || fail "list runs lacks a run"
-[ "$(wc -L <"$scratch/out")" -le 160 ] || fail "list runs prints lines of $(wc -L <"$scratch/out") columns"
+[ "$(wc -L <"$scratch/out")" -le 80 ] || fail "list runs prints lines of $(wc -L <"$scratch/out") columns"
 
 # A task's own limit of new tokens is the one that is planned and stored.
 expect_exit 0 '' $run"" --db "$scratch/own.db" --methods exact \
