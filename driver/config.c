@@ -45,27 +45,56 @@ static int parse_text(const char *text, size_t size, const char *path, cJSON **j
     return MB_OK;
 }
 
-/* Puts value at the dotted path below root, making objects on the way; a model given as text becomes an object. */
+/* The member of an object or, by its number, the entry of a list; NULL = it has none. */
+static cJSON *child_of(const cJSON *at, const char *name)
+{
+    char *end = NULL;
+    if (!cJSON_IsArray(at))
+        return cJSON_GetObjectItemCaseSensitive(at, name);
+    long index = strtol(name, &end, 10);
+    return *name && !*end && index >= 0 && index < cJSON_GetArraySize(at) ? cJSON_GetArrayItem(at, (int)index) : NULL;
+}
+
+/* value in place of the child, or as a new member of an object. */
+static void put_child(cJSON *at, const char *name, cJSON *value)
+{
+    cJSON *old = child_of(at, name);
+    if (cJSON_IsArray(at)) {
+        cJSON_ReplaceItemViaPointer(at, old, value);
+        return;
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(at, name);
+    cJSON_AddItemToObject(at, name, value);
+}
+
+/* A model or a task may be given as text: the object that says the same, so that a key can be put beside it. */
+static cJSON *as_object(cJSON *at, const char *name, cJSON *child, bool is_task)
+{
+    if (!cJSON_IsString(child) || (!is_task && strcmp(name, "model") != 0))
+        return child;
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, is_task ? "task" : "path", child->valuestring);
+    put_child(at, name, object);
+    return object;
+}
+
+/* Puts value at the dotted path below root, making objects on the way. */
 static int set_path(cJSON *root, const char *path, cJSON *value, char *err, size_t err_cap)
 {
     char *copy = mb_string_copy(path);
-    cJSON *at = root;
+    cJSON *at = root, *tasks = cJSON_GetObjectItemCaseSensitive(root, "tasks");
     int rc = MB_OK;
     char *name = copy, *dot;
-    if (!copy)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for --set %s", path);
+    if (!copy || !value) {
+        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for --set %s", path);
+        goto out;
+    }
     while ((dot = strchr(name, '.')) != NULL) {
         *dot = '\0';
-        cJSON *next = cJSON_GetObjectItemCaseSensitive(at, name);
-        if (cJSON_IsString(next) && strcmp(name, "model") == 0) {
-            cJSON *object = cJSON_CreateObject();
-            cJSON_AddStringToObject(object, "path", cJSON_GetStringValue(next));
-            cJSON_ReplaceItemInObjectCaseSensitive(at, name, object);
-            next = object;
-        }
-        if (!next)
+        cJSON *next = as_object(at, name, child_of(at, name), at == tasks);
+        if (!next && cJSON_IsObject(at))
             next = cJSON_AddObjectToObject(at, name);
-        if (!cJSON_IsObject(next)) {
+        if (!cJSON_IsObject(next) && !cJSON_IsArray(next)) {
             rc = mb_fail(err, err_cap, MB_E_INPUT, "--set %s: %s is not an object in this config", path, name);
             goto out;
         }
@@ -74,11 +103,14 @@ static int set_path(cJSON *root, const char *path, cJSON *value, char *err, size
     }
     if (*name == '\0') {
         rc = mb_fail(err, err_cap, MB_E_INPUT, "--set %s: the key is empty", path);
-        goto out;
+    } else if (cJSON_IsArray(at) && !child_of(at, name)) {
+        rc = mb_fail(err, err_cap, MB_E_INPUT,
+                     "--set %s: that is a list of %d here; name one of its entries by number, e.g. sampler.0.steps", path,
+                     cJSON_GetArraySize(at));
+    } else {
+        put_child(at, name, value);
+        value = NULL;
     }
-    cJSON_DeleteItemFromObjectCaseSensitive(at, name);
-    cJSON_AddItemToObject(at, name, value);
-    value = NULL;
 out:
     cJSON_Delete(value);
     free(copy);
@@ -90,7 +122,7 @@ static int apply_set(cJSON *root, const char *assignment, char *err, size_t err_
 {
     const char *equals = strchr(assignment, '=');
     if (!equals || equals == assignment)
-        return mb_fail(err, err_cap, MB_E_INPUT, "--set %s: write it as key=value, e.g. --set sampler.steps=16",
+        return mb_fail(err, err_cap, MB_E_INPUT, "--set %s: write it as key=value, e.g. --set limit=20",
                        assignment);
     char *path = mb_string_copy(assignment);
     if (!path)

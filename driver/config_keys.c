@@ -188,7 +188,8 @@ int mb_config_check(const cJSON *object, const char *section, const char *path, 
 void mb_config_help(mb_text *out)
 {
     const char *section = "?";
-    mb_text_puts(out, "Keys of a config file (JSON). Any key can be overridden: --set sampler.steps=16\n");
+    mb_text_puts(out, "Keys of a config file (JSON). Any key can be overridden: --set latency.seconds=5,\n"
+                      "entries of a list by number: --set sampler.0.steps=16\n");
     for (const mb_key *key = mb_config_keys; key->name; key++) {
         if (strcmp(section, key->section) != 0) {
             section = key->section;

@@ -12,10 +12,12 @@
 #define WORKER_OVERHEAD ((size_t)1 << 30) /* context and work memory of one more process on a GPU */
 #define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
 
-static mb_model_request model_request(const mb_run_config *config)
+static mb_model_request model_request(const mb_run *run)
 {
+    const mb_run_config *config = run->config;
     return (mb_model_request){.path = config->model_path, .shape = config->model_shape, .seed = config->model_seed,
-                              .block = config->block, .positions = config->positions};
+                              .block = config->block, .positions = config->positions,
+                              .unloaded = run->flags.dry_run};
 }
 
 /* Largest number under a key of the task's own options, alone, in a list or in a range; 0 = it has none. */
@@ -68,7 +70,7 @@ static int find_capacity(mb_run *run, char *err, size_t err_cap)
 int mb_run_inspect(mb_run *run, char *err, size_t err_cap)
 {
     mb_run_config *config = run->config;
-    mb_model_request request = model_request(config);
+    mb_model_request request = model_request(run);
     int rc = mb_model_inspect(&request, &run->shape, err, err_cap);
     if (rc != MB_OK)
         return rc;
@@ -202,7 +204,7 @@ static int measure_chat(mb_run *run, char *err, size_t err_cap)
 
 int mb_run_open_model(mb_run *run, char *err, size_t err_cap)
 {
-    mb_model_request request = model_request(run->config);
+    mb_model_request request = model_request(run);
     int rc = open_device(run, err, err_cap);
     return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err,
                                        err_cap) : rc;
@@ -227,7 +229,7 @@ int mb_run_open(mb_run *run, char *err, size_t err_cap)
     run->codec = (mb_codec){(void *)(uintptr_t)tokenizer, codec_encode, codec_decode};
     if ((rc = measure_chat(run, err, err_cap)) != MB_OK)
         return rc;
-    if (!config->pass_quality && !config->pass_recall && !config->pass_forced)
+    if (run->flags.dry_run || (!config->pass_quality && !config->pass_recall && !config->pass_forced))
         return MB_OK;
     rc = mb_run_open_session(run, err, err_cap);
     for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {

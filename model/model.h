@@ -46,6 +46,7 @@ typedef struct mb_model_request {
     uint64_t seed;               /* random weights */
     int32_t block;               /* overrides B */
     int32_t positions;           /* overrides max_position_embeddings (synthetic models: up to 2M) */
+    bool unloaded;               /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
 } mb_model_request;
 
 typedef struct mb_model mb_model;

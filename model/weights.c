@@ -390,7 +390,7 @@ int mb_model_open(mb_model **model, const mb_model_request *request, const mb_ke
         if (rc == MB_OK)
             rc = check_all(&load);
     }
-    if (rc == MB_OK)
+    if (rc == MB_OK && !request->unloaded)
         rc = load_all(&load);
     if (rc == MB_OK)
         rc = hash_sources(&load, request);

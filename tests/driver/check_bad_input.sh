@@ -14,6 +14,8 @@ expect_exit 2 'unknown command "fly"' ./harness fly
 expect_exit 2 '--limit takes a whole number' ./harness --limit many
 expect_exit 2 'needs a value' ./harness --config
 expect_exit 2 'write it as key=value' $base --set nothing
+expect_exit 2 'sampler.steps: that is a list of 2 here' ./harness --set sampler.steps=8 --dry-run
+expect_exit 2 'sampler.2.steps: 2 is not an object' ./harness --set sampler.2.steps=8 --dry-run
 expect_exit 2 'to 9007199254740992' ./harness --seed 9007199254740993
 expect_exit 2 'run takes no further word "configs/quick.json"' ./harness run configs/quick.json
 expect_exit 2 'doctor takes no further word' ./harness doctor there
