@@ -53,8 +53,8 @@ char *mb_string_format(const char *format, ...) MB_PRINTF(1, 2);
 
 /* ---- UTF-8 ---- */
 #define MB_UTF8_INVALID UINT32_MAX
-/* Reads one character from n >= 1 bytes; returns the bytes it takes. A broken sequence is MB_UTF8_INVALID and takes
- * its maximal subpart. No overlong forms, no surrogates, nothing above U+10FFFF. */
+/* Reads one character from n >= 1 bytes; returns the bytes it takes. A broken sequence is MB_UTF8_INVALID and
+ * takes its maximal subpart. No overlong forms, no surrogates, nothing above U+10FFFF. */
 size_t mb_utf8_next(const char *bytes, size_t n, uint32_t *character);
 /* False: *offset (may be NULL) is the first bad byte. */
 bool mb_utf8_check(const char *bytes, size_t n, size_t *offset);

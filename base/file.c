@@ -94,6 +94,7 @@ int mb_file_write(const char *path, const void *data, size_t size, char *err, si
         }
         done += (size_t)n;
     }
+    /* Before the rename: else a crash may leave the new name on a file whose content never reached the disk. */
     if (fsync(fd) != 0 && errno != EINVAL) { /* EINVAL: a pipe or a special file */
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
         goto out;
@@ -157,6 +158,7 @@ int mb_folder_make(const char *path, char *err, size_t err_cap)
             continue;
         char end = *p;
         *p = '\0';
+        /* EEXIST says nothing yet: what is there may be a file, which the last check finds. */
         if (*copy && mkdir(copy, 0777) != 0 && errno != EEXIST)
             rc = mb_fail(err, err_cap, MB_E_INPUT, "cannot make folder %s: %s", copy, strerror(errno));
         *p = end;

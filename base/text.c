@@ -20,7 +20,7 @@ int mb_fail_prefix(char *err, size_t err_cap, int code, const char *format, ...)
 {
     if (!err || !err_cap)
         return code;
-    char *old = mb_string_copy(err);
+    char *old = mb_string_copy(err); /* err is source and target */
     va_list args;
     va_start(args, format);
     int n = vsnprintf(err, err_cap, format, args);
@@ -36,7 +36,7 @@ static bool text_reserve(mb_text *text, size_t n)
 {
     if (text->failed)
         return false;
-    if (n > SIZE_MAX / 4 || text->length > SIZE_MAX / 4) {
+    if (n > SIZE_MAX / 4 || text->length > SIZE_MAX / 4) { /* the doubling below cannot wrap around then */
         text->failed = true;
         return false;
     }
@@ -46,7 +46,7 @@ static bool text_reserve(mb_text *text, size_t n)
         while (capacity < need)
             capacity *= 2;
         char *data = realloc(text->data, capacity);
-        if (!data) {
+        if (!data) { /* kept until somebody asks: a chain of appends needs one check at its end */
             text->failed = true;
             return false;
         }
@@ -71,6 +71,7 @@ void mb_text_puts(mb_text *text, const char *string)
     mb_text_append(text, string, strlen(string));
 }
 
+/* Measured first, written second: a text of any length comes out whole. */
 static void text_vprintf(mb_text *text, const char *format, va_list args)
 {
     va_list again;

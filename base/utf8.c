@@ -1,6 +1,7 @@
 /*
  * utf8.c - UTF-8, strict, one character at a time, and text inside JSON strings. A broken sequence counts as one
- * character for each maximal subpart (Unicode 3.9, U+FFFD substitution), as Python's decoder and the tokenizers do.
+ * character for each maximal subpart (Unicode 3.9, U+FFFD substitution), as Python's decoder and the tokenizers
+ * do.
  */
 #include "base/base.h"
 

@@ -88,8 +88,8 @@ void mb_task_close(mb_task *task);
 int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score, char *err,
                     size_t err_cap);
 
-/* MB_OK when the task's metric can be computed on this machine; else MB_E_SAMPLE and the reason: the task's samples
- * are then stored as skipped (Chinese tasks without jieba's dictionary). */
+/* MB_OK when the task's metric can be computed on this machine; else MB_E_SAMPLE and the reason: the task's
+ * samples are then stored as skipped (Chinese tasks without jieba's dictionary). */
 int mb_task_ready(const char *task, char *err, size_t err_cap);
 
 /* `./harness score DIR`: scores the pred/<model> or pred_e/<model> folder of somebody's run and writes the text of

@@ -79,7 +79,7 @@ const cJSON *mb_json_member(const cJSON *object, const char *name);
 /* The last member's string, or NULL when absent or no string. Borrowed. */
 const char *mb_json_string(const cJSON *object, const char *name);
 
-/* ---- tasks that are files (rows.c) --------------------------------------------------------------------------- */
+/* ---- tasks that are files (rows.c) ---- */
 /* The state of a family whose task is one file of JSON objects. */
 typedef struct mb_rows {
     const mb_task_info *info;
@@ -97,10 +97,11 @@ int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, char *err, size
 void mb_rows_hash(void *rows, char hex[MB_HASH_CAP]);
 int64_t mb_rows_size(void *rows);
 void mb_rows_close(mb_rows *rows);
-/* A text member of the row, borrowed; NULL and MB_E_SAMPLE's sentence with file, line and field when it is missing. */
+/* A text member of the row, borrowed; NULL and MB_E_SAMPLE's sentence with file, line and field when it is
+ * missing. */
 const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, char *err, size_t err_cap);
 
-/* ---- LongBench v1 and E share rows, templates and metrics (longbench.c) --------------------------------------- */
+/* ---- LongBench v1 and E share rows, templates and metrics (longbench.c) ---- */
 int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
                       size_t err_cap);
 int mb_longbench_next(void *state, mb_sample **sample, char *err, size_t err_cap);
@@ -113,7 +114,7 @@ void mb_longbench_limits(mb_task_info *rows, size_t count);
 /* "0-4k", "4-8k" or "8k+": the bucket of LongBench-E. */
 const char *mb_longbench_bucket(int64_t length);
 
-/* ---- LongBench v2's answer (longbench_v2.c): 'A'..'D', or 0 where none can be read --------------------------- */
+/* ---- LongBench v2's answer (longbench_v2.c): 'A'..'D', or 0 where none can be read ---- */
 char mb_longbench_v2_answer(const char *response);
 
 #endif

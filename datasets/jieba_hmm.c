@@ -47,8 +47,7 @@ bool mb_hmm_decode(const mb_hmm *hmm, const uint32_t *at, size_t count, unsigned
     return true;
 }
 
-/* ---- reading the tables ---------------------------------------------------------------------------------------
- */
+/* ---- reading the tables ---- */
 /* One number with the keys above it: a nested dictionary of strings to numbers, Python or JSON spelling. */
 typedef struct reader {
     const char *p;

@@ -148,8 +148,7 @@ int mb_jieba_load(mb_jieba *jieba, const char *path, char *err, size_t err_cap)
     return rc;
 }
 
-/* ---- the one loaded copy --------------------------------------------------------------------------------------
- */
+/* ---- the one loaded copy ---- */
 static pthread_once_t loaded_once = PTHREAD_ONCE_INIT;
 static mb_jieba loaded;
 static bool is_loaded;

@@ -211,8 +211,7 @@ int mb_longbench_next(void *state, mb_sample **sample, char *err, size_t err_cap
     return rc;
 }
 
-/* ---- scoring --------------------------------------------------------------------------------------------------
- */
+/* ---- scoring ---- */
 /* Few-shot tasks: the model goes on with further examples, so only its first line counts. */
 static bool first_line_only(const mb_task_info *row)
 {

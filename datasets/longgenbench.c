@@ -62,11 +62,11 @@ char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const c
         path = NULL;
     }
     if (!path)
-        mb_fail(
-            err, err_cap, MB_E_INPUT,
-            "task %s: nothing at %s; bash datasets/fetch.sh longgenbench downloads it, or --data DIR names a folder "
-            "that has it",
-            info->name, looked.data ? looked.data : "");
+        mb_fail(err, err_cap, MB_E_INPUT,
+                "task %s: nothing at %s; bash datasets/fetch.sh longgenbench downloads it, or --data DIR names a "
+                "folder "
+                "that has it",
+                info->name, looked.data ? looked.data : "");
     mb_text_free(&looked);
     return path;
 }

@@ -171,8 +171,7 @@ int mb_batches_next(mb_batches *b, mb_sample **sample, char *err, size_t err_cap
     return b->folder ? mb_mmlu_next(b, sample, err, err_cap) : gsm8k_next(b, sample, err, err_cap);
 }
 
-/* ---- scoring --------------------------------------------------------------------------------------------------
- */
+/* ---- scoring ---- */
 /* re.findall(r"(?<=:\n)(.*?)(?=\n\n|$)", text, re.DOTALL), stripped: calls back with each found text. */
 typedef struct answers {
     mb_text *items;

@@ -132,8 +132,7 @@ bool mb_rune_is_ascii_punctuation(uint32_t c)
            (c >= 0x7B && c <= 0x7E);
 }
 
-/* ---- lower case ----------------------------------------------------------------------------------------------
- */
+/* ---- lower case ---- */
 static bool in_ranges(uint32_t c, const uint32_t (*ranges)[2], size_t n)
 {
     for (size_t i = 0; i < n; i++) {

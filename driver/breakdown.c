@@ -1,5 +1,6 @@
 /*
- * breakdown.c - where the time of a step goes: the kernels of a few forwards by purpose, and the gaps between them.
+ * breakdown.c - where the time of a step goes: the kernels of a few forwards by purpose, and the gaps between
+ * them.
  *
  * A pass of its own, after everything that is timed: a profiler that has been attached once may leave launches
  * slower. Each method runs three blocks without it (the third gives the event times) and one with it. Parts are
@@ -92,12 +93,16 @@ static int store_parts(mb_latency_case *c, const mb_latency_slot *slot, breakdow
         part_times *times = &work->kinds[kind];
         double sum = 0;
         for (size_t p = 0; times->forwards > 0 && p < PARTS; p++) {
-            double us = p == MB_PART_COUNT ? fmax(event_us[kind] - sum, 0) : mb_median(times->us[p], times->forwards);
+            double us =
+                p == MB_PART_COUNT ? fmax(event_us[kind] - sum, 0) : mb_median(times->us[p], times->forwards);
             sum += us;
             if (us > 0 || p == MB_PART_COUNT)
-                rows[n++] = (mb_breakdown_row){.context = c->context, .batch = c->batch, .step_kind = kind_names[kind],
+                rows[n++] = (mb_breakdown_row){.context = c->context,
+                                               .batch = c->batch,
+                                               .step_kind = kind_names[kind],
                                                .part = p == MB_PART_COUNT ? "idle gap" : mb_part_name((mb_part)p),
-                                               .us = us, .kernels = times->kernels[p]};
+                                               .us = us,
+                                               .kernels = times->kernels[p]};
         }
         if (times->forwards > 0)
             rc = check_sum(c, slot, kind, sum, event_us[kind], err, err_cap);
@@ -123,7 +128,8 @@ static int profile_slot(mb_latency_case *c, mb_latency_slot *slot, breakdown_wor
         mb_measure measure = {.profile = block == 3 ? forward_profiled : NULL, .user = work,
                               .profile_stride = c->steps > PROFILED_STRIDE ? PROFILED_STRIDE : 1};
         mb_session_measure(c->session, &measure);
-        rc = mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, why, sizeof why);
+        rc = mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, why,
+                                  sizeof why);
         mb_session_measure(c->session, NULL);
         if (block == 2) {
             /* The profiled steps' own counterparts: a method may treat early steps otherwise. */

@@ -1,4 +1,5 @@
-/* commands.c - the sub-commands that look things up or read a store: list, help, report, plot, export, score; run. */
+/* commands.c - the sub-commands that look things up or read a store: list, help, report, plot, export, score; run.
+ */
 #include "driver/commands.h"
 #include "driver/paths.h"
 #include "driver/run.h"
@@ -73,7 +74,8 @@ static int list_tasks(void)
         printf("  %-24s %-22s %-4s %-17s %5d new tokens\n", t->name, t->category, t->language, t->metric,
                t->max_new_tokens);
     }
-    puts("\nA benchmark's name stands for all of its tasks; so do longbench_en (English and code), longbench_zh and all.\n"
+    puts("\nA benchmark's name stands for all of its tasks; so do longbench_en (English and code), longbench_zh "
+         "and all.\n"
          "./harness help TASK shows the keys that a task has of its own.");
     return 0;
 }
@@ -92,9 +94,9 @@ static int list_models(const mb_cli *cli)
         if (names[i]->d_name[0] != '.' && config && mb_file_exists(config)) {
             found++;
             if (mb_model_inspect(&request, &shape, err, sizeof err) == MB_OK)
-                printf("%-32s %d layers, %d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in bf16\n", path,
-                       shape.layers, shape.query_heads, shape.kv_heads, shape.head_dim, shape.hidden, shape.block,
-                       shape.positions, (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
+                printf("%-32s %d layers, %d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in bf16\n",
+                       path, shape.layers, shape.query_heads, shape.kv_heads, shape.head_dim, shape.hidden,
+                       shape.block, shape.positions, (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
             else
                 printf("%-32s %s\n", path, err);
         }
@@ -125,10 +127,11 @@ static int query_store(const mb_cli *cli, size_t word, const char *sql)
     return print_text(&text);
 }
 
-/* What tells runs apart at a glance, in 80 columns; v_runs (--csv, --jsonl) has the rest, whole configs among it. */
-static const char runs_sql[] =
-    "SELECT run, state, replace(substr(started_at, 1, 16), 'T', ' ') AS started, samples, failed, gates_failed AS red, "
-    "device, seed, git FROM v_runs ORDER BY session_id";
+/* What tells runs apart at a glance, in 80 columns; v_runs (--csv, --jsonl) has the rest, whole configs among it.
+ */
+static const char runs_sql[] = "SELECT run, state, replace(substr(started_at, 1, 16), 'T', ' ') AS started, "
+                               "samples, failed, gates_failed AS red, "
+                               "device, seed, git FROM v_runs ORDER BY session_id";
 
 int mb_command_list(const mb_cli *cli)
 {
@@ -147,8 +150,8 @@ int mb_command_list(const mb_cli *cli)
 /* A task as a config names it, with its own keys. */
 static int help_task(const mb_task_info *t)
 {
-    printf("%s: %s of %s, %s\n  scored by %s, at most %d new tokens%s\n", t->name, t->category, t->benchmark, t->language,
-           t->metric, t->max_new_tokens, t->chat ? ", in the chat template" : "");
+    printf("%s: %s of %s, %s\n  scored by %s, at most %d new tokens%s\n", t->name, t->category, t->benchmark,
+           t->language, t->metric, t->max_new_tokens, t->chat ? ", in the chat template" : "");
     printf("\nkeys of a config's {\"task\": \"%s\", ...}\n  limit           samples; 0 = all\n"
            "  data            folder of the benchmark files\n", t->name);
     for (const char *line = t->options; line && *line;) {
@@ -177,8 +180,10 @@ int mb_command_help(const mb_cli *cli)
         return help_task(task);
     if (!method) {
         char err[256];
-        mb_fail(err, sizeof err, 0, "no method and no task is named \"%s\"; ./harness list methods and list tasks show "
-                "them, ./harness help config the keys of a config", name);
+        mb_fail(err, sizeof err, 0,
+                "no method and no task is named \"%s\"; ./harness list methods and list tasks show "
+                "them, ./harness help config the keys of a config",
+                name);
         return mb_command_fail(MB_E_INPUT, err);
     }
     char *help = mb_method_help(method);
@@ -211,7 +216,8 @@ int mb_command_plot(const mb_cli *cli)
     const char *path = chosen_database(cli, 1);
     mb_store *store = NULL;
     int drawn = 0;
-    size_t stem = strlen(path) > 3 && strcmp(path + strlen(path) - 3, ".db") == 0 ? strlen(path) - 3 : strlen(path);
+    size_t stem =
+        strlen(path) > 3 && strcmp(path + strlen(path) - 3, ".db") == 0 ? strlen(path) - 3 : strlen(path);
     char *folder = cli->out ? mb_string_copy(cli->out) : mb_string_format("%.*s", (int)stem, path);
     int rc = folder ? mb_store_open(&store, path, MB_STORE_READ, err, sizeof err)
                     : mb_fail(err, sizeof err, MB_E_SYSTEM, "no memory");
@@ -239,8 +245,10 @@ int mb_command_export(const mb_cli *cli)
     mb_store_close(store, NULL, 0);
     if (rc == MB_OK && cli->out && text.data)
         rc = mb_file_write(cli->out, text.data, text.length, err, sizeof err);
-    else if (rc == MB_OK)
+    else if (rc == MB_OK && text.data)
         return print_text(&text);
+    if (rc == MB_OK && cli->pred) /* not among rows that somebody reads from standard output */
+        printf("predictions in %s/pred\n", cli->pred);
     mb_text_free(&text);
     return rc == MB_OK ? 0 : mb_command_fail(rc, err);
 }
@@ -259,7 +267,8 @@ int mb_command_score(const mb_cli *cli)
     /* Standard output is the official result.json and nothing else; what else there is to say goes beside it. */
     if (*err)
         fprintf(stderr, "harness: %s\n", err);
-    if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, reason, sizeof reason) == MB_OK && summary.data)
+    if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, reason, sizeof reason) == MB_OK &&
+        summary.data)
         fputs(summary.data, stderr);
     mb_text_free(&summary);
     return print_text(&text);
@@ -269,9 +278,17 @@ int mb_command_run(const mb_cli *cli)
 {
     char err[1024] = "";
     mb_run_config config;
-    mb_config_flags flags = {.sets = cli->sets, .set_count = cli->set_count, .model = cli->model, .data = cli->data,
-                             .methods = cli->methods, .tasks = cli->tasks, .database = cli->database, .plots = cli->out,
-                             .device = cli->device, .limit = cli->limit, .seed = cli->seed};
+    mb_config_flags flags = {.sets = cli->sets,
+                             .set_count = cli->set_count,
+                             .model = cli->model,
+                             .data = cli->data,
+                             .methods = cli->methods,
+                             .tasks = cli->tasks,
+                             .database = cli->database,
+                             .plots = cli->out,
+                             .device = cli->device,
+                             .limit = cli->limit,
+                             .seed = cli->seed};
     mb_run_flags run = {.fresh = cli->fresh, .dry_run = cli->dry_run, .quiet = cli->quiet, .profile = cli->profile,
                         .audit = cli->audit};
     int rc = mb_config_load(&config, cli->config, &flags, err, sizeof err);

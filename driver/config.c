@@ -52,7 +52,8 @@ static cJSON *child_of(const cJSON *at, const char *name)
     if (!cJSON_IsArray(at))
         return cJSON_GetObjectItemCaseSensitive(at, name);
     long index = strtol(name, &end, 10);
-    return *name && !*end && index >= 0 && index < cJSON_GetArraySize(at) ? cJSON_GetArrayItem(at, (int)index) : NULL;
+    return *name && !*end && index >= 0 && index < cJSON_GetArraySize(at) ? cJSON_GetArrayItem(at, (int)index)
+                                                                          : NULL;
 }
 
 /* value in place of the child, or as a new member of an object. */
@@ -104,9 +105,10 @@ static int set_path(cJSON *root, const char *path, cJSON *value, char *err, size
     if (*name == '\0') {
         rc = mb_fail(err, err_cap, MB_E_INPUT, "--set %s: the key is empty", path);
     } else if (cJSON_IsArray(at) && !child_of(at, name)) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT,
-                     "--set %s: that is a list of %d here; name one of its entries by number, e.g. sampler.0.steps", path,
-                     cJSON_GetArraySize(at));
+        rc =
+            mb_fail(err, err_cap, MB_E_INPUT,
+                    "--set %s: that is a list of %d here; name one of its entries by number, e.g. sampler.0.steps",
+                    path, cJSON_GetArraySize(at));
     } else {
         put_child(at, name, value);
         value = NULL;
@@ -231,7 +233,8 @@ static int apply_flags(cJSON *root, const mb_config_flags *flags, char *err, siz
     if (flags->tasks)
         replace(root, "tasks", choose_tasks(cJSON_GetObjectItemCaseSensitive(root, "tasks"), flags->tasks));
     if (flags->methods)
-        replace(root, "methods", choose_methods(cJSON_GetObjectItemCaseSensitive(root, "methods"), flags->methods));
+        replace(root, "methods",
+                choose_methods(cJSON_GetObjectItemCaseSensitive(root, "methods"), flags->methods));
     return MB_OK;
 }
 
@@ -288,10 +291,12 @@ static int read_model(mb_run_config *config, char *err, size_t err_cap)
     const char *path = text_of(model, "path", ""), *shape = text_of(model, "shape", "");
     bool synthetic = strcmp(text_of(model, "weights", "checkpoint"), "random") == 0;
     if (synthetic && !*shape)
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key model.weights is random: model.shape must name the dimensions");
-    if (!synthetic && !*path)
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "config key model.path must name a checkpoint folder (or model.shape with \"weights\": \"random\")");
+                       "config key model.weights is random: model.shape must name the dimensions");
+    if (!synthetic && !*path)
+        return mb_fail(
+            err, err_cap, MB_E_INPUT,
+            "config key model.path must name a checkpoint folder (or model.shape with \"weights\": \"random\")");
     if (synthetic)
         config->model_shape = mb_string_copy(shape);
     else
@@ -368,7 +373,8 @@ static int read_latency(mb_run_config *config, char *err, size_t err_cap)
     spec->blocks_min = (int32_t)number_of(latency, "blocks_min", 2);
     spec->blocks_max = (int32_t)number_of(latency, "blocks_max", 100);
     if (spec->blocks_max < spec->blocks_min)
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key latency.blocks_max is smaller than latency.blocks_min");
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "config key latency.blocks_max is smaller than latency.blocks_min");
     spec->seconds = number_of(latency, "seconds", 15);
     spec->error = number_of(latency, "error", 0.005);
     spec->synthetic_cache = truth_of(latency, "synthetic_cache", true);
@@ -401,8 +407,8 @@ static int read_latency(mb_run_config *config, char *err, size_t err_cap)
     cJSON_AddItemToObject(wrapped, "batches", numbers);
     if (rc == MB_OK && (ints_of(latency, "contexts", 4096, &spec->contexts, &spec->context_count) != MB_OK ||
                         ints_of(wrapped, "batches", 1, &spec->batches, &spec->batch_count) != MB_OK ||
-                        ints_of(latency, chosen ? "breakdown_contexts" : "contexts", 4096, &spec->breakdown_contexts,
-                                &spec->breakdown_count) != MB_OK ||
+                        ints_of(latency, chosen ? "breakdown_contexts" : "contexts", 4096,
+                                &spec->breakdown_contexts, &spec->breakdown_count) != MB_OK ||
                         ints_of(latency, "steps", 0, &spec->steps, &spec->step_count) != MB_OK))
         rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
     cJSON_Delete(wrapped);
@@ -447,7 +453,8 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
         return rc;
     config->recall_limit = (int64_t)number_of(recall, "limit", 0);
     if ((rc = read_model(config, err, err_cap)) != MB_OK || (rc = read_passes(config, err, err_cap)) != MB_OK ||
-        (rc = read_samplers(config, err, err_cap)) != MB_OK || (rc = read_latency(config, err, err_cap)) != MB_OK ||
+        (rc = read_samplers(config, err, err_cap)) != MB_OK ||
+        (rc = read_latency(config, err, err_cap)) != MB_OK ||
         (rc = mb_config_read_methods(config, err, err_cap)) != MB_OK ||
         (rc = mb_config_read_tasks(config, err, err_cap)) != MB_OK)
         return rc;
@@ -455,7 +462,8 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
         return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
     if (config->task_count == 0 &&
         (config->pass_quality || config->pass_recall || config->pass_forced))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key tasks is empty but the passes need tasks; see `./harness list tasks`");
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "config key tasks is empty but the passes need tasks; see `./harness list tasks`");
     return MB_OK;
 }
 
@@ -490,7 +498,8 @@ int mb_config_load(mb_run_config *config, const char *path, const mb_config_flag
         text = mb_string_copy(embedded);
         path = EMBEDDED_CONFIG;
         if (!text) {
-            rc = mb_fail(err, err_cap, MB_E_BUG, "the default config was not compiled in; give one with --config FILE");
+            rc = mb_fail(err, err_cap, MB_E_BUG,
+                         "the default config was not compiled in; give one with --config FILE");
             goto out;
         }
     }

@@ -11,20 +11,29 @@
 #define MAX_TOKENS 2097152.0
 
 const mb_key mb_config_keys[] = {
-    {"", "name", MB_KEY_STRING, 0, 0, NULL, "the file's name", "name of the run; results/NAME.db and results/NAME/ by default"},
-    {"", "seed", MB_KEY_INT, 0, 9007199254740992.0, NULL, "1", "seed of everything drawn: samples, methods, synthetic weights' cache"},
-    {"", "device", MB_KEY_STRING, 0, 0, NULL, "auto", "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
+    {"", "name", MB_KEY_STRING, 0, 0, NULL, "the file's name",
+     "name of the run; results/NAME.db and results/NAME/ by default"},
+    {"", "seed", MB_KEY_INT, 0, 9007199254740992.0, NULL, "1",
+     "seed of everything drawn: samples, methods, synthetic weights' cache"},
+    {"", "device", MB_KEY_STRING, 0, 0, NULL, "auto",
+     "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
     {"", "threads", MB_KEY_INT, 0, 1024, NULL, "0", "CPU worker threads; 0 = all cores this process may use"},
     {"", "memory_gib", MB_KEY_REAL, 0, 1e6, NULL, "0", "device memory the run may plan with; 0 = what is free"},
-    {"", "plugin_seconds", MB_KEY_REAL, 0.1, 1e6, NULL, "600", "seconds without a sign of life from a plug-in before its process is ended"},
-    {"", "model", MB_KEY_ANY, 0, 0, NULL, "models/tiny", "checkpoint folder, or an object with the keys of section model"},
+    {"", "plugin_seconds", MB_KEY_REAL, 0.1, 1e6, NULL, "600",
+     "seconds without a sign of life from a plug-in before its process is ended"},
+    {"", "model", MB_KEY_ANY, 0, 0, NULL, "models/tiny",
+     "checkpoint folder, or an object with the keys of section model"},
     {"", "data", MB_KEY_STRING, 0, 0, NULL, "datasets/data", "folder of the benchmark files"},
-    {"", "tasks", MB_KEY_ANY, 0, 0, NULL, "[]", "list of task or group names, or objects {\"task\": NAME, own keys}; see `list tasks`, `help TASK`"},
-    {"", "methods", MB_KEY_ANY, 0, 0, NULL, "required", "object NAME: {options}; a list of values is a sweep; see `help METHOD`"},
-    {"", "sampler", MB_KEY_ANY, 0, 0, NULL, "{}", "object with the keys of section sampler, or a list of such objects"},
+    {"", "tasks", MB_KEY_ANY, 0, 0, NULL, "[]",
+     "list of task or group names, or objects {\"task\": NAME, own keys}; see `list tasks`, `help TASK`"},
+    {"", "methods", MB_KEY_ANY, 0, 0, NULL, "required",
+     "object NAME: {options}; a list of values is a sweep; see `help METHOD`"},
+    {"", "sampler", MB_KEY_ANY, 0, 0, NULL, "{}",
+     "object with the keys of section sampler, or a list of such objects"},
     {"", "passes", MB_KEY_ANY, 0, 0, NULL, "[\"quality\"]", "list of quality, recall, forced, latency, breakdown"},
     {"", "limit", MB_KEY_INT, 0, 1e9, NULL, "0", "samples per task; 0 = all"},
-    {"", "max_length", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0", "prompt tokens beyond which the middle is cut; 0 = what the model takes"},
+    {"", "max_length", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0",
+     "prompt tokens beyond which the middle is cut; 0 = what the model takes"},
     {"", "max_new_tokens", MB_KEY_INT, 0, 65536, NULL, "0", "overrides the benchmark's own limit; 0 = keep it"},
     {"", "recall", MB_KEY_ANY, 0, 0, NULL, "{}", "object with the keys of section recall"},
     {"", "latency", MB_KEY_ANY, 0, 0, NULL, "{}", "object with the keys of section latency"},
@@ -32,36 +41,53 @@ const mb_key mb_config_keys[] = {
     {"", "plots", MB_KEY_STRING, 0, 0, NULL, "results/NAME", "folder of the figures; \"\" = draw none"},
 
     {"model", "path", MB_KEY_STRING, 0, 0, NULL, "", "checkpoint folder as downloaded"},
-    {"model", "shape", MB_KEY_STRING, 0, 0, NULL, "", "named dimensions for a synthetic model: fast_dllm_v2_7b, sdar_8b, ..."},
-    {"model", "weights", MB_KEY_CHOICE, 0, 0, "checkpoint|random", "checkpoint", "random needs shape; such rows are labelled synthetic"},
+    {"model", "shape", MB_KEY_STRING, 0, 0, NULL, "",
+     "named dimensions for a synthetic model: fast_dllm_v2_7b, sdar_8b, ..."},
+    {"model", "weights", MB_KEY_CHOICE, 0, 0, "checkpoint|random", "checkpoint",
+     "random needs shape; such rows are labelled synthetic"},
     {"model", "seed", MB_KEY_INT, 0, 9007199254740992.0, NULL, "1", "seed of random weights"},
     {"model", "type", MB_KEY_CHOICE, 0, 0, "bf16|f32", "bf16", "storage type of activations and KV cache"},
     {"model", "block", MB_KEY_INT, 0, 256, NULL, "0", "block length B; 0 = the checkpoint's"},
-    {"model", "positions", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0", "overrides max_position_embeddings; 0 = the checkpoint's"},
+    {"model", "positions", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0",
+     "overrides max_position_embeddings; 0 = the checkpoint's"},
     {"model", "prefill_chunk", MB_KEY_INT, 0, 65536, NULL, "0", "prompt rows per prefill forward; 0 = default"},
-    {"model", "graphs", MB_KEY_BOOL, 0, 1, NULL, "true", "replay denoising steps as CUDA graphs where the method allows"},
+    {"model", "graphs", MB_KEY_BOOL, 0, 1, NULL, "true",
+     "replay denoising steps as CUDA graphs where the method allows"},
 
-    {"sampler", "schedule", MB_KEY_CHOICE, 0, 0, "threshold|fixed", "threshold", "fixed: T steps per block; threshold: the family's own rule"},
-    {"sampler", "steps", MB_KEY_INT, 1, 256, NULL, "B", "denoising steps T per block (fixed), or the static rule's"},
-    {"sampler", "threshold", MB_KEY_REAL, 0, 1, NULL, "the family's", "confidence above which tokens are unmasked (strictly)"},
+    {"sampler", "schedule", MB_KEY_CHOICE, 0, 0, "threshold|fixed", "threshold",
+     "fixed: T steps per block; threshold: the family's own rule"},
+    {"sampler", "steps", MB_KEY_INT, 1, 256, NULL, "B",
+     "denoising steps T per block (fixed), or the static rule's"},
+    {"sampler", "threshold", MB_KEY_REAL, 0, 1, NULL, "the family's",
+     "confidence above which tokens are unmasked (strictly)"},
     {"sampler", "dynamic", MB_KEY_BOOL, 0, 1, NULL, "true", "SDAR: low_confidence_dynamic; false = static"},
-    {"sampler", "block_cache", MB_KEY_BOOL, 0, 1, NULL, "false", "Fast-dLLM v2: sub-block calls on the block cache"},
-    {"sampler", "confidence", MB_KEY_CHOICE, 0, 0, "f32|bf16|f16", "the family's", "type in which probabilities are compared"},
-    {"sampler", "compat_prompt_bug", MB_KEY_BOOL, 0, 1, NULL, "false", "Fast-dLLM v2: ignore a prompt of exactly B tokens, as the reference does"},
+    {"sampler", "block_cache", MB_KEY_BOOL, 0, 1, NULL, "false",
+     "Fast-dLLM v2: sub-block calls on the block cache"},
+    {"sampler", "confidence", MB_KEY_CHOICE, 0, 0, "f32|bf16|f16", "the family's",
+     "type in which probabilities are compared"},
+    {"sampler", "compat_prompt_bug", MB_KEY_BOOL, 0, 1, NULL, "false",
+     "Fast-dLLM v2: ignore a prompt of exactly B tokens, as the reference does"},
 
-    {"recall", "limit", MB_KEY_INT, 0, 1e9, NULL, "0", "samples per task in the recall pass; 0 = as the quality pass"},
+    {"recall", "limit", MB_KEY_INT, 0, 1e9, NULL, "0",
+     "samples per task in the recall pass; 0 = as the quality pass"},
 
     {"latency", "contexts", MB_KEY_INTS, 32, MAX_TOKENS, NULL, "[4096]", "prefix lengths in tokens"},
-    {"latency", "batches", MB_KEY_ANY, 1, 1024, NULL, "[1]", "batch sizes; \"largest\" = the largest power of two that fits"},
-    {"latency", "largest_from", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0", "the batch \"largest\" is measured at contexts from here on"},
+    {"latency", "batches", MB_KEY_ANY, 1, 1024, NULL, "[1]",
+     "batch sizes; \"largest\" = the largest power of two that fits"},
+    {"latency", "largest_from", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0",
+     "the batch \"largest\" is measured at contexts from here on"},
     {"latency", "steps", MB_KEY_INTS, 1, 256, NULL, "[B]", "denoising steps per block"},
-    {"latency", "blocks_min", MB_KEY_INT, 1, 100000, NULL, "2", "measured blocks per case and method, at least; each gives a sample per step"},
+    {"latency", "blocks_min", MB_KEY_INT, 1, 100000, NULL, "2",
+     "measured blocks per case and method, at least; each gives a sample per step"},
     {"latency", "blocks_max", MB_KEY_INT, 1, 100000, NULL, "100", "measured blocks per case and method, at most"},
     {"latency", "seconds", MB_KEY_REAL, 0.01, 1e5, NULL, "15", "time cap per case and method"},
-    {"latency", "error", MB_KEY_REAL, 1e-6, 1, NULL, "0.005", "stop when the relative standard error of the median is below"},
-    {"latency", "synthetic_cache", MB_KEY_BOOL, 0, 1, NULL, "true", "random keys and values of realistic norms in place of a prefill"},
+    {"latency", "error", MB_KEY_REAL, 1e-6, 1, NULL, "0.005",
+     "stop when the relative standard error of the median is below"},
+    {"latency", "synthetic_cache", MB_KEY_BOOL, 0, 1, NULL, "true",
+     "random keys and values of realistic norms in place of a prefill"},
     {"latency", "prefill", MB_KEY_BOOL, 0, 1, NULL, "true", "also time one prefill of random tokens per context"},
-    {"latency", "breakdown_contexts", MB_KEY_INTS, 32, MAX_TOKENS, NULL, "contexts", "where the breakdown pass looks"},
+    {"latency", "breakdown_contexts", MB_KEY_INTS, 32, MAX_TOKENS, NULL, "contexts",
+     "where the breakdown pass looks"},
     {NULL, NULL, MB_KEY_ANY, 0, 0, NULL, NULL, NULL},
 };
 
@@ -87,8 +113,8 @@ static int check_number(const cJSON *value, const mb_key *key, const char *path,
         return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a %s", path,
                        whole ? "whole number" : "number");
     if (number < key->min || number > key->max)
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s is %.10g; it must lie between %.10g and %.10g", path,
-                       number, key->min, key->max);
+        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s is %.10g; it must lie between %.10g and %.10g",
+                       path, number, key->min, key->max);
     return MB_OK;
 }
 
@@ -125,7 +151,8 @@ static int check_value(const cJSON *value, const mb_key *key, const char *path, 
         if (cJSON_IsNumber(value))
             return check_number(value, key, path, err, err_cap);
         if (!cJSON_IsArray(value) || cJSON_GetArraySize(value) == 0)
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a whole number or a list of them", path);
+            return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a whole number or a list of them",
+                           path);
         cJSON_ArrayForEach(item, value)
         {
             int rc = check_number(item, key, path, err, err_cap);
@@ -147,8 +174,8 @@ int mb_config_check_once(const cJSON *object, const char *path, char *err, size_
     {
         for (const cJSON *other = value->next; other; other = other->next)
             if (value->string && strcmp(other->string, value->string) == 0)
-                return mb_fail(err, err_cap, MB_E_INPUT, "config key %s%s%s is given twice", path, *path ? "." : "",
-                               value->string);
+                return mb_fail(err, err_cap, MB_E_INPUT, "config key %s%s%s is given twice", path,
+                               *path ? "." : "", value->string);
     }
     return MB_OK;
 }

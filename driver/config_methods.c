@@ -62,8 +62,9 @@ static int add_method(mb_run_config *config, const mb_method *method, const cJSO
         const cJSON *value = cJSON_IsArray(o) ? cJSON_GetArrayItem(o, (int)choice[i]) : o;
         snprintf(path, sizeof path, "methods.%s.%s", method->name, o->string);
         char *text = scalar_text(value);
-        int rc = text ? mb_options_set(method, spec->options, o->string, text, path, err, err_cap)
-                      : mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a value or a list of values", path);
+        int rc =
+            text ? mb_options_set(method, spec->options, o->string, text, path, err, err_cap)
+                 : mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a value or a list of values", path);
         free(text);
         if (rc != MB_OK)
             return rc;
@@ -94,8 +95,8 @@ static int sweep_method(mb_run_config *config, const cJSON *options, char *err, 
         return rc;
     }
     if (!cJSON_IsObject(options))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key methods.%s must be an object of options, {} for the defaults",
-                       options->string);
+        return mb_fail(err, err_cap, MB_E_INPUT,
+                       "config key methods.%s must be an object of options, {} for the defaults", options->string);
     char path[256];
     snprintf(path, sizeof path, "methods.%s", options->string);
     int rc = mb_config_check_once(options, path, err, err_cap);
@@ -131,7 +132,8 @@ int mb_config_read_methods(mb_run_config *config, char *err, size_t err_cap)
     const cJSON *methods = cJSON_GetObjectItemCaseSensitive(config->json, "methods"), *method;
     if (!cJSON_IsObject(methods) || !methods->child)
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "config key methods must be an object such as {\"NAME\": {\"k\": [256, 512]}}; see `./harness list methods`");
+                       "config key methods must be an object such as {\"NAME\": {\"k\": [256, 512]}}; see "
+                       "`./harness list methods`");
     int rc = mb_config_check_once(methods, "methods", err, err_cap);
     if (rc != MB_OK)
         return rc;
@@ -153,7 +155,8 @@ static int check_task(const cJSON *task, const char *path, char *err, size_t err
         return mb_fail(err, err_cap, MB_E_INPUT, "config key %s.data must be text in quotes", path);
     if (limit && (!cJSON_IsNumber(limit) || limit->valuedouble < 0 || limit->valuedouble > 1e9 ||
                   limit->valuedouble != (double)(int64_t)limit->valuedouble))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s.limit must be a whole number from 0 to 1000000000", path);
+        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s.limit must be a whole number from 0 to 1000000000",
+                       path);
     return mb_config_check_once(task, path, err, err_cap);
 }
 
@@ -190,7 +193,8 @@ int mb_config_read_tasks(mb_run_config *config, char *err, size_t err_cap)
                                 ? task->valuestring
                                 : cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(task, "task"));
         if (!group)
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}", path);
+            return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}",
+                           path);
         if (cJSON_IsObject(task) && (rc = check_task(task, path, err, err_cap)) != MB_OK)
             return rc;
         cJSON *own = cJSON_IsObject(task) ? cJSON_Duplicate(task, true) : NULL;

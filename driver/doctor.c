@@ -11,7 +11,8 @@
 
 static void line(bool good, const char *what, const char *found, const char *hint)
 {
-    printf("  [%s] %-18s %s%s%s\n", good ? "ok" : "--", what, found, !good && *hint ? "  -> " : "", good ? "" : hint);
+    printf("  [%s] %-18s %s%s%s\n", good ? "ok" : "--", what, found, !good && *hint ? "  -> " : "",
+           good ? "" : hint);
 }
 
 /* True when name is an executable in $PATH. */
@@ -29,6 +30,7 @@ static bool in_path(const char *name)
     return found;
 }
 
+/* By loading it: what a package manager lists and what the loader finds are two things. */
 static bool library_loads(const char *const *names)
 {
     for (; *names; names++) {
@@ -95,5 +97,5 @@ int mb_command_doctor(const mb_cli *cli)
         if (*mb_registry_origin(mb_registry_at(i)))
             line(true, mb_registry_at(i)->name, mb_registry_origin(mb_registry_at(i)), "");
     printf("  %zu methods, %zu tasks\n", mb_registry_count(), mb_task_count());
-    return 0;
+    return 0; /* also with lines that miss something: what a run needs of them, the run says */
 }

@@ -97,8 +97,8 @@ static int open_model(const mb_cli *cli, mb_type type, size_t arena, opened *o, 
     mb_model_request request = {.path = chosen_model(cli)};
     mb_device_options options = {.type = type, .arena_bytes = arena};
     char note[256];
-    int rc = mb_device_open(cli->device ? cli->device : "cpu", &options, &o->kernels, &o->device, note, sizeof note, err,
-                            err_cap);
+    int rc = mb_device_open(cli->device ? cli->device : "cpu", &options, &o->kernels, &o->device, note,
+                            sizeof note, err, err_cap);
     if (rc == MB_OK)
         rc = mb_model_open(&o->model, &request, o->kernels, o->device, type, err, err_cap);
     return rc;
@@ -130,8 +130,8 @@ static int write_npy(const char *path, const float *values, size_t rows, size_t 
 {
     mb_text file = {0};
     char header[128];
-    int n = snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", rows,
-                     columns);
+    int n = snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }",
+                     rows, columns);
     while ((10 + n + 1) % 64 != 0 && n < (int)sizeof header - 2)
         header[n++] = ' ';
     header[n++] = '\n';
@@ -166,8 +166,8 @@ int mb_command_logits(const mb_cli *cli)
         rc = parse_ids(text, cli->ids, &ids, &n, err, sizeof err);
     for (size_t i = 0; rc == MB_OK && i < n; i++)
         if (ids[i] >= o.shape.vocab)
-            rc = mb_fail(err, sizeof err, MB_E_INPUT, "%s: id %d is not below the vocabulary size %d", cli->ids, ids[i],
-                         o.shape.vocab);
+            rc = mb_fail(err, sizeof err, MB_E_INPUT, "%s: id %d is not below the vocabulary size %d", cli->ids,
+                         ids[i], o.shape.vocab);
     if (rc == MB_OK && (n == 0 || n > (size_t)o.shape.positions))
         rc = mb_fail(err, sizeof err, MB_E_INPUT, "%s holds %zu ids; the model takes 1 to %d", cli->ids, n,
                      o.shape.positions);
@@ -175,7 +175,8 @@ int mb_command_logits(const mb_cli *cli)
         mb_session_request session = {.batch = 1, .capacity = (int32_t)n + 2 * o.shape.block};
         mb_memory_plan plan;
         mb_memory_plan_make(&o.shape, type, &session, 0, &plan);
-        rc = open_model(cli, type, plan.total + n * (size_t)o.shape.vocab * 4 + ((size_t)64 << 20), &o, err, sizeof err);
+        rc = open_model(cli, type, plan.total + n * (size_t)o.shape.vocab * 4 + ((size_t)64 << 20), &o, err,
+                        sizeof err);
     }
     if (rc == MB_OK)
         rc = mb_model_logits(o.model, ids, n, &logits, err, sizeof err);
@@ -239,7 +240,8 @@ static int generate(const mb_cli *cli, opened *o, const mb_method *method, const
     }
     if (rc == MB_OK)
         rc = mb_attender_open(&attender, session, method, options,
-                              sampler.schedule == MB_SCHEDULE_FIXED ? sampler.steps : 0, 1, &unsupported, err, err_cap);
+                              sampler.schedule == MB_SCHEDULE_FIXED ? sampler.steps : 0, 1, &unsupported, err,
+                              err_cap);
     if (rc == MB_OK)
         rc = mb_session_prefill(session, 0, ids, n, &us, err, err_cap);
     if (rc == MB_OK) {
@@ -255,7 +257,9 @@ static int generate(const mb_cli *cli, opened *o, const mb_method *method, const
         fwrite(text, 1, length, stdout);
         fputc('\n', stdout);
         if (!cli->quiet)
-            fprintf(stderr, "%zu prompt tokens, prefill %.1f ms; %zu new tokens in %d blocks, %d + %d forwards, %.1f ms; engaged %.2f, work %.3f\n",
+            fprintf(stderr,
+                    "%zu prompt tokens, prefill %.1f ms; %zu new tokens in %d blocks, %d + %d forwards, %.1f ms; "
+                    "engaged %.2f, work %.3f\n",
                     n, us * 1e-3, result.count, result.blocks, result.denoise_forwards, result.commit_forwards,
                     result.decode_us * 1e-3, result.engaged, result.work);
     }
@@ -271,7 +275,8 @@ static int generate(const mb_cli *cli, opened *o, const mb_method *method, const
 static int check_numbers(const mb_cli *cli, const mb_model_config *shape, int32_t *max_new_tokens, char *err,
                          size_t err_cap)
 {
-    int64_t most = shape->positions - 3 * (int64_t)shape->block; /* a block of prompt, and what decoding rounds up */
+    int64_t most =
+        shape->positions - 3 * (int64_t)shape->block; /* a block of prompt, and what decoding rounds up */
     int64_t wanted = cli->max_new_tokens >= 0 ? cli->max_new_tokens : 128;
     if (cli->steps == 0 || cli->steps > shape->block)
         return mb_fail(err, err_cap, MB_E_INPUT, "--steps %lld: a block of %s takes 1 to %d steps",

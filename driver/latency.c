@@ -22,7 +22,8 @@ int32_t mb_latency_capacity(const mb_run *run, int32_t context)
 int mb_latency_event(mb_latency_case *c, const char *level, const char *who, const char *text, char *err,
                      size_t err_cap)
 {
-    char *line = mb_string_format("%s at %d tokens, batch %d, %d steps: %s", who, c->context, c->batch, c->steps, text);
+    char *line =
+        mb_string_format("%s at %d tokens, batch %d, %d steps: %s", who, c->context, c->batch, c->steps, text);
     if (!line)
         return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for an event");
     if (strcmp(level, "note") != 0) /* notes are many: they stand in v_events */
@@ -225,7 +226,8 @@ static int time_prefill(mb_latency_case *c, char *err, size_t err_cap)
     if (rc == MB_OK)
         rc = mb_session_open(&session, run->model, &request, err, err_cap);
     if (rc == MB_OK) /* a short one first: the kernels of a prefill have not run yet */
-        rc = mb_session_prefill(session, 0, ids, (size_t)(c->context < 1024 ? c->context : 1024), &us, err, err_cap);
+        rc = mb_session_prefill(session, 0, ids, (size_t)(c->context < 1024 ? c->context : 1024), &us, err,
+                                err_cap);
     mb_telemetry_read(run, &before);
     if (rc == MB_OK)
         rc = mb_session_prefill(session, 0, ids, (size_t)c->context, &us, err, err_cap);
@@ -333,7 +335,8 @@ static int latency_context(mb_run *run, int32_t context, int32_t steps, mb_laten
         seen = seen || spec->batches[b] == largest;
         rc = latency_case(run, context, spec->batches[b], steps, totals, err, err_cap);
     }
-    return rc == MB_OK && largest > 0 && !seen ? latency_case(run, context, largest, steps, totals, err, err_cap) : rc;
+    return rc == MB_OK && largest > 0 && !seen ? latency_case(run, context, largest, steps, totals, err, err_cap)
+                                               : rc;
 }
 
 int mb_latency_pass(mb_run *run, char *err, size_t err_cap)
@@ -349,7 +352,8 @@ int mb_latency_pass(mb_run *run, char *err, size_t err_cap)
         for (size_t s = 0; rc == MB_OK && s < spec->step_count; s++) {
             int32_t steps = spec->steps[s] ? spec->steps[s] : run->shape.block;
             rc = latency_context(run, spec->contexts[x], steps, &totals, err, err_cap);
-            mb_latency_case c = {.run = run, .context = spec->contexts[x], .batch = 1, .steps = steps, .count = methods};
+            mb_latency_case c = {
+                .run = run, .context = spec->contexts[x], .batch = 1, .steps = steps, .count = methods};
             if (rc == MB_OK && s == 0 && spec->prefill && !run->flags.profile)
                 rc = time_prefill(&c, err, err_cap);
         }

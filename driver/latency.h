@@ -1,9 +1,9 @@
 /*
  * latency.h - what the files of the latency and breakdown passes share.
  *
- * latency.c walks over the cases (context, batch, steps) and opens them; latency_case.c measures the methods of one
- * case in turn; latency_store.c turns samples into rows; latency_request.c times requests with the real sampler;
- * breakdown.c asks the profiler where the time of a step goes.
+ * latency.c walks over the cases (context, batch, steps) and opens them; latency_case.c measures the methods of
+ * one case in turn; latency_store.c turns samples into rows; latency_request.c times requests with the real
+ * sampler; breakdown.c asks the profiler where the time of a step goes.
  */
 #ifndef MB_DRIVER_LATENCY_H
 #define MB_DRIVER_LATENCY_H
@@ -11,7 +11,13 @@
 #include "driver/run.h"
 
 /* What a time stands for. The first three are single forwards. */
-typedef enum mb_time_phase { MB_TIME_FIRST, MB_TIME_LATER, MB_TIME_COMMIT, MB_TIME_BLOCK, MB_TIME_PHASES } mb_time_phase;
+typedef enum mb_time_phase {
+    MB_TIME_FIRST,
+    MB_TIME_LATER,
+    MB_TIME_COMMIT,
+    MB_TIME_BLOCK,
+    MB_TIME_PHASES
+} mb_time_phase;
 
 /* A time with the worst of the device's state before and after it. */
 typedef struct mb_time_sample {

@@ -1,6 +1,6 @@
 /*
- * latency_case.c - the measuring itself. The methods of a case take turns, one block of fixed work each, on the same
- * cache, in the same process, so that a drift of the clock meets all of them.
+ * latency_case.c - the measuring itself. The methods of a case take turns, one block of fixed work each, on the
+ * same cache, in the same process, so that a drift of the clock meets all of them.
  *
  * Inside a timed forward: embedding, all layers with the method's hooks, logits, best tokens. Outside: uploading
  * the block (inputs rotate, so no output can be used again), reading the tokens back, step hooks, telemetry. A
@@ -111,7 +111,8 @@ static int run_block(mb_latency_case *c, mb_latency_slot *slot, bool graph, bool
         mb_session_rotate(c->session, rotation);
     look(c, &c->before, true);
     c->block_state = c->before;
-    int rc = mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, why, sizeof why);
+    int rc =
+        mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, why, sizeof why);
     mb_session_measure(c->session, NULL);
     if (rc == MB_E_SAMPLE) {
         rc = mb_latency_failed(c, slot, "latency", why, err, err_cap);
@@ -257,17 +258,19 @@ static int settle(mb_latency_case *c, char *err, size_t err_cap)
             continue;
         char text[192];
         double error = median_error(c, slot, &n);
-        snprintf(text, sizeof text,
-                 "stopped at the cap (%.1f s per method, %d blocks): the median of %zu steps has a relative standard "
-                 "error of %.2f %%, %.2f %% was wanted", spec->seconds, spec->blocks_max, n, 100 * error,
-                 100 * spec->error);
+        snprintf(
+            text, sizeof text,
+            "stopped at the cap (%.1f s per method, %d blocks): the median of %zu steps has a relative standard "
+            "error of %.2f %%, %.2f %% was wanted",
+            spec->seconds, spec->blocks_max, n, 100 * error, 100 * spec->error);
         rc = mb_latency_event(c, "note", slot->arm->spec->label, text, err, err_cap);
         stopped++;
     }
     if (stopped)
-        mb_progress_note(&c->run->progress,
-                         "%zu methods stopped at the cap of %.1f s or %d blocks before an error of %.2f %% (see v_events)",
-                         stopped, spec->seconds, spec->blocks_max, 100 * spec->error);
+        mb_progress_note(
+            &c->run->progress,
+            "%zu methods stopped at the cap of %.1f s or %d blocks before an error of %.2f %% (see v_events)",
+            stopped, spec->seconds, spec->blocks_max, 100 * spec->error);
     return rc;
 }
 

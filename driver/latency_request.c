@@ -1,8 +1,8 @@
 /*
- * latency_request.c - the other regime: a request decoded with the real sampler on a real model, where the number of
- * forwards follows the tokens. Stored: the wall time of the request (phase "request", steps 0); said in an event:
- * forwards x median cost of a forward, and how many forwards the blocks took. Synthetic models have no tokens worth
- * a threshold, so they are left out.
+ * latency_request.c - the other regime: a request decoded with the real sampler on a real model, where the number
+ * of forwards follows the tokens. Stored: the wall time of the request (phase "request", steps 0); said in an
+ * event: forwards x median cost of a forward, and how many forwards the blocks took. Synthetic models have no
+ * tokens worth a threshold, so they are left out.
  */
 #include "driver/latency.h"
 
@@ -45,9 +45,10 @@ static int describe(mb_latency_case *c, const mb_arm *arm, const mb_decode_resul
         steps[n++] = r->later_us[i];
     double cost = steps ? mb_median(steps, n) : 0;
     free(steps);
-    mb_text_printf(&text, "request of %zu tokens in %d blocks: %.3f ms = %d denoising and %d commit forwards, %.3f ms "
-                   "a denoising forward; blocks by forwards:", r->count, r->blocks, r->decode_us * 1e-3,
-                   r->denoise_forwards, r->commit_forwards, cost * 1e-3);
+    mb_text_printf(&text,
+                   "request of %zu tokens in %d blocks: %.3f ms = %d denoising and %d commit forwards, %.3f ms "
+                   "a denoising forward; blocks by forwards:",
+                   r->count, r->blocks, r->decode_us * 1e-3, r->denoise_forwards, r->commit_forwards, cost * 1e-3);
     for (int f = 0; f < MB_FORWARD_HISTOGRAM; f++)
         if (r->forwards_histogram[f])
             mb_text_printf(&text, " %d of %d", r->forwards_histogram[f], f);
@@ -112,7 +113,8 @@ int mb_latency_requests(mb_run *run, char *err, size_t err_cap)
         int32_t room = spec->contexts[x] - REQUEST_BLOCKS * run->shape.block;
         if (room < 2 * TEMPLATE_TOKENS) {
             char text[96];
-            snprintf(text, sizeof text, "no request at %d tokens: they leave no room for a prompt", spec->contexts[x]);
+            snprintf(text, sizeof text, "no request at %d tokens: they leave no room for a prompt",
+                     spec->contexts[x]);
             rc = mb_store_event(run->store, run->run_id, "note", text, err, err_cap);
             continue;
         }

@@ -2,8 +2,8 @@
  * latency_store.c - samples as rows: the clock guard, memory, events and the gate on graphs. A sample is kept when
  * the SM clock before and after it was at least 75 % of the reference; dropped ones are stored and counted.
  *
- * The reference is the clock that the method's own load sustains in this case, the median over its samples, not the
- * chip's nominal maximum: at 700 W an H200 runs a large batch at 1470 MHz of 1980, and that is its true speed.
+ * The reference is the clock that the method's own load sustains in this case, the median over its samples, not
+ * the chip's nominal maximum: at 700 W an H200 runs a large batch at 1470 MHz of 1980, and that is its true speed.
  */
 #include "driver/latency.h"
 
@@ -120,9 +120,11 @@ static int store_audit(mb_latency_case *c, size_t i, mb_latency_totals *totals, 
     if (!slot->audit.opaque || totals->opaque_told[i])
         return MB_OK;
     totals->opaque_told[i] = true;
-    return mb_latency_event(c, "note", slot->arm->spec->label,
-                            "cannot be audited: it attends without showing an index, or hands on states of earlier "
-                            "queries by design", err, err_cap);
+    return mb_latency_event(
+        c, "note", slot->arm->spec->label,
+        "cannot be audited: it attends without showing an index, or hands on states of earlier "
+        "queries by design",
+        err, err_cap);
 }
 
 int mb_latency_store(mb_latency_case *c, mb_latency_totals *totals, char *err, size_t err_cap)
@@ -160,7 +162,8 @@ int mb_latency_store_gate(mb_run *run, const mb_latency_totals *totals, char *er
                  (long long)totals->different, (long long)totals->compared, totals->first_different);
     int rc = mb_store_gate(run->store, run->run_id, "graph and eager agree", verdict, detail, err, err_cap);
     if (rc == MB_OK && run->flags.audit) {
-        snprintf(detail, sizeof detail, "audit: %lld forwards, %lld outputs of layers compared with attention over the index",
+        snprintf(detail, sizeof detail,
+                 "audit: %lld forwards, %lld outputs of layers compared with attention over the index",
                  (long long)totals->audited, (long long)totals->audited_layers);
         mb_progress_note(&run->progress, "%s", detail);
         rc = mb_store_event(run->store, run->run_id, "note", detail, err, err_cap);

@@ -8,7 +8,7 @@
 /* Stored rows of the quality cells of one task over all arms. */
 static int64_t stored_rows(mb_run *run, int64_t dataset_id, const char *pass)
 {
-    int64_t stored = 0, cell = 0;
+    int64_t stored = 0, cell = 0; /* looking a cell up makes it: the store of a plan is a copy */
     for (size_t i = 0; run->store && i < run->arm_count; i++)
         if (mb_run_cell(run, &run->arms[i], dataset_id, pass, &cell, NULL, 0) == MB_OK)
             stored += mb_store_cell_samples(run->store, cell);
@@ -62,9 +62,9 @@ int mb_run_print_plan(mb_run *run, char *err, size_t err_cap)
         decodes += samples > 0 ? samples * (int64_t)run->arm_count : 0;
     }
     if (config->pass_latency)
-        printf("latency    %zu contexts x %zu batches x %zu step counts x %zu methods\n", config->latency.context_count,
-               config->latency.batch_count + config->latency.largest_batch, config->latency.step_count,
-               config->method_count);
+        printf("latency    %zu contexts x %zu batches x %zu step counts x %zu methods\n",
+               config->latency.context_count, config->latency.batch_count + config->latency.largest_batch,
+               config->latency.step_count, config->method_count);
     printf("in all     %lld decodes at least; results in %s, figures in %s\n", (long long)decodes, config->results,
            *config->plots ? config->plots : "(none)");
     return MB_OK;

@@ -53,8 +53,8 @@ static void draw(mb_progress *progress)
         for (int i = 0; i < BAR_CELLS; i++)
             bar[i] = i < (int)(share * BAR_CELLS) ? '#' : '.';
         bar[BAR_CELLS] = '\0';
-        fprintf(stderr, "\r[%s] %3.0f%%  %lld/%lld  left %s  %s\033[K", bar, share * 100, (long long)progress->done,
-                (long long)progress->total, left, progress->label);
+        fprintf(stderr, "\r[%s] %3.0f%%  %lld/%lld  left %s  %s\033[K", bar, share * 100,
+                (long long)progress->done, (long long)progress->total, left, progress->label);
         progress->drawn = true;
     } else {
         fprintf(stderr, "%3.0f%%  %lld/%lld  left %s  %s\n", share * 100, (long long)progress->done,

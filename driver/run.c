@@ -14,7 +14,10 @@ enum { EXIT_DONE = 0, EXIT_FAILURE_ = 1, EXIT_USAGE = 2, EXIT_SAMPLES = 3, EXIT_
 
 static int exit_code(int rc)
 {
-    return rc == MB_OK ? EXIT_DONE : rc == MB_E_INPUT ? EXIT_USAGE : rc == MB_E_STOP ? EXIT_INTERRUPTED : EXIT_FAILURE_;
+    return rc == MB_OK        ? EXIT_DONE
+           : rc == MB_E_INPUT ? EXIT_USAGE
+           : rc == MB_E_STOP  ? EXIT_INTERRUPTED
+                              : EXIT_FAILURE_;
 }
 
 static double seconds_since(uint64_t start)
@@ -137,9 +140,10 @@ static void print_stages(const mb_run *run)
 {
     if (run->flags.quiet)
         return;
-    printf("\nstages     set-up %.1f s, quality %.1f s, recall %.1f s, latency %.1f s, report and plots %.1f s; peak memory %.0f MiB\n",
-           run->seconds_setup, run->seconds_quality, run->seconds_recall, run->seconds_latency, run->seconds_report,
-           (double)mb_peak_memory() / 0x1p20);
+    printf("\nstages     set-up %.1f s, quality %.1f s, recall %.1f s, latency %.1f s, report and plots %.1f s; "
+           "peak memory %.0f MiB\n",
+           run->seconds_setup, run->seconds_quality, run->seconds_recall, run->seconds_latency,
+           run->seconds_report, (double)mb_peak_memory() / 0x1p20);
     printf("stored in  %s  (sqlite3 %s 'SELECT * FROM v_accuracy')\n", run->config->results, run->config->results);
 }
 
@@ -180,8 +184,8 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
     if (run.run_id) {
         char ignored[256];
         const char *state = rc == MB_OK ? "done" : rc == MB_E_STOP ? "interrupted" : "failed";
-        int stored = mb_store_run_end(run.store, run.run_id, state, seconds_since(start), mb_peak_memory(), ignored,
-                                      sizeof ignored);
+        int stored = mb_store_run_end(run.store, run.run_id, state, seconds_since(start), mb_peak_memory(),
+                                      ignored, sizeof ignored);
         if (rc == MB_OK && stored != MB_OK)
             rc = mb_fail(err, sizeof err, stored, "%s", ignored);
     }

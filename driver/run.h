@@ -113,7 +113,8 @@ typedef struct mb_prepared {
 int mb_run_tasks(mb_run *run, char *err, size_t err_cap);
 /* Opens a task to learn its size (-1 = only the file knows) and, with a store, its identity there. A missing file
  * is found here, before any work. */
-int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int64_t *id, char *err, size_t err_cap);
+int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int64_t *id, char *err,
+                   size_t err_cap);
 int mb_run_prefill(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap);
 /* The row of a sample with everything but the result filled in. */
 void mb_run_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row);

@@ -53,9 +53,10 @@ static int find_capacity(mb_run *run, char *err, size_t err_cap)
         int64_t answer = mb_run_new_tokens(run, task) + 2 * run->shape.block;
         int64_t prompt = largest_option(task, "lengths"); /* of a generated prompt; 0: the text decides */
         if (prompt > run->shape.positions)
-            return mb_fail(err, err_cap, MB_E_INPUT,
-                           "task %s asks for %lld tokens but %s has %d positions; choose shorter lengths or another model",
-                           task->task, (long long)prompt, run->shape.name, run->shape.positions);
+            return mb_fail(
+                err, err_cap, MB_E_INPUT,
+                "task %s asks for %lld tokens but %s has %d positions; choose shorter lengths or another model",
+                task->task, (long long)prompt, run->shape.name, run->shape.positions);
         if (prompt == 0)
             prompt = config->max_length ? config->max_length : run->shape.positions;
         if (prompt + CHAT_ALLOWANCE + answer > need)
@@ -105,10 +106,12 @@ int32_t mb_run_scheduled_steps(const mb_run *run, size_t index)
     return sampler->schedule == MB_SCHEDULE_FIXED ? sampler->steps : 0;
 }
 
-void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t steps, const mb_arm *arms, size_t count,
-                 mb_memory_plan *plan)
+void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t steps, const mb_arm *arms,
+                 size_t count, mb_memory_plan *plan)
 {
-    mb_session_request request = {.batch = batch, .capacity = capacity, .prefill_chunk = run->config->prefill_chunk,
+    mb_session_request request = {.batch = batch,
+                                  .capacity = capacity,
+                                  .prefill_chunk = run->config->prefill_chunk,
                                   .graphs = run->config->graphs};
     size_t methods = 0;
     for (size_t i = 0; i < count; i++) {
@@ -164,12 +167,12 @@ static int open_device(mb_run *run, char *err, size_t err_cap)
     }
     rc = mb_device_open(config->device, &options, &run->kernels, &run->device, note, sizeof note, err, err_cap);
     if (rc != MB_OK)
-        return mb_fail_prefix(err, err_cap, rc,
-                              "the plan needs %.2f GiB (weights %.2f, KV cache %.2f, methods %.2f, work %.2f; fewer "
-                              "methods, a smaller max_length or shorter lengths help)",
-                              (double)plan.total / 0x1p30, (double)plan.weights / 0x1p30, (double)plan.kv / 0x1p30,
-                              (double)plan.methods / 0x1p30,
-                              (double)(plan.activations + plan.logits + plan.statistics) / 0x1p30);
+        return mb_fail_prefix(
+            err, err_cap, rc,
+            "the plan needs %.2f GiB (weights %.2f, KV cache %.2f, methods %.2f, work %.2f; fewer "
+            "methods, a smaller max_length or shorter lengths help)",
+            (double)plan.total / 0x1p30, (double)plan.weights / 0x1p30, (double)plan.kv / 0x1p30,
+            (double)plan.methods / 0x1p30, (double)(plan.activations + plan.logits + plan.statistics) / 0x1p30);
     run->kernels->info(run->device, &run->device_info);
     if (*note)
         mb_progress_note(&run->progress, "%s", note);
@@ -285,19 +288,31 @@ static int store_identities(mb_run *run, char *err, size_t err_cap)
     if (rc != MB_OK)
         return rc;
     mb_model_hashes(run->model, config_hash, weights_hash, tokenizer_hash);
-    mb_model_row model = {.name = run->shape.name, .family = run->shape.family == MB_FAMILY_SDAR ? "sdar" : "fast_dllm_v2",
-                          .config_hash = config_hash, .weights_hash = weights_hash, .tokenizer_hash = tokenizer_hash,
-                          .type = type_name(run->config->type), .layers = run->shape.layers,
-                          .query_heads = run->shape.query_heads, .kv_heads = run->shape.kv_heads,
-                          .head_dim = run->shape.head_dim, .hidden = run->shape.hidden, .block = run->shape.block,
-                          .vocab = run->shape.vocab, .synthetic = run->shape.synthetic};
+    mb_model_row model = {.name = run->shape.name,
+                          .family = run->shape.family == MB_FAMILY_SDAR ? "sdar" : "fast_dllm_v2",
+                          .config_hash = config_hash,
+                          .weights_hash = weights_hash,
+                          .tokenizer_hash = tokenizer_hash,
+                          .type = type_name(run->config->type),
+                          .layers = run->shape.layers,
+                          .query_heads = run->shape.query_heads,
+                          .kv_heads = run->shape.kv_heads,
+                          .head_dim = run->shape.head_dim,
+                          .hidden = run->shape.hidden,
+                          .block = run->shape.block,
+                          .vocab = run->shape.vocab,
+                          .synthetic = run->shape.synthetic};
     if ((rc = mb_store_model(run->store, &model, &run->model_id, err, err_cap)) != MB_OK)
         return rc;
     for (size_t i = 0; i < run->config->sampler_count; i++) {
         const mb_sampler *s = &run->samplers[i];
-        mb_sampler_row row = {.schedule = s->schedule == MB_SCHEDULE_FIXED ? "fixed" : "threshold", .steps = s->steps,
-                              .block = run->shape.block, .sub_block = run->shape.sub_block, .threshold = s->threshold,
-                              .dynamic = s->dynamic, .block_cache = s->block_cache,
+        mb_sampler_row row = {.schedule = s->schedule == MB_SCHEDULE_FIXED ? "fixed" : "threshold",
+                              .steps = s->steps,
+                              .block = run->shape.block,
+                              .sub_block = run->shape.sub_block,
+                              .threshold = s->threshold,
+                              .dynamic = s->dynamic,
+                              .block_cache = s->block_cache,
                               .confidence = type_name(s->confidence)};
         if ((rc = mb_store_sampler(run->store, &row, &run->sampler_ids[i], err, err_cap)) != MB_OK)
             return rc;
@@ -329,8 +344,8 @@ int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_ca
     char *text = cJSON_PrintUnformatted(run->config->json);
     if (!text)
         return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
-    rc = mb_store_run(run->store, run->config->name, text, run->config->seed, run->env_id, command, &run->run_id, err,
-                      err_cap);
+    rc = mb_store_run(run->store, run->config->name, text, run->config->seed, run->env_id, command, &run->run_id,
+                      err, err_cap);
     free(text);
     return rc;
 }

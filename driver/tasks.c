@@ -27,16 +27,22 @@ static int32_t answer_tokens(const mb_run *run, const mb_sample *sample)
 static int prepare(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap)
 {
     const mb_sample *sample = prepared->sample;
+    /* Two blocks more: the prompt's tail begins the first block, and the answer's end fills up the last one. */
     int32_t hard_limit = run->capacity - answer_tokens(run, sample) - 2 * run->shape.block;
     int32_t most = run->config->max_length;
     if (hard_limit < run->shape.block)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "an answer of %d tokens leaves no room for a prompt in %d positions",
+        return mb_fail(err, err_cap, MB_E_SAMPLE,
+                       "an answer of %d tokens leaves no room for a prompt in %d positions",
                        answer_tokens(run, sample), run->shape.positions);
     if (sample->truncate_middle && (most == 0 || most > hard_limit - run->chat_overhead))
         most = hard_limit - run->chat_overhead;
-    mb_prompt_request request = {.text = sample->prompt, .answer_prefix = sample->answer_prefix, .chat = sample->chat,
-                                 .max_tokens = sample->truncate_middle ? most : 0, .hard_limit = hard_limit};
-    int rc = mb_prompt_build(run->model, &request, &prepared->ids, &prepared->count, &prepared->truncated, err, err_cap);
+    mb_prompt_request request = {.text = sample->prompt,
+                                 .answer_prefix = sample->answer_prefix,
+                                 .chat = sample->chat,
+                                 .max_tokens = sample->truncate_middle ? most : 0,
+                                 .hard_limit = hard_limit};
+    int rc = mb_prompt_build(run->model, &request, &prepared->ids, &prepared->count, &prepared->truncated, err,
+                             err_cap);
     if (rc != MB_OK)
         return rc;
     mb_hash_bytes(prepared->ids, prepared->count * sizeof *prepared->ids, prepared->token_hash);
@@ -60,7 +66,8 @@ int mb_run_prefill(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap
 {
     if (prepared->prefilled)
         return MB_OK;
-    int rc = mb_session_prefill(run->session, 0, prepared->ids, prepared->count, &prepared->prefill_us, err, err_cap);
+    int rc =
+        mb_session_prefill(run->session, 0, prepared->ids, prepared->count, &prepared->prefill_us, err, err_cap);
     prepared->prefilled = rc == MB_OK;
     return rc;
 }
@@ -68,11 +75,19 @@ int mb_run_prefill(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap
 void mb_run_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row)
 {
     const mb_sample *sample = prepared->sample;
-    *row = (mb_sample_row){.cell = cell, .key = sample->key, .status = "ok", .answers_json = prepared->answers_json,
-                           .classes_json = prepared->classes_json, .group = sample->group,
-                           .token_hash = prepared->token_hash, .score = NAN, .length = sample->length,
-                           .prompt_tokens = (int32_t)prepared->count, .context = sample->context,
-                           .depth = sample->depth, .truncated = prepared->truncated,
+    *row = (mb_sample_row){.cell = cell,
+                           .key = sample->key,
+                           .status = "ok",
+                           .answers_json = prepared->answers_json,
+                           .classes_json = prepared->classes_json,
+                           .group = sample->group,
+                           .token_hash = prepared->token_hash,
+                           .score = NAN,
+                           .length = sample->length,
+                           .prompt_tokens = (int32_t)prepared->count,
+                           .context = sample->context,
+                           .depth = sample->depth,
+                           .truncated = prepared->truncated,
                            .prefill_us = prepared->prefill_us};
 }
 

@@ -317,8 +317,9 @@ typedef struct mb_kernels {
                         const int32_t *prefix_len, int32_t max_prefix, int32_t k, int32_t k_min, int32_t *budgets,
                         void *scratch);
     /* Scores of prefix keys that are not in pages (granularity 1) become value; count -1 keeps all. */
-    int (*score_keep)(mb_device *, const mb_pages *pages, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                      int32_t max_prefix, float value, float *scores, int64_t score_stride);
+    int (*score_keep)(mb_device *, const mb_pages *pages, int32_t batch, int32_t kv_heads,
+                      const int32_t *prefix_len, int32_t max_prefix, float value, float *scores,
+                      int64_t score_stride);
 
     /* ---- reuse of states between forwards ---- */
     /* channels [kv_heads][count], ascending: the `count` with the largest sum over sequences of (sum over the
@@ -338,8 +339,8 @@ typedef struct mb_kernels {
                      const float *src_lse, void *dst, float *dst_lse);
     /* For each row of a [batch][rows][query_heads][head_dim] the nearest of ring [batch][slots][query_heads]
      * [head_dim], same query head: slot (ties: lower), squared distance, squared norm of the stored vector. */
-    int (*row_match)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim, const void *a,
-                     const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm);
+    int (*row_match)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                     const void *a, const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm);
     /* out[b][r][a] = ring[b][slot[b][r][a]][a], lse likewise; out must not be ring. */
     int (*row_gather)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
                       const int32_t *slot, const void *ring, const float *ring_lse, int32_t slots, void *out,

@@ -22,7 +22,8 @@ size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const v
     mb_attender attender = {.shape = *shape, .opening = true};
     char err[256] = "";
     copy_method(&attender.method, method);
-    if (attender.method.memory) /* which knows nothing of the guards behind its indices: two sets a layer, and some */
+    if (attender.method
+            .memory) /* which knows nothing of the guards behind its indices: two sets a layer, and some */
         return attender.method.memory(shape, options) + (size_t)(shape->layers + 8) * 8 * MB_GUARD_BYTES;
     mb_host_fill(&attender, 0);
     int rc = attender.method.open(&attender.self, &attender.host, &attender.shape, options, err, sizeof err);

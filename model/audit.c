@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Largest difference of an output vector, relative to the largest value of the vector: two kernels that sum the same
- * terms in another order, rounded to the storage type. And of a log-sum-exp, absolute. */
+/* Largest difference of an output vector, relative to the largest value of the vector: two kernels that sum the
+ * same terms in another order, rounded to the storage type. And of a log-sum-exp, absolute. */
 #define TOLERANCE_BF16 0.04
 #define TOLERANCE_F32 1e-3
 #define TOLERANCE_LSE 0.02
@@ -206,8 +206,8 @@ int mb_audit_sparse(mb_session *session, const mb_pass *pass, const mb_call *cal
     return compare(session, pass, call, args->out, again.out, NULL, NULL, err, err_cap);
 }
 
-int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set, char *err,
-                   size_t err_cap)
+int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set,
+                   char *err, size_t err_cap)
 {
     if (!set || (pass->attender->method.caps & (MB_CAP_OPAQUE | MB_CAP_REUSE))) {
         session->measure.audit->opaque++;

@@ -121,7 +121,7 @@ typedef struct mb_pass {
     int32_t batch, rows, row_offset, masked_rows;
     int32_t max_prefix, mode;
     bool pre_rope;                /* somebody reads the queries before RoPE */
-    bool checked;                 /* selections and states are looked at before they are used; not while capturing */
+    bool checked; /* selections and states are looked at before they are used; not while capturing */
     mb_type confidence;
     bool audited;                 /* buffers are poisoned and outputs checked: eager, never timed */
     bool replayed;                /* result: from a graph */
@@ -160,8 +160,8 @@ int mb_audit_poison(mb_session *session, char *err, size_t err_cap);
 int mb_audit_sparse(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_attention *args,
                     const mb_page_set *set, char *err, size_t err_cap);
 /* A state of the method's own, in MB_BUFFER_STATE_PREFIX: equal to attention over the pages it shows. */
-int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set, char *err,
-                   size_t err_cap);
+int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set,
+                   char *err, size_t err_cap);
 
 /* ---- attender ---- */
 

@@ -46,7 +46,7 @@ typedef struct mb_model_request {
     uint64_t seed;               /* random weights */
     int32_t block;               /* overrides B */
     int32_t positions;           /* overrides max_position_embeddings (synthetic models: up to 2M) */
-    bool unloaded;               /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
+    bool unloaded; /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
 } mb_model_request;
 
 typedef struct mb_model mb_model;
@@ -125,7 +125,8 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
 /* ---- attender: a method, opened for a session ---- */
 
 typedef struct mb_attender mb_attender;
-/* The shape that methods see of a session of this size, before there is one too. steps: scheduled, 0 = adaptive. */
+/* The shape that methods see of a session of this size, before there is one too. steps: scheduled, 0 = adaptive.
+ */
 void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, int32_t capacity, int32_t steps,
                    mb_shape *shape);
 size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const void *options);

@@ -237,8 +237,10 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
                        "method %s, layer %d: select() gave an answer that does not exist", attender->method.name,
                        layer);
     if ((selection.answer == MB_SPARSE || selection.pages) && !mb_check_shape(selection.pages))
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s, layer %d, block %d, step %d: select() gave no usable "
-                       "page set", attender->method.name, layer, call.block, call.step);
+        return mb_fail(err, err_cap, MB_E_SAMPLE,
+                       "method %s, layer %d, block %d, step %d: select() gave no usable "
+                       "page set",
+                       attender->method.name, layer, call.block, call.step);
     if (selection.answer == MB_ATTEND) /* its state goes on as if it had been asked to attend */
         rc = mb_attender_attend(attender, &call, session->buffer[MB_BUFFER_STATE_PREFIX],
                                 session->buffer[MB_BUFFER_LSE_PREFIX], err, err_cap);

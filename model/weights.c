@@ -210,7 +210,8 @@ static int device_fail(const struct loading *load, int rc, const char *what)
 
 /* One part into its rows of the device tensor: straight from the mapped file when the types agree, else through
  * the staging buffer in chunks. */
-static int upload_part(const struct loading *load, const mb_weight_part *part, int32_t layer, unsigned char *tensor)
+static int upload_part(const struct loading *load, const mb_weight_part *part, int32_t layer,
+                       unsigned char *tensor)
 {
     const mb_model *model = load->model;
     const mb_kernels *kernels = model->kernels;

@@ -77,9 +77,11 @@ int mb_export_pred(mb_store *store, const char *run, const char *folder, char *e
         return rc;
     sqlite3_stmt *s = store_statement(
         store,
-        "SELECT c.cell_id, c.task, c.model, c.config, c.sampler, c.run, ?1 IS NULL AND (SELECT count(*) FROM run) > 1, "
+        "SELECT c.cell_id, c.task, c.model, c.config, c.sampler, c.run, ?1 IS NULL AND (SELECT count(*) FROM run) "
+        "> 1, "
         "(SELECT count(DISTINCT x.sampler_id) FROM cell x WHERE x.run_id = c.run_id AND x.pass = 'quality') > 1 "
-        "FROM v_cell c WHERE c.run_id = coalesce(?1, c.run_id) AND c.pass = 'quality' AND EXISTS (SELECT 1 FROM sample s WHERE s.cell_id = c.cell_id "
+        "FROM v_cell c WHERE c.run_id = coalesce(?1, c.run_id) AND c.pass = 'quality' AND EXISTS (SELECT 1 FROM "
+        "sample s WHERE s.cell_id = c.cell_id "
         "AND s.prediction IS NOT NULL) ORDER BY c.cell_id",
         err, err_cap);
     if (!s)

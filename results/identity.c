@@ -398,8 +398,8 @@ int64_t mb_store_cell_samples(mb_store *store, int64_t cell)
     char err[8];
     int64_t count = 0;
     bool found = false;
-    sqlite3_stmt *s = store_statement(store, "SELECT count(*) FROM sample WHERE cell_id = ? AND status <> 'failed'", err,
-                                      sizeof err);
+    sqlite3_stmt *s = store_statement(
+        store, "SELECT count(*) FROM sample WHERE cell_id = ? AND status <> 'failed'", err, sizeof err);
     if (!s)
         return 0;
     store_bind(s, "i", cell);

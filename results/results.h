@@ -56,7 +56,8 @@ int mb_store_sampler(mb_store *, const mb_sampler_row *, int64_t *id, char *err,
 
 /* ---- runs and cells ---- */
 /* A run is one config text + seed on one store; the same again continues it. Keys that only extend a run (limit,
- * tasks, methods, samplers, passes, ...: their cells tell them apart) or say where it runs and writes do not count. */
+ * tasks, methods, samplers, passes, ...: their cells tell them apart) or say where it runs and writes do not
+ * count. */
 int mb_store_run(mb_store *, const char *name, const char *config_json, uint64_t seed, int64_t env_id,
                  const char *command, int64_t *run_id, char *err, size_t err_cap);
 int mb_store_run_end(mb_store *, int64_t run_id, const char *state /* done | interrupted | failed */,

@@ -53,9 +53,9 @@ int store_find_run(mb_store *store, const char *name, int64_t *id, char **label,
 typedef struct interval {
     double mean, low, high;
 } interval;
-/* Mean of per-group means with a 95 % bootstrap interval, items drawn within their group (groups drawn too where one
- * has a single item). values and groups [n],
- * groups ascending from 0. The same name and seed give the same numbers. Fewer than two items: low = high = NAN.
+/* Mean of per-group means with a 95 % bootstrap interval, items drawn within their group (groups drawn too where
+ * one has a single item). values and groups [n], groups ascending from 0. The same name and seed give the same
+ * numbers. Fewer than two items: low = high = NAN.
  */
 interval paired_interval(const double *values, const int32_t *groups, size_t n, uint64_t seed, const char *name);
 /* One-sided sign test: probability of at least `wins` wins among wins + losses fair coins. */

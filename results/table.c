@@ -349,7 +349,8 @@ static void render_terminal(const table *t, const bool *numbers, size_t *widths,
             total = widths[0];
         }
         size_t first = count;
-        while (next < t->columns && (count == first || max_width <= 0 || total + 2 + widths[next] <= (size_t)max_width)) {
+        while (next < t->columns &&
+               (count == first || max_width <= 0 || total + 2 + widths[next] <= (size_t)max_width)) {
             total += widths[next] + (count ? 2 : 0);
             shown[count++] = next++;
         }

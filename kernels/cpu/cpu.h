@@ -196,8 +196,9 @@ int mb_cpu_budget_layers(mb_device *, const float *stats, int32_t layers, int32_
 int mb_cpu_budget_heads(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                         const int32_t *prefix_len, int32_t max_prefix, int32_t k, int32_t k_min, int32_t *budgets,
                         void *scratch);
-int mb_cpu_score_keep(mb_device *, const mb_pages *pages, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                      int32_t max_prefix, float value, float *scores, int64_t score_stride);
+int mb_cpu_score_keep(mb_device *, const mb_pages *pages, int32_t batch, int32_t kv_heads,
+                      const int32_t *prefix_len, int32_t max_prefix, float value, float *scores,
+                      int64_t score_stride);
 
 int mb_cpu_heavy_channels(mb_device *, const mb_attention *args, int32_t count, int32_t *channels, void *scratch);
 int mb_cpu_reuse_decide(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
@@ -206,8 +207,8 @@ int mb_cpu_reuse_decide(mb_device *, int32_t batch, int32_t rows, int32_t query_
 int mb_cpu_rows_copy(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                      int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
                      const float *src_lse, void *dst, float *dst_lse);
-int mb_cpu_row_match(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim, const void *a,
-                     const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm);
+int mb_cpu_row_match(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                     const void *a, const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm);
 int mb_cpu_row_gather(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
                       const int32_t *slot, const void *ring, const float *ring_lse, int32_t slots, void *out,
                       float *lse);

@@ -60,8 +60,9 @@ void mb_cuda_part_end(mb_device *device);
 /* ---- elementwise.cu ---- */
 cudaError_t mb_launch_embed(cudaStream_t stream, mb_type type, const int32_t *ids, int64_t n, const void *table,
                             int64_t vocab, int64_t width, void *out);
-cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, void *x, const void *delta, const void *weight,
-                                  float eps, int one_rounding, int64_t n, int64_t width, void *out);
+cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, void *x, const void *delta,
+                                  const void *weight, float eps, int one_rounding, int64_t n, int64_t width,
+                                  void *out);
 cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, const mb_qkv *args);
 cudaError_t mb_launch_swiglu(cudaStream_t stream, mb_type type, const void *gate_up, int64_t n, int64_t width,
                              void *out);
@@ -85,14 +86,14 @@ cudaError_t mb_launch_key_scores(cudaStream_t stream, mb_type type, const mb_att
 
 /* ---- select.cu ---- */
 size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries);
-cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores, int64_t score_stride,
-                            int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix,
-                            int32_t page, int32_t k, const int32_t *k_dynamic, int32_t capacity, int32_t *ids,
-                            int32_t *counts);
-cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores, int64_t score_stride,
-                            int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix,
-                            int32_t page, float p, int32_t k_min, int32_t k_max, int32_t capacity, int32_t *ids,
-                            int32_t *counts, void *scratch);
+cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
+                            int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                            int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
+                            int32_t capacity, int32_t *ids, int32_t *counts);
+cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
+                            int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                            int32_t max_prefix, int32_t page, float p, int32_t k_min, int32_t k_max,
+                            int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
 /* ---- votes.cu ---- */
 size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k);
 cudaError_t mb_launch_votes(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t k, float *votes,
@@ -123,12 +124,13 @@ cudaError_t mb_launch_budget_layers(cudaStream_t stream, const float *stats, int
                                     int32_t k_max, int32_t *budgets);
 
 /* ---- state.cu ---- */
-cudaError_t mb_launch_state_merge(cudaStream_t stream, int64_t states, int32_t head_dim, const void *o_a, mb_type type_a,
-                                  const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
-                                  mb_type type_out, float *lse_out);
+cudaError_t mb_launch_state_merge(cudaStream_t stream, int64_t states, int32_t head_dim, const void *o_a,
+                                  mb_type type_a, const float *lse_a, const void *o_b, mb_type type_b,
+                                  const float *lse_b, void *o_out, mb_type type_out, float *lse_out);
 cudaError_t mb_launch_state_downdate(cudaStream_t stream, int64_t states, int32_t head_dim, const void *o_total,
-                                     mb_type type_total, const float *lse_total, const void *o_part, mb_type type_part,
-                                     const float *lse_part, void *o_rest, mb_type type_rest, float *lse_rest);
+                                     mb_type type_total, const float *lse_total, const void *o_part,
+                                     mb_type type_part, const float *lse_part, void *o_rest, mb_type type_rest,
+                                     float *lse_rest);
 cudaError_t mb_launch_row_distance(cudaStream_t stream, mb_type type, const void *a, const void *b, int64_t n,
                                    int32_t head_dim, float *distance, float *norm);
 cudaError_t mb_launch_count_work(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,

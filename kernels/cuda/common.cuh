@@ -116,15 +116,15 @@ __device__ __forceinline__ void store4(__nv_bfloat16 *p, const float v[4])
 } // namespace mb_cuda
 
 /* Runs the statement with T bound to the storage type. */
-#define MB_WITH_TYPE(type, ...)                                                                                        \
-    do {                                                                                                               \
-        if ((type) == MB_BF16) {                                                                                       \
-            typedef __nv_bfloat16 T;                                                                                   \
-            __VA_ARGS__;                                                                                               \
-        } else {                                                                                                       \
-            typedef float T;                                                                                           \
-            __VA_ARGS__;                                                                                               \
-        }                                                                                                              \
+#define MB_WITH_TYPE(type, ...)                                                                                   \
+    do {                                                                                                          \
+        if ((type) == MB_BF16) {                                                                                  \
+            typedef __nv_bfloat16 T;                                                                              \
+            __VA_ARGS__;                                                                                          \
+        } else {                                                                                                  \
+            typedef float T;                                                                                      \
+            __VA_ARGS__;                                                                                          \
+        }                                                                                                         \
     } while (0)
 
 #endif

@@ -50,8 +50,8 @@ static void describe(mb_device *device)
         return;
     snprintf(device->name, sizeof device->name, "%.100s", properties.name);
     snprintf(device->detail, sizeof device->detail, "sm_%d%d, %d SMs, CUDA %d.%d, driver for CUDA %d.%d",
-             properties.major, properties.minor, properties.multiProcessorCount, runtime / 1000, runtime % 1000 / 10,
-             driver / 1000, driver % 1000 / 10);
+             properties.major, properties.minor, properties.multiProcessorCount, runtime / 1000,
+             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
 }
 
 void mb_cuda_close(mb_device *device)
@@ -91,8 +91,8 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, s
         goto out;
     describe(device);
     if (mb_cuda_check(device, cudaMemGetInfo(&free_bytes, &total_bytes), "reading the memory size") != MB_OK ||
-        mb_cuda_check(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking), "making a stream") !=
-            MB_OK)
+        mb_cuda_check(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking),
+                      "making a stream") != MB_OK)
         goto failed;
     device->arena_bytes = (options->arena_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     size_t fixed = WORKSPACE_AT_OPEN + MB_MEAN_FLOATS * sizeof(float), kept_back = KEPT_BACK + options->spare_bytes;
@@ -106,7 +106,8 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, s
     }
     if (mb_cuda_check(device, cudaMalloc((void **)&device->arena, device->arena_bytes ? device->arena_bytes : 1),
                       "allocating the arena") != MB_OK ||
-        mb_cuda_check(device, cudaMalloc(&device->workspace, WORKSPACE_AT_OPEN), "allocating work memory") != MB_OK ||
+        mb_cuda_check(device, cudaMalloc(&device->workspace, WORKSPACE_AT_OPEN), "allocating work memory") !=
+            MB_OK ||
         mb_cuda_check(device, cudaMalloc((void **)&device->partials, MB_MEAN_FLOATS * sizeof(float)),
                       "allocating work memory") != MB_OK)
         goto failed;
@@ -151,8 +152,9 @@ void *mb_cuda_alloc(mb_device *device, size_t bytes)
 {
     size_t need = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (need > device->arena_bytes - device->arena_used) {
-        mb_fail(device->error, sizeof device->error, 0, "the plan of %zu bytes is used up (%zu in use, %zu more asked)",
-                device->arena_bytes, device->arena_used, need);
+        mb_fail(device->error, sizeof device->error, 0,
+                "the plan of %zu bytes is used up (%zu in use, %zu more asked)", device->arena_bytes,
+                device->arena_used, need);
         return NULL;
     }
     void *memory = device->arena + device->arena_used;

@@ -24,15 +24,16 @@ extern "C" cudaError_t mb_launch_embed(cudaStream_t stream, mb_type type, const 
 {
     if (n == 0)
         return cudaSuccess;
-    MB_WITH_TYPE(type, embed_kernel<T><<<(unsigned)n, 256, 0, stream>>>(ids, vocab, width, (const T *)table, (T *)out));
+    MB_WITH_TYPE(type,
+                 embed_kernel<T><<<(unsigned)n, 256, 0, stream>>>(ids, vocab, width, (const T *)table, (T *)out));
     return cudaGetLastError();
 }
 
 /* One block a row. The row stays in registers between the two passes (up to 4 * blockDim.x * 4 elements). */
 constexpr int NORM_VECTORS = 8;
 template <typename T>
-__global__ void add_rmsnorm_kernel(T *x, const T *delta, const T *weight, float eps, int one_rounding, int64_t width,
-                                   T *out)
+__global__ void add_rmsnorm_kernel(T *x, const T *delta, const T *weight, float eps, int one_rounding,
+                                   int64_t width, T *out)
 {
     __shared__ float shared[32];
     int64_t base = (int64_t)blockIdx.x * width;
@@ -92,8 +93,8 @@ __global__ void add_rmsnorm_any(T *x, const T *delta, const T *weight, float eps
 }
 
 extern "C" cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, void *x, const void *delta,
-                                             const void *weight, float eps, int one_rounding, int64_t n, int64_t width,
-                                             void *out)
+                                             const void *weight, float eps, int one_rounding, int64_t n,
+                                             int64_t width, void *out)
 {
     if (n == 0)
         return cudaSuccess;
@@ -186,9 +187,23 @@ extern "C" cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, c
 {
     if (args->kv.head_dim > 256 || args->kv.head_dim % 2)
         return cudaErrorInvalidValue;
-    QkvArgs a = {args->qkv, args->q_norm, args->k_norm, args->cos_sin, args->q_out, args->q_pre, args->kv.k, args->kv.v,
-                 args->rows.prefix_len, args->rows.rows, args->rows.row_offset, args->query_heads, args->kv.kv_heads,
-                 args->kv.capacity, args->kv.head_dim, args->norm_one_rounding, args->norm_eps};
+    QkvArgs a = {args->qkv,
+                 args->q_norm,
+                 args->k_norm,
+                 args->cos_sin,
+                 args->q_out,
+                 args->q_pre,
+                 args->kv.k,
+                 args->kv.v,
+                 args->rows.prefix_len,
+                 args->rows.rows,
+                 args->rows.row_offset,
+                 args->query_heads,
+                 args->kv.kv_heads,
+                 args->kv.capacity,
+                 args->kv.head_dim,
+                 args->norm_one_rounding,
+                 args->norm_eps};
     int64_t total = (int64_t)args->rows.batch * args->rows.rows * (args->query_heads + 2 * args->kv.kv_heads);
     if (total == 0)
         return cudaSuccess;
@@ -231,8 +246,8 @@ extern "C" cudaError_t mb_launch_swiglu(cudaStream_t stream, mb_type type, const
             MB_WITH_TYPE(type, swiglu_kernel<T><<<dim3(blocks_for(width / 4, 128), rows), 128, 0, stream>>>(
                                    (const T *)from, width, width / 4, (T *)to));
         else
-            MB_WITH_TYPE(type, swiglu_any<T><<<dim3(blocks_for(width, 128), rows), 128, 0, stream>>>((const T *)from,
-                                                                                                     width, (T *)to));
+            MB_WITH_TYPE(type, swiglu_any<T><<<dim3(blocks_for(width, 128), rows), 128, 0, stream>>>(
+                                   (const T *)from, width, (T *)to));
     }
     return cudaGetLastError();
 }

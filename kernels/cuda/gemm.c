@@ -94,7 +94,8 @@ static int load_symbols(mb_cuda_gemm *gemm, char *err, size_t err_cap)
 static char *find_cache_path(const mb_cuda_gemm *gemm, const mb_device *device)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char hash[MB_HASH_CAP], *identity = mb_string_format("%s|%s|%zu", device->name, device->detail, gemm->version());
+    char hash[MB_HASH_CAP],
+        *identity = mb_string_format("%s|%s|%zu", device->name, device->detail, gemm->version());
     char *folder = cache && *cache  ? mb_string_format("%s/maskbench", cache)
                    : home && *home ? mb_string_format("%s/.cache/maskbench", home)
                                    : NULL;
@@ -115,7 +116,8 @@ static void read_cache(mb_cuda_gemm *gemm)
     size_t size = 0;
     if (!gemm->cache_path || mb_file_read(gemm->cache_path, 1 << 20, &text, &size, NULL, 0) != MB_OK)
         return;
-    for (char *line = strtok_r(text, "\n", &rest); line && gemm->count < MAX_SHAPES; line = strtok_r(NULL, "\n", &rest)) {
+    for (char *line = strtok_r(text, "\n", &rest); line && gemm->count < MAX_SHAPES;
+         line = strtok_r(NULL, "\n", &rest)) {
         choice *c = &gemm->choices[gemm->count];
         long long m, n, k;
         int at = 0, good = sscanf(line, "%lld %lld %lld %d %d%n", &m, &n, &k, &c->bias, &c->type, &at) == 5;
@@ -142,7 +144,8 @@ static void write_cache(const mb_cuda_gemm *gemm)
     mb_text text = {0};
     for (int i = 0; i < gemm->count; i++) {
         const choice *c = &gemm->choices[i];
-        mb_text_printf(&text, "%lld %lld %lld %d %d", (long long)c->m, (long long)c->n, (long long)c->k, c->bias, c->type);
+        mb_text_printf(&text, "%lld %lld %lld %d %d", (long long)c->m, (long long)c->n, (long long)c->k, c->bias,
+                       c->type);
         for (size_t w = 0; w < sizeof c->algorithm.data / sizeof c->algorithm.data[0]; w++)
             mb_text_printf(&text, " %llx", (unsigned long long)c->algorithm.data[w]);
         mb_text_puts(&text, "\n");
@@ -224,18 +227,18 @@ static cublasStatus_t problem_make(const mb_cuda_gemm *gemm, mb_type type, const
     return s;
 }
 
-static cublasStatus_t launch(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm, const void *a,
-                             const void *weight, void *out)
+static cublasStatus_t launch(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm,
+                             const void *a, const void *weight, void *out)
 {
     const float one = 1.0f, zero = 0.0f;
-    return device->gemm->matmul(device->gemm->handle, p->operation, &one, weight, p->weight, a, p->input, &zero, out,
-                                p->output, out, p->output, algorithm, device->gemm->workspace, WORKSPACE_BYTES,
-                                device->stream);
+    return device->gemm->matmul(device->gemm->handle, p->operation, &one, weight, p->weight, a, p->input, &zero,
+                                out, p->output, out, p->output, algorithm, device->gemm->workspace,
+                                WORKSPACE_BYTES, device->stream);
 }
 
 /* Median is not needed to pick: the smallest of a few runs tells the algorithms apart. */
-static float time_algorithm(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm, const void *a,
-                            const void *weight, void *out)
+static float time_algorithm(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm,
+                            const void *a, const void *weight, void *out)
 {
     mb_cuda_gemm *gemm = device->gemm;
     float best = 1e30f;
@@ -257,7 +260,8 @@ static float time_algorithm(mb_device *device, const problem *p, const cublasLtM
 static int propose(mb_cuda_gemm *gemm, const problem *p, cublasLtMatmulHeuristicResult_t *results)
 {
     cublasLtMatmulPreference_t preference = NULL;
-    uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* none, or partial sums in the workspace, in order */
+    uint32_t schemes =
+        CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* none, or partial sums in the workspace, in order */
     size_t bytes = WORKSPACE_BYTES;
     int found = 0;
     if (gemm->preference_create(&preference) != CUBLAS_STATUS_SUCCESS)
@@ -266,16 +270,16 @@ static int propose(mb_cuda_gemm *gemm, const problem *p, cublasLtMatmulHeuristic
             CUBLAS_STATUS_SUCCESS ||
         gemm->preference_set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes) !=
             CUBLAS_STATUS_SUCCESS ||
-        gemm->heuristic(gemm->handle, p->operation, p->weight, p->input, p->output, p->output, preference, CANDIDATES,
-                        results, &found) != CUBLAS_STATUS_SUCCESS)
+        gemm->heuristic(gemm->handle, p->operation, p->weight, p->input, p->output, p->output, preference,
+                        CANDIDATES, results, &found) != CUBLAS_STATUS_SUCCESS)
         found = 0;
     gemm->preference_destroy(preference);
     return found;
 }
 
 /* The stored algorithm of a shape, chosen now if it is new. NULL with a text in the device when there is none. */
-static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, int bias, int64_t m, int64_t n, int64_t k,
-                                          const void *a, const void *weight, void *out)
+static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, int bias, int64_t m, int64_t n,
+                                          int64_t k, const void *a, const void *weight, void *out)
 {
     mb_cuda_gemm *gemm = device->gemm;
     cublasLtMatmulHeuristicResult_t results[CANDIDATES], check;
@@ -298,12 +302,14 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, i
         }
     }
     if (best < 0) {
-        mb_fail(device->error, sizeof device->error, 0, "cuBLASLt has no algorithm for a %lld x %lld x %lld product",
-                (long long)m, (long long)n, (long long)k);
+        mb_fail(device->error, sizeof device->error, 0,
+                "cuBLASLt has no algorithm for a %lld x %lld x %lld product", (long long)m, (long long)n,
+                (long long)k);
         return NULL;
     }
     choice *c = &gemm->choices[gemm->count < MAX_SHAPES ? gemm->count++ : MAX_SHAPES - 1];
-    *c = (choice){.m = m, .n = n, .k = k, .bias = bias, .type = (int)device->type, .algorithm = results[best].algo};
+    *c =
+        (choice){.m = m, .n = n, .k = k, .bias = bias, .type = (int)device->type, .algorithm = results[best].algo};
     if (!device->capturing)
         write_cache(gemm);
     return &c->algorithm;
@@ -317,8 +323,8 @@ int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const
     if (m == 0 || n == 0)
         return MB_OK;
     if (problem_make(device->gemm, device->type, bias, m, n, k, &p) != CUBLAS_STATUS_SUCCESS) {
-        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "cuBLASLt refuses a %lld x %lld x %lld product",
-                     (long long)m, (long long)n, (long long)k);
+        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM,
+                     "cuBLASLt refuses a %lld x %lld x %lld product", (long long)m, (long long)n, (long long)k);
         goto out;
     }
     const cublasLtMatmulAlgo_t *algorithm = choose(device, &p, bias != NULL, m, n, k, a, weight, out);
@@ -327,8 +333,8 @@ int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const
         goto out;
     }
     if (launch(device, &p, algorithm, a, weight, out) != CUBLAS_STATUS_SUCCESS)
-        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "a %lld x %lld x %lld product failed to start",
-                     (long long)m, (long long)n, (long long)k);
+        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM,
+                     "a %lld x %lld x %lld product failed to start", (long long)m, (long long)n, (long long)k);
 out:
     problem_free(device->gemm, &p);
     return rc;

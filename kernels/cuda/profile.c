@@ -1,11 +1,11 @@
 /*
- * profile.c - which kernel took how long, through CUPTI's activity records. The library is loaded with dlopen, so the
- * program starts without it; a second profiler on the process is refused in one sentence.
+ * profile.c - which kernel took how long, through CUPTI's activity records. The library is loaded with dlopen, so
+ * the program starts without it; a second profiler on the process is refused in one sentence.
  *
  * Every operation of the table says what it is for (mb_cuda_part_begin/end); outside a profile that costs a
- * comparison. While operations run one by one, an external correlation id carries the part to each kernel. Kernels of
- * a graph replay have no such id: they are the same operations in the same order on one stream, so they take their
- * parts from the sequence that the last eager profile left, name by name.
+ * comparison. While operations run one by one, an external correlation id carries the part to each kernel. Kernels
+ * of a graph replay have no such id: they are the same operations in the same order on one stream, so they take
+ * their parts from the sequence that the last eager profile left, name by name.
  */
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"
@@ -98,7 +98,8 @@ static void add_pair(mb_cuda_profile *p, uint32_t correlation, int part)
     p->parts[p->pairs++] = part;
 }
 
-static void CUPTIAPI buffer_completed(CUcontext context, uint32_t stream, uint8_t *buffer, size_t size, size_t valid)
+static void CUPTIAPI buffer_completed(CUcontext context, uint32_t stream, uint8_t *buffer, size_t size,
+                                      size_t valid)
 {
     CUpti_Activity *record = NULL;
     mb_cuda_profile *p = collecting;
@@ -114,7 +115,8 @@ static void CUPTIAPI buffer_completed(CUcontext context, uint32_t stream, uint8_
             const CUpti_ActivityMemset4 *m = (const CUpti_ActivityMemset4 *)(const void *)record;
             add_record(p, "[fill]", m->start, m->end, m->correlationId);
         } else if (record->kind == CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION) {
-            const CUpti_ActivityExternalCorrelation *e = (const CUpti_ActivityExternalCorrelation *)(const void *)record;
+            const CUpti_ActivityExternalCorrelation *e =
+                (const CUpti_ActivityExternalCorrelation *)(const void *)record;
             add_pair(p, e->correlationId, (int)e->externalId - 1);
         }
     }
@@ -150,7 +152,8 @@ static int load(mb_device *device, mb_cuda_profile *p)
     /* Records are read with the layout of the header; an older library writes other ones. */
     if (p->version(&version) != CUPTI_SUCCESS || version < CUPTI_API_VERSION)
         return mb_fail(device->error, sizeof device->error, MB_E_INPUT,
-                       "no breakdown: libcupti.so is version %u, %u is needed", version, (unsigned)CUPTI_API_VERSION);
+                       "no breakdown: libcupti.so is version %u, %u is needed", version,
+                       (unsigned)CUPTI_API_VERSION);
     return MB_OK;
 }
 
@@ -181,7 +184,8 @@ int mb_cuda_profile_begin(mb_device *device)
     if (!p)
         return mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "no memory for a profile");
     if (p->unusable)
-        return mb_fail(device->error, sizeof device->error, MB_E_INPUT, "no breakdown: CUPTI could not be started");
+        return mb_fail(device->error, sizeof device->error, MB_E_INPUT,
+                       "no breakdown: CUPTI could not be started");
     int rc = p->library ? MB_OK : load(device, p);
     if (rc == MB_OK)
         rc = mb_cuda_sync(device);
@@ -290,8 +294,8 @@ static int follow(mb_device *device, mb_cuda_profile *p)
     for (size_t i = 0; i < p->count; i++) {
         if (strcmp(p->records[i].name, p->sequence[i]) != 0)
             return mb_fail(device->error, sizeof device->error, MB_E_BUG,
-                           "kernel %zu of the replay is %.60s, of the eager forward %.60s: no parts can be told", i,
-                           p->records[i].name, p->sequence[i]);
+                           "kernel %zu of the replay is %.60s, of the eager forward %.60s: no parts can be told",
+                           i, p->records[i].name, p->sequence[i]);
         p->records[i].part = p->sequence_parts[i];
     }
     return MB_OK;

@@ -26,18 +26,18 @@ __global__ void edges_kernel(float *scores, int64_t stride, int kv_heads, const 
         row[i] = value;
 }
 
-extern "C" cudaError_t mb_launch_score_edges(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,
-                                             int32_t kv_heads, const int32_t *prefix_len, int32_t page, int32_t first_n,
-                                             int32_t last_n, float value)
+extern "C" cudaError_t mb_launch_score_edges(cudaStream_t stream, float *scores, int64_t score_stride,
+                                             int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                                             int32_t page, int32_t first_n, int32_t last_n, float value)
 {
-    edges_kernel<<<batch * kv_heads, THREADS, 0, stream>>>(scores, score_stride, kv_heads, prefix_len, page, first_n,
-                                                           last_n < 0 ? 0 : last_n, value);
+    edges_kernel<<<batch * kv_heads, THREADS, 0, stream>>>(scores, score_stride, kv_heads, prefix_len, page,
+                                                           first_n, last_n < 0 ? 0 : last_n, value);
     return cudaGetLastError();
 }
 
 /* Pages behind the prefix get what adds nothing: 0 to a sum, -INFINITY to a maximum. */
-__global__ void pool_kernel(const float *scores, int64_t stride, int kv_heads, const int32_t *prefix_len, int64_t pages,
-                            int page, int mode, float *out, int64_t out_stride)
+__global__ void pool_kernel(const float *scores, int64_t stride, int kv_heads, const int32_t *prefix_len,
+                            int64_t pages, int page, int mode, float *out, int64_t out_stride)
 {
     int64_t bh = blockIdx.y, p = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (p >= pages)
@@ -66,8 +66,8 @@ extern "C" cudaError_t mb_launch_score_pool(cudaStream_t stream, const float *sc
     return cudaGetLastError();
 }
 
-__global__ void smooth_kernel(const float *scores, int64_t stride, int kv_heads, const int32_t *prefix_len, int half,
-                              int mode, float *out)
+__global__ void smooth_kernel(const float *scores, int64_t stride, int kv_heads, const int32_t *prefix_len,
+                              int half, int mode, float *out)
 {
     int64_t bh = blockIdx.y, j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     int64_t n = prefix_of(prefix_len, bh, kv_heads);
@@ -104,7 +104,8 @@ __global__ void axpby_kernel(float a, const float *x, float b, float *y, int64_t
         y[i] = (a == 0.0f ? 0.0f : __fmul_rn(a, x[i])) + (b == 0.0f ? 0.0f : __fmul_rn(b, y[i]));
 }
 
-extern "C" cudaError_t mb_launch_score_axpby(cudaStream_t stream, float a, const float *x, float b, float *y, int64_t n)
+extern "C" cudaError_t mb_launch_score_axpby(cudaStream_t stream, float a, const float *x, float b, float *y,
+                                             int64_t n)
 {
     if (n > 0)
         axpby_kernel<<<blocks_for(n, THREADS), THREADS, 0, stream>>>(a, x, b, y, n);
@@ -128,8 +129,8 @@ extern "C" cudaError_t mb_launch_score_head_mean(cudaStream_t stream, float *sco
                                                  int32_t max_prefix)
 {
     if (max_prefix > 0)
-        head_mean_kernel<<<dim3(blocks_for(max_prefix, THREADS), batch), THREADS, 0, stream>>>(scores, score_stride,
-                                                                                              kv_heads, prefix_len);
+        head_mean_kernel<<<dim3(blocks_for(max_prefix, THREADS), batch), THREADS, 0, stream>>>(
+            scores, score_stride, kv_heads, prefix_len);
     return cudaGetLastError();
 }
 
@@ -159,9 +160,9 @@ __global__ void recent_kernel(float *scores, int64_t stride, int kv_heads, const
         scores[bh * stride + j] = value * ((float)(j + 1) / (float)(n + 1));
 }
 
-extern "C" cudaError_t mb_launch_score_recent(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,
-                                              int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix,
-                                              float below, float value)
+extern "C" cudaError_t mb_launch_score_recent(cudaStream_t stream, float *scores, int64_t score_stride,
+                                              int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                                              int32_t max_prefix, float below, float value)
 {
     if (max_prefix > 0)
         recent_kernel<<<dim3(blocks_for(max_prefix, THREADS), batch * kv_heads), THREADS, 0, stream>>>(
@@ -189,7 +190,8 @@ extern "C" cudaError_t mb_launch_budget_ratio(cudaStream_t stream, int32_t batch
     if (page < 1 || !(ratio >= 0.0 && ratio <= 1.0))
         return cudaErrorInvalidValue;
     int heads = batch * kv_heads;
-    ratio_kernel<<<blocks_for(heads, 64), 64, 0, stream>>>(heads, kv_heads, prefix_len, page, ratio, extra, budgets);
+    ratio_kernel<<<blocks_for(heads, 64), 64, 0, stream>>>(heads, kv_heads, prefix_len, page, ratio, extra,
+                                                           budgets);
     return cudaGetLastError();
 }
 
@@ -205,8 +207,8 @@ __device__ double diffuseness(const float *stats, int kv_heads)
     return most;
 }
 
-__global__ void layers_kernel(const float *stats, int layers, int batch, int kv_heads, const int32_t *prefix_len, int k,
-                              int k_min, int k_max, int32_t *budgets)
+__global__ void layers_kernel(const float *stats, int layers, int batch, int kv_heads, const int32_t *prefix_len,
+                              int k, int k_min, int k_max, int32_t *budgets)
 {
     int b = blockIdx.x;
     int64_t heads = (int64_t)batch * kv_heads;
@@ -223,9 +225,9 @@ __global__ void layers_kernel(const float *stats, int layers, int batch, int kv_
     }
 }
 
-extern "C" cudaError_t mb_launch_budget_layers(cudaStream_t stream, const float *stats, int32_t layers, int32_t batch,
-                                               int32_t kv_heads, const int32_t *prefix_len, int32_t k, int32_t k_min,
-                                               int32_t k_max, int32_t *budgets)
+extern "C" cudaError_t mb_launch_budget_layers(cudaStream_t stream, const float *stats, int32_t layers,
+                                               int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                                               int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets)
 {
     if (k_min < 0 || k_min > k_max || k < 0)
         return cudaErrorInvalidValue;

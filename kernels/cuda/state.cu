@@ -26,7 +26,8 @@ struct Operand {
 };
 
 /* The vector of an empty state is never read, so it may hold anything. */
-__global__ void merge_kernel(int64_t states, int dim, Operand a, Operand b, void *out, int type_out, float *lse_out)
+__global__ void merge_kernel(int64_t states, int dim, Operand a, Operand b, void *out, int type_out,
+                             float *lse_out)
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5;
     int lane = threadIdx.x & 31;
@@ -47,9 +48,10 @@ __global__ void merge_kernel(int64_t states, int dim, Operand a, Operand b, void
         lse_out[i] = lse;
 }
 
-extern "C" cudaError_t mb_launch_state_merge(cudaStream_t stream, int64_t states, int32_t head_dim, const void *o_a,
-                                             mb_type type_a, const float *lse_a, const void *o_b, mb_type type_b,
-                                             const float *lse_b, void *o_out, mb_type type_out, float *lse_out)
+extern "C" cudaError_t mb_launch_state_merge(cudaStream_t stream, int64_t states, int32_t head_dim,
+                                             const void *o_a, mb_type type_a, const float *lse_a, const void *o_b,
+                                             mb_type type_b, const float *lse_b, void *o_out, mb_type type_out,
+                                             float *lse_out)
 {
     Operand a = {o_a, lse_a, type_a}, b = {o_b, lse_b, type_b};
     if (states > 0)
@@ -90,8 +92,8 @@ extern "C" cudaError_t mb_launch_state_downdate(cudaStream_t stream, int64_t sta
 {
     Operand total = {o_total, lse_total, type_total}, part = {o_part, lse_part, type_part};
     if (states > 0)
-        downdate_kernel<<<blocks_for(states, 8), 256, 0, stream>>>(states, head_dim, total, part, o_rest, type_rest,
-                                                                   lse_rest);
+        downdate_kernel<<<blocks_for(states, 8), 256, 0, stream>>>(states, head_dim, total, part, o_rest,
+                                                                   type_rest, lse_rest);
     return cudaGetLastError();
 }
 

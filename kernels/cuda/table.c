@@ -5,8 +5,7 @@
 #include <string.h>
 
 /* One launcher's call under its part. */
-#define CHECK_PART(part, call, what)                                                                                   \
-    (mb_cuda_part_begin(device, (part)), finish(device, (call), (what)))
+#define CHECK_PART(part, call, what) (mb_cuda_part_begin(device, (part)), finish(device, (call), (what)))
 
 static int finish(mb_device *device, cudaError_t status, const char *what)
 {
@@ -24,14 +23,17 @@ static int finish_code(mb_device *device, int rc)
 static int embed(mb_device *device, const int32_t *ids, int64_t n, const void *table, int64_t vocab, int64_t width,
                  void *out)
 {
-    return CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_embed(device->stream, device->type, ids, n, table, vocab, width, out), "embed");
+    return CHECK_PART(MB_PART_ELEMENTWISE,
+                      mb_launch_embed(device->stream, device->type, ids, n, table, vocab, width, out), "embed");
 }
 
-static int add_rmsnorm(mb_device *device, void *x, const void *delta, const void *weight, float eps, int one_rounding,
-                       int64_t n, int64_t width, void *out)
+static int add_rmsnorm(mb_device *device, void *x, const void *delta, const void *weight, float eps,
+                       int one_rounding, int64_t n, int64_t width, void *out)
 {
-    return CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_add_rmsnorm(device->stream, device->type, x, delta, weight, eps, one_rounding, n, width, out),
-                 "add_rmsnorm");
+    return CHECK_PART(
+        MB_PART_ELEMENTWISE,
+        mb_launch_add_rmsnorm(device->stream, device->type, x, delta, weight, eps, one_rounding, n, width, out),
+        "add_rmsnorm");
 }
 
 static int qkv_finish(mb_device *device, const mb_qkv *args)
@@ -41,7 +43,8 @@ static int qkv_finish(mb_device *device, const mb_qkv *args)
 
 static int swiglu(mb_device *device, const void *gate_up, int64_t n, int64_t width, void *out)
 {
-    return CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_swiglu(device->stream, device->type, gate_up, n, width, out), "swiglu");
+    return CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_swiglu(device->stream, device->type, gate_up, n, width, out),
+                      "swiglu");
 }
 
 /* The partial results have room for MB_TOP1_ROWS rows: more go in pieces. */
@@ -52,9 +55,10 @@ static int top1(mb_device *device, const void *logits, int64_t n, int64_t vocab,
     for (int64_t i = 0; rc == MB_OK && i < n; i += MB_TOP1_ROWS) {
         int64_t rows = n - i < MB_TOP1_ROWS ? n - i : MB_TOP1_ROWS;
         const char *from = (const char *)logits + (size_t)(i * vocab) * mb_type_size(device->type);
-        rc = CHECK_PART(MB_PART_SAMPLER, mb_launch_top1(device->stream, device->type, from, rows, vocab, confidence, device->partials, ids + i,
-                                  probability + i),
-                   "top1");
+        rc = CHECK_PART(MB_PART_SAMPLER,
+                        mb_launch_top1(device->stream, device->type, from, rows, vocab, confidence,
+                                       device->partials, ids + i, probability + i),
+                        "top1");
     }
     return rc;
 }
@@ -87,9 +91,9 @@ static int attend_prefill(mb_device *device, const mb_kv *kv, int32_t sequence, 
                           int64_t first, int64_t n, int32_t block, void *out)
 {
     mb_cuda_part_begin(device, MB_PART_DENSE_ATTENTION);
-    return finish_code(device, mb_cuda_attend_prefill(&device->chip, device->type, kv, sequence, query_heads, q, first,
-                                                      n, block, out, device->stream, device->error,
-                                                      sizeof device->error));
+    return finish_code(device,
+                       mb_cuda_attend_prefill(&device->chip, device->type, kv, sequence, query_heads, q, first, n,
+                                              block, out, device->stream, device->error, sizeof device->error));
 }
 
 static int mass(mb_device *device, const mb_attention *args)
@@ -103,30 +107,35 @@ static int mass(mb_device *device, const mb_attention *args)
 
 static int votes(mb_device *device, const mb_attention *args, int32_t k, float *out, float *stats, void *scratch)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_votes(device->stream, device->type, args, k, out, stats, scratch), "votes");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_votes(device->stream, device->type, args, k, out, stats, scratch), "votes");
 }
 
-static int page_bounds(mb_device *device, const mb_rows *rows, const mb_kv *kv, int32_t page, int32_t page_capacity,
-                       int whole, void *bounds)
+static int page_bounds(mb_device *device, const mb_rows *rows, const mb_kv *kv, int32_t page,
+                       int32_t page_capacity, int whole, void *bounds)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_page_bounds(device->stream, device->type, rows, kv, page, page_capacity, whole, bounds),
-                 "page_bounds");
+    return CHECK_PART(
+        MB_PART_SELECTION,
+        mb_launch_page_bounds(device->stream, device->type, rows, kv, page, page_capacity, whole, bounds),
+        "page_bounds");
 }
 
 static int page_scores(mb_device *device, const mb_attention *args, int32_t page, int32_t page_capacity,
                        const void *bounds, mb_merge merge, float *scores, int64_t score_stride)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_page_scores(device->stream, device->type, args, page, page_capacity, bounds, merge,
-                                       device->partials, scores, score_stride),
-                 "page_scores");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_page_scores(device->stream, device->type, args, page, page_capacity, bounds, merge,
+                                            device->partials, scores, score_stride),
+                      "page_scores");
 }
 
 static int key_scores(mb_device *device, const mb_attention *args, const int32_t *channels, int32_t channel_count,
                       float *scores, int64_t score_stride)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_key_scores(device->stream, device->type, args, channels, channel_count, device->partials,
-                                      scores, score_stride),
-                 "key_scores");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_key_scores(device->stream, device->type, args, channels, channel_count,
+                                           device->partials, scores, score_stride),
+                      "key_scores");
 }
 
 static int top_k(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
@@ -134,43 +143,50 @@ static int top_k(mb_device *device, const float *scores, int64_t score_stride, i
                  int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
 {
     (void)scratch; /* histograms live in shared memory */
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_top_k(device->stream, &device->chip, scores, score_stride, batch, kv_heads, prefix_len,
-                                 max_prefix, page, k, k_dynamic, capacity, ids, counts),
-                 "top_k");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_top_k(device->stream, &device->chip, scores, score_stride, batch, kv_heads,
+                                      prefix_len, max_prefix, page, k, k_dynamic, capacity, ids, counts),
+                      "top_k");
 }
 
 static int top_p(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p, int32_t k_min, int32_t k_max,
-                 int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
+                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p, int32_t k_min,
+                 int32_t k_max, int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_top_p(device->stream, &device->chip, scores, score_stride, batch, kv_heads, prefix_len,
-                                 max_prefix, page, p, k_min, k_max, capacity, ids, counts, scratch),
-                 "top_p");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_top_p(device->stream, &device->chip, scores, score_stride, batch, kv_heads,
+                                      prefix_len, max_prefix, page, p, k_min, k_max, capacity, ids, counts,
+                                      scratch),
+                      "top_p");
 }
 
 static int score_edges(mb_device *device, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                        const int32_t *prefix_len, int32_t page, int32_t first_n, int32_t last_n, float value)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_score_edges(device->stream, scores, score_stride, batch, kv_heads, prefix_len, page, first_n,
-                                       last_n, value),
-                 "score_edges");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_score_edges(device->stream, scores, score_stride, batch, kv_heads, prefix_len,
+                                            page, first_n, last_n, value),
+                      "score_edges");
 }
 
-static int score_pool(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                      const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t mode, float *out,
-                      int64_t out_stride)
+static int score_pool(mb_device *device, const float *scores, int64_t score_stride, int32_t batch,
+                      int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t mode,
+                      float *out, int64_t out_stride)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_score_pool(device->stream, scores, score_stride, batch, kv_heads, prefix_len, max_prefix,
-                                      page, mode, out, out_stride),
-                 "score_pool");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_score_pool(device->stream, scores, score_stride, batch, kv_heads, prefix_len,
+                                           max_prefix, page, mode, out, out_stride),
+                      "score_pool");
 }
 
-static int score_smooth(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                        const int32_t *prefix_len, int32_t max_prefix, int32_t kernel, int32_t mode, float *out)
+static int score_smooth(mb_device *device, const float *scores, int64_t score_stride, int32_t batch,
+                        int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t kernel,
+                        int32_t mode, float *out)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_score_smooth(device->stream, scores, score_stride, batch, kv_heads, prefix_len, max_prefix,
-                                        kernel, mode, out),
-                 "score_smooth");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_score_smooth(device->stream, scores, score_stride, batch, kv_heads, prefix_len,
+                                             max_prefix, kernel, mode, out),
+                      "score_smooth");
 }
 
 static int score_axpby(mb_device *device, float a, const float *x, float b, float *y, int64_t n)
@@ -181,39 +197,46 @@ static int score_axpby(mb_device *device, float a, const float *x, float b, floa
 static int score_head_mean(mb_device *device, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                            const int32_t *prefix_len, int32_t max_prefix)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_score_head_mean(device->stream, scores, score_stride, batch, kv_heads, prefix_len,
-                                           max_prefix),
-                 "score_head_mean");
+    return CHECK_PART(
+        MB_PART_SELECTION,
+        mb_launch_score_head_mean(device->stream, scores, score_stride, batch, kv_heads, prefix_len, max_prefix),
+        "score_head_mean");
 }
 
 static int score_random(mb_device *device, uint64_t seed, int32_t batch, int32_t kv_heads, int32_t max_prefix,
                         float *scores, int64_t score_stride)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_score_random(device->stream, seed, batch, kv_heads, max_prefix, scores, score_stride),
-                 "score_random");
+    return CHECK_PART(
+        MB_PART_SELECTION,
+        mb_launch_score_random(device->stream, seed, batch, kv_heads, max_prefix, scores, score_stride),
+        "score_random");
 }
 
 static int score_recent(mb_device *device, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
                         const int32_t *prefix_len, int32_t max_prefix, float below, float value)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_score_recent(device->stream, scores, score_stride, batch, kv_heads, prefix_len, max_prefix,
-                                        below, value),
-                 "score_recent");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_score_recent(device->stream, scores, score_stride, batch, kv_heads, prefix_len,
+                                             max_prefix, below, value),
+                      "score_recent");
 }
 
-static int budget_ratio(mb_device *device, int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t page,
-                        double ratio, int32_t extra, int32_t *budgets)
+static int budget_ratio(mb_device *device, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
+                        int32_t page, double ratio, int32_t extra, int32_t *budgets)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_budget_ratio(device->stream, batch, kv_heads, prefix_len, page, ratio, extra, budgets),
-                 "budget_ratio");
+    return CHECK_PART(
+        MB_PART_SELECTION,
+        mb_launch_budget_ratio(device->stream, batch, kv_heads, prefix_len, page, ratio, extra, budgets),
+        "budget_ratio");
 }
 
 static int budget_layers(mb_device *device, const float *stats, int32_t layers, int32_t batch, int32_t kv_heads,
                          const int32_t *prefix_len, int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_budget_layers(device->stream, stats, layers, batch, kv_heads, prefix_len, k, k_min, k_max,
-                                         budgets),
-                 "budget_layers");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_budget_layers(device->stream, stats, layers, batch, kv_heads, prefix_len, k, k_min,
+                                              k_max, budgets),
+                      "budget_layers");
 }
 
 /* ---- states ---- */
@@ -222,30 +245,35 @@ static int state_merge(mb_device *device, int64_t states, int32_t head_dim, cons
                        const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
                        mb_type type_out, float *lse_out)
 {
-    return CHECK_PART(MB_PART_BLOCK_ATTENTION, mb_launch_state_merge(device->stream, states, head_dim, o_a, type_a, lse_a, o_b, type_b, lse_b, o_out,
-                                       type_out, lse_out),
-                 "state_merge");
+    return CHECK_PART(MB_PART_BLOCK_ATTENTION,
+                      mb_launch_state_merge(device->stream, states, head_dim, o_a, type_a, lse_a, o_b, type_b,
+                                            lse_b, o_out, type_out, lse_out),
+                      "state_merge");
 }
 
-static int state_downdate(mb_device *device, int64_t states, int32_t head_dim, const void *o_total, mb_type type_total,
-                          const float *lse_total, const void *o_part, mb_type type_part, const float *lse_part,
-                          void *o_rest, mb_type type_rest, float *lse_rest)
+static int state_downdate(mb_device *device, int64_t states, int32_t head_dim, const void *o_total,
+                          mb_type type_total, const float *lse_total, const void *o_part, mb_type type_part,
+                          const float *lse_part, void *o_rest, mb_type type_rest, float *lse_rest)
 {
-    return CHECK_PART(MB_PART_BLOCK_ATTENTION, mb_launch_state_downdate(device->stream, states, head_dim, o_total, type_total, lse_total, o_part,
-                                          type_part, lse_part, o_rest, type_rest, lse_rest),
-                 "state_downdate");
+    return CHECK_PART(MB_PART_BLOCK_ATTENTION,
+                      mb_launch_state_downdate(device->stream, states, head_dim, o_total, type_total, lse_total,
+                                               o_part, type_part, lse_part, o_rest, type_rest, lse_rest),
+                      "state_downdate");
 }
 
-static int row_distance(mb_device *device, const void *a, const void *b, int64_t n, int32_t head_dim, float *distance,
-                        float *norm)
+static int row_distance(mb_device *device, const void *a, const void *b, int64_t n, int32_t head_dim,
+                        float *distance, float *norm)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_row_distance(device->stream, device->type, a, b, n, head_dim, distance, norm),
-                 "row_distance");
+    return CHECK_PART(MB_PART_SELECTION,
+                      mb_launch_row_distance(device->stream, device->type, a, b, n, head_dim, distance, norm),
+                      "row_distance");
 }
 
-static int count_work(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages, double *tokens)
+static int count_work(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
+                      double *tokens)
 {
-    return CHECK_PART(MB_PART_SELECTION, mb_launch_count_work(device->stream, rows, kv_heads, pages, tokens), "count_work");
+    return CHECK_PART(MB_PART_SELECTION, mb_launch_count_work(device->stream, rows, kv_heads, pages, tokens),
+                      "count_work");
 }
 
 static int count_read(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
@@ -338,8 +366,8 @@ static int row_match(mb_device *device, int32_t batch, int32_t rows, int32_t que
                      const void *a, const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm)
 {
     return CHECK_PART(MB_PART_SELECTION,
-                      mb_launch_row_match(device->stream, device->type, batch, rows, query_heads, head_dim, a, ring,
-                                          slots, slot, distance, norm),
+                      mb_launch_row_match(device->stream, device->type, batch, rows, query_heads, head_dim, a,
+                                          ring, slots, slot, distance, norm),
                       "row_match");
 }
 
@@ -361,8 +389,8 @@ static int row_top(mb_device *device, int32_t batch, int32_t rows, int32_t query
                       "row_top");
 }
 
-static int gemm(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n, int64_t k,
-                void *out)
+static int gemm(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n,
+                int64_t k, void *out)
 {
     mb_cuda_part_begin(device, MB_PART_GEMM);
     return finish_code(device, mb_cuda_gemm_run(device, a, weight, bias, m, n, k, out));

@@ -1,8 +1,8 @@
 /*
- * telemetry.c - clock, throttle reasons, temperature, power and other processes of the GPU, through NVML. The library
- * comes with the driver and is loaded with dlopen; without it every value says "unknown" and nothing fails. NVML's
- * header is not part of the CUDA toolkit's runtime packages, so the few declarations used here stand below, as its
- * public documentation gives them.
+ * telemetry.c - clock, throttle reasons, temperature, power and other processes of the GPU, through NVML. The
+ * library comes with the driver and is loaded with dlopen; without it every value says "unknown" and nothing
+ * fails. NVML's header is not part of the CUDA toolkit's runtime packages, so the few declarations used here stand
+ * below, as its public documentation gives them.
  */
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"

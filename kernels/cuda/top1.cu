@@ -18,7 +18,8 @@ __device__ __forceinline__ float round_probability(mb_type confidence, float p)
 }
 
 /* A thread's share of a chunk: eight consecutive logits at a time; lanes behind the end hold
- * -INFINITY. Chunks start at multiples of 8 and rows are 16-byte aligned (vocab a multiple of 8), else one by one. */
+ * -INFINITY. Chunks start at multiples of 8 and rows are 16-byte aligned (vocab a multiple of 8), else one by one.
+ */
 constexpr int TOP1_THREADS = 256;
 
 template <typename T, bool ALIGNED>
@@ -76,8 +77,9 @@ __global__ void __launch_bounds__(TOP1_THREADS)
 }
 
 template <typename T, bool ALIGNED>
-__global__ void __launch_bounds__(TOP1_THREADS) top1_pick(const T *logits, int64_t vocab, int64_t chunk, mb_type confidence, const float *partials,
-                          int32_t *ids, float *probability)
+__global__ void __launch_bounds__(TOP1_THREADS)
+    top1_pick(const T *logits, int64_t vocab, int64_t chunk, mb_type confidence, const float *partials,
+              int32_t *ids, float *probability)
 {
     int64_t row = blockIdx.y, first = (int64_t)blockIdx.x * chunk;
     int64_t last = first + chunk < vocab ? first + chunk : vocab;
@@ -110,8 +112,9 @@ __global__ void __launch_bounds__(TOP1_THREADS) top1_pick(const T *logits, int64
     }
 }
 
-extern "C" cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const void *logits, int64_t n, int64_t vocab,
-                                      mb_type confidence, float *partials, int32_t *ids, float *probability)
+extern "C" cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const void *logits, int64_t n,
+                                      int64_t vocab, mb_type confidence, float *partials, int32_t *ids,
+                                      float *probability)
 {
     if (n == 0)
         return cudaSuccess;
@@ -121,10 +124,12 @@ extern "C" cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const v
         const T *from = (const T *)logits;
         if (vocab % 8 == 0) {
             top1_chunks<T, true><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, partials, ids);
-            top1_pick<T, true><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, confidence, partials, ids, probability);
+            top1_pick<T, true>
+                <<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, confidence, partials, ids, probability);
         } else {
             top1_chunks<T, false><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, partials, ids);
-            top1_pick<T, false><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, confidence, partials, ids, probability);
+            top1_pick<T, false>
+                <<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, confidence, partials, ids, probability);
         }
     });
     return cudaGetLastError();

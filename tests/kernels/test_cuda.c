@@ -99,13 +99,21 @@ static void test_graph(void **state)
     s.random = mb_random_seed(7);
     float *q = suite_random(&s, ROWS * HEADS * DIM, 2), *cache = suite_random(&s, KV * CAPACITY * DIM, 2);
     void *dq = suite_put(&s, q, ROWS * HEADS * DIM, MB_BF16);
-    void *dk = suite_put(&s, cache, KV * CAPACITY * DIM, MB_BF16), *out = k->alloc(s.device, ROWS * HEADS * DIM * 2);
+    void *dk = suite_put(&s, cache, KV * CAPACITY * DIM, MB_BF16),
+         *out = k->alloc(s.device, ROWS * HEADS * DIM * 2);
     float *lse = k->alloc(s.device, ROWS * HEADS * 4), *mass = k->alloc(s.device, KV * CAPACITY * 4);
-    int32_t *ids = k->alloc(s.device, KV * K * 4), *counts = k->alloc(s.device, KV * 4), *length = k->alloc(s.device, 4);
-    mb_attention args = {.rows = {.batch = 1, .rows = ROWS, .prefix_len = length, .max_prefix = CAPACITY - ROWS,
-                                  .block_keys = ROWS},
-                         .kv = {.k = dk, .v = dk, .batch = 1, .kv_heads = KV, .capacity = CAPACITY, .head_dim = DIM},
-                         .query_heads = HEADS, .q = dq, .out = out, .lse = lse, .mass = mass, .mass_stride = CAPACITY};
+    int32_t *ids = k->alloc(s.device, KV * K * 4), *counts = k->alloc(s.device, KV * 4),
+            *length = k->alloc(s.device, 4);
+    mb_attention args = {
+        .rows =
+            {.batch = 1, .rows = ROWS, .prefix_len = length, .max_prefix = CAPACITY - ROWS, .block_keys = ROWS},
+        .kv = {.k = dk, .v = dk, .batch = 1, .kv_heads = KV, .capacity = CAPACITY, .head_dim = DIM},
+        .query_heads = HEADS,
+        .q = dq,
+        .out = out,
+        .lse = lse,
+        .mass = mass,
+        .mass_stride = CAPACITY};
     void *scratch = k->alloc(s.device, k->top_k_scratch(1, KV, CAPACITY));
     unsigned char eager[ROWS * HEADS * DIM * 2], replayed[ROWS * HEADS * DIM * 2];
     int32_t eager_ids[KV * K], replayed_ids[KV * K];

@@ -1,6 +1,6 @@
 /*
- * test_audit.c - the audit of fixed work catches what it is for: a method that hands out an output it has kept, one
- * that writes nothing, one whose index is not valid; and it passes one that attends honestly.
+ * test_audit.c - the audit of fixed work catches what it is for: a method that hands out an output it has kept,
+ * one that writes nothing, one whose index is not valid; and it passes one that attends honestly.
  */
 #include "tests/model/engine_fixture.h"
 

@@ -59,7 +59,8 @@ static void keeps_a_sample(void **state)
     assert_string_equal(small_query(s.store, "SELECT index_heads, mass_heads FROM recall WHERE layer = 4"),
                         "\"[0.5,null]\",\"[0.5,null]\"\n");
     assert_string_equal(
-        small_query(s.store, "SELECT head, round(index_recall, 9), mass_recall FROM v_recall_head WHERE layer = 2"),
+        small_query(s.store,
+                    "SELECT head, round(index_recall, 9), mass_recall FROM v_recall_head WHERE layer = 2"),
         "0,0.5,0.25\n1,0.333333343,0.75\n");
     assert_string_equal(small_query(s.store, "SELECT name, unit, aggregate, value FROM v_counters"),
                         "hits,blocks,sum,5.5\n");
@@ -98,9 +99,11 @@ static void finds_identities_again(void **state)
     assert_int_equal(mb_store_has_sample(b.store, cell, "k1"), 1);
     assert_int_equal(mb_store_has_sample(b.store, cell, "k2"), 0);
     assert_int_equal(mb_store_cell_samples(b.store, cell), 1);
-    mb_sample_row failed = {.cell = cell, .key = "k3", .status = "failed", .error = "why", .score = NAN, .depth = -1};
+    mb_sample_row failed = {
+        .cell = cell, .key = "k3", .status = "failed", .error = "why", .score = NAN, .depth = -1};
     OK(mb_store_sample(b.store, &failed, b.err, sizeof b.err));
-    assert_int_equal(mb_store_cell_samples(b.store, cell), 1); /* a failed one is tried again, so it counts as open */
+    assert_int_equal(mb_store_cell_samples(b.store, cell),
+                     1); /* a failed one is tried again, so it counts as open */
     /* The first session was never ended: it was killed as far as the store knows. */
     assert_string_equal(small_query(b.store, "SELECT state FROM session ORDER BY id"), "killed\nrunning\n");
     /* A latency cell has no dataset, and is still one cell. */

@@ -88,10 +88,18 @@ static int attend_it(void *self, const mb_call *call, void *out, float *lse, cha
 }
 
 #define METHOD(text)                                                                                              \
-    static const mb_method method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = text,               \
-                                     .version = "1", .summary = "last k keys, until it breaks",                   \
-                                     .reference = "none", .options = options, .options_size = sizeof(settings),   \
-                                     .open = open_it, .close = close_it, .select = select_it, .attend = attend_it}; \
+    static const mb_method method = {.abi = MB_METHOD_ABI,                                                        \
+                                     .size = sizeof(mb_method),                                                   \
+                                     .name = text,                                                                \
+                                     .version = "1",                                                              \
+                                     .summary = "last k keys, until it breaks",                                   \
+                                     .reference = "none",                                                         \
+                                     .options = options,                                                          \
+                                     .options_size = sizeof(settings),                                            \
+                                     .open = open_it,                                                             \
+                                     .close = close_it,                                                           \
+                                     .select = select_it,                                                         \
+                                     .attend = attend_it};                                                        \
     const mb_method *mb_method_entry(uint32_t host_abi);                                                          \
     const mb_method *mb_method_entry(uint32_t host_abi)                                                           \
     {                                                                                                             \
