@@ -45,7 +45,7 @@ static bool library_loads(const char *const *names)
 
 static void check_gpu(void)
 {
-    static const char *const cupti[] = {"libcupti.so.13", "libcupti.so.12", "libcupti.so", NULL};
+    static const char *const cupti[] = {"libcupti.so.13", "libcupti.so", NULL};
     static const char *const nvml[] = {"libnvidia-ml.so.1", NULL};
     static const char *const blas[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
     char why[256] = "", text[128];

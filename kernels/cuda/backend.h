@@ -21,6 +21,8 @@ typedef struct mb_cuda_nvml mb_cuda_nvml;       /* telemetry.c */
 typedef struct mb_cuda_profile mb_cuda_profile; /* profile.c */
 typedef struct mb_cuda_gemm mb_cuda_gemm; /* cuBLASLt handle and the algorithms chosen per shape */
 
+#define MB_RETIRED_MAX 16
+
 struct mb_device {
     mb_cuda_chip chip;
     mb_type type;
@@ -30,6 +32,8 @@ struct mb_device {
     size_t arena_bytes, arena_used;
     void *workspace;          /* of the attention kernels; grows only outside a capture */
     size_t workspace_bytes;
+    void *retired[MB_RETIRED_MAX]; /* earlier workspaces that captured graphs still write to */
+    int retired_count, graph_count;
     float *partials;          /* of top1 and the row means: fixed size */
     mb_cuda_gemm *gemm;
     mb_cuda_nvml *nvml;

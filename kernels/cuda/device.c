@@ -68,6 +68,8 @@ void mb_cuda_close(mb_device *device)
             cudaEventDestroy(device->timers[i]);
     cudaFree(device->partials);
     cudaFree(device->workspace);
+    for (int i = 0; i < device->retired_count; i++)
+        cudaFree(device->retired[i]);
     cudaFree(device->arena);
     if (device->stream)
         cudaStreamDestroy(device->stream);
@@ -211,16 +213,30 @@ int mb_cuda_workspace(mb_device *device, size_t bytes)
     if (device->capturing)
         return mb_fail(device->error, sizeof device->error, MB_E_BUG,
                        "CUDA: work memory of %zu bytes was first needed inside a graph capture", bytes);
-    int rc = mb_cuda_sync(device); /* kernels in flight still use the old one */
-    if (rc != MB_OK)
-        return rc;
-    cudaFree(device->workspace);
-    device->workspace = NULL;
-    device->workspace_bytes = 0;
-    rc = mb_cuda_check(device, cudaMalloc(&device->workspace, bytes), "allocating work memory");
+    if (device->retired_count == MB_RETIRED_MAX)
+        return mb_fail(device->error, sizeof device->error, MB_E_BUG,
+                       "CUDA: work memory grew more than %d times under captured graphs", MB_RETIRED_MAX);
+    void *larger = NULL;
+    int rc = mb_cuda_check(device, cudaMalloc(&larger, bytes), "allocating work memory");
     if (rc == MB_OK)
-        device->workspace_bytes = bytes;
-    return rc;
+        rc = mb_cuda_sync(device); /* kernels in flight still use the old one */
+    if (rc != MB_OK) {
+        cudaFree(larger);
+        return rc;
+    }
+    if (device->graph_count > 0) /* and so does a captured graph whenever it is replayed */
+        device->retired[device->retired_count++] = device->workspace;
+    else
+        cudaFree(device->workspace);
+    device->workspace = larger;
+    device->workspace_bytes = bytes;
+    return MB_OK;
+}
+
+static void free_retired(mb_device *device)
+{
+    while (device->retired_count > 0)
+        cudaFree(device->retired[--device->retired_count]);
 }
 
 /* ---- graphs ---- */
@@ -252,6 +268,7 @@ int mb_cuda_capture_end(mb_device *device, mb_graph **out)
         mb_cuda_graph_free(device, graph);
         return rc;
     }
+    device->graph_count++;
     *out = graph;
     return MB_OK;
 }
@@ -263,11 +280,13 @@ int mb_cuda_graph_launch(mb_device *device, mb_graph *graph)
 
 void mb_cuda_graph_free(mb_device *device, mb_graph *graph)
 {
-    (void)device;
     if (!graph)
         return;
-    if (graph->executable)
+    if (graph->executable) { /* else it was never handed out */
         cudaGraphExecDestroy(graph->executable);
+        if (--device->graph_count == 0)
+            free_retired(device);
+    }
     if (graph->graph)
         cudaGraphDestroy(graph->graph);
     free(graph);
