@@ -317,11 +317,116 @@ WITH quality AS (
 SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work,
        q.work_select, q.engaged,
        q.forwards_per_block, s.context, s.batch, s.steps, s.phase, s.speedup, s.low, s.high,
-       q.is_reference, q.is_oracle, q.run_id, q.model_id, q.config_id, q.sampler_id
+       q.is_reference, q.is_oracle, q.run_id, q.model_id, q.config_id, q.sampler_id,
+       (SELECT v.curve FROM v_curve v
+        WHERE v.run_id = q.run_id AND v.model_id = q.model_id AND v.config_id = q.config_id) AS curve
 FROM quality q
 LEFT JOIN paired p ON p.run_id = q.run_id AND p.model_id = q.model_id AND p.config_id = q.config_id
                   AND p.sampler_id = q.sampler_id
 LEFT JOIN speed s ON s.run_id = q.run_id AND s.model_id = q.model_id AND s.config_id = q.config_id;
+
+-- ---- equal work: methods side by side where they read as much, whatever their budgets are called ----
+
+-- The curve that a configuration is a point of: the configurations of a method in a run that differ in one number
+-- only, the dial: the option with most values there, k among equals, then the first in the method's table.
+-- curve: the label without the dial.
+CREATE VIEW v_curve AS
+WITH used AS (
+    SELECT DISTINCT c.run_id, c.model_id, c.config_id, f.method_id, f.label, f.k, f.options_json AS options
+    FROM cell c JOIN config f ON f.id = c.config_id
+), numbers AS (
+    SELECT u.run_id, u.model_id, u.method_id, o.key AS name, count(DISTINCT o.value) AS n, min(o.id) AS place
+    FROM used u JOIN json_each(coalesce(u.options, '{}')) o
+    WHERE o.type IN ('integer', 'real')
+    GROUP BY u.run_id, u.model_id, u.method_id, o.key
+), dials AS (
+    SELECT run_id, model_id, method_id, name,
+           row_number() OVER (PARTITION BY run_id, model_id, method_id
+                              ORDER BY n DESC, name <> 'k', place) AS place
+    FROM numbers
+)
+SELECT u.run_id, u.model_id, u.config_id, coalesce(d.name, 'k') AS dial,
+       replace(u.label, printf(' %s=%g', coalesce(d.name, 'k'),
+                               coalesce(json_extract(u.options, '$."' || d.name || '"'), u.k)), '') AS curve
+FROM used u
+LEFT JOIN dials d ON d.run_id = u.run_id AND d.model_id = u.model_id AND d.method_id = u.method_id AND d.place = 1;
+
+-- The points of all curves in ascending order of work, by task and over the tasks ('*', only configurations that
+-- have every task: mean score of the tasks, work and forwards of all samples), each with the next one of its curve.
+-- work: prefix tokens read to attend and to select, share of exact's.
+CREATE VIEW v_work AS
+WITH recalls AS (
+    SELECT * FROM v_recall_config WHERE pass = 'recall'
+), by_task AS (
+    SELECT a.run, a.model, a.task, a.method, a.config, a.k, a.work + coalesce(a.work_select, 0) AS work, a.score,
+           a.n, a.forwards_per_block, r.index_recall, r.mass_recall, a.sampler, a.is_reference, a.is_oracle,
+           a.run_id, a.model_id, a.dataset_id, a.config_id, a.sampler_id
+    FROM v_accuracy a
+    LEFT JOIN recalls r ON r.run_id = a.run_id AND r.model_id = a.model_id AND r.dataset_id = a.dataset_id
+                       AND r.config_id = a.config_id AND r.sampler_id = a.sampler_id
+    WHERE a.n > 0
+), cost AS (
+    SELECT run_id, model_id, config_id, sampler_id, avg(work + coalesce(work_select, 0)) AS work,
+           1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0) AS forwards_per_block
+    FROM v_samples WHERE pass = 'quality'
+    GROUP BY run_id, model_id, config_id, sampler_id
+), mean_recall AS (
+    SELECT run_id, model_id, config_id, sampler_id, sum(index_recall * blocks) / sum(blocks) AS index_recall,
+           sum(mass_recall * blocks) / sum(blocks) AS mass_recall
+    FROM recalls GROUP BY run_id, model_id, config_id, sampler_id
+), mean AS (
+    SELECT *, avg(score) AS mean_score, sum(n) AS items,
+           max(count(*)) OVER (PARTITION BY run_id, model_id, sampler_id) = count(*) AS complete
+    FROM by_task GROUP BY run_id, model_id, config_id, sampler_id
+), point AS (
+    SELECT * FROM by_task
+    UNION ALL
+    SELECT m.run, m.model, '*', m.method, m.config, m.k, c.work, m.mean_score, m.items, c.forwards_per_block,
+           r.index_recall, r.mass_recall, m.sampler, m.is_reference, m.is_oracle,
+           m.run_id, m.model_id, NULL, m.config_id, m.sampler_id
+    FROM mean m
+    JOIN cost c USING (run_id, model_id, config_id, sampler_id)
+    LEFT JOIN mean_recall r USING (run_id, model_id, config_id, sampler_id)
+    WHERE m.complete
+)
+SELECT p.run, p.model, p.task, p.method, v.curve, v.dial, p.config, p.k, p.work, p.score, p.n,
+       p.forwards_per_block, p.index_recall, p.mass_recall,
+       lead(p.config) OVER along AS next_config, lead(p.work) OVER along AS next_work,
+       lead(p.score) OVER along AS next_score, lead(p.n) OVER along AS next_n,
+       lead(p.forwards_per_block) OVER along AS next_forwards_per_block,
+       lead(p.index_recall) OVER along AS next_index_recall, lead(p.mass_recall) OVER along AS next_mass_recall,
+       p.sampler, p.is_reference, p.is_oracle, p.run_id, p.model_id, p.dataset_id, p.config_id, p.sampler_id
+FROM point p
+JOIN v_curve v ON v.run_id = p.run_id AND v.model_id = p.model_id AND v.config_id = p.config_id
+WHERE p.work IS NOT NULL
+WINDOW along AS (PARTITION BY p.run_id, p.model_id, p.sampler_id, p.dataset_id, p.method, v.curve
+                 ORDER BY p.work, p.config_id);
+
+-- Every curve read off at fixed levels of work, linear between the two measured points around a level. A curve has
+-- no row at levels outside its measured range: nothing is extrapolated. share: of the way from config_low to
+-- config_high; n: the smaller of both.
+CREATE VIEW v_equal_work AS
+WITH level(work) AS (
+    VALUES (0.05), (0.1), (0.15), (0.2), (0.3), (0.4), (0.5), (0.6), (0.7), (0.8), (0.9), (1.0)
+), between_points AS (
+    SELECT w.*, l.work AS level,
+           CASE WHEN l.work > w.work THEN (l.work - w.work) / (w.next_work - w.work) ELSE 0.0 END AS share
+    FROM v_work w
+    JOIN level l ON l.work >= w.work AND (l.work < w.next_work OR (w.next_work IS NULL AND l.work = w.work))
+)
+SELECT run, model, task, method, curve, level AS work,
+       CASE WHEN share > 0 THEN score + share * (next_score - score) ELSE score END AS score,
+       CASE WHEN share > 0 THEN min(n, next_n) ELSE n END AS n,
+       CASE WHEN share > 0 THEN index_recall + share * (next_index_recall - index_recall)
+            ELSE index_recall END AS index_recall,
+       CASE WHEN share > 0 THEN mass_recall + share * (next_mass_recall - mass_recall)
+            ELSE mass_recall END AS mass_recall,
+       CASE WHEN share > 0 THEN forwards_per_block + share * (next_forwards_per_block - forwards_per_block)
+            ELSE forwards_per_block END AS forwards_per_block,
+       config AS config_low, CASE WHEN share > 0 THEN next_config ELSE config END AS config_high,
+       work AS work_low, CASE WHEN share > 0 THEN next_work ELSE work END AS work_high, share,
+       dial, sampler, is_reference, is_oracle, run_id, model_id, dataset_id, config_id, sampler_id
+FROM between_points;
 
 -- ---- counters, gates, failures, runs ----
 
