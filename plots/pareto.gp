@@ -1,5 +1,5 @@
 # pareto.gp - paired difference of the score to the reference against end-to-end speed-up; view v_pareto.
-# One line a method, from its largest budget to its smallest; up and to the right is better.
+# One line a curve of v_curve, in the order of measured work; up and to the right is better.
 load "style.gp"
 set xrange [x_min - x_room:x_max + x_room]
 set multiplot

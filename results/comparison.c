@@ -1,6 +1,6 @@
 /*
- * comparison.c - reads a comparison from the views: v_accuracy, v_samples, v_paired_item, v_recall_config and
- * v_latency, and adds the intervals that SQL cannot compute.
+ * comparison.c - reads a comparison from the views: v_accuracy, v_samples, v_paired_item, v_recall_config, v_curve
+ * and v_latency, and adds the intervals that SQL cannot compute.
  */
 #include "results/comparison.h"
 
@@ -131,6 +131,24 @@ static int load_scores(mb_store *store, comparison *c, char *err, size_t err_cap
         score->engaged = column_real(s, 11);
         score->forwards = column_real(s, 12);
         score->work_select = column_real(s, 13);
+    }
+    return query_end(store, s, code, err, err_cap);
+}
+
+static int load_curves(mb_store *store, comparison *c, char *err, size_t err_cap)
+{
+    sqlite3_stmt *s = store_statement(
+        store, "SELECT config_id, curve FROM v_curve WHERE run_id = ? AND model_id = ?", err, err_cap);
+    int code;
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "ii", c->run_id, c->model_id);
+    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
+        arm *a = find_arm(c, sqlite3_column_int64(s, 0));
+        if (a && !(a->curve = mb_string_copy((const char *)sqlite3_column_text(s, 1)))) {
+            sqlite3_reset(s);
+            return no_memory(err, err_cap);
+        }
     }
     return query_end(store, s, code, err, err_cap);
 }
@@ -314,6 +332,8 @@ static int load_one(mb_store *store, comparison *c, char *err, size_t err_cap)
     int rc = load_tasks(store, c, err, err_cap);
     if (rc == MB_OK)
         rc = load_scores(store, c, err, err_cap);
+    if (rc == MB_OK)
+        rc = load_curves(store, c, err, err_cap);
     if (rc == MB_OK && c->arm_count)
         rc = load_totals(store, c, err, err_cap);
     if (rc == MB_OK)
@@ -374,6 +394,7 @@ void comparison_free(comparison *list, size_t count)
         for (size_t a = 0; a < c->arm_count; a++) {
             free(c->arms[a].label);
             free(c->arms[a].method);
+            free(c->arms[a].curve);
             free(c->arms[a].tasks);
         }
         free(c->tasks);

@@ -20,6 +20,7 @@ typedef struct arm_score {
 typedef struct arm {
     int64_t config_id, k; /* k -1: no budget */
     char *label, *method;
+    char *curve; /* v_curve: what the arm's line in a figure is called */
     bool is_reference, is_lossless, is_oracle;
     arm_score *tasks;          /* [task_count] */
     arm_score all;             /* score: mean over tasks, NAN unless the arm has every task of the reference */

@@ -13,10 +13,14 @@
 
 /* ---- accuracy ---- */
 
-/* "mage k=256 rule=votes" without " k=256". */
-static void series_label(const arm *a, char *label, size_t cap)
+/* "mage k=256 rule=votes" without " k=256"; against work, without whatever number the run sweeps. */
+static void series_label(const arm *a, bool by_work, char *label, size_t cap)
 {
     char budget[32];
+    if (by_work && a->curve) {
+        snprintf(label, cap, "%s", a->curve);
+        return;
+    }
     snprintf(budget, sizeof budget, " k=%lld", (long long)a->k);
     snprintf(label, cap, "%s", a->label);
     char *at = a->k >= 0 ? strstr(label, budget) : NULL;
@@ -51,14 +55,28 @@ static int compare_arms(const void *a, const void *b)
     return order ? order : (x->config_id > y->config_id) - (x->config_id < y->config_id);
 }
 
-/* All arms as series of one panel; arms of one series follow each other by budget. by_work: x is measured work,
- * else the budget, and an arm without budget is a line across. */
+typedef struct line_point {
+    double x;
+    const arm *a;
+} line_point;
+
+static int compare_points(const void *a, const void *b)
+{
+    const line_point *x = a, *y = b;
+    int order = (x->x > y->x) - (x->x < y->x);
+    return order ? order : (x->a->config_id > y->a->config_id) - (x->a->config_id < y->a->config_id);
+}
+
+/* All arms as series of one panel, each in ascending order of x. by_work: x is measured work and a series is a
+ * curve of v_curve; else x is the budget, a series differs in nothing else, and an arm without budget is a line
+ * across. */
 static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_work)
 {
     bool *done = calloc(c->arm_count + 1, sizeof *done);
     const arm **arms = calloc(c->arm_count + 1, sizeof *arms);
+    line_point *line = calloc(c->arm_count + 1, sizeof *line);
     int64_t least = INT64_MAX, most = 0;
-    f->failed = f->failed || !done || !arms;
+    f->failed = f->failed || !done || !arms || !line;
     for (size_t i = 0; i < c->arm_count; i++) {
         if (c->arms[i].k < 0)
             continue;
@@ -69,47 +87,44 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
         arms[i] = &c->arms[i];
     if (arms)
         qsort(arms, c->arm_count, sizeof *arms, compare_arms);
-    for (size_t i = 0; done && arms && i < c->arm_count; i++) {
+    for (size_t i = 0; done && arms && line && i < c->arm_count; i++) {
         const arm *a = arms[i];
         char label[256], other[256];
+        size_t n = 0;
         if (done[i] || isnan(score_of(a, task, c->task_count)->score))
             continue;
-        series_label(a, label, sizeof label);
+        series_label(a, by_work, label, sizeof label);
         figure_series_begin(f, label, figure_style(f->store, a->method),
                             a->is_oracle      ? 2
                             : a->is_reference ? 3
                                               : 1,
                             true);
-        for (int64_t k = a->k;;) { /* the series' arms in ascending order of k */
-            int64_t next = INT64_MAX;
-            for (size_t j = i; j < c->arm_count; j++) {
-                const arm *b = arms[j];
-                const arm_score *s = score_of(b, task, c->task_count);
-                series_label(b, other, sizeof other);
-                if (strcmp(other, label) != 0 || strcmp(b->method, a->method) != 0)
-                    continue;
-                done[j] = true;
-                if (b->k > k)
-                    next = b->k < next ? b->k : next;
-                if (b->k != k)
-                    continue;
-                if (by_work) {
-                    put_score(f, s->work + (isnan(s->work_select) ? 0 : s->work_select), s);
-                } else if (b->k < 0) {
-                    put_score(f, (double)least, s);
-                    put_score(f, (double)most, s);
-                } else {
-                    char tic[32];
-                    snprintf(tic, sizeof tic, "%lld", (long long)b->k);
-                    put_score(f, (double)b->k, s);
-                    figure_x_tic(f, (double)b->k, tic);
-                }
+        for (size_t j = i; j < c->arm_count; j++) {
+            const arm_score *s = score_of(arms[j], task, c->task_count);
+            series_label(arms[j], by_work, other, sizeof other);
+            if (strcmp(other, label) != 0 || strcmp(arms[j]->method, a->method) != 0)
+                continue;
+            done[j] = true;
+            double work = s->work + (isnan(s->work_select) ? 0 : s->work_select);
+            line[n++] = (line_point){by_work ? work : (double)arms[j]->k, arms[j]};
+        }
+        qsort(line, n, sizeof *line, compare_points);
+        for (size_t j = 0; j < n; j++) {
+            const arm_score *s = score_of(line[j].a, task, c->task_count);
+            if (!by_work && line[j].a->k < 0) {
+                put_score(f, (double)least, s);
+                put_score(f, (double)most, s);
+                continue;
             }
-            if (next == INT64_MAX)
-                break;
-            k = next;
+            put_score(f, line[j].x, s);
+            if (!by_work) {
+                char tic[32];
+                snprintf(tic, sizeof tic, "%lld", (long long)line[j].a->k);
+                figure_x_tic(f, line[j].x, tic);
+            }
         }
     }
+    free(line);
     free(arms);
     free(done);
 }

@@ -108,13 +108,14 @@ static const char memory_sql[] = MEMORY("1", "peak (GiB)", "a.peak_bytes / 10737
                                             "method, series, x";
 
 static const char pareto_sql[] = "SELECT " PREFIX(
-    "run_pareto") " || " CONTEXT " || ' context, batch ' || a.batch || ', T = ' || a.steps, " SERIES ", "
+    "run_pareto") " || " CONTEXT " || ' context, batch ' || a.batch || ', T = ' || a.steps, a.curve, "
                   "a.method, a.speedup, 100 * a.delta, NULL, NULL, NULL, NULL, 1 FROM run_pareto a WHERE a.run_id "
                   "= ?1 AND "
                   "a.is_oracle = 0 AND a.speedup IS NOT NULL AND " LAST("run_pareto", "context") " AND " FIRST(
                       "run_pareto",
-                      "batch") " AND " LONGEST_BLOCK("run_pareto") " ORDER BY a.model_id, a.sampler_id, " BY_SERIES
-                                                                   ", a.k";
+                      "batch") " AND " LONGEST_BLOCK("run_pareto") " ORDER BY a.model_id, a.sampler_id, "
+                                                                   "a.is_reference DESC, a.method, a.curve, "
+                                                                   "a.work + coalesce(a.work_select, 0)";
 
 int figures_speed(figure *f, char *err, size_t err_cap)
 {

@@ -362,10 +362,11 @@ enum { LEVELS = 16 };
 static int common_levels(const paper *p, const comparison *c, double *levels, size_t *count, char *err,
                          size_t err_cap)
 {
-    sqlite3_stmt *s = store_statement(p->store,
-                                      "SELECT work FROM v_equal_work WHERE run_id = ? AND model_id = ? AND "
-                                      "sampler_id = ? AND task = '*' GROUP BY work HAVING count(*) > 1 ORDER BY work",
-                                      err, err_cap);
+    sqlite3_stmt *s =
+        store_statement(p->store,
+                        "SELECT work FROM v_equal_work WHERE run_id = ? AND model_id = ? AND "
+                        "sampler_id = ? AND task = '*' GROUP BY work HAVING count(*) > 1 ORDER BY work",
+                        err, err_cap);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -416,9 +417,9 @@ static int equal_work_grid(const paper *p, const comparison *c, const char *valu
             continue;
         table_put(&t, text_at(s, 0), false);
         for (size_t l = 0; l < count; l++)
-            put_real(&t,
-                     sqlite3_column_type(s, (int)l + 1) == SQLITE_NULL ? NAN : sqlite3_column_double(s, (int)l + 1),
-                     format);
+            put_real(
+                &t, sqlite3_column_type(s, (int)l + 1) == SQLITE_NULL ? NAN : sqlite3_column_double(s, (int)l + 1),
+                format);
     }
     if (code != SQLITE_DONE)
         rc = store_error(p->store, code, "comparing", err, err_cap);
@@ -451,10 +452,11 @@ static int equal_work(const paper *p, const comparison *c, char *err, size_t err
         rc = equal_work_grid(p, c, grids_of[i].value, grids_of[i].format, levels, count, err, err_cap);
     }
     if (rc == MB_OK && count)
-        mb_text_puts(p->out,
-                     "\nat equal work: prefix tokens read to attend and to select, share of exact's. Linear between two "
-                     "measured configurations,\n- outside of what was measured; v_equal_work names the two and has the "
-                     "tasks one by one.\n");
+        mb_text_puts(
+            p->out,
+            "\nat equal work: prefix tokens read to attend and to select, share of exact's. Linear between two "
+            "measured configurations,\n- outside of what was measured; v_equal_work names the two and has the "
+            "tasks one by one.\n");
     return rc;
 }
 

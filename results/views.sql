@@ -317,10 +317,9 @@ WITH quality AS (
 SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work,
        q.work_select, q.engaged,
        q.forwards_per_block, s.context, s.batch, s.steps, s.phase, s.speedup, s.low, s.high,
-       q.is_reference, q.is_oracle, q.run_id, q.model_id, q.config_id, q.sampler_id,
-       (SELECT v.curve FROM v_curve v
-        WHERE v.run_id = q.run_id AND v.model_id = q.model_id AND v.config_id = q.config_id) AS curve
+       q.is_reference, q.is_oracle, q.run_id, q.model_id, q.config_id, q.sampler_id, v.curve
 FROM quality q
+JOIN v_curve v ON v.run_id = q.run_id AND v.model_id = q.model_id AND v.config_id = q.config_id
 LEFT JOIN paired p ON p.run_id = q.run_id AND p.model_id = q.model_id AND p.config_id = q.config_id
                   AND p.sampler_id = q.sampler_id
 LEFT JOIN speed s ON s.run_id = q.run_id AND s.model_id = q.model_id AND s.config_id = q.config_id;
@@ -351,8 +350,8 @@ SELECT u.run_id, u.model_id, u.config_id, coalesce(d.name, 'k') AS dial,
 FROM used u
 LEFT JOIN dials d ON d.run_id = u.run_id AND d.model_id = u.model_id AND d.method_id = u.method_id AND d.place = 1;
 
--- The points of all curves in ascending order of work, by task and over the tasks ('*', only configurations that
--- have every task: mean score of the tasks, work and forwards of all samples), each with the next one of its curve.
+-- The points of all curves in ascending order of work, each with the next one of its curve: by task, and over the
+-- tasks ('*', only configurations with every task: mean score of the tasks, work and forwards of all samples).
 -- work: prefix tokens read to attend and to select, share of exact's.
 CREATE VIEW v_work AS
 WITH recalls AS (
@@ -404,15 +403,16 @@ WINDOW along AS (PARTITION BY p.run_id, p.model_id, p.sampler_id, p.dataset_id, 
 
 -- Every curve read off at fixed levels of work, linear between the two measured points around a level. A curve has
 -- no row at levels outside its measured range: nothing is extrapolated. share: of the way from config_low to
--- config_high; n: the smaller of both.
+-- config_high; n: the smaller of both. Work within 1e-9 of a level is on it: a mean's last digit decides nothing.
 CREATE VIEW v_equal_work AS
 WITH level(work) AS (
     VALUES (0.05), (0.1), (0.15), (0.2), (0.3), (0.4), (0.5), (0.6), (0.7), (0.8), (0.9), (1.0)
 ), between_points AS (
     SELECT w.*, l.work AS level,
-           CASE WHEN l.work > w.work THEN (l.work - w.work) / (w.next_work - w.work) ELSE 0.0 END AS share
+           CASE WHEN l.work > w.work + 1e-9 THEN (l.work - w.work) / (w.next_work - w.work) ELSE 0.0 END AS share
     FROM v_work w
-    JOIN level l ON l.work >= w.work AND (l.work < w.next_work OR (w.next_work IS NULL AND l.work = w.work))
+    JOIN level l ON l.work >= w.work - 1e-9 AND (l.work < w.next_work - 1e-9 OR
+                                                 (w.next_work IS NULL AND l.work <= w.work + 1e-9))
 )
 SELECT run, model, task, method, curve, level AS work,
        CASE WHEN share > 0 THEN score + share * (next_score - score) ELSE score END AS score,
