@@ -18,7 +18,8 @@ colour(style) = style >= 100 ? parts[(style - 100) % 10 + 1] : \
                 style == 0 ? "#000000" : palette[(style - 1) % 15 + 1]
 marker(style) = style == 0 ? 7 : markers[(style - 1) % 9 + 1]
 width(style) = style == 0 ? 2.2 : 1.6
-dashes(dash) = dash == 2 ? 2 : dash == 3 ? 4 : 1
+# 1 a method, 2 an oracle, 3 the reference, 4 a further curve of a method
+dashes(dash) = dash == 2 ? 2 : dash == 3 ? 4 : dash == 4 ? 3 : 1
 
 # Panels: a grid left of the legend. All distances in pixels of the SVG.
 columns = panels <= 1 ? 1 : panels <= 4 ? 2 : panels <= 9 ? 3 : panels <= 16 ? 4 : 5

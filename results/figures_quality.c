@@ -75,6 +75,7 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
     bool *done = calloc(c->arm_count + 1, sizeof *done);
     const arm **arms = calloc(c->arm_count + 1, sizeof *arms);
     line_point *line = calloc(c->arm_count + 1, sizeof *line);
+    const char *before = NULL;
     int64_t least = INT64_MAX, most = 0;
     f->failed = f->failed || !done || !arms || !line;
     for (size_t i = 0; i < c->arm_count; i++) {
@@ -94,9 +95,12 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
         if (done[i] || isnan(score_of(a, task, c->task_count)->score))
             continue;
         series_label(a, by_work, label, sizeof label);
+        bool another = before && strcmp(before, a->method) == 0; /* a colour is a method's, not a curve's */
+        before = a->method;
         figure_series_begin(f, label, figure_style(f->store, a->method),
                             a->is_oracle      ? 2
                             : a->is_reference ? 3
+                            : another         ? 4
                                               : 1,
                             true);
         for (size_t j = i; j < c->arm_count; j++) {
