@@ -132,7 +132,7 @@ static void fill(small_store *s)
             a->k,      a->label};
         OK(mb_store_config(s->store, &row, &config, s->err, sizeof s->err));
         for (int j = 0; j < SAMPLES; j++) {
-            char key[8];
+            char key[16];
             snprintf(key, sizeof key, "s%d", j);
             s->data = data[j == 2];
             if (a->score[j] < 0)
