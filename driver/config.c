@@ -467,8 +467,8 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
     return MB_OK;
 }
 
-int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name, const mb_config_flags *flags,
-                   char *err, size_t err_cap)
+int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name,
+                   const mb_config_flags *flags, char *err, size_t err_cap)
 {
     memset(config, 0, sizeof *config);
     int rc = parse_text(text, size, name, &config->json, err, err_cap);
@@ -482,7 +482,8 @@ int mb_config_read(mb_run_config *config, const char *text, size_t size, const c
     return strstr(err, name) ? rc : mb_fail_prefix(err, err_cap, rc, "%s", name);
 }
 
-int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err, size_t err_cap)
+int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err,
+                   size_t err_cap)
 {
     char *text = NULL, *found = NULL;
     size_t size = 0;

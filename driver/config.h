@@ -85,10 +85,11 @@ typedef struct mb_config_flags {
 } mb_config_flags;
 
 /* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and one sentence with the key's path. */
-int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err, size_t err_cap);
+int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err,
+                   size_t err_cap);
 /* The same from text; name stands for the file in sentences. */
-int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name, const mb_config_flags *flags,
-                   char *err, size_t err_cap);
+int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name,
+                   const mb_config_flags *flags, char *err, size_t err_cap);
 void mb_config_free(mb_run_config *config);
 /* Applies samplers[i] to the family's default. */
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,

@@ -42,8 +42,10 @@ void mb_isolate_end(mb_run *run)
 /* A worker that failed is not asked again: whatever is wrong in it ends with it. */
 static int ask(const mb_run *run, mb_arm *arm, const mb_text *question, mb_text *answer, char *err, size_t err_cap)
 {
-    mb_worker_question asked = {.name = arm->spec->method->name, .text = question,
-                                .seconds = run->config->plugin_seconds, .stop = &mb_interrupted};
+    mb_worker_question asked = {.name = arm->spec->method->name,
+                                .text = question,
+                                .seconds = run->config->plugin_seconds,
+                                .stop = &mb_interrupted};
     int rc = question->failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a worker's job")
                               : mb_worker_ask(arm->worker, &asked, answer, err, err_cap);
     if (rc != MB_OK)
@@ -155,9 +157,13 @@ static int do_job(mb_run *run, const mb_prepared *prepared, mb_arm *arm, mb_job_
                   const mb_decode_request *request, mb_text *answer, char *err, size_t err_cap)
 {
     mb_text question = {0}, opened = {0};
-    mb_job job = {.kind = kind, .max_new_tokens = request->max_new_tokens, .min_new_tokens = request->min_new_tokens,
-                  .extra_stop_id = request->extra_stop_id, .request = request->request,
-                  .prompt_count = prepared->count, .forced_count = request->forced ? request->forced_count : 0};
+    mb_job job = {.kind = kind,
+                  .max_new_tokens = request->max_new_tokens,
+                  .min_new_tokens = request->min_new_tokens,
+                  .extra_stop_id = request->extra_stop_id,
+                  .request = request->request,
+                  .prompt_count = prepared->count,
+                  .forced_count = request->forced ? request->forced_count : 0};
     int rc = open_worker(run, arm, false, &opened, err, err_cap);
     if (rc == MB_OK) {
         put_job(&question, &job);
@@ -205,7 +211,8 @@ int mb_isolate_shadow(mb_run *run, const mb_prepared *prepared, mb_arm *arm, con
 
 /* ---- before it is timed ---- */
 
-static int add_fault(mb_run *run, const mb_arm *arm, int32_t context, const char *reason, char *err, size_t err_cap)
+static int add_fault(mb_run *run, const mb_arm *arm, int32_t context, const char *reason, char *err,
+                     size_t err_cap)
 {
     mb_fault *grown = realloc(run->faults, (run->fault_count + 1) * sizeof *grown);
     if (!grown)
@@ -238,7 +245,8 @@ static int32_t largest_of(const int32_t *values, size_t count, int32_t whole)
 static int rehearse_context(mb_run *run, mb_arm *arm, int32_t context, char *err, size_t err_cap)
 {
     const mb_latency_spec *latency = &run->config->latency;
-    mb_job job = {.kind = MB_JOB_REHEARSE, .context = context,
+    mb_job job = {.kind = MB_JOB_REHEARSE,
+                  .context = context,
                   .batch = largest_of(latency->batches, latency->batch_count, 1),
                   .steps = largest_of(latency->steps, latency->step_count, run->shape.block)};
     mb_text question = {0}, answer = {0};

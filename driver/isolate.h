@@ -1,9 +1,10 @@
 /*
- * isolate.h - methods that are not ours, kept away from everybody else's results: on every device their hooks run in
- * worker processes only, one worker a configuration, ended at its first fault and started anew for the next sample.
+ * isolate.h - methods that are not ours, kept away from everybody else's results: on every device their hooks run
+ * in worker processes only, one worker a configuration, ended at its first fault and started anew for the next
+ * sample.
  *
  * The one exception is the latency pass, whose ratios need one process and one set of kernels: there a plug-in is
- * timed in process, after a worker has rehearsed what will be timed, on the device that the run has not opened yet.
+ * timed in process, after a worker has rehearsed what will be timed, on a device that the run has not opened yet.
  */
 #ifndef MB_ISOLATE_H
 #define MB_ISOLATE_H

@@ -16,7 +16,7 @@ enum { MOST_ARRAYS = 5 };
 
 struct header {
     uint32_t magic, kind;
-    uint64_t fixed, bytes;   /* of the struct; of everything behind the header */
+    uint64_t fixed, bytes; /* of the struct; of everything behind the header */
 };
 
 /* One array of a struct: where in it the pointer stands, how many elements of which size. */
@@ -24,15 +24,17 @@ struct array {
     size_t place, count, size;
 };
 
-#define ARRAY(type, field, n) {offsetof(type, field), (n), sizeof *((type *)0)->field}
+#define ARRAY(type, field, n)                                                                                     \
+    {                                                                                                             \
+        offsetof(type, field), (n), sizeof *((type *)0)->field                                                    \
+    }
 
 static size_t arrays_of_result(const mb_decode_result *r, struct array arrays[MOST_ARRAYS])
 {
-    const struct array all[] = {ARRAY(mb_decode_result, ids, r->count),
-                                ARRAY(mb_decode_result, first_us, r->first_count),
-                                ARRAY(mb_decode_result, later_us, r->later_count),
-                                ARRAY(mb_decode_result, commit_us, r->commit_count),
-                                ARRAY(mb_decode_result, grids, r->grid_count)};
+    const struct array all[] = {
+        ARRAY(mb_decode_result, ids, r->count), ARRAY(mb_decode_result, first_us, r->first_count),
+        ARRAY(mb_decode_result, later_us, r->later_count), ARRAY(mb_decode_result, commit_us, r->commit_count),
+        ARRAY(mb_decode_result, grids, r->grid_count)};
     memcpy(arrays, all, sizeof all);
     return sizeof all / sizeof all[0];
 }

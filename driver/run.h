@@ -73,8 +73,8 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
 /* Model dimensions, samplers, checks that need both; no device yet. */
 int mb_run_inspect(mb_run *run, char *err, size_t err_cap);
 /* Device bytes of a session of this size with these arms opened on it; steps -1 = as their samplers schedule. */
-void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t steps, const mb_arm *arms, size_t count,
-                 mb_memory_plan *plan);
+void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t steps, const mb_arm *arms,
+                 size_t count, mb_memory_plan *plan);
 /* Device, weights, session and one attender per arm, in the order of the next two. */
 int mb_run_open(mb_run *run, char *err, size_t err_cap);
 int mb_run_open_model(mb_run *run, char *err, size_t err_cap);
@@ -86,7 +86,7 @@ int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_ca
 void mb_run_close(mb_run *run);
 /* Most new tokens of a sample: the config's max_new_tokens, the task's own option, the benchmark's limit. */
 int32_t mb_run_new_tokens(const mb_run *run, const mb_task_spec *task);
-/* The arm of the method that equals exact attention under a sampler, or NULL; the first also asks for an attender. */
+/* The arm of the method that equals exact attention under a sampler, or NULL; the first wants its attender, too. */
 mb_arm *mb_run_reference(const mb_run *run, size_t sampler);
 mb_arm *mb_run_reference_arm(const mb_run *run, size_t sampler);
 

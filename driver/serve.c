@@ -19,8 +19,8 @@ struct serving {
     mb_run_config config;
     mb_run run;
     mb_arm arms[2];
-    mb_arm *arm, *reference;     /* reference NULL: the config has none */
-    int32_t *prompt;             /* what the session holds */
+    mb_arm *arm, *reference; /* reference NULL: the config has none */
+    int32_t *prompt;         /* what the session holds */
     size_t prompt_count;
 };
 
@@ -53,7 +53,8 @@ static int choose_arms(struct serving *s, const char *label, size_t sampler, cha
     free(run->arms);
     run->arms = s->arms;
     run->arm_count = kept;
-    return s->arm ? MB_OK : mb_fail(err, err_cap, MB_E_BUG, "a worker was asked for the unknown configuration %s", label);
+    return s->arm ? MB_OK
+                  : mb_fail(err, err_cap, MB_E_BUG, "a worker was asked for the unknown configuration %s", label);
 }
 
 static int open_attender(struct serving *s, mb_attender **attender, mb_session *session, int32_t steps,
@@ -61,8 +62,8 @@ static int open_attender(struct serving *s, mb_attender **attender, mb_session *
 {
     const mb_method_spec *spec = s->arm->spec;
     enter_open(note);
-    int rc = mb_attender_open(attender, session, spec->method, spec->options, steps, s->config.seed, unsupported, err,
-                              err_cap);
+    int rc = mb_attender_open(attender, session, spec->method, spec->options, steps, s->config.seed, unsupported,
+                              err, err_cap);
     note->inside = 0;
     if (rc == MB_OK)
         mb_attender_watch(*attender, note, mb_isolate_budget(spec));
@@ -78,7 +79,8 @@ static int open_run(struct serving *s, bool rehearsal, mb_attender_note *note, m
     bool unsupported = false;
     s->config.pass_latency = rehearsal; /* a rehearsal has the device to itself, a decoding worker its plan */
     s->config.pass_breakdown = false;
-    /* A plan measures open(), so it is tried here first; what follows is ours, and no fault or time of the method's. */
+    /* A plan measures open(), so it is tried here first; what follows is ours, and no fault or time of the
+     * method's. */
     enter_open(note);
     mb_run_plan(run, 1, run->capacity, -1, s->arm, 1, &plan);
     memset(note, 0, sizeof *note);
@@ -109,9 +111,11 @@ static int open_job(struct serving *s, const char *text, size_t size, mb_attende
     char *config = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_CONFIG));
     const char *label = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_LABEL));
     const cJSON *sampler = cJSON_GetObjectItemCaseSensitive(json, MB_JOB_SAMPLER);
-    mb_config_flags flags = {.methods = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_METHODS)),
+    mb_config_flags flags = {.methods =
+                                 cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_METHODS)),
                              .device = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_DEVICE)),
-                             .limit = -1, .seed = -1};
+                             .limit = -1,
+                             .seed = -1};
     bool rehearsal = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_REHEARSAL));
     int rc = config && label && sampler ? MB_OK : mb_fail(err, err_cap, MB_E_BUG, "a worker got a damaged order");
     if (rc == MB_OK)
@@ -151,8 +155,10 @@ static int decode_job(struct serving *s, const mb_job *job, const int32_t *ids, 
     mb_run *run = &s->run;
     mb_decode_result result = {0};
     mb_recall recall = {0};
-    mb_decode_request request = {.sampler = &run->samplers[s->arm->sampler], .max_new_tokens = job->max_new_tokens,
-                                 .min_new_tokens = job->min_new_tokens, .extra_stop_id = job->extra_stop_id,
+    mb_decode_request request = {.sampler = &run->samplers[s->arm->sampler],
+                                 .max_new_tokens = job->max_new_tokens,
+                                 .min_new_tokens = job->min_new_tokens,
+                                 .extra_stop_id = job->extra_stop_id,
                                  .request = job->request};
     if (job->forced_count) {
         request.forced = ids + job->prompt_count;
@@ -168,8 +174,8 @@ static int decode_job(struct serving *s, const mb_job *job, const int32_t *ids, 
         if (rc == MB_OK)
             mb_wire_put_result(answer, &result);
     } else {
-        rc = mb_decode_shadow(run->session, s->reference->attender, &s->arm->attender, 1, &request, &result, &recall,
-                              err, err_cap);
+        rc = mb_decode_shadow(run->session, s->reference->attender, &s->arm->attender, 1, &request, &result,
+                              &recall, err, err_cap);
         if (rc == MB_OK)
             mb_wire_put_recall(answer, &recall);
     }
@@ -218,7 +224,9 @@ static int rehearse_job(struct serving *s, const mb_job *job, mb_attender_note *
             break;
     }
     memset(note, 0, sizeof *note);
-    mb_session_request request = {.batch = batch, .capacity = capacity, .prefill_chunk = s->config.prefill_chunk,
+    mb_session_request request = {.batch = batch,
+                                  .capacity = capacity,
+                                  .prefill_chunk = s->config.prefill_chunk,
                                   .graphs = s->config.graphs};
     int rc = mb_session_open(&session, run->model, &request, err, err_cap);
     if (rc == MB_OK)

@@ -1,9 +1,10 @@
 /*
  * worker.c - starting a worker, asking it, and telling how it ended.
  *
- * A message is struct header and its bytes, in both directions. Time runs only while the note stands still, and not
- * before the method's first hook of a question: loading a model or a long prefill is no hanging method. The worker
- * leaves by _exit() when its socket closes or its parent dies, so nothing is left over however the parent ends.
+ * A message is struct header and its bytes, in both directions. Time runs only while the note stands still, and
+ * not before the method's first hook of a question: loading a model or a long prefill is no hanging method. The
+ * worker leaves by _exit() when its socket closes or its parent dies, so nothing is left over however the parent
+ * ends.
  */
 #include "driver/worker.h"
 
@@ -24,9 +25,9 @@
 
 #define MAGIC 0x6d626a6fu
 #define SLICE_MS 50
-#define LAST_MOMENTS 100         /* slices that a worker whose socket is closed has to end by itself */
+#define LAST_MOMENTS 100 /* slices that a worker whose socket is closed has to end by itself */
 #define MESSAGE_MAX ((uint64_t)1 << 30)
-#define SOCKET_FD 3              /* in the worker */
+#define SOCKET_FD 3 /* in the worker */
 #define NOTE_FD 4
 
 extern char **environ;
@@ -99,7 +100,8 @@ static int spawn(pid_t *pid, int socket, int note, const char *plugin)
         rc = posix_spawn_file_actions_adddup2(&actions, socket, SOCKET_FD);
         rc = rc ? rc : posix_spawn_file_actions_adddup2(&actions, note, NOTE_FD);
         rc = rc ? rc : posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-        rc = rc ? rc : posix_spawn(pid, "/proc/self/exe", &actions, NULL, (char *const *)(uintptr_t)argv, environment);
+        rc = rc ? rc
+                : posix_spawn(pid, "/proc/self/exe", &actions, NULL, (char *const *)(uintptr_t)argv, environment);
         posix_spawn_file_actions_destroy(&actions);
     }
     free(environment);
@@ -240,7 +242,8 @@ static int receive(const mb_worker *worker, const mb_worker_question *question, 
     return MB_OK;
 }
 
-/* A complete answer. Once a method has run, what the machine refuses is its doing: a broken GPU context, memory. */
+/* A complete answer. Once a method has run, what the machine refuses is its doing: a broken GPU context, memory.
+ */
 static int take_answer(const mb_worker_question *question, const mb_text *got, const char *place, bool entered,
                        mb_text *answer, char *err, size_t err_cap)
 {
@@ -256,7 +259,8 @@ static int take_answer(const mb_worker_question *question, const mb_text *got, c
     return mb_fail(err, err_cap, header.code, "%s", header.err);
 }
 
-int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, char *err, size_t err_cap)
+int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, char *err,
+                  size_t err_cap)
 {
     mb_text got = {0};
     char place[128];
@@ -280,8 +284,9 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
         int status;
         bool alone = reap(worker, is_complete(&got) ? 0 : LAST_MOMENTS, &status);
         if (!alone) /* what it sent is no message, or it closed the socket and goes on */
-            rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s cut its process off %s and " MB_WORKER_HUNG
-                         " %g s: it was ended", question->name, place, LAST_MOMENTS * SLICE_MS * 1e-3);
+            rc = mb_fail(err, err_cap, MB_E_SAMPLE,
+                         "method %s cut its process off %s and " MB_WORKER_HUNG " %g s: it was ended",
+                         question->name, place, LAST_MOMENTS * SLICE_MS * 1e-3);
         else if (WIFSIGNALED(status))
             rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s crashed %s: signal %d, %s", question->name, place,
                          WTERMSIG(status), strsignal(WTERMSIG(status)));
