@@ -47,11 +47,12 @@ int mb_record(const mb_stage_env *env, const mb_stage_case *c, mb_recording *rec
     mb_stage_run run;
     memset(recording, 0, sizeof *recording);
     recording->c = *c;
+    recording->c.warmups = 0;   /* data depend on nothing that a method remembers: one request is enough */
     recording->at = calloc((size_t)(c->blocks * (c->steps + 1) * c->layers), sizeof *recording->at);
     if (!recording->at || env->type != MB_F32)
         return mb_fail(err, err_cap, -1, "the recorder needs memory and fp32");
     recording_now = recording;
-    int rc = mb_stage_play(env, c, &method, NULL, &run, err, err_cap);
+    int rc = mb_stage_play(env, &recording->c, &method, NULL, &run, err, err_cap);
     mb_stage_free(&run);
     return rc;
 }
