@@ -84,7 +84,7 @@ typedef struct mb_config_flags {
     int64_t seed;                      /* -1 = not given */
 } mb_config_flags;
 
-/* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and one sentence with the key's path. */
+/* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and a sentence with the key's path. */
 int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err,
                    size_t err_cap);
 /* The same from text; name stands for the file in sentences. */

@@ -209,13 +209,14 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
                               err, err_cap);
             continue;
         }
-        if ((rc = mb_run_prefill(run, prepared, err, err_cap)) != MB_OK)
-            break;
+        rc = mb_run_prefill(run, prepared, err, err_cap);
         mb_run_request(run, prepared, sampler, &request);
-        if (!truth.ids)
+        if (rc == MB_OK && !truth.ids)
             rc = mb_decode(run->session, reference->attender, &request, &truth, err, err_cap);
-        if (rc != MB_OK)
-            break;
+        if (rc != MB_OK) { /* there is nothing to force: a row, as in the other passes */
+            rc = store_failure(run, prepared, arm, cell, rc, err, err_cap);
+            continue;
+        }
         request.forced = truth.ids;
         request.forced_count = truth.count;
         rc = mb_isolate_decode(run, prepared, arm, &request, &result, err, err_cap);

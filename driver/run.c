@@ -85,8 +85,8 @@ static int run_passes(mb_run *run, char *err, size_t err_cap)
         rc = mb_run_tasks(run, err, err_cap);
     if (rc == MB_OK && (config->pass_latency || config->pass_breakdown)) {
         uint64_t start = mb_clock_ns();
-        /* The cache of the quality pass makes room: a latency case plans with the whole device. Nobody else computes
-         * on it while we measure. */
+        /* The cache of the quality pass makes room: a latency case plans with the whole device. Nobody else
+         * computes on it while we measure. */
         mb_isolate_end(run);
         for (size_t i = run->arm_count; i-- > 0;) {
             mb_attender_close(run->arms[i].attender);

@@ -86,7 +86,7 @@ int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_ca
 void mb_run_close(mb_run *run);
 /* Most new tokens of a sample: the config's max_new_tokens, the task's own option, the benchmark's limit. */
 int32_t mb_run_new_tokens(const mb_run *run, const mb_task_spec *task);
-/* The arm of the method that equals exact attention under a sampler, or NULL; the first wants its attender, too. */
+/* The arm of the method that equals exact attention under a sampler, or NULL; the first wants an attender, too. */
 mb_arm *mb_run_reference(const mb_run *run, size_t sampler);
 mb_arm *mb_run_reference_arm(const mb_run *run, size_t sampler);
 

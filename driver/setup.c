@@ -157,8 +157,8 @@ static int open_device(mb_run *run, char *err, size_t err_cap)
     mb_device_options options = {.type = config->type, .threads = config->threads, .arena_bytes = plan.total};
     if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
         return mb_fail(err, err_cap, MB_E_INPUT,
-                       "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length or "
-                       "shorter lengths help", (double)plan.total / 0x1p30, config->memory_gib);
+                       "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length "
+                       "or shorter lengths help", (double)plan.total / 0x1p30, config->memory_gib);
     /* Latency cases differ in size and are planned one by one: they share all that there is, less one worker. */
     if (config->pass_latency || config->pass_breakdown) {
         options.arena_bytes = (size_t)(config->memory_gib * 0x1p30);
@@ -215,8 +215,9 @@ int mb_run_open_model(mb_run *run, char *err, size_t err_cap)
 
 int mb_run_open_session(mb_run *run, char *err, size_t err_cap)
 {
-    mb_session_request request = {.batch = 1, .capacity = run->capacity, .prefill_chunk = run->config->prefill_chunk,
-                                  .graphs = run->config->graphs};
+    const mb_run_config *config = run->config;
+    mb_session_request request = {.batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk,
+                                  .graphs = config->graphs};
     return mb_session_open(&run->session, run->model, &request, err, err_cap);
 }
 

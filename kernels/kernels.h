@@ -333,7 +333,7 @@ typedef struct mb_kernels {
     int (*reuse_decide)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                         const float *distance, const float *norm, float threshold, int relative, float share,
                         int32_t *active, int32_t *missed, double *counts, double *groups);
-    /* dst = src for rows whose KV head is active and which are missed (NULL = all); lse NULL = only the vectors. */
+    /* dst = src for rows whose KV head is active and which are missed (NULL: all); lse NULL: only the vectors. */
     int (*rows_copy)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                      int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
                      const float *src_lse, void *dst, float *dst_lse);

@@ -76,7 +76,8 @@ typedef struct mb_call {
     const float *masked;       /* [batch][rows] 1 where the row is [MASK], else 0 */
     const void *q;             /* [batch][rows][Hq][D] queries after RoPE */
     const void *q_pre;         /* same before RoPE (after q-norm); NULL unless MB_CAP_PRE_ROPE */
-    const void *k, *v;         /* [batch][Hkv][cache rows][D] this layer's cache, keys after RoPE; opaque stride: use mb_host */
+    const void *k, *v;         /* [batch][Hkv][cache rows][D] this layer's cache, keys after RoPE; use mb_host: the
+                                * stride is opaque */
     const float *lse;          /* observe(): [batch][rows][Hq] of the dense pass, when asked for */
     const float *mass;         /* observe(): [batch][Hkv][stride] block-average mass, when asked for */
     void *stream;              /* cudaStream_t under CUDA, NULL on the CPU */
@@ -115,8 +116,8 @@ typedef struct mb_selection {
     uint32_t want;              /* MB_DENSE: MB_WANT_* */
     mb_row_set rows;            /* with MB_WANT_MASS */
     mb_normaliser normaliser;   /* with MB_WANT_MASS */
-    const mb_page_set *pages;   /* MB_SPARSE: the index. MB_ATTEND: the index used, or NULL (opaque, count_read()) */
-    double select_tokens;       /* prefix tokens' worth of K+V bytes per KV head read to choose, for the work count */
+    const mb_page_set *pages;   /* MB_SPARSE: the index. MB_ATTEND: the one used, or NULL (opaque, count_read()) */
+    double select_tokens;       /* prefix tokens' worth of K+V bytes per KV head read to choose, for the work */
 } mb_selection;
 
 /* ---- what a method may call ---- */
@@ -186,7 +187,8 @@ struct mb_host {
     int (*score_edges)(const mb_host *, const mb_call *, int32_t page, int32_t first, int32_t last, float value,
                        float *scores);
     /* Per-token scores to pages: mode 0 sum, 1 max. */
-    int (*score_pool)(const mb_host *, const mb_call *, const float *scores, int32_t page, int32_t mode, float *out);
+    int (*score_pool)(const mb_host *, const mb_call *, const float *scores, int32_t page, int32_t mode,
+                      float *out);
     /* Smoothing along keys with an odd kernel: mode 0 mean, 1 max. out must not be scores. */
     int (*score_smooth)(const mb_host *, const mb_call *, const float *scores, int32_t kernel, int32_t mode,
                         float *out);
@@ -226,8 +228,9 @@ struct mb_host {
     int (*heavy_channels)(const mb_host *, const mb_call *, int32_t count, int32_t *channels, float *scratch);
     /* Which KV heads must read their prefix again. A row misses unless distance < threshold, or, with relative 1,
      * distance < threshold*norm (both from row_distance or row_match; NaN misses). active [batch][Hkv] = -1 where
-     * more than `share` of the head's rows miss, else 0: as counts of a page set, what is read again. missed [batch][rows][Hq] = 1 where a row misses; may be NULL.
-     * counts: NULL, or 4 doubles that grow by rows that hit, rows, active heads, heads. */
+     * more than `share` of the head's rows miss, else 0: as counts of a page set, what is read again. missed
+     * [batch][rows][Hq] = 1 where a row misses; may be NULL. counts: NULL, or 4 doubles that grow by rows that hit,
+     * rows, active heads, heads. */
     int (*reuse_decide)(const mb_host *, const mb_call *, const float *distance, const float *norm,
                         float threshold, int relative, float share, int32_t *active, int32_t *missed,
                         double *counts);

@@ -63,8 +63,8 @@ static bool is_watched(const struct decoder *d)
     return watched;
 }
 
-/* Forwards whose selections are looked at: all where that costs a copy in memory or the method is watched, the first
- * of a sample where it makes the host wait for a GPU, none that are timed. */
+/* Forwards whose selections are looked at: all where that costs a copy in memory or the method is watched, the
+ * first of a sample where it makes the host wait for a GPU, none that are timed. */
 static bool is_checked(const struct decoder *d, int32_t step)
 {
     if (d->request->time_forwards)

@@ -503,9 +503,9 @@ static int report_for_people(const paper *p, const char *label, const comparison
     if (rc == MB_OK && count)
         mb_text_puts(
             p->out,
-            "\n+ and - after a score: the 95 % interval of its paired difference excludes 0. recall: "
-            "against the exact top k,\nlayers and steps that ran dense left out. work: prefix tokens read, share "
-            "of exact's. engaged: share of sparse layer calls.\n");
+            "\n+ and - after a score: the 95 % interval of its paired difference excludes 0.\n"
+            "recall: against the exact top k, layers and steps that ran dense left out.\n"
+            "work: prefix tokens read, share of exact's. engaged: share of sparse layer calls.\n");
     if (rc == MB_OK)
         rc = listing(p, "latency: medians", latency_sql, err, err_cap);
     if (rc == MB_OK)

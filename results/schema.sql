@@ -178,7 +178,7 @@ CREATE TABLE recall (           -- one layer and step of a sample, mean over its
     index_recall  REAL NOT NULL,    -- |S n S*| / |S|, mean over KV heads
     mass_recall   REAL NOT NULL,    -- attention mass of S over that of S*
     captured_mass REAL,             -- attention mass of S
-    index_heads   TEXT, mass_heads TEXT, -- JSON arrays, one number a KV head
+    index_heads   TEXT, mass_heads TEXT, -- JSON arrays, one number or null a KV head
     PRIMARY KEY (sample_id, layer, step)
 ) STRICT, WITHOUT ROWID;
 

@@ -155,6 +155,7 @@ JOIN sample s ON s.id = r.sample_id
 JOIN v_cell c ON c.cell_id = s.cell_id
 JOIN json_each(r.index_heads) h
 JOIN json_each(r.mass_heads) m ON m.key = h.key
+WHERE h.value IS NOT NULL -- a head that read everything has no recall, and no weight either
 GROUP BY c.cell_id, r.layer, r.step, h.key;
 
 -- One row per configuration and task: the mean over its layers and steps, and the share of layer-steps that ran

@@ -73,7 +73,7 @@ copy; weights=$scratch/model/model.safetensors
 header=$(od -An -tu8 -N8 "$weights" | tr -d ' ')
 at=$(head -c $((8 + header)) "$weights" | grep -aoE '"model.norm.weight" *: *\{[^}]*' | sed -E 's/.*data_offsets" *: *\[ *([0-9]+).*/\1/')
 printf '\xff\xff' | dd of="$weights" bs=1 seek=$((8 + header + at)) conv=notrunc status=none
-for pass in quality recall; do
+for pass in quality recall forced; do
     expect_exit 3 'samples failed' $base --db "$scratch/nan.db" --model "$scratch/model" --set "passes=[\"$pass\"]"
     [ "$(sqlite3 "$scratch/nan.db" "SELECT count(*) > 0 AND min(status = 'failed' AND error LIKE '%not finite%') FROM v_samples
         WHERE pass = '$pass'")" = 1 ] || fail "the $pass pass has no rows that say that the logits are not finite"
