@@ -1,26 +1,24 @@
 /*
  * mass_sm90.cu - block-average attention mass on sm_90a, bf16, head_dim 128, up to 256 packed rows.
  *
- * The transposed product S^T = K Q^T: 64 keys are the rows of the accumulator and all packed query rows its
- * columns, so nothing is padded to 64 rows and the sum over query rows stays inside a thread until a last shuffle
- * over four lanes. All queries of a KV head lie in shared memory; a producer thread streams 64-key tiles through a
+ * The transposed product of keys_sm90.cuh: the sum over query rows stays inside a thread until a last shuffle over
+ * four lanes. All queries of a KV head lie in shared memory; a producer thread streams 64-key tiles through a
  * ring, and three consumer warpgroups take them in turn, so that some multiply while others exponentiate; above
  * 128 rows each works in two halves of the rows for the same reason. Each key tile belongs to one warpgroup of one
- * block: no atomics, the same bits in every run. (Measured
- * and dropped: two warpgroups in strict turns; four with smaller accumulators and a third of the exponentials in
- * ordinary arithmetic; both slower.)
+ * block: no atomics, the same bits in every run. (Measured and dropped: two warpgroups in strict turns; four with
+ * smaller accumulators and a third of the exponentials in ordinary arithmetic; both slower.)
  *
  * mass = sum_r w[r] exp(s - lse[r]) / sum_r w[r] is summed as exp2(scale_log2 * s - shift[r]) with
  * shift = lse / ln 2 - log2 w, and divided at the end.
  */
-#include "kernels/cuda/flash_sm90.cuh"
+#include "kernels/cuda/keys_sm90.cuh"
 
 namespace mb_cuda {
 namespace {
 
-constexpr int KEYS = 64;
+constexpr int THREADS = KEYS_THREADS;
 constexpr int STAGES = 9;
-constexpr uint32_t TILE = KEYS * FLASH_D * 2;
+constexpr uint32_t TILE = KEYS_TILE_BYTES;
 constexpr int UNITS = 384;
 
 template <int N> struct MassShared {
@@ -31,71 +29,14 @@ template <int N> struct MassShared {
     int tile_end[UNITS + 1];
 };
 
-/* Query rows of one product: all, or half. */
-template <int N> constexpr int chunk_rows = N > 128 ? N / 2 : N;
 template <int N> constexpr size_t shared_size = sizeof(MassShared<N>) + 1024;
-constexpr int GROUPS = 3;                /* consumer warpgroups */
-constexpr int THREADS = 128 * (1 + GROUPS);
-/* setmaxnreg moves registers within what the launch got: 128 a thread. */
-static_assert(128 * THREADS >= 24 * 128 + 160 * GROUPS * 128, "the consumers' registers must exist");
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-/* Queries and shifts of unit (b, h); rows past the packed ones count nothing. */
-template <int N>
-__device__ __forceinline__ void load_unit(const Problem &p, MassShared<N> &shared, int b, int h, int thread,
-                                          int threads)
-{
-    for (int i = thread; i < N * 16; i += threads) {
-        int row = i / 16, chunk = i % 16;
-        uint4 x = make_uint4(0, 0, 0, 0);
-        if (row < p.packed)
-            x = *(const uint4 *)((const __nv_bfloat16 *)p.q + state_of(p, b, h, row) * FLASH_D + chunk * 8);
-        *(uint4 *)(shared.q + (chunk / 8) * (N * 128) + row * 128 + (((chunk % 8) ^ (row & 7)) << 4)) = x;
-    }
-    for (int row = thread; row < N; row += threads) {
-        float value = INFINITY;
-        if (row < p.packed) {
-            float w = p.row_weight ? p.row_weight[(int64_t)b * p.rows + row / p.group] : 1.0f;
-            float lse = p.lse[state_of(p, b, h, row)];
-            if (w > 0.0f && lse > -INFINITY)
-                value = lse * LOG2E - log2f(w);
-        }
-        shared.shift[row] = value;
-    }
-    proxy_fence();
-}
-
-/* Logits of one key tile against C query rows from `row` on. */
-template <int N, int C>
-__device__ __forceinline__ void multiply_rows(float (&s)[C / 2], uint32_t k_tile, uint32_t q, int row)
-{
-    wgmma_fence();
-#pragma unroll
-    for (int c = 0; c < FLASH_D / 16; c++)
-        wgmma_shared<C>(s, rows_descriptor(k_tile + (c / 4) * (KEYS * 128) + (c % 4) * 32),
-                        rows_descriptor(q + row * 128 + (c / 4) * (N * 128) + (c % 4) * 32), c != 0);
-    wgmma_commit();
-}
-
-/* Adds the exponentials of C query rows to this thread's two keys. */
-template <int C>
-__device__ __forceinline__ void add_rows(const float (&s)[C / 2], const float *shift, float scale_log2,
-                                         float (&sum)[4])
-{
-#pragma unroll
-    for (int n = 0; n < C / 8; n++) {
-        float2 x = *(const float2 *)(shift + n * 8);
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            sum[i] += fast_exp2(fmaf(s[4 * n + i], scale_log2, i & 1 ? -x.y : -x.x));
-    }
-}
 
 template <int N>
 __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared, int begin, int end, int group)
 {
-    constexpr int C = chunk_rows<N>;
+    constexpr int C = keys_chunk<N>;
     int thread = (int)threadIdx.x - 128, lane = thread & 31, warp = (thread >> 5) & 3;
     uint32_t q = shared_address(shared.q), k = shared_address(shared.k);
     const float *shift = shared.shift + (lane & 3) * 2;
@@ -107,14 +48,14 @@ __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared,
         int prefix = key_range(p, b).prefix;
         float total = weight_total(p, b), inverse = total > 0.0f ? 1.0f / total : 0.0f;
         float *mass = p.mass + (int64_t)unit * p.mass_stride;
-        named_sync(2, GROUPS * 128);   /* everyone is done with the last unit's queries */
-        load_unit<N>(p, shared, b, h, thread, GROUPS * 128);
-        named_sync(2, GROUPS * 128);
+        named_sync(2, KEYS_GROUPS * 128);   /* everyone is done with the last unit's queries */
+        load_queries<N>(p, shared.q, shared.shift, b, h, thread, KEYS_GROUPS * 128);
+        named_sync(2, KEYS_GROUPS * 128);
         int unit_end = shared.tile_end[unit + 1] < end ? shared.tile_end[unit + 1] : end;
         /* Tiles go round the warpgroups by their number in this block's share, as the ring's stages do. */
-        int tile = position + (group - (position - begin) % GROUPS + GROUPS) % GROUPS;
+        int tile = position + (group - (position - begin) % KEYS_GROUPS + KEYS_GROUPS) % KEYS_GROUPS;
 #pragma unroll 1
-        for (; tile < unit_end; tile += GROUPS) {
+        for (; tile < unit_end; tile += KEYS_GROUPS) {
             int stage = (tile - begin) % STAGES;
             uint32_t k_tile = k + (uint32_t)stage * TILE;
             float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -138,7 +79,7 @@ __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared,
                 add_rows<C>(right, shift + C, p.scale_log2, sum);
             else
                 add_rows<C>(left, shift, p.scale_log2, sum);
-            int key = (tile - unit_first) * KEYS + warp * 16 + lane / 4;
+            int key = (tile - unit_first) * KEYS_TILE + warp * 16 + lane / 4;
 #pragma unroll
             for (int i = 0; i < 2; i++, key += 8) {
                 float value = quad_sum(sum[2 * i] + sum[2 * i + 1]) * inverse;
@@ -175,7 +116,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         for (int first = 0; first < units; first += 32) {
             int u = first + lane, x = 0;
             if (u < units && is_active(p, u / p.kv_heads, u % p.kv_heads))
-                x = (key_range(p, u / p.kv_heads).prefix + KEYS - 1) / KEYS;
+                x = (key_range(p, u / p.kv_heads).prefix + KEYS_TILE - 1) / KEYS_TILE;
             for (int step = 1; step < 32; step *= 2) {
                 int other = __shfl_up_sync(0xffffffffu, x, step);
                 x += lane >= step ? other : 0;
@@ -203,9 +144,7 @@ __global__ void __launch_bounds__(THREADS, 1)
                 uint32_t barrier = shared_address(shared.full + ring.stage);
                 uint32_t place = shared_address(shared.k) + (uint32_t)ring.stage * TILE;
                 barrier_wait(shared_address(shared.empty + ring.stage), ring.phase ^ 1);
-                barrier_expect(barrier, TILE);
-                copy_box(place, &k_map, barrier, 0, (tile - shared.tile_end[unit]) * KEYS, unit);
-                copy_box(place + KEYS * 128, &k_map, barrier, 64, (tile - shared.tile_end[unit]) * KEYS, unit);
+                copy_keys(place, &k_map, barrier, (tile - shared.tile_end[unit]) * KEYS_TILE, unit);
                 ring.next();
             }
         } else if (threadIdx.x >= 32) {
