@@ -182,6 +182,8 @@ int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, char *err, size_t err_ca
         rc = sm90_prefill_setup(err, err_cap);
     if (rc == MB_OK)
         rc = sm90_mass_setup(err, err_cap);
+    if (rc == MB_OK)
+        rc = sm90_votes_setup(err, err_cap);
     return rc;
 }
 

@@ -142,6 +142,7 @@ int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream
 int sm90_setup(mb_cuda_chip *chip, char *err, size_t err_cap);
 int sm90_prefill_setup(char *err, size_t err_cap);
 int sm90_mass_setup(char *err, size_t err_cap);
+int sm90_votes_setup(char *err, size_t err_cap); /* the rest: votes.cuh */
 
 } /* namespace mb_cuda */
 

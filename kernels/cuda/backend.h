@@ -81,12 +81,13 @@ cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const void *logits
 #define MB_MEAN_FLOATS ((size_t)4 << 20) /* capacity of the row-mean buffer: [batch][kv_heads][2][head_dim] */
 cudaError_t mb_launch_page_bounds(cudaStream_t stream, mb_type type, const mb_rows *rows, const mb_kv *kv,
                                   int32_t page, int32_t page_capacity, int whole, void *bounds);
-cudaError_t mb_launch_page_scores(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t page,
-                                  int32_t page_capacity, const void *bounds, mb_merge merge, float *means,
-                                  float *scores, int64_t score_stride);
-cudaError_t mb_launch_key_scores(cudaStream_t stream, mb_type type, const mb_attention *args,
-                                 const int32_t *channels, int32_t channel_count, float *means, float *scores,
-                                 int64_t score_stride);
+cudaError_t mb_launch_page_scores(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type,
+                                  const mb_attention *args, int32_t page, int32_t page_capacity,
+                                  const void *bounds, mb_merge merge, float *means, float *scores,
+                                  int64_t score_stride);
+cudaError_t mb_launch_key_scores(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type,
+                                 const mb_attention *args, const int32_t *channels, int32_t channel_count,
+                                 float *means, float *scores, int64_t score_stride);
 
 /* ---- select.cu ---- */
 size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries);
@@ -100,8 +101,9 @@ cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const
                             int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
 /* ---- votes.cu ---- */
 size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k);
-cudaError_t mb_launch_votes(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t k, float *votes,
-                            float *stats, void *scratch);
+/* 0 or a negative code with a sentence in err, like the launchers of attention.cuh. */
+int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, int32_t k, float *votes,
+                  float *stats, void *scratch, cudaStream_t stream, char *err, size_t err_cap);
 
 /* ---- scores.cu ---- */
 cudaError_t mb_launch_score_edges(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,

@@ -19,27 +19,66 @@ struct BoundsArgs {
     int32_t kv_heads, capacity, dim, block_keys, page, page_capacity, whole;
 };
 
-/* One thread a channel; blockIdx.x runs over pages, blockIdx.y over (sequence, head). */
-template <typename T> __global__ void bounds_kernel(BoundsArgs a)
+constexpr int BOUNDS_THREADS = 256;
+
+/* V consecutive elements: one access where V is 8. */
+template <int V, typename T> __device__ __forceinline__ void load_some(const T *p, float (&x)[V])
 {
-    int bh = blockIdx.y, c = threadIdx.x, prefix = a.prefix_len[bh / a.kv_heads];
+    if constexpr (V == 8) {
+        load8(p, x);
+    } else {
+        static_assert(V == 1, "one access, or one element");
+        x[0] = load(p);
+    }
+}
+
+template <int V, typename T> __device__ __forceinline__ void store_some(T *p, const float (&x)[V])
+{
+    if constexpr (V == 8) {
+        store4(p, x);
+        store4(p + 4, x + 4);
+    } else {
+        store(p, x[0]);
+    }
+}
+
+/* V channels a thread; the threads of a block take dim / V channel groups of as many pages as fit. */
+template <typename T, int V> __global__ void __launch_bounds__(BOUNDS_THREADS) bounds_kernel(BoundsArgs a)
+{
+    int bh = blockIdx.y, prefix = a.prefix_len[bh / a.kv_heads], groups = a.dim / V, c = threadIdx.x % groups * V;
     int end = a.whole ? prefix : prefix + a.block_keys;
     end = end < a.capacity ? end : a.capacity;
-    int64_t p = (a.whole ? 0 : prefix / a.page) + (int64_t)blockIdx.x;
+    int each = BOUNDS_THREADS / groups;
+    int64_t p = (a.whole ? 0 : prefix / a.page) + (int64_t)blockIdx.x * each + threadIdx.x / groups;
     int64_t last = (p + 1) * a.page < end ? (p + 1) * a.page : end;
-    if (p * a.page >= end || p >= a.page_capacity || c >= a.dim)
+    if ((int)threadIdx.x >= each * groups || p * a.page >= end || p >= a.page_capacity)
         return;
-    const T *k = (const T *)a.k + (int64_t)bh * a.capacity * a.dim;
-    float most = -INFINITY, least = INFINITY;
+    const T *k = (const T *)a.k + (int64_t)bh * a.capacity * a.dim + c;
+    float most[V], least[V];
+    for (int i = 0; i < V; i++) {
+        most[i] = -INFINITY;
+        least[i] = INFINITY;
+    }
 #pragma unroll 8
     for (int64_t j = p * a.page; j < last; j++) {
-        float x = load(k + j * a.dim + c);
-        most = x > most ? x : most;
-        least = x < least ? x : least;
+        float x[V];
+        load_some<V>(k + j * a.dim, x);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            most[i] = fmaxf(most[i], x[i]); /* NaN loses */
+            least[i] = fminf(least[i], x[i]);
+        }
     }
-    T *to = (T *)a.bounds + ((int64_t)bh * a.page_capacity + p) * 2 * a.dim;
-    store(to + c, most);
-    store(to + a.dim + c, least);
+    T *to = (T *)a.bounds + ((int64_t)bh * a.page_capacity + p) * 2 * a.dim + c;
+    store_some<V>(to, most);
+    store_some<V>(to + a.dim, least);
+}
+
+template <typename T, int V>
+static void launch_bounds(cudaStream_t stream, const BoundsArgs &a, int64_t pages, int heads)
+{
+    int each = BOUNDS_THREADS / (a.dim / V);
+    bounds_kernel<T, V><<<dim3(blocks_for(pages, each), heads), BOUNDS_THREADS, 0, stream>>>(a);
 }
 
 extern "C" cudaError_t mb_launch_page_bounds(cudaStream_t stream, mb_type type, const mb_rows *rows, const mb_kv *kv,
@@ -47,12 +86,13 @@ extern "C" cudaError_t mb_launch_page_bounds(cudaStream_t stream, mb_type type, 
 {
     BoundsArgs a = {kv->k, bounds, rows->prefix_len, kv->kv_heads, kv->capacity, kv->head_dim, rows->block_keys, page,
                     page_capacity, whole};
-    if (page < 1 || kv->head_dim > 256)
+    if (page < 1 || kv->head_dim > BOUNDS_THREADS)
         return cudaErrorInvalidValue;
     int64_t pages = whole ? ((int64_t)rows->max_prefix + page - 1) / page : rows->block_keys / page + 2;
+    int heads = rows->batch * kv->kv_heads;
     if (pages > 0)
-        MB_WITH_TYPE(type, bounds_kernel<T><<<dim3((unsigned)pages, rows->batch * kv->kv_heads),
-                                              (kv->head_dim + 31) / 32 * 32, 0, stream>>>(a));
+        MB_WITH_TYPE(type, if (a.dim % 8 == 0) launch_bounds<T, 8>(stream, a, pages, heads);
+                     else launch_bounds<T, 1>(stream, a, pages, heads));
     return cudaGetLastError();
 }
 
@@ -78,52 +118,80 @@ __device__ __forceinline__ float weight_of(const RowsArgs &a, int b, int r)
     return a.row_weight ? a.row_weight[(int64_t)b * a.rows + r] : 1.0f;
 }
 
+constexpr int MEAN_LOADS = 8;
+
 /* means[bh][2*dim] = weighted means of q+ and of -q-; split 0: [dim] mean of q itself, then split by sign.
- * Block: dim x 4 threads; the four partial sums are added in order. plain: only the mean query, [dim]. */
-template <typename T> __global__ void means_kernel(RowsArgs a, int split, int plain, float *means)
+ * plain: only the mean query, [dim]. V channels a thread, `pieces` threads a channel, each with every pieces-th
+ * row: a handful, so that all loads are under way at once. The partial sums are added in order. */
+template <typename T, int V>
+__global__ void __launch_bounds__(V == 8 ? 512 : 1024) means_kernel(RowsArgs a, int split, int plain, float *means)
 {
-    extern __shared__ float part[]; /* [4][2][dim] */
-    int bh = blockIdx.x, b = bh / a.kv_heads, h = bh % a.kv_heads, c = threadIdx.x, piece = threadIdx.y;
-    int count = a.rows * a.group;
-    float plus = 0.0f, minus = 0.0f, total = 0.0f;
-    for (int r = 0; r < a.rows; r++)
-        total += weight_of(a, b, r);
-    total *= (float)a.group;
-#pragma unroll 4
-    for (int i = piece; i < count; i += 4) {
-        int r = i / a.group, g = i % a.group;
-        float w = weight_of(a, b, r);
-        float x = load((const T *)a.q + (((int64_t)b * a.rows + r) * a.query_heads + h * a.group + g) * a.dim + c);
-        if (w != 0.0f) {
-            plus += w * (split ? fmaxf(x, 0.0f) : x);
-            minus += w * fminf(x, 0.0f);
-        }
-    }
-    part[(piece * 2 + 0) * a.dim + c] = plus;
-    part[(piece * 2 + 1) * a.dim + c] = minus;
+    extern __shared__ float part[]; /* [pieces][2][dim], then weights [rows] */
+    int bh = blockIdx.x, b = bh / a.kv_heads, h = bh % a.kv_heads, c = threadIdx.x * V, piece = threadIdx.y;
+    int count = a.rows * a.group, pieces = blockDim.y, thread = threadIdx.y * blockDim.x + threadIdx.x;
+    float plus[V] = {}, minus[V] = {}, total = 0.0f, *weights = part + pieces * 2 * a.dim;
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+    for (int r = thread; r < a.rows; r += blockDim.x * pieces)
+        weights[r] = weight_of(a, b, r);
     __syncthreads();
-    if (piece)
-        return;
-    plus = minus = 0.0f;
-    for (int i = 0; i < 4; i++) {
-        plus += part[(i * 2 + 0) * a.dim + c];
-        minus += part[(i * 2 + 1) * a.dim + c];
+    for (int first = piece; first < count; first += pieces * MEAN_LOADS) {
+        float x[MEAN_LOADS][V], w[MEAN_LOADS];
+#pragma unroll
+        for (int n = 0; n < MEAN_LOADS; n++) {
+            int i = first + n * pieces, r = i / a.group, g = i % a.group;
+            w[n] = i < count ? weights[r] : 0.0f;
+            if (i < count)
+                load_some<V>((const T *)a.q +
+                                 (((int64_t)b * a.rows + r) * a.query_heads + h * a.group + g) * a.dim + c,
+                             x[n]);
+        }
+#pragma unroll
+        for (int n = 0; n < MEAN_LOADS; n++)
+#pragma unroll
+            for (int e = 0; e < V; e++) {
+                plus[e] += w[n] == 0.0f ? 0.0f : w[n] * (split ? fmaxf(x[n][e], 0.0f) : x[n][e]);
+                minus[e] += w[n] == 0.0f ? 0.0f : w[n] * fminf(x[n][e], 0.0f);
+            }
     }
-    plus = total > 0.0f ? plus / total : 0.0f;
-    minus = total > 0.0f ? minus / total : 0.0f;
-    if (plain) {
-        means[(int64_t)bh * a.dim + c] = plus;
-        return;
+    for (int e = 0; e < V; e++) {
+        part[(piece * 2 + 0) * a.dim + c + e] = plus[e];
+        part[(piece * 2 + 1) * a.dim + c + e] = minus[e];
     }
-    float *to = means + (int64_t)bh * 2 * a.dim;
-    to[c] = split ? plus : fmaxf(plus, 0.0f);
-    to[a.dim + c] = split ? minus : fminf(plus, 0.0f);
+    __syncthreads();
+    for (int r = 0; r < a.rows; r++)
+        total += weights[r];
+    total *= (float)a.group;
+    for (int at = thread; at < a.dim; at += blockDim.x * pieces) {
+        float up = 0.0f, down = 0.0f;
+#pragma unroll 8
+        for (int i = 0; i < pieces; i++) {
+            up += part[(i * 2 + 0) * a.dim + at];
+            down += part[(i * 2 + 1) * a.dim + at];
+        }
+        up = total > 0.0f ? up / total : 0.0f;
+        down = total > 0.0f ? down / total : 0.0f;
+        if (plain) {
+            means[(int64_t)bh * a.dim + at] = up;
+            continue;
+        }
+        means[(int64_t)bh * 2 * a.dim + at] = split ? up : fmaxf(up, 0.0f);
+        means[(int64_t)bh * 2 * a.dim + a.dim + at] = split ? down : fminf(up, 0.0f);
+    }
 }
 
-template <typename T> static void launch_means(cudaStream_t stream, const RowsArgs &a, int heads, int split, int plain,
-                                               float *means)
+template <typename T>
+static void launch_means(cudaStream_t stream, const RowsArgs &a, int heads, int split, int plain, float *means)
 {
-    means_kernel<T><<<heads, dim3(a.dim, 4), 8 * a.dim * sizeof(float), stream>>>(a, split, plain, means);
+    bool wide = a.dim % 8 == 0;
+    int across = wide ? a.dim / 8 : a.dim, room = 4096 / a.dim, most = 1024 / across; /* 32 KB, 1024 threads */
+    dim3 block(across, room < most ? room : most);
+    size_t shared = ((size_t)block.y * 2 * a.dim + a.rows) * sizeof(float);
+    if (wide)
+        means_kernel<T, 8><<<heads, block, shared, stream>>>(a, split, plain, means);
+    else
+        means_kernel<T, 1><<<heads, block, shared, stream>>>(a, split, plain, means);
 }
 
 /* ---- one vector against many rows of memory ---- */
@@ -137,67 +205,170 @@ struct DotArgs {
     int32_t kv_heads, page, capacity, width;
 };
 
-constexpr int DOT_WARPS = 8, DOT_ROWS = 8; /* rows a warp takes at once: independent loads in flight */
+/* Eight lanes share a row, 16 bytes a lane and access, so that an access of a warp is four whole lines of 128
+ * bytes and three shuffles finish four rows. A warp has DOT_LOADS accesses under way before it uses the first. */
+constexpr int DOT_WARPS = 8, DOT_LANES = 8, DOT_LOADS = 12;
 
-/* scores[bh][p] = vector . row p for p < n, -INFINITY behind. VEC elements a lane and access. */
-template <typename T, int ITEMS> __global__ void __launch_bounds__(DOT_WARPS * 32) dot_kernel(DotArgs a)
+/* Rows that eight lanes have under way: DOT_LOADS accesses, at most one row a lane. */
+template <int ITEMS> constexpr int dot_rows = ITEMS == 1 ? 8 : ITEMS < DOT_LOADS ? DOT_LOADS / ITEMS : 1;
+
+/* 16 bytes of a row, as they came; an element whose coefficient is 0 counts 0 even when it is NaN. */
+struct Piece {
+    uint4 x;
+};
+
+/* Elements of 16 bytes of T. */
+template <typename T> constexpr int piece_size = 16 / (int)sizeof(T);
+
+template <typename T, bool ALIGNED> __device__ __forceinline__ Piece load_piece(const T *p, int left)
 {
-    int bh = blockIdx.y, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    if (a.active && !a.active[bh])
+    Piece piece = {make_uint4(0, 0, 0, 0)};
+    if (ALIGNED) {
+        if (left > 0)
+            piece.x = __ldcs((const uint4 *)p);
+    } else {
+        for (int i = 0; i < piece_size<T> && i < left; i++)
+            ((T *)&piece.x)[i] = p[i];
+    }
+    return piece;
+}
+
+__device__ __forceinline__ float dot_piece(const Piece &piece, const float *v, const uint32_t *keep, float sum,
+                                           const float *)
+{
+    const uint32_t words[4] = {piece.x.x, piece.x.y, piece.x.z, piece.x.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        sum = fmaf(v[i], __uint_as_float(words[i] & keep[i]), sum);
+    return sum;
+}
+__device__ __forceinline__ float dot_piece(const Piece &piece, const float *v, const uint32_t *keep, float sum,
+                                           const __nv_bfloat16 *)
+{
+    const uint32_t words[4] = {piece.x.x, piece.x.y, piece.x.z, piece.x.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        sum = fmaf(v[2 * i], __uint_as_float((words[i] & keep[i]) << 16), sum);
+        sum = fmaf(v[2 * i + 1], __uint_as_float(words[i] & keep[i] & 0xffff0000u), sum);
+    }
+    return sum;
+}
+
+/* The kernel is launched while the means are still being computed (where the chip can): its first rows are under
+ * way by then. Everything else it reads was complete before the means began. */
+__device__ __forceinline__ void wait_for_means()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* scores[bh][p] = vector . row p for p < n, -INFINITY behind. ITEMS: accesses that a row takes. */
+template <typename T, int ITEMS, bool ALIGNED>
+__global__ void __launch_bounds__(DOT_WARPS * 32, ITEMS > 4 ? 1 : 2) dot_kernel(DotArgs a)
+{
+    constexpr int SIZE = piece_size<T>, ROWS = dot_rows<ITEMS>, TOGETHER = ROWS * 32 / DOT_LANES;
+    int bh = blockIdx.y, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, part = lane % DOT_LANES;
+    if (a.active && !a.active[bh]) {
+        wait_for_means(); /* what follows this kernel relies on them being over */
         return;
+    }
     int64_t n = ((int64_t)a.prefix_len[bh / a.kv_heads] + a.page - 1) / a.page;
     n = n < a.capacity ? n : a.capacity;
-    float v[ITEMS][4];
-#pragma unroll
-    for (int i = 0; i < ITEMS; i++)
-        for (int c = 0; c < 4; c++) {
-            int at = (i * 32 + lane) * 4 + c;
-            v[i][c] = at < a.width ? a.vectors[(int64_t)bh * a.width + at] : 0.0f;
-        }
     const T *base = (const T *)a.rows + (int64_t)bh * a.capacity * a.width;
-    float *to = a.scores + (int64_t)bh * a.stride;
-    int64_t step = (int64_t)gridDim.x * DOT_WARPS * DOT_ROWS;
-    for (int64_t p = ((int64_t)blockIdx.x * DOT_WARPS + warp) * DOT_ROWS; p < a.entries; p += step) {
-        float x[DOT_ROWS][ITEMS][4];
+    float *to = a.scores + (int64_t)bh * a.stride, v[ITEMS][SIZE];
+    uint32_t keep[ITEMS][4];
+    Piece x[ROWS][ITEMS];
+    int64_t step = (int64_t)gridDim.x * DOT_WARPS * TOGETHER,
+            p = ((int64_t)blockIdx.x * DOT_WARPS + warp) * TOGETHER;
+    auto load_rows = [&]() {
 #pragma unroll
-        for (int r = 0; r < DOT_ROWS; r++)
+        for (int r = 0; r < ROWS; r++) {
+            int64_t row = p + r * (32 / DOT_LANES) + lane / DOT_LANES;
 #pragma unroll
             for (int i = 0; i < ITEMS; i++) {
-                int at = (i * 32 + lane) * 4;
-                if (p + r < n && at < a.width)
-                    load4(base + (p + r) * a.width + at, x[r][i]);
-                else
-                    x[r][i][0] = x[r][i][1] = x[r][i][2] = x[r][i][3] = 0.0f;
+                int at = (i * DOT_LANES + part) * SIZE;
+                x[r][i] = load_piece<T, ALIGNED>(base + row * a.width + at, row < n ? a.width - at : 0);
             }
+        }
+    };
+    load_rows();
+    wait_for_means();
+#pragma unroll
+    for (int i = 0; i < ITEMS; i++) {
+#pragma unroll
+        for (int c = 0; c < SIZE; c++) {
+            int at = (i * DOT_LANES + part) * SIZE + c;
+            v[i][c] = at < a.width ? a.vectors[(int64_t)bh * a.width + at] : 0.0f;
+        }
+#pragma unroll
+        for (int c = 0; c < 4; c++)
+            keep[i][c] = sizeof(T) == 4 ? (v[i][c] == 0.0f ? 0u : 0xffffffffu)
+                                        : (v[i][SIZE / 4 * c] == 0.0f ? 0u : 0xffffu) |
+                                              (v[i][SIZE / 4 * c + SIZE / 4 - 1] == 0.0f ? 0u : 0xffff0000u);
+    }
+    while (p < a.entries) {
         float mine = 0.0f;
 #pragma unroll
-        for (int r = 0; r < DOT_ROWS; r++) {
+        for (int r = 0; r < ROWS; r++) {
             float sum = 0.0f;
+#pragma unroll
             for (int i = 0; i < ITEMS; i++)
-                for (int c = 0; c < 4; c++)
-                    sum += v[i][c] == 0.0f ? 0.0f : v[i][c] * x[r][i][c];
-            sum = warp_sum(sum);
-            mine = lane == r ? sum : mine;
+                sum = dot_piece(x[r][i], v[i], keep[i], sum, (const T *)NULL);
+#pragma unroll
+            for (int offset = 1; offset < DOT_LANES; offset <<= 1)
+                sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+            mine = part == r ? sum : mine;
         }
-        if (lane < DOT_ROWS && p + lane < a.entries)
-            to[p + lane] = p + lane < n ? mine : -INFINITY;
+        int64_t row = p + part * (32 / DOT_LANES) + lane / DOT_LANES;
+        if (part < ROWS && row < a.entries)
+            to[row] = row < n ? mine : -INFINITY;
+        p += step;
+        load_rows();
     }
 }
 
-static cudaError_t launch_dot(cudaStream_t stream, mb_type type, const DotArgs &a, int heads)
+template <typename T, int ITEMS>
+static cudaError_t launch_items(cudaStream_t stream, const mb_cuda_chip *chip, const DotArgs &a, int heads)
 {
-    if (a.width % 4 || a.width > 512)
+    unsigned blocks = blocks_for(a.entries, DOT_WARPS * dot_rows<ITEMS> * 32 / DOT_LANES);
+    unsigned most =
+        (unsigned)(132 * 2 / (heads < 1 ? 1 : heads)); /* two blocks a multiprocessor, several rounds each */
+    dim3 grid(most < 1 ? 1 : blocks < most ? blocks : most, heads);
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(DOT_WARPS * 32);
+    config.stream = stream;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = chip->capability >= 90 ? 1 : 0;
+    return cudaLaunchKernelEx(
+        &config, a.width % piece_size<T> == 0 ? dot_kernel<T, ITEMS, true> : dot_kernel<T, ITEMS, false>, a);
+}
+
+static cudaError_t launch_dot(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type, const DotArgs &a,
+                              int heads)
+{
+    if (a.width > 512)
         return cudaErrorInvalidValue;
     if (a.entries <= 0)
         return cudaSuccess;
-    unsigned blocks = blocks_for(a.entries, DOT_WARPS * DOT_ROWS);
-    unsigned most = (unsigned)(132 * 16 / (heads < 1 ? 1 : heads) + 1);
-    dim3 grid(blocks < most ? blocks : most, heads);
-    int items = (a.width + 127) / 128;
-    MB_WITH_TYPE(type, if (items == 1) dot_kernel<T, 1><<<grid, DOT_WARPS * 32, 0, stream>>>(a);
-                 else if (items == 2) dot_kernel<T, 2><<<grid, DOT_WARPS * 32, 0, stream>>>(a);
-                 else dot_kernel<T, 4><<<grid, DOT_WARPS * 32, 0, stream>>>(a));
-    return cudaGetLastError();
+    MB_WITH_TYPE(type, {
+        int items = (a.width + DOT_LANES * piece_size<T> - 1) / (DOT_LANES * piece_size<T>);
+        if (items == 1)
+            return launch_items<T, 1>(stream, chip, a, heads);
+        if (items == 2)
+            return launch_items<T, 2>(stream, chip, a, heads);
+        if (items <= 4)
+            return launch_items<T, 4>(stream, chip, a, heads);
+        if (items <= 8)
+            return launch_items<T, 8>(stream, chip, a, heads);
+        if constexpr (piece_size<T> == 4)
+            return launch_items<T, 16>(stream, chip, a, heads);
+    });
+    return cudaErrorInvalidValue;
 }
 
 /* ---- all rows against tiles of pages: maximum and softmax ---- */
@@ -298,9 +469,10 @@ __global__ void __launch_bounds__(TILE_THREADS)
     }
 }
 
-extern "C" cudaError_t mb_launch_page_scores(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t page,
-                                             int32_t page_capacity, const void *bounds, mb_merge merge, float *means,
-                                             float *scores, int64_t score_stride)
+extern "C" cudaError_t mb_launch_page_scores(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type,
+                                             const mb_attention *args, int32_t page, int32_t page_capacity,
+                                             const void *bounds, mb_merge merge, float *means, float *scores,
+                                             int64_t score_stride)
 {
     RowsArgs a = rows_of(args);
     int heads = args->rows.batch * args->kv.kv_heads, count = a.rows * a.group;
@@ -315,7 +487,7 @@ extern "C" cudaError_t mb_launch_page_scores(cudaStream_t stream, mb_type type, 
         MB_WITH_TYPE(type, launch_means<T>(stream, a, heads, merge == MB_MERGE_MEAN, 0, means));
         DotArgs dot = {bounds, means, a.prefix_len, a.active, scores, score_stride, entries, a.kv_heads, page,
                        page_capacity, 2 * a.dim};
-        return launch_dot(stream, type, dot, heads);
+        return launch_dot(stream, chip, type, dot, heads);
     }
     int softmax = merge == MB_MERGE_SOFTMAX;
     size_t shared = ((size_t)TILE_PAGES * (2 * a.dim + 1) + TILE_THREADS) * sizeof(float);
@@ -346,8 +518,9 @@ __global__ void keep_channels(float *means, int kv_heads, int dim, const int32_t
         means[(int64_t)bh * dim + c] = 0.0f;
 }
 
-extern "C" cudaError_t mb_launch_key_scores(cudaStream_t stream, mb_type type, const mb_attention *args,
-                                            const int32_t *channels, int32_t channel_count, float *means, float *scores,
+extern "C" cudaError_t mb_launch_key_scores(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type,
+                                            const mb_attention *args, const int32_t *channels,
+                                            int32_t channel_count, float *means, float *scores,
                                             int64_t score_stride)
 {
     RowsArgs a = rows_of(args);
@@ -363,5 +536,5 @@ extern "C" cudaError_t mb_launch_key_scores(cudaStream_t stream, mb_type type, c
         keep_channels<<<heads, a.dim, 0, stream>>>(means, a.kv_heads, a.dim, channels, channel_count);
     DotArgs dot = {args->kv.k, means, a.prefix_len, a.active, scores, score_stride, entries, a.kv_heads, 1,
                    args->kv.capacity, a.dim};
-    return launch_dot(stream, type, dot, heads);
+    return launch_dot(stream, chip, type, dot, heads);
 }

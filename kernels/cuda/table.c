@@ -107,8 +107,9 @@ static int mass(mb_device *device, const mb_attention *args)
 
 static int votes(mb_device *device, const mb_attention *args, int32_t k, float *out, float *stats, void *scratch)
 {
-    return CHECK_PART(MB_PART_SELECTION,
-                      mb_launch_votes(device->stream, device->type, args, k, out, stats, scratch), "votes");
+    mb_cuda_part_begin(device, MB_PART_SELECTION);
+    return finish_code(device, mb_cuda_votes(&device->chip, device->type, args, k, out, stats, scratch,
+                                             device->stream, device->error, sizeof device->error));
 }
 
 static int page_bounds(mb_device *device, const mb_rows *rows, const mb_kv *kv, int32_t page,
@@ -124,8 +125,8 @@ static int page_scores(mb_device *device, const mb_attention *args, int32_t page
                        const void *bounds, mb_merge merge, float *scores, int64_t score_stride)
 {
     return CHECK_PART(MB_PART_SELECTION,
-                      mb_launch_page_scores(device->stream, device->type, args, page, page_capacity, bounds, merge,
-                                            device->partials, scores, score_stride),
+                      mb_launch_page_scores(device->stream, &device->chip, device->type, args, page, page_capacity,
+                                            bounds, merge, device->partials, scores, score_stride),
                       "page_scores");
 }
 
@@ -133,8 +134,8 @@ static int key_scores(mb_device *device, const mb_attention *args, const int32_t
                       float *scores, int64_t score_stride)
 {
     return CHECK_PART(MB_PART_SELECTION,
-                      mb_launch_key_scores(device->stream, device->type, args, channels, channel_count,
-                                           device->partials, scores, score_stride),
+                      mb_launch_key_scores(device->stream, &device->chip, device->type, args, channels,
+                                           channel_count, device->partials, scores, score_stride),
                       "key_scores");
 }
 

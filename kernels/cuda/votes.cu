@@ -1,12 +1,14 @@
 /*
- * votes.cu - votes of query rows (methods.md 1.4): every row names its best k prefix keys; per key how many named it,
- * per head how many were named at all and how much softmax mass they hold.
+ * votes.cu - votes of query rows (methods.md 1.4): every row names its best k prefix keys; per key how many named
+ * it, per head how many were named at all and how much softmax mass they hold.
  *
- * One (sequence, KV head) at a time, in the caller's scratch: logits of all rows; each row's cut line by radix
- * selection; counts and mass per tile of keys, added up in tile order. An option of a method, not its default:
- * written to be right, at the cost of R * N logits in memory.
+ * Here: which way a call goes, and the way for any type, head_dim and number of rows (fp32, short prefixes, chips
+ * before sm_90a). One (sequence, KV head) at a time, in the caller's scratch: logits of all rows; each row's cut
+ * line by radix selection; counts and mass per tile of keys, added up in tile order. The scratch is planned for
+ * this way, R * N logits of a head; votes_sm90.cu takes as many heads at once as fit into the same bytes, one from
+ * about N = 14 k on.
  */
-#include "kernels/cuda/select.cuh"
+#include "kernels/cuda/votes.cuh"
 
 using namespace mb_cuda;
 
@@ -57,56 +59,14 @@ template <typename T> __global__ void __launch_bounds__(VOTE_THREADS) vote_logit
 /* One block a row: the key of its k-th best, and the index of the last equal that still belongs. */
 __global__ void __launch_bounds__(512) vote_lines(VotesArgs a)
 {
-    __shared__ int histogram[BINS], scan[32], picked[2];
-    constexpr int PER = BINS / 512;
-    int row = blockIdx.x, n = prefix_of(a), k = a.budget, total = 0;
-    const float *logits = a.logits + (int64_t)row * a.stride;
-    uint32_t prefix = 0, mask = 0;
-    int wanted = k;
-    for (int pass = 0; pass < 3; pass++) {
-        int shift = digit_shift(pass), sum = 0;
-        uint32_t digits = digit_mask(pass);
-        for (int i = threadIdx.x; i < BINS; i += 512)
-            histogram[i] = 0;
-        __syncthreads();
-        for (int j = threadIdx.x; j < n; j += 512) {
-            uint32_t key = key_of(logits[j]);
-            if (key != KEY_NEVER && (key & mask) == prefix)
-                atomicAdd(&histogram[(key >> shift) & digits], 1);
-        }
-        __syncthreads();
-        int own[PER];
-        for (int i = 0; i < PER; i++)
-            sum += own[i] = histogram[BINS - 1 - ((int)threadIdx.x * PER + i)];
-        if (pass == 0) {
-            block_scan(sum, scan, &total);
-            if (total <= k || k <= 0) { /* everything that is eligible, or nothing at all */
-                if (threadIdx.x == 0) {
-                    a.line_key[row] = KEY_NEVER;
-                    a.line_last[row] = total > 0 && k > 0 ? -1 : -2;
-                }
-                return;
-            }
-            __syncthreads();
-        }
-        int bin, above;
-        find_bin(own, wanted, scan, picked, &bin, &above);
-        wanted -= above;
-        prefix |= (uint32_t)bin << shift;
-        mask |= digits << shift;
-        __syncthreads();
+    __shared__ LineShared shared;
+    uint32_t key;
+    int32_t last;
+    find_line<512>(a.logits + (int64_t)blockIdx.x * a.stride, prefix_of(a), a.budget, shared, &key, &last);
+    if (threadIdx.x == 0) {
+        a.line_key[blockIdx.x] = key;
+        a.line_last[blockIdx.x] = last;
     }
-    /* Thread t owns a contiguous piece, so a scan in thread order counts equals in index order. */
-    int per = (n + 511) / 512, first = threadIdx.x * per, last = first + per < n ? first + per : n, equal = 0;
-    for (int j = first; j < last; j++)
-        equal += key_of(logits[j]) == prefix;
-    int before = block_scan(equal, scan, &total);
-    if (before < wanted && before + equal >= wanted)
-        for (int j = first; j < last; j++)
-            if (key_of(logits[j]) == prefix && ++before == wanted)
-                a.line_last[row] = j;
-    if (threadIdx.x == 0)
-        a.line_key[row] = prefix;
 }
 
 /* One thread a key: its votes, and the mass that all rows put on it if it was named. */
@@ -118,9 +78,8 @@ __global__ void __launch_bounds__(VOTE_THREADS) vote_count(VotesArgs a)
     float votes = 0.0f;
     double mass = 0.0;
     for (int i = 0; j < n && i < a.count; i++) {
-        uint32_t key = key_of(a.logits[(int64_t)i * a.stride + j]), line = a.line_key[i];
-        int last = a.line_last[i];
-        votes += last != -2 && (key > line || (key == line && key != KEY_NEVER && j <= last)) ? 1.0f : 0.0f;
+        uint32_t key = key_of(a.logits[(int64_t)i * a.stride + j]);
+        votes += above_line(key, j, a.line_key[i], a.line_last[i]) ? 1.0f : 0.0f;
     }
     for (int i = 0; votes > 0.0f && i < a.count; i++) {
         float lse = a.lse[((int64_t)b * a.rows + i / a.group) * a.query_heads + h * a.group + i % a.group];
@@ -179,14 +138,22 @@ extern "C" size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k)
     return cut(args, &a, NULL);
 }
 
-extern "C" cudaError_t mb_launch_votes(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t k,
-                                       float *votes, float *stats, void *scratch)
+extern "C" int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, int32_t k,
+                             float *votes, float *stats, void *scratch, cudaStream_t stream, char *err,
+                             size_t err_cap)
 {
     VotesArgs a = {};
     int heads = args->rows.batch * args->kv.kv_heads;
     if (!args->lse || args->kv.head_dim > 256 || args->mass_stride < args->rows.max_prefix || args->active)
-        return cudaErrorInvalidValue;
-    cut(args, &a, (char *)scratch);
+        return mb_fail(
+            err, err_cap, MB_E_BUG,
+            "votes: they need the log-sum-exp as input, head_dim %d up to 256, rows of %d entries (mass_stride "
+            "%lld), and every KV head active",
+            args->kv.head_dim, args->rows.max_prefix, (long long)args->mass_stride);
+    size_t bytes = cut(args, &a, (char *)scratch);
+    Problem p = problem_from(args);
+    if (sm90_votes_serves(chip, type, p, k, bytes))
+        return sm90_votes(chip, p, k, votes, stats, scratch, bytes, stream, err, err_cap);
     a.q = args->q;
     a.k = args->kv.k;
     a.lse = args->lse;
@@ -218,5 +185,7 @@ extern "C" cudaError_t mb_launch_votes(cudaStream_t stream, mb_type type, const 
         vote_stats<<<1, 1, 0, stream>>>(a, tiles);
         status = cudaGetLastError();
     }
-    return status;
+    return status == cudaSuccess
+               ? MB_OK
+               : mb_fail(err, err_cap, MB_E_SYSTEM, "CUDA: votes failed: %s", cudaGetErrorString(status));
 }

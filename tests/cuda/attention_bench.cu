@@ -4,7 +4,7 @@
  *
  *      nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a -I. -x cu tests/cuda/attention_*.cu \
  *          kernels/cuda/{attend,attend_mma,attend_plain,attend_sm90,mass_mma,mass_sm90,merge,prefill_sm90}.cu \
- *          text.o -o attention_bench          (text.o: cc -c -D_GNU_SOURCE -I. base/text.c)
+ *          kernels/cuda/votes_sm90.cu text.o -o attention_bench          (text.o: cc -c -D_GNU_SOURCE -I. base/text.c)
  *      ./attention_bench [check | quick [STEP] | brief | time [GEMM TFLOP/s] | all]
  *
  * Outputs are filled with NaN before every call, cache slots past the visible keys hold NaN, inputs are fresh
