@@ -65,6 +65,9 @@ PY
 }
 check graph_equals_eager graphs
 
+# Every method of the tree at equal work; the table of docs/methods.md is read from this database.
+check methods_all ./harness --config configs/methods_all.json --quiet --out "" --db "$out/methods_all.db" --device cuda --fresh
+
 # Plug-ins that break, on the device; then sound ones beside a latency pass, which leaves room for one worker at a time.
 check isolation env MASKBENCH_TEST_DEVICE=cuda BUILD="$build" bash tests/isolation/check_isolation.sh
 crowded() {
