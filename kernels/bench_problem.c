@@ -190,6 +190,7 @@ static void make_qkv(mb_bench_problem *p, mb_bench_set *s)
                       .query_heads = c->query_heads,
                       .norm_eps = 1e-6f,
                       .norm_one_rounding = c->mode,
+                      .rotary_dim = (int32_t)c->k,
                       .cos_sin = p->cos_sin};
     s->qkv.qkv = mb_bench_values(p, rows * (c->query_heads + 2 * c->kv_heads) * c->head_dim);
     if (c->flags & MB_CASE_NORM) {
@@ -211,6 +212,47 @@ static void make_embed(mb_bench_problem *p, mb_bench_set *s)
         ids[i] = (int32_t)mb_random_below(&p->random, (uint64_t)c->n);
     s->ids = integers(p, ids, c->m);
     s->out = take(p, c->m * c->k * (int64_t)mb_type_size(p->type));
+    free(ids);
+}
+
+static void make_route(mb_bench_problem *p, mb_bench_set *s)
+{
+    const mb_kernel_case *c = p->problem;
+    s->router = (mb_router){.n = c->m, .width = c->k, .experts = c->experts, .top_k = c->chosen,
+                            .groups = c->groups, .groups_kept = c->groups_kept, .score = (mb_score)c->mode,
+                            .normalise = 1, .scale = 2.5f};
+    s->router.hidden = mb_bench_values(p, c->m * c->k);
+    s->router.weight = mb_bench_values(p, c->experts * c->k);
+    s->router.bias = c->flags & MB_CASE_BIAS ? floats(p, c->experts) : NULL;
+    s->router.logits = take(p, c->m * c->experts * 4);
+    s->router.ids = take(p, c->m * c->chosen * 4);
+    s->router.weights = take(p, c->m * c->chosen * 4);
+}
+
+static void make_experts(mb_bench_problem *p, mb_bench_set *s)
+{
+    const mb_kernel_case *c = p->problem;
+    int64_t size = (int64_t)mb_type_size(p->type);
+    int32_t *ids = malloc((size_t)(c->m * c->chosen) * 4), turn = (int32_t)(s - p->sets) * 37;
+    mb_random draws = mb_bench_draws(c);
+    if (!ids)
+        p->rc = MB_E_SYSTEM;
+    for (int64_t r = 0; ids && r < c->m; r++) {
+        mb_bench_draw(c, &draws, ids + r * c->chosen);
+        for (int32_t k = 0; k < c->chosen; k++)
+            ids[r * c->chosen + k] = (ids[r * c->chosen + k] + turn) % c->experts;
+    }
+    s->experts = (mb_experts){.n = c->m, .width = c->k, .experts = c->experts, .top_k = c->chosen,
+                              .size = (int32_t)c->n, .combine = (mb_combine)c->mode};
+    s->experts.hidden = mb_bench_values(p, c->m * c->k);
+    s->experts.ids = integers(p, ids, c->m * c->chosen);
+    s->experts.weights = floats(p, c->m * c->chosen);
+    s->experts.gate_up = mb_bench_values(p, c->experts * 2 * c->n * c->k);
+    s->experts.down = mb_bench_values(p, c->experts * c->n * c->k);
+    s->experts.add = c->flags & MB_CASE_DELTA ? mb_bench_values(p, c->m * c->k) : NULL;
+    s->experts.out = take(p, c->m * c->k * size);
+    s->experts.scratch =
+        take(p, (int64_t)mb_experts_scratch(c->m, c->k, c->experts, c->chosen, (int32_t)c->n, p->type));
     free(ids);
 }
 
@@ -243,6 +285,12 @@ static void make_set(mb_bench_problem *p, mb_bench_set *s)
     case MB_CASE_SWIGLU:
         s->a = mb_bench_values(p, 2 * c->m * c->k);
         s->out = take(p, c->m * c->k * size);
+        break;
+    case MB_CASE_ROUTE:
+        make_route(p, s);
+        break;
+    case MB_CASE_EXPERTS:
+        make_experts(p, s);
         break;
     case MB_CASE_TOP1:
         s->a = mb_bench_values(p, c->m * c->n);
@@ -362,6 +410,10 @@ int mb_bench_launch(const mb_bench_problem *p, int set)
         return k->qkv_finish(device, &s->qkv);
     case MB_CASE_SWIGLU:
         return k->swiglu(device, s->a, c->m, c->k, s->out);
+    case MB_CASE_ROUTE:
+        return k->route(device, &s->router);
+    case MB_CASE_EXPERTS:
+        return k->experts(device, &s->experts);
     case MB_CASE_TOP1:
         return k->top1(device, s->a, c->m, c->n, (mb_type)c->mode, s->ids, s->fout);
     case MB_CASE_ATTEND:

@@ -21,6 +21,8 @@ typedef struct mb_bench_set {
     mb_attention attention;
     mb_pages pages;
     mb_qkv qkv;
+    mb_router router;
+    mb_experts experts;
 } mb_bench_set;
 
 typedef struct mb_bench_problem {
@@ -53,6 +55,11 @@ int mb_bench_make(mb_bench_problem *p, int count, bool dry);
 void *mb_bench_values(mb_bench_problem *p, int64_t n);
 /* Enqueues one call with the arrays of a set. */
 int mb_bench_launch(const mb_bench_problem *p, int set);
+/* Draws the experts of one row, all equally likely: chosen [problem->chosen], distinct. Rows drawn one after the
+ * other from mb_bench_draws() are those of every set but for a rotation of the experts, so that sets differ and
+ * use the same number of experts. */
+mb_random mb_bench_draws(const mb_kernel_case *problem);
+void mb_bench_draw(const mb_kernel_case *problem, mb_random *draws, int32_t *chosen);
 /* What one call has to move and compute. False: no formula, the operation cannot be timed. */
 bool mb_bench_work(const mb_kernel_case *problem, mb_type type, double *bytes, double *flops);
 

@@ -34,6 +34,41 @@ static double prefill_pairs(const mb_kernel_case *c)
     return pairs;
 }
 
+mb_random mb_bench_draws(const mb_kernel_case *problem)
+{
+    return mb_random_named(2, problem->name);
+}
+
+void mb_bench_draw(const mb_kernel_case *problem, mb_random *draws, int32_t *chosen)
+{
+    for (int32_t k = 0; k < problem->chosen; k++) {
+        bool again = true;
+        while (again) {
+            chosen[k] = (int32_t)mb_random_below(draws, (uint64_t)problem->experts);
+            again = false;
+            for (int32_t i = 0; i < k; i++)
+                again = again || chosen[i] == chosen[k];
+        }
+    }
+}
+
+/* Experts that at least one row has: only their weights must be read. */
+static double used_experts(const mb_kernel_case *c)
+{
+    bool used[MB_EXPERTS_MAX] = {false};
+    int32_t chosen[MB_TOP_EXPERTS_MAX];
+    mb_random draws = mb_bench_draws(c);
+    double count = 0.0;
+    for (int64_t r = 0; r < c->m; r++) {
+        mb_bench_draw(c, &draws, chosen);
+        for (int32_t k = 0; k < c->chosen; k++) {
+            count += used[chosen[k]] ? 0.0 : 1.0;
+            used[chosen[k]] = true;
+        }
+    }
+    return count;
+}
+
 bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double *flops)
 {
     const double size = (double)mb_type_size(type), m = (double)c->m, n = (double)c->n, k = (double)c->k;
@@ -55,7 +90,7 @@ bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double 
     case MB_CASE_QKV: { /* q|k|v read, q, k, v written, q before RoPE, one row of angles per position, norms */
         double rows = (double)c->batch * c->rows, width = (c->query_heads + 2.0 * heads) * dim;
         *bytes = rows * (2.0 * width + (c->flags & MB_CASE_PRE ? c->query_heads * dim : 0.0)) * size +
-                 rows * dim * 4.0 + (c->flags & MB_CASE_NORM ? 2.0 * dim * size : 0.0);
+                 rows * (c->k ? k : dim) * 4.0 + (c->flags & MB_CASE_NORM ? 2.0 * dim * size : 0.0);
         return true;
     }
     case MB_CASE_SWIGLU: /* gate, up, out */
@@ -63,6 +98,16 @@ bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double 
         return true;
     case MB_CASE_TOP1: /* logits, an id and a probability per row */
         *bytes = m * n * size + 8.0 * m;
+        return true;
+    case MB_CASE_ROUTE: /* hidden, gate, bias; logits, an id and a weight for each choice */
+        *bytes = (m * k + c->experts * k) * size + (c->flags & MB_CASE_BIAS ? 4.0 * c->experts : 0.0) +
+                 4.0 * m * c->experts + 8.0 * m * c->chosen;
+        *flops = 2.0 * m * c->experts * k;
+        return true;
+    case MB_CASE_EXPERTS: /* weights of the experts in use, hidden, choices, what is added, out */
+        *bytes = (used_experts(c) * 3.0 * n * k + m * k * (c->flags & MB_CASE_DELTA ? 3.0 : 2.0)) * size +
+                 8.0 * m * c->chosen;
+        *flops = 6.0 * m * c->chosen * n * k;
         return true;
     case MB_CASE_ATTEND: /* keys and values of prefix and block, q, out, lse, by-products in fp32 over the prefix
                           */

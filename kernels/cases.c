@@ -11,6 +11,7 @@
 #define LENGTHS(b, ...) .batch = b, .prefix = {__VA_ARGS__}
 #define EQUAL(b, length) LENGTHS(b, length, length, length, length)
 #define SHAPE(rows_, columns, depth) .m = rows_, .n = columns, .k = depth
+#define EXPERTS(all, each, groups_, kept) .experts = all, .chosen = each, .groups = groups_, .groups_kept = kept
 #define CASE(name_, operation_) .name = name_, .operation = MB_CASE_##operation_
 
 const mb_kernel_case mb_kernel_cases[] = {
@@ -38,8 +39,42 @@ const mb_kernel_case mb_kernel_cases[] = {
     {CASE("qkv sub-block", QKV), TEST, HEADS(6, 6, 64), .rows = 8, .row_offset = 16, LENGTHS(2, 64, 0)},
     {CASE("qkv dim 40", QKV), TEST, HEADS(4, 1, 40), .rows = 5, LENGTHS(2, 3, 4), .flags = MB_CASE_NORM},
 
+    {CASE("qkv half of 128", QKV), TEST, HEADS(16, 4, 128), .rows = 32, LENGTHS(2, 64, 17), .k = 64,
+     .flags = MB_CASE_NORM | MB_CASE_PRE},
+    {CASE("qkv 24 of 40", QKV), TEST, HEADS(4, 1, 40), .rows = 5, LENGTHS(2, 3, 4), .k = 24, .mode = 1,
+     .flags = MB_CASE_NORM},
+    {CASE("qkv 2 of 64", QKV), TEST, HEADS(4, 2, 64), .rows = 4, LENGTHS(1, 9), .k = 2, .flags = MB_CASE_PRE},
+
     {CASE("swiglu", SWIGLU), TEST, SHAPE(33, 0, 768)},
     {CASE("swiglu odd", SWIGLU), TEST, SHAPE(3, 0, 101)},
+
+    {CASE("route sigmoid groups", ROUTE), TEST, SHAPE(33, 0, 264), EXPERTS(256, 8, 8, 4), .mode = MB_SCORE_SIGMOID,
+     .flags = MB_CASE_BIAS},
+    {CASE("route sigmoid ties", ROUTE), TEST, SHAPE(17, 0, 64), EXPERTS(64, 6, 8, 3), .mode = MB_SCORE_SIGMOID,
+     .flags = MB_CASE_BIAS | MB_CASE_TIES},
+    {CASE("route softmax", ROUTE), TEST, SHAPE(32, 0, 256), EXPERTS(128, 8, 1, 1), .mode = MB_SCORE_SOFTMAX},
+    {CASE("route softmax rounded", ROUTE), TEST, SHAPE(9, 0, 100), EXPERTS(128, 8, 1, 1),
+     .mode = MB_SCORE_SOFTMAX, .flags = MB_CASE_ROUND | MB_CASE_TIES},
+    {CASE("route one row", ROUTE), TEST, SHAPE(1, 0, 2048), EXPERTS(256, 8, 8, 4), .mode = MB_SCORE_SIGMOID},
+    {CASE("route many rows", ROUTE), TEST, SHAPE(301, 0, 40), EXPERTS(7, 3, 1, 1), .mode = MB_SCORE_SIGMOID,
+     .flags = MB_CASE_BIAS},
+    {CASE("route all experts", ROUTE), TEST, SHAPE(5, 0, 17), EXPERTS(12, 6, 6, 3), .mode = MB_SCORE_SOFTMAX,
+     .flags = MB_CASE_TIES},
+    {CASE("route groups of one", ROUTE), TEST, SHAPE(8, 0, 48), EXPERTS(16, 4, 16, 5), .mode = MB_SCORE_SIGMOID},
+    {CASE("route 1024 experts", ROUTE), TEST, SHAPE(3, 0, 32), EXPERTS(1024, 32, 32, 7), .mode = MB_SCORE_SIGMOID,
+     .flags = MB_CASE_BIAS},
+
+    {CASE("experts", EXPERTS), TEST, SHAPE(32, 48, 80), EXPERTS(16, 4, 1, 1), .flags = MB_CASE_DELTA},
+    {CASE("experts in steps", EXPERTS), TEST, SHAPE(32, 48, 80), EXPERTS(16, 4, 1, 1), .mode = MB_COMBINE_STEPS},
+    {CASE("experts one row", EXPERTS), TEST, SHAPE(1, 64, 128), EXPERTS(64, 8, 1, 1), .flags = MB_CASE_DELTA},
+    {CASE("experts skewed", EXPERTS), TEST, SHAPE(150, 80, 144), EXPERTS(8, 2, 1, 1),
+     .flags = MB_CASE_SKEWED | MB_CASE_DELTA},
+    {CASE("experts wide", EXPERTS), TEST, SHAPE(8, 192, 272), EXPERTS(6, 3, 1, 1), .mode = MB_COMBINE_STEPS,
+     .flags = MB_CASE_DELTA},
+    {CASE("experts odd widths", EXPERTS), TEST, SHAPE(19, 37, 53), EXPERTS(5, 2, 1, 1), .flags = MB_CASE_DELTA},
+    {CASE("experts size 24", EXPERTS), TEST, SHAPE(9, 24, 72), EXPERTS(5, 2, 1, 1)},
+    {CASE("experts one of one", EXPERTS), TEST, SHAPE(70, 16, 16), EXPERTS(1, 1, 1, 1)},
+    {CASE("experts many rows", EXPERTS), TEST, SHAPE(515, 32, 64), EXPERTS(40, 8, 1, 1), .flags = MB_CASE_DELTA},
 
     {CASE("top1 f32", TOP1), TEST, SHAPE(9, 1000, 0), .mode = MB_F32},
     {CASE("top1 bf16", TOP1), TEST, SHAPE(33, 2048, 0), .mode = MB_BF16},
@@ -159,7 +194,8 @@ const mb_kernel_case mb_kernel_cases[] = {
     {CASE("count dense work", COUNT_WORK), TEST, .kv_heads = 2, LENGTHS(2, 100, 1000), .page = 16, .k = 7,
      .flags = MB_CASE_DENSE},
 
-    /* ---- timed: the tiny model, Fast-dLLM v2 1.5B (12/2 heads) and 7B (28/4), SDAR 8B (32/8) ---- */
+    /* ---- timed: the tiny model, Fast-dLLM v2 1.5B (12/2 heads) and 7B (28/4), SDAR 8B (32/8), the expert layers
+     * of LLaDA2.0 mini and flash and of SDAR 30B-A3B ---- */
     {CASE("tiny qkv", GEMM), BENCH, SHAPE(32, 768, 256)},
     {CASE("tiny gate_up", GEMM), BENCH, SHAPE(32, 1536, 256)},
     {CASE("tiny down", GEMM), BENCH, SHAPE(32, 256, 768)},
@@ -185,6 +221,23 @@ const mb_kernel_case mb_kernel_cases[] = {
     {CASE("7b qkv finish batch 8", QKV), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(8, 131072)},
     {CASE("7b swiglu", SWIGLU), BENCH, SHAPE(32, 0, 18944)},
     {CASE("7b swiglu batch 8", SWIGLU), BENCH, SHAPE(256, 0, 18944)},
+    {CASE("mini gate_up of the shared expert", GEMM), BENCH, SHAPE(32, 1024, 2048)},
+    {CASE("mini qkv finish", QKV), BENCH, HEADS(16, 4, 128), .rows = 32, EQUAL(1, 131072), .k = 64,
+     .flags = MB_CASE_NORM},
+    {CASE("mini route", ROUTE), BENCH, SHAPE(32, 0, 2048), EXPERTS(256, 8, 8, 4), .mode = MB_SCORE_SIGMOID,
+     .flags = MB_CASE_BIAS},
+    {CASE("mini route 1024 rows", ROUTE), BENCH, SHAPE(1024, 0, 2048), EXPERTS(256, 8, 8, 4),
+     .mode = MB_SCORE_SIGMOID, .flags = MB_CASE_BIAS},
+    {CASE("mini experts one row", EXPERTS), BENCH, SHAPE(1, 512, 2048), EXPERTS(256, 8, 1, 1)},
+    {CASE("mini experts", EXPERTS), BENCH, SHAPE(32, 512, 2048), EXPERTS(256, 8, 1, 1), .flags = MB_CASE_DELTA},
+    {CASE("mini experts batch 8", EXPERTS), BENCH, SHAPE(256, 512, 2048), EXPERTS(256, 8, 1, 1),
+     .flags = MB_CASE_DELTA},
+    {CASE("mini experts 1024 rows", EXPERTS), BENCH, SHAPE(1024, 512, 2048), EXPERTS(256, 8, 1, 1),
+     .flags = MB_CASE_DELTA},
+    {CASE("flash experts", EXPERTS), BENCH, SHAPE(32, 1024, 4096), EXPERTS(256, 8, 1, 1), .flags = MB_CASE_DELTA},
+    {CASE("30b experts", EXPERTS), BENCH, SHAPE(32, 768, 2048), EXPERTS(128, 8, 1, 1), .mode = MB_COMBINE_STEPS},
+    {CASE("30b experts 1024 rows", EXPERTS), BENCH, SHAPE(1024, 768, 2048), EXPERTS(128, 8, 1, 1),
+     .mode = MB_COMBINE_STEPS},
     {CASE("7b top1", TOP1), BENCH, SHAPE(32, 152064, 0), .mode = MB_BF16},
 
     {CASE("tiny 2k", ATTEND), BENCH, HEADS(8, 2, 64), .rows = 32, LENGTHS(1, 2048)},
@@ -254,9 +307,9 @@ const size_t mb_kernel_case_count = sizeof mb_kernel_cases / sizeof *mb_kernel_c
 const char *mb_case_operation_name(mb_case_operation operation)
 {
     static const char *const names[] = {
-        "embed",          "add_rmsnorm",   "gemm",           "qkv_finish", "swiglu", "top1",
-        "attend",         "attend_sparse", "attend_prefill", "mass",       "votes",  "page_bounds",
-        "page_scores",    "key_scores",    "top_k",          "top_p",      "scores", "state_merge",
-        "state_downdate", "row_distance",  "count_work"};
+        "embed",       "add_rmsnorm", "gemm",   "qkv_finish",    "swiglu",         "top1",
+        "route",       "experts",     "attend", "attend_sparse", "attend_prefill", "mass",
+        "votes",       "page_bounds", "page_scores", "key_scores", "top_k",        "top_p",
+        "scores",      "state_merge", "state_downdate", "row_distance", "count_work"};
     return names[operation];
 }

@@ -11,9 +11,11 @@ typedef enum mb_case_operation {
     MB_CASE_EMBED,       /* m ids, vocabulary n, width k */
     MB_CASE_RMSNORM,     /* m rows, width k; mode: one_rounding; flag DELTA */
     MB_CASE_GEMM,        /* m x n x k; flag BIAS */
-    MB_CASE_QKV,         /* mode: norm_one_rounding; flags NORM, PRE */
+    MB_CASE_QKV,         /* mode: norm_one_rounding; k: rotary_dim; flags NORM, PRE */
     MB_CASE_SWIGLU,      /* m rows, width k */
     MB_CASE_TOP1,        /* m rows, vocabulary n; mode: mb_type of the confidence */
+    MB_CASE_ROUTE,       /* m rows, width k, experts; mode: mb_score; flags BIAS, ROUND, TIES */
+    MB_CASE_EXPERTS,     /* m rows, width k, experts of size n; mode: mb_combine; flags DELTA, SKEWED */
     MB_CASE_ATTEND,      /* flags WEIGHTS, ACTIVE, MASS */
     MB_CASE_SPARSE,      /* page, k pages; flags ACTIVE, MIXED, EMPTY, FULL */
     MB_CASE_PREFILL,     /* m rows from position n, block k */
@@ -48,6 +50,9 @@ typedef enum mb_case_operation {
 #define MB_CASE_DENSE 2048u   /* no pages at all */
 #define MB_CASE_TOKENS 4096u  /* attend also gives mass, and not tile mass */
 #define MB_CASE_TILES 8192u   /* attend also gives tile mass, and not mass */
+#define MB_CASE_ROUND 16384u  /* route: logits and weights are rounded to T, nothing is normalised */
+#define MB_CASE_TIES 32768u   /* route: experts in equal pairs and groups, a row of zeros */
+#define MB_CASE_SKEWED 65536u /* experts: every row has the first one, the last half of them has none */
 
 typedef struct mb_kernel_case {
     const char *name;
@@ -60,6 +65,7 @@ typedef struct mb_kernel_case {
     int32_t slack;                        /* max_prefix = longest prefix + slack */
     mb_span span;
     int32_t page, mode;
+    int32_t experts, chosen, groups, groups_kept;
     unsigned flags;
 } mb_kernel_case;
 

@@ -120,10 +120,86 @@ typedef struct mb_qkv {
     const void *q_norm, *k_norm; /* NULL (Qwen2) or [head_dim] weights of T (Qwen3) */
     float norm_eps;
     int32_t norm_one_rounding;   /* as in mb_kernels.add_rmsnorm */
-    const float *cos_sin;     /* [positions][head_dim]: cos of head_dim/2 angles, then sin; already rounded to T */
+    int32_t rotary_dim;       /* how many dimensions turn, pairs j and j + rotary_dim/2; even; 0 = head_dim */
+    const float *cos_sin;     /* [positions][rotary_dim]: cos of rotary_dim/2 angles, then sin; rounded to T */
     void *q_out;              /* [batch][rows][query_heads][head_dim] after RoPE */
     void *q_pre;              /* NULL, or the same shape before RoPE (after q-norm) */
 } mb_qkv;
+
+/* ---- mixture of experts (models.md 4.2, 5.3) ---- */
+
+/* How the logits of a router become scores. */
+typedef enum mb_score {
+    MB_SCORE_SOFTMAX = 0, /* over all experts (Qwen3-MoE, SDAR-MoE) */
+    MB_SCORE_SIGMOID = 1  /* each expert by itself (LLaDA2) */
+} mb_score;
+
+/* Experts for each of n rows. z = hidden * weight^T in fp32, s = score(z) in fp32, choice c = s + bias. With
+ * groups the experts are that many equal stretches; a group counts the sum of its two largest c (its only one,
+ * where a group is one expert); only the groups_kept best groups compete. The top_k largest c win. Ties, of groups
+ * and of experts: lower index; NaN comes after every number. A winner weighs s (bias never counts), divided by the
+ * winners' sum + 1e-20 when normalise, then times scale, in fp32. */
+typedef struct mb_router {
+    int64_t n, width;
+    int32_t experts, top_k;      /* up to MB_EXPERTS_MAX; up to MB_TOP_EXPERTS_MAX and the experts that compete */
+    int32_t groups, groups_kept; /* 1, 1 = no groups; groups divides experts */
+    mb_score score;
+    int32_t round_logits;        /* z is rounded to T first, as a linear layer of T does */
+    int32_t round_weights;       /* the weights are rounded to T */
+    int32_t normalise;
+    float scale;
+    const void *hidden;          /* [n][width] of T */
+    const void *weight;          /* [experts][width] of T */
+    const float *bias;           /* [experts] fp32, or NULL */
+    float *logits;               /* [n][experts]: z; also the operation's scratch */
+    int32_t *ids;                /* [n][top_k], by falling c */
+    float *weights;              /* [n][top_k] */
+} mb_router;
+
+#define MB_EXPERTS_MAX 1024
+#define MB_TOP_EXPERTS_MAX 32
+
+/* How the outputs of a row's experts are added up. */
+typedef enum mb_combine {
+    MB_COMBINE_SUM = 0,  /* y = T(sum of weight * output in fp32), in the order of the row's list (LLaDA2) */
+    MB_COMBINE_STEPS = 1 /* y = T(y + T(weight * output)), by rising expert, from 0 (Qwen3-MoE, SDAR-MoE) */
+} mb_combine;
+
+/* The feed-forward layer of the chosen experts: expert e maps a row h to T(m * down[e]^T) with
+ * m = T(T(silu(T(h * gate[e]^T))) * T(h * up[e]^T)). out = y, or T(y + add); out may be add. Weights of an expert
+ * that no row chose are not read. */
+typedef struct mb_experts {
+    int64_t n, width;            /* rows; H */
+    int32_t experts, top_k, size; /* size: I, the inner width of one expert */
+    mb_combine combine;
+    const void *hidden;          /* [n][width] of T */
+    const int32_t *ids;          /* [n][top_k], distinct in a row */
+    const float *weights;        /* [n][top_k] */
+    const void *gate_up;         /* [experts][2*size][width] of T: gate rows, then up rows */
+    const void *down;            /* [experts][width][size] of T */
+    const void *add;             /* NULL, or [n][width] of T */
+    void *out;                   /* [n][width] of T; not hidden */
+    void *scratch;               /* mb_experts_scratch() bytes */
+} mb_experts;
+
+/* Bytes of the three parts of an expert layer's scratch, each a multiple of 256: which pairs (row, place in its
+ * list) an expert has; inner activations; outputs of the pairs. The same for every backend, so that a plan needs
+ * no device. */
+static inline size_t mb_experts_lists_bytes(int64_t n, int32_t experts, int32_t top_k)
+{
+    return ((size_t)experts + 1 + (size_t)n * (size_t)top_k + 63) / 64 * 256;
+}
+static inline size_t mb_experts_inner_bytes(int64_t n, int32_t top_k, int32_t size, mb_type type)
+{
+    size_t rows = (size_t)n * (size_t)(top_k > 3 ? top_k : 3); /* the CPU: gate, up and product of one expert */
+    return (rows * (size_t)size * mb_type_size(type) + 255) / 256 * 256;
+}
+static inline size_t mb_experts_scratch(int64_t n, int64_t width, int32_t experts, int32_t top_k, int32_t size,
+                                        mb_type type)
+{
+    size_t outputs = ((size_t)n * (size_t)top_k * (size_t)width * mb_type_size(type) + 255) / 256 * 256;
+    return mb_experts_lists_bytes(n, experts, top_k) + mb_experts_inner_bytes(n, top_k, size, type) + outputs;
+}
 
 /* How page bounds of several query rows become one score per page and KV head (methods.md 2.7). */
 typedef enum mb_merge {
@@ -209,6 +285,9 @@ typedef struct mb_kernels {
     int (*qkv_finish)(mb_device *, const mb_qkv *args);
     /* out[i][j] = T(T(silu(gate)) * up) with gate_up [n][2*width] = gate | up. */
     int (*swiglu)(mb_device *, const void *gate_up, int64_t n, int64_t width, void *out);
+    /* A router's choice, and what the chosen experts make of the rows. */
+    int (*route)(mb_device *, const mb_router *args);
+    int (*experts)(mb_device *, const mb_experts *args);
     /* Best token and its softmax probability per row of logits [n][vocab] of T, nothing else written.
      * confidence MB_BF16/MB_F16: the probabilities are rounded to that type before the argmax (lowest id on
      * ties) as the reference samplers do (models.md 2.7); MB_F32: argmax of the logits, lowest id. */

@@ -138,6 +138,8 @@ int mb_cpu_gemm(mb_device *, const void *a, const void *weight, const void *bias
                 void *out);
 int mb_cpu_qkv_finish(mb_device *, const mb_qkv *args);
 int mb_cpu_swiglu(mb_device *, const void *gate_up, int64_t n, int64_t width, void *out);
+int mb_cpu_route(mb_device *, const mb_router *args);
+int mb_cpu_experts(mb_device *, const mb_experts *args);
 int mb_cpu_top1(mb_device *, const void *logits, int64_t n, int64_t vocab, mb_type confidence, int32_t *ids,
                 float *probability);
 

@@ -142,10 +142,11 @@ typedef struct qkv_job {
     int64_t rows; /* query rows of a piece */
 } qkv_job;
 
-/* RoPE, halves convention: out = T( T(v*cos) + T(rot(v)*sin) ), rot(v) = [-second half; first half]. */
-static void rotate(mb_type type, const float *v, const float *cos_sin, int64_t dim, float *out)
+/* RoPE of the first `turned` dimensions, halves convention: out = T( T(v*cos) + T(rot(v)*sin) ), rot(v) = [-second
+ * half; first half]; the dimensions behind them pass. */
+static void rotate(mb_type type, const float *v, const float *cos_sin, int64_t turned, int64_t dim, float *out)
 {
-    int64_t half = dim / 2;
+    int64_t half = turned / 2;
     const float *cosine = cos_sin, *sine = cos_sin + half;
     if (type == MB_BF16) {
         for (int64_t j = 0; j < half; j++) {
@@ -162,6 +163,14 @@ static void rotate(mb_type type, const float *v, const float *cos_sin, int64_t d
             out[j + half] = v[j + half] * cosine[j] + v[j] * sine[j];
         }
     }
+    for (int64_t j = turned; j < dim; j++)
+        out[j] = v[j];
+}
+
+/* 0 means all of the head. */
+static int64_t rotary_dim(const mb_qkv *args)
+{
+    return args->rotary_dim ? args->rotary_dim : args->kv.head_dim;
 }
 
 /* One head's vector of T from src[at]: optional norm, a copy before RoPE, RoPE. */
@@ -180,7 +189,7 @@ static void finish_head(const qkv_job *job, int64_t at, const float *norm, const
     }
     if (pre)
         mb_store_row(type, pre, pre_at, dim, v);
-    rotate(type, v, cos_sin, dim, turned);
+    rotate(type, v, cos_sin, rotary_dim(job->args), dim, turned);
     mb_store_row(type, dst, dst_at, dim, turned);
 }
 
@@ -201,7 +210,7 @@ static void qkv_piece(void *arg, int64_t index, int worker)
     for (int64_t row = index * job->rows; row < last; row++) {
         int64_t b = row / args->rows.rows;
         int64_t slot = args->rows.prefix_len[b] + args->rows.row_offset + row % args->rows.rows;
-        const float *cos_sin = args->cos_sin + slot * dim;
+        const float *cos_sin = args->cos_sin + slot * rotary_dim(args);
         for (int64_t h = 0; h < heads; h++)
             finish_head(job, row * width + h * dim, args->q_norm ? q_norm : NULL, cos_sin, args->q_pre,
                         (row * heads + h) * dim, args->q_out, (row * heads + h) * dim);
@@ -223,6 +232,9 @@ int mb_cpu_qkv_finish(mb_device *device, const mb_qkv *args)
     if (dim < 8 || dim > 256 || dim % 8 || args->kv.kv_heads < 1 || args->query_heads % args->kv.kv_heads)
         return mb_cpu_fail(device, MB_E_BUG, "qkv_finish: head_dim %lld, %d query heads, %d KV heads do not fit",
                            (long long)dim, args->query_heads, args->kv.kv_heads);
+    if (args->rotary_dim < 0 || args->rotary_dim > dim || args->rotary_dim % 2)
+        return mb_cpu_fail(device, MB_E_BUG, "qkv_finish: %d of %lld dimensions cannot turn", args->rotary_dim,
+                           (long long)dim);
     for (int32_t b = 0; b < args->rows.batch; b++)
         if (args->rows.prefix_len[b] < 0 ||
             args->rows.prefix_len[b] + args->rows.row_offset + args->rows.rows > args->kv.capacity)

@@ -70,6 +70,14 @@ cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, void *x, co
 cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, const mb_qkv *args);
 cudaError_t mb_launch_swiglu(cudaStream_t stream, mb_type type, const void *gate_up, int64_t n, int64_t width,
                              void *out);
+/* ---- router.cu, experts.cu ---- */
+cudaError_t mb_launch_router_logits(cudaStream_t stream, mb_type type, const mb_router *args);
+cudaError_t mb_launch_router_choice(cudaStream_t stream, mb_type type, const mb_router *args);
+cudaError_t mb_launch_experts_lists(cudaStream_t stream, const mb_experts *args);
+cudaError_t mb_launch_experts_products(cudaStream_t stream, mb_type type, const mb_experts *args);
+cudaError_t mb_launch_experts_combine(cudaStream_t stream, mb_type type, const mb_experts *args);
+
+/* ---- top1.cu ---- */
 /* partials: MB_TOP1_PARTIALS floats for each row of a call. */
 #define MB_TOP1_CHUNKS 16
 #define MB_TOP1_PARTIALS (4 * MB_TOP1_CHUNKS)

@@ -115,18 +115,19 @@ struct QkvArgs {
     const float *cos_sin;
     void *q_out, *q_pre, *k, *v;
     const int32_t *prefix_len;
-    int32_t rows, row_offset, query_heads, kv_heads, capacity, dim, one_rounding;
+    int32_t rows, row_offset, query_heads, kv_heads, capacity, dim, rotary, one_rounding;
     float eps;
 };
 
-/* One warp a (row, head); heads run over q, then k, then v. Lane j holds dimensions j, j+32, ... of the first half
- * and their partners of the second half, so that RoPE needs no exchange. dim even, up to 256. */
+/* One warp a (row, head); heads run over q, then k, then v. A lane holds pairs i = lane, lane+32, ... of dimensions,
+ * so that RoPE needs no exchange: the first rotary/2 pairs are (i, i + rotary/2) and turn, the others take the
+ * dimensions behind them and pass. dim and rotary even, up to 256. */
 template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
 {
     int64_t item = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5;
     if (item >= total)
         return;
-    int lane = threadIdx.x & 31, heads = a.query_heads + 2 * a.kv_heads, half = a.dim / 2;
+    int lane = threadIdx.x & 31, heads = a.query_heads + 2 * a.kv_heads, half = a.dim / 2, turns = a.rotary / 2;
     int64_t row = item / heads;
     int head = (int)(item % heads), b = (int)(row / a.rows), r = (int)(row % a.rows);
     const T *from = (const T *)a.qkv + (row * heads + head) * a.dim;
@@ -144,11 +145,14 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
         return;
     }
     float lo[4], hi[4], sum = 0.0f;
+    int first[4], second[4];
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         int i = lane + 32 * j;
-        lo[j] = i < half ? load(from + i) : 0.0f;
-        hi[j] = i < half ? load(from + half + i) : 0.0f;
+        first[j] = i < turns ? i : turns + i;
+        second[j] = i < turns ? turns + i : half + i;
+        lo[j] = i < half ? load(from + first[j]) : 0.0f;
+        hi[j] = i < half ? load(from + second[j]) : 0.0f;
         sum += lo[j] * lo[j] + hi[j] * hi[j];
     }
     const T *norm = (const T *)(is_q ? a.q_norm : a.k_norm);
@@ -158,13 +162,13 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
         for (int j = 0; j < 4; j++) {
             int i = lane + 32 * j;
             if (i < half) {
-                float wl = load(norm + i), wh = load(norm + half + i);
+                float wl = load(norm + first[j]), wh = load(norm + second[j]);
                 lo[j] = rounded<T>(a.one_rounding ? lo[j] * rstd * wl : rounded<T>(lo[j] * rstd) * wl);
                 hi[j] = rounded<T>(a.one_rounding ? hi[j] * rstd * wh : rounded<T>(hi[j] * rstd) * wh);
             }
         }
     }
-    const float *turn = a.cos_sin + position * a.dim;
+    const float *turn = a.cos_sin + position * a.rotary;
     T *to = is_q ? (T *)a.q_out + (row * a.query_heads + head) * a.dim
                  : (T *)a.k + (((int64_t)b * a.kv_heads + head - a.query_heads) * a.capacity + position) * a.dim;
     T *pre = is_q && a.q_pre ? (T *)a.q_pre + (row * a.query_heads + head) * a.dim : nullptr;
@@ -172,20 +176,26 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
     for (int j = 0; j < 4; j++) {
         int i = lane + 32 * j;
         if (i < half) {
-            float c = turn[i], s = turn[half + i];
             if (pre) {
-                store(pre + i, lo[j]);
-                store(pre + half + i, hi[j]);
+                store(pre + first[j], lo[j]);
+                store(pre + second[j], hi[j]);
             }
-            store(to + i, rounded<T>(lo[j] * c) + rounded<T>(-hi[j] * s));
-            store(to + half + i, rounded<T>(hi[j] * c) + rounded<T>(lo[j] * s));
+            if (i < turns) {
+                float c = turn[i], s = turn[turns + i];
+                store(to + first[j], rounded<T>(lo[j] * c) + rounded<T>(-hi[j] * s));
+                store(to + second[j], rounded<T>(hi[j] * c) + rounded<T>(lo[j] * s));
+            } else {
+                store(to + first[j], lo[j]);
+                store(to + second[j], hi[j]);
+            }
         }
     }
 }
 
 extern "C" cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, const mb_qkv *args)
 {
-    if (args->kv.head_dim > 256 || args->kv.head_dim % 2)
+    int32_t rotary = args->rotary_dim ? args->rotary_dim : args->kv.head_dim;
+    if (args->kv.head_dim > 256 || args->kv.head_dim % 2 || rotary < 0 || rotary > args->kv.head_dim || rotary % 2)
         return cudaErrorInvalidValue;
     QkvArgs a = {args->qkv,
                  args->q_norm,
@@ -202,6 +212,7 @@ extern "C" cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, c
                  args->kv.kv_heads,
                  args->kv.capacity,
                  args->kv.head_dim,
+                 rotary,
                  args->norm_one_rounding,
                  args->norm_eps};
     int64_t total = (int64_t)args->rows.batch * args->rows.rows * (args->query_heads + 2 * args->kv.kv_heads);

@@ -47,6 +47,24 @@ static int swiglu(mb_device *device, const void *gate_up, int64_t n, int64_t wid
                       "swiglu");
 }
 
+static int route(mb_device *device, const mb_router *args)
+{
+    int rc = CHECK_PART(MB_PART_GEMM, mb_launch_router_logits(device->stream, device->type, args), "route");
+    return rc != MB_OK ? rc
+                       : CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_router_choice(device->stream, device->type, args),
+                                    "route");
+}
+
+static int experts(mb_device *device, const mb_experts *args)
+{
+    int rc = CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_experts_lists(device->stream, args), "experts");
+    if (rc == MB_OK)
+        rc = CHECK_PART(MB_PART_GEMM, mb_launch_experts_products(device->stream, device->type, args), "experts");
+    return rc != MB_OK ? rc
+                       : CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_experts_combine(device->stream, device->type, args),
+                                    "experts");
+}
+
 /* The partial results have room for MB_TOP1_ROWS rows: more go in pieces. */
 static int top1(mb_device *device, const void *logits, int64_t n, int64_t vocab, mb_type confidence, int32_t *ids,
                 float *probability)
@@ -424,6 +442,8 @@ static const mb_kernels table = {
     .gemm = gemm,
     .qkv_finish = qkv_finish,
     .swiglu = swiglu,
+    .route = route,
+    .experts = experts,
     .top1 = top1,
     .attend = attend,
     .attend_sparse = attend_sparse,

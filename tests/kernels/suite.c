@@ -185,6 +185,10 @@ void suite_run(suite *s, const mb_kernel_case *problem)
     case MB_CASE_TOP1:
         suite_transformer(s);
         break;
+    case MB_CASE_ROUTE:
+    case MB_CASE_EXPERTS:
+        suite_experts(s);
+        break;
     case MB_CASE_ATTEND:
     case MB_CASE_SPARSE:
     case MB_CASE_PREFILL:

@@ -85,6 +85,7 @@ int64_t suite_slots(const suite_attention *a, int64_t head, bool pages, int32_t 
 void suite_pages_make(suite *s, suite_attention *a, int32_t page, int32_t count);
 
 void suite_transformer(suite *s); /* one of embed .. top1 */
+void suite_experts(suite *s);     /* route, experts */
 void suite_attention_case(suite *s);
 void suite_index_case(suite *s);  /* mass .. key_scores */
 void suite_scores_case(suite *s); /* top_k .. count_work */

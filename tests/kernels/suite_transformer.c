@@ -111,7 +111,7 @@ static void gemm_case(suite *s)
 static void qkv_case(suite *s)
 {
     const mb_kernel_case *p = s->problem;
-    int64_t dim = p->head_dim, half = dim / 2, heads = p->query_heads, kv_heads = p->kv_heads;
+    int64_t dim = p->head_dim, turned = p->k ? p->k : dim, half = turned / 2, heads = p->query_heads, kv_heads = p->kv_heads;
     int64_t width = (heads + 2 * kv_heads) * dim, total = (int64_t)p->batch * p->rows, capacity = 0;
     int32_t prefix[64];
     for (int32_t b = 0; b < p->batch; b++) {
@@ -122,7 +122,7 @@ static void qkv_case(suite *s)
     capacity += 3;
     int64_t slots = (int64_t)p->batch * kv_heads * capacity;
     float *qkv = suite_random(s, total * width, 2.0), *q_norm = suite_random(s, dim, 2.0);
-    float *k_norm = suite_random(s, dim, 2.0), *cos_sin = suite_random(s, capacity * dim, 1.0);
+    float *k_norm = suite_random(s, dim, 2.0), *cos_sin = suite_random(s, capacity * turned, 1.0);
     bool norm = p->flags & MB_CASE_NORM, pre = p->flags & MB_CASE_PRE;
     void *k = suite_poison(s, slots * dim, s->type), *v = suite_poison(s, slots * dim, s->type);
     void *q_out = suite_poison(s, total * heads * dim, s->type),
@@ -145,7 +145,8 @@ static void qkv_case(suite *s)
                    .k_norm = norm ? suite_put(s, k_norm, dim, s->type) : NULL,
                    .norm_eps = 1e-6f,
                    .norm_one_rounding = p->mode,
-                   .cos_sin = suite_put(s, cos_sin, capacity * dim, MB_F32),
+                   .rotary_dim = (int32_t)p->k,
+                   .cos_sin = suite_put(s, cos_sin, capacity * turned, MB_F32),
                    .q_out = q_out,
                    .q_pre = pre ? q_pre : NULL};
     suite_ok(s, s->kernels->qkv_finish(s->device, &args), "qkv_finish");
@@ -158,7 +159,7 @@ static void qkv_case(suite *s)
     for (int64_t row = 0; row < total; row++)
         for (int64_t h = 0; h < heads + 2 * kv_heads; h++) {
             int64_t b = row / p->rows, slot = prefix[b] + p->row_offset + row % p->rows;
-            const float *from = qkv + row * width + h * dim, *angles = cos_sin + slot * dim;
+            const float *from = qkv + row * width + h * dim, *angles = cos_sin + slot * turned;
             int64_t kv = h - heads < kv_heads ? h - heads : h - heads - kv_heads;
             int64_t at = ((b * kv_heads + (h < heads ? 0 : kv)) * capacity + slot) * dim;
             if (h >= heads + kv_heads) {
@@ -179,6 +180,10 @@ static void qkv_case(suite *s)
                 want[c + half] =
                     (double)suite_round(s->type, two * cosine) + (double)suite_round(s->type, one * sine);
                 slack[c] = slack[c + half] = 4.0 * (fabs(one) + fabs(two));
+            }
+            for (int64_t c = turned; c < dim; c++) { /* behind the turning dimensions nothing turns */
+                want[c] = vec[c];
+                slack[c] = 4.0 * fabs(vec[c]);
             }
             const float *got = h < heads ? got_q + (row * heads + h) * dim : got_k + at;
             same_roundings(s, h < heads ? "q" : "k", got, want, slack, dim);

@@ -148,6 +148,59 @@ static void test_graph(void **state)
     assert_int_equal(s.failures, 0);
 }
 
+/* A router and its experts captured once and replayed on other rows equal the eager calls: the routing is read on
+ * the device. */
+static void test_graph_experts(void **state)
+{
+    enum { ROWS = 32, WIDTH = 128, EXPERTS = 64, TOP = 8, SIZE = 48, INPUTS = 3 };
+    suite s;
+    mb_graph *graph = NULL;
+    (void)state;
+    if (!open_device(&s, MB_BF16))
+        skip();
+    const mb_kernels *k = s.kernels;
+    s.random = mb_random_seed(11);
+    float *hidden = suite_random(&s, INPUTS * ROWS * WIDTH, 1), *gate = suite_random(&s, EXPERTS * WIDTH, 1);
+    float *gate_up = suite_random(&s, EXPERTS * 2 * SIZE * WIDTH, 0.2), *down = suite_random(&s, EXPERTS * SIZE * WIDTH, 0.2);
+    char *inputs = suite_put(&s, hidden, INPUTS * ROWS * WIDTH, MB_BF16);
+    void *rows = k->alloc(s.device, ROWS * WIDTH * 2), *out = k->alloc(s.device, ROWS * WIDTH * 2);
+    mb_router router = {.n = ROWS, .width = WIDTH, .experts = EXPERTS, .top_k = TOP, .groups = 8, .groups_kept = 4,
+                        .score = MB_SCORE_SIGMOID, .normalise = 1, .scale = 2.5f, .hidden = rows,
+                        .weight = suite_put(&s, gate, EXPERTS * WIDTH, MB_BF16),
+                        .logits = k->alloc(s.device, ROWS * EXPERTS * 4), .ids = k->alloc(s.device, ROWS * TOP * 4),
+                        .weights = k->alloc(s.device, ROWS * TOP * 4)};
+    mb_experts experts = {.n = ROWS, .width = WIDTH, .experts = EXPERTS, .top_k = TOP, .size = SIZE, .hidden = rows,
+                          .ids = router.ids, .weights = router.weights,
+                          .gate_up = suite_put(&s, gate_up, EXPERTS * 2 * SIZE * WIDTH, MB_BF16),
+                          .down = suite_put(&s, down, EXPERTS * SIZE * WIDTH, MB_BF16), .out = out,
+                          .scratch = k->alloc(s.device, mb_experts_scratch(ROWS, WIDTH, EXPERTS, TOP, SIZE, MB_BF16))};
+    unsigned char eager[ROWS * WIDTH * 2], replayed[ROWS * WIDTH * 2];
+    for (size_t i = 0; i < INPUTS; i++) {
+        for (int replay = 0; replay < 2; replay++) {
+            k->copy(s.device, rows, inputs + i * sizeof eager, sizeof eager);
+            k->fill(s.device, out, 0xff, sizeof eager);
+            bool capture = replay && !graph;
+            if (capture)
+                suite_ok(&s, k->capture_begin(s.device), "capture_begin");
+            if (!replay || capture) {
+                suite_ok(&s, k->route(s.device, &router), "route");
+                suite_ok(&s, k->experts(s.device, &experts), "experts");
+            }
+            if (capture)
+                suite_ok(&s, k->capture_end(s.device, &graph), "capture_end");
+            if (replay)
+                suite_ok(&s, k->graph_launch(s.device, graph), "graph_launch");
+            k->download(s.device, replay ? replayed : eager, out, sizeof eager);
+        }
+        assert_memory_equal(eager, replayed, sizeof eager);
+    }
+    k->graph_free(s.device, graph);
+    for (int i = 0; i < s.owned_count; i++)
+        free(s.owned[i]);
+    k->close(s.device);
+    assert_int_equal(s.failures, 0);
+}
+
 static void test_arena(void **state)
 {
     suite s;
@@ -176,7 +229,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arena), cmocka_unit_test(test_graph),      cmocka_unit_test(test_f32),
-        cmocka_unit_test(test_bf16),  cmocka_unit_test(test_repeatable),
+        cmocka_unit_test(test_bf16),  cmocka_unit_test(test_repeatable), cmocka_unit_test(test_graph_experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
