@@ -290,7 +290,7 @@ static int store_identities(mb_run *run, char *err, size_t err_cap)
         return rc;
     mb_model_hashes(run->model, config_hash, weights_hash, tokenizer_hash);
     mb_model_row model = {.name = run->shape.name,
-                          .family = run->shape.family == MB_FAMILY_SDAR ? "sdar" : "fast_dllm_v2",
+                          .family = mb_family_name(run->shape.family),
                           .config_hash = config_hash,
                           .weights_hash = weights_hash,
                           .tokenizer_hash = tokenizer_hash,

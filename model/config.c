@@ -1,10 +1,11 @@
 /*
  * config.c - config.json -> mb_model_config: which family a checkpoint belongs to, its sizes, and a clear no to
- * everything this program does not compute (experts, sliding windows, scaled RoPE, quantised weights).
+ * everything this program does not compute (sliding windows, scaled RoPE, quantised weights, unknown experts).
  *
  * Nothing is assumed from a family's name that the file states itself: `tie_word_embeddings` and `head_dim` differ
- * between models of one family (models.md 4.1). The exception is what Fast-dLLM v2 does not write down: its mask
- * id, its sub-blocks and its q/k/v biases (models.md 3.1).
+ * between models of one family (models.md 4.1). The exception is what a family does not write down: Fast-dLLM v2
+ * its mask id, its sub-blocks and its q/k/v biases (models.md 3.1), LLaDA2 its mask id, its block and the end of a
+ * text (models.md 5.1, 5.4), which stand in its sampler. A key in the file overrides each of them.
  */
 #include "model/config.h"
 
@@ -17,6 +18,8 @@
 #define BLOCK_MAX 1024 /* far above any published block */
 #define FAST_DLLM_MASK_ID 151665
 #define FAST_DLLM_SUB_BLOCK 8
+#define LLADA2_MASK_ID 156895
+#define LLADA2_END_ID 156892
 
 /* True when one of the file's names for itself (model_type, architectures) contains `part`. */
 static bool is_called(const cJSON *root, const char *part)
@@ -30,45 +33,62 @@ static bool is_called(const cJSON *root, const char *part)
     return false;
 }
 
-/* NULL for absent and for null. */
-static const cJSON *present(const cJSON *root, const char *key)
+/* A plain Qwen3 without a mask token is the autoregressive model and would produce nonsense in blocks. *moe: the
+ * layers have experts. LLaDA2 always has them; "sdar_moe" is also called "sdar". */
+static int find_family(const cJSON *root, mb_family *family, bool *moe, const char *where, char *err,
+                       size_t err_cap)
 {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, key);
-    return item && !cJSON_IsNull(item) ? item : NULL;
-}
-
-/* Experts are looked for first: "sdar_moe" is also called "sdar". A plain Qwen3 without a mask token is the
- * autoregressive model and would produce nonsense in blocks. */
-static int find_family(const cJSON *root, mb_family *family, const char *where, char *err, size_t err_cap)
-{
-    const cJSON *type = present(root, "model_type");
+    const cJSON *type = mb_json_get(root, "model_type");
     const char *name = cJSON_IsString(type) ? type->valuestring : "(none)";
-    if (is_called(root, "moe") || present(root, "num_experts") || present(root, "n_routed_experts") ||
-        present(root, "num_local_experts"))
-        return mb_fail(err, err_cap, MB_E_INPUT,
-                       "%s: model_type \"%.64s\" is a mixture of experts, which is not supported: use a dense "
-                       "model (Fast-dLLM v2, SDAR, TraDo)", where, name);
-    if (is_called(root, "fast_dllm")) {
-        *family = MB_FAMILY_FAST_DLLM_V2;
+    *moe = is_called(root, "moe") || mb_json_get(root, "num_experts") || mb_json_get(root, "n_routed_experts") ||
+           mb_json_get(root, "num_local_experts");
+    if (is_called(root, "llada2")) {
+        if (is_called(root, "veomni"))
+            return mb_fail(
+                err, err_cap, MB_E_INPUT,
+                "%s: model_type \"%.64s\" keeps all experts of a layer in one tensor, as training does: "
+                "use the checkpoint in the hub's layout (\"llada2_moe\")",
+                where, name);
+        *family = MB_FAMILY_LLADA2;
+        *moe = true;
         return MB_OK;
     }
     if (is_called(root, "sdar") || is_called(root, "qwen3")) {
-        if (!present(root, "mask_token_id") || (!present(root, "bd_size") && !present(root, "block_size")))
+        if (!mb_json_get(root, "mask_token_id") ||
+            (!mb_json_get(root, "bd_size") && !mb_json_get(root, "block_size")))
             return mb_fail(err, err_cap, MB_E_INPUT,
                            "%s: model_type \"%.64s\" without \"mask_token_id\" and \"block_size\" (or "
                            "\"bd_size\") is no block-diffusion model", where, name);
         *family = MB_FAMILY_SDAR;
         return MB_OK;
     }
-    return mb_fail(err, err_cap, MB_E_INPUT,
-                   "%s: model_type \"%.64s\" is not supported: use a Fast-dLLM v2, SDAR or TraDo checkpoint, or a "
-                   "Qwen3 layout with \"mask_token_id\" and \"block_size\"", where, name);
+    if (*moe)
+        return mb_fail(
+            err, err_cap, MB_E_INPUT,
+            "%s: model_type \"%.64s\" is a mixture of experts of an unknown kind: LLaDA2 and SDAR-MoE are "
+            "supported",
+            where, name);
+    if (is_called(root, "fast_dllm")) {
+        *family = MB_FAMILY_FAST_DLLM_V2;
+        return MB_OK;
+    }
+    return mb_fail(
+        err, err_cap, MB_E_INPUT,
+        "%s: model_type \"%.64s\" is not supported: use a Fast-dLLM v2, SDAR, TraDo or LLaDA2 checkpoint, "
+        "or a Qwen3 layout with \"mask_token_id\" and \"block_size\"",
+        where, name);
+}
+
+const char *mb_family_name(mb_family family)
+{
+    static const char *const names[] = {"sdar", "fast_dllm_v2", "llada2"};
+    return names[family];
 }
 
 /* Layouts that would load and then compute something else than the reference does. */
-static int refuse_unsupported(const cJSON *root, const char *where, char *err, size_t err_cap)
+static int refuse_unsupported(const cJSON *root, mb_family family, const char *where, char *err, size_t err_cap)
 {
-    const cJSON *item, *scaling = present(root, "rope_scaling");
+    const cJSON *item, *scaling = mb_json_get(root, "rope_scaling");
     bool sliding = false;
     double rotary = 1.0;
     int rc = mb_model_json_want_bool(root, "use_sliding_window", where, &sliding, err, err_cap);
@@ -78,28 +98,28 @@ static int refuse_unsupported(const cJSON *root, const char *where, char *err, s
         return rc;
     if (sliding)
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: sliding-window attention is not supported", where);
-    cJSON_ArrayForEach(item, present(root, "layer_types"))
+    cJSON_ArrayForEach(item, mb_json_get(root, "layer_types"))
         if (!cJSON_IsString(item) || strcmp(item->valuestring, "full_attention") != 0)
             return mb_fail(err, err_cap, MB_E_INPUT, "%s: layer_types: only \"full_attention\" is supported",
                            where);
-    if (rotary != 1.0)
+    if (rotary != 1.0 && family != MB_FAMILY_LLADA2)
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: partial_rotary_factor %g is not supported, only 1", where,
                        rotary);
     if (!scaling)
-        scaling = present(root, "rope_parameters"); /* where newer files keep theta and type */
+        scaling = mb_json_get(root, "rope_parameters"); /* where newer files keep theta and type */
     if (scaling) {
-        const cJSON *type = present(scaling, "rope_type");
+        const cJSON *type = mb_json_get(scaling, "rope_type");
         if (!type)
-            type = present(scaling, "type");
+            type = mb_json_get(scaling, "type");
         if (!cJSON_IsString(type) || strcmp(type->valuestring, "default") != 0)
             return mb_fail(err, err_cap, MB_E_INPUT,
                            "%s: scaled RoPE (\"rope_scaling\") is not supported: only null or type \"default\"",
                            where);
     }
-    const cJSON *act = present(root, "hidden_act");
+    const cJSON *act = mb_json_get(root, "hidden_act");
     if (act && (!cJSON_IsString(act) || strcmp(act->valuestring, "silu") != 0))
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: hidden_act must be \"silu\"", where);
-    if (present(root, "quantization_config"))
+    if (mb_json_get(root, "quantization_config"))
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "%s: quantised weights are not supported: use the bf16, f16 or f32 checkpoint", where);
     return MB_OK;
@@ -143,24 +163,26 @@ static int find_stops(mb_model_config *config, const cJSON *root, const char *ge
     if (generation) {
         const char *name = "generation_config.json";
         rc = mb_model_json_parse(&other, generation, generation_size, name, err, err_cap);
-        if (rc == MB_OK && present(other, "eos_token_id"))
-            rc = read_stops(config, present(other, "eos_token_id"), name, "eos_token_id", err, err_cap);
+        if (rc == MB_OK && mb_json_get(other, "eos_token_id"))
+            rc = read_stops(config, mb_json_get(other, "eos_token_id"), name, "eos_token_id", err, err_cap);
     }
     if (rc == MB_OK && config->stop_count == 0) {
         static const char *const keys[] = {"eos_token_id", "pad_token_id"};
         for (size_t i = 0; i < 2 && rc == MB_OK; i++)
-            if (present(root, keys[i]))
-                rc = read_stops(config, present(root, keys[i]), where, keys[i], err, err_cap);
+            if (mb_json_get(root, keys[i]))
+                rc = read_stops(config, mb_json_get(root, keys[i]), where, keys[i], err, err_cap);
     }
     cJSON_Delete(other);
+    if (rc == MB_OK && config->stop_count == 0 && config->family == MB_FAMILY_LLADA2 &&
+        config->vocab > LLADA2_END_ID)
+        add_stop(config, LLADA2_END_ID);
     if (rc == MB_OK && config->stop_count == 0)
         rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: \"eos_token_id\" is missing: no text would ever end", where);
     return rc;
 }
 
-/* Overrides of the request, and the rules that hold whatever the sizes came from. */
-static int finish(mb_model_config *config, const mb_model_request *request, const char *where, char *err,
-                  size_t err_cap)
+int mb_config_finish(mb_model_config *config, const mb_model_request *request, const char *where, char *err,
+                     size_t err_cap)
 {
     if (request && request->block)
         config->block = request->block;
@@ -186,6 +208,9 @@ static int finish(mb_model_config *config, const mb_model_request *request, cons
     if (config->head_dim % 2)
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: head_dim %d is odd, RoPE needs pairs", where,
                        config->head_dim);
+    if (config->rotary_dim < 2 || config->rotary_dim % 2 || config->rotary_dim > config->head_dim)
+        return mb_fail(err, err_cap, MB_E_INPUT, "%s: RoPE cannot turn %d of %d dimensions", where,
+                       config->rotary_dim, config->head_dim);
     if (config->mask_id < 0 || config->mask_id >= config->vocab)
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: mask token %d is outside the vocabulary of %d", where,
                        config->mask_id, config->vocab);
@@ -229,21 +254,61 @@ static int read_sizes(mb_model_config *config, const cJSON *root, const char *wh
     return rc;
 }
 
+/* What LLaDA2 writes down in its own words (models.md 5.1); what would compute something else is refused. The
+ * reference turns head_dim * partial_rotary_factor dimensions, all of them where the key is missing. */
+static int read_llada2(mb_model_config *config, const cJSON *root, const char *where, char *err, size_t err_cap)
+{
+    static const struct {
+        const char *key;
+        bool wanted;
+    } fixed[] = {{"use_bias", false},
+                 {"norm_head", false},
+                 {"norm_softmax", false},
+                 {"use_rmsnorm", true},
+                 {"use_linear_attention", false},
+                 {"using_split_qkv_in_self_attention", false}};
+    double factor = 1.0;
+    int32_t rotary = 0;
+    int rc = mb_model_json_want_real(root, "partial_rotary_factor", where, 0.0, 1.0, &factor, err, err_cap);
+    config->rotary_dim = (int32_t)(config->head_dim * factor);
+    if (rc == MB_OK)
+        rc = mb_model_json_want_int(root, "rotary_dim", where, 0, 1024, &rotary, err, err_cap);
+    if (rc == MB_OK && rotary != 0 && rotary != config->rotary_dim)
+        rc =
+            mb_fail(err, err_cap, MB_E_INPUT, "%s: \"rotary_dim\" %d is not head_dim * partial_rotary_factor = %d",
+                    where, rotary, config->rotary_dim);
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0] && rc == MB_OK; i++) {
+        bool value = fixed[i].wanted;
+        rc = mb_model_json_want_bool(root, fixed[i].key, where, &value, err, err_cap);
+        if (rc == MB_OK && value != fixed[i].wanted)
+            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: \"%s\" %s is not supported", where, fixed[i].key,
+                         value ? "true" : "false");
+    }
+    if (rc == MB_OK && cJSON_GetArraySize(mb_json_get(root, "linear_attention_layers")) > 0)
+        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: \"linear_attention_layers\" is not supported", where);
+    if (rc == MB_OK)
+        rc = mb_model_json_want_bool(root, "use_qk_norm", where, &config->qk_norm, err, err_cap);
+    if (rc == MB_OK)
+        rc = mb_model_json_want_bool(root, "use_qkv_bias", where, &config->qkv_bias, err, err_cap);
+    return rc;
+}
+
 /* Everything of config.json that is not a plain size. */
 static int read_rest(mb_model_config *config, const cJSON *root, const char *where, char *err, size_t err_cap)
 {
-    bool fast = config->family == MB_FAMILY_FAST_DLLM_V2;
-    const cJSON *rope = present(root, "rope_theta") ? root : present(root, "rope_parameters");
-    const char *block_key = present(root, "bd_size") ? "bd_size" : "block_size";
+    bool fast = config->family == MB_FAMILY_FAST_DLLM_V2, llada = config->family == MB_FAMILY_LLADA2;
+    const cJSON *rope = mb_json_get(root, "rope_theta") ? root : mb_json_get(root, "rope_parameters");
+    const char *block_key = mb_json_get(root, "bd_size") ? "bd_size" : "block_size";
     /* What the family implies; the keys of the file are read on top of it. */
     config->norm_eps = 1e-6;
     config->positions = 32768;
     config->block = 32;
-    config->mask_id = fast ? FAST_DLLM_MASK_ID : -1;
+    config->mask_id = fast ? FAST_DLLM_MASK_ID : llada ? LLADA2_MASK_ID : -1;
     config->qkv_bias = fast;
     config->qk_norm = !fast;
-    config->norm_one_rounding = !fast; /* models.md 2.2, point 2 */
-    if (!present(rope, "rope_theta"))
+    config->norm_one_rounding = !fast && !llada; /* models.md 2.2, point 2 */
+    config->rotary_dim = config->head_dim;
+    if (!mb_json_get(rope, "rope_theta"))
         return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"rope_theta\" is missing", where);
     int rc = mb_model_json_want_real(rope, "rope_theta", where, 1.0, 1e12, &config->rope_theta, err, err_cap);
     if (rc == MB_OK)
@@ -258,6 +323,8 @@ static int read_rest(mb_model_config *config, const cJSON *root, const char *whe
                                     err_cap);
     if (rc == MB_OK)
         rc = mb_model_json_want_bool(root, "tie_word_embeddings", where, &config->tied, err, err_cap);
+    if (rc == MB_OK && llada)
+        return read_llada2(config, root, where, err, err_cap);
     if (rc == MB_OK && !fast) /* Qwen2's q/k/v are always biased, whatever this key says */
         rc = mb_model_json_want_bool(root, "attention_bias", where, &config->qkv_bias, err, err_cap);
     return rc;
@@ -269,67 +336,25 @@ int mb_config_parse(mb_model_config *config, const char *json, size_t json_size,
                     size_t err_cap)
 {
     cJSON *root = NULL;
+    bool moe = false;
     *config = (mb_model_config){0};
     int rc = mb_model_json_parse(&root, json, json_size, where, err, err_cap);
     if (rc == MB_OK)
-        rc = find_family(root, &config->family, where, err, err_cap);
+        rc = find_family(root, &config->family, &moe, where, err, err_cap);
     if (rc == MB_OK)
-        rc = refuse_unsupported(root, where, err, err_cap);
+        rc = refuse_unsupported(root, config->family, where, err, err_cap);
     if (rc == MB_OK)
         rc = read_sizes(config, root, where, err, err_cap);
     if (rc == MB_OK)
         rc = read_rest(config, root, where, err, err_cap);
+    if (rc == MB_OK && moe)
+        rc = mb_config_read_moe(config, root, where, err, err_cap);
     if (rc == MB_OK)
         rc = find_stops(config, root, generation, generation_size, where, err, err_cap);
     if (rc == MB_OK)
-        rc = finish(config, request, where, err, err_cap);
+        rc = mb_config_finish(config, request, where, err, err_cap);
     cJSON_Delete(root);
     return rc;
-}
-
-/* ---- named shapes: the published dimensions (models.md 3.1, 4.1; models/tiny) ---- */
-
-static const mb_model_config shapes[] = {
-    {.name = "fast_dllm_v2_7b", .family = MB_FAMILY_FAST_DLLM_V2, .layers = 28, .hidden = 3584, .query_heads = 28,
-     .kv_heads = 4, .head_dim = 128, .intermediate = 18944, .vocab = 152064, .positions = 32768, .block = 32,
-     .mask_id = FAST_DLLM_MASK_ID, .stop_ids = {151645, 151643}, .stop_count = 2, .qkv_bias = true},
-    {.name = "fast_dllm_v2_1_5b", .family = MB_FAMILY_FAST_DLLM_V2, .layers = 28, .hidden = 1536,
-     .query_heads = 12, .kv_heads = 2, .head_dim = 128, .intermediate = 8960, .vocab = 151936, .positions = 32768,
-     .block = 32, .mask_id = FAST_DLLM_MASK_ID, .stop_ids = {151645, 151643}, .stop_count = 2, .qkv_bias = true,
-     .tied = true},
-    {.name = "sdar_8b", .family = MB_FAMILY_SDAR, .layers = 36, .hidden = 4096, .query_heads = 32, .kv_heads = 8,
-     .head_dim = 128, .intermediate = 12288, .vocab = 151936, .positions = 32768, .block = 4, .mask_id = 151669,
-     .stop_ids = {151645, 151643}, .stop_count = 2, .qk_norm = true, .norm_one_rounding = true},
-    {.name = "sdar_4b", .family = MB_FAMILY_SDAR, .layers = 36, .hidden = 2560, .query_heads = 32, .kv_heads = 8,
-     .head_dim = 128, .intermediate = 9728, .vocab = 151936, .positions = 32768, .block = 4, .mask_id = 151669,
-     .stop_ids = {151645, 151643}, .stop_count = 2, .qk_norm = true, .norm_one_rounding = true},
-    {.name = "sdar_1_7b", .family = MB_FAMILY_SDAR, .layers = 28, .hidden = 2048, .query_heads = 16, .kv_heads = 8,
-     .head_dim = 128, .intermediate = 6144, .vocab = 151936, .positions = 32768, .block = 4, .mask_id = 151669,
-     .stop_ids = {151645, 151643}, .stop_count = 2, .qk_norm = true, .norm_one_rounding = true},
-    {.name = "tiny", .family = MB_FAMILY_SDAR, .layers = 6, .hidden = 256, .query_heads = 8, .kv_heads = 2,
-     .head_dim = 64, .intermediate = 768, .vocab = 2048, .positions = 32768, .block = 32, .mask_id = 2047,
-     .stop_ids = {2046, 2044}, .stop_count = 2, .qk_norm = true, .norm_one_rounding = true, .tied = true},
-};
-
-/* The error lists the known names, since nobody remembers the spelling. */
-int mb_config_shape(mb_model_config *config, const mb_model_request *request, char *err, size_t err_cap)
-{
-    mb_text known = {0};
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        if (strcmp(shapes[i].name, request->shape) == 0) {
-            mb_text_free(&known);
-            *config = shapes[i];
-            config->rope_theta = 1e6;
-            config->norm_eps = 1e-6;
-            config->synthetic = true;
-            return finish(config, request, shapes[i].name, err, err_cap);
-        }
-        mb_text_printf(&known, "%s%s", i ? ", " : "", shapes[i].name);
-    }
-    mb_fail(err, err_cap, 0, "unknown model shape \"%.64s\": use one of %s", request->shape,
-            known.data ? known.data : "");
-    mb_text_free(&known);
-    return MB_E_INPUT;
 }
 
 /* ---- the folder ---- */

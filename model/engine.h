@@ -20,15 +20,17 @@
 
 /* Device buffers of a session besides the KV cache. W = most rows of a forward, R = batch*block rows. */
 typedef enum mb_buffer {
-    MB_BUFFER_X,            /* [W][hidden] residual stream */
-    MB_BUFFER_NORMED,       /* [W][hidden] */
-    MB_BUFFER_DELTA,        /* [W][hidden] output of o and down, not yet added */
-    MB_BUFFER_QKV,          /* [W][(Hq+2*Hkv)*D] */
-    MB_BUFFER_Q,            /* [W][Hq*D] after RoPE */
-    MB_BUFFER_ATTENDED,     /* [W][Hq*D] */
-    MB_BUFFER_GATE_UP,      /* [W][2*intermediate] */
-    MB_BUFFER_MLP,          /* [W][intermediate] */
-    MB_BUFFER_Q_PRE,        /* [R][Hq*D] before RoPE */
+    MB_BUFFER_X,        /* [W][hidden] residual stream */
+    MB_BUFFER_NORMED,   /* [W][hidden] */
+    MB_BUFFER_DELTA,    /* [W][hidden] output of o and down, not yet added */
+    MB_BUFFER_QKV,      /* [W][(Hq+2*Hkv)*D] */
+    MB_BUFFER_Q,        /* [W][Hq*D] after RoPE */
+    MB_BUFFER_ATTENDED, /* [W][Hq*D] */
+    MB_BUFFER_GATE_UP,  /* [W][2*I], I the widest dense part of a layer */
+    MB_BUFFER_MLP,      /* [W][I] */
+    MB_BUFFER_ROUTER,   /* [W][experts] fp32 logits, then [W][per_token] fp32 weights, then as many int32 ids */
+    MB_BUFFER_EXPERTS,  /* scratch of the experts */
+    MB_BUFFER_Q_PRE,    /* [R][Hq*D] before RoPE */
     MB_BUFFER_STATE_PREFIX, /* [R][Hq*D] a method's own prefix attention */
     MB_BUFFER_STATE_BLOCK,  /* [R][Hq*D] the block's, to be merged with it */
     MB_BUFFER_LOGITS,       /* [R][vocab] */

@@ -37,13 +37,62 @@ int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, cons
         rc = kernels->gemm(session->device, session->buffer[MB_BUFFER_NORMED], weights->qkv, weights->qkv_bias, n,
                            width, config->hidden, session->buffer[MB_BUFFER_QKV]);
     if (rc == MB_OK) {
-        mb_qkv args = {.rows = *rows, .kv = *kv, .query_heads = config->query_heads,
-                       .qkv = session->buffer[MB_BUFFER_QKV], .q_norm = weights->q_norm, .k_norm = weights->k_norm,
-                       .norm_eps = eps, .norm_one_rounding = config->norm_one_rounding,
-                       .cos_sin = session->model->cos_sin, .q_out = session->buffer[MB_BUFFER_Q], .q_pre = q_pre};
+        mb_qkv args = {.rows = *rows,
+                       .kv = *kv,
+                       .query_heads = config->query_heads,
+                       .qkv = session->buffer[MB_BUFFER_QKV],
+                       .q_norm = weights->q_norm,
+                       .k_norm = weights->k_norm,
+                       .norm_eps = eps,
+                       .norm_one_rounding = config->norm_one_rounding,
+                       .rotary_dim = config->rotary_dim,
+                       .cos_sin = session->model->cos_sin,
+                       .q_out = session->buffer[MB_BUFFER_Q],
+                       .q_pre = q_pre};
         rc = kernels->qkv_finish(session->device, &args);
     }
     return rc == MB_OK ? MB_OK : failed(session, rc, layer, "query, key and value", err, err_cap);
+}
+
+/* Gate, up, SwiGLU, down of n rows in MB_BUFFER_NORMED: a dense layer's MLP, or the shared expert. */
+static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, int64_t inner)
+{
+    const mb_kernels *kernels = session->kernels;
+    mb_device *device = session->device;
+    void **buffer = session->buffer;
+    int64_t hidden = session->config->hidden;
+    int rc = kernels->gemm(device, buffer[MB_BUFFER_NORMED], weights->gate_up, NULL, n, 2 * inner, hidden,
+                           buffer[MB_BUFFER_GATE_UP]);
+    if (rc == MB_OK)
+        rc = kernels->swiglu(device, buffer[MB_BUFFER_GATE_UP], n, inner, buffer[MB_BUFFER_MLP]);
+    if (rc == MB_OK)
+        rc = kernels->gemm(device, buffer[MB_BUFFER_MLP], weights->down, NULL, n, hidden, inner,
+                           buffer[MB_BUFFER_DELTA]);
+    return rc;
+}
+
+/* models.md 5.3, point 6: the routed experts' sum, and on top of it what the shared expert left in
+ * MB_BUFFER_DELTA. */
+static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, bool shared)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    const mb_moe *moe = &config->moe;
+    void **buffer = session->buffer;
+    float *logits = buffer[MB_BUFFER_ROUTER], *factors = logits + n * moe->experts;
+    int32_t *ids = (int32_t *)(void *)(factors + n * moe->per_token);
+    mb_router router = {.n = n, .width = config->hidden, .experts = moe->experts, .top_k = moe->per_token,
+                        .groups = moe->groups, .groups_kept = moe->groups_kept, .score = moe->score,
+                        .round_logits = moe->rounded, .round_weights = moe->rounded, .normalise = moe->normalise,
+                        .scale = (float)moe->scale, .hidden = buffer[MB_BUFFER_NORMED], .weight = weights->router,
+                        .bias = weights->router_bias, .logits = logits, .ids = ids, .weights = factors};
+    mb_experts experts = {.n = n, .width = config->hidden, .experts = moe->experts, .top_k = moe->per_token,
+                          .size = moe->size, .combine = moe->combine, .hidden = buffer[MB_BUFFER_NORMED],
+                          .ids = ids, .weights = factors, .gate_up = weights->expert_gate_up,
+                          .down = weights->expert_down, .add = shared ? buffer[MB_BUFFER_DELTA] : NULL,
+                          .out = buffer[MB_BUFFER_DELTA], .scratch = buffer[MB_BUFFER_EXPERTS]};
+    int rc = kernels->route(session->device, &router);
+    return rc == MB_OK ? kernels->experts(session->device, &experts) : rc;
 }
 
 int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, char *err, size_t err_cap)
@@ -53,21 +102,17 @@ int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, char *err, siz
     const struct mb_layer *weights = &session->model->layers[layer];
     mb_device *device = session->device;
     void **buffer = session->buffer;
-    int64_t hidden = config->hidden, middle = config->intermediate;
+    int64_t hidden = config->hidden, inner = mb_layer_inner(config, layer);
     int rc = kernels->gemm(device, buffer[MB_BUFFER_ATTENDED], weights->o, NULL, n, hidden,
                            (int64_t)config->query_heads * config->head_dim, buffer[MB_BUFFER_DELTA]);
     if (rc == MB_OK)
         rc = kernels->add_rmsnorm(device, buffer[MB_BUFFER_X], buffer[MB_BUFFER_DELTA], weights->post_norm,
                                   (float)config->norm_eps, config->norm_one_rounding, n, hidden,
                                   buffer[MB_BUFFER_NORMED]);
-    if (rc == MB_OK)
-        rc = kernels->gemm(device, buffer[MB_BUFFER_NORMED], weights->gate_up, NULL, n, 2 * middle, hidden,
-                           buffer[MB_BUFFER_GATE_UP]);
-    if (rc == MB_OK)
-        rc = kernels->swiglu(device, buffer[MB_BUFFER_GATE_UP], n, middle, buffer[MB_BUFFER_MLP]);
-    if (rc == MB_OK)
-        rc = kernels->gemm(device, buffer[MB_BUFFER_MLP], weights->down, NULL, n, hidden, middle,
-                           buffer[MB_BUFFER_DELTA]);
+    if (rc == MB_OK && inner > 0)
+        rc = dense_mlp(session, weights, n, inner);
+    if (rc == MB_OK && mb_layer_is_moe(config, layer))
+        rc = expert_mlp(session, weights, n, inner > 0);
     return rc == MB_OK ? MB_OK : failed(session, rc, layer, "output and feed-forward", err, err_cap);
 }
 

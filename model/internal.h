@@ -18,9 +18,26 @@ struct mb_layer {
     void *k_norm;      /* [head_dim], or NULL without config.qk_norm */
     void *o;           /* [hidden][query_heads * head_dim] */
     void *post_norm;   /* [hidden] */
-    void *gate_up;     /* [2*intermediate][hidden]: all gate rows | all up rows */
-    void *down;        /* [hidden][intermediate] */
+    void *gate_up;     /* [2*I][hidden]: all gate rows | all up rows. I: mb_layer_inner(); NULL where that is 0 */
+    void *down;        /* [hidden][I] */
+    /* Layers with experts; NULL elsewhere. There gate_up and down are the shared expert's. */
+    void *router;      /* [experts][hidden] */
+    float *router_bias; /* [experts] fp32 whatever T is, or NULL without config.moe.bias */
+    void *expert_gate_up; /* [experts][2*size][hidden]: of each expert all gate rows | all up rows */
+    void *expert_down; /* [experts][hidden][size] */
 };
+
+/* Whether a layer has experts. */
+static inline bool mb_layer_is_moe(const mb_model_config *config, int32_t layer)
+{
+    return config->moe.experts > 0 && layer >= config->moe.dense_layers;
+}
+
+/* Inner width of a layer's dense feed-forward part; 0 = it has none. */
+static inline int32_t mb_layer_inner(const mb_model_config *config, int32_t layer)
+{
+    return mb_layer_is_moe(config, layer) ? config->moe.shared : config->intermediate;
+}
 
 struct mb_model {
     mb_model_config config;
@@ -31,8 +48,8 @@ struct mb_model {
     void *final_norm;            /* [hidden] device */
     void *lm_head;               /* [vocab][hidden] device; == embed when config.tied */
     struct mb_layer *layers;     /* host array of config.layers entries */
-    float *cos_sin;              /* [positions][head_dim] device, fp32 rounded to T: cos of head_dim/2 angles, then
-                                    sin */
+    float *cos_sin;              /* [positions][rotary_dim] device, fp32 rounded to T: cos of rotary_dim/2 angles,
+                                    then sin */
     mb_tokenizer *tokenizer;     /* NULL for synthetic models */
     char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
     size_t arena_mark;           /* mb_kernels.mark() before the first weight */

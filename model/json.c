@@ -68,6 +68,12 @@ int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, 
     return rc;
 }
 
+const cJSON *mb_json_get(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return item && !cJSON_IsNull(item) ? item : NULL;
+}
+
 bool mb_model_json_integer(const cJSON *item, int64_t min, int64_t max, int64_t *value)
 {
     if (!cJSON_IsNumber(item))

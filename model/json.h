@@ -20,6 +20,8 @@ int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char 
 int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, size_t *size, char *err,
                        size_t err_cap);
 
+/* An object's item; NULL for absent and for null. */
+const cJSON *mb_json_get(const cJSON *object, const char *key);
 /* True when the item is a number without fraction in [min, max]; *value is set then. Infinities and NaN fail. */
 bool mb_model_json_integer(const cJSON *item, int64_t min, int64_t max, int64_t *value);
 

@@ -23,12 +23,31 @@ extern "C" {
 
 /* ---- configuration of a model, read from config.json or from a named shape ---- */
 
-typedef enum mb_family { MB_FAMILY_SDAR = 0, MB_FAMILY_FAST_DLLM_V2 = 1 } mb_family;
+typedef enum mb_family { MB_FAMILY_SDAR = 0, MB_FAMILY_FAST_DLLM_V2 = 1, MB_FAMILY_LLADA2 = 2 } mb_family;
+
+/* "sdar", "fast_dllm_v2", "llada2": a family as it is stored. */
+const char *mb_family_name(mb_family family);
+
+/* Mixture of experts (models.md 4.2, 5.3). experts 0: every layer is dense, all else is 0. */
+typedef struct mb_moe {
+    int32_t experts, per_token;  /* routed experts of a layer; how many of them a token goes to */
+    int32_t size, shared;        /* inner width of a routed expert; of the shared one, 0 = there is none */
+    int32_t dense_layers;        /* this many layers at the beginning are dense */
+    int32_t groups, groups_kept; /* group-limited choice; 1, 1 = among all experts */
+    mb_score score;
+    mb_combine combine;
+    double scale;                /* of the weights */
+    bool bias;                   /* a bias per expert counts in the choice, not in the weight */
+    bool normalise;              /* weights of a token add up to scale */
+    bool rounded;                /* logits and weights are rounded to T, else fp32 */
+} mb_moe;
 
 typedef struct mb_model_config {
     char name[64];               /* folder name, or the shape's */
     mb_family family;
     int32_t layers, hidden, query_heads, kv_heads, head_dim, intermediate, vocab;
+    int32_t rotary_dim;          /* dimensions of a head that RoPE turns: the first ones; head_dim = all */
+    mb_moe moe;
     int32_t positions;           /* max_position_embeddings */
     int32_t block;               /* B: bd_size or block_size */
     int32_t sub_block;           /* 8 for Fast-dLLM v2, else B */
@@ -42,7 +61,7 @@ typedef struct mb_model_config {
 /* What the caller asks for; zero/NULL = take it from the checkpoint. */
 typedef struct mb_model_request {
     const char *path;            /* checkpoint folder, or NULL with shape */
-    const char *shape;           /* fast_dllm_v2_7b, fast_dllm_v2_1_5b, sdar_8b, sdar_4b, sdar_1_7b or tiny */
+    const char *shape;           /* a row of the table in shapes.c: fast_dllm_v2_7b, sdar_8b, llada2_mini, ... */
     uint64_t seed;               /* random weights */
     int32_t block;               /* overrides B */
     int32_t positions;           /* overrides max_position_embeddings (synthetic models: up to 2M) */
@@ -85,7 +104,7 @@ const mb_tokenizer *mb_model_tokenizer(const mb_model *model);               /* 
 typedef struct mb_prompt_request {
     const char *text;            /* the filled prompt of the benchmark */
     const char *answer_prefix;   /* put after the assistant header; "" or NULL */
-    bool chat;                   /* wrap in the family's chat template (system prompt as in models.md 3.10/4.7) */
+    bool chat; /* wrap in the family's chat template (system prompt as in models.md 3.10/4.7/5.5) */
     int32_t max_tokens;          /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
     int32_t hard_limit;          /* most tokens of the final prompt: MB_E_SAMPLE beyond it; 0 = no limit */
 } mb_prompt_request;
@@ -162,9 +181,9 @@ typedef struct mb_sampler {
     mb_schedule schedule;
     int32_t steps;               /* FIXED: 1 .. B; THRESHOLD with SDAR static: tokens per step = B/steps */
     double threshold;            /* strict >, compared in the confidence type */
-    bool dynamic;                /* SDAR: low_confidence_dynamic (true) or static */
+    bool dynamic;                /* SDAR, LLaDA2: all above the threshold (true), or the static rule */
     bool block_cache;            /* Fast-dLLM v2: sub-block calls on the block cache */
-    mb_type confidence;          /* rounding of probabilities; family default: BF16 */
+    mb_type confidence;          /* rounding of probabilities; family default: BF16, LLaDA2: F32 */
     bool compat_prompt_bug;      /* Fast-dLLM v2 quirk Q1 (P == B), default off */
     bool ignore_stop;            /* latency: decode all blocks whatever comes */
 } mb_sampler;
@@ -236,7 +255,7 @@ void mb_decode_result_free(mb_decode_result *result);
 
 typedef struct mb_decode_request {
     const mb_sampler *sampler;
-    int32_t max_new_tokens;      /* as the reference samplers round it: SDAR up to a block, Fast-dLLM v2 down */
+    int32_t max_new_tokens; /* as the reference samplers round it: SDAR, LLaDA2 up to a block, Fast-dLLM v2 down */
     int32_t min_new_tokens;      /* stop tokens among the first so many are ordinary tokens */
     int32_t extra_stop_id;       /* -1 = none (samsum's newline) */
     int64_t request;             /* number handed to the method */

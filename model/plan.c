@@ -32,7 +32,10 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     memset(sizes, 0, sizeof *sizes);
     chunk = chunk < capacity ? chunk : capacity;
     chunk = (chunk + block - 1) / block * block;
-    size_t wide = larger(chunk, rows), hidden = (size_t)config->hidden, middle = (size_t)config->intermediate;
+    const mb_moe *moe = &config->moe;
+    size_t wide = larger(chunk, rows), hidden = (size_t)config->hidden;
+    size_t middle =
+        larger(moe->experts && !moe->dense_layers ? 0 : (size_t)config->intermediate, (size_t)moe->shared);
     size_t heads = (size_t)config->query_heads, kv_heads = (size_t)config->kv_heads;
     size_t width = heads * (size_t)config->head_dim, kv_width = kv_heads * (size_t)config->head_dim;
     size_t scores = batch * kv_heads * stride * sizeof(float);
@@ -47,6 +50,11 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     bytes[MB_BUFFER_Q] = bytes[MB_BUFFER_ATTENDED] = wide * width * t;
     bytes[MB_BUFFER_GATE_UP] = wide * 2 * middle * t;
     bytes[MB_BUFFER_MLP] = wide * middle * t;
+    if (moe->experts) {
+        bytes[MB_BUFFER_ROUTER] = wide * ((size_t)moe->experts + 2 * (size_t)moe->per_token) * 4;
+        bytes[MB_BUFFER_EXPERTS] =
+            mb_experts_scratch((int64_t)wide, config->hidden, moe->experts, moe->per_token, moe->size, type);
+    }
     bytes[MB_BUFFER_Q_PRE] = rows * width * t;
     bytes[MB_BUFFER_STATE_PREFIX] = bytes[MB_BUFFER_STATE_BLOCK] = rows * width * t;
     bytes[MB_BUFFER_LOGITS] = rows * (size_t)config->vocab * t;

@@ -12,20 +12,53 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* models.md 3.10 and 4.7: ChatML; only Fast-dLLM v2 puts a system message in front when the caller has none. */
+/* A family's chat format around one user message, and the tokens without which it would be plain text. */
+struct chat_format {
+    const char *before, *after;
+    const char *tokens[3]; /* unused ones NULL */
+};
+
+/* models.md 3.10, 4.7 and 5.5: ChatML, where only Fast-dLLM v2 puts a system message in front when the caller has
+ * none; LLaDA2's roles, with the system message that switches thinking off. */
+static const struct chat_format *chat_format(mb_family family)
+{
+    static const struct chat_format formats[] = {
+        [MB_FAMILY_SDAR] = {"<|im_start|>user\n",
+                            "<|im_end|>\n<|im_start|>assistant\n",
+                            {"<|im_start|>", "<|im_end|>", NULL}},
+        [MB_FAMILY_FAST_DLLM_V2] =
+            {"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
+             "<|im_end|>\n<|im_start|>assistant\n",
+             {"<|im_start|>", "<|im_end|>", NULL}},
+        [MB_FAMILY_LLADA2] = {"<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>",
+                              "<|role_end|><role>ASSISTANT</role>",
+                              {"<role>", "</role>", "<|role_end|>"}},
+    };
+    return &formats[family];
+}
+
 static void render(mb_text *out, const mb_model *model, const mb_prompt_request *request, const char *text,
                    size_t length)
 {
-    if (request->chat) {
-        if (model->config.family == MB_FAMILY_FAST_DLLM_V2)
-            mb_text_puts(out, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n");
-        mb_text_puts(out, "<|im_start|>user\n");
-    }
+    const struct chat_format *format = chat_format(model->config.family);
+    if (request->chat)
+        mb_text_puts(out, format->before);
     mb_text_append(out, text, length);
     if (request->chat)
-        mb_text_puts(out, "<|im_end|>\n<|im_start|>assistant\n");
+        mb_text_puts(out, format->after);
     if (request->answer_prefix)
         mb_text_puts(out, request->answer_prefix);
+}
+
+/* A template whose marks are plain text to the tokenizer would be read as words. */
+static int check_chat_tokens(const mb_model *model, char *err, size_t err_cap)
+{
+    const struct chat_format *format = chat_format(model->config.family);
+    for (size_t i = 0; i < 3 && format->tokens[i]; i++)
+        if (mb_tokenizer_id(model->tokenizer, format->tokens[i]) < 0)
+            return mb_fail(err, err_cap, MB_E_INPUT, "the tokenizer of %s lacks %s, which the chat template needs",
+                           model->config.name, format->tokens[i]);
+    return MB_OK;
 }
 
 static int encode_rendered(const mb_model *model, const mb_prompt_request *request, const char *text,
@@ -106,11 +139,8 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
         return mb_fail(err, err_cap, MB_E_INPUT,
                        "model %s has random weights and no tokenizer: it can run latency passes, but read no text",
                        model->config.name);
-    if (request->chat && (mb_tokenizer_id(model->tokenizer, "<|im_start|>") < 0 ||
-                          mb_tokenizer_id(model->tokenizer, "<|im_end|>") < 0))
-        return mb_fail(err, err_cap, MB_E_INPUT,
-                       "the tokenizer of %s lacks <|im_start|> or <|im_end|>, which the chat template needs",
-                       model->config.name);
+    if (request->chat && (rc = check_chat_tokens(model, err, err_cap)) != MB_OK)
+        return rc;
     if (request->max_tokens > 0) {
         rc = mb_tokenizer_encode(model->tokenizer, text, length, true, &plain, &plain_n, err, err_cap);
         if (rc != MB_OK)

@@ -1,7 +1,7 @@
 /*
  * sampler.c - what the families' samplers share: the growing token list, the stop test, ranking by confidence, the
- * fixed schedule, the forced trajectory and the trace. The families' loops are in sampler_sdar.c and
- * sampler_fast_dllm.c.
+ * fixed schedule, the forced trajectory and the trace. The families' loops are in sampler_sdar.c,
+ * sampler_fast_dllm.c and sampler_llada2.c.
  */
 #include "model/sampler.h"
 
@@ -16,9 +16,11 @@ void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler)
     sampler->schedule = MB_SCHEDULE_THRESHOLD;
     sampler->steps = config->block;
     sampler->confidence = MB_BF16;
-    if (config->family == MB_FAMILY_SDAR) {
-        sampler->threshold = 0.95; /* the evaluation's, models.md 4.5 */
+    if (config->family != MB_FAMILY_FAST_DLLM_V2) {
+        sampler->threshold = 0.95; /* models.md 4.5: the evaluation's; 5.4: the code's default */
         sampler->dynamic = true;
+        if (config->family == MB_FAMILY_LLADA2)
+            sampler->confidence = MB_F32; /* its logits are cast to fp32 first */
     } else {
         sampler->threshold = 0.9; /* the model card's; the code's default of 1 is one token a step */
     }
@@ -129,11 +131,12 @@ int mb_sampling_reserve(mb_sampling *sampling, int32_t count, char *err, size_t 
     return MB_OK;
 }
 
-/* SDAR rounds its end up to a block, Fast-dLLM v2 decodes max_new_tokens div B blocks (models.md 3.4, 4.4). */
+/* SDAR and LLaDA2 round their end up to a block, Fast-dLLM v2 decodes max_new_tokens div B blocks
+ * (models.md 3.4, 4.4). */
 int64_t mb_sampling_length(const mb_sampling *sampling, int64_t prompt)
 {
     int64_t block = sampling->block, fresh = sampling->max_new_tokens;
-    if (sampling->family == MB_FAMILY_SDAR)
+    if (sampling->family != MB_FAMILY_FAST_DLLM_V2)
         return (prompt + fresh + block - 1) / block * block;
     return prompt / block * block + (fresh / block > 0 ? fresh / block : 1) * block;
 }
@@ -213,8 +216,17 @@ int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int3
         memcpy(sampling->tokens, prompt, n * sizeof *prompt);
     sampling->count = sampling->prompt = (int32_t)n;
     sampling->cached = 0;
-    rc = sampling->family == MB_FAMILY_SDAR ? mb_sample_sdar(sampling, network, err, err_cap)
-                                            : mb_sample_fast_dllm(sampling, network, err, err_cap);
+    switch (sampling->family) {
+    case MB_FAMILY_SDAR:
+        rc = mb_sample_sdar(sampling, network, err, err_cap);
+        break;
+    case MB_FAMILY_LLADA2:
+        rc = mb_sample_llada2(sampling, network, err, err_cap);
+        break;
+    case MB_FAMILY_FAST_DLLM_V2:
+        rc = mb_sample_fast_dllm(sampling, network, err, err_cap);
+        break;
+    }
     if (rc < 0)
         return rc;
     /* The reference cuts just after the first stop token, whatever is still masked behind it. */

@@ -62,6 +62,22 @@ int64_t mb_sampling_length(const mb_sampling *sampling, int64_t prompt);
 /* The families' loops; mb_sampling_run chooses. The prompt is in sampling->tokens already. */
 int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap);
 int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap);
+int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap);
+
+/* What one block needs while it is decoded, and where in the text it is. */
+typedef struct mb_block_work {
+    int32_t *best;               /* [block] tokens, malloc'ed */
+    float *confidence;           /* [block] */
+    bool *flags;                 /* [2*block] */
+    int32_t number, at, steps;   /* running number, position of the first slot, most denoising steps */
+} mb_block_work;
+int mb_block_work_make(mb_block_work *work, int32_t block, char *err, size_t err_cap);
+void mb_block_work_free(mb_block_work *work);
+/* Opens the block behind what is decoded (masks, block_begin) and denoises it by SDAR's rule, which LLaDA2 shares:
+ * row i predicts slot i; of the masked slots all above the threshold are revealed where those are at least the
+ * step's share of B, else the share's best. Returns the number of forwards or a negative code. */
+int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_work *work, char *err,
+                    size_t err_cap);
 
 /* The threshold as the reference compares it: rounded to the confidence type (models.md 2.7). */
 float mb_sampler_threshold(const mb_sampler *sampler);

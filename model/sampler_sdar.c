@@ -27,25 +27,49 @@ static void choose(const mb_sampling *sampling, const float *confidence, const b
     mb_choose_best(confidence, open, sampling->block, n, chosen);
 }
 
-/* Denoises the block at `at` until it has no mask. Returns the number of forwards or a negative code. */
-static int denoise_block(mb_sampling *sampling, const mb_network *network, int32_t number, int32_t at,
-                         int32_t *best, float *confidence, bool *flags, char *err, size_t err_cap)
+int mb_block_work_make(mb_block_work *work, int32_t block, char *err, size_t err_cap)
 {
-    int32_t block = sampling->block, step = 0;
-    int32_t steps = sampling->sampler->steps > 0 ? sampling->sampler->steps : block;
-    bool *open = flags, *chosen = flags + block;
+    work->best = malloc((size_t)block * sizeof *work->best);
+    work->confidence = malloc((size_t)block * sizeof *work->confidence);
+    work->flags = malloc(2 * (size_t)block * sizeof *work->flags);
+    return work->best && work->confidence && work->flags
+               ? MB_OK
+               : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the sampler's block of %d slots", block);
+}
+
+void mb_block_work_free(mb_block_work *work)
+{
+    free(work->best);
+    free(work->confidence);
+    free(work->flags);
+}
+
+int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_work *work, char *err,
+                    size_t err_cap)
+{
+    int32_t block = sampling->block, at = work->at, step = 0;
+    bool *open = work->flags, *chosen = work->flags + block;
+    for (int32_t i = sampling->count; i < at + block; i++)
+        sampling->tokens[i] = sampling->mask_id;
+    sampling->count = at + block;
+    if (network->block_begin) {
+        int rc = network->block_begin(network->self, work->number, sampling->tokens + at, err, err_cap);
+        if (rc < 0)
+            return rc;
+    }
     while (mb_sampling_masks(sampling, sampling->tokens + at, block) > 0) {
         const int32_t *tokens = sampling->tokens + at;
         /* The shares of all steps add up to B and each reveals at least its share: `steps` are enough. */
-        int32_t n = mb_schedule_share(block, steps, step);
-        int rc = network->denoise(network->self, step + 1, tokens, block, 0, best, confidence, err, err_cap);
+        int32_t n = mb_schedule_share(block, work->steps, step);
+        int rc = network->denoise(network->self, step + 1, tokens, block, 0, work->best, work->confidence, err,
+                                  err_cap);
         if (rc < 0)
             return rc;
-        mb_sampling_refuse_mask(sampling, best, confidence, block);
+        mb_sampling_refuse_mask(sampling, work->best, work->confidence, block);
         for (int32_t i = 0; i < block; i++)
             open[i] = tokens[i] == sampling->mask_id;
-        choose(sampling, confidence, open, n, chosen);
-        mb_sampling_reveal(sampling, number, ++step, at, block, 0, best, chosen);
+        choose(sampling, work->confidence, open, n, chosen);
+        mb_sampling_reveal(sampling, work->number, ++step, at, block, 0, work->best, chosen);
     }
     return step;
 }
@@ -55,38 +79,26 @@ int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, char *err, 
     int32_t block = sampling->block, prompt = sampling->prompt, ignored = 0;
     int32_t end = (int32_t)mb_sampling_length(sampling, prompt);
     int32_t prefilled = prompt / block * block;
-    int32_t *best = malloc((size_t)block * sizeof *best);
-    float *confidence = malloc((size_t)block * sizeof *confidence);
-    bool *flags = malloc(2 * (size_t)block * sizeof *flags);
-    int rc = MB_OK;
-    if (!best || !confidence || !flags) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the sampler's block of %d slots", block);
-        goto out;
-    }
-    if ((rc = mb_sampling_reserve(sampling, end, err, err_cap)) < 0)
+    mb_block_work work = {.steps = sampling->sampler->steps > 0 ? sampling->sampler->steps : block};
+    int rc = mb_block_work_make(&work, block, err, err_cap);
+    if (rc < 0 || (rc = mb_sampling_reserve(sampling, end, err, err_cap)) < 0)
         goto out;
     if (prefilled > 0 && (rc = mb_sampling_prefill(sampling, network, prefilled, &ignored, err, err_cap)) < 0)
         goto out;
-    for (int32_t at = prefilled, number = 0; at < end; at += block, number++) {
-        for (int32_t i = sampling->count; i < at + block; i++)
-            sampling->tokens[i] = sampling->mask_id;
-        sampling->count = at + block;
-        if (network->block_begin &&
-            (rc = network->block_begin(network->self, number, sampling->tokens + at, err, err_cap)) < 0)
-            goto out;
-        int forwards = rc = denoise_block(sampling, network, number, at, best, confidence, flags, err, err_cap);
+    for (work.at = prefilled; work.at < end; work.at += block, work.number++) {
+        int forwards = rc = mb_sample_block(sampling, network, &work, err, err_cap);
         if (rc < 0)
             goto out;
-        mb_sampling_force(sampling, at > prompt ? at : prompt, at + block);
+        mb_sampling_force(sampling, work.at > prompt ? work.at : prompt, work.at + block);
         /* The reference commits before it looks for a stop: the last forward of a stopped answer is wasted. */
-        rc = mb_sampling_commit(sampling, network, number, at, &ignored, err, err_cap);
+        rc = mb_sampling_commit(sampling, network, work.number, work.at, &ignored, err, err_cap);
         if (rc == MB_OK && network->block_end)
-            rc = network->block_end(network->self, number, sampling->tokens + at, err, err_cap);
+            rc = network->block_end(network->self, work.number, sampling->tokens + work.at, err, err_cap);
         if (rc < 0)
             goto out;
         mb_sampling_block_done(sampling, forwards);
         if (sampling->forced) {
-            if (!mb_sampling_forced_beyond(sampling, at + block))
+            if (!mb_sampling_forced_beyond(sampling, work.at + block))
                 break;
         } else if (mb_sampling_stop(sampling, mb_sampling_stop_from(sampling), sampling->count) >= 0) {
             break;
@@ -94,8 +106,6 @@ int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, char *err, 
     }
     rc = MB_OK;
 out:
-    free(best);
-    free(confidence);
-    free(flags);
+    mb_block_work_free(&work);
     return rc;
 }

@@ -33,22 +33,40 @@ struct loading {
     size_t err_cap;
 };
 
-/* The name a part has in the checkpoint; layer -1 = outside the layers. */
-static void part_name(char *name, size_t cap, const mb_weight_part *part, int32_t layer)
+/* The name a part has in the checkpoint; layer -1 = outside the layers. copy: the expert, where there are several.
+ */
+static void part_name(char *name, size_t cap, const mb_weight_part *part, int32_t layer, int32_t copy)
 {
-    if (layer < 0)
-        snprintf(name, cap, "%s", part->name);
+    const char *number = strstr(part->name, "%d");
+    size_t used = layer < 0 ? 0 : (size_t)snprintf(name, cap, "model.layers.%d.", layer);
+    if (number)
+        snprintf(name + used, cap - used, "%.*s%d%s", (int)(number - part->name), part->name, copy, number + 2);
     else
-        snprintf(name, cap, "model.layers.%d.%s", layer, part->name);
+        snprintf(name + used, cap - used, "%s", part->name);
+}
+
+/* Whether a tensor is one of the part's; rest: its name behind "model.layers.N.". */
+static bool is_part(const mb_weight_part *part, const char *rest)
+{
+    char name[128];
+    const char *number = strstr(part->name, "%d");
+    int copy = 0;
+    if (!number)
+        return strcmp(rest, part->name) == 0;
+    if (strncmp(rest, part->name, (size_t)(number - part->name)) != 0 ||
+        sscanf(rest + (number - part->name), "%9d", &copy) != 1 || copy < 0 || copy >= part->copies)
+        return false;
+    part_name(name, sizeof name, part, -1, copy); /* written again: "007" is no number of an expert */
+    return strcmp(rest, name) == 0;
 }
 
 /* ---- checks ---- */
 
 /* There, of a type that can be read, and of the shape that the configuration asks for. */
-static int check_part(const struct loading *load, const mb_weight_part *part, int32_t layer)
+static int check_part(const struct loading *load, const mb_weight_part *part, int32_t layer, int32_t copy)
 {
     char name[128];
-    part_name(name, sizeof name, part, layer);
+    part_name(name, sizeof name, part, layer, copy);
     const mb_tensor *tensor = mb_checkpoint_find(load->checkpoint, name);
     if (!tensor)
         return mb_fail(load->err, load->err_cap, MB_E_INPUT,
@@ -57,7 +75,7 @@ static int check_part(const struct loading *load, const mb_weight_part *part, in
         return mb_fail(load->err, load->err_cap, MB_E_INPUT,
                        "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded", load->folder, name,
                        tensor->dtype);
-    bool vector = part->kind == MB_WEIGHT_NORM || part->kind == MB_WEIGHT_BIAS;
+    bool vector = mb_layout_is_vector(part);
     if (tensor->rank != (vector ? 1 : 2) || tensor->shape[0] != part->rows ||
         (!vector && tensor->shape[1] != part->cols)) {
         mb_text found = {0};
@@ -93,33 +111,39 @@ static int check_extra(const struct loading *load)
             rest = tensor->name + used;
         else
             layer = -1;
-        int n = layer >= 0 ? mb_layout_layer(config, parts) : mb_layout_model(config, parts);
+        int n = layer >= 0 ? mb_layout_layer(config, layer, parts) : mb_layout_model(config, parts);
         bool known = layer < config->layers;
         if (known) {
             known = false;
             for (int k = 0; k < n; k++)
-                known = known || strcmp(rest, parts[k].name) == 0;
+                known = known || is_part(&parts[k], rest);
         }
         if (!known)
             return mb_fail(load->err, load->err_cap, MB_E_INPUT,
                            "%s: the weights have a tensor %.200s that config.json does not explain (%d layers, "
-                           "q/k/v bias %s, q/k norm %s)", load->folder, tensor->name, config->layers,
-                           config->qkv_bias ? "on" : "off", config->qk_norm ? "on" : "off");
+                           "q/k/v bias %s, q/k norm %s, %d experts)", load->folder, tensor->name, config->layers,
+                           config->qkv_bias ? "on" : "off", config->qk_norm ? "on" : "off", config->moe.experts);
     }
     return MB_OK;
+}
+
+static int check_parts(const struct loading *load, const mb_weight_part *parts, int n, int32_t layer)
+{
+    int rc = MB_OK;
+    for (int i = 0; i < n && rc == MB_OK; i++)
+        for (int32_t copy = 0; copy < mb_layout_copies(&parts[i]) && rc == MB_OK; copy++)
+            rc = check_part(load, &parts[i], layer, copy);
+    return rc;
 }
 
 /* Everything that will be read, then everything that would not be. */
 static int check_all(const struct loading *load)
 {
     mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
-    int rc = MB_OK, n = mb_layout_model(&load->model->config, parts);
-    for (int i = 0; i < n && rc == MB_OK; i++)
-        rc = check_part(load, &parts[i], -1);
-    n = mb_layout_layer(&load->model->config, parts);
-    for (int32_t layer = 0; layer < load->model->config.layers && rc == MB_OK; layer++)
-        for (int i = 0; i < n && rc == MB_OK; i++)
-            rc = check_part(load, &parts[i], layer);
+    const mb_model_config *config = &load->model->config;
+    int rc = check_parts(load, parts, mb_layout_model(config, parts), -1);
+    for (int32_t layer = 0; layer < config->layers && rc == MB_OK; layer++)
+        rc = check_parts(load, parts, mb_layout_layer(config, layer, parts), layer);
     return rc == MB_OK ? check_extra(load) : rc;
 }
 
@@ -134,6 +158,8 @@ static double random_deviation(const mb_model_config *config, const mb_weight_pa
         return 0.02;
     case MB_WEIGHT_BIAS:
         return 0.1;
+    case MB_WEIGHT_BALANCE: /* a trained one evens out how often experts are chosen; random ones are even */
+        return 0.0;
     case MB_WEIGHT_OUTPUT:
         return 1.0 / sqrt((double)part->cols * 2.0 * config->layers);
     default:
@@ -208,48 +234,71 @@ static int device_fail(const struct loading *load, int rc, const char *what)
                    load->model->kernels->error(load->model->device));
 }
 
-/* One part into its rows of the device tensor: straight from the mapped file when the types agree, else through
- * the staging buffer in chunks. */
-static int upload_part(const struct loading *load, const mb_weight_part *part, int32_t layer,
-                       unsigned char *tensor)
+/* One tensor of the checkpoint to its place: straight from the mapped file when the types agree, else through the
+ * staging buffer in chunks. */
+static int upload_tensor(const struct loading *load, const char *name, mb_type type, size_t n, unsigned char *dst)
 {
     const mb_model *model = load->model;
     const mb_kernels *kernels = model->kernels;
-    const size_t element = mb_type_size(model->type), n = (size_t)(part->rows * part->cols);
-    const size_t stage = STAGE_BYTES / sizeof(float);
-    unsigned char *dst = tensor + (size_t)(part->first_row * part->cols) * element;
-    char name[128];
-    part_name(name, sizeof name, part, layer);
-    if (load->checkpoint) {
-        const mb_tensor *source = mb_checkpoint_find(load->checkpoint, name);
-        if (source->type == model->type) {
-            int rc = kernels->upload(model->device, dst, source->data, n * element);
-            return rc < 0 ? device_fail(load, rc, name) : MB_OK;
-        }
-        for (size_t done = 0; done < n; done += stage) {
-            size_t count = n - done < stage ? n - done : stage;
-            mb_type_convert(load->stage, model->type, source->data + done * mb_type_size(source->type),
-                            source->type, count);
-            int rc = kernels->upload(model->device, dst + done * element, load->stage, count * element);
-            if (rc < 0)
-                return device_fail(load, rc, name);
-        }
-        return MB_OK;
+    const mb_tensor *source = mb_checkpoint_find(load->checkpoint, name);
+    const size_t element = mb_type_size(type), stage = STAGE_BYTES / sizeof(float);
+    if (source->type == type) {
+        int rc = kernels->upload(model->device, dst, source->data, n * element);
+        return rc < 0 ? device_fail(load, rc, name) : MB_OK;
     }
-    const uint64_t stream = mb_random_named(load->seed, name).state;
     for (size_t done = 0; done < n; done += stage) {
         size_t count = n - done < stage ? n - done : stage;
-        if (part->kind == MB_WEIGHT_NORM) {
-            for (size_t i = 0; i < count; i++)
-                mb_type_convert(load->stage + i * element, model->type, &(const float){1.0f}, MB_F32, 1);
-        } else {
-            random_fill(load->stage, model->type, stream, done, count, random_deviation(&model->config, part));
-        }
+        mb_type_convert(load->stage, type, source->data + done * mb_type_size(source->type), source->type, count);
         int rc = kernels->upload(model->device, dst + done * element, load->stage, count * element);
         if (rc < 0)
             return device_fail(load, rc, name);
     }
     return MB_OK;
+}
+
+/* n random values of a part's kind. */
+static int upload_random(const struct loading *load, const mb_weight_part *part, const char *name, mb_type type,
+                         size_t n, unsigned char *dst)
+{
+    const mb_model *model = load->model;
+    const uint64_t stream = mb_random_named(load->seed, name).state;
+    const size_t element = mb_type_size(type), stage = STAGE_BYTES / sizeof(float);
+    for (size_t done = 0; done < n; done += stage) {
+        size_t count = n - done < stage ? n - done : stage;
+        if (part->kind == MB_WEIGHT_NORM) {
+            for (size_t i = 0; i < count; i++)
+                mb_type_convert(load->stage + i * element, type, &(const float){1.0f}, MB_F32, 1);
+        } else {
+            random_fill(load->stage, type, stream, done, count, random_deviation(&model->config, part));
+        }
+        int rc = model->kernels->upload(model->device, dst + done * element, load->stage, count * element);
+        if (rc < 0)
+            return device_fail(load, rc, name);
+    }
+    return MB_OK;
+}
+
+/* One part, with all its copies, into its rows of the device tensor. The experts of a random model are drawn as
+ * one tensor, gate and up together: thousands of small pieces would each start the threads anew. */
+static int upload_part(const struct loading *load, const mb_weight_part *part, int32_t layer,
+                       unsigned char *tensor)
+{
+    const mb_type type = mb_layout_type(part, load->model->type);
+    const size_t element = mb_type_size(type), n = (size_t)(part->rows * part->cols);
+    char name[128];
+    int rc = MB_OK;
+    part_name(name, sizeof name, part, layer, 0);
+    if (!load->checkpoint && part->copies > 0)
+        return part->first_row > 0
+                   ? MB_OK
+                   : upload_random(load, part, name, type, (size_t)(part->tensor_rows * part->cols), tensor);
+    for (int32_t copy = 0; copy < mb_layout_copies(part) && rc == MB_OK; copy++) {
+        unsigned char *dst = tensor + (size_t)((part->first_row + copy * part->copy_rows) * part->cols) * element;
+        part_name(name, sizeof name, part, layer, copy);
+        rc = load->checkpoint ? upload_tensor(load, name, type, n, dst)
+                              : upload_random(load, part, name, type, n, dst);
+    }
+    return rc;
 }
 
 /* Allocates and fills the device tensors of one list of parts; `base` is the struct that holds their pointers. */
@@ -260,7 +309,8 @@ static int load_parts(const struct loading *load, const mb_weight_part *parts, i
     for (int i = 0; i < n && rc == MB_OK; i++) {
         void **field = (void **)(void *)((char *)base + parts[i].field);
         if (parts[i].first_row == 0) {
-            size_t bytes = (size_t)(parts[i].tensor_rows * parts[i].cols) * mb_type_size(model->type);
+            size_t bytes = (size_t)(parts[i].tensor_rows * parts[i].cols) *
+                           mb_type_size(mb_layout_type(&parts[i], model->type));
             *field = model->kernels->alloc(model->device, bytes);
             if (!*field)
                 return mb_fail(load->err, load->err_cap, MB_E_SYSTEM,
@@ -277,7 +327,7 @@ static int load_cos_sin(const struct loading *load)
 {
     mb_model *model = load->model;
     const mb_model_config *config = &model->config;
-    const size_t width = (size_t)config->head_dim, pairs = width / 2;
+    const size_t width = (size_t)config->rotary_dim, pairs = width / 2;
     const size_t rows = STAGE_BYTES / (width * sizeof(float));
     float *table = (float *)(void *)load->stage, frequency[512];
     model->cos_sin = model->kernels->alloc(model->device, (size_t)config->positions * width * sizeof(float));
@@ -312,9 +362,8 @@ static int load_all(const struct loading *load)
     int rc = load_parts(load, parts, mb_layout_model(&model->config, parts), -1, model);
     if (rc == MB_OK && model->config.tied)
         model->lm_head = model->embed;
-    int n = mb_layout_layer(&model->config, parts);
     for (int32_t layer = 0; layer < model->config.layers && rc == MB_OK; layer++)
-        rc = load_parts(load, parts, n, layer, &model->layers[layer]);
+        rc = load_parts(load, parts, mb_layout_layer(&model->config, layer, parts), layer, &model->layers[layer]);
     return rc == MB_OK ? load_cos_sin(load) : rc;
 }
 

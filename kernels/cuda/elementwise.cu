@@ -119,9 +119,9 @@ struct QkvArgs {
     float eps;
 };
 
-/* One warp a (row, head); heads run over q, then k, then v. A lane holds pairs i = lane, lane+32, ... of dimensions,
- * so that RoPE needs no exchange: the first rotary/2 pairs are (i, i + rotary/2) and turn, the others take the
- * dimensions behind them and pass. dim and rotary even, up to 256. */
+/* One warp a (row, head); heads run over q, then k, then v. A lane holds pairs i = lane, lane+32, ... of
+ * dimensions, so that RoPE needs no exchange: the first rotary/2 pairs are (i, i + rotary/2) and turn, the others
+ * take the dimensions behind them and pass. dim and rotary even, up to 256. */
 template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
 {
     int64_t item = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5;

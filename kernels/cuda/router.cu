@@ -15,13 +15,13 @@ constexpr int LOGIT_WARPS = 8, LOGIT_ROWS = 8, CHOICE_WARPS = 2;
 template <typename T, bool ALIGNED>
 __device__ __forceinline__ void load_eight(const T *line, int64_t at, int64_t width, float (&x)[8])
 {
-    if (ALIGNED) {
+    if constexpr (ALIGNED) {
         load8(line + at, x);
-        return;
-    }
+    } else {
 #pragma unroll
-    for (int c = 0; c < 8; c++)
-        x[c] = at + c < width ? load(line + at + c) : 0.0f;
+        for (int c = 0; c < 8; c++)
+            x[c] = at + c < width ? load(line + at + c) : 0.0f;
+    }
 }
 
 /* Block (x, y): experts 8x .. 8x+7, one a warp; rows 8y .. 8y+7. ALIGNED: width is a multiple of 8. */

@@ -33,7 +33,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (c.layers < 1 || c.hidden < 1 || c.kv_heads < 1 || c.query_heads % c.kv_heads || c.head_dim < 2 ||
             c.head_dim % 2 || c.intermediate < 1 || c.block < 1 || c.sub_block < 1 || c.block % c.sub_block ||
             c.positions < c.block || c.mask_id < 0 || c.mask_id >= c.vocab || c.stop_count < 1 ||
-            c.stop_count > 8 || !(c.rope_theta >= 1) || !(c.norm_eps >= 0))
+            c.stop_count > 8 || c.rotary_dim < 2 || c.rotary_dim > c.head_dim || c.rotary_dim % 2 ||
+            (c.moe.experts && (c.moe.experts % c.moe.groups || c.moe.per_token < 1 || c.moe.size < 1 ||
+                               c.moe.per_token > c.moe.experts / c.moe.groups * c.moe.groups_kept ||
+                               c.moe.dense_layers >= c.layers || c.moe.shared < 0 || !(c.moe.scale > 0))) || !(c.rope_theta >= 1) || !(c.norm_eps >= 0))
             abort();
         if (mb_model_weight_bytes(&c, MB_BF16) > mb_model_weight_bytes(&c, MB_F32))
             abort();

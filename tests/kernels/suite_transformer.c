@@ -111,7 +111,8 @@ static void gemm_case(suite *s)
 static void qkv_case(suite *s)
 {
     const mb_kernel_case *p = s->problem;
-    int64_t dim = p->head_dim, turned = p->k ? p->k : dim, half = turned / 2, heads = p->query_heads, kv_heads = p->kv_heads;
+    int64_t dim = p->head_dim, turned = p->k ? p->k : dim, half = turned / 2, heads = p->query_heads,
+            kv_heads = p->kv_heads;
     int64_t width = (heads + 2 * kv_heads) * dim, total = (int64_t)p->batch * p->rows, capacity = 0;
     int32_t prefix[64];
     for (int32_t b = 0; b < p->batch; b++) {

@@ -161,19 +161,37 @@ static void test_graph_experts(void **state)
     const mb_kernels *k = s.kernels;
     s.random = mb_random_seed(11);
     float *hidden = suite_random(&s, INPUTS * ROWS * WIDTH, 1), *gate = suite_random(&s, EXPERTS * WIDTH, 1);
-    float *gate_up = suite_random(&s, EXPERTS * 2 * SIZE * WIDTH, 0.2), *down = suite_random(&s, EXPERTS * SIZE * WIDTH, 0.2);
+    float *gate_up = suite_random(&s, EXPERTS * 2 * SIZE * WIDTH, 0.2),
+          *down = suite_random(&s, EXPERTS * SIZE * WIDTH, 0.2);
     char *inputs = suite_put(&s, hidden, INPUTS * ROWS * WIDTH, MB_BF16);
     void *rows = k->alloc(s.device, ROWS * WIDTH * 2), *out = k->alloc(s.device, ROWS * WIDTH * 2);
-    mb_router router = {.n = ROWS, .width = WIDTH, .experts = EXPERTS, .top_k = TOP, .groups = 8, .groups_kept = 4,
-                        .score = MB_SCORE_SIGMOID, .normalise = 1, .scale = 2.5f, .hidden = rows,
+    mb_router router = {.n = ROWS,
+                        .width = WIDTH,
+                        .experts = EXPERTS,
+                        .top_k = TOP,
+                        .groups = 8,
+                        .groups_kept = 4,
+                        .score = MB_SCORE_SIGMOID,
+                        .normalise = 1,
+                        .scale = 2.5f,
+                        .hidden = rows,
                         .weight = suite_put(&s, gate, EXPERTS * WIDTH, MB_BF16),
-                        .logits = k->alloc(s.device, ROWS * EXPERTS * 4), .ids = k->alloc(s.device, ROWS * TOP * 4),
+                        .logits = k->alloc(s.device, ROWS * EXPERTS * 4),
+                        .ids = k->alloc(s.device, ROWS * TOP * 4),
                         .weights = k->alloc(s.device, ROWS * TOP * 4)};
-    mb_experts experts = {.n = ROWS, .width = WIDTH, .experts = EXPERTS, .top_k = TOP, .size = SIZE, .hidden = rows,
-                          .ids = router.ids, .weights = router.weights,
+    mb_experts experts = {.n = ROWS,
+                          .width = WIDTH,
+                          .experts = EXPERTS,
+                          .top_k = TOP,
+                          .size = SIZE,
+                          .hidden = rows,
+                          .ids = router.ids,
+                          .weights = router.weights,
                           .gate_up = suite_put(&s, gate_up, EXPERTS * 2 * SIZE * WIDTH, MB_BF16),
-                          .down = suite_put(&s, down, EXPERTS * SIZE * WIDTH, MB_BF16), .out = out,
-                          .scratch = k->alloc(s.device, mb_experts_scratch(ROWS, WIDTH, EXPERTS, TOP, SIZE, MB_BF16))};
+                          .down = suite_put(&s, down, EXPERTS * SIZE * WIDTH, MB_BF16),
+                          .out = out,
+                          .scratch =
+                              k->alloc(s.device, mb_experts_scratch(ROWS, WIDTH, EXPERTS, TOP, SIZE, MB_BF16))};
     unsigned char eager[ROWS * WIDTH * 2], replayed[ROWS * WIDTH * 2];
     for (size_t i = 0; i < INPUTS; i++) {
         for (int replay = 0; replay < 2; replay++) {

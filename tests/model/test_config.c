@@ -26,6 +26,27 @@
     "\"max_position_embeddings\":32768,\"block_size\":4,\"mask_token_id\":151669,\"attention_bias\":false," \
     "\"tie_word_embeddings\":false,\"eos_token_id\":151643,\"pad_token_id\":151643}"
 
+/* As the published mini writes it (models.md 5.1): neither mask nor block nor end stand in it. */
+#define LLADA2(extra) \
+    "{" extra "\"architectures\":[\"LLaDA2MoeModelLM\"],\"model_type\":\"llada2_moe\",\"num_hidden_layers\":20," \
+    "\"hidden_size\":2048,\"intermediate_size\":5120,\"first_k_dense_replace\":1,\"hidden_act\":\"silu\"," \
+    "\"max_position_embeddings\":16384,\"moe_intermediate_size\":512,\"norm_topk_prob\":true," \
+    "\"num_experts_per_tok\":8,\"norm_head\":false,\"num_attention_heads\":16,\"num_experts\":256," \
+    "\"num_key_value_heads\":4,\"rope_theta\":600000,\"rope_scaling\":null,\"tie_word_embeddings\":false," \
+    "\"use_bias\":false,\"use_rmsnorm\":true,\"rms_norm_eps\":1e-06,\"head_dim\":128,\"num_shared_experts\":1," \
+    "\"use_qkv_bias\":false,\"norm_softmax\":false,\"vocab_size\":157184,\"rotary_dim\":64," \
+    "\"using_split_qkv_in_self_attention\":false,\"router_dtype\":\"fp32\"," \
+    "\"moe_router_enable_expert_bias\":true,\"routed_scaling_factor\":2.5,\"n_group\":8,\"topk_group\":4," \
+    "\"score_function\":\"sigmoid\",\"max_window_layers\":28,\"partial_rotary_factor\":0.5," \
+    "\"use_sliding_window\":false}"
+#define SDAR_MOE(extra) \
+    "{" extra "\"architectures\":[\"SDARMoeForCausalLM\"],\"model_type\":\"sdar_moe\",\"num_hidden_layers\":48," \
+    "\"hidden_size\":2048,\"num_attention_heads\":32,\"num_key_value_heads\":4,\"head_dim\":128," \
+    "\"intermediate_size\":6144,\"moe_intermediate_size\":768,\"num_experts\":128,\"num_experts_per_tok\":8," \
+    "\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[],\"vocab_size\":151936," \
+    "\"rope_theta\":1000000,\"rms_norm_eps\":1e-06,\"max_position_embeddings\":32768,\"block_size\":4," \
+    "\"mask_token_id\":151669,\"attention_bias\":false,\"tie_word_embeddings\":false,\"eos_token_id\":151643}"
+
 static int parse(mb_model_config *config, const char *json, const char *generation, char *err, size_t err_cap)
 {
     return mb_config_parse(config, json, strlen(json), generation, generation ? strlen(generation) : 0, NULL,
@@ -75,6 +96,76 @@ static void sdar(void **state)
                            err, sizeof err),
                      MB_OK);
     assert_true(c.rope_theta == 1e6);
+}
+
+static void llada2(void **state)
+{
+    (void)state;
+    mb_model_config c;
+    mb_model_request request = {.shape = "llada2_mini"};
+    char err[512] = "";
+    assert_int_equal(parse(&c, LLADA2(""), NULL, err, sizeof err), MB_OK);
+    assert_int_equal(c.family, MB_FAMILY_LLADA2);
+    assert_string_equal(mb_family_name(c.family), "llada2");
+    assert_int_equal(c.rotary_dim, 64);
+    assert_int_equal(c.block, 32);
+    assert_int_equal(c.sub_block, 32);
+    assert_int_equal(c.mask_id, 156895);
+    assert_int_equal(c.stop_count, 1);
+    assert_int_equal(c.stop_ids[0], 156892); /* no key at all: the sampler's own */
+    assert_true(!c.qkv_bias && c.qk_norm && !c.tied && !c.norm_one_rounding && c.rope_theta == 600000);
+    assert_int_equal(c.moe.experts, 256);
+    assert_int_equal(c.moe.per_token, 8);
+    assert_int_equal(c.moe.size, 512);
+    assert_int_equal(c.moe.shared, 512);
+    assert_int_equal(c.moe.dense_layers, 1);
+    assert_int_equal(c.moe.groups, 8);
+    assert_int_equal(c.moe.groups_kept, 4);
+    assert_int_equal(c.moe.score, MB_SCORE_SIGMOID);
+    assert_int_equal(c.moe.combine, MB_COMBINE_SUM);
+    assert_true(c.moe.bias && c.moe.normalise && !c.moe.rounded && c.moe.scale == 2.5);
+    /* the named shape is this model */
+    mb_model_config shape;
+    assert_int_equal(mb_model_inspect(&request, &shape, err, sizeof err), MB_OK);
+    assert_memory_equal(&shape.moe, &c.moe, sizeof c.moe);
+    assert_int_equal(shape.rotary_dim, c.rotary_dim);
+    assert_int_equal(shape.mask_id, c.mask_id);
+    assert_true(shape.rope_theta == c.rope_theta && shape.synthetic);
+    assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
+    /* keys override what the sampler says */
+    assert_int_equal(parse(&c, LLADA2("\"mask_token_id\":7,\"block_size\":16,\"eos_token_id\":9,"), NULL, err,
+                           sizeof err), MB_OK);
+    assert_true(c.mask_id == 7 && c.block == 16 && c.stop_count == 1 && c.stop_ids[0] == 9);
+    /* no shared expert, no bias, every layer with experts, one expert a token */
+    assert_int_equal(parse(&c,
+                           LLADA2("\"num_shared_experts\":null,\"moe_router_enable_expert_bias\":false,"
+                                  "\"first_k_dense_replace\":0,\"num_experts_per_tok\":1,"),
+                           NULL, err, sizeof err),
+                     MB_OK);
+    assert_true(c.moe.shared == 0 && !c.moe.bias && c.moe.dense_layers == 0 && !c.moe.normalise);
+}
+
+static void sdar_moe(void **state)
+{
+    (void)state;
+    mb_model_config c, shape;
+    mb_model_request request = {.shape = "sdar_30b_a3b"};
+    char err[512] = "";
+    assert_int_equal(parse(&c, SDAR_MOE(""), NULL, err, sizeof err), MB_OK);
+    assert_int_equal(c.family, MB_FAMILY_SDAR);
+    assert_int_equal(c.rotary_dim, 128);
+    assert_int_equal(c.moe.experts, 128);
+    assert_int_equal(c.moe.size, 768);
+    assert_int_equal(c.moe.shared, 0);
+    assert_int_equal(c.moe.score, MB_SCORE_SOFTMAX);
+    assert_int_equal(c.moe.combine, MB_COMBINE_STEPS);
+    assert_true(!c.moe.bias && c.moe.normalise && c.moe.rounded && c.norm_one_rounding && c.moe.scale == 1);
+    assert_int_equal(mb_model_inspect(&request, &shape, err, sizeof err), MB_OK);
+    assert_memory_equal(&shape.moe, &c.moe, sizeof c.moe);
+    assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
+    assert_int_equal(
+        parse(&c, SDAR_MOE("\"mlp_only_layers\":[0,1],\"norm_topk_prob\":false,"), NULL, err, sizeof err), MB_OK);
+    assert_true(c.moe.dense_layers == 2 && !c.moe.normalise);
 }
 
 static void tiny_folder(void **state)
@@ -131,9 +222,39 @@ static void refused(void **state)
         {"{\"model_type\":\"qwen3\",\"architectures\":[\"Qwen3ForCausalLM\"]}", "no block-diffusion model"},
         {"{\"model_type\":\"qwen3\",\"mask_token_id\":5}", "no block-diffusion model"},
         {"{\"model_type\":\"qwen3\",\"block_size\":5}", "no block-diffusion model"},
-        {"{\"model_type\":\"sdar_moe\"}", "mixture of experts"},
-        {"{\"model_type\":\"llada2_moe\",\"architectures\":[\"LLaDA2MoeModelLM\"]}", "mixture of experts"},
-        {SDAR("\"num_experts\":128,"), "mixture of experts"},
+        {"{\"model_type\":\"mixtral\",\"num_local_experts\":8}", "mixture of experts of an unknown kind"},
+        {FAST("\"num_experts\":128,"), "mixture of experts of an unknown kind"},
+        {"{\"model_type\":\"bailing_moe_v2\"}", "mixture of experts of an unknown kind"},
+        {"{\"model_type\":\"sdar_moe\"}", "no block-diffusion model"},
+        {SDAR("\"num_experts\":128,"), "\"num_experts_per_tok\" is missing"},
+        {SDAR_MOE("\"norm_topk_prob\":null,"), "\"norm_topk_prob\" is missing"},
+        {SDAR_MOE("\"decoder_sparse_step\":2,"), "decoder_sparse_step"},
+        {SDAR_MOE("\"mlp_only_layers\":[3],"), "mlp_only_layers"},
+        {SDAR_MOE("\"shared_expert_intermediate_size\":5,"), "does not belong to experts of this kind"},
+        {SDAR_MOE("\"num_experts_per_tok\":33,"), "num_experts_per_tok"},
+        {SDAR_MOE("\"num_experts\":4,"), "8 experts for each token, but only 4"},
+        {SDAR_MOE("\"partial_rotary_factor\":0.5,"), "partial_rotary_factor"},
+        {LLADA2("\"model_type\":\"llada2_moe_veomni\","), "all experts of a layer in one tensor"},
+        {LLADA2("\"partial_rotary_factor\":0.25,"),
+         "\"rotary_dim\" 64 is not head_dim * partial_rotary_factor = 32"},
+        {LLADA2("\"partial_rotary_factor\":0,\"rotary_dim\":null,"), "RoPE cannot turn 0 of 128"},
+        {LLADA2("\"use_bias\":true,"), "\"use_bias\" true"},
+        {LLADA2("\"use_rmsnorm\":false,"), "\"use_rmsnorm\" false"},
+        {LLADA2("\"norm_softmax\":true,"), "\"norm_softmax\" true"},
+        {LLADA2("\"norm_head\":true,"), "\"norm_head\" true"},
+        {LLADA2("\"use_linear_attention\":true,"), "use_linear_attention"},
+        {LLADA2("\"linear_attention_layers\":[3],"), "linear_attention_layers"},
+        {LLADA2("\"using_split_qkv_in_self_attention\":true,"), "using_split_qkv"},
+        {LLADA2("\"norm_topk_prob\":false,"), "norm_topk_prob"},
+        {LLADA2("\"score_function\":\"softmax\","), "\"score_function\" must be \"sigmoid\""},
+        {LLADA2("\"router_dtype\":\"bf16\","), "\"router_dtype\" must be \"fp32\""},
+        {LLADA2("\"routed_scaling_factor\":null,"), "\"routed_scaling_factor\" is missing"},
+        {LLADA2("\"n_group\":null,"), "\"n_group\" is missing"},
+        {LLADA2("\"n_group\":7,"), "256 experts cannot be chosen from 4 of 7 groups"},
+        {LLADA2("\"n_group\":256,"), "256 experts cannot be chosen from 4 of 256 groups"},
+        {LLADA2("\"topk_group\":9,"), "256 experts cannot be chosen from 9 of 8 groups"},
+        {LLADA2("\"first_k_dense_replace\":20,"), "all 20 layers are dense"},
+        {LLADA2("\"vocab_size\":156893,"), "mask token 156895 is outside"},
         {SDAR("\"use_sliding_window\":true,"), "sliding-window"},
         {SDAR("\"use_sliding_window\":1,"), "true or false"},
         {SDAR("\"layer_types\":[\"full_attention\",\"sliding_attention\"],"), "full_attention"},
@@ -200,7 +321,9 @@ static void requests(void **state)
 }
 
 /* Published bytes of the bf16 files: Fast-dLLM v2 7B index total_size, 1.5B with tied head, SDAR 8B, 4B, and the
- * 1.7B file. The RoPE table is ours and padding to 256 bytes comes on top. */
+ * 1.7B file. LLaDA2 and SDAR 30B-A3B: no published size was found; their tensors (models.md 4.1, 5.1, 5.2) were
+ * added up by hand. The RoPE table is ours and padding to 256 bytes comes on top, and the fp32 of a router's bias.
+ */
 static void published_sizes(void **state)
 {
     (void)state;
@@ -208,17 +331,24 @@ static void published_sizes(void **state)
         const char *shape;
         uint64_t bytes;
     } cases[] = {
-        {"fast_dllm_v2_7b", 15231233024},   {"fast_dllm_v2_1_5b", 3087428608}, {"sdar_8b", 16381470720},
-        {"sdar_4b", 8822848512},            {"sdar_1_7b", 2 * 2031739904ull},  {"tiny", 2 * 6033408},
+        {"fast_dllm_v2_7b", 15231233024},
+        {"fast_dllm_v2_1_5b", 3087428608},
+        {"sdar_8b", 16381470720},
+        {"sdar_4b", 8822848512},
+        {"sdar_1_7b", 2 * 2031739904ull},
+        {"tiny", 2 * 6033408},
+        {"llada2_mini", 2 * 16255643392ull},
+        {"llada2_flash", 2 * 102889705216ull},
+        {"sdar_30b_a3b", 2 * 30532122624ull},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_model_config c;
         mb_model_request request = {.shape = cases[i].shape};
         char err[512] = "";
         assert_int_equal(mb_model_inspect(&request, &c, err, sizeof err), MB_OK);
-        uint64_t table = (uint64_t)c.positions * (uint64_t)c.head_dim * 4;
+        uint64_t table = (uint64_t)c.positions * (uint64_t)c.rotary_dim * 4;
         uint64_t bytes = mb_model_weight_bytes(&c, MB_BF16) - table, padding = bytes - cases[i].bytes;
-        if (bytes < cases[i].bytes || padding >= 256ull * 12 * (uint64_t)c.layers)
+        if (bytes < cases[i].bytes || padding >= 256ull * 14 * (uint64_t)c.layers)
             fail_msg("%s: %llu bytes, published %llu", cases[i].shape, (unsigned long long)bytes,
                      (unsigned long long)cases[i].bytes);
     }
@@ -227,7 +357,8 @@ static void published_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fast_dllm), cmocka_unit_test(sdar),     cmocka_unit_test(tiny_folder),
+        cmocka_unit_test(fast_dllm), cmocka_unit_test(sdar),     cmocka_unit_test(llada2),
+        cmocka_unit_test(sdar_moe),  cmocka_unit_test(tiny_folder),
         cmocka_unit_test(refused),   cmocka_unit_test(requests), cmocka_unit_test(published_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "model/internal.h"
+#include "tests/model/folder.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -165,6 +166,54 @@ static void samples_that_cannot_fit(void **state)
     free(text);
 }
 
+/* models.md 5.5, spelled out; the fixture's tokenizer with three of its added tokens renamed. */
+static void llada2_roles(void **state)
+{
+    static const char *const renamed[3][2] = {
+        {"\"<tool_call>\"", "\"<role>\""}, {"\"</tool_call>\"", "\"</role>\""}, {"\"<|im_end|>\"", "\"<|role_end|>\""}};
+    const char *whole = "<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>Hello world?<|role_end|>"
+                        "<role>ASSISTANT</role>The";
+    char *text = NULL, err[512] = "", *folder = folder_new();
+    size_t size = 0, n = 0, wanted_n = 0;
+    int32_t *ids = NULL, *wanted = NULL;
+    bool truncated = false;
+    mb_text patched = {0};
+    (void)state;
+    mb_model model = model_of(MB_FAMILY_LLADA2);
+    mb_prompt_request request = {.text = "Hello world?", .answer_prefix = "The", .chat = true};
+    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_E_INPUT);
+    assert_non_null(strstr(err, "lacks <role>, which the chat template needs"));
+    assert_int_equal(mb_file_read("tests/model/fixtures/bpe/tokenizer.json", 1 << 20, &text, &size, err, sizeof err),
+                     MB_OK);
+    for (size_t i = 0; i < size;) {
+        size_t k = 0;
+        while (k < 3 && strncmp(text + i, renamed[k][0], strlen(renamed[k][0])) != 0)
+            k++;
+        mb_text_append(&patched, k < 3 ? renamed[k][1] : text + i, k < 3 ? strlen(renamed[k][1]) : 1);
+        i += k < 3 ? strlen(renamed[k][0]) : 1;
+    }
+    folder_put(folder, "tokenizer.json", patched.data, patched.length);
+    if (mb_tokenizer_open(&model.tokenizer, folder, err, sizeof err) != MB_OK)
+        fail_msg("%s", err);
+    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_OK);
+    assert_int_equal(mb_tokenizer_encode(model.tokenizer, whole, strlen(whole), true, &wanted, &wanted_n, err,
+                                         sizeof err), MB_OK);
+    assert_int_equal(n, wanted_n);
+    assert_memory_equal(ids, wanted, n * sizeof *ids);
+    assert_int_equal(ids[0], mb_tokenizer_id(model.tokenizer, "<role>"));
+    int32_t ends = 0;
+    for (size_t i = 0; i < n; i++)
+        ends += ids[i] == mb_tokenizer_id(model.tokenizer, "<|role_end|>");
+    assert_int_equal(ends, 2);
+    mb_tokenizer_close(model.tokenizer);
+    mb_text_free(&patched);
+    folder_remove(folder);
+    free(folder);
+    free(wanted);
+    free(ids);
+    free(text);
+}
+
 static void models_without_text(void **state)
 {
     (void)state;
@@ -185,6 +234,7 @@ int main(void)
         cmocka_unit_test(drift_never_passes_the_limit),
         cmocka_unit_test(template_counts_for_the_hard_limit),
         cmocka_unit_test(samples_that_cannot_fit),
+        cmocka_unit_test(llada2_roles),
         cmocka_unit_test(models_without_text),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

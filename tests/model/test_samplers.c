@@ -157,7 +157,7 @@ static void run(struct stub *stub, mb_sampling *sampling, mb_sampler *sampler, m
     sampling->sampler = sampler;
     sampling->family = family;
     sampling->block = setting->block;
-    sampling->sub_block = family == MB_FAMILY_SDAR ? setting->block : 8;
+    sampling->sub_block = family == MB_FAMILY_FAST_DLLM_V2 ? 8 : setting->block;
     sampling->mask_id = MASK;
     sampling->stop_ids[0] = STOP;
     sampling->stop_count = 1;
@@ -374,6 +374,35 @@ static void sdar_stop_and_threshold(void **state)
     release(&stub, &sampling);
 }
 
+/* models.md 5.4. Steps are at most as many as new tokens; nothing is committed behind the last block. */
+static void llada2_rules(void **state)
+{
+    static const struct {
+        struct setting setting;
+        const char *log;
+        int32_t count;
+        bool stopped;
+    } cases[] = {
+        {{32, 8, 32, 32, -1, 1.0, false, true, false, MB_SCHEDULE_THRESHOLD},
+         "C32@0 d32 d28 d24 d20 d16 d12 d8 d4 ", 40, false},
+        {{32, 100, 32, 32, 38, 0.0, false, true, false, MB_SCHEDULE_THRESHOLD}, "C32@0 d32 C32@32 d32 ", 71, true},
+        {{5, 40, 32, 32, -1, 0.0, false, true, false, MB_SCHEDULE_THRESHOLD}, "d27 C32@0 d32 ", 45, false},
+        {{32, 32, 32, 2, -1, 0.0, false, false, false, MB_SCHEDULE_THRESHOLD}, "C32@0 d32 d16 ", 64, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct stub stub;
+        mb_sampling sampling;
+        mb_sampler sampler;
+        run(&stub, &sampling, &sampler, MB_FAMILY_LLADA2, &cases[i].setting);
+        assert_string_equal(stub.log.data, cases[i].log);
+        assert_int_equal(sampling.count, cases[i].count);
+        assert_int_equal(sampling.stopped, cases[i].stopped);
+        assert_targets(&stub, &sampling);
+        release(&stub, &sampling);
+    }
+}
+
 /* T steps a block: shares of B div T and one more in the first B mod T steps, early end where fewer are masked. */
 static void fixed_schedule(void **state)
 {
@@ -381,6 +410,8 @@ static void fixed_schedule(void **state)
         {MB_FAMILY_SDAR, 32, 32, 5, "C32@0 d32 d25 d18 d12 d6 C32@32 "},
         {MB_FAMILY_SDAR, 45, 19, 4, "C32@0 d19 d11 d3 C32@32 "},
         {MB_FAMILY_SDAR, 0, 32, 1, "d32 C32@0 "},
+        {MB_FAMILY_LLADA2, 32, 64, 5, "C32@0 d32 d25 d18 d12 d6 C32@32 d32 d25 d18 d12 d6 "}, /* no last commit */
+        {MB_FAMILY_LLADA2, 45, 19, 4, "C32@0 d19 d11 d3 "},
         {MB_FAMILY_FAST_DLLM_V2, 32, 32, 4, "C32@0 d31 d23 d15 d7 C32@32 "},
         {MB_FAMILY_FAST_DLLM_V2, 45, 32, 32,
          "C32@0 d19 d18 d17 d16 d15 d14 d13 d12 d11 d10 d9 d8 d7 d6 d5 d4 d3 d2 d1 C32@32 "},
@@ -430,10 +461,10 @@ static void threshold_rounding(void **state)
 /* Forced trajectory: the block is counted against the reference and then overwritten with it. */
 static void forced_trajectory(void **state)
 {
-    static const mb_family families[2] = {MB_FAMILY_SDAR, MB_FAMILY_FAST_DLLM_V2};
+    static const mb_family families[3] = {MB_FAMILY_SDAR, MB_FAMILY_FAST_DLLM_V2, MB_FAMILY_LLADA2};
     (void)state;
-    for (int f = 0; f < 2; f++) {
-        struct stub stub = {.shift = f, .block = 32, .levels = graded, .confidence = MB_BF16};
+    for (int f = 0; f < 3; f++) {
+        struct stub stub = {.shift = f == 1, .block = 32, .levels = graded, .confidence = MB_BF16};
         mb_sampler sampler = {.threshold = 0.9, .dynamic = true, .confidence = MB_BF16};
         int32_t forced[70];
         char err[256] = "";
@@ -445,7 +476,7 @@ static void forced_trajectory(void **state)
         forced[40] = 52;
         stub.target[45 + 7] =
             STOP; /* this run stops early by itself: the reference's blocks are run all the same */
-        mb_sampling sampling = {.sampler = &sampler, .family = families[f], .block = 32, .sub_block = f ? 8 : 32,
+        mb_sampling sampling = {.sampler = &sampler, .family = families[f], .block = 32, .sub_block = f == 1 ? 8 : 32,
                                 .mask_id = MASK, .stop_ids = {STOP}, .stop_count = 1, .max_new_tokens = 128,
                                 .forced = forced, .forced_count = 70};
         mb_network network = {.self = &stub, .prefill = stub_prefill, .denoise = stub_denoise,
@@ -560,7 +591,7 @@ int main(void)
         cmocka_unit_test(fast_dllm_logs),      cmocka_unit_test(fast_dllm_lengths),
         cmocka_unit_test(fast_dllm_one_token_a_step), cmocka_unit_test(fast_dllm_stops),
         cmocka_unit_test(sdar_prompts),        cmocka_unit_test(sdar_keeps_the_prompt_tail),
-        cmocka_unit_test(sdar_stop_and_threshold), cmocka_unit_test(fixed_schedule),
+        cmocka_unit_test(sdar_stop_and_threshold), cmocka_unit_test(llada2_rules), cmocka_unit_test(fixed_schedule),
         cmocka_unit_test(ranking),             cmocka_unit_test(threshold_rounding),
         cmocka_unit_test(forced_trajectory),   cmocka_unit_test(early_stops),
         cmocka_unit_test(failures_travel),     cmocka_unit_test(a_predicted_mask_ends_nothing),
