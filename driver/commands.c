@@ -93,10 +93,16 @@ static int list_models(const mb_cli *cli)
         mb_model_config shape;
         if (names[i]->d_name[0] != '.' && config && mb_file_exists(config)) {
             found++;
-            if (mb_model_inspect(&request, &shape, err, sizeof err) == MB_OK)
-                printf("%-32s %d layers, %d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in bf16\n",
-                       path, shape.layers, shape.query_heads, shape.kv_heads, shape.head_dim, shape.hidden,
-                       shape.block, shape.positions, (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
+            char experts[64] = "";
+            int rc = mb_model_inspect(&request, &shape, err, sizeof err);
+            if (rc == MB_OK && shape.moe.experts > 0)
+                snprintf(experts, sizeof experts, "%d of %d experts, ", shape.moe.per_token, shape.moe.experts);
+            if (rc == MB_OK)
+                printf("%-32s %s, %d layers, %s%d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in "
+                       "bf16\n",
+                       path, mb_family_name(shape.family), shape.layers, experts, shape.query_heads, shape.kv_heads,
+                       shape.head_dim, shape.hidden, shape.block, shape.positions,
+                       (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
             else
                 printf("%-32s %s\n", path, err);
         }

@@ -42,7 +42,7 @@ const mb_key mb_config_keys[] = {
 
     {"model", "path", MB_KEY_STRING, 0, 0, NULL, "", "checkpoint folder as downloaded"},
     {"model", "shape", MB_KEY_STRING, 0, 0, NULL, "",
-     "named dimensions for a synthetic model: fast_dllm_v2_7b, sdar_8b, ..."},
+     "named dimensions for a synthetic model: fast_dllm_v2_7b, sdar_8b, llada2_mini, ..."},
     {"model", "weights", MB_KEY_CHOICE, 0, 0, "checkpoint|random", "checkpoint",
      "random needs shape; such rows are labelled synthetic"},
     {"model", "seed", MB_KEY_INT, 0, 9007199254740992.0, NULL, "1", "seed of random weights"},
@@ -60,7 +60,7 @@ const mb_key mb_config_keys[] = {
      "denoising steps T per block (fixed), or the static rule's"},
     {"sampler", "threshold", MB_KEY_REAL, 0, 1, NULL, "the family's",
      "confidence above which tokens are unmasked (strictly)"},
-    {"sampler", "dynamic", MB_KEY_BOOL, 0, 1, NULL, "true", "SDAR: low_confidence_dynamic; false = static"},
+    {"sampler", "dynamic", MB_KEY_BOOL, 0, 1, NULL, "true", "SDAR, LLaDA2: all above the threshold; false = static"},
     {"sampler", "block_cache", MB_KEY_BOOL, 0, 1, NULL, "false",
      "Fast-dLLM v2: sub-block calls on the block cache"},
     {"sampler", "confidence", MB_KEY_CHOICE, 0, 0, "f32|bf16|f16", "the family's",

@@ -218,9 +218,15 @@ static void make_embed(mb_bench_problem *p, mb_bench_set *s)
 static void make_route(mb_bench_problem *p, mb_bench_set *s)
 {
     const mb_kernel_case *c = p->problem;
-    s->router = (mb_router){.n = c->m, .width = c->k, .experts = c->experts, .top_k = c->chosen,
-                            .groups = c->groups, .groups_kept = c->groups_kept, .score = (mb_score)c->mode,
-                            .normalise = 1, .scale = 2.5f};
+    s->router = (mb_router){.n = c->m,
+                            .width = c->k,
+                            .experts = c->experts,
+                            .top_k = c->chosen,
+                            .groups = c->groups,
+                            .groups_kept = c->groups_kept,
+                            .score = (mb_score)c->mode,
+                            .normalise = 1,
+                            .scale = 2.5f};
     s->router.hidden = mb_bench_values(p, c->m * c->k);
     s->router.weight = mb_bench_values(p, c->experts * c->k);
     s->router.bias = c->flags & MB_CASE_BIAS ? floats(p, c->experts) : NULL;
@@ -242,8 +248,12 @@ static void make_experts(mb_bench_problem *p, mb_bench_set *s)
         for (int32_t k = 0; k < c->chosen; k++)
             ids[r * c->chosen + k] = (ids[r * c->chosen + k] + turn) % c->experts;
     }
-    s->experts = (mb_experts){.n = c->m, .width = c->k, .experts = c->experts, .top_k = c->chosen,
-                              .size = (int32_t)c->n, .combine = (mb_combine)c->mode};
+    s->experts = (mb_experts){.n = c->m,
+                              .width = c->k,
+                              .experts = c->experts,
+                              .top_k = c->chosen,
+                              .size = (int32_t)c->n,
+                              .combine = (mb_combine)c->mode};
     s->experts.hidden = mb_bench_values(p, c->m * c->k);
     s->experts.ids = integers(p, ids, c->m * c->chosen);
     s->experts.weights = floats(p, c->m * c->chosen);

@@ -11,14 +11,20 @@ struct names {
     const char *q, *k, *v, *q_bias, *k_bias, *v_bias; /* k NULL: q is q, k and v in one tensor */
     const char *q_norm, *k_norm, *o;
 };
-static const struct names qwen = {
-    .q = "self_attn.q_proj.weight", .k = "self_attn.k_proj.weight", .v = "self_attn.v_proj.weight",
-    .q_bias = "self_attn.q_proj.bias", .k_bias = "self_attn.k_proj.bias", .v_bias = "self_attn.v_proj.bias",
-    .q_norm = "self_attn.q_norm.weight", .k_norm = "self_attn.k_norm.weight", .o = "self_attn.o_proj.weight"};
-static const struct names bailing = {
-    .q = "attention.query_key_value.weight", .q_bias = "attention.query_key_value.bias",
-    .q_norm = "attention.query_layernorm.weight", .k_norm = "attention.key_layernorm.weight",
-    .o = "attention.dense.weight"};
+static const struct names qwen = {.q = "self_attn.q_proj.weight",
+                                  .k = "self_attn.k_proj.weight",
+                                  .v = "self_attn.v_proj.weight",
+                                  .q_bias = "self_attn.q_proj.bias",
+                                  .k_bias = "self_attn.k_proj.bias",
+                                  .v_bias = "self_attn.v_proj.bias",
+                                  .q_norm = "self_attn.q_norm.weight",
+                                  .k_norm = "self_attn.k_norm.weight",
+                                  .o = "self_attn.o_proj.weight"};
+static const struct names bailing = {.q = "attention.query_key_value.weight",
+                                     .q_bias = "attention.query_key_value.bias",
+                                     .q_norm = "attention.query_layernorm.weight",
+                                     .k_norm = "attention.key_layernorm.weight",
+                                     .o = "attention.dense.weight"};
 
 /* Appends and returns the new count. The longest list has 18 parts: experts beside a shared one, with q/k/v biases
  * and q/k norm. */

@@ -36,7 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             c.stop_count > 8 || c.rotary_dim < 2 || c.rotary_dim > c.head_dim || c.rotary_dim % 2 ||
             (c.moe.experts && (c.moe.experts % c.moe.groups || c.moe.per_token < 1 || c.moe.size < 1 ||
                                c.moe.per_token > c.moe.experts / c.moe.groups * c.moe.groups_kept ||
-                               c.moe.dense_layers >= c.layers || c.moe.shared < 0 || !(c.moe.scale > 0))) || !(c.rope_theta >= 1) || !(c.norm_eps >= 0))
+                               c.moe.dense_layers >= c.layers || c.moe.shared < 0 || !(c.moe.scale > 0))) ||
+            !(c.rope_theta >= 1) || !(c.norm_eps >= 0))
             abort();
         if (mb_model_weight_bytes(&c, MB_BF16) > mb_model_weight_bytes(&c, MB_F32))
             abort();
