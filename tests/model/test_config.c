@@ -98,6 +98,16 @@ static void sdar(void **state)
     assert_true(c.rope_theta == 1e6);
 }
 
+/* Field by field: a struct has gaps. */
+static void assert_same_moe(const mb_moe *a, const mb_moe *b)
+{
+    assert_true(a->experts == b->experts && a->per_token == b->per_token && a->size == b->size);
+    assert_true(a->shared == b->shared && a->dense_layers == b->dense_layers && a->groups == b->groups);
+    assert_true(a->groups_kept == b->groups_kept && a->score == b->score && a->combine == b->combine);
+    assert_true(a->scale == b->scale && a->bias == b->bias && a->normalise == b->normalise);
+    assert_true(a->rounded == b->rounded);
+}
+
 static void llada2(void **state)
 {
     (void)state;
@@ -127,7 +137,7 @@ static void llada2(void **state)
     /* the named shape is this model */
     mb_model_config shape;
     assert_int_equal(mb_model_inspect(&request, &shape, err, sizeof err), MB_OK);
-    assert_memory_equal(&shape.moe, &c.moe, sizeof c.moe);
+    assert_same_moe(&shape.moe, &c.moe);
     assert_int_equal(shape.rotary_dim, c.rotary_dim);
     assert_int_equal(shape.mask_id, c.mask_id);
     assert_true(shape.rope_theta == c.rope_theta && shape.synthetic);
@@ -161,7 +171,7 @@ static void sdar_moe(void **state)
     assert_int_equal(c.moe.combine, MB_COMBINE_STEPS);
     assert_true(!c.moe.bias && c.moe.normalise && c.moe.rounded && c.norm_one_rounding && c.moe.scale == 1);
     assert_int_equal(mb_model_inspect(&request, &shape, err, sizeof err), MB_OK);
-    assert_memory_equal(&shape.moe, &c.moe, sizeof c.moe);
+    assert_same_moe(&shape.moe, &c.moe);
     assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
     assert_int_equal(
         parse(&c, SDAR_MOE("\"mlp_only_layers\":[0,1],\"norm_topk_prob\":false,"), NULL, err, sizeof err), MB_OK);
