@@ -26,6 +26,7 @@ check() { # NAME COMMAND...
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,temperature.gpu --format=csv,noheader
 
 check parity "$build/tests/kernels/test_cuda"
+check moe env MASKBENCH_TEST_DEVICE=cuda "$build/tests/model/test_moe"
 check properties env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_properties"
 check counters env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_counters"
 
