@@ -44,6 +44,13 @@ static const mb_model_config shapes[] = {
     {.name = "tiny", .family = MB_FAMILY_SDAR, .layers = 6, .hidden = 256, .query_heads = 8, .kv_heads = 2,
      .head_dim = 64, .intermediate = 768, .vocab = 2048, .positions = 32768, .block = 32, .mask_id = 2047,
      .stop_ids = {2046, 2044}, .stop_count = 2, .qk_norm = true, .norm_one_rounding = true, .tied = true},
+    /* The smallest with experts, for tests and for a look at the latency pass without a GPU. */
+    {.name = "tiny_moe", .family = MB_FAMILY_LLADA2, .layers = 4, .hidden = 256, .query_heads = 8, .kv_heads = 2,
+     .head_dim = 64, .rotary_dim = 32, .intermediate = 768, .vocab = 2048, .positions = 32768, .block = 32,
+     .mask_id = 2047, .stop_ids = {2046}, .stop_count = 1, .qk_norm = true, .rope_theta = 600000,
+     .moe = {.experts = 32, .per_token = 4, .size = 64, .shared = 64, .dense_layers = 1, .groups = 4,
+             .groups_kept = 2, .score = MB_SCORE_SIGMOID, .combine = MB_COMBINE_SUM, .scale = 2.5, .bias = true,
+             .normalise = true}},
 };
 
 /* The error lists the known names, since nobody remembers the spelling. */

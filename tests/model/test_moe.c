@@ -223,7 +223,7 @@ static void packing(void **state)
     }
 }
 
-/* The bias of a router stays fp32 in a bf16 model; the plan is what a session takes, also with random weights. */
+/* The bias of a router stays fp32 in a bf16 model; the plan is what a session takes. */
 static void memory(void **state)
 {
     (void)state;
@@ -249,6 +249,53 @@ static void memory(void **state)
         }
         close_model(&o);
     }
+}
+
+/* Standard deviation of n fp32 values on the device; none of them may be what the arena was filled with. */
+static double deviation_of(const float *values, size_t n)
+{
+    double squares = 0;
+    size_t zeros = 0;
+    for (size_t i = 0; i < n; i++) {
+        squares += (double)values[i] * (double)values[i];
+        zeros += values[i] == 0.0f;
+    }
+    assert_true(zeros <= n / 1000);
+    return sqrt(squares / (double)n);
+}
+
+/* A synthetic model with experts: every expert drawn, the router without a bias, logits of ordinary size. */
+static void random_experts(void **state)
+{
+    mb_device_options options = {.type = MB_F32, .threads = 2, .arena_bytes = (size_t)1 << 28};
+    mb_model_request request = {.shape = "tiny_moe", .seed = 3};
+    opened o = {.kernels = mb_kernels_cpu()};
+    char err[512] = "";
+    int32_t ids[80];
+    float *logits = NULL;
+    (void)state;
+    assert_int_equal(o.kernels->open(&o.device, &options, err, sizeof err), MB_OK);
+    if (mb_model_open(&o.model, &request, o.kernels, o.device, MB_F32, err, sizeof err) != MB_OK)
+        fail_msg("%s", err);
+    const mb_model_config *c = mb_model_config_of(o.model);
+    assert_int_equal(o.kernels->mark(o.device), mb_model_weight_bytes(c, MB_F32));
+    size_t one = (size_t)c->moe.size * (size_t)c->hidden;
+    const struct mb_layer *last = &o.model->layers[c->layers - 1];
+    for (size_t e = 0; e < (size_t)c->moe.experts; e++) {
+        double gate_up = deviation_of((float *)last->expert_gate_up + e * 2 * one, 2 * one);
+        double down = deviation_of((float *)last->expert_down + e * one, one);
+        assert_true(fabs(gate_up * sqrt(c->hidden) - 1) < 0.03);
+        assert_true(fabs(down * sqrt(c->moe.size * 2.0 * c->layers) - 1) < 0.03);
+        assert_true(last->router_bias[e] == 0.0f);
+    }
+    for (int i = 0; i < 80; i++)
+        ids[i] = i * 41 % 2048;
+    if (mb_model_logits(o.model, ids, 80, &logits, err, sizeof err) != MB_OK)
+        fail_msg("%s", err);
+    double size = deviation_of(logits, (size_t)80 * 2048);
+    assert_true(size > 0.05 && size < 20);
+    free(logits);
+    close_model(&o);
 }
 
 /* ---- refusals ---- */
@@ -397,8 +444,8 @@ static void traces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden), cmocka_unit_test(traces),   cmocka_unit_test(packing),
-        cmocka_unit_test(memory), cmocka_unit_test(refusals),
+        cmocka_unit_test(golden), cmocka_unit_test(traces),         cmocka_unit_test(packing),
+        cmocka_unit_test(memory), cmocka_unit_test(random_experts), cmocka_unit_test(refusals),
     };
     /* The others look into the CPU's memory. */
     const struct CMUnitTest anywhere[] = {cmocka_unit_test(golden), cmocka_unit_test(traces)};
