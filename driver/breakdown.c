@@ -128,6 +128,7 @@ static int profile_slot(mb_latency_case *c, mb_latency_slot *slot, breakdown_wor
         mb_measure measure = {.profile = block == 3 ? forward_profiled : NULL, .user = work,
                               .profile_stride = c->steps > PROFILED_STRIDE ? PROFILED_STRIDE : 1};
         mb_session_measure(c->session, &measure);
+        mb_session_rotate(c->session, (uint64_t)block); /* every method's parts on the same inputs */
         rc = mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, why,
                                   sizeof why);
         mb_session_measure(c->session, NULL);

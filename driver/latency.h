@@ -39,6 +39,7 @@ typedef struct mb_latency_slot {
     uint64_t digest[2];          /* predicted tokens on the same inputs, by mode */
     bool warm, done, capped, failed;
     int32_t groups;              /* in which it was measured */
+    uint64_t turns;              /* blocks so far: the n-th of every method has the same inputs */
     mb_audit audit;
     char reason[256];            /* why it is not measured here; "" = it is */
 } mb_latency_slot;

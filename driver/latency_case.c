@@ -3,8 +3,9 @@
  * same cache, in the same process, so that a drift of the clock meets all of them.
  *
  * Inside a timed forward: embedding, all layers with the method's hooks, logits, best tokens. Outside: uploading
- * the block (inputs rotate, so no output can be used again), reading the tokens back, step hooks, telemetry. A
- * block's time is wall time over all of its forwards with the host's work between them, telemetry excluded.
+ * the block (inputs rotate, the same for all methods, so that no output can be used again), reading the tokens back,
+ * step hooks, telemetry. A block's time is wall time over all of its forwards with the host's work between them,
+ * telemetry excluded.
  *
  * Where graphs are possible, both launch modes are tried on the same inputs (the predicted tokens must agree) and
  * the faster one is measured: for the reference as for everyone else. Warm-up ends when the medians of two
@@ -89,7 +90,7 @@ static void forward_ended(void *user, const mb_forward_report *report)
         c->spoiled = true; /* a forward that came up for the first time ran eagerly */
 }
 
-/* rotation 0: the next inputs in turn. The median of the block's steps goes into the slot's window. */
+/* rotation 0: the slot's next inputs in turn. The median of the block's steps goes into the slot's window. */
 static int run_block(mb_latency_case *c, mb_latency_slot *slot, bool graph, bool recording, uint64_t rotation,
                      char *err, size_t err_cap)
 {
@@ -107,8 +108,7 @@ static int run_block(mb_latency_case *c, mb_latency_slot *slot, bool graph, bool
     c->spoiled = false;
     mb_session_use_graphs(c->session, graph);
     mb_session_measure(c->session, &measure);
-    if (rotation)
-        mb_session_rotate(c->session, rotation);
+    mb_session_rotate(c->session, rotation ? rotation : slot->turns++);
     look(c, &c->before, true);
     c->block_state = c->before;
     int rc =

@@ -3,8 +3,8 @@
  *
  * Fixed work: every sequence of the batch denoises blocks of a given number of steps, whatever the tokens say; the
  * cache is cut back after each block, so that the context stays as long as it is. Slots are revealed in a fixed
- * order with the model's own tokens rotated by a running number: no two forwards see the same input, so a method
- * cannot gain by remembering an output.
+ * order with tokens drawn from a running number: no two blocks of a method see the same input, so it cannot gain by
+ * remembering an output, and every method's blocks see the same ones.
  */
 #include "model/engine.h"
 
@@ -32,11 +32,13 @@ static int append_time(double **list, size_t *count, double us, char *err, size_
     return MB_OK;
 }
 
-/* A token that is not [MASK], different for each slot, block and repetition. */
-static int32_t rotated(const mb_session *session, int32_t token, int32_t slot)
+/* The token that a slot shows once it is revealed, never [MASK]. What a forward predicted has no part in it: methods
+ * would go on with different texts and, in a mixture of experts, be charged for different experts. */
+static int32_t drawn(const mb_session *session, int32_t sequence, int32_t slot)
 {
-    uint64_t vocab = (uint64_t)session->config->vocab;
-    int32_t id = (int32_t)(((uint64_t)token + 7919 * session->rotation + 31 * (uint64_t)slot) % vocab);
+    uint64_t vocab = (uint64_t)session->config->vocab, place = (uint64_t)(sequence * session->block + slot);
+    mb_random random = mb_random_seed(session->rotation * 0x9e3779b97f4a7c15u + place);
+    int32_t id = (int32_t)mb_random_below(&random, vocab);
     return id == session->config->mask_id ? (int32_t)(((uint64_t)id + 1) % vocab) : id;
 }
 
@@ -50,7 +52,7 @@ static void reveal(struct work *w, int32_t step, int32_t steps)
         for (int32_t i = 0; i < known; i++) {
             int32_t *token = &w->tokens[b * block + i];
             if (*token == session->config->mask_id)
-                *token = rotated(session, w->ids[b * block + i], i);
+                *token = drawn(session, b, i);
         }
 }
 
@@ -127,7 +129,7 @@ static int one_block(struct work *w, int32_t block, int32_t steps, const volatil
     session->rotation++;
     for (int32_t b = 0; b < session->batch; b++)
         for (int32_t i = 0; i < session->block; i++)
-            w->tokens[b * session->block + i] = i == 0 ? rotated(session, b, 0) : session->config->mask_id;
+            w->tokens[b * session->block + i] = i == 0 ? drawn(session, b, 0) : session->config->mask_id;
     int rc = block_hook(w, MB_HOOK_BLOCK_BEGIN, block, err, err_cap);
     for (int32_t step = 1; step <= steps && rc == MB_OK; step++) {
         if (stop && *stop)

@@ -2,7 +2,7 @@
  * test_session.c - what a session takes and refuses: the memory plan against the arena, limits in clear words, and
  * the fixed work of latency runs.
  */
-#include "tests/model/engine_fixture.h"
+#include "tests/model/fake_method.h"
 
 /* ---- memory, limits, fixed work ---- */
 
@@ -112,12 +112,37 @@ static void fixed_work(void **state)
     close_model(&o);
 }
 
+/* What fixed work feeds to a forward depends on its number alone, however badly a method attends. */
+static void fixed_work_is_the_same_for_all(void **state)
+{
+    static const struct fake_options options[] = {{.behaviour = DENSE}, {.behaviour = WORST, .k = 1}};
+    uint64_t inputs[3] = {0};
+    (void)state;
+    opened o = open_model("models/tiny", MB_BF16, 2);
+    mb_session *session = open_session(&o, 2, 320);
+    char err[256] = "";
+    assert_int_equal(mb_session_fill_random(session, 256, 3, err, sizeof err), MB_OK);
+    for (int i = 0; i < 3; i++) {
+        mb_attender *attender = open_attender(session, &fake_method, &options[i % 2]);
+        mb_decode_result result = {0};
+        mb_session_rotate(session, i == 2 ? 8 : 7);
+        assert_int_equal(mb_decode_fixed_work(session, attender, 2, 8, NULL, &result, err, sizeof err), MB_OK);
+        inputs[i] = last_fake->inputs;
+        mb_decode_result_free(&result);
+        mb_attender_close(attender);
+    }
+    assert_true(inputs[0] == inputs[1] && inputs[0] != inputs[2]);
+    mb_session_close(session);
+    close_model(&o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plan_equals_allocation),
         cmocka_unit_test(limits_speak),
         cmocka_unit_test(fixed_work),
+        cmocka_unit_test(fixed_work_is_the_same_for_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
