@@ -19,6 +19,7 @@
 #define MAX_SHAPES 512
 #define CANDIDATES 16
 #define REPEATS 5
+#define CHOICES "choices 2"      /* raised when other algorithms may be chosen: older cache files are then not read */
 
 typedef struct choice {
     int64_t m, n, k;
@@ -48,6 +49,7 @@ struct mb_cuda_gemm {
     __typeof__(&cublasLtMatmulPreferenceSetAttribute) preference_set;
     __typeof__(&cublasLtMatmulAlgoGetHeuristic) heuristic;
     __typeof__(&cublasLtMatmulAlgoCheck) algorithm_check;
+    __typeof__(&cublasLtMatmulAlgoConfigGetAttribute) algorithm_get;
     __typeof__(&cublasLtGetVersion) version;
 };
 
@@ -79,6 +81,7 @@ static int load_symbols(mb_cuda_gemm *gemm, char *err, size_t err_cap)
         {"cublasLtMatmulPreferenceSetAttribute", &gemm->preference_set},
         {"cublasLtMatmulAlgoGetHeuristic", &gemm->heuristic},
         {"cublasLtMatmulAlgoCheck", &gemm->algorithm_check},
+        {"cublasLtMatmulAlgoConfigGetAttribute", &gemm->algorithm_get},
         {"cublasLtGetVersion", &gemm->version}};
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *address = dlsym(gemm->library, symbols[i].name);
@@ -95,7 +98,7 @@ static char *find_cache_path(const mb_cuda_gemm *gemm, const mb_device *device)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char hash[MB_HASH_CAP],
-        *identity = mb_string_format("%s|%s|%zu", device->name, device->detail, gemm->version());
+        *identity = mb_string_format("%s|%s|%zu|%s", device->name, device->detail, gemm->version(), CHOICES);
     char *folder = cache && *cache  ? mb_string_format("%s/maskbench", cache)
                    : home && *home ? mb_string_format("%s/.cache/maskbench", home)
                                    : NULL;
@@ -277,6 +280,22 @@ static int propose(mb_cuda_gemm *gemm, const problem *p, cublasLtMatmulHeuristic
     return found;
 }
 
+/* Whether an algorithm rounds once, as kernels.h promises. With a bias those that add partial sums in a kernel of
+ * their own do not: they write the sum in T and then add. With T = fp32, the type of the sums, that is no rounding. */
+static bool rounds_once(const mb_cuda_gemm *gemm, const cublasLtMatmulAlgo_t *algorithm, int bias, mb_type type)
+{
+    uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
+    int32_t splits = 1;
+    size_t size = 0;
+    if (!bias || type == MB_F32)
+        return true;
+    return gemm->algorithm_get(algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme, &size) ==
+               CUBLAS_STATUS_SUCCESS &&
+           gemm->algorithm_get(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof splits, &size) ==
+               CUBLAS_STATUS_SUCCESS &&
+           scheme == CUBLASLT_REDUCTION_SCHEME_NONE && splits <= 1;
+}
+
 /* The stored algorithm of a shape, chosen now if it is new. NULL with a text in the device when there is none. */
 static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, int bias, int64_t m, int64_t n,
                                           int64_t k, const void *a, const void *weight, void *out)
@@ -291,7 +310,7 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, i
     int found = propose(gemm, p, results), best = -1;
     float best_ms = 1e30f;
     for (int i = 0; i < found; i++) {
-        if (results[i].state != CUBLAS_STATUS_SUCCESS ||
+        if (results[i].state != CUBLAS_STATUS_SUCCESS || !rounds_once(gemm, &results[i].algo, bias, device->type) ||
             gemm->algorithm_check(gemm->handle, p->operation, p->weight, p->input, p->output, p->output,
                                   &results[i].algo, &check) != CUBLAS_STATUS_SUCCESS)
             continue;

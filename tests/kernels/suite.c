@@ -208,9 +208,24 @@ void suite_run(suite *s, const mb_kernel_case *problem)
     suite_finish(s);
 }
 
+bool suite_is_chosen(const char *operation)
+{
+    const char *list = getenv("MASKBENCH_TEST_OPERATIONS");
+    size_t length = strlen(operation);
+    for (const char *p = list; p && *p; p += strspn(p, " ")) {
+        size_t n = strcspn(p, " ");
+        if (n == length && strncmp(p, operation, n) == 0)
+            return true;
+        p += n;
+    }
+    return !list;
+}
+
 int suite_run_operation(suite *s, mb_case_operation operation)
 {
     int ran = 0;
+    if (!suite_is_chosen(mb_case_operation_name(operation)))
+        return 0;
     for (size_t i = 0; i < mb_kernel_case_count; i++) {
         const mb_kernel_case *problem = &mb_kernel_cases[i];
         if (problem->operation != operation || !(problem->use & MB_CASE_TEST))

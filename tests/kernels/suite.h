@@ -94,5 +94,8 @@ void suite_begin(suite *s, const mb_kernel_case *problem);
 void suite_finish(suite *s);
 /* Every problem of reuse_decide, the ring and count_read: they have no case in cases.h. */
 void suite_reuse(suite *s);
+/* Whether $MASKBENCH_TEST_OPERATIONS, names between spaces, lets an operation run; unset: all run. For tools that
+ * make a program a hundred times slower. */
+bool suite_is_chosen(const char *operation);
 
 #endif
