@@ -6,21 +6,14 @@
 #ifndef MB_TESTS_METHODS_REUSE_FIXTURE_H
 #define MB_TESTS_METHODS_REUSE_FIXTURE_H
 
-#include "methods/registry/registry.h"
+#include "tests/methods/cpu_stage.h"
 #include "tests/methods/recorder.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #define KEYS 160
 #define ROWS 64 /* batch * block * query heads of the cases here */
 
-static mb_stage_env env; /* CPU, fp32 */
 static const mb_stage_case small = {.layers = 3,
                                     .kv_heads = 2,
                                     .group = 2,
@@ -32,22 +25,6 @@ static const mb_stage_case small = {.layers = 3,
                                     .prefix = {104, 72},
                                     .seed = 5};
 
-static inline int open_env(void **state)
-{
-    char err[256] = "";
-    mb_device_options options = {.type = MB_F32, .threads = 1, .arena_bytes = (size_t)64 << 20};
-    (void)state;
-    env = (mb_stage_env){mb_kernels_cpu(), NULL, MB_F32};
-    return env.kernels->open(&env.device, &options, err, sizeof err);
-}
-
-static inline int close_env(void **state)
-{
-    (void)state;
-    env.kernels->close(env.device);
-    return 0;
-}
-
 static inline mb_recording record(const mb_stage_case *c)
 {
     mb_recording recording;
@@ -55,33 +32,6 @@ static inline mb_recording record(const mb_stage_case *c)
     if (mb_record(&env, c, &recording, err, sizeof err) != 0)
         fail_msg("%s", err);
     return recording;
-}
-
-static inline void *options_of(const mb_method *method, const char *settings)
-{
-    char err[512] = "";
-    void *options = mb_options_new(method);
-    char *copy = mb_string_copy(settings), *rest = copy;
-    for (char *word; *settings && (word = strsep(&rest, " "));) {
-        char *value = strchr(word, '=');
-        *value++ = '\0';
-        if (mb_options_set(method, options, word, value, word, err, sizeof err) != 0)
-            fail_msg("%s", err);
-    }
-    free(copy);
-    return options;
-}
-
-static inline mb_stage_run play(const mb_stage_case *c, const char *name, const char *settings)
-{
-    const mb_method *method = mb_registry_find(name);
-    void *options = options_of(method, settings);
-    mb_stage_run run;
-    char err[512] = "";
-    if (mb_stage_play(&env, c, method, options, &run, err, sizeof err) != 0)
-        fail_msg("%s %s: %s", name, settings, err);
-    free(options);
-    return run;
 }
 
 /* readers: [batch*block*Hq][KEYS], as the rows of the output. */
