@@ -23,8 +23,9 @@ do for [p = 1:panels] {
     set yrange [layer_max + 0.5:layer_min - 0.5]   # the same in all panels
     set xtics whole(p)
     set ytics ceil((layer_max - layer_min + 1) / 12.0)
-    printed = (panel_last[p] - panel_first[p] + 1) * (layer_max - layer_min + 1) <= 120
-    set title panel_title[p]
+    columns_here = panel_last[p] - panel_first[p] + 1
+    printed = columns_here <= 8 && columns_here * (layer_max - layer_min + 1) <= 120   # wider ones would overlap
+    set title panel_title[p] font ",9"
     set xlabel (is_bottom(p) ? "denoising step (0: commit)" : "")
     set ylabel (is_left(p) ? "layer" : "")
     if (p == 1) { set colorbox vertical user origin screen 1.0 - 80.0 / W, screen 1.0 * bottom / H \

@@ -109,8 +109,10 @@ static const char memory_sql[] = MEMORY("1", "peak (GiB)", "a.peak_bytes / 10737
 
 static const char pareto_sql[] = "SELECT " PREFIX(
     "run_pareto") " || " CONTEXT " || ' context, batch ' || a.batch || ', T = ' || a.steps, a.curve, "
-                  "a.method, a.speedup, 100 * a.delta, NULL, NULL, NULL, NULL, 1 FROM run_pareto a WHERE a.run_id "
-                  "= ?1 AND "
+                  "a.method, a.speedup, 100 * a.delta, NULL, NULL, NULL, NULL, "
+                  "CASE WHEN (SELECT min(c.config_id) FROM run_pareto c WHERE c.run_id = ?1 AND c.curve = a.curve) "
+                  "> (SELECT min(m.config_id) FROM run_pareto m WHERE m.run_id = ?1 AND m.method = a.method) "
+                  "THEN 4 ELSE 1 END FROM run_pareto a WHERE a.run_id = ?1 AND "
                   "a.is_oracle = 0 AND a.speedup IS NOT NULL AND " LAST("run_pareto", "context") " AND " FIRST(
                       "run_pareto",
                       "batch") " AND " LONGEST_BLOCK("run_pareto") " ORDER BY a.model_id, a.sampler_id, "
