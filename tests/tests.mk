@@ -62,11 +62,14 @@ asan: deps ## every test program under ASan and UBSan
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=$(ASAN_BUILD) NVCC= OPT="-O1 -g -fno-omit-frame-pointer" SANITIZE="$(ASAN)" \
 	    check-programs
 
-# Valgrind knows no AVX-512, so the build does without; kernels and golden files take hours there and are left out.
+# Valgrind knows no AVX-512, so the build does without. Programs that run a model, all kernels or all golden rows take
+# hours there and are left out; the sanitizers above have them.
 VALGRIND_BUILD := build-valgrind
 VALGRIND_PROGRAMS := $(filter-out $(VALGRIND_SLOW),$(patsubst tests/%.c,tests/%,$(TEST_SOURCES)))
 VALGRIND_SLOW := tests/kernels/test_cpu tests/kernels/test_cuda tests/datasets/test_golden_longbench \
-                 tests/methods/test_properties tests/model/test_forward tests/model/test_tokenizer
+                 tests/latency/test_audit tests/methods/test_properties tests/methods/test_integration \
+                 tests/methods/test_counters tests/model/test_forward tests/model/test_session \
+                 tests/model/test_attender tests/model/test_moe tests/model/test_tokenizer tests/model/test_weights
 valgrind: deps ## the quicker test programs under valgrind (the package valgrind must be there)
 	@command -v valgrind >/dev/null || { echo "install the package valgrind"; exit 1; }
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=$(VALGRIND_BUILD) NVCC= OPT="-O1 -g" ARCH=-march=x86-64-v3 \
