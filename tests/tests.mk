@@ -65,11 +65,12 @@ asan: deps ## every test program under ASan and UBSan
 # Valgrind knows no AVX-512, so the build does without. Programs that run a model, all kernels or all golden rows take
 # hours there and are left out; the sanitizers above have them.
 VALGRIND_BUILD := build-valgrind
-VALGRIND_PROGRAMS := $(filter-out $(VALGRIND_SLOW),$(patsubst tests/%.c,tests/%,$(TEST_SOURCES)))
 VALGRIND_SLOW := tests/kernels/test_cpu tests/kernels/test_cuda tests/datasets/test_golden_longbench \
                  tests/latency/test_audit tests/methods/test_properties tests/methods/test_integration \
-                 tests/methods/test_counters tests/model/test_forward tests/model/test_session \
+                 tests/methods/test_counters tests/methods/test_mac tests/results/test_export \
+                 tests/results/test_plots tests/results/test_report tests/model/test_forward tests/model/test_session \
                  tests/model/test_attender tests/model/test_moe tests/model/test_tokenizer tests/model/test_weights
+VALGRIND_PROGRAMS := $(filter-out $(VALGRIND_SLOW),$(patsubst tests/%.c,tests/%,$(TEST_SOURCES)))
 valgrind: deps ## the quicker test programs under valgrind (the package valgrind must be there)
 	@command -v valgrind >/dev/null || { echo "install the package valgrind"; exit 1; }
 	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=$(VALGRIND_BUILD) NVCC= OPT="-O1 -g" ARCH=-march=x86-64-v3 \
