@@ -109,17 +109,14 @@ static int open_worker(mb_run *run, mb_arm *arm, bool rehearsal, mb_text *answer
     for (size_t i = 0; i < run->arm_count; i++)
         others = others || run->arms[i].worker;
     int rc = open_once(run, arm, rehearsal, answer, err, err_cap);
-    if (rc == MB_OK || rc == MB_E_SAMPLE || rc == MB_E_STOP)
-        return rc;
-    if (others) { /* they may hold the memory that it lacks */
+    if (rc != MB_OK && rc != MB_E_SAMPLE && rc != MB_E_STOP && others) { /* who may hold its memory */
         mb_isolate_end(run);
         mb_text_clear(answer);
         rc = open_once(run, arm, rehearsal, answer, err, err_cap);
     }
-    return rc == MB_OK || rc == MB_E_STOP ? rc
-           : rc == MB_E_SAMPLE
-               ? rc
-               : mb_fail_prefix(err, err_cap, MB_E_SAMPLE, "method %s: no worker", arm->spec->method->name);
+    if (rc == MB_OK || rc == MB_E_SAMPLE || rc == MB_E_STOP)
+        return rc;
+    return mb_fail_prefix(err, err_cap, MB_E_SAMPLE, "method %s: no worker", arm->spec->method->name);
 }
 
 int mb_isolate_open(mb_run *run, mb_arm *arm, char *err, size_t err_cap)
@@ -226,7 +223,7 @@ static int add_fault(mb_run *run, const mb_arm *arm, int32_t context, const char
 const char *mb_isolate_fault(const mb_run *run, const mb_arm *arm, int32_t context)
 {
     for (size_t i = 0; i < run->fault_count; i++)
-        if (run->faults[i].spec == arm->spec && (context == 0 || run->faults[i].context == context))
+        if (run->faults[i].spec == arm->spec && run->faults[i].context == context)
             return run->faults[i].reason;
     return NULL;
 }

@@ -5,6 +5,7 @@
 #include "driver/commands.h"
 #include "driver/isolate.h"
 #include "driver/job.h"
+#include "driver/latency.h"
 #include "driver/result_wire.h"
 #include "driver/worker.h"
 
@@ -38,13 +39,12 @@ static void enter_open(mb_attender_note *note)
 static int choose_arms(struct serving *s, const char *label, size_t sampler, char *err, size_t err_cap)
 {
     mb_run *run = &s->run;
+    const mb_arm *reference = mb_run_reference_arm(run, sampler);
     size_t kept = 0;
-    for (size_t i = 0; i < run->arm_count && !s->reference; i++)
-        if (run->arms[i].sampler == sampler && (run->arms[i].spec->method->caps & MB_CAP_LOSSLESS) &&
-            !mb_isolate_is_plugin(run->arms[i].spec)) {
-            s->arms[kept] = run->arms[i];
-            s->reference = &s->arms[kept++];
-        }
+    if (reference) {
+        s->arms[kept] = *reference;
+        s->reference = &s->arms[kept++];
+    }
     for (size_t i = 0; i < run->arm_count && !s->arm; i++)
         if (run->arms[i].sampler == sampler && strcmp(run->arms[i].spec->label, label) == 0) {
             s->arms[kept] = run->arms[i];
@@ -215,7 +215,7 @@ static int rehearse_job(struct serving *s, const mb_job *job, mb_attender_note *
     mb_device_info info;
     bool unsupported = false;
     int32_t batch = job->batch < REHEARSED_BATCH ? job->batch : REHEARSED_BATCH;
-    int32_t capacity = job->context + 2 * run->shape.block;
+    int32_t capacity = mb_latency_capacity(run, job->context);
     run->kernels->info(run->device, &info);
     enter_open(note);
     for (; batch > 1; batch /= 2) {

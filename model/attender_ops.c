@@ -402,19 +402,6 @@ static int host_row_distance(const mb_host *host, const mb_call *call, const voi
 
 /* ---- reuse of states ---- */
 
-static int host_reuse_decide(const mb_host *host, const mb_call *call, const float *distance, const float *norm,
-                             float threshold, int relative, float share, int32_t *active, int32_t *missed,
-                             double *counts)
-{
-    mb_session *session = session_of(call);
-    (void)host;
-    if (!session->kernels->reuse_decide)
-        return MB_E_SYSTEM;
-    return session->kernels->reuse_decide(session->device, view_of(call)->rows.batch, call->rows,
-                                          session->config->query_heads, kv_heads(call), distance, norm, threshold,
-                                          relative, share, active, missed, counts, NULL);
-}
-
 static int host_reuse_groups(const mb_host *host, const mb_call *call, const float *distance, const float *norm,
                              float threshold, int relative, float share, int32_t *active, int32_t *missed,
                              double *counts, double *groups)
@@ -426,6 +413,13 @@ static int host_reuse_groups(const mb_host *host, const mb_call *call, const flo
     return session->kernels->reuse_decide(session->device, view_of(call)->rows.batch, call->rows,
                                           session->config->query_heads, kv_heads(call), distance, norm, threshold,
                                           relative, share, active, missed, counts, groups);
+}
+
+static int host_reuse_decide(const mb_host *host, const mb_call *call, const float *distance, const float *norm,
+                             float threshold, int relative, float share, int32_t *active, int32_t *missed,
+                             double *counts)
+{
+    return host_reuse_groups(host, call, distance, norm, threshold, relative, share, active, missed, counts, NULL);
 }
 
 static int host_rows_copy(const mb_host *host, const mb_call *call, const int32_t *active, const int32_t *missed,

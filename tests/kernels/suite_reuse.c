@@ -252,7 +252,7 @@ static void count_read(suite *s, const ring_data *d)
 
 void suite_reuse(suite *s)
 {
-    for (size_t i = 0; i < sizeof all_sizes / sizeof *all_sizes; i++) {
+    for (size_t i = 0; suite_is_chosen("reuse") && i < sizeof all_sizes / sizeof *all_sizes; i++) {
         const sizes *z = &all_sizes[i];
         for (int part = 0; part < 5; part++) { /* host memory is given back after each */
             ring_data d;

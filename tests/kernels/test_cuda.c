@@ -49,8 +49,7 @@ static void every_operation(mb_type type)
         if (s.failures > before)
             printf("%s: %d failures\n", mb_case_operation_name((mb_case_operation)operation), s.failures - before);
     }
-    if (suite_is_chosen("reuse"))
-        suite_reuse(&s);
+    suite_reuse(&s);
     s.kernels->close(s.device);
     assert_int_equal(s.failures, 0);
     assert_true(ran > 60 || getenv("MASKBENCH_TEST_OPERATIONS"));
@@ -80,8 +79,7 @@ static void test_repeatable(void **state)
         s.digest = mb_hash_new();
         for (int operation = 0; operation <= MB_CASE_COUNT_WORK; operation++)
             suite_run_operation(&s, (mb_case_operation)operation);
-        if (suite_is_chosen("reuse"))
-            suite_reuse(&s);
+        suite_reuse(&s);
         mb_hash_end(s.digest, round ? again : first);
         s.kernels->close(s.device);
     }
