@@ -29,10 +29,23 @@ extern "C" {
 #define MB_PRINTF(a, b)
 #endif
 
-/* Writes the sentence into err (cut at err_cap, always terminated; err may be NULL) and returns code. */
-int mb_fail(char *err, size_t err_cap, int code, const char *format, ...) MB_PRINTF(4, 5);
+/* What went wrong: one of the codes above and one sentence that says what, which object and what to do. The same
+ * struct stands in methods/method.h, because a plug-in has no other header. Zero-initialise; a function that
+ * succeeds leaves it alone. */
+#ifndef MB_ERROR_CAP
+#define MB_ERROR_CAP 1024
+typedef struct mb_error {
+    int code;
+    char text[MB_ERROR_CAP]; /* always terminated */
+} mb_error;
+#endif
+
+/* Writes code and sentence into err (cut at MB_ERROR_CAP; err may be NULL) and returns code. */
+int mb_fail(mb_error *err, int code, const char *format, ...) MB_PRINTF(3, 4);
 /* Puts "context: " in front of the sentence already in err. Returns code. */
-int mb_fail_prefix(char *err, size_t err_cap, int code, const char *format, ...) MB_PRINTF(4, 5);
+int mb_fail_prefix(mb_error *err, int code, const char *format, ...) MB_PRINTF(3, 4);
+/* "no memory for WHAT", with the format naming what. Returns MB_E_SYSTEM. */
+int mb_no_memory(mb_error *err, const char *format, ...) MB_PRINTF(2, 3);
 
 /* ---- growable text: zero-initialise, append, free ---- */
 typedef struct mb_text {
@@ -66,15 +79,15 @@ void mb_text_json(mb_text *text, const char *string);
 
 /* ---- files ---- */
 /* The whole file, NUL-terminated, malloc'ed; size without the NUL. Refuses folders and files over max bytes. */
-int mb_file_read(const char *path, size_t max, char **data, size_t *size, char *err, size_t err_cap);
+int mb_file_read(const char *path, size_t max, char **data, size_t *size, mb_error *err);
 /* Writes path.tmp, fsyncs, renames: the old content survives a crash. */
-int mb_file_write(const char *path, const void *data, size_t size, char *err, size_t err_cap);
+int mb_file_write(const char *path, const void *data, size_t size, mb_error *err);
 /* Read-only mapping. An empty file maps to NULL with size 0. */
-int mb_file_map(const char *path, const unsigned char **data, size_t *size, char *err, size_t err_cap);
+int mb_file_map(const char *path, const unsigned char **data, size_t *size, mb_error *err);
 void mb_file_unmap(const unsigned char *data, size_t size);
 bool mb_file_exists(const char *path);
 bool mb_folder_exists(const char *path);
-int mb_folder_make(const char *path, char *err, size_t err_cap);   /* with parents */
+int mb_folder_make(const char *path, mb_error *err);   /* with parents */
 
 /* ---- content hash: XXH3-128, 32 hex digits ---- */
 #define MB_HASH_CAP 33
@@ -83,7 +96,7 @@ mb_hash *mb_hash_new(void);                                         /* NULL: out
 void mb_hash_add(mb_hash *hash, const void *data, size_t size);
 void mb_hash_end(mb_hash *hash, char hex[MB_HASH_CAP]);             /* also frees */
 void mb_hash_bytes(const void *data, size_t size, char hex[MB_HASH_CAP]);
-int mb_hash_file(const char *path, char hex[MB_HASH_CAP], char *err, size_t err_cap);
+int mb_hash_file(const char *path, char hex[MB_HASH_CAP], mb_error *err);
 
 /* ---- random numbers: splitmix64, equal on every machine ---- */
 typedef struct mb_random { uint64_t state; } mb_random;

@@ -11,17 +11,17 @@
 #include <unistd.h>
 
 /* Opens a regular file for reading and tells its size. */
-static int open_regular(const char *path, int *fd, size_t *size, char *err, size_t err_cap)
+static int open_regular(const char *path, int *fd, size_t *size, mb_error *err)
 {
     struct stat st;
     *fd = open(path, O_RDONLY | O_CLOEXEC);
     if (*fd < 0)
-        return mb_fail(err, err_cap, MB_E_INPUT, "cannot open %s: %s", path, strerror(errno));
+        return mb_fail(err, MB_E_INPUT, "cannot open %s: %s", path, strerror(errno));
     int rc = MB_OK;
     if (fstat(*fd, &st) != 0)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot read the size of %s: %s", path, strerror(errno));
+        rc = mb_fail(err, MB_E_SYSTEM, "cannot read the size of %s: %s", path, strerror(errno));
     else if (!S_ISREG(st.st_mode))
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s is not a regular file", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s is not a regular file", path);
     if (rc != MB_OK) {
         close(*fd);
         *fd = -1;
@@ -31,23 +31,23 @@ static int open_regular(const char *path, int *fd, size_t *size, char *err, size
     return MB_OK;
 }
 
-int mb_file_read(const char *path, size_t max, char **data, size_t *size, char *err, size_t err_cap)
+int mb_file_read(const char *path, size_t max, char **data, size_t *size, mb_error *err)
 {
     int fd = -1;
     size_t total = 0, done = 0;
     char *buffer = NULL;
     *data = NULL;
-    int rc = open_regular(path, &fd, &total, err, err_cap);
+    int rc = open_regular(path, &fd, &total, err);
     if (rc != MB_OK)
         return rc;
     if (total > max) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has %zu bytes, more than the %zu that make sense here", path,
+        rc = mb_fail(err, MB_E_INPUT, "%s has %zu bytes, more than the %zu that make sense here", path,
                      total, max);
         goto out;
     }
     buffer = malloc(total + 1);
     if (!buffer) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the %zu bytes of %s", total, path);
+        rc = mb_no_memory(err, "the %zu bytes of %s", total, path);
         goto out;
     }
     while (done < total) {
@@ -55,7 +55,7 @@ int mb_file_read(const char *path, size_t max, char **data, size_t *size, char *
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot read %s: %s", path, strerror(errno));
+            rc = mb_fail(err, MB_E_SYSTEM, "cannot read %s: %s", path, strerror(errno));
             goto out;
         }
         if (n == 0)
@@ -72,16 +72,16 @@ out:
     return rc;
 }
 
-int mb_file_write(const char *path, const void *data, size_t size, char *err, size_t err_cap)
+int mb_file_write(const char *path, const void *data, size_t size, mb_error *err)
 {
     int rc = MB_OK;
     char *temporary = mb_string_format("%s.tmp", path);
     int fd = -1;
     if (!temporary)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to write %s", path);
+        return mb_no_memory(err, "writing %s", path);
     fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "cannot write %s: %s", path, strerror(errno));
+        rc = mb_fail(err, MB_E_INPUT, "cannot write %s: %s", path, strerror(errno));
         goto out;
     }
     for (size_t done = 0; done < size;) {
@@ -89,18 +89,18 @@ int mb_file_write(const char *path, const void *data, size_t size, char *err, si
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
+            rc = mb_fail(err, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
             goto out;
         }
         done += (size_t)n;
     }
     /* Before the rename: else a crash may leave the new name on a file whose content never reached the disk. */
     if (fsync(fd) != 0 && errno != EINVAL) { /* EINVAL: a pipe or a special file */
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
+        rc = mb_fail(err, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
         goto out;
     }
     if (rename(temporary, path) != 0)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot put %s in place: %s", path, strerror(errno));
+        rc = mb_fail(err, MB_E_SYSTEM, "cannot put %s in place: %s", path, strerror(errno));
 out:
     if (fd >= 0)
         close(fd);
@@ -110,18 +110,18 @@ out:
     return rc;
 }
 
-int mb_file_map(const char *path, const unsigned char **data, size_t *size, char *err, size_t err_cap)
+int mb_file_map(const char *path, const unsigned char **data, size_t *size, mb_error *err)
 {
     int fd = -1;
     *data = NULL;
     *size = 0;
-    int rc = open_regular(path, &fd, size, err, err_cap);
+    int rc = open_regular(path, &fd, size, err);
     if (rc != MB_OK)
         return rc;
     if (*size) {
         void *address = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (address == MAP_FAILED)
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot map %s: %s", path, strerror(errno));
+            rc = mb_fail(err, MB_E_SYSTEM, "cannot map %s: %s", path, strerror(errno));
         else
             *data = address;
     }
@@ -147,12 +147,12 @@ bool mb_folder_exists(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-int mb_folder_make(const char *path, char *err, size_t err_cap)
+int mb_folder_make(const char *path, mb_error *err)
 {
     char *copy = mb_string_copy(path);
     int rc = MB_OK;
     if (!copy)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to make folder %s", path);
+        return mb_no_memory(err, "making folder %s", path);
     for (char *p = copy + 1; rc == MB_OK; p++) {
         if (*p != '/' && *p != '\0')
             continue;
@@ -160,13 +160,13 @@ int mb_folder_make(const char *path, char *err, size_t err_cap)
         *p = '\0';
         /* EEXIST says nothing yet: what is there may be a file, which the last check finds. */
         if (*copy && mkdir(copy, 0777) != 0 && errno != EEXIST)
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "cannot make folder %s: %s", copy, strerror(errno));
+            rc = mb_fail(err, MB_E_INPUT, "cannot make folder %s: %s", copy, strerror(errno));
         *p = end;
         if (end == '\0')
             break;
     }
     if (rc == MB_OK && !mb_folder_exists(path))
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s exists and is not a folder", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s exists and is not a folder", path);
     free(copy);
     return rc;
 }

@@ -50,11 +50,11 @@ void mb_hash_bytes(const void *data, size_t size, char hex[MB_HASH_CAP])
     write_hex(XXH3_128bits(size ? data : "", size), hex);
 }
 
-int mb_hash_file(const char *path, char hex[MB_HASH_CAP], char *err, size_t err_cap)
+int mb_hash_file(const char *path, char hex[MB_HASH_CAP], mb_error *err)
 {
     const unsigned char *data = NULL;
     size_t size = 0;
-    int rc = mb_file_map(path, &data, &size, err, err_cap);
+    int rc = mb_file_map(path, &data, &size, err);
     if (rc != MB_OK)
         return rc;
     mb_hash_bytes(data, size, hex);

@@ -5,30 +5,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-int mb_fail(char *err, size_t err_cap, int code, const char *format, ...)
+int mb_fail(mb_error *err, int code, const char *format, ...)
 {
-    if (err && err_cap) {
+    if (err) {
         va_list args;
         va_start(args, format);
-        vsnprintf(err, err_cap, format, args);
+        err->code = code;
+        vsnprintf(err->text, sizeof err->text, format, args);
         va_end(args);
     }
     return code;
 }
 
-int mb_fail_prefix(char *err, size_t err_cap, int code, const char *format, ...)
+int mb_fail_prefix(mb_error *err, int code, const char *format, ...)
 {
-    if (!err || !err_cap)
+    if (!err)
         return code;
-    char *old = mb_string_copy(err); /* err is source and target */
+    mb_error old = *err; /* the old sentence is source and target */
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(err, err_cap, format, args);
+    int n = vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
-    if (n >= 0 && (size_t)n < err_cap)
-        snprintf(err + n, err_cap - (size_t)n, ": %s", old ? old : "");
-    free(old);
+    err->code = code;
+    if (n >= 0 && (size_t)n < sizeof err->text)
+        snprintf(err->text + n, sizeof err->text - (size_t)n, ": %.*s", MB_ERROR_CAP - 3 - n, old.text);
     return code;
+}
+
+int mb_no_memory(mb_error *err, const char *format, ...)
+{
+    char what[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    return mb_fail(err, MB_E_SYSTEM, "no memory for %s", what);
 }
 
 /* Makes room for n more bytes and the terminator. */

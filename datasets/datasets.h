@@ -69,14 +69,14 @@ const mb_task_info *mb_task_at(size_t i);
 const mb_task_info *mb_task_find(const char *name);     /* NULL = unknown */
 /* Expands "longbench", "longbench_en", "longbench_e", "ruler", "niah", ... or one task name into task names.
  * *names malloc'ed array of borrowed strings. */
-int mb_task_expand(const char *group, const char ***names, size_t *count, char *err, size_t err_cap);
+int mb_task_expand(const char *group, const char ***names, size_t *count, mb_error *err);
 
 typedef struct mb_task mb_task;
 /* Opens the stream. A missing file is MB_E_INPUT with the path looked for and the command that provides it. */
-int mb_task_open(mb_task **task, const mb_task_request *request, char *err, size_t err_cap);
+int mb_task_open(mb_task **task, const mb_task_request *request, mb_error *err);
 /* 1 and *sample; 0 at the end; MB_E_SAMPLE and a sentence with file and line for a bad row (key and source of a
  * partly filled *sample may be set, the stream goes on); other negatives end the stream. */
-int mb_task_next(mb_task *task, mb_sample **sample, char *err, size_t err_cap);
+int mb_task_next(mb_task *task, mb_sample **sample, mb_error *err);
 /* Content hash of the file(s) behind the task, or of generator version + options + seed. */
 void mb_task_hash(const mb_task *task, char hex[MB_HASH_CAP]);
 /* Samples that the stream will yield; -1 = unknown without reading the file. */
@@ -85,20 +85,19 @@ void mb_task_close(mb_task *task);
 
 /* Score of one prediction, 0..1 (unrounded): the benchmark's per-row score, maximum over references where the
  * benchmark says so. MB_E_SAMPLE where it cannot be computed (e.g. Chinese without a dictionary). */
-int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score, char *err,
-                    size_t err_cap);
+int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score, mb_error *err);
 
 /* MB_OK when the task's metric can be computed on this machine; else MB_E_SAMPLE and the reason: the task's
  * samples are then stored as skipped (Chinese tasks without jieba's dictionary). */
-int mb_task_ready(const char *task, char *err, size_t err_cap);
+int mb_task_ready(const char *task, mb_error *err);
 
 /* `./harness score DIR`: scores the pred/<model> or pred_e/<model> folder of somebody's run and writes the text of
  * the official result.json into out (LongBench v2 result files: the official result.txt). With MB_OK, err is "" or
  * one sentence that says which tasks are left out and why. */
-int mb_score_folder(const char *folder, mb_text *out, char *err, size_t err_cap);
+int mb_score_folder(const char *folder, mb_text *out, mb_error *err);
 /* From that result.json text, one line a mean: LongBench's own average (six category means; English and Chinese
  * apart, code shared) and the plain mean over the 16 non-Chinese tasks; per bucket for LongBench-E. A mean whose
  * tasks are not all there is a line that says which are missing. */
-int mb_score_summary(const char *result_json, mb_text *out, char *err, size_t err_cap);
+int mb_score_summary(const char *result_json, mb_text *out, mb_error *err);
 
 #endif

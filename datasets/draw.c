@@ -8,24 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-int64_t mb_codec_count(const mb_codec *codec, const char *text, size_t length, char *err, size_t err_cap)
+int64_t mb_codec_count(const mb_codec *codec, const char *text, size_t length, mb_error *err)
 {
     int32_t *ids = NULL;
     size_t n = 0;
     int rc = codec->encode(codec->self, text, length, &ids, &n);
     free(ids);
     if (rc < 0)
-        return mb_fail(err, err_cap, rc, "the tokenizer could not encode %zu bytes of generated text", length);
+        return mb_fail(err, rc, "the tokenizer could not encode %zu bytes of generated text", length);
     return (int64_t)n;
 }
 
-int mb_words_load(mb_words *words, const char *embedded_path, char *err, size_t err_cap)
+int mb_words_load(mb_words *words, const char *embedded_path, mb_error *err)
 {
     size_t size = 0;
     const char *text = mb_embedded_find(embedded_path, &size);
     *words = (mb_words){0};
     if (!text)
-        return mb_fail(err, err_cap, MB_E_BUG, "%s is not compiled into the program", embedded_path);
+        return mb_fail(err, MB_E_BUG, "%s is not compiled into the program", embedded_path);
     size_t lines = 1;
     for (size_t i = 0; i < size; i++)
         lines += text[i] == '\n';
@@ -33,7 +33,7 @@ int mb_words_load(mb_words *words, const char *embedded_path, char *err, size_t 
     words->items = malloc(lines * sizeof *words->items);
     if (!words->bytes || !words->items) {
         mb_words_free(words);
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the word list %s", embedded_path);
+        return mb_no_memory(err, "the word list %s", embedded_path);
     }
     memcpy(words->bytes, text, size + 1);
     char *end = words->bytes + size;

@@ -19,12 +19,12 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-static int add_file(const char *path, mb_text *out, mb_hash *hash, char *err, size_t err_cap)
+static int add_file(const char *path, mb_text *out, mb_hash *hash, mb_error *err)
 {
     char *data = NULL;
     size_t size = 0;
     cJSON *root = NULL;
-    int rc = mb_file_read(path, FILE_MAX, &data, &size, err, err_cap);
+    int rc = mb_file_read(path, FILE_MAX, &data, &size, err);
     if (rc < 0)
         return rc;
     const char *text = data;
@@ -34,13 +34,13 @@ static int add_file(const char *path, mb_text *out, mb_hash *hash, char *err, si
         text = mb_json_string(root, "text");
         length = text ? strlen(text) : 0;
         if (!text) {
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: no JSON object with a member \"text\"", path);
+            rc = mb_fail(err, MB_E_INPUT, "%s: no JSON object with a member \"text\"", path);
             goto out;
         }
     }
     size_t bad = 0;
     if (!mb_utf8_check(text, length, &bad) || memchr(text, 0, length)) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: not UTF-8 text (byte %zu); convert it with iconv", path, bad);
+        rc = mb_fail(err, MB_E_INPUT, "%s: not UTF-8 text (byte %zu); convert it with iconv", path, bad);
         goto out;
     }
     mb_text_append(out, text, length);
@@ -60,7 +60,7 @@ static int by_name(const void *a, const void *b)
 }
 
 /* The names of all *.txt of a folder, sorted. */
-static int list_folder(const char *path, char ***names, size_t *count, char *err, size_t err_cap)
+static int list_folder(const char *path, char ***names, size_t *count, mb_error *err)
 {
     DIR *folder = opendir(path);
     size_t capacity = 0;
@@ -68,7 +68,7 @@ static int list_folder(const char *path, char ***names, size_t *count, char *err
     *names = NULL;
     *count = 0;
     if (!folder)
-        return mb_fail(err, err_cap, MB_E_INPUT, "the folder %s cannot be read", path);
+        return mb_fail(err, MB_E_INPUT, "the folder %s cannot be read", path);
     for (struct dirent *entry; (entry = readdir(folder));) {
         if (entry->d_name[0] == '.' || !ends_with(entry->d_name, ".txt"))
             continue;
@@ -90,40 +90,40 @@ static int list_folder(const char *path, char ***names, size_t *count, char *err
     }
     closedir(folder);
     if (rc < 0)
-        return mb_fail(err, err_cap, rc, "no memory for the file names of %s", path);
+        return mb_fail(err, rc, "no memory for the file names of %s", path);
     if (*count)
         qsort(*names, *count, sizeof **names, by_name);
     return MB_OK;
 }
 
-int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, char *err, size_t err_cap)
+int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, mb_error *err)
 {
     if (mb_file_exists(path) && !mb_folder_exists(path)) {
-        int rc = add_file(path, out, hash, err, err_cap);
+        int rc = add_file(path, out, hash, err);
         if (rc == MB_OK && !out->length)
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s holds no text", path);
+            rc = mb_fail(err, MB_E_INPUT, "%s holds no text", path);
         return rc;
     }
     if (!mb_folder_exists(path))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "no essays at %s: give a folder of .txt files, or run: bash datasets/fetch.sh essays",
                        path);
     char **names = NULL;
     size_t count = 0;
-    int rc = list_folder(path, &names, &count, err, err_cap);
+    int rc = list_folder(path, &names, &count, err);
     for (size_t i = 0; i < count && rc == MB_OK; i++) {
         char *file = mb_string_format("%s/%s", path, names[i]);
-        rc = file ? add_file(file, out, hash, err, err_cap)
-                  : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the essays of %s", path);
+        rc = file ? add_file(file, out, hash, err)
+                  : mb_no_memory(err, "the essays of %s", path);
         free(file);
     }
     for (size_t i = 0; i < count; i++)
         free(names[i]);
     free(names);
     if (rc == MB_OK && out->failed)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the essays of %s", path);
+        rc = mb_no_memory(err, "the essays of %s", path);
     if (rc == MB_OK && !out->length)
-        rc = mb_fail(err, err_cap, MB_E_INPUT,
+        rc = mb_fail(err, MB_E_INPUT,
                      "%s holds no .txt file with text; run: bash datasets/fetch.sh essays", path);
     return rc;
 }

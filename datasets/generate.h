@@ -13,7 +13,7 @@
 
 /* ---- token counts (draw.c) ---- */
 /* Tokens of a text under the codec, or a negative code with a sentence. */
-int64_t mb_codec_count(const mb_codec *codec, const char *text, size_t length, char *err, size_t err_cap);
+int64_t mb_codec_count(const mb_codec *codec, const char *text, size_t length, mb_error *err);
 
 /* ---- word lists and drawing (draw.c) ---- */
 typedef struct mb_words {
@@ -22,7 +22,7 @@ typedef struct mb_words {
     size_t count;
 } mb_words;
 /* An embedded list, one entry a line; blanks at the ends are dropped. */
-int mb_words_load(mb_words *words, const char *embedded_path, char *err, size_t err_cap);
+int mb_words_load(mb_words *words, const char *embedded_path, mb_error *err);
 void mb_words_free(mb_words *words);
 const char *mb_words_draw(const mb_words *words, mb_random *random);
 
@@ -44,23 +44,22 @@ typedef struct mb_options {
     const char *task; /* for sentences */
 } mb_options;
 /* Parses and refuses keys outside known (NULL-terminated). */
-int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known, char *err,
-                    size_t err_cap);
+int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known, mb_error *err);
 void mb_options_close(mb_options *options);
 /* Each leaves *value alone when the key is absent; MB_E_INPUT names key and range. */
 int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value,
-                   char *err, size_t err_cap);
-int mb_options_bool(const mb_options *options, const char *key, bool *value, char *err, size_t err_cap);
+                   mb_error *err);
+int mb_options_bool(const mb_options *options, const char *key, bool *value, mb_error *err);
 /* Borrowed from the options. choices: NULL-terminated, or NULL = any text. */
 int mb_options_string(const mb_options *options, const char *key, const char *const *choices, const char **value,
-                      char *err, size_t err_cap);
+                      mb_error *err);
 
 /* What every generated task begins with: its options (keys outside known are refused), the prompt file, how many
  * samples. The caller closes and frees what was opened, also after a failure. */
 int mb_generated_open(mb_options *options, cJSON **prompts, int64_t *samples, const char *task, const char *json,
-                      const char *const *known, const char *prompt_file, char *err, size_t err_cap);
+                      const char *const *known, const char *prompt_file, mb_error *err);
 /* A sample of `length` tokens without prompt and answers yet. NULL and a sentence: out of memory. */
-mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_tokens, char *err, size_t err_cap);
+mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_tokens, mb_error *err);
 
 /* ---- grids (niah_grid.c) ---- */
 typedef struct mb_grid {
@@ -71,7 +70,7 @@ typedef struct mb_grid {
 } mb_grid;
 /* Reads "lengths" and "depths" (datasets/README.md gives the forms); the defaults where they are absent. */
 int mb_grid_read(mb_grid *grid, const mb_options *options, const int32_t *lengths, size_t length_count,
-                 const double *depths, size_t depth_count, char *err, size_t err_cap);
+                 const double *depths, size_t depth_count, mb_error *err);
 void mb_grid_free(mb_grid *grid);
 /* n depths from low to high, ascending: rounded to whole percents (linear) or to three decimals (sigmoid). */
 void mb_grid_depths(double low, double high, size_t n, bool sigmoid, double *out);
@@ -79,7 +78,7 @@ void mb_grid_depths(double low, double high, size_t n, bool sigmoid, double *out
 /* ---- text from files (essays.c) ---- */
 /* All *.txt of a folder by name (bytes compared), joined without separator; or one .txt file; or a .json file
  * whose "text" member is the text. Invalid UTF-8 is refused. hash may be NULL. */
-int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, char *err, size_t err_cap);
+int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, mb_error *err);
 /* White-space runs become one blank; leading and trailing ones go. In place. */
 size_t mb_text_squeeze(char *text, size_t length);
 /* End (past the last byte) of the sentence that starts at `start`; datasets/README.md gives the rule. */
@@ -101,18 +100,16 @@ void mb_pieces_free(mb_pieces *pieces);
 
 typedef struct mb_haystack mb_haystack;
 /* kind: "text" (built in), "noise" (RULER's five sentences), or the path of essays. */
-int mb_haystack_open(mb_haystack **haystack, const char *kind, uint64_t seed, const mb_codec *codec, char *err,
-                     size_t err_cap);
+int mb_haystack_open(mb_haystack **haystack, const char *kind, uint64_t seed, const mb_codec *codec, mb_error *err);
 /* Appends sentences of together at most `budget` tokens. What is missing is less than one sentence; the built-in
  * text nearly always meets the budget exactly. The pieces live as long as the haystack. */
-int mb_haystack_fill(mb_haystack *haystack, mb_random *random, int64_t budget, mb_pieces *out, char *err,
-                     size_t err_cap);
+int mb_haystack_fill(mb_haystack *haystack, mb_random *random, int64_t budget, mb_pieces *out, mb_error *err);
 void mb_haystack_hash(const mb_haystack *haystack, mb_hash *hash);
 void mb_haystack_close(mb_haystack *haystack);
 
 /* ---- prompts of the two families as data (options.c) ---- */
 /* datasets/prompts/<name>, parsed once per call; cJSON_Delete. */
-int mb_prompts_load(const char *name, cJSON **root, char *err, size_t err_cap);
+int mb_prompts_load(const char *name, cJSON **root, mb_error *err);
 
 /* ---- scoring by containment (contain.c) ---- */
 /* str.lower() of the text; broken UTF-8 becomes U+FFFD. NULL: out of memory. */

@@ -108,7 +108,7 @@ static int parse_list(mb_haystack *h, char *line, char *colon)
     return MB_OK;
 }
 
-static int parse_line(mb_haystack *h, char *line, size_t number, char *err, size_t err_cap)
+static int parse_line(mb_haystack *h, char *line, size_t number, mb_error *err)
 {
     size_t n = strlen(line);
     int rc = MB_E_BUG;
@@ -126,26 +126,26 @@ static int parse_line(mb_haystack *h, char *line, size_t number, char *err, size
     } else if (h->topic_count && colon)
         rc = parse_list(h, line, colon);
     if (rc == MB_E_SYSTEM)
-        return mb_fail(err, err_cap, rc, "no memory for " TABLE);
-    return rc < 0 ? mb_fail(err, err_cap, rc, TABLE ":%zu: no topic, list or sentence", number) : MB_OK;
+        return mb_fail(err, rc, "no memory for " TABLE);
+    return rc < 0 ? mb_fail(err, rc, TABLE ":%zu: no topic, list or sentence", number) : MB_OK;
 }
 
-static int parse_table(mb_haystack *h, char *err, size_t err_cap)
+static int parse_table(mb_haystack *h, mb_error *err)
 {
     size_t size = 0, number = 0;
     const char *table = mb_embedded_find(TABLE, &size);
     if (!table)
-        return mb_fail(err, err_cap, MB_E_BUG, TABLE " is not compiled into the program");
+        return mb_fail(err, MB_E_BUG, TABLE " is not compiled into the program");
     h->text = malloc(size + 1);
     if (!h->text)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for " TABLE);
+        return mb_fail(err, MB_E_SYSTEM, "no memory for " TABLE);
     memcpy(h->text, table, size + 1);
     mb_hash_bytes(table, size, h->hash);
     for (char *line = h->text; line;) {
         char *end = strchr(line, '\n');
         if (end)
             *end = '\0';
-        int rc = parse_line(h, line, ++number, err, err_cap);
+        int rc = parse_line(h, line, ++number, err);
         if (rc < 0)
             return rc;
         line = end ? end + 1 : NULL;
@@ -154,9 +154,9 @@ static int parse_table(mb_haystack *h, char *err, size_t err_cap)
         h->topics[i].made = calloc(TOPIC_SENTENCES, sizeof *h->topics[i].made);
         h->topics[i].made_from = calloc(TOPIC_SENTENCES, sizeof *h->topics[i].made_from);
         if (!h->topics[i].made || !h->topics[i].made_from)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the built-in haystack");
+            return mb_no_memory(err, "the built-in haystack");
     }
-    return h->topic_count > 1 ? MB_OK : mb_fail(err, err_cap, MB_E_BUG, TABLE " has no topics");
+    return h->topic_count > 1 ? MB_OK : mb_fail(err, MB_E_BUG, TABLE " has no topics");
 }
 
 /* The topic's own list of that name, else the general one. */
@@ -177,7 +177,7 @@ static const phrase_list *find_list(const mb_haystack *h, size_t at, const char 
 
 /* Fills one pattern. Entries used once in the sentence are not used again. */
 static int write_sentence(const mb_haystack *h, size_t at, const char *pattern, mb_random *random, mb_text *out,
-                          char *err, size_t err_cap)
+                          mb_error *err)
 {
     const char *used[16];
     size_t used_count = 0, start = out->length;
@@ -191,7 +191,7 @@ static int write_sentence(const mb_haystack *h, size_t at, const char *pattern, 
         const char *name = c + (article ? 3 : 1);
         const phrase_list *list = find_list(h, at, name, (size_t)(close - name));
         if (!list || used_count == sizeof used / sizeof *used)
-            return mb_fail(err, err_cap, MB_E_BUG, TABLE ": no list for a place of \"%s\"", pattern);
+            return mb_fail(err, MB_E_BUG, TABLE ": no list for a place of \"%s\"", pattern);
         size_t pick = (size_t)mb_random_below(random, list->count);
         for (size_t i = 0; i < used_count && used_count < list->count;)
             if (used[i] == list->entries[pick]) { /* the next one that is free */
@@ -212,12 +212,12 @@ static int write_sentence(const mb_haystack *h, size_t at, const char *pattern, 
 }
 
 /* Counts a sentence as it stands in the haystack: with the blank in front. */
-static int count_piece(const mb_haystack *h, mb_piece *piece, char *err, size_t err_cap)
+static int count_piece(const mb_haystack *h, mb_piece *piece, mb_error *err)
 {
     char *text = mb_string_format(" %.*s", (int)piece->length, piece->text);
     if (!text)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a haystack sentence");
-    int64_t n = mb_codec_count(h->codec, text, piece->length + 1, err, err_cap);
+        return mb_no_memory(err, "a haystack sentence");
+    int64_t n = mb_codec_count(h->codec, text, piece->length + 1, err);
     free(text);
     if (n < 0)
         return (int)n;
@@ -225,8 +225,7 @@ static int count_piece(const mb_haystack *h, mb_piece *piece, char *err, size_t 
     return MB_OK;
 }
 
-static int built_in_sentence(mb_haystack *h, size_t at, size_t index, const mb_piece **piece, char *err,
-                             size_t err_cap)
+static int built_in_sentence(mb_haystack *h, size_t at, size_t index, const mb_piece **piece, mb_error *err)
 {
     topic *t = &h->topics[at];
     mb_piece *made = &t->made[index];
@@ -244,14 +243,14 @@ static int built_in_sentence(mb_haystack *h, size_t at, size_t index, const mb_p
     /* Half of the sentences are the topic's own patterns, half the general ones. */
     const topic *from = mb_random_below(&random, 2) ? t : &h->topics[0];
     const char *pattern = from->patterns[mb_random_below(&random, from->pattern_count)];
-    int rc = write_sentence(h, at, pattern, &random, &text, err, err_cap);
+    int rc = write_sentence(h, at, pattern, &random, &text, err);
     size_t length = text.length;
     char *sentence = mb_text_take(&text);
     if (rc == MB_OK && !sentence)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a haystack sentence");
+        rc = mb_no_memory(err, "a haystack sentence");
     mb_piece fresh = {.text = sentence, .length = (uint32_t)length};
     if (rc == MB_OK)
-        rc = count_piece(h, &fresh, err, err_cap);
+        rc = count_piece(h, &fresh, err);
     if (rc < 0) {
         free(sentence);
         return rc;
@@ -263,7 +262,7 @@ static int built_in_sentence(mb_haystack *h, size_t at, size_t index, const mb_p
 
 /* ---- essays and noise: sentences in order ---- */
 
-static int cut_sentences(mb_haystack *h, size_t length, char *err, size_t err_cap)
+static int cut_sentences(mb_haystack *h, size_t length, mb_error *err)
 {
     size_t count = 0;
     for (size_t pass = 0; pass < 2; pass++) {
@@ -276,14 +275,13 @@ static int cut_sentences(mb_haystack *h, size_t length, char *err, size_t err_ca
             start = end + (end < length && h->text[end] == ' ');
         }
         if (!pass && !(h->sentences = calloc(count ? count : 1, sizeof *h->sentences)))
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the sentences of the haystack");
+            return mb_no_memory(err, "the sentences of the haystack");
     }
     h->sentence_count = count;
     return MB_OK;
 }
 
-int mb_haystack_open(mb_haystack **haystack, const char *kind, uint64_t seed, const mb_codec *codec, char *err,
-                     size_t err_cap)
+int mb_haystack_open(mb_haystack **haystack, const char *kind, uint64_t seed, const mb_codec *codec, mb_error *err)
 {
     mb_haystack *h = calloc(1, sizeof *h);
     mb_text text = {0};
@@ -291,31 +289,31 @@ int mb_haystack_open(mb_haystack **haystack, const char *kind, uint64_t seed, co
     int rc = MB_OK;
     *haystack = NULL;
     if (!h || !hash) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the haystack");
+        rc = mb_no_memory(err, "the haystack");
         goto out;
     }
     h->codec = codec;
     h->seed = seed;
     h->built_in = strcmp(kind, "text") == 0;
     if (h->built_in) {
-        rc = parse_table(h, err, err_cap);
+        rc = parse_table(h, err);
         goto out;
     }
     if (strcmp(kind, "noise") == 0) {
         cJSON *prompts = NULL;
-        rc = mb_prompts_load("ruler.json", &prompts, err, err_cap);
+        rc = mb_prompts_load("ruler.json", &prompts, err);
         const char *noise = prompts ? mb_json_string(prompts, "noise") : NULL;
         if (noise)
             mb_text_puts(&text, noise);
         mb_hash_add(hash, "noise", 5);
         cJSON_Delete(prompts);
     } else
-        rc = mb_essays_read(kind, &text, hash, err, err_cap);
+        rc = mb_essays_read(kind, &text, hash, err);
     if (rc < 0)
         goto out;
     size_t length = mb_text_squeeze(text.data, text.length);
     h->text = mb_text_take(&text);
-    rc = cut_sentences(h, length, err, err_cap);
+    rc = cut_sentences(h, length, err);
 out:
     if (hash) {
         char hex[MB_HASH_CAP];
@@ -332,12 +330,12 @@ out:
 }
 
 /* Mean tokens of a sentence, from the first of each topic: the scale of the closing phase below. */
-static int measure_mean(mb_haystack *h, char *err, size_t err_cap)
+static int measure_mean(mb_haystack *h, mb_error *err)
 {
     int64_t sum = 0;
     const mb_piece *piece;
     for (size_t at = 1; at < h->topic_count; at++) {
-        int rc = built_in_sentence(h, at, 0, &piece, err, err_cap);
+        int rc = built_in_sentence(h, at, 0, &piece, err);
         if (rc < 0)
             return rc;
         sum += piece->tokens;
@@ -346,13 +344,12 @@ static int measure_mean(mb_haystack *h, char *err, size_t err_cap)
     return MB_OK;
 }
 
-static int fill_built_in(mb_haystack *h, mb_random *random, int64_t left, mb_pieces *out, char *err,
-                         size_t err_cap)
+static int fill_built_in(mb_haystack *h, mb_random *random, int64_t left, mb_pieces *out, mb_error *err)
 {
     size_t at = 0, run = 0, tries = 0, recent_at = 0;
     const char *recent[RECENT] = {0};
     const mb_piece *piece, *best = NULL;
-    int rc = h->mean ? MB_OK : measure_mean(h, err, err_cap);
+    int rc = h->mean ? MB_OK : measure_mean(h, err);
     const int64_t mean = h->mean;
     while (rc == MB_OK && left > 0 && tries < CLOSING_TRIES) {
         if (!run) {
@@ -360,7 +357,7 @@ static int fill_built_in(mb_haystack *h, mb_random *random, int64_t left, mb_pie
             run = 5 + (size_t)mb_random_below(random, 8);
         }
         size_t index = (size_t)mb_random_below(random, TOPIC_SENTENCES);
-        rc = built_in_sentence(h, at, index, &piece, err, err_cap);
+        rc = built_in_sentence(h, at, index, &piece, err);
         if (rc < 0)
             break;
         bool again = false;
@@ -385,32 +382,30 @@ static int fill_built_in(mb_haystack *h, mb_random *random, int64_t left, mb_pie
     }
     if (rc == MB_OK && left > 0 && best)
         rc = mb_pieces_insert(out, out->count, best);
-    return rc == MB_E_SYSTEM ? mb_fail(err, err_cap, rc, "no memory for the haystack") : rc;
+    return rc == MB_E_SYSTEM ? mb_fail(err, rc, "no memory for the haystack") : rc;
 }
 
 /* Essays start at a random sentence and go round; noise starts at its first. */
-static int fill_in_order(mb_haystack *h, mb_random *random, int64_t left, mb_pieces *out, char *err,
-                         size_t err_cap)
+static int fill_in_order(mb_haystack *h, mb_random *random, int64_t left, mb_pieces *out, mb_error *err)
 {
     size_t at = h->sentence_count > 5 ? (size_t)mb_random_below(random, h->sentence_count) : 0;
     for (;; at = (at + 1) % h->sentence_count) {
         mb_piece *piece = &h->sentences[at];
-        int rc = piece->tokens < 0 ? count_piece(h, piece, err, err_cap) : MB_OK;
+        int rc = piece->tokens < 0 ? count_piece(h, piece, err) : MB_OK;
         if (rc < 0)
             return rc;
         if (piece->tokens > left || piece->tokens == 0)
             return MB_OK;
         if (mb_pieces_insert(out, out->count, piece) < 0)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the haystack");
+            return mb_no_memory(err, "the haystack");
         left -= piece->tokens;
     }
 }
 
-int mb_haystack_fill(mb_haystack *haystack, mb_random *random, int64_t budget, mb_pieces *out, char *err,
-                     size_t err_cap)
+int mb_haystack_fill(mb_haystack *haystack, mb_random *random, int64_t budget, mb_pieces *out, mb_error *err)
 {
-    return haystack->built_in ? fill_built_in(haystack, random, budget, out, err, err_cap)
-                              : fill_in_order(haystack, random, budget, out, err, err_cap);
+    return haystack->built_in ? fill_built_in(haystack, random, budget, out, err)
+                              : fill_in_order(haystack, random, budget, out, err);
 }
 
 void mb_haystack_hash(const mb_haystack *haystack, mb_hash *hash)

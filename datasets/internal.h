@@ -21,15 +21,15 @@ typedef struct mb_task_family {
      * generated tasks, a version word of the generator). Called once per row; must not fail but by memory. */
     void (*template_bytes)(const mb_task_info *row, mb_text *out);
     /* Makes the private state of one stream. request and its strings live at least as long as the task. */
-    int (*open)(void **state, const mb_task_info *row, const mb_task_request *request, char *err, size_t err_cap);
+    int (*open)(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err);
     /* As mb_task_next. */
-    int (*next)(void *state, mb_sample **sample, char *err, size_t err_cap);
+    int (*next)(void *state, mb_sample **sample, mb_error *err);
     void (*hash)(void *state, char hex[MB_HASH_CAP]);
     int64_t (*size)(void *state);                      /* -1 = unknown; the limit is applied by tasks.c */
     void (*close)(void *state);                        /* accepts a half-opened state, never NULL */
     /* As mb_sample_score; row is the task's row. */
     int (*score)(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
-                 char *err, size_t err_cap);
+                 mb_error *err);
     /* Optional (NULL): called once before the first look at the rows, e.g. to fill limits from a data file. */
     void (*prepare)(void);
 } mb_task_family;
@@ -63,17 +63,17 @@ const char *mb_prompt_find(const char *name, size_t *length);
 
 /* ---- JSONL (jsonl.c): one JSON object a line, or one array of objects; one object in memory ----------------- */
 typedef struct mb_jsonl mb_jsonl;
-int mb_jsonl_open(mb_jsonl **reader, const char *path, char *err, size_t err_cap);
+int mb_jsonl_open(mb_jsonl **reader, const char *path, mb_error *err);
 /* 1 and *row (the caller's, cJSON_Delete); 0 at the end; MB_E_SAMPLE "file:line: what" for a line that is no JSON
  * object in UTF-8, the next call goes on with the next line; MB_E_SYSTEM ends. Blank lines are passed over. */
-int mb_jsonl_next(mb_jsonl *reader, cJSON **row, char *err, size_t err_cap);
+int mb_jsonl_next(mb_jsonl *reader, cJSON **row, mb_error *err);
 int64_t mb_jsonl_line(const mb_jsonl *reader);         /* 1-based number of the line last returned */
 const char *mb_jsonl_path(const mb_jsonl *reader);
 void mb_jsonl_close(mb_jsonl *reader);
 /* Rows that mb_jsonl_next would yield, bad ones included; reads the file but parses nothing. -1: unreadable. */
 int64_t mb_jsonl_count(const char *path);
 /* One JSON object from n bytes (the bytes may change), or NULL and the reason. Strict UTF-8, no \u0000. */
-cJSON *mb_json_object(char *bytes, size_t n, char *reason, size_t reason_cap);
+cJSON *mb_json_object(char *bytes, size_t n, mb_error *reason);
 /* The last member of that name, as Python keeps it; NULL = absent. */
 const cJSON *mb_json_member(const cJSON *object, const char *name);
 /* The last member's string, or NULL when absent or no string. Borrowed. */
@@ -90,24 +90,23 @@ typedef struct mb_rows {
 /* Opens the first of folder/<names[i]> that exists (NULL-terminated; folder NULL = datasets/data). When none does,
  * MB_E_INPUT says where it looked and that `datasets/fetch.sh <fetch>` provides it. */
 int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
-                 const char *fetch, char *err, size_t err_cap);
+                 const char *fetch, mb_error *err);
 /* As mb_jsonl_next; for every row, good or bad, *sample is new with key ("_id" where the row has one, else
  * "row_N") and source set. Returns MB_E_SAMPLE with the sample kept. */
-int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, char *err, size_t err_cap);
+int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, mb_error *err);
 void mb_rows_hash(void *rows, char hex[MB_HASH_CAP]);
 int64_t mb_rows_size(void *rows);
 void mb_rows_close(mb_rows *rows);
 /* A text member of the row, borrowed; NULL and MB_E_SAMPLE's sentence with file, line and field when it is
  * missing. */
-const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, char *err, size_t err_cap);
+const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, mb_error *err);
 
 /* ---- LongBench v1 and E share rows, templates and metrics (longbench.c) ---- */
-int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
-                      size_t err_cap);
-int mb_longbench_next(void *state, mb_sample **sample, char *err, size_t err_cap);
+int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err);
+int mb_longbench_next(void *state, mb_sample **sample, mb_error *err);
 void mb_longbench_close(void *state);
 int mb_longbench_score(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
-                       char *err, size_t err_cap);
+                       mb_error *err);
 void mb_longbench_template_bytes(const mb_task_info *row, mb_text *out);
 /* Fills max_new_tokens of the rows from prompts/longbench_limits.json. */
 void mb_longbench_limits(mb_task_info *rows, size_t count);

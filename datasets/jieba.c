@@ -177,12 +177,12 @@ static void cut_block(const mb_jieba *jieba, const uint32_t *text, size_t from, 
     free(to);
 }
 
-int mb_jieba_cut(const uint32_t *text, size_t count, size_t **ends, size_t *token_count, char *err, size_t err_cap)
+int mb_jieba_cut(const uint32_t *text, size_t count, size_t **ends, size_t *token_count, mb_error *err)
 {
     cuts out = {0};
     *ends = NULL;
     *token_count = 0;
-    const mb_jieba *jieba = mb_jieba_tables(err, err_cap);
+    const mb_jieba *jieba = mb_jieba_tables(err);
     if (!jieba)
         return MB_E_SAMPLE;
     for (size_t i = 0; i < count && !out.failed;) {
@@ -199,14 +199,14 @@ int mb_jieba_cut(const uint32_t *text, size_t count, size_t **ends, size_t *toke
     }
     if (out.failed) {
         free(out.ends);
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to cut %zu characters into words", count);
+        return mb_no_memory(err, "cutting %zu characters into words", count);
     }
     *ends = out.ends;
     *token_count = out.count;
     return MB_OK;
 }
 
-int mb_jieba_ready(char *err, size_t err_cap)
+int mb_jieba_ready(mb_error *err)
 {
-    return mb_jieba_tables(err, err_cap) ? MB_OK : MB_E_SAMPLE;
+    return mb_jieba_tables(err) ? MB_OK : MB_E_SAMPLE;
 }

@@ -48,15 +48,15 @@ static inline uint64_t mb_jieba_hash(uint64_t hash, uint32_t rune)
 const mb_jieba_entry *mb_jieba_find(const mb_jieba *jieba, const uint32_t *at, size_t count, uint64_t hash);
 
 /* The loaded tables, or NULL and the reason. Loaded once, kept for the life of the process. Thread safe. */
-const mb_jieba *mb_jieba_tables(char *err, size_t err_cap);
+const mb_jieba *mb_jieba_tables(mb_error *err);
 /* Reads the tables of one folder (or of a dict.txt and the folder it lies in). */
-int mb_jieba_load(mb_jieba *jieba, const char *path, char *err, size_t err_cap);
+int mb_jieba_load(mb_jieba *jieba, const char *path, mb_error *err);
 void mb_jieba_unload(mb_jieba *jieba);
 
 /* jieba_hmm.c: most probable states of a run of Han characters. states: count bytes. False: out of memory. */
 bool mb_hmm_decode(const mb_hmm *hmm, const uint32_t *at, size_t count, unsigned char *states);
 /* Reads prob_start/trans/emit, Python or JSON text; folder/hmm.json, folder/finalseg/prob_*.py or
  * folder/prob_*.py. */
-int mb_hmm_load(mb_hmm *hmm, const char *folder, char *err, size_t err_cap);
+int mb_hmm_load(mb_hmm *hmm, const char *folder, mb_error *err);
 
 #endif

@@ -160,21 +160,21 @@ static bool dictionary_read(reader *r, int depth)
     }
 }
 
-static int table_read(mb_hmm *hmm, const char *path, int table, char *err, size_t err_cap)
+static int table_read(mb_hmm *hmm, const char *path, int table, mb_error *err)
 {
     char *text = NULL;
     size_t size;
-    int rc = mb_file_read(path, 64u << 20, &text, &size, err, err_cap);
+    int rc = mb_file_read(path, 64u << 20, &text, &size, err);
     if (rc != MB_OK)
         return rc;
     reader r = {.p = strchr(text, '{'), .hmm = hmm, .table = table};
     if (!r.p || !dictionary_read(&r, 0))
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s is no table of probabilities as jieba writes it", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s is no table of probabilities as jieba writes it", path);
     free(text);
     return rc;
 }
 
-int mb_hmm_load(mb_hmm *hmm, const char *folder, char *err, size_t err_cap)
+int mb_hmm_load(mb_hmm *hmm, const char *folder, mb_error *err)
 {
     static const char *const subfolders[] = {"/finalseg", ""};
     static const char *const files[] = {"prob_start.py", "prob_trans.py", "prob_emit.py"};
@@ -182,7 +182,7 @@ int mb_hmm_load(mb_hmm *hmm, const char *folder, char *err, size_t err_cap)
     hmm->emit = malloc(MB_HAN_COUNT * sizeof *hmm->emit);
     char *path = mb_string_format("%s/hmm.json", folder);
     if (!hmm->emit || !path) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the tables of %s", folder);
+        rc = mb_no_memory(err, "the tables of %s", folder);
         goto out;
     }
     for (int s = 0; s < MB_HMM_STATES; s++) {
@@ -193,7 +193,7 @@ int mb_hmm_load(mb_hmm *hmm, const char *folder, char *err, size_t err_cap)
             hmm->emit[i][s] = MB_HMM_NEVER;
     }
     if (mb_file_exists(path)) {
-        rc = table_read(hmm, path, -1, err, err_cap);
+        rc = table_read(hmm, path, -1, err);
         goto out;
     }
     for (int place = 0; place < 2; place++) {
@@ -201,15 +201,15 @@ int mb_hmm_load(mb_hmm *hmm, const char *folder, char *err, size_t err_cap)
             free(path);
             path = mb_string_format("%s%s/%s", folder, subfolders[place], files[i]);
             if (!path) {
-                rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the tables of %s", folder);
+                rc = mb_no_memory(err, "the tables of %s", folder);
                 goto out;
             }
             if (!mb_file_exists(path)) {
-                rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has dict.txt but neither hmm.json nor finalseg/%s",
+                rc = mb_fail(err, MB_E_INPUT, "%s has dict.txt but neither hmm.json nor finalseg/%s",
                              folder, files[i]);
                 break;
             }
-            rc = table_read(hmm, path, i, err, err_cap);
+            rc = table_read(hmm, path, i, err);
             if (rc != MB_OK)
                 goto out;
         }

@@ -81,16 +81,16 @@ static bool word_add(mb_jieba *jieba, const char *word, size_t bytes, int64_t fr
 }
 
 /* Lines of "word frequency [tag]". */
-static int dictionary_load(mb_jieba *jieba, const char *path, char *err, size_t err_cap)
+static int dictionary_load(mb_jieba *jieba, const char *path, mb_error *err)
 {
     char *text = NULL;
     size_t size = 0;
     long long line = 0, total = 0;
-    int rc = mb_file_read(path, 256u << 20, &text, &size, err, err_cap);
+    int rc = mb_file_read(path, 256u << 20, &text, &size, err);
     if (rc != MB_OK)
         return rc;
     if (!places_grow(jieba))
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the dictionary %s", path);
+        rc = mb_no_memory(err, "the dictionary %s", path);
     for (char *p = text; rc == MB_OK && *p;) {
         char *end = p + strcspn(p, "\r\n");
         char *blank = memchr(p, ' ', (size_t)(end - p));
@@ -99,17 +99,17 @@ static int dictionary_load(mb_jieba *jieba, const char *path, char *err, size_t 
         if (end > p) {
             long long frequency = blank ? strtoll(blank + 1, &after, 10) : 0;
             if (!blank || after == blank + 1 || frequency < 0 || (after < end && *after != ' ')) {
-                rc = mb_fail(err, err_cap, MB_E_INPUT, "%s:%lld: a line is \"word frequency\"", path, line);
+                rc = mb_fail(err, MB_E_INPUT, "%s:%lld: a line is \"word frequency\"", path, line);
                 break;
             }
             if (!word_add(jieba, p, (size_t)(blank - p), frequency))
-                rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the dictionary %s", path);
+                rc = mb_no_memory(err, "the dictionary %s", path);
             total += frequency;
         }
         p = end + (*end == '\r' && end[1] == '\n' ? 2 : *end != '\0');
     }
     if (rc == MB_OK && total <= 0)
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s holds no word", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s holds no word", path);
     jieba->log_total = log((double)total);
     free(text);
     return rc;
@@ -123,7 +123,7 @@ void mb_jieba_unload(mb_jieba *jieba)
     *jieba = (mb_jieba){0};
 }
 
-int mb_jieba_load(mb_jieba *jieba, const char *path, char *err, size_t err_cap)
+int mb_jieba_load(mb_jieba *jieba, const char *path, mb_error *err)
 {
     *jieba = (mb_jieba){0};
     bool folder = mb_folder_exists(path);
@@ -136,11 +136,11 @@ int mb_jieba_load(mb_jieba *jieba, const char *path, char *err, size_t err_cap)
         home = mb_string_format("%.*s", (int)(slash - path), path);
     }
     if (!file || !home)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to read %s", path);
+        rc = mb_no_memory(err, "reading %s", path);
     if (rc == MB_OK)
-        rc = dictionary_load(jieba, file, err, err_cap);
+        rc = dictionary_load(jieba, file, err);
     if (rc == MB_OK)
-        rc = mb_hmm_load(&jieba->hmm, home, err, err_cap);
+        rc = mb_hmm_load(&jieba->hmm, home, err);
     free(file);
     free(home);
     if (rc != MB_OK)
@@ -152,7 +152,7 @@ int mb_jieba_load(mb_jieba *jieba, const char *path, char *err, size_t err_cap)
 static pthread_once_t loaded_once = PTHREAD_ONCE_INIT;
 static mb_jieba loaded;
 static bool is_loaded;
-static char why_not[1024];
+static mb_error why_not;
 
 /* Loads from the first folder of a pattern that has a dictionary. True: found one (loaded or not). */
 static bool pattern_load(const char *pattern)
@@ -165,7 +165,7 @@ static bool pattern_load(const char *pattern)
         char *file = mb_string_format("%s/dict.txt", found.gl_pathv[i]);
         if (file && mb_file_exists(file)) {
             any = true;
-            is_loaded = mb_jieba_load(&loaded, found.gl_pathv[i], why_not, sizeof why_not) == MB_OK;
+            is_loaded = mb_jieba_load(&loaded, found.gl_pathv[i], &why_not) == MB_OK;
         }
         free(file);
     }
@@ -184,9 +184,9 @@ static void load_once(void)
     mb_text looked = {0};
     const char *chosen = getenv("MASKBENCH_JIEBA_DICT");
     if (chosen && *chosen) {
-        is_loaded = mb_jieba_load(&loaded, chosen, why_not, sizeof why_not) == MB_OK;
+        is_loaded = mb_jieba_load(&loaded, chosen, &why_not) == MB_OK;
         if (!is_loaded)
-            mb_fail_prefix(why_not, sizeof why_not, 0, "MASKBENCH_JIEBA_DICT");
+            mb_fail_prefix(&why_not, 0, "MASKBENCH_JIEBA_DICT");
         return;
     }
     for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++) {
@@ -197,18 +197,18 @@ static void load_once(void)
         mb_text_printf(&looked, "%s%s", i ? ", " : "", patterns[i]);
     }
     mb_fail(
-        why_not, sizeof why_not, 0,
+        &why_not, 0,
         "Chinese words need jieba's dictionary and none is in %s; `apt-get install python3-jieba` provides it, "
         "or MASKBENCH_JIEBA_DICT names a folder with dict.txt and finalseg/",
         looked.data ? looked.data : "the usual folders");
     mb_text_free(&looked);
 }
 
-const mb_jieba *mb_jieba_tables(char *err, size_t err_cap)
+const mb_jieba *mb_jieba_tables(mb_error *err)
 {
     pthread_once(&loaded_once, load_once);
     if (is_loaded)
         return &loaded;
-    mb_fail(err, err_cap, MB_E_SAMPLE, "%s", why_not);
+    mb_fail(err, MB_E_SAMPLE, "%s", why_not.text);
     return NULL;
 }

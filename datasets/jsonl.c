@@ -32,28 +32,28 @@ struct mb_jsonl {
     bool too_long; /* the current row passed ROW_MAX; its bytes are dropped */
 };
 
-int mb_jsonl_open(mb_jsonl **reader, const char *path, char *err, size_t err_cap)
+int mb_jsonl_open(mb_jsonl **reader, const char *path, mb_error *err)
 {
     struct stat st;
     *reader = NULL;
     mb_jsonl *r = calloc(1, sizeof *r);
     if (!r)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to read %s", path);
+        return mb_no_memory(err, "reading %s", path);
     r->fd = -1;
     int rc = MB_OK;
     r->path = mb_string_copy(path);
     r->chunk = malloc(CHUNK);
     if (!r->path || !r->chunk) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to read %s", path);
+        rc = mb_no_memory(err, "reading %s", path);
         goto out;
     }
     r->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (r->fd < 0) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "cannot open %s: %s", path, strerror(errno));
+        rc = mb_fail(err, MB_E_INPUT, "cannot open %s: %s", path, strerror(errno));
         goto out;
     }
     if (fstat(r->fd, &st) != 0 || S_ISDIR(st.st_mode)) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s is a folder, not a file of JSON lines", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s is a folder, not a file of JSON lines", path);
         goto out;
     }
     *reader = r;
@@ -86,7 +86,7 @@ const char *mb_jsonl_path(const mb_jsonl *reader)
 }
 
 /* Makes at least one unread byte available. 1, 0 at the end of the file, or negative. */
-static int chunk_fill(mb_jsonl *r, char *err, size_t err_cap)
+static int chunk_fill(mb_jsonl *r, mb_error *err)
 {
     if (r->at < r->filled)
         return 1;
@@ -95,7 +95,7 @@ static int chunk_fill(mb_jsonl *r, char *err, size_t err_cap)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "cannot read %s: %s", r->path, strerror(errno));
+            return mb_fail(err, MB_E_SYSTEM, "cannot read %s: %s", r->path, strerror(errno));
         r->at = 0;
         r->filled = (size_t)n;
         return n > 0;
@@ -125,12 +125,12 @@ static void row_keep(mb_jsonl *r, const char *bytes, size_t n)
 }
 
 /* The next line without its newline into row. 1, 0 at the end, or negative. */
-static int line_read(mb_jsonl *r, char *err, size_t err_cap)
+static int line_read(mb_jsonl *r, mb_error *err)
 {
     bool any = false;
     r->start = r->line + 1;
     for (;;) {
-        int rc = chunk_fill(r, err, err_cap);
+        int rc = chunk_fill(r, err);
         if (rc < 0)
             return rc;
         if (rc == 0)
@@ -150,12 +150,12 @@ static int line_read(mb_jsonl *r, char *err, size_t err_cap)
 
 /* The next element of the array into row: brackets are counted outside strings, so an element that is no valid
  * JSON inside still ends where its brackets close. */
-static int element_read(mb_jsonl *r, char *err, size_t err_cap)
+static int element_read(mb_jsonl *r, mb_error *err)
 {
     int64_t depth = 0;
     bool string = false, escaped = false, any = false;
     for (;;) {
-        int rc = chunk_fill(r, err, err_cap);
+        int rc = chunk_fill(r, err);
         if (rc < 0)
             return rc;
         if (rc == 0) {
@@ -163,7 +163,7 @@ static int element_read(mb_jsonl *r, char *err, size_t err_cap)
             if (any)
                 return 1;
             r->start = r->line + 1;
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: the file ends before the array does", r->path,
+            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: the file ends before the array does", r->path,
                            (long long)r->start);
         }
         size_t from = r->at;
@@ -220,10 +220,10 @@ static int element_read(mb_jsonl *r, char *err, size_t err_cap)
 }
 
 /* Looks at the head of the file: skips the byte order mark, decides between lines and an array. */
-static int stream_start(mb_jsonl *r, char *err, size_t err_cap)
+static int stream_start(mb_jsonl *r, mb_error *err)
 {
     r->started = true;
-    int rc = chunk_fill(r, err, err_cap);
+    int rc = chunk_fill(r, err);
     if (rc <= 0)
         return rc < 0 ? rc : 1;
     if (r->filled >= 3 && memcmp(r->chunk, "\xEF\xBB\xBF", 3) == 0)
@@ -267,29 +267,29 @@ static bool has_escaped_nul(const char *bytes, size_t n)
     return false;
 }
 
-cJSON *mb_json_object(char *bytes, size_t n, char *reason, size_t reason_cap)
+cJSON *mb_json_object(char *bytes, size_t n, mb_error *reason)
 {
     size_t offset = 0;
     const char *end = NULL;
     if (!mb_utf8_check(bytes, n, &offset)) {
-        mb_fail(reason, reason_cap, 0, "not UTF-8 at byte %zu (0x%02X)", offset + 1, (unsigned char)bytes[offset]);
+        mb_fail(reason, 0, "not UTF-8 at byte %zu (0x%02X)", offset + 1, (unsigned char)bytes[offset]);
         return NULL;
     }
     if (memchr(bytes, '\0', n) || has_escaped_nul(bytes, n)) {
-        mb_fail(reason, reason_cap, 0, "holds a NUL character, which no text of a benchmark has");
+        mb_fail(reason, 0, "holds a NUL character, which no text of a benchmark has");
         return NULL;
     }
     cJSON *object = cJSON_ParseWithLengthOpts(bytes, n, &end, 0);
     if (!object) {
-        mb_fail(reason, reason_cap, 0, "no valid JSON near byte %zu", end ? (size_t)(end - bytes) + 1 : (size_t)1);
+        mb_fail(reason, 0, "no valid JSON near byte %zu", end ? (size_t)(end - bytes) + 1 : (size_t)1);
         return NULL;
     }
     while (end < bytes + n && is_blank(*end))
         end++;
     if (end < bytes + n) {
-        mb_fail(reason, reason_cap, 0, "more text after the JSON object, at byte %zu", (size_t)(end - bytes) + 1);
+        mb_fail(reason, 0, "more text after the JSON object, at byte %zu", (size_t)(end - bytes) + 1);
     } else if (!cJSON_IsObject(object)) {
-        mb_fail(reason, reason_cap, 0, "no JSON object (a row is written {...})");
+        mb_fail(reason, 0, "no JSON object (a row is written {...})");
     } else {
         return object;
     }
@@ -297,12 +297,12 @@ cJSON *mb_json_object(char *bytes, size_t n, char *reason, size_t reason_cap)
     return NULL;
 }
 
-int mb_jsonl_next(mb_jsonl *reader, cJSON **row, char *err, size_t err_cap)
+int mb_jsonl_next(mb_jsonl *reader, cJSON **row, mb_error *err)
 {
-    char reason[160];
+    mb_error reason = {0};
     *row = NULL;
     if (!reader->started) {
-        int rc = stream_start(reader, err, err_cap);
+        int rc = stream_start(reader, err);
         if (rc < 0)
             return rc;
     }
@@ -313,28 +313,28 @@ int mb_jsonl_next(mb_jsonl *reader, cJSON **row, char *err, size_t err_cap)
             mb_text_free(&reader->row);
         mb_text_clear(&reader->row);
         reader->too_long = false;
-        int rc = reader->array ? element_read(reader, err, err_cap) : line_read(reader, err, err_cap);
+        int rc = reader->array ? element_read(reader, err) : line_read(reader, err);
         if (rc <= 0) {
             reader->ended = reader->ended || rc == 0 || rc == MB_E_SYSTEM;
             return rc;
         }
         if (reader->row.failed)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "%s:%lld: no memory for the row", reader->path,
+            return mb_fail(err, MB_E_SYSTEM, "%s:%lld: no memory for the row", reader->path,
                            (long long)reader->start);
         if (reader->too_long)
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: the row is longer than %zu MiB", reader->path,
+            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: the row is longer than %zu MiB", reader->path,
                            (long long)reader->start, ROW_MAX >> 20);
         bool blank = true;
         for (size_t i = 0; i < reader->row.length && blank; i++)
             blank = is_blank(reader->row.data[i]);
         if (blank)
             continue;
-        *row = mb_json_object(reader->row.data, reader->row.length, reason, sizeof reason);
+        *row = mb_json_object(reader->row.data, reader->row.length, &reason);
         if (reader->row.capacity > KEEP)
             mb_text_free(&reader->row);
         if (!*row)
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: %s", reader->path, (long long)reader->start,
-                           reason);
+            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: %s", reader->path, (long long)reader->start,
+                           reason.text);
         return 1;
     }
 }
@@ -343,13 +343,13 @@ int64_t mb_jsonl_count(const char *path)
 {
     mb_jsonl *r = NULL;
     int64_t rows = 0;
-    if (mb_jsonl_open(&r, path, NULL, 0) != MB_OK)
+    if (mb_jsonl_open(&r, path, NULL) != MB_OK)
         return -1;
     r->counting = true;
-    int rc = stream_start(r, NULL, 0);
+    int rc = stream_start(r, NULL);
     while (rc >= 0 && !r->ended) {
         mb_text_clear(&r->row);
-        rc = r->array ? element_read(r, NULL, 0) : line_read(r, NULL, 0);
+        rc = r->array ? element_read(r, NULL) : line_read(r, NULL);
         if (rc == 0)
             break;
         rows += rc == MB_E_SAMPLE || r->row.length > 0; /* rows as the reader yields them, bad ones included */

@@ -96,33 +96,32 @@ void mb_longbench_template_bytes(const mb_task_info *row, mb_text *out)
     cJSON_Delete(prompts);
 }
 
-int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
-                      size_t err_cap)
+int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err)
 {
     static const char *const layouts[] = {"data/", "", "longbench/data/", "longbench/"};
     char files[4][128];
     const char *names[5] = {0};
     static const char *const options[] = {NULL};
     mb_options given;
-    int rc = mb_options_open(&given, row->name, request->options, options, err, err_cap);
+    int rc = mb_options_open(&given, row->name, request->options, options, err);
     mb_options_close(&given);
     if (rc != MB_OK)
         return rc;
     longbench *lb = calloc(1, sizeof *lb);
     if (!lb)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open task %s", row->name);
+        return mb_no_memory(err, "opening task %s", row->name);
     *state = lb;
     lb->bucketed = strcmp(row->benchmark, "longbench_e") == 0;
     lb->prompts = config_read("longbench_prompts.json");
     lb->template_text = base_name(row, lb->name, sizeof lb->name) ? mb_json_string(lb->prompts, lb->name) : NULL;
     if (!lb->template_text)
-        return mb_fail(err, err_cap, MB_E_BUG, "datasets/prompts/longbench_prompts.json has no prompt for %s",
+        return mb_fail(err, MB_E_BUG, "datasets/prompts/longbench_prompts.json has no prompt for %s",
                        row->name);
     for (size_t i = 0; i < 4; i++) {
         snprintf(files[i], sizeof files[i], "%s%s.jsonl", layouts[i], row->name);
         names[i] = files[i];
     }
-    return mb_rows_open(&lb->rows, row, request->folder, names, "longbench", err, err_cap);
+    return mb_rows_open(&lb->rows, row, request->folder, names, "longbench", err);
 }
 
 void mb_longbench_close(void *state)
@@ -135,47 +134,47 @@ void mb_longbench_close(void *state)
 
 /* Copies an array of texts; absent or null gives none. */
 static int texts_copy(const longbench *lb, const cJSON *row, const char *field, bool required, mb_sample *sample,
-                      bool (*add)(mb_sample *, const char *, size_t), char *err, size_t err_cap)
+                      bool (*add)(mb_sample *, const char *, size_t), mb_error *err)
 {
     const cJSON *list = mb_json_member(row, field), *item;
     const char *path = mb_jsonl_path(lb->rows.reader);
     long long line = (long long)mb_jsonl_line(lb->rows.reader);
     if (!list || cJSON_IsNull(list))
-        return required ? mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: field \"%s\" is missing", path, line, field)
+        return required ? mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" is missing", path, line, field)
                         : MB_OK;
     if (!cJSON_IsArray(list) || (required && !list->child))
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: field \"%s\" is no list of texts", path, line, field);
+        return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" is no list of texts", path, line, field);
     cJSON_ArrayForEach(item, list)
     {
         if (!cJSON_IsString(item))
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: field \"%s\" holds something that is no text",
+            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" holds something that is no text",
                            path, line, field);
         if (!add(sample, item->valuestring, strlen(item->valuestring)))
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "%s:%lld: no memory for the row", path, line);
+            return mb_fail(err, MB_E_SYSTEM, "%s:%lld: no memory for the row", path, line);
     }
     return MB_OK;
 }
 
 /* Everything of the sample but key and source. */
-static int sample_fill(const longbench *lb, const cJSON *row, mb_sample *sample, char *err, size_t err_cap)
+static int sample_fill(const longbench *lb, const cJSON *row, mb_sample *sample, mb_error *err)
 {
     const mb_task_info *info = lb->rows.info;
     const cJSON *length = mb_json_member(row, "length");
     const char *language = mb_json_string(row, "language");
     mb_text prompt = {0};
-    if (!mb_rows_text(&lb->rows, row, "_id", err, err_cap))
+    if (!mb_rows_text(&lb->rows, row, "_id", err))
         return MB_E_SAMPLE;
-    const char *context = mb_rows_text(&lb->rows, row, "context", err, err_cap);
-    const char *input = context ? mb_rows_text(&lb->rows, row, "input", err, err_cap) : NULL;
+    const char *context = mb_rows_text(&lb->rows, row, "context", err);
+    const char *input = context ? mb_rows_text(&lb->rows, row, "input", err) : NULL;
     if (!input)
         return MB_E_SAMPLE;
     if (!cJSON_IsNumber(length))
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: field \"length\" %s", mb_jsonl_path(lb->rows.reader),
+        return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"length\" %s", mb_jsonl_path(lb->rows.reader),
                        (long long)mb_jsonl_line(lb->rows.reader), length ? "is no number" : "is missing");
     bool labels = strcmp(info->metric, "classification") == 0;
-    int rc = texts_copy(lb, row, "answers", true, sample, mb_sample_add_answer, err, err_cap);
+    int rc = texts_copy(lb, row, "answers", true, sample, mb_sample_add_answer, err);
     if (rc == MB_OK)
-        rc = texts_copy(lb, row, "all_classes", labels, sample, mb_sample_add_class, err, err_cap);
+        rc = texts_copy(lb, row, "all_classes", labels, sample, mb_sample_add_class, err);
     if (rc != MB_OK)
         return rc;
     const mb_prompt_pair pairs[] = {{"context", context}, {"input", input}};
@@ -189,17 +188,17 @@ static int sample_fill(const longbench *lb, const cJSON *row, mb_sample *sample,
     sample->truncate_middle = true;
     sample->stop_newline = strcmp(lb->name, "samsum") == 0;
     if (!sample->prompt || !sample->language || (lb->bucketed && !sample->group))
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for the row", sample->source);
+        return mb_no_memory(err, "the row of %s", sample->source);
     return MB_OK;
 }
 
-int mb_longbench_next(void *state, mb_sample **sample, char *err, size_t err_cap)
+int mb_longbench_next(void *state, mb_sample **sample, mb_error *err)
 {
     longbench *lb = state;
     cJSON *row = NULL;
-    int rc = mb_rows_next(&lb->rows, &row, sample, err, err_cap);
+    int rc = mb_rows_next(&lb->rows, &row, sample, err);
     if (rc == 1) {
-        int filled = sample_fill(lb, row, *sample, err, err_cap);
+        int filled = sample_fill(lb, row, *sample, err);
         if (filled != MB_OK)
             rc = filled;
     }
@@ -219,31 +218,31 @@ static bool first_line_only(const mb_task_info *row)
 }
 
 static int pair_score(const char *metric, const mb_sample *sample, const char *prediction, const char *reference,
-                      double *score, char *err, size_t err_cap)
+                      double *score, mb_error *err)
 {
     if (strcmp(metric, "qa_f1") == 0)
         return mb_metric_qa_f1(prediction, reference, score);
     if (strcmp(metric, "qa_f1_zh") == 0)
-        return mb_metric_qa_f1_zh(prediction, reference, score, err, err_cap);
+        return mb_metric_qa_f1_zh(prediction, reference, score, err);
     if (strcmp(metric, "rouge_l") == 0)
         return mb_metric_rouge_l(prediction, reference, score);
     if (strcmp(metric, "rouge_l_zh") == 0)
-        return mb_metric_rouge_l_zh(prediction, reference, score, err, err_cap);
+        return mb_metric_rouge_l_zh(prediction, reference, score, err);
     if (strcmp(metric, "classification") == 0)
         return mb_metric_classification(prediction, reference, sample->classes, sample->class_count, score);
     if (strcmp(metric, "count") == 0)
         return mb_metric_count(prediction, reference, score);
     if (strcmp(metric, "retrieval") == 0)
-        return mb_metric_retrieval(prediction, reference, "Paragraph ", score, err, err_cap);
+        return mb_metric_retrieval(prediction, reference, "Paragraph ", score, err);
     if (strcmp(metric, "retrieval_zh") == 0)
-        return mb_metric_retrieval(prediction, reference, "段落", score, err, err_cap);
+        return mb_metric_retrieval(prediction, reference, "段落", score, err);
     if (strcmp(metric, "code_sim") == 0)
         return mb_metric_code(prediction, reference, score);
-    return mb_fail(err, err_cap, MB_E_BUG, "no metric is named %s", metric);
+    return mb_fail(err, MB_E_BUG, "no metric is named %s", metric);
 }
 
 int mb_longbench_score(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
-                       char *err, size_t err_cap)
+                       mb_error *err)
 {
     char *line = NULL;
     int rc = MB_OK;
@@ -253,17 +252,17 @@ int mb_longbench_score(const mb_task_info *row, const mb_sample *sample, const c
         const char *from = mb_first_line(prediction, &length);
         line = mb_string_format("%.*s", (int)length, from);
         if (!line)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to score a prediction");
+            return mb_no_memory(err, "scoring a prediction");
         prediction = line;
     }
     /* Python's max over the references, which starts at 0. */
     for (size_t i = 0; i < sample->answer_count && rc == MB_OK; i++) {
         double one = 0;
-        rc = pair_score(row->metric, sample, prediction, sample->answers[i], &one, err, err_cap);
+        rc = pair_score(row->metric, sample, prediction, sample->answers[i], &one, err);
         if (rc == MB_OK && one > *score)
             *score = one;
         if (rc == MB_E_SYSTEM)
-            mb_fail(err, err_cap, rc, "no memory to score a prediction");
+            mb_fail(err, rc, "no memory to score a prediction");
     }
     free(line);
     return rc;

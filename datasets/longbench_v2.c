@@ -41,8 +41,7 @@ static void template_bytes(const mb_task_info *row, mb_text *out)
         mb_text_append(out, text, size);
 }
 
-static int v2_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
-                   size_t err_cap)
+static int v2_open(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err)
 {
     static const char *const names[] = {"longbench_v2/data.json",
                                         "longbench_v2/data.jsonl",
@@ -52,15 +51,15 @@ static int v2_open(void **state, const mb_task_info *row, const mb_task_request 
                                         NULL};
     static const char *const options[] = {NULL};
     mb_options given;
-    int rc = mb_options_open(&given, row->name, request->options, options, err, err_cap);
+    int rc = mb_options_open(&given, row->name, request->options, options, err);
     mb_options_close(&given);
     if (rc != MB_OK)
         return rc;
     mb_rows *v2 = calloc(1, sizeof *v2);
     if (!v2)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open task %s", row->name);
+        return mb_no_memory(err, "opening task %s", row->name);
     *state = v2;
-    return mb_rows_open(v2, row, request->folder, names, "longbench_v2", err, err_cap);
+    return mb_rows_open(v2, row, request->folder, names, "longbench_v2", err);
 }
 
 static void v2_close(void *state)
@@ -113,14 +112,14 @@ static void place_replace(const mb_text *in, const char *place, const char *valu
     mb_text_append(out, from, (size_t)(end - from));
 }
 
-static int prompt_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, char *err, size_t err_cap)
+static int prompt_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, mb_error *err)
 {
     mb_text now = {0}, next = {0};
     int rc = MB_OK;
     template_bytes(v2->info, &now);
     for (size_t i = 0; i < PLACE_COUNT && rc == MB_OK; i++) {
         size_t n = 0;
-        const char *value = mb_rows_text(v2, row, places[i].field, err, err_cap);
+        const char *value = mb_rows_text(v2, row, places[i].field, err);
         if (!value) {
             rc = MB_E_SAMPLE;
             break;
@@ -128,30 +127,30 @@ static int prompt_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, c
         value = stripped(value, &n);
         place_replace(&now, places[i].place, value, n, &next);
         if (next.failed)
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for the row", sample->source);
+            rc = mb_no_memory(err, "the row of %s", sample->source);
         mb_text_free(&now);
         now = next;
         next = (mb_text){0};
     }
     if (rc == MB_OK && !(sample->prompt = mb_text_take(&now)))
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for the row", sample->source);
+        rc = mb_no_memory(err, "the row of %s", sample->source);
     mb_text_free(&now);
     mb_text_free(&next);
     return rc;
 }
 
-static int sample_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, char *err, size_t err_cap)
+static int sample_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, mb_error *err)
 {
-    if (!mb_rows_text(v2, row, "_id", err, err_cap))
+    if (!mb_rows_text(v2, row, "_id", err))
         return MB_E_SAMPLE;
-    const char *answer = mb_rows_text(v2, row, "answer", err, err_cap);
-    const char *difficulty = answer ? mb_rows_text(v2, row, "difficulty", err, err_cap) : NULL;
-    const char *length = difficulty ? mb_rows_text(v2, row, "length", err, err_cap) : NULL;
+    const char *answer = mb_rows_text(v2, row, "answer", err);
+    const char *difficulty = answer ? mb_rows_text(v2, row, "difficulty", err) : NULL;
+    const char *length = difficulty ? mb_rows_text(v2, row, "length", err) : NULL;
     if (!length)
         return MB_E_SAMPLE;
     if (strlen(answer) != 1 || !strchr("ABCD", answer[0]))
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "%s: field \"answer\" is none of A, B, C, D", sample->source);
-    int rc = prompt_fill(v2, row, sample, err, err_cap);
+        return mb_fail(err, MB_E_SAMPLE, "%s: field \"answer\" is none of A, B, C, D", sample->source);
+    int rc = prompt_fill(v2, row, sample, err);
     if (rc != MB_OK)
         return rc;
     sample->group = mb_string_format("%s/%s", difficulty, length);
@@ -162,17 +161,17 @@ static int sample_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, c
     sample->chat = v2->info->chat;
     sample->truncate_middle = true;
     if (!sample->group || !sample->language || !mb_sample_add_answer(sample, answer, 1))
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for the row", sample->source);
+        return mb_no_memory(err, "the row of %s", sample->source);
     return MB_OK;
 }
 
-static int v2_next(void *state, mb_sample **sample, char *err, size_t err_cap)
+static int v2_next(void *state, mb_sample **sample, mb_error *err)
 {
     mb_rows *v2 = state;
     cJSON *row = NULL;
-    int rc = mb_rows_next(v2, &row, sample, err, err_cap);
+    int rc = mb_rows_next(v2, &row, sample, err);
     if (rc == 1) {
-        int filled = sample_fill(v2, row, *sample, err, err_cap);
+        int filled = sample_fill(v2, row, *sample, err);
         if (filled != MB_OK)
             rc = filled;
     }
@@ -213,12 +212,12 @@ char mb_longbench_v2_answer(const char *response)
 }
 
 static int v2_score(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
-                    char *err, size_t err_cap)
+                    mb_error *err)
 {
     (void)row;
     *score = 0;
     if (sample->answer_count != 1)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "a question of LongBench v2 has one answer, not %zu",
+        return mb_fail(err, MB_E_SAMPLE, "a question of LongBench v2 has one answer, not %zu",
                        sample->answer_count);
     char answer = mb_longbench_v2_answer(prediction);
     *score = answer && sample->answers[0][0] == answer && sample->answers[0][1] == '\0';

@@ -48,8 +48,7 @@ static void template_bytes(const mb_task_info *row, mb_text *out)
         mb_text_append(out, text, size);
 }
 
-char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const char *const *names, char *err,
-                           size_t err_cap)
+char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const char *const *names, mb_error *err)
 {
     mb_text looked = {0};
     char *path = NULL;
@@ -62,7 +61,7 @@ char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const c
         path = NULL;
     }
     if (!path)
-        mb_fail(err, err_cap, MB_E_INPUT,
+        mb_fail(err, MB_E_INPUT,
                 "task %s: nothing at %s; bash datasets/fetch.sh longgenbench downloads it, or --data DIR names a "
                 "folder "
                 "that has it",
@@ -71,8 +70,7 @@ char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const c
     return path;
 }
 
-static int longgen_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
-                        size_t err_cap)
+static int longgen_open(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err)
 {
     static const char *const none[] = {NULL};
     static const char *const files[2][5] = {
@@ -83,17 +81,17 @@ static int longgen_open(void **state, const mb_task_info *row, const mb_task_req
     mb_options given;
     longgen *lg = calloc(1, sizeof *lg);
     if (!lg)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open task %s", row->name);
+        return mb_no_memory(err, "opening task %s", row->name);
     *state = lg;
     lg->plans = strcmp(row->metric, "completion_rate") == 0;
     if (!lg->plans)
-        return mb_batches_open(&lg->batches, row, request, err, err_cap);
-    int rc = mb_options_open(&given, row->name, request->options, none, err, err_cap);
+        return mb_batches_open(&lg->batches, row, request, err);
+    int rc = mb_options_open(&given, row->name, request->options, none, err);
     mb_options_close(&given);
     if (rc != MB_OK)
         return rc;
     return mb_rows_open(&lg->plan, row, request->folder, files[strcmp(row->name, "longgenbench_long") == 0],
-                        "longgenbench", err, err_cap);
+                        "longgenbench", err);
 }
 
 static void longgen_close(void *state)
@@ -116,16 +114,16 @@ static int64_t number_of(const cJSON *row)
 }
 
 /* The group is the kind of entry ("Week"), the length their number, the one reference the prefix. */
-static int plan_fill(const mb_rows *plan, const cJSON *row, mb_sample *sample, char *err, size_t err_cap)
+static int plan_fill(const mb_rows *plan, const cJSON *row, mb_sample *sample, mb_error *err)
 {
-    const char *prompt = mb_rows_text(plan, row, "prompt", err, err_cap);
-    const char *type = prompt ? mb_rows_text(plan, row, "type", err, err_cap) : NULL;
-    const char *prefix = type ? mb_rows_text(plan, row, "prefix", err, err_cap) : NULL;
+    const char *prompt = mb_rows_text(plan, row, "prompt", err);
+    const char *type = prompt ? mb_rows_text(plan, row, "type", err) : NULL;
+    const char *prefix = type ? mb_rows_text(plan, row, "prefix", err) : NULL;
     if (!prefix)
         return MB_E_SAMPLE;
     sample->length = number_of(row);
     if (!sample->length)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "%s: field \"number\" is no whole number from 1",
+        return mb_fail(err, MB_E_SAMPLE, "%s: field \"number\" is no whole number from 1",
                        sample->source);
     sample->prompt = mb_string_copy(prompt);
     sample->group = mb_string_copy(type);
@@ -134,19 +132,19 @@ static int plan_fill(const mb_rows *plan, const cJSON *row, mb_sample *sample, c
     sample->chat = plan->info->chat;
     if (!sample->prompt || !sample->group || !sample->language ||
         !mb_sample_add_answer(sample, prefix, strlen(prefix)))
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for the row", sample->source);
+        return mb_no_memory(err, "the row of %s", sample->source);
     return MB_OK;
 }
 
-static int longgen_next(void *state, mb_sample **sample, char *err, size_t err_cap)
+static int longgen_next(void *state, mb_sample **sample, mb_error *err)
 {
     longgen *lg = state;
     cJSON *row = NULL;
     if (!lg->plans)
-        return mb_batches_next(&lg->batches, sample, err, err_cap);
-    int rc = mb_rows_next(&lg->plan, &row, sample, err, err_cap);
+        return mb_batches_next(&lg->batches, sample, err);
+    int rc = mb_rows_next(&lg->plan, &row, sample, err);
     if (rc == 1) {
-        int filled = plan_fill(&lg->plan, row, *sample, err, err_cap);
+        int filled = plan_fill(&lg->plan, row, *sample, err);
         if (filled != MB_OK)
             rc = filled;
     }
@@ -220,17 +218,17 @@ out:
 }
 
 static int longgen_score(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
-                         char *err, size_t err_cap)
+                         mb_error *err)
 {
     int rc;
     *score = 0;
     if (strcmp(row->metric, "completion_rate") != 0)
         rc = mb_batches_score(strcmp(row->metric, "batch_letters") == 0, sample, prediction, score);
     else if (!sample->group || sample->length < 1)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "a plan needs its kind of entry and their number");
+        return mb_fail(err, MB_E_SAMPLE, "a plan needs its kind of entry and their number");
     else
         rc = completion_rate(sample, prediction, score);
-    return rc == MB_OK ? rc : mb_fail(err, err_cap, rc, "no memory to score a prediction");
+    return rc == MB_OK ? rc : mb_fail(err, rc, "no memory to score a prediction");
 }
 
 const mb_task_family mb_family_longgenbench = {

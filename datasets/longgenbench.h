@@ -19,9 +19,8 @@ typedef struct mb_batches {
     int64_t batch, questions, asked, given;
 } mb_batches;
 
-int mb_batches_open(mb_batches *batches, const mb_task_info *info, const mb_task_request *request, char *err,
-                    size_t err_cap);
-int mb_batches_next(mb_batches *batches, mb_sample **sample, char *err, size_t err_cap);
+int mb_batches_open(mb_batches *batches, const mb_task_info *info, const mb_task_request *request, mb_error *err);
+int mb_batches_next(mb_batches *batches, mb_sample **sample, mb_error *err);
 void mb_batches_hash(mb_batches *batches, char hex[MB_HASH_CAP]);
 int64_t mb_batches_size(mb_batches *batches);
 void mb_batches_close(mb_batches *batches);
@@ -29,10 +28,9 @@ void mb_batches_close(mb_batches *batches);
 int mb_batches_score(bool letters, const mb_sample *sample, const char *prediction, double *score);
 
 /* MMLU (longgenbench_mmlu.c): the next subject's sample; 0 at the end. */
-int mb_mmlu_next(mb_batches *batches, mb_sample **sample, char *err, size_t err_cap);
+int mb_mmlu_next(mb_batches *batches, mb_sample **sample, mb_error *err);
 
 /* Finds folder/<names[i]>, the first that exists; NULL and a sentence otherwise. */
-char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const char *const *names, char *err,
-                           size_t err_cap);
+char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const char *const *names, mb_error *err);
 
 #endif

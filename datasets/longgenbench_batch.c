@@ -19,8 +19,7 @@
 
 #define FIRST_GSM8K 9 /* the examples are questions 1 to 8 */
 
-int mb_batches_open(mb_batches *b, const mb_task_info *info, const mb_task_request *request, char *err,
-                    size_t err_cap)
+int mb_batches_open(mb_batches *b, const mb_task_info *info, const mb_task_request *request, mb_error *err)
 {
     static const char *const known_gsm8k[] = {"batch", "questions", NULL}, *const known_mmlu[] = {"batch", NULL};
     static const char *const questions[] = {"longgenbench/gsm8k_test.jsonl", "gsm8k_test.jsonl",
@@ -38,28 +37,28 @@ int mb_batches_open(mb_batches *b, const mb_task_info *info, const mb_task_reque
     size_t size;
     *b = (mb_batches){.info = info, .batch = mmlu ? 20 : 35, .questions = 700};
     int rc =
-        mb_options_open(&options, info->name, request->options, mmlu ? known_mmlu : known_gsm8k, err, err_cap);
+        mb_options_open(&options, info->name, request->options, mmlu ? known_mmlu : known_gsm8k, err);
     if (rc == MB_OK)
-        rc = mb_options_int(&options, "batch", 1, 1000, &b->batch, err, err_cap);
+        rc = mb_options_int(&options, "batch", 1, 1000, &b->batch, err);
     if (rc == MB_OK && !mmlu)
-        rc = mb_options_int(&options, "questions", 1, 1000000, &b->questions, err, err_cap);
+        rc = mb_options_int(&options, "questions", 1, 1000000, &b->questions, err);
     mb_options_close(&options);
     if (rc != MB_OK)
         return rc;
-    b->examples_path = mb_longgenbench_find(info, request->folder, mmlu ? letters : prompts, err, err_cap);
+    b->examples_path = mb_longgenbench_find(info, request->folder, mmlu ? letters : prompts, err);
     if (!b->examples_path)
         return MB_E_INPUT;
-    rc = mb_file_read(b->examples_path, 16u << 20, &b->examples, &size, err, err_cap);
+    rc = mb_file_read(b->examples_path, 16u << 20, &b->examples, &size, err);
     if (rc != MB_OK)
         return rc;
     if (!mmlu)
-        return mb_rows_open(&b->rows, info, request->folder, questions, "longgenbench", err, err_cap);
-    b->folder = mb_longgenbench_find(info, request->folder, folders, err, err_cap);
+        return mb_rows_open(&b->rows, info, request->folder, questions, "longgenbench", err);
+    b->folder = mb_longgenbench_find(info, request->folder, folders, err);
     if (!b->folder)
         return MB_E_INPUT;
     b->subjects = cJSON_ParseWithLength(b->examples, size);
     if (!cJSON_IsObject(b->subjects))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s is no JSON object of examples by subject", b->examples_path);
+        return mb_fail(err, MB_E_INPUT, "%s is no JSON object of examples by subject", b->examples_path);
     b->subject = b->subjects->child;
     return MB_OK;
 }
@@ -85,7 +84,7 @@ void mb_batches_hash(mb_batches *b, char hex[MB_HASH_CAP])
     if (b->folder) { /* MMLU: every subject's file, in the order of the examples */
         for (const cJSON *s = b->subjects->child; s; s = s->next) {
             char *path = mb_string_format("%s/%s_test.csv", b->folder, s->string);
-            if (path && mb_hash_file(path, part, NULL, 0) == MB_OK)
+            if (path && mb_hash_file(path, part, NULL) == MB_OK)
                 mb_hash_add(hash, part, sizeof part);
             free(path);
         }
@@ -106,7 +105,7 @@ int64_t mb_batches_size(mb_batches *b)
 }
 
 /* A batch with a bad row is a bad sample: its questions are numbered, so none can be left out. */
-static int gsm8k_next(mb_batches *b, mb_sample **sample, char *err, size_t err_cap)
+static int gsm8k_next(mb_batches *b, mb_sample **sample, mb_error *err)
 {
     mb_text prompt = {0};
     size_t size = 0;
@@ -115,7 +114,7 @@ static int gsm8k_next(mb_batches *b, mb_sample **sample, char *err, size_t err_c
     int rc = 0, bad = MB_OK;
     int64_t asked = 0;
     if (!s || !system) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a batch of questions");
+        rc = mb_no_memory(err, "a batch of questions");
         goto out;
     }
     mb_text_append(&prompt, system, size);
@@ -123,11 +122,11 @@ static int gsm8k_next(mb_batches *b, mb_sample **sample, char *err, size_t err_c
     while (asked < b->batch && b->asked < b->questions) {
         cJSON *row = NULL;
         mb_sample *one = NULL;
-        rc = mb_rows_next(&b->rows, &row, &one, err, err_cap);
+        rc = mb_rows_next(&b->rows, &row, &one, err);
         if (rc == 0 || (rc < 0 && rc != MB_E_SAMPLE))
             break;
-        const char *question = rc == 1 ? mb_rows_text(&b->rows, row, "question", err, err_cap) : NULL;
-        const char *answer = question ? mb_rows_text(&b->rows, row, "answer", err, err_cap) : NULL;
+        const char *question = rc == 1 ? mb_rows_text(&b->rows, row, "question", err) : NULL;
+        const char *answer = question ? mb_rows_text(&b->rows, row, "answer", err) : NULL;
         if (!answer)
             bad = MB_E_SAMPLE;
         else if (!mb_sample_add_answer(s, answer, strlen(answer)))
@@ -155,7 +154,7 @@ static int gsm8k_next(mb_batches *b, mb_sample **sample, char *err, size_t err_c
     s->chat = b->info->chat;
     rc = bad == MB_OK ? 1 : bad;
     if (!s->prompt || !s->key || !s->language) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a batch of questions");
+        rc = mb_no_memory(err, "a batch of questions");
         goto out;
     }
     *sample = s;
@@ -166,9 +165,9 @@ out:
     return rc;
 }
 
-int mb_batches_next(mb_batches *b, mb_sample **sample, char *err, size_t err_cap)
+int mb_batches_next(mb_batches *b, mb_sample **sample, mb_error *err)
 {
-    return b->folder ? mb_mmlu_next(b, sample, err, err_cap) : gsm8k_next(b, sample, err, err_cap);
+    return b->folder ? mb_mmlu_next(b, sample, err) : gsm8k_next(b, sample, err);
 }
 
 /* ---- scoring ---- */

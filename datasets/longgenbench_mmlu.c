@@ -108,19 +108,18 @@ static void pieces_write(const mb_text *joined, int64_t count, mb_text *prompt)
     prompt->failed = prompt->failed || joined->failed;
 }
 
-static int questions_write(mb_batches *b, const char *path, mb_sample *sample, mb_text *prompt, char *err,
-                           size_t err_cap)
+static int questions_write(mb_batches *b, const char *path, mb_sample *sample, mb_text *prompt, mb_error *err)
 {
     mb_text cells[CELLS] = {{0}}, joined = {0};
     char *csv = NULL;
     size_t size;
-    int rc = mb_file_read(path, 64u << 20, &csv, &size, err, err_cap);
+    int rc = mb_file_read(path, 64u << 20, &csv, &size, err);
     const char *p = csv;
     if (rc != MB_OK)
         return MB_E_SAMPLE; /* a subject that is not there is a sample that failed */
     for (int64_t i = 0; i < b->batch && *p; i++) {
         if (!record_read(&p, cells)) {
-            rc = mb_fail(err, err_cap, MB_E_SAMPLE, "%s: question %lld has not six cells", path, (long long)i + 1);
+            rc = mb_fail(err, MB_E_SAMPLE, "%s: question %lld has not six cells", path, (long long)i + 1);
             break;
         }
         mb_text_printf(&joined, "%s\n", cells[0].data);
@@ -138,7 +137,7 @@ static int questions_write(mb_batches *b, const char *path, mb_sample *sample, m
     return rc;
 }
 
-int mb_mmlu_next(mb_batches *b, mb_sample **sample, char *err, size_t err_cap)
+int mb_mmlu_next(mb_batches *b, mb_sample **sample, mb_error *err)
 {
     mb_text prompt = {0};
     const cJSON *subject = b->subject;
@@ -160,7 +159,7 @@ int mb_mmlu_next(mb_batches *b, mb_sample **sample, char *err, size_t err_cap)
     mb_text_puts(&prompt, "Examples: \n");
     examples_write(cJSON_IsString(subject) ? subject->valuestring : "", &prompt);
     mb_text_puts(&prompt, "Following Question: \n");
-    rc = questions_write(b, path, s, &prompt, err, err_cap);
+    rc = questions_write(b, path, s, &prompt, err);
     s->length = (int64_t)s->answer_count;
     s->prompt = mb_text_take(&prompt);
     if (rc == MB_OK)
@@ -169,7 +168,7 @@ int mb_mmlu_next(mb_batches *b, mb_sample **sample, char *err, size_t err_cap)
         rc = MB_E_SYSTEM;
 out:
     if (rc == MB_E_SYSTEM) {
-        mb_fail(err, err_cap, rc, "no memory for the questions of %s", subject->string);
+        mb_fail(err, rc, "no memory for the questions of %s", subject->string);
         mb_sample_free(s);
         s = NULL;
     }

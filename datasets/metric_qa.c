@@ -150,8 +150,7 @@ static bool is_chinese_mark(uint32_t c)
 
 /* Cuts into words, then normalises each word alone: white space inside a token vanishes, an empty one is dropped.
  */
-static int words_chinese(const char *bytes, mb_runes *text, mb_lexicon *lexicon, bag *out, char *err,
-                         size_t err_cap)
+static int words_chinese(const char *bytes, mb_runes *text, mb_lexicon *lexicon, bag *out, mb_error *err)
 {
     mb_runes raw = {0}, word = {0};
     size_t *ends = NULL, *kept = NULL, count = 0;
@@ -159,7 +158,7 @@ static int words_chinese(const char *bytes, mb_runes *text, mb_lexicon *lexicon,
     mb_runes_decode(&raw, bytes, strlen(bytes));
     if (raw.failed)
         goto out;
-    rc = mb_jieba_cut(raw.at, raw.count, &ends, &count, err, err_cap);
+    rc = mb_jieba_cut(raw.at, raw.count, &ends, &count, err);
     if (rc != MB_OK)
         goto out;
     rc = MB_E_SYSTEM;
@@ -192,7 +191,7 @@ out:
     return rc;
 }
 
-int mb_metric_qa_f1_zh(const char *prediction, const char *reference, double *score, char *err, size_t err_cap)
+int mb_metric_qa_f1_zh(const char *prediction, const char *reference, double *score, mb_error *err)
 {
     mb_runes text[2] = {{0}, {0}};
     bag bags[2] = {{0}, {0}};
@@ -200,9 +199,9 @@ int mb_metric_qa_f1_zh(const char *prediction, const char *reference, double *sc
     int rc = MB_E_SYSTEM;
     *score = 0;
     if (lexicon)
-        rc = words_chinese(prediction, &text[0], lexicon, &bags[0], err, err_cap);
+        rc = words_chinese(prediction, &text[0], lexicon, &bags[0], err);
     if (rc == MB_OK)
-        rc = words_chinese(reference, &text[1], lexicon, &bags[1], err, err_cap);
+        rc = words_chinese(reference, &text[1], lexicon, &bags[1], err);
     if (rc == MB_OK)
         rc = bags_f1(&bags[0], &bags[1], mb_lexicon_count(lexicon), score);
     for (int i = 0; i < 2; i++) {

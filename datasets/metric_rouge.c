@@ -258,14 +258,14 @@ int mb_metric_rouge_l_plain(const char *prediction, const char *reference, doubl
 }
 
 /* " ".join(jieba.cut(text)) */
-static int chinese_spaced(const char *bytes, mb_runes *out, char *err, size_t err_cap)
+static int chinese_spaced(const char *bytes, mb_runes *out, mb_error *err)
 {
     mb_runes raw = {0};
     size_t *ends = NULL, count = 0;
     int rc = MB_E_SYSTEM;
     mb_runes_decode(&raw, bytes, strlen(bytes));
     if (!raw.failed)
-        rc = mb_jieba_cut(raw.at, raw.count, &ends, &count, err, err_cap);
+        rc = mb_jieba_cut(raw.at, raw.count, &ends, &count, err);
     for (size_t t = 0, from = 0; rc == MB_OK && t < count; from = ends[t++]) {
         if (t)
             mb_runes_push(out, ' ');
@@ -276,13 +276,13 @@ static int chinese_spaced(const char *bytes, mb_runes *out, char *err, size_t er
     return rc;
 }
 
-int mb_metric_rouge_l_zh(const char *prediction, const char *reference, double *score, char *err, size_t err_cap)
+int mb_metric_rouge_l_zh(const char *prediction, const char *reference, double *score, mb_error *err)
 {
     document hyp = {0}, ref = {0};
     *score = 0;
-    int rc = chinese_spaced(prediction, &hyp.text, err, err_cap);
+    int rc = chinese_spaced(prediction, &hyp.text, err);
     if (rc == MB_OK)
-        rc = chinese_spaced(reference, &ref.text, err, err_cap);
+        rc = chinese_spaced(reference, &ref.text, err);
     if (rc == MB_OK)
         rc = texts_score(&hyp, &ref, false, score);
     document_free(&hyp);

@@ -11,12 +11,12 @@
 
 /* ---- question answering (metric_qa.c): bag-of-words F1 after SQuAD's normalisation ---- */
 int mb_metric_qa_f1(const char *prediction, const char *reference, double *score);
-int mb_metric_qa_f1_zh(const char *prediction, const char *reference, double *score, char *err, size_t err_cap);
+int mb_metric_qa_f1_zh(const char *prediction, const char *reference, double *score, mb_error *err);
 
 /* ---- ROUGE-L (metric_rouge.c) ---- */
 /* pltrdy/rouge 1.0.1 with its set semantics: LongBench's. */
 int mb_metric_rouge_l(const char *prediction, const char *reference, double *score);
-int mb_metric_rouge_l_zh(const char *prediction, const char *reference, double *score, char *err, size_t err_cap);
+int mb_metric_rouge_l_zh(const char *prediction, const char *reference, double *score, mb_error *err);
 /* Plain LCS over the words of the whole text (rouge_chinese): MiniLongBench's. */
 int mb_metric_rouge_l_plain(const char *prediction, const char *reference, double *score);
 
@@ -25,8 +25,7 @@ int mb_metric_classification(const char *prediction, const char *reference, char
                              size_t class_count, double *score);
 int mb_metric_count(const char *prediction, const char *reference, double *score);
 /* cue: the text before the number in the reference, "Paragraph " or the Chinese one. */
-int mb_metric_retrieval(const char *prediction, const char *reference, const char *cue, double *score, char *err,
-                        size_t err_cap);
+int mb_metric_retrieval(const char *prediction, const char *reference, const char *cue, double *score, mb_error *err);
 
 /* ---- code (metric_code.c) ---- */
 int mb_metric_code(const char *prediction, const char *reference, double *score);
@@ -39,11 +38,10 @@ int mb_ratio_indel(const char *a, const char *b, double *ratio);
 /* ---- Chinese words (jieba.c, jieba_table.c, jieba_hmm.c) ---- */
 /* MB_OK when the tables are loaded (loads them on the first call); MB_E_SAMPLE and the sentence that says which
  * files were looked for and what installs them. */
-int mb_jieba_ready(char *err, size_t err_cap);
+int mb_jieba_ready(mb_error *err);
 /* Cuts text as jieba.cut(text, cut_all=False, HMM=True) does: *ends malloc'ed, token i is text[ends[i-1],
  * ends[i]). */
-int mb_jieba_cut(const uint32_t *text, size_t count, size_t **ends, size_t *token_count, char *err,
-                 size_t err_cap);
+int mb_jieba_cut(const uint32_t *text, size_t count, size_t **ends, size_t *token_count, mb_error *err);
 
 /* The part of a prediction that few-shot tasks are scored on: leading newlines dropped, then the first line.
  * Returns its start, *length its bytes. */

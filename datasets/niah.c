@@ -105,57 +105,56 @@ static void niah_close(void *state)
     free(niah);
 }
 
-static int open_built_in(mb_niah *niah, char *err, size_t err_cap)
+static int open_built_in(mb_niah *niah, mb_error *err)
 {
     static const char *const forms[] = {"number", "word", "uuid", "code", NULL};
     static const int32_t lengths[] = {1024, 4096};
     static const double depths[] = {0, 25, 50, 75, 100};
     const mb_options *options = &niah->options;
     int64_t many = 2;
-    int rc = mb_grid_read(&niah->grid, options, lengths, 2, depths, 5, err, err_cap);
+    int rc = mb_grid_read(&niah->grid, options, lengths, 2, depths, 5, err);
     niah->form = "number";
     niah->kind = "text";
     niah->asked = 1;
     niah->keys = is_task(niah->row, "niah_multikey") ? 3 : 0;
     if (rc == MB_OK)
-        rc = mb_options_string(options, "form", forms, &niah->form, err, err_cap);
+        rc = mb_options_string(options, "form", forms, &niah->form, err);
     if (rc == MB_OK)
-        rc = mb_options_string(options, "haystack", NULL, &niah->kind, err, err_cap);
+        rc = mb_options_string(options, "haystack", NULL, &niah->kind, err);
     if (rc == MB_OK)
-        rc = mb_options_bool(options, "answer_prefix", &niah->answer_prefix, err, err_cap);
+        rc = mb_options_bool(options, "answer_prefix", &niah->answer_prefix, err);
     if (rc == MB_OK)
-        rc = mb_options_int(options, "keys", 0, 100000, &niah->keys, err, err_cap);
+        rc = mb_options_int(options, "keys", 0, 100000, &niah->keys, err);
     bool values = is_task(niah->row, "niah_multivalue"), queries = is_task(niah->row, "niah_multiquery");
     for (size_t i = 0; i < 2 && rc == MB_OK; i++) {
         const char *key = i ? "queries" : "values";
         bool mine = i ? queries : values;
         if (!mine && cJSON_GetObjectItemCaseSensitive(options->root, key))
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "task %s has no option \"%s\"; niah_multi%.5s has it",
+            rc = mb_fail(err, MB_E_INPUT, "task %s has no option \"%s\"; niah_multi%.5s has it",
                          niah->row->name, key, i ? "query" : "value");
         else if (mine)
-            rc = mb_options_int(options, key, 1, MB_NIAH_ASKED_MAX, &many, err, err_cap);
+            rc = mb_options_int(options, key, 1, MB_NIAH_ASKED_MAX, &many, err);
     }
     if (values || queries)
         niah->asked = many;
     niah->one_key = values;
     if (rc == MB_OK)
-        rc = mb_words_load(&niah->adjectives, "datasets/text/niah_adjectives.txt", err, err_cap);
+        rc = mb_words_load(&niah->adjectives, "datasets/text/niah_adjectives.txt", err);
     if (rc == MB_OK)
-        rc = mb_words_load(&niah->nouns, "datasets/text/niah_nouns.txt", err, err_cap);
+        rc = mb_words_load(&niah->nouns, "datasets/text/niah_nouns.txt", err);
     if (rc == MB_OK && strcmp(niah->kind, "needles") != 0)
-        rc = mb_haystack_open(&niah->haystack, niah->kind, niah->seed, niah->codec, err, err_cap);
+        rc = mb_haystack_open(&niah->haystack, niah->kind, niah->seed, niah->codec, err);
     return rc;
 }
 
-static int niah_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
-                     size_t err_cap)
+static int niah_open(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err)
 {
     static const char *const rules[] = {"contains", "keywords", "digits", NULL};
     bool classic = is_task(row, "niah_classic");
     mb_niah *niah = calloc(1, sizeof *niah);
     *state = niah;
     if (!niah)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for task %s", row->name);
+        return mb_no_memory(err, "task %s", row->name);
     niah->row = row;
     niah->codec = request->codec;
     niah->seed = request->seed;
@@ -164,24 +163,24 @@ static int niah_open(void **state, const mb_task_info *row, const mb_task_reques
     niah->max_new_tokens = row->max_new_tokens;
     niah->scoring = "contains";
     int rc = mb_generated_open(&niah->options, &niah->prompts, &niah->samples, row->name, request->options,
-                               classic ? classic_keys : built_in_keys, "niah.json", err, err_cap);
+                               classic ? classic_keys : built_in_keys, "niah.json", err);
     if (rc == MB_OK)
-        rc = mb_options_int(&niah->options, "max_new_tokens", 1, 65536, &niah->max_new_tokens, err, err_cap);
+        rc = mb_options_int(&niah->options, "max_new_tokens", 1, 65536, &niah->max_new_tokens, err);
     if (rc == MB_OK)
-        rc = mb_options_string(&niah->options, "score", rules, &niah->scoring, err, err_cap);
+        rc = mb_options_string(&niah->options, "score", rules, &niah->scoring, err);
     if (rc == MB_OK && classic) {
         int32_t lengths[35];
         double depths[35];
         for (size_t i = 0; i < 35; i++) /* round(linspace(1000, 16000, 35)): the published grid */
             lengths[i] = (int32_t)((1000.0 * 34 + 15000.0 * (double)i) / 34 + 0.5);
         mb_grid_depths(0, 100, 35, false, depths);
-        rc = mb_grid_read(&niah->grid, &niah->options, lengths, 35, depths, 35, err, err_cap);
+        rc = mb_grid_read(&niah->grid, &niah->options, lengths, 35, depths, 35, err);
         if (rc == MB_OK && request->folder)
             niah->kind = request->folder; /* where the essays are looked for when no path is given */
         if (rc == MB_OK)
-            rc = mb_niah_classic_open(niah, err, err_cap);
+            rc = mb_niah_classic_open(niah, err);
     } else if (rc == MB_OK)
-        rc = open_built_in(niah, err, err_cap);
+        rc = open_built_in(niah, err);
     return rc;
 }
 
@@ -191,22 +190,21 @@ static int64_t niah_size(void *state)
     return (int64_t)niah->grid.length_count * (int64_t)niah->grid.depth_count * niah->samples;
 }
 
-int64_t mb_niah_measure(const mb_niah *niah, const char *prompt, size_t length, const char *prefix, char *err,
-                        size_t err_cap)
+int64_t mb_niah_measure(const mb_niah *niah, const char *prompt, size_t length, const char *prefix, mb_error *err)
 {
-    int64_t a = mb_codec_count(niah->codec, prompt, length, err, err_cap);
-    int64_t b = *prefix && a >= 0 ? mb_codec_count(niah->codec, prefix, strlen(prefix), err, err_cap) : 0;
+    int64_t a = mb_codec_count(niah->codec, prompt, length, err);
+    int64_t b = *prefix && a >= 0 ? mb_codec_count(niah->codec, prefix, strlen(prefix), err) : 0;
     return a < 0 ? a : b < 0 ? b : niah->overhead + a + b;
 }
 
-static int niah_next(void *state, mb_sample **sample, char *err, size_t err_cap)
+static int niah_next(void *state, mb_sample **sample, mb_error *err)
 {
     mb_niah *niah = state;
     *sample = NULL;
     if (niah->at >= niah_size(niah))
         return 0;
     if (!niah->codec)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "task %s is generated to a number of tokens: it needs a tokenizer", niah->row->name);
     mb_niah_cell cell = {.number = niah->at % niah->samples};
     int64_t at = niah->at / niah->samples, depths = (int64_t)niah->grid.depth_count;
@@ -214,18 +212,18 @@ static int niah_next(void *state, mb_sample **sample, char *err, size_t err_cap)
     cell.length = niah->grid.lengths[at / depths];
     snprintf(cell.key, sizeof cell.key, "len%d_depth%g_%lld", cell.length, cell.depth, (long long)cell.number);
     niah->at++;
-    mb_sample *made = mb_generated_sample(cell.key, cell.length, (int32_t)niah->max_new_tokens, err, err_cap);
+    mb_sample *made = mb_generated_sample(cell.key, cell.length, (int32_t)niah->max_new_tokens, err);
     if (!made)
         return MB_E_SYSTEM;
     made->depth = cell.depth;
     made->scoring = mb_string_copy(niah->scoring);
     int rc;
     if (!made->scoring)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for sample %s", cell.key);
+        rc = mb_no_memory(err, "sample %s", cell.key);
     else if (is_task(niah->row, "niah_classic"))
-        rc = mb_niah_classic_build(niah, &cell, made, err, err_cap);
+        rc = mb_niah_classic_build(niah, &cell, made, err);
     else
-        rc = mb_niah_build(niah, &cell, made, err, err_cap);
+        rc = mb_niah_build(niah, &cell, made, err);
     if (rc < 0 && rc != MB_E_SAMPLE) {
         mb_sample_free(made);
         return rc;
@@ -258,7 +256,7 @@ static void niah_hash(void *state, char hex[MB_HASH_CAP])
 }
 
 static int niah_score(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
-                      char *err, size_t err_cap)
+                      mb_error *err)
 {
     const char *rule = sample->scoring ? sample->scoring : "contains";
     int rc;
@@ -274,7 +272,7 @@ static int niah_score(const mb_task_info *row, const mb_sample *sample, const ch
             *score = *score >= 1 ? 1 : 0;
     } else
         rc = mb_contains_score(sample, prediction, false, score);
-    return rc < 0 ? mb_fail(err, err_cap, rc, "no memory to score a prediction of task %s", row->name) : rc;
+    return rc < 0 ? mb_fail(err, rc, "no memory to score a prediction of task %s", row->name) : rc;
 }
 
 const mb_task_family mb_family_niah = {

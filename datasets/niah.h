@@ -45,12 +45,11 @@ typedef struct mb_niah_cell {
     char key[64]; /* "len1024_depth50_2" */
 } mb_niah_cell;
 
-int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, char *err, size_t err_cap);
-int mb_niah_classic_open(mb_niah *niah, char *err, size_t err_cap);
-int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, char *err, size_t err_cap);
+int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, mb_error *err);
+int mb_niah_classic_open(mb_niah *niah, mb_error *err);
+int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, mb_error *err);
 
 /* Tokens of the parts of a sample that has its prompt and prefix, or a negative code. */
-int64_t mb_niah_measure(const mb_niah *niah, const char *prompt, size_t length, const char *prefix, char *err,
-                        size_t err_cap);
+int64_t mb_niah_measure(const mb_niah *niah, const char *prompt, size_t length, const char *prefix, mb_error *err);
 
 #endif

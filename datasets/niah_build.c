@@ -71,13 +71,13 @@ static void draw_value(draft *d, char out[KEY_CAP])
 }
 
 /* Draws one needle. Asked ones may share the first key; no two needles share a value that is asked for. */
-static int add_needle(draft *d, bool asked, char *err, size_t err_cap)
+static int add_needle(draft *d, bool asked, mb_error *err)
 {
     if (d->needle_count == d->needle_capacity) {
         size_t capacity = d->needle_capacity ? 2 * d->needle_capacity : 64;
         needle *more = realloc(d->needles, capacity * sizeof *more);
         if (!more)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu needles", capacity);
+            return mb_no_memory(err, "%zu needles", capacity);
         d->needles = more;
         d->needle_capacity = capacity;
     }
@@ -102,9 +102,9 @@ static int add_needle(draft *d, bool asked, char *err, size_t err_cap)
     size_t length = text.length;
     n->text = mb_text_take(&text);
     if (!n->text)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a needle");
+        return mb_no_memory(err, "a needle");
     d->needle_count++;
-    int64_t tokens = mb_codec_count(d->niah->codec, n->text, length, err, err_cap);
+    int64_t tokens = mb_codec_count(d->niah->codec, n->text, length, err);
     if (tokens < 0)
         return (int)tokens;
     n->piece = (mb_piece){n->text + 1, (uint32_t)(length - 1), (int32_t)tokens};
@@ -122,7 +122,7 @@ static char *join_keys(const draft *d)
 }
 
 /* Intro, haystack and question around the given sentences. */
-static int write_prompt(const draft *d, const mb_pieces *pieces, mb_text *out, char *err, size_t err_cap)
+static int write_prompt(const draft *d, const mb_pieces *pieces, mb_text *out, mb_error *err)
 {
     const mb_niah *niah = d->niah;
     bool all = niah->asked > 1;
@@ -150,7 +150,7 @@ static int write_prompt(const draft *d, const mb_pieces *pieces, mb_text *out, c
     mb_text_free(&haystack);
     mb_text_free(&intro);
     mb_text_free(&question);
-    return out->failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a prompt") : MB_OK;
+    return out->failed ? mb_no_memory(err, "a prompt") : MB_OK;
 }
 
 /* Index of the last boundary whose text before it is at most depth percent of all tokens. */
@@ -166,8 +166,7 @@ static size_t boundary(const mb_pieces *pieces, double depth)
 
 /* Filler up to budget, the other needles scattered, the asked ones at the depth (and further on, as in the
  * original's multi-needle test: each next one a k-th of the rest deeper, measured on the text as it has grown). */
-static int lay_out(draft *d, const char *fill_stream, int64_t budget, double depth, mb_pieces *pieces, char *err,
-                   size_t err_cap)
+static int lay_out(draft *d, const char *fill_stream, int64_t budget, double depth, mb_pieces *pieces, mb_error *err)
 {
     mb_niah *niah = d->niah;
     size_t asked = (size_t)niah->asked;
@@ -176,7 +175,7 @@ static int lay_out(draft *d, const char *fill_stream, int64_t budget, double dep
     pieces->count = 0;
     pieces->tokens = 0;
     if (niah->haystack)
-        rc = mb_haystack_fill(niah->haystack, &fill, budget, pieces, err, err_cap);
+        rc = mb_haystack_fill(niah->haystack, &fill, budget, pieces, err);
     for (size_t i = asked; i < d->needle_count && rc == MB_OK; i++) {
         const mb_piece *piece = &d->needles[i].piece;
         size_t at = pieces->count; /* a haystack of needles keeps their order */
@@ -189,36 +188,36 @@ static int lay_out(draft *d, const char *fill_stream, int64_t budget, double dep
     double step = (100.0 - depth) / (double)asked;
     for (size_t i = 0; i < asked && rc == MB_OK; i++)
         rc = mb_pieces_insert(pieces, boundary(pieces, depth + step * (double)i), &d->needles[i].piece);
-    return rc == MB_E_SYSTEM ? mb_fail(err, err_cap, rc, "no memory for the haystack") : rc;
+    return rc == MB_E_SYSTEM ? mb_fail(err, rc, "no memory for the haystack") : rc;
 }
 
 /* Draws the needles; a haystack of needles gets as many as fit the length. */
-static int draw_needles(draft *d, int64_t room, char *err, size_t err_cap)
+static int draw_needles(draft *d, int64_t room, mb_error *err)
 {
     mb_niah *niah = d->niah;
     int64_t tokens = 0;
     for (int64_t i = 0; i < niah->asked + niah->keys || (!niah->haystack && tokens < room); i++) {
-        int rc = add_needle(d, i < niah->asked, err, err_cap);
+        int rc = add_needle(d, i < niah->asked, err);
         if (rc < 0)
             return rc;
         int32_t n = d->needles[d->needle_count - 1].piece.tokens;
         tokens += n > 0 ? n : 1;
     }
     d->query = join_keys(d);
-    return d->query ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the question");
+    return d->query ? MB_OK : mb_no_memory(err, "the question");
 }
 
 /* The longest prompt of at most `limit` tokens into prompt; its tokens into *tokens. */
 static int fit(draft *d, const mb_niah_cell *cell, const char *prefix, int64_t limit, mb_text *prompt,
-               int64_t *tokens, char *err, size_t err_cap)
+               int64_t *tokens, mb_error *err)
 {
     mb_pieces pieces = {0};
     mb_text text = {0};
     char stream[64];
     int64_t fixed = 0, best = -1;
     snprintf(stream, sizeof stream, "niah/len%d/%lld", cell->length, (long long)cell->number);
-    int rc = write_prompt(d, &pieces, &text, err, err_cap);
-    int64_t frame = rc < 0 ? rc : mb_niah_measure(d->niah, text.data, text.length, prefix, err, err_cap);
+    int rc = write_prompt(d, &pieces, &text, err);
+    int64_t frame = rc < 0 ? rc : mb_niah_measure(d->niah, text.data, text.length, prefix, err);
     if (frame < 0) {
         rc = (int)frame;
         goto out;
@@ -228,10 +227,10 @@ static int fit(draft *d, const mb_niah_cell *cell, const char *prefix, int64_t l
             fixed += d->needles[i].piece.tokens;
     int64_t budget = limit - frame - fixed;
     for (size_t round = 0; round < ROUNDS && budget >= 0; round++) {
-        rc = lay_out(d, stream, budget, cell->depth, &pieces, err, err_cap);
+        rc = lay_out(d, stream, budget, cell->depth, &pieces, err);
         if (rc == MB_OK)
-            rc = write_prompt(d, &pieces, &text, err, err_cap);
-        int64_t n = rc < 0 ? rc : mb_niah_measure(d->niah, text.data, text.length, prefix, err, err_cap);
+            rc = write_prompt(d, &pieces, &text, err);
+        int64_t n = rc < 0 ? rc : mb_niah_measure(d->niah, text.data, text.length, prefix, err);
         if (n < 0) {
             rc = (int)n;
             goto out;
@@ -249,7 +248,7 @@ static int fit(draft *d, const mb_niah_cell *cell, const char *prefix, int64_t l
     }
     if (best < 0)
         rc =
-            mb_fail(err, err_cap, MB_E_SAMPLE,
+            mb_fail(err, MB_E_SAMPLE,
                     "sample %s: %d tokens cannot hold the chat wrapper, the question, %zu needles (%lld tokens in "
                     "all) and %lld new tokens; ask for a longer context",
                     cell->key, cell->length, d->needle_count, (long long)(frame + fixed),
@@ -261,7 +260,7 @@ out:
     return rc;
 }
 
-int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, char *err, size_t err_cap)
+int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, mb_error *err)
 {
     draft d = {.niah = niah};
     mb_text prompt = {0}, prefix = {0}, stream = {0};
@@ -273,11 +272,11 @@ int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, ch
     mb_text_printf(&stream, "%s/%s/%s", niah->row->name, niah->form, cell->key);
     mb_text_append(&prefix, "", 0);
     if (!d.taken || stream.failed || prefix.failed) {
-        mb_fail(err, err_cap, rc, "no memory for sample %s", cell->key);
+        mb_fail(err, rc, "no memory for sample %s", cell->key);
         goto out;
     }
     d.random = mb_random_named(niah->seed, stream.data);
-    rc = draw_needles(&d, limit, err, err_cap);
+    rc = draw_needles(&d, limit, err);
     if (rc < 0)
         goto out;
     if (niah->answer_prefix) {
@@ -285,7 +284,7 @@ int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, ch
         const char *wording = mb_json_string(d.form, niah->asked > 1 ? "answer_all" : "answer");
         mb_prompt_fill(&prefix, wording, strlen(wording), keys, 1, false);
     }
-    rc = fit(&d, cell, prefix.data, limit, &prompt, &tokens, err, err_cap);
+    rc = fit(&d, cell, prefix.data, limit, &prompt, &tokens, err);
     if (rc < 0)
         goto out;
     free(sample->answer_prefix);
@@ -296,7 +295,7 @@ int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, ch
     for (size_t i = 0; i < (size_t)niah->asked; i++)
         good = good && mb_sample_add_answer(sample, d.needles[i].value, strlen(d.needles[i].value));
     if (!good)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for sample %s", cell->key);
+        rc = mb_no_memory(err, "sample %s", cell->key);
 out:
     for (size_t i = 0; i < d.needle_count; i++)
         free(d.needles[i].text);

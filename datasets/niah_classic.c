@@ -12,16 +12,16 @@
 
 #define ROUNDS 12
 
-int mb_niah_classic_open(mb_niah *niah, char *err, size_t err_cap)
+int mb_niah_classic_open(mb_niah *niah, mb_error *err)
 {
     static const char *const layouts[] = {"messages", "book", NULL};
     const char *folder = NULL;
     char *path = NULL;
     niah->layout = "messages";
     niah->asked = 1;
-    int rc = mb_options_string(&niah->options, "prompt", layouts, &niah->layout, err, err_cap);
+    int rc = mb_options_string(&niah->options, "prompt", layouts, &niah->layout, err);
     if (rc == MB_OK)
-        rc = mb_options_string(&niah->options, "haystack", NULL, &folder, err, err_cap);
+        rc = mb_options_string(&niah->options, "haystack", NULL, &folder, err);
     if (rc < 0)
         return rc;
     /* The path given, the data folder's essays, or where fetch.sh puts them. */
@@ -33,9 +33,9 @@ int mb_niah_classic_open(mb_niah *niah, char *err, size_t err_cap)
     }
     mb_hash *hash = mb_hash_new();
     if (!path || !hash)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for task %s", niah->row->name);
+        rc = mb_no_memory(err, "task %s", niah->row->name);
     else
-        rc = mb_essays_read(path, &niah->essays, hash, err, err_cap);
+        rc = mb_essays_read(path, &niah->essays, hash, err);
     if (hash)
         mb_hash_end(hash, niah->essay_hash);
     free(path);
@@ -43,19 +43,19 @@ int mb_niah_classic_open(mb_niah *niah, char *err, size_t err_cap)
 }
 
 /* Encodes the essays, again and again until they cover `need` tokens. Ids are kept for all samples. */
-static int encode_essays(mb_niah *niah, size_t need, char *err, size_t err_cap)
+static int encode_essays(mb_niah *niah, size_t need, mb_error *err)
 {
     if (niah->essay_count >= need)
         return MB_OK;
     const mb_codec *codec = niah->codec;
     size_t count = 0;
-    int64_t once = mb_codec_count(codec, niah->essays.data, niah->essays.length, err, err_cap);
+    int64_t once = mb_codec_count(codec, niah->essays.data, niah->essays.length, err);
     if (once < 0)
         return (int)once;
     if (once == 0)
-        return mb_fail(err, err_cap, MB_E_INPUT, "the essays of task %s are empty", niah->row->name);
+        return mb_fail(err, MB_E_INPUT, "the essays of task %s are empty", niah->row->name);
     if (!niah->stop_ids && codec->encode(codec->self, ".", 1, &niah->stop_ids, &niah->stop_count) < 0)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "the full stop could not be encoded");
+        return mb_fail(err, MB_E_SYSTEM, "the full stop could not be encoded");
     /* One encoding of the repeated text, as the original does it: tokens may merge at the joints, so that the
      * copies have fewer tokens than copies * once; half of them are certain. */
     for (size_t copies = need / (size_t)once + 1, tries = 0; count < need && tries < 2; copies *= 2, tries++) {
@@ -69,12 +69,12 @@ static int encode_essays(mb_niah *niah, size_t need, char *err, size_t err_cap)
                              : codec->encode(codec->self, text.data, text.length, &niah->essay_ids, &count);
         mb_text_free(&text);
         if (rc < 0)
-            return mb_fail(err, err_cap, rc, "the essays of task %s could not be encoded", niah->row->name);
+            return mb_fail(err, rc, "the essays of task %s could not be encoded", niah->row->name);
         niah->essay_count = count;
     }
     return count >= need
                ? MB_OK
-               : mb_fail(err, err_cap, MB_E_INPUT, "the essays of task %s are too short", niah->row->name);
+               : mb_fail(err, MB_E_INPUT, "the essays of task %s are too short", niah->row->name);
 }
 
 static bool is_stop(const mb_niah *niah, int32_t id)
@@ -87,7 +87,7 @@ static bool is_stop(const mb_niah *niah, int32_t id)
 
 /* n essay tokens with the needle's between them, as text. */
 static int lay_out(const mb_niah *niah, size_t n, double depth, const int32_t *needle, size_t needle_count,
-                   char **text, char *err, size_t err_cap)
+                   char **text, mb_error *err)
 {
     size_t at = n;
     if (depth < 100) {
@@ -97,13 +97,13 @@ static int lay_out(const mb_niah *niah, size_t n, double depth, const int32_t *n
     }
     int32_t *ids = malloc((n + needle_count + 1) * sizeof *ids);
     if (!ids)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu tokens", n);
+        return mb_no_memory(err, "%zu tokens", n);
     memcpy(ids, niah->essay_ids, at * sizeof *ids);
     memcpy(ids + at, needle, needle_count * sizeof *ids);
     memcpy(ids + at + needle_count, niah->essay_ids + at, (n - at) * sizeof *ids);
     int rc = niah->codec->decode(niah->codec->self, ids, n + needle_count, text);
     free(ids);
-    return rc < 0 ? mb_fail(err, err_cap, rc, "%zu tokens of essays could not be decoded", n) : MB_OK;
+    return rc < 0 ? mb_fail(err, rc, "%zu tokens of essays could not be decoded", n) : MB_OK;
 }
 
 static void write_prompt(const mb_niah *niah, const cJSON *classic, const char *haystack, mb_text *out)
@@ -114,7 +114,7 @@ static void write_prompt(const mb_niah *niah, const cJSON *classic, const char *
     mb_prompt_fill(out, layout, strlen(layout), parts, 2, false);
 }
 
-int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, char *err, size_t err_cap)
+int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, mb_error *err)
 {
     const cJSON *classic = mb_json_member(niah->prompts, "classic");
     const char *wording = mb_json_string(classic, "needle"), *answer = mb_json_string(classic, "answer");
@@ -123,21 +123,21 @@ int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sa
     size_t needle_count = 0;
     mb_text prompt = {0}, best = {0};
     int64_t best_tokens = -1;
-    int rc = encode_essays(niah, (size_t)cell->length, err, err_cap);
+    int rc = encode_essays(niah, (size_t)cell->length, err);
     if (rc == MB_OK &&
         niah->codec->encode(niah->codec->self, wording, strlen(wording), &needle, &needle_count) < 0)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "the needle could not be encoded");
+        rc = mb_fail(err, MB_E_SYSTEM, "the needle could not be encoded");
     if (rc < 0)
         goto out;
     write_prompt(niah, classic, "", &prompt);
-    int64_t frame = mb_niah_measure(niah, prompt.data ? prompt.data : "", prompt.length, "", err, err_cap);
+    int64_t frame = mb_niah_measure(niah, prompt.data ? prompt.data : "", prompt.length, "", err);
     if (frame < 0) {
         rc = (int)frame;
         goto out;
     }
     int64_t n = limit - frame - (int64_t)needle_count;
     if (n < 1)
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE,
+        rc = mb_fail(err, MB_E_SAMPLE,
                      "sample %s: %d tokens cannot hold the question, the needle (%lld "
                      "tokens) and %lld new tokens; ask for a longer context",
                      cell->key, cell->length, (long long)(frame + (int64_t)needle_count),
@@ -146,11 +146,11 @@ int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sa
         char *text = NULL;
         if (n > (int64_t)niah->essay_count)
             n = (int64_t)niah->essay_count;
-        rc = lay_out(niah, (size_t)n, cell->depth, needle, needle_count, &text, err, err_cap);
+        rc = lay_out(niah, (size_t)n, cell->depth, needle, needle_count, &text, err);
         if (rc == MB_OK)
             write_prompt(niah, classic, text, &prompt);
         free(text);
-        int64_t tokens = rc < 0 ? rc : mb_niah_measure(niah, prompt.data, prompt.length, "", err, err_cap);
+        int64_t tokens = rc < 0 ? rc : mb_niah_measure(niah, prompt.data, prompt.length, "", err);
         if (tokens < 0) {
             rc = (int)tokens;
             break;
@@ -167,7 +167,7 @@ int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sa
         n += limit - tokens;
     }
     if (rc == MB_OK && best_tokens < 0)
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "sample %s: no cut of the essays fits %d tokens", cell->key,
+        rc = mb_fail(err, MB_E_SAMPLE, "sample %s: no cut of the essays fits %d tokens", cell->key,
                      cell->length);
     if (rc < 0)
         goto out;
@@ -177,7 +177,7 @@ int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sa
     for (const cJSON *word = mb_json_member(classic, "keywords")->child; word && good; word = word->next)
         good = mb_sample_add_class(sample, word->valuestring, strlen(word->valuestring));
     if (!good)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for sample %s", cell->key);
+        rc = mb_no_memory(err, "sample %s", cell->key);
 out:
     free(needle);
     mb_text_free(&prompt);

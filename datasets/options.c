@@ -8,8 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known, char *err,
-                    size_t err_cap)
+int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known, mb_error *err)
 {
     *options = (mb_options){.task = task};
     if (!json || !*json)
@@ -17,7 +16,7 @@ int mb_options_open(mb_options *options, const char *task, const char *json, con
     options->root = cJSON_Parse(json);
     if (!cJSON_IsObject(options->root)) {
         mb_options_close(options);
-        return mb_fail(err, err_cap, MB_E_INPUT, "the options of task %s are no JSON object", task);
+        return mb_fail(err, MB_E_INPUT, "the options of task %s are no JSON object", task);
     }
     for (const cJSON *item = options->root->child; item; item = item->next) {
         size_t i = 0;
@@ -28,7 +27,7 @@ int mb_options_open(mb_options *options, const char *task, const char *json, con
         mb_text list = {0};
         for (i = 0; known[i]; i++)
             mb_text_printf(&list, "%s%s", i ? ", " : "", known[i]);
-        int rc = mb_fail(err, err_cap, MB_E_INPUT, "task %s has no option \"%s\"; it knows %s", task, item->string,
+        int rc = mb_fail(err, MB_E_INPUT, "task %s has no option \"%s\"; it knows %s", task, item->string,
                          list.data ? list.data : "none");
         mb_text_free(&list);
         mb_options_close(options);
@@ -49,34 +48,34 @@ static const cJSON *option(const mb_options *options, const char *key)
 }
 
 int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value,
-                   char *err, size_t err_cap)
+                   mb_error *err)
 {
     const cJSON *item = option(options, key);
     if (!item)
         return MB_OK;
     if (!cJSON_IsNumber(item) || item->valuedouble != floor(item->valuedouble) ||
         item->valuedouble < (double)low || item->valuedouble > (double)high)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "option \"%s\" of task %s must be a whole number from %lld to %lld", key, options->task,
                        (long long)low, (long long)high);
     *value = (int64_t)item->valuedouble;
     return MB_OK;
 }
 
-int mb_options_bool(const mb_options *options, const char *key, bool *value, char *err, size_t err_cap)
+int mb_options_bool(const mb_options *options, const char *key, bool *value, mb_error *err)
 {
     const cJSON *item = option(options, key);
     if (!item)
         return MB_OK;
     if (!cJSON_IsBool(item))
-        return mb_fail(err, err_cap, MB_E_INPUT, "option \"%s\" of task %s must be true or false", key,
+        return mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be true or false", key,
                        options->task);
     *value = cJSON_IsTrue(item);
     return MB_OK;
 }
 
 int mb_options_string(const mb_options *options, const char *key, const char *const *choices, const char **value,
-                      char *err, size_t err_cap)
+                      mb_error *err)
 {
     const cJSON *item = option(options, key);
     if (!item)
@@ -92,7 +91,7 @@ int mb_options_string(const mb_options *options, const char *key, const char *co
         mb_text list = {0};
         for (size_t i = 0; choices && choices[i]; i++)
             mb_text_printf(&list, "%s\"%s\"", i ? ", " : " of ", choices[i]);
-        int rc = mb_fail(err, err_cap, MB_E_INPUT, "option \"%s\" of task %s must be %s%s", key, options->task,
+        int rc = mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be %s%s", key, options->task,
                          choices ? "one" : "a text that is not empty", list.data ? list.data : "");
         mb_text_free(&list);
         return rc;
@@ -101,27 +100,27 @@ int mb_options_string(const mb_options *options, const char *key, const char *co
     return MB_OK;
 }
 
-int mb_prompts_load(const char *name, cJSON **root, char *err, size_t err_cap)
+int mb_prompts_load(const char *name, cJSON **root, mb_error *err)
 {
     size_t size = 0;
     const char *text = mb_prompt_find(name, &size);
     *root = text ? cJSON_ParseWithLength(text, size) : NULL;
     if (!*root)
-        return mb_fail(err, err_cap, MB_E_BUG, "datasets/prompts/%s is missing from the program or is no JSON",
+        return mb_fail(err, MB_E_BUG, "datasets/prompts/%s is missing from the program or is no JSON",
                        name);
     return MB_OK;
 }
 
 int mb_generated_open(mb_options *options, cJSON **prompts, int64_t *samples, const char *task, const char *json,
-                      const char *const *known, const char *prompt_file, char *err, size_t err_cap)
+                      const char *const *known, const char *prompt_file, mb_error *err)
 {
-    int rc = mb_options_open(options, task, json, known, err, err_cap);
+    int rc = mb_options_open(options, task, json, known, err);
     if (rc == MB_OK)
-        rc = mb_prompts_load(prompt_file, prompts, err, err_cap);
-    return rc == MB_OK ? mb_options_int(options, "samples", 1, 1000000, samples, err, err_cap) : rc;
+        rc = mb_prompts_load(prompt_file, prompts, err);
+    return rc == MB_OK ? mb_options_int(options, "samples", 1, 1000000, samples, err) : rc;
 }
 
-mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_tokens, char *err, size_t err_cap)
+mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_tokens, mb_error *err)
 {
     mb_sample *sample = mb_sample_new();
     if (sample) {
@@ -135,6 +134,6 @@ mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_
     if (sample && sample->key && sample->language && sample->source)
         return sample;
     mb_sample_free(sample);
-    mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for sample %s", key);
+    mb_no_memory(err, "sample %s", key);
     return NULL;
 }

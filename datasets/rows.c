@@ -10,7 +10,7 @@
 #include <string.h>
 
 int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
-                 const char *fetch, char *err, size_t err_cap)
+                 const char *fetch, mb_error *err)
 {
     mb_text looked = {0};
     char *path = NULL;
@@ -22,17 +22,17 @@ int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, co
         free(path);
         path = mb_string_format("%s/%s", folder, names[i]);
         if (!path) {
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open task %s", info->name);
+            rc = mb_no_memory(err, "opening task %s", info->name);
             goto out;
         }
         if (mb_file_exists(path)) {
-            rc = mb_jsonl_open(&rows->reader, path, err, err_cap);
+            rc = mb_jsonl_open(&rows->reader, path, err);
             goto out;
         }
         mb_text_printf(&looked, "%s%s", i ? ", " : "", path);
     }
     rc = mb_fail(
-        err, err_cap, MB_E_INPUT,
+        err, MB_E_INPUT,
         "task %s: no file at %s; bash datasets/fetch.sh %s downloads it, or --data DIR names a folder that has it",
         info->name, looked.data ? looked.data : folder, fetch);
 out:
@@ -41,10 +41,10 @@ out:
     return rc;
 }
 
-int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, char *err, size_t err_cap)
+int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, mb_error *err)
 {
     *sample = NULL;
-    int rc = mb_jsonl_next(rows->reader, row, err, err_cap);
+    int rc = mb_jsonl_next(rows->reader, row, err);
     if (rc != 1 && rc != MB_E_SAMPLE)
         return rc;
     rows->read++;
@@ -59,18 +59,18 @@ int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, char *err, size
         mb_sample_free(s);
         cJSON_Delete(*row);
         *row = NULL;
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a row of task %s", rows->info->name);
+        return mb_no_memory(err, "a row of task %s", rows->info->name);
     }
     *sample = s;
     return rc;
 }
 
-const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, char *err, size_t err_cap)
+const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, mb_error *err)
 {
     const cJSON *item = mb_json_member(row, field);
     if (cJSON_IsString(item))
         return item->valuestring;
-    mb_fail(err, err_cap, MB_E_SAMPLE, "%s:%lld: field \"%s\" %s", mb_jsonl_path(rows->reader),
+    mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" %s", mb_jsonl_path(rows->reader),
             (long long)mb_jsonl_line(rows->reader), field, item ? "is no text" : "is missing");
     return NULL;
 }

@@ -72,26 +72,26 @@ static const mb_ruler_task tasks[] = {
     {.open = mb_ruler_qa_open, .begin = mb_ruler_qa_begin, .any = true, .hotpot = true},
 };
 
-int mb_ruler_memory(char *err, size_t err_cap)
+int mb_ruler_memory(mb_error *err)
 {
-    return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a RULER sample");
+    return mb_no_memory(err, "a RULER sample");
 }
 
 int mb_ruler_fill(const mb_ruler *ruler, const char *name, const mb_prompt_pair *pairs, size_t count, mb_text *out,
-                  char *err, size_t err_cap)
+                  mb_error *err)
 {
     const char *text = mb_json_string(ruler->prompts, name);
     if (!text)
-        return mb_fail(err, err_cap, MB_E_BUG, "datasets/prompts/ruler.json has no \"%s\"", name);
+        return mb_fail(err, MB_E_BUG, "datasets/prompts/ruler.json has no \"%s\"", name);
     mb_prompt_fill(out, text, strlen(text), pairs, count, false);
-    return out->failed ? mb_ruler_memory(err, err_cap) : MB_OK;
+    return out->failed ? mb_ruler_memory(err) : MB_OK;
 }
 
-int mb_ruler_set_prefix(mb_ruler_draft *draft, mb_text *prefix, char *err, size_t err_cap)
+int mb_ruler_set_prefix(mb_ruler_draft *draft, mb_text *prefix, mb_error *err)
 {
     free(draft->sample->answer_prefix);
     draft->sample->answer_prefix = mb_text_take(prefix);
-    return draft->sample->answer_prefix ? MB_OK : mb_ruler_memory(err, err_cap);
+    return draft->sample->answer_prefix ? MB_OK : mb_ruler_memory(err);
 }
 
 static void template_bytes(const mb_task_info *row, mb_text *out)
@@ -117,8 +117,7 @@ static void ruler_close(void *state)
     free(ruler);
 }
 
-static int ruler_open(void **state, const mb_task_info *row, const mb_task_request *request, char *err,
-                      size_t err_cap)
+static int ruler_open(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err)
 {
     static const char *const plain[] = {"lengths", "samples", NULL};
     static const char *const essay[] = {"lengths", "samples", "essay", NULL};
@@ -127,7 +126,7 @@ static int ruler_open(void **state, const mb_task_info *row, const mb_task_reque
     mb_ruler *ruler = calloc(1, sizeof *ruler);
     *state = ruler;
     if (!ruler)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     ruler->row = row;
     ruler->task = &tasks[row - rows];
     ruler->codec = request->codec;
@@ -140,11 +139,11 @@ static int ruler_open(void **state, const mb_task_info *row, const mb_task_reque
                                has_essay   ? essay
                                : task->any ? qa
                                            : plain,
-                               "ruler.json", err, err_cap);
+                               "ruler.json", err);
     if (rc == MB_OK)
-        rc = mb_grid_read(&ruler->grid, &ruler->options, lengths, 6, NULL, 0, err, err_cap);
+        rc = mb_grid_read(&ruler->grid, &ruler->options, lengths, 6, NULL, 0, err);
     if (rc == MB_OK && task->open)
-        rc = task->open(ruler, request, err, err_cap);
+        rc = task->open(ruler, request, err);
     if (rc == MB_OK && task->any && (int64_t)mb_ruler_qa_count(ruler) < ruler->samples)
         ruler->samples = (int64_t)mb_ruler_qa_count(ruler);
     return rc;
@@ -157,34 +156,34 @@ static int64_t ruler_size(void *state)
 }
 
 /* Prompt of size n into text; its tokens, wrapper and prefix included, or a negative code. */
-static int64_t probe(mb_ruler_draft *draft, int64_t n, mb_text *text, char *err, size_t err_cap)
+static int64_t probe(mb_ruler_draft *draft, int64_t n, mb_text *text, mb_error *err)
 {
     const mb_ruler *ruler = draft->ruler;
     const char *prefix = draft->sample->answer_prefix;
     mb_text_clear(text);
-    int rc = draft->write(draft, n, text, err, err_cap);
+    int rc = draft->write(draft, n, text, err);
     if (rc < 0)
         return rc;
     if (text->failed)
-        return mb_ruler_memory(err, err_cap);
-    int64_t a = mb_codec_count(ruler->codec, text->data, text->length, err, err_cap);
-    int64_t b = a < 0 ? 0 : mb_codec_count(ruler->codec, prefix, strlen(prefix), err, err_cap);
+        return mb_ruler_memory(err);
+    int64_t a = mb_codec_count(ruler->codec, text->data, text->length, err);
+    int64_t b = a < 0 ? 0 : mb_codec_count(ruler->codec, prefix, strlen(prefix), err);
     return a < 0 ? a : b < 0 ? b : ruler->overhead + a + b;
 }
 
 /* The largest size that fits. lo fits, hi does not; the next probe is where a straight line between them meets the
  * limit, so that few prompts have to be encoded; halving when the line makes no headway. */
-static int fit(mb_ruler_draft *draft, int64_t limit, char *err, size_t err_cap)
+static int fit(mb_ruler_draft *draft, int64_t limit, mb_error *err)
 {
     mb_ruler *ruler = draft->ruler;
     mb_sample *sample = draft->sample;
     mb_text best = {0}, text = {0};
     int64_t lo = draft->least, hi = SIZE_MAX_UNITS, hi_tokens = 0, n;
-    int64_t lo_tokens = probe(draft, lo, &best, err, err_cap);
+    int64_t lo_tokens = probe(draft, lo, &best, err);
     int rc = lo_tokens < 0 ? (int)lo_tokens : MB_OK;
     if (rc == MB_OK && lo_tokens > limit)
         rc = mb_fail(
-            err, err_cap, MB_E_SAMPLE,
+            err, MB_E_SAMPLE,
             "sample %s: the smallest prompt has %lld tokens with wrapper and prefix, %lld are left beside %d "
             "new tokens; ask for a longer context",
             sample->key, (long long)lo_tokens, (long long)limit, sample->max_new_tokens);
@@ -202,7 +201,7 @@ static int fit(mb_ruler_draft *draft, int64_t limit, char *err, size_t err_cap)
         if (i > 12 && hi < SIZE_MAX_UNITS)
             n = lo + (hi - lo) / 2;
         n = n <= lo ? lo + 1 : n >= hi ? hi - 1 : n;
-        int64_t tokens = probe(draft, n, &text, err, err_cap);
+        int64_t tokens = probe(draft, n, &text, err);
         if (tokens < 0)
             rc = (int)tokens;
         else if (tokens <= limit) {
@@ -228,39 +227,39 @@ static int fit(mb_ruler_draft *draft, int64_t limit, char *err, size_t err_cap)
         sample->length = lo_tokens;
         sample->prompt = mb_text_take(&best);
         if (!sample->prompt)
-            rc = mb_ruler_memory(err, err_cap);
+            rc = mb_ruler_memory(err);
     }
     mb_text_free(&best);
     mb_text_free(&text);
     return rc;
 }
 
-static int ruler_next(void *state, mb_sample **sample, char *err, size_t err_cap)
+static int ruler_next(void *state, mb_sample **sample, mb_error *err)
 {
     mb_ruler *ruler = state;
     *sample = NULL;
     if (ruler->at >= ruler_size(ruler))
         return 0;
     if (!ruler->codec)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "task %s is generated to a number of tokens: it needs a tokenizer", ruler->row->name);
     mb_ruler_draft draft = {.ruler = ruler, .number = ruler->at % ruler->samples};
     draft.length = ruler->grid.lengths[ruler->at / ruler->samples];
     ruler->at++;
     char key[64];
     snprintf(key, sizeof key, "len%d_%lld", draft.length, (long long)draft.number);
-    mb_sample *made = mb_generated_sample(key, draft.length, ruler->row->max_new_tokens, err, err_cap);
+    mb_sample *made = mb_generated_sample(key, draft.length, ruler->row->max_new_tokens, err);
     draft.sample = made;
     int rc = made ? MB_OK : MB_E_SYSTEM;
     if (rc == MB_OK) {
         /* The stream does not depend on the length: sample 7 asks for the same key at every length. */
         char *stream = mb_string_format("%s/%lld", ruler->row->name, (long long)draft.number);
         draft.random = mb_random_named(ruler->seed, stream ? stream : "");
-        rc = stream ? ruler->task->begin(&draft, err, err_cap) : mb_ruler_memory(err, err_cap);
+        rc = stream ? ruler->task->begin(&draft, err) : mb_ruler_memory(err);
         free(stream);
     }
     if (rc == MB_OK)
-        rc = fit(&draft, (int64_t)draft.length - ruler->row->max_new_tokens, err, err_cap);
+        rc = fit(&draft, (int64_t)draft.length - ruler->row->max_new_tokens, err);
     if (draft.close)
         draft.close(&draft);
     if (rc < 0 && rc != MB_E_SAMPLE) {
@@ -319,12 +318,12 @@ static char *clean(const char *prediction)
 }
 
 static int ruler_score(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
-                       char *err, size_t err_cap)
+                       mb_error *err)
 {
     char *text = clean(prediction);
     int rc = text ? mb_contains_score(sample, text, tasks[row - rows].any, score) : MB_E_SYSTEM;
     free(text);
-    return rc < 0 ? mb_fail(err, err_cap, rc, "no memory to score a prediction of task %s", row->name) : rc;
+    return rc < 0 ? mb_fail(err, rc, "no memory to score a prediction of task %s", row->name) : rc;
 }
 
 const mb_task_family mb_family_ruler = {

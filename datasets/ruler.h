@@ -41,14 +41,14 @@ struct mb_ruler_draft {
     mb_sample *sample; /* begin adds answers and the prefix */
     int64_t least;     /* smallest n that makes a sample */
     void *own;
-    int (*write)(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, size_t err_cap);
+    int (*write)(mb_ruler_draft *draft, int64_t n, mb_text *out, mb_error *err);
     void (*close)(mb_ruler_draft *draft);
 };
 
 /* One of the 13 tasks; niah's parameters as in synthetic.yaml. */
 typedef struct mb_ruler_task {
-    int (*open)(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap);
-    int (*begin)(mb_ruler_draft *draft, char *err, size_t err_cap);
+    int (*open)(mb_ruler *ruler, const mb_task_request *request, mb_error *err);
+    int (*begin)(mb_ruler_draft *draft, mb_error *err);
     bool any;             /* string_match_part instead of _all */
     const char *haystack; /* "noise", "essay", "needle" */
     bool uuid_keys, uuid_values;
@@ -56,22 +56,22 @@ typedef struct mb_ruler_task {
     bool hotpot;
 } mb_ruler_task;
 
-int mb_ruler_niah_open(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap);
-int mb_ruler_niah_begin(mb_ruler_draft *draft, char *err, size_t err_cap);
-int mb_ruler_vt_begin(mb_ruler_draft *draft, char *err, size_t err_cap);
-int mb_ruler_cwe_open(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap);
-int mb_ruler_cwe_begin(mb_ruler_draft *draft, char *err, size_t err_cap);
-int mb_ruler_fwe_begin(mb_ruler_draft *draft, char *err, size_t err_cap);
-int mb_ruler_qa_open(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap);
-int mb_ruler_qa_begin(mb_ruler_draft *draft, char *err, size_t err_cap);
+int mb_ruler_niah_open(mb_ruler *ruler, const mb_task_request *request, mb_error *err);
+int mb_ruler_niah_begin(mb_ruler_draft *draft, mb_error *err);
+int mb_ruler_vt_begin(mb_ruler_draft *draft, mb_error *err);
+int mb_ruler_cwe_open(mb_ruler *ruler, const mb_task_request *request, mb_error *err);
+int mb_ruler_cwe_begin(mb_ruler_draft *draft, mb_error *err);
+int mb_ruler_fwe_begin(mb_ruler_draft *draft, mb_error *err);
+int mb_ruler_qa_open(mb_ruler *ruler, const mb_task_request *request, mb_error *err);
+int mb_ruler_qa_begin(mb_ruler_draft *draft, mb_error *err);
 size_t mb_ruler_qa_count(const mb_ruler *ruler);
 void mb_ruler_qa_close(mb_ruler *ruler);
 
 /* Fills the prompt file's entry `name`; out is appended to. */
 int mb_ruler_fill(const mb_ruler *ruler, const char *name, const mb_prompt_pair *pairs, size_t count, mb_text *out,
-                  char *err, size_t err_cap);
+                  mb_error *err);
 /* Takes the text over as the sample's answer prefix. */
-int mb_ruler_set_prefix(mb_ruler_draft *draft, mb_text *prefix, char *err, size_t err_cap);
-int mb_ruler_memory(char *err, size_t err_cap); /* the sentence for a failed allocation */
+int mb_ruler_set_prefix(mb_ruler_draft *draft, mb_text *prefix, mb_error *err);
+int mb_ruler_memory(mb_error *err); /* the sentence for a failed allocation */
 
 #endif

@@ -36,15 +36,15 @@ static int encode_bytes(void *self, const char *text, size_t length, int32_t **i
     return 0;
 }
 
-static int built_in_essay(mb_ruler *ruler, char *err, size_t err_cap)
+static int built_in_essay(mb_ruler *ruler, mb_error *err)
 {
     const mb_codec bytes = {.encode = encode_bytes};
     mb_haystack *haystack = NULL;
     mb_pieces pieces = {0};
     mb_random random = mb_random_named(0, "ruler/essay"); /* one text for all seeds, like the essays */
-    int rc = mb_haystack_open(&haystack, "text", 0, &bytes, err, err_cap);
+    int rc = mb_haystack_open(&haystack, "text", 0, &bytes, err);
     if (rc == MB_OK)
-        rc = mb_haystack_fill(haystack, &random, ESSAY_BYTES, &pieces, err, err_cap);
+        rc = mb_haystack_fill(haystack, &random, ESSAY_BYTES, &pieces, err);
     for (size_t i = 0; i < pieces.count; i++) {
         mb_text_append(&ruler->essay, " ", i != 0);
         mb_text_append(&ruler->essay, pieces.items[i].text, pieces.items[i].length);
@@ -54,21 +54,21 @@ static int built_in_essay(mb_ruler *ruler, char *err, size_t err_cap)
     return rc;
 }
 
-int mb_ruler_niah_open(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap)
+int mb_ruler_niah_open(mb_ruler *ruler, const mb_task_request *request, mb_error *err)
 {
     const char *essay = "text";
     (void)request;
-    int rc = mb_words_load(&ruler->adjectives, "datasets/text/ruler_adjectives.txt", err, err_cap);
+    int rc = mb_words_load(&ruler->adjectives, "datasets/text/ruler_adjectives.txt", err);
     if (rc == MB_OK)
-        rc = mb_words_load(&ruler->nouns, "datasets/text/ruler_nouns.txt", err, err_cap);
+        rc = mb_words_load(&ruler->nouns, "datasets/text/ruler_nouns.txt", err);
     if (rc == MB_OK)
-        rc = mb_options_string(&ruler->options, "essay", NULL, &essay, err, err_cap);
+        rc = mb_options_string(&ruler->options, "essay", NULL, &essay, err);
     if (rc < 0 || strcmp(ruler->task->haystack, "essay") != 0)
         return rc;
-    rc = strcmp(essay, "text") == 0 ? built_in_essay(ruler, err, err_cap)
-                                    : mb_essays_read(essay, &ruler->essay, NULL, err, err_cap);
+    rc = strcmp(essay, "text") == 0 ? built_in_essay(ruler, err)
+                                    : mb_essays_read(essay, &ruler->essay, NULL, err);
     if (rc == MB_OK && ruler->essay.failed)
-        rc = mb_ruler_memory(err, err_cap);
+        rc = mb_ruler_memory(err);
     if (rc == MB_OK) {
         ruler->essay.length = mb_text_squeeze(ruler->essay.data, ruler->essay.length);
         mb_hash_bytes(ruler->essay.data, ruler->essay.length, ruler->data_hash);
@@ -92,7 +92,7 @@ static char *write_needle(const mb_ruler *ruler, const char *type, const char *k
 {
     mb_text text = {0};
     const mb_prompt_pair pairs[] = {{"type", type}, {"key", key}, {"value", value}};
-    if (mb_ruler_fill(ruler, "needle", pairs, 3, &text, NULL, 0) < 0) {
+    if (mb_ruler_fill(ruler, "needle", pairs, 3, &text, NULL) < 0) {
         mb_text_free(&text);
         return NULL;
     }
@@ -114,7 +114,7 @@ static void niah_close(mb_ruler_draft *draft)
 }
 
 /* Distractors come one after another from a stream of their own, so that a larger haystack extends a smaller. */
-static int need_lines(mb_ruler_draft *draft, size_t n, char *err, size_t err_cap)
+static int need_lines(mb_ruler_draft *draft, size_t n, mb_error *err)
 {
     niah_own *own = draft->own;
     const mb_ruler *ruler = draft->ruler;
@@ -122,7 +122,7 @@ static int need_lines(mb_ruler_draft *draft, size_t n, char *err, size_t err_cap
         size_t capacity = n + n / 2;
         char **more = realloc(own->lines, capacity * sizeof *more);
         if (!more)
-            return mb_ruler_memory(err, err_cap);
+            return mb_ruler_memory(err);
         own->lines = more;
         own->line_capacity = capacity;
     }
@@ -132,21 +132,21 @@ static int need_lines(mb_ruler_draft *draft, size_t n, char *err, size_t err_cap
         draw_text(ruler, ruler->task->uuid_values, false, &own->line_random, value);
         char *line = write_needle(ruler, own->type, key, value);
         if (!line)
-            return mb_ruler_memory(err, err_cap);
+            return mb_ruler_memory(err);
         own->lines[own->line_count++] = line;
     }
     return MB_OK;
 }
 
 /* n lines of noise or of other needles; each needle before a drawn line, joined by newlines. */
-static int write_lines(mb_ruler_draft *draft, size_t n, mb_text *out, char *err, size_t err_cap)
+static int write_lines(mb_ruler_draft *draft, size_t n, mb_text *out, mb_error *err)
 {
     niah_own *own = draft->own;
     bool noise = draft->ruler->task->haystack[0] == 'n' && draft->ruler->task->haystack[1] == 'o';
     const char *noise_line = mb_json_string(draft->ruler->prompts, "noise");
     mb_random random = draft->random;
     size_t at[8];
-    int rc = noise ? MB_OK : need_lines(draft, n, err, err_cap);
+    int rc = noise ? MB_OK : need_lines(draft, n, err);
     if (rc < 0)
         return rc;
     mb_draw_sorted(&random, n, own->needle_count, at);
@@ -183,7 +183,7 @@ static size_t first_words(const mb_text *essay, size_t n, mb_text *out)
 }
 
 /* n essay words, cut into sentences, needles between them at drawn depths. */
-static int write_essay(mb_ruler_draft *draft, size_t n, mb_text *out, char *err, size_t err_cap)
+static int write_essay(mb_ruler_draft *draft, size_t n, mb_text *out, mb_error *err)
 {
     niah_own *own = draft->own;
     mb_random random = draft->random;
@@ -191,7 +191,7 @@ static int write_essay(mb_ruler_draft *draft, size_t n, mb_text *out, char *err,
     size_t length = first_words(&draft->ruler->essay, n, &words), sentences = 0, at[8], cut[8];
     if (words.failed) {
         mb_text_free(&words);
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     }
     for (size_t start = 0; start < length; sentences++) {
         size_t end = mb_sentence_end(words.data, length, start);
@@ -219,27 +219,27 @@ static int write_essay(mb_ruler_draft *draft, size_t n, mb_text *out, char *err,
     return MB_OK;
 }
 
-static int niah_write(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, size_t err_cap)
+static int niah_write(mb_ruler_draft *draft, int64_t n, mb_text *out, mb_error *err)
 {
     niah_own *own = draft->own;
     const mb_ruler_task *task = draft->ruler->task;
     bool one = task->queries * task->values == 1;
     mb_text context = {0};
     mb_text_append(&context, "", 0);
-    int rc = strcmp(task->haystack, "essay") == 0 ? write_essay(draft, (size_t)n, &context, err, err_cap)
-                                                  : write_lines(draft, (size_t)n, &context, err, err_cap);
+    int rc = strcmp(task->haystack, "essay") == 0 ? write_essay(draft, (size_t)n, &context, err)
+                                                  : write_lines(draft, (size_t)n, &context, err);
     if (rc == MB_OK && context.failed)
-        rc = mb_ruler_memory(err, err_cap);
+        rc = mb_ruler_memory(err);
     if (rc == MB_OK) {
         const char *noun = one ? (task->uuid_values ? "uuid" : "number") : own->type;
         const mb_prompt_pair pairs[] = {{"type", noun}, {"query", own->query}, {"context", context.data}};
-        rc = mb_ruler_fill(draft->ruler, one ? "niah_one" : "niah_all", pairs, 3, out, err, err_cap);
+        rc = mb_ruler_fill(draft->ruler, one ? "niah_one" : "niah_all", pairs, 3, out, err);
     }
     mb_text_free(&context);
     return rc;
 }
 
-int mb_ruler_niah_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
+int mb_ruler_niah_begin(mb_ruler_draft *draft, mb_error *err)
 {
     const mb_ruler *ruler = draft->ruler;
     const mb_ruler_task *task = ruler->task;
@@ -250,13 +250,13 @@ int mb_ruler_niah_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
     niah_own *own = calloc(1, sizeof *own);
     draft->own = own;
     if (!own)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     draft->close = niah_close;
     draft->write = niah_write;
     own->type = task->uuid_values ? "uuids" : "numbers";
     own->needles = calloc(count, sizeof *own->needles);
     if (!own->needles)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     for (size_t k = 0; k < keys; k++) {
         draw_text(ruler, task->uuid_keys, true, &draft->random, key[k]);
         for (size_t v = 0; v < task->values; v++)
@@ -267,7 +267,7 @@ int mb_ruler_niah_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
         size_t k = order[i] / task->values, v = order[i] % task->values;
         own->needles[own->needle_count] = write_needle(ruler, own->type, key[k], value[k][v]);
         if (!own->needles[own->needle_count])
-            return mb_ruler_memory(err, err_cap);
+            return mb_ruler_memory(err);
         own->needle_count++;
     }
     mb_draw_order(&draft->random, asked, keys); /* the first `queries` of a random order */
@@ -279,7 +279,7 @@ int mb_ruler_niah_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
     }
     own->query = mb_text_take(&query);
     if (!good || !own->query)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     own->line_random = draft->random;
     mb_random_next(&draft->random);
     own->line_random.state ^= UINT64_C(0x9e3779b97f4a7c15) >> 3; /* distractors and positions: two streams */
@@ -287,6 +287,6 @@ int mb_ruler_niah_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
     bool one = task->queries * task->values == 1;
     const mb_prompt_pair pairs[] = {{"type", one ? (task->uuid_values ? "uuid" : "number") : own->type},
                                     {"query", own->query}};
-    int rc = mb_ruler_fill(ruler, one ? "niah_one_prefix" : "niah_all_prefix", pairs, 2, &prefix, err, err_cap);
-    return rc < 0 ? rc : mb_ruler_set_prefix(draft, &prefix, err, err_cap);
+    int rc = mb_ruler_fill(ruler, one ? "niah_one_prefix" : "niah_all_prefix", pairs, 2, &prefix, err);
+    return rc < 0 ? rc : mb_ruler_set_prefix(draft, &prefix, err);
 }

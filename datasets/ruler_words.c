@@ -46,8 +46,7 @@ static void draw_chain(vt_own *own, size_t which, mb_random *random)
 
 /* n noise lines with the chain between them, in the template. Every assignment but the first keeps the blank that
  * the official generator leaves before the newline. */
-static int write_chain(const mb_ruler_draft *draft, size_t which, int64_t n, mb_text *out, char *err,
-                       size_t err_cap)
+static int write_chain(const mb_ruler_draft *draft, size_t which, int64_t n, mb_text *out, mb_error *err)
 {
     const vt_own *own = draft->own;
     const char *noise = mb_json_string(draft->ruler->prompts, "noise");
@@ -71,51 +70,51 @@ static int write_chain(const mb_ruler_draft *draft, size_t which, int64_t n, mb_
             mb_text_puts(&context, "\n");
     }
     const mb_prompt_pair pairs[] = {{"context", context.data}, {"query", own->value[which]}};
-    int rc = context.failed ? mb_ruler_memory(err, err_cap)
-                            : mb_ruler_fill(draft->ruler, "vt", pairs, 2, out, err, err_cap);
+    int rc = context.failed ? mb_ruler_memory(err)
+                            : mb_ruler_fill(draft->ruler, "vt", pairs, 2, out, err);
     mb_text_free(&context);
     return rc;
 }
 
-static int vt_prefix(const mb_ruler_draft *draft, size_t which, mb_text *out, char *err, size_t err_cap)
+static int vt_prefix(const mb_ruler_draft *draft, size_t which, mb_text *out, mb_error *err)
 {
     const vt_own *own = draft->own;
     const mb_prompt_pair pairs[] = {{"count", "5"}, {"query", own->value[which]}};
-    return mb_ruler_fill(draft->ruler, "vt_prefix", pairs, 2, out, err, err_cap);
+    return mb_ruler_fill(draft->ruler, "vt_prefix", pairs, 2, out, err);
 }
 
 /* The worked example: prompt, prefix, the names, an empty line. */
-static int write_example(const mb_ruler_draft *draft, int64_t lines, mb_text *out, char *err, size_t err_cap)
+static int write_example(const mb_ruler_draft *draft, int64_t lines, mb_text *out, mb_error *err)
 {
     const vt_own *own = draft->own;
-    int rc = write_chain(draft, 0, lines, out, err, err_cap);
+    int rc = write_chain(draft, 0, lines, out, err);
     if (rc == MB_OK)
-        rc = vt_prefix(draft, 0, out, err, err_cap);
+        rc = vt_prefix(draft, 0, out, err);
     for (size_t i = 0; i < CHAIN; i++)
         mb_text_printf(out, " %s", own->names[0][i]);
     mb_text_puts(out, "\n\n");
     return rc;
 }
 
-static int vt_write(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, size_t err_cap)
+static int vt_write(mb_ruler_draft *draft, int64_t n, mb_text *out, mb_error *err)
 {
     const vt_own *own = draft->own;
-    int rc = write_example(draft, own->example_lines, out, err, err_cap);
-    return rc < 0 ? rc : write_chain(draft, 1, n, out, err, err_cap);
+    int rc = write_example(draft, own->example_lines, out, err);
+    return rc < 0 ? rc : write_chain(draft, 1, n, out, err);
 }
 
 /* As many noise lines as the example's budget holds. */
-static int size_example(mb_ruler_draft *draft, char *err, size_t err_cap)
+static int size_example(mb_ruler_draft *draft, mb_error *err)
 {
     vt_own *own = draft->own;
     mb_text text = {0};
     int rc = MB_OK;
     for (own->example_lines = CHAIN; rc == MB_OK; own->example_lines++) {
         mb_text_clear(&text);
-        rc = write_example(draft, own->example_lines + 1, &text, err, err_cap);
+        rc = write_example(draft, own->example_lines + 1, &text, err);
         if (rc == MB_OK && text.failed)
-            rc = mb_ruler_memory(err, err_cap);
-        int64_t n = rc < 0 ? rc : mb_codec_count(draft->ruler->codec, text.data, text.length, err, err_cap);
+            rc = mb_ruler_memory(err);
+        int64_t n = rc < 0 ? rc : mb_codec_count(draft->ruler->codec, text.data, text.length, err);
         if (n < 0)
             rc = (int)n;
         if (n > EXAMPLE_TOKENS)
@@ -125,12 +124,12 @@ static int size_example(mb_ruler_draft *draft, char *err, size_t err_cap)
     return rc;
 }
 
-int mb_ruler_vt_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
+int mb_ruler_vt_begin(mb_ruler_draft *draft, mb_error *err)
 {
     vt_own *own = draft->own = calloc(1, sizeof *own);
     mb_text prefix = {0};
     if (!own)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     draft->close = free_own;
     draft->write = vt_write;
     draft->least = CHAIN;
@@ -138,12 +137,12 @@ int mb_ruler_vt_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
     draw_chain(own, 1, &draft->random);
     for (size_t i = 0; i < CHAIN; i++)
         if (!mb_sample_add_answer(draft->sample, own->names[1][i], strlen(own->names[1][i])))
-            return mb_ruler_memory(err, err_cap);
-    int rc = size_example(draft, err, err_cap);
+            return mb_ruler_memory(err);
+    int rc = size_example(draft, err);
     if (rc == MB_OK)
-        rc = vt_prefix(draft, 1, &prefix, err, err_cap);
+        rc = vt_prefix(draft, 1, &prefix, err);
     if (rc == MB_OK)
-        return mb_ruler_set_prefix(draft, &prefix, err, err_cap);
+        return mb_ruler_set_prefix(draft, &prefix, err);
     mb_text_free(&prefix);
     return rc;
 }
@@ -160,21 +159,21 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-int mb_ruler_cwe_open(mb_ruler *ruler, const mb_task_request *request, char *err, size_t err_cap)
+int mb_ruler_cwe_open(mb_ruler *ruler, const mb_task_request *request, mb_error *err)
 {
     (void)request;
-    int rc = mb_words_load(&ruler->adjectives, "datasets/text/ruler_adjectives.txt", err, err_cap);
+    int rc = mb_words_load(&ruler->adjectives, "datasets/text/ruler_adjectives.txt", err);
     if (rc == MB_OK)
-        rc = mb_words_load(&ruler->nouns, "datasets/text/ruler_nouns.txt", err, err_cap);
+        rc = mb_words_load(&ruler->nouns, "datasets/text/ruler_nouns.txt", err);
     if (rc == MB_OK)
-        rc = mb_words_load(&ruler->verbs, "datasets/text/ruler_verbs.txt", err, err_cap);
+        rc = mb_words_load(&ruler->verbs, "datasets/text/ruler_verbs.txt", err);
     if (rc < 0)
         return rc;
     const mb_words *lists[] = {&ruler->nouns, &ruler->adjectives, &ruler->verbs};
     size_t count = 0, n = ruler->nouns.count + ruler->adjectives.count + ruler->verbs.count;
     ruler->pool = malloc(n * sizeof *ruler->pool);
     if (!ruler->pool)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     for (size_t l = 0; l < 3; l++) {
         memcpy(ruler->pool + count, lists[l]->items, lists[l]->count * sizeof *ruler->pool);
         count += lists[l]->count;
@@ -211,7 +210,7 @@ static void put_word(const mb_ruler *ruler, const size_t *order, size_t i, mb_te
 
 /* The numbered list: `words` words of a permutation, the first ten `often` times, the others `rarely`. */
 static int write_list(const mb_ruler_draft *draft, const size_t *order, size_t words, size_t often, size_t rarely,
-                      mb_text *out, char *err, size_t err_cap)
+                      mb_text *out, mb_error *err)
 {
     mb_random random = draft->random;
     size_t count = COMMON * often + (words - COMMON) * rarely, at = 0;
@@ -219,7 +218,7 @@ static int write_list(const mb_ruler_draft *draft, const size_t *order, size_t w
     mb_text context = {0};
     int rc = MB_OK;
     if (!places || !list) {
-        rc = mb_ruler_memory(err, err_cap);
+        rc = mb_ruler_memory(err);
         goto out;
     }
     for (size_t w = 0; w < words; w++)
@@ -231,8 +230,8 @@ static int write_list(const mb_ruler_draft *draft, const size_t *order, size_t w
         put_word(draft->ruler, order, list[places[i]], &context);
     }
     const mb_prompt_pair pairs[] = {{"context", context.data}};
-    rc = context.failed ? mb_ruler_memory(err, err_cap)
-                        : mb_ruler_fill(draft->ruler, "cwe", pairs, 1, out, err, err_cap);
+    rc = context.failed ? mb_ruler_memory(err)
+                        : mb_ruler_fill(draft->ruler, "cwe", pairs, 1, out, err);
 out:
     free(places);
     free(list);
@@ -240,46 +239,46 @@ out:
     return rc;
 }
 
-static int cwe_write(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, size_t err_cap)
+static int cwe_write(mb_ruler_draft *draft, int64_t n, mb_text *out, mb_error *err)
 {
     const cwe_own *own = draft->own;
     bool brief = draft->length < 4096;
-    int rc = write_list(draft, own->example, brief ? 20 : 40, brief ? 3 : 10, brief ? 1 : 3, out, err, err_cap);
+    int rc = write_list(draft, own->example, brief ? 20 : 40, brief ? 3 : 10, brief ? 1 : 3, out, err);
     if (rc == MB_OK)
-        rc = mb_ruler_fill(draft->ruler, "cwe_prefix", NULL, 0, out, err, err_cap);
+        rc = mb_ruler_fill(draft->ruler, "cwe_prefix", NULL, 0, out, err);
     for (size_t i = 0; i < COMMON; i++) {
         mb_text_printf(out, " %zu. ", i + 1);
         put_word(draft->ruler, own->example, i, out);
     }
     mb_text_puts(out, "\n");
     if (rc == MB_OK)
-        rc = write_list(draft, own->order, (size_t)n, brief ? 6 : 30, brief ? 1 : 3, out, err, err_cap);
+        rc = write_list(draft, own->order, (size_t)n, brief ? 6 : 30, brief ? 1 : 3, out, err);
     return rc;
 }
 
-int mb_ruler_cwe_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
+int mb_ruler_cwe_begin(mb_ruler_draft *draft, mb_error *err)
 {
     const mb_ruler *ruler = draft->ruler;
     cwe_own *own = draft->own = calloc(1, sizeof *own);
     mb_text prefix = {0};
     if (!own)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     draft->close = cwe_close;
     draft->write = cwe_write;
     draft->least = COMMON + 1;
     own->order = malloc(ruler->pool_count * sizeof *own->order);
     own->example = malloc(ruler->pool_count * sizeof *own->example);
     if (!own->order || !own->example)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     mb_draw_order(&draft->random, own->order, ruler->pool_count);
     mb_draw_order(&draft->random, own->example, ruler->pool_count);
     for (size_t i = 0; i < COMMON; i++) {
         const char *word = ruler->pool[own->order[i]];
         if (!mb_sample_add_answer(draft->sample, word, strlen(word)))
-            return mb_ruler_memory(err, err_cap);
+            return mb_ruler_memory(err);
     }
-    int rc = mb_ruler_fill(ruler, "cwe_prefix", NULL, 0, &prefix, err, err_cap);
-    return rc < 0 ? rc : mb_ruler_set_prefix(draft, &prefix, err, err_cap);
+    int rc = mb_ruler_fill(ruler, "cwe_prefix", NULL, 0, &prefix, err);
+    return rc < 0 ? rc : mb_ruler_set_prefix(draft, &prefix, err);
 }
 
 /* ---- fwe ---- */
@@ -295,7 +294,7 @@ static size_t frequency(int64_t n, size_t k)
     return (size_t)((double)n * (1.0 / ((double)k * (double)k)) / ZETA_2);
 }
 
-static int fwe_write(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, size_t err_cap)
+static int fwe_write(mb_ruler_draft *draft, int64_t n, mb_text *out, mb_error *err)
 {
     const fwe_own *own = draft->own;
     mb_random random = draft->random;
@@ -306,7 +305,7 @@ static int fwe_write(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, 
     size_t *list = malloc((count + 1) * sizeof *list), *places = malloc((count + 1) * sizeof *places);
     int rc = MB_OK;
     if (!list || !places) {
-        rc = mb_ruler_memory(err, err_cap);
+        rc = mb_ruler_memory(err);
         goto out;
     }
     for (size_t k = 0; k < own->count; k++)
@@ -319,8 +318,8 @@ static int fwe_write(mb_ruler_draft *draft, int64_t n, mb_text *out, char *err, 
         mb_text_puts(&context, own->words[list[places[i]]]);
     }
     const mb_prompt_pair pairs[] = {{"context", context.data}};
-    rc = context.failed ? mb_ruler_memory(err, err_cap)
-                        : mb_ruler_fill(draft->ruler, "fwe", pairs, 1, out, err, err_cap);
+    rc = context.failed ? mb_ruler_memory(err)
+                        : mb_ruler_fill(draft->ruler, "fwe", pairs, 1, out, err);
 out:
     free(list);
     free(places);
@@ -328,17 +327,17 @@ out:
     return rc;
 }
 
-int mb_ruler_fwe_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
+int mb_ruler_fwe_begin(mb_ruler_draft *draft, mb_error *err)
 {
     int64_t room = (int64_t)draft->length - draft->ruler->row->max_new_tokens;
     size_t count = room > 0 ? (size_t)room / 50 : 0;
     mb_text prefix = {0};
     if (count < 5)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "sample %s: frequent words need at least 300 tokens of context",
+        return mb_fail(err, MB_E_SAMPLE, "sample %s: frequent words need at least 300 tokens of context",
                        draft->sample->key);
     fwe_own *own = draft->own = calloc(1, sizeof *own + count * sizeof *own->words);
     if (!own)
-        return mb_ruler_memory(err, err_cap);
+        return mb_ruler_memory(err);
     draft->close = free_own;
     draft->write = fwe_write;
     /* From here on rank 4 is always more frequent than rank 5 (n/16 - n/25 >= zeta(2)): no tie in the answer. */
@@ -354,7 +353,7 @@ int mb_ruler_fwe_begin(mb_ruler_draft *draft, char *err, size_t err_cap)
         }
     for (size_t i = 1; i < 4; i++)
         if (!mb_sample_add_answer(draft->sample, own->words[i], strlen(own->words[i])))
-            return mb_ruler_memory(err, err_cap);
-    int rc = mb_ruler_fill(draft->ruler, "fwe_prefix", NULL, 0, &prefix, err, err_cap);
-    return rc < 0 ? rc : mb_ruler_set_prefix(draft, &prefix, err, err_cap);
+            return mb_ruler_memory(err);
+    int rc = mb_ruler_fill(draft->ruler, "fwe_prefix", NULL, 0, &prefix, err);
+    return rc < 0 ? rc : mb_ruler_set_prefix(draft, &prefix, err);
 }

@@ -137,15 +137,14 @@ static int texts_take(const cJSON *list, mb_sample *sample, bool (*add)(mb_sampl
 }
 
 /* One line of a prediction file: MB_E_INPUT when it is not one. */
-static int row_score(const char *task, const cJSON *row, const char *path, int64_t line, scores *into, char *err,
-                     size_t err_cap)
+static int row_score(const char *task, const cJSON *row, const char *path, int64_t line, scores *into, mb_error *err)
 {
     const char *pred = mb_json_string(row, "pred");
     const cJSON *answers = mb_json_member(row, "answers"), *length = mb_json_member(row, "length");
     double score = 0;
     int rc;
     if (!pred || !cJSON_IsArray(answers))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s:%lld: a prediction has the text \"pred\" and the list \"answers\"", path,
                        (long long)line);
     mb_sample *sample = mb_sample_new();
@@ -153,29 +152,29 @@ static int row_score(const char *task, const cJSON *row, const char *path, int64
     if (rc == MB_OK)
         rc = texts_take(mb_json_member(row, "all_classes"), sample, mb_sample_add_class);
     if (rc == MB_E_INPUT)
-        mb_fail(err, err_cap, rc, "%s:%lld: a list of texts holds something else", path, (long long)line);
+        mb_fail(err, rc, "%s:%lld: a list of texts holds something else", path, (long long)line);
     if (rc == MB_OK) {
-        rc = mb_sample_score(task, sample, pred, &score, err, err_cap);
+        rc = mb_sample_score(task, sample, pred, &score, err);
         if (rc == MB_E_SAMPLE)
-            rc = mb_fail_prefix(err, err_cap, MB_E_INPUT, "%s:%lld", path, (long long)line);
+            rc = mb_fail_prefix(err, MB_E_INPUT, "%s:%lld", path, (long long)line);
     }
     if (rc == MB_OK && !scores_add(into, score, cJSON_IsNumber(length) ? (int64_t)length->valuedouble : 0))
         rc = MB_E_SYSTEM;
     if (rc == MB_E_SYSTEM)
-        mb_fail(err, err_cap, rc, "%s:%lld: no memory", path, (long long)line);
+        mb_fail(err, rc, "%s:%lld: no memory", path, (long long)line);
     mb_sample_free(sample);
     return rc;
 }
 
-static int file_score(const char *path, const char *task, scores *into, char *err, size_t err_cap)
+static int file_score(const char *path, const char *task, scores *into, mb_error *err)
 {
     mb_jsonl *reader = NULL;
     cJSON *row = NULL;
-    int rc = mb_jsonl_open(&reader, path, err, err_cap);
+    int rc = mb_jsonl_open(&reader, path, err);
     if (rc != MB_OK)
         return rc;
-    while ((rc = mb_jsonl_next(reader, &row, err, err_cap)) == 1) {
-        rc = row_score(task, row, path, mb_jsonl_line(reader), into, err, err_cap);
+    while ((rc = mb_jsonl_next(reader, &row, err)) == 1) {
+        rc = row_score(task, row, path, mb_jsonl_line(reader), into, err);
         cJSON_Delete(row);
         if (rc != MB_OK)
             break;
@@ -183,7 +182,7 @@ static int file_score(const char *path, const char *task, scores *into, char *er
     if (rc == MB_E_SAMPLE)
         rc = MB_E_INPUT;
     if (rc == MB_OK && !into->count)
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s holds no prediction", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s holds no prediction", path);
     mb_jsonl_close(reader);
     return rc;
 }
@@ -226,13 +225,13 @@ static bool ends_in_jsonl(const char *name)
 }
 
 /* The .jsonl files of a folder, in table order. */
-static int folder_list(const char *folder, char ***files, size_t *count, char *err, size_t err_cap)
+static int folder_list(const char *folder, char ***files, size_t *count, mb_error *err)
 {
     *files = NULL;
     *count = 0;
     DIR *dir = opendir(folder);
     if (!dir)
-        return mb_fail(err, err_cap, MB_E_INPUT, "cannot open the folder %s: %s", folder, strerror(errno));
+        return mb_fail(err, MB_E_INPUT, "cannot open the folder %s: %s", folder, strerror(errno));
     int rc = MB_OK;
     for (struct dirent *entry; rc == MB_OK && (entry = readdir(dir));) {
         if (!ends_in_jsonl(entry->d_name))
@@ -241,13 +240,13 @@ static int folder_list(const char *folder, char ***files, size_t *count, char *e
         if (more)
             *files = more;
         if (!more || !(more[*count] = mb_string_copy(entry->d_name)))
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to list %s", folder);
+            rc = mb_no_memory(err, "listing %s", folder);
         else
             (*count)++;
     }
     closedir(dir);
     if (rc == MB_OK && !*count)
-        rc = mb_fail(err, err_cap, MB_E_INPUT,
+        rc = mb_fail(err, MB_E_INPUT,
                      "%s holds no <task>.jsonl; name the folder of one model, such as pred/my-model", folder);
     if (rc == MB_OK)
         qsort(*files, *count, sizeof **files, name_compare);
@@ -255,24 +254,24 @@ static int folder_list(const char *folder, char ***files, size_t *count, char *e
 }
 
 /* Whether a task's metric needs Chinese words and the dictionary is missing; the reason goes to err. */
-static bool is_skipped(const mb_task_info *task, char *err, size_t err_cap)
+static bool is_skipped(const mb_task_info *task, mb_error *err)
 {
-    return mb_task_ready(task->name, err, err_cap) != MB_OK;
+    return mb_task_ready(task->name, err) != MB_OK;
 }
 
-int mb_score_folder(const char *folder, mb_text *out, char *err, size_t err_cap)
+int mb_score_folder(const char *folder, mb_text *out, mb_error *err)
 {
     char **files = NULL, *path = NULL;
     size_t count = 0;
     scores s = {0};
     mb_text skipped = {0};
-    char reason[1024] = "";
-    int rc = folder_list(folder, &files, &count, err, err_cap);
+    mb_error reason = {0};
+    int rc = folder_list(folder, &files, &count, err);
     bool bucketed = folder_is_bucketed(folder);
     if (rc != MB_OK)
         goto out;
     if (mb_score_v2_applies(folder, files, count)) {
-        rc = mb_score_v2(folder, files, count, out, err, err_cap);
+        rc = mb_score_v2(folder, files, count, out, err);
         goto out;
     }
     mb_text_puts(out, "{");
@@ -283,23 +282,23 @@ int mb_score_folder(const char *folder, mb_text *out, char *err, size_t err_cap)
         path = mb_string_format("%s/%s", folder, files[i]);
         scores_free(&s);
         if (!path)
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to score %s", folder);
+            rc = mb_no_memory(err, "scoring %s", folder);
         else if (!task)
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: no task is named \"%.*s\"", path,
+            rc = mb_fail(err, MB_E_INPUT, "%s: no task is named \"%.*s\"", path,
                          (int)strcspn(files[i], "."), files[i]);
-        else if (is_skipped(task, reason, sizeof reason))
+        else if (is_skipped(task, &reason))
             mb_text_printf(&skipped, "%s%s", skipped.length ? ", " : "", task->name);
         else
-            rc = file_score(path, task->name, &s, err, err_cap);
+            rc = file_score(path, task->name, &s, err);
         if (s.count && rc == MB_OK)
             task_write(out, task->name, &s, bucketed || strcmp(task->benchmark, "longbench_e") == 0);
     }
     mb_text_puts(out, out->length > 1 ? "\n}" : "}");
     if (rc == MB_OK && (out->failed || skipped.failed))
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the result of %s", folder);
+        rc = mb_no_memory(err, "the result of %s", folder);
     if (rc == MB_OK) /* not an error, but it must be said */
-        mb_fail(err, err_cap, 0, "%s%s%s%s", skipped.length ? "not scored: " : "",
-                skipped.length ? skipped.data : "", skipped.length ? ": " : "", skipped.length ? reason : "");
+        mb_fail(err, 0, "%s%s%s%s", skipped.length ? "not scored: " : "",
+                skipped.length ? skipped.data : "", skipped.length ? ": " : "", skipped.length ? reason.text : "");
 out:
     for (size_t i = 0; i < count; i++)
         free(files[i]);

@@ -14,6 +14,6 @@ double mb_mean_pairwise(const double *v, size_t n);
 /* LongBench v2 keeps one file a model with rows that carry "judge": the first row of the first file tells. */
 bool mb_score_v2_applies(const char *folder, char *const *files, size_t count);
 /* The official result.txt: one line a model, accuracies with one decimal. */
-int mb_score_v2(const char *folder, char *const *files, size_t count, mb_text *out, char *err, size_t err_cap);
+int mb_score_v2(const char *folder, char *const *files, size_t count, mb_text *out, mb_error *err);
 
 #endif

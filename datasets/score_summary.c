@@ -118,12 +118,12 @@ static cJSON *result_parse(const char *text)
     return result;
 }
 
-int mb_score_summary(const char *result_json, mb_text *out, char *err, size_t err_cap)
+int mb_score_summary(const char *result_json, mb_text *out, mb_error *err)
 {
     cJSON *result = result_parse(result_json);
     if (!cJSON_IsObject(result)) {
         cJSON_Delete(result);
-        return mb_fail(err, err_cap, MB_E_INPUT, "the result is no JSON object of task scores");
+        return mb_fail(err, MB_E_INPUT, "the result is no JSON object of task scores");
     }
     bool buckets = cJSON_IsObject(result->child);
     if (buckets) {
@@ -140,6 +140,6 @@ int mb_score_summary(const char *result_json, mb_text *out, char *err, size_t er
     }
     cJSON_Delete(result);
     if (out->failed)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the means");
+        return mb_no_memory(err, "the means");
     return MB_OK;
 }

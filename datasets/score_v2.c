@@ -18,8 +18,8 @@ bool mb_score_v2_applies(const char *folder, char *const *files, size_t count)
     mb_jsonl *reader = NULL;
     cJSON *row = NULL;
     char *path = count ? mb_string_format("%s/%s", folder, files[0]) : NULL;
-    bool applies = path && mb_jsonl_open(&reader, path, NULL, 0) == MB_OK &&
-                   mb_jsonl_next(reader, &row, NULL, 0) == 1 && mb_json_member(row, "judge") &&
+    bool applies = path && mb_jsonl_open(&reader, path, NULL) == MB_OK &&
+                   mb_jsonl_next(reader, &row, NULL) == 1 && mb_json_member(row, "judge") &&
                    mb_json_string(row, "difficulty");
     cJSON_Delete(row);
     mb_jsonl_close(reader);
@@ -27,13 +27,13 @@ bool mb_score_v2_applies(const char *folder, char *const *files, size_t count)
     return applies;
 }
 
-static int row_count(const cJSON *row, const char *path, int64_t line, tally *t, char *err, size_t err_cap)
+static int row_count(const cJSON *row, const char *path, int64_t line, tally *t, mb_error *err)
 {
     const cJSON *judge = mb_json_member(row, "judge");
     const char *difficulty = mb_json_string(row, "difficulty"), *length = mb_json_string(row, "length");
     if (!cJSON_IsBool(judge) || !difficulty || !length)
         return mb_fail(
-            err, err_cap, MB_E_INPUT,
+            err, MB_E_INPUT,
             "%s:%lld: a result of LongBench v2 has \"judge\" (true or false), \"difficulty\" and \"length\"", path,
             (long long)line);
     bool right = cJSON_IsTrue(judge);
@@ -48,15 +48,15 @@ static int row_count(const cJSON *row, const char *path, int64_t line, tally *t,
     return MB_OK;
 }
 
-static int file_tally(const char *path, tally *t, char *err, size_t err_cap)
+static int file_tally(const char *path, tally *t, mb_error *err)
 {
     mb_jsonl *reader = NULL;
     cJSON *row = NULL;
-    int rc = mb_jsonl_open(&reader, path, err, err_cap);
+    int rc = mb_jsonl_open(&reader, path, err);
     if (rc != MB_OK)
         return rc;
-    while ((rc = mb_jsonl_next(reader, &row, err, err_cap)) == 1) {
-        rc = row_count(row, path, mb_jsonl_line(reader), t, err, err_cap);
+    while ((rc = mb_jsonl_next(reader, &row, err)) == 1) {
+        rc = row_count(row, path, mb_jsonl_line(reader), t, err);
         cJSON_Delete(row);
         if (rc != MB_OK)
             break;
@@ -65,15 +65,15 @@ static int file_tally(const char *path, tally *t, char *err, size_t err_cap)
     return rc == MB_E_SAMPLE ? MB_E_INPUT : rc;
 }
 
-int mb_score_v2(const char *folder, char *const *files, size_t count, mb_text *out, char *err, size_t err_cap)
+int mb_score_v2(const char *folder, char *const *files, size_t count, mb_text *out, mb_error *err)
 {
     mb_text_puts(out, "Model\tOverall\tEasy\tHard\tShort\tMedium\tLong");
     for (size_t i = 0; i < count; i++) {
         tally t = {{0}, {0}};
         char *path = mb_string_format("%s/%s", folder, files[i]);
         if (!path)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to score %s", folder);
-        int rc = file_tally(path, &t, err, err_cap);
+            return mb_no_memory(err, "scoring %s", folder);
+        int rc = file_tally(path, &t, err);
         free(path);
         if (rc != MB_OK)
             return rc;
@@ -86,6 +86,6 @@ int mb_score_v2(const char *folder, char *const *files, size_t count, mb_text *o
         }
     }
     if (out->failed)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the result of %s", folder);
-    return mb_fail(err, err_cap, MB_OK, "%s", "");
+        return mb_no_memory(err, "the result of %s", folder);
+    return mb_fail(err, MB_OK, "%s", "");
 }

@@ -109,7 +109,7 @@ static void benchmarks_list(mb_text *out)
     }
 }
 
-int mb_task_expand(const char *group, const char ***names, size_t *count, char *err, size_t err_cap)
+int mb_task_expand(const char *group, const char ***names, size_t *count, mb_error *err)
 {
     const mb_task_info *row = mb_task_find(group);
     mb_text known = {0};
@@ -117,7 +117,7 @@ int mb_task_expand(const char *group, const char ***names, size_t *count, char *
     *count = 0;
     *names = malloc(mb_task_count() * sizeof **names);
     if (!*names)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the names of the tasks");
+        return mb_no_memory(err, "the names of the tasks");
     if (row) {
         (*names)[(*count)++] = row->name;
     } else {
@@ -128,7 +128,7 @@ int mb_task_expand(const char *group, const char ***names, size_t *count, char *
     }
     if (*count == 0) {
         benchmarks_list(&known);
-        rc = mb_fail(err, err_cap, MB_E_INPUT,
+        rc = mb_fail(err, MB_E_INPUT,
                      "no task and no group is named \"%s\"; groups: %s, longbench_en, longbench_zh, all; "
                      "`./harness list tasks` prints every task",
                      group ? group : "", known.data ? known.data : "");
@@ -139,21 +139,21 @@ int mb_task_expand(const char *group, const char ***names, size_t *count, char *
     return rc;
 }
 
-int mb_task_open(mb_task **task, const mb_task_request *request, char *err, size_t err_cap)
+int mb_task_open(mb_task **task, const mb_task_request *request, mb_error *err)
 {
     const mb_task_family *family = NULL;
     *task = NULL;
     const mb_task_info *row = request->task ? row_find(request->task, &family) : NULL;
     if (!row)
-        return mb_fail(err, err_cap, MB_E_INPUT, "no task is named \"%s\"; `./harness list tasks` prints them",
+        return mb_fail(err, MB_E_INPUT, "no task is named \"%s\"; `./harness list tasks` prints them",
                        request->task ? request->task : "");
     mb_task *t = calloc(1, sizeof *t);
     if (!t)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open task %s", row->name);
+        return mb_no_memory(err, "opening task %s", row->name);
     t->family = family;
     t->info = row;
     t->limit = request->limit;
-    int rc = family->open(&t->state, row, request, err, err_cap);
+    int rc = family->open(&t->state, row, request, err);
     if (rc != MB_OK) {
         mb_task_close(t);
         return rc;
@@ -162,12 +162,12 @@ int mb_task_open(mb_task **task, const mb_task_request *request, char *err, size
     return MB_OK;
 }
 
-int mb_task_next(mb_task *task, mb_sample **sample, char *err, size_t err_cap)
+int mb_task_next(mb_task *task, mb_sample **sample, mb_error *err)
 {
     *sample = NULL;
     if (task->limit > 0 && task->yielded >= task->limit)
         return 0;
-    int rc = task->family->next(task->state, sample, err, err_cap);
+    int rc = task->family->next(task->state, sample, err);
     if (rc == 1 || rc == MB_E_SAMPLE)
         task->yielded++;
     return rc;
@@ -194,22 +194,21 @@ void mb_task_close(mb_task *task)
     free(task);
 }
 
-int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score, char *err,
-                    size_t err_cap)
+int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score, mb_error *err)
 {
     const mb_task_family *family = NULL;
     const mb_task_info *row = task ? row_find(task, &family) : NULL;
     *score = 0;
     if (!row)
-        return mb_fail(err, err_cap, MB_E_INPUT, "no task is named \"%s\"", task ? task : "");
-    return family->score(row, sample, prediction ? prediction : "", score, err, err_cap);
+        return mb_fail(err, MB_E_INPUT, "no task is named \"%s\"", task ? task : "");
+    return family->score(row, sample, prediction ? prediction : "", score, err);
 }
 
-int mb_task_ready(const char *task, char *err, size_t err_cap)
+int mb_task_ready(const char *task, mb_error *err)
 {
     const mb_task_info *row = mb_task_find(task);
     if (!row)
-        return mb_fail(err, err_cap, MB_E_INPUT, "no task is named \"%s\"", task ? task : "");
+        return mb_fail(err, MB_E_INPUT, "no task is named \"%s\"", task ? task : "");
     bool words = strcmp(row->metric, "qa_f1_zh") == 0 || strcmp(row->metric, "rouge_l_zh") == 0;
-    return words ? mb_jieba_ready(err, err_cap) : MB_OK;
+    return words ? mb_jieba_ready(err) : MB_OK;
 }

@@ -104,8 +104,7 @@ static int print_row(const mb_cli *cli, const mb_bench_row *row)
 
 /* All chosen cases. One that fails is said on standard error and fails the command, after the others were timed.
  */
-static int bench_all(const mb_cli *cli, const mb_kernels *kernels, mb_device *device, mb_type type, char *err,
-                     size_t err_cap)
+static int bench_all(const mb_cli *cli, const mb_kernels *kernels, mb_device *device, mb_type type, mb_error *err)
 {
     const size_t limit = strcmp(kernels->name, "cpu") == 0 ? CPU_LIMIT : 0;
     size_t failed = 0;
@@ -113,30 +112,31 @@ static int bench_all(const mb_cli *cli, const mb_kernels *kernels, mb_device *de
     mb_device_info info;
     mb_bench_row row;
     kernels->info(device, &info);
-    int rc = mb_bench_measure_ceilings(kernels, device, type, &ceilings, err, err_cap);
+    int rc = mb_bench_measure_ceilings(kernels, device, type, &ceilings, err);
     if (rc == MB_OK)
         rc = print_ceilings(cli, kernels, &info, type, &ceilings);
     for (size_t i = 0; rc == MB_OK && i < mb_kernel_case_count; i++) {
         if (!chosen(cli, &mb_kernel_cases[i]))
             continue;
         if (mb_interrupted)
-            return mb_fail(err, err_cap, MB_E_STOP, "interrupted");
-        if (mb_bench_case(kernels, device, type, &mb_kernel_cases[i], &ceilings, limit, &row, err, err_cap) !=
+            return mb_fail(err, MB_E_STOP, "interrupted");
+        if (mb_bench_case(kernels, device, type, &mb_kernel_cases[i], &ceilings, limit, &row, err) !=
             MB_OK) {
-            fprintf(stderr, "harness: %s\n", err);
+            fprintf(stderr, "harness: %s\n", err->text);
             failed++;
         } else if (print_row(cli, &row) != MB_OK) {
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory");
+            rc = mb_no_memory(err, "the benchmark");
         }
     }
     if (rc == MB_OK && failed)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "%zu cases failed", failed);
+        rc = mb_fail(err, MB_E_SYSTEM, "%zu cases failed", failed);
     return rc;
 }
 
 int mb_command_bench_kernels(const mb_cli *cli)
 {
-    char err[1024] = "", note[256] = "";
+    mb_error note = {0};
+    mb_error err = {0};
     mb_device_options options = {.type = MB_BF16};
     const mb_kernels *kernels = NULL;
     mb_device *device = NULL;
@@ -145,21 +145,21 @@ int mb_command_bench_kernels(const mb_cli *cli)
     for (size_t i = 0; i < mb_kernel_case_count; i++)
         count += chosen(cli, &mb_kernel_cases[i]);
     if (count == 0)
-        rc = mb_fail(err, sizeof err, MB_E_INPUT, "no bench case's \"operation: name\" contains \"%s\"",
+        rc = mb_fail(&err, MB_E_INPUT, "no bench case's \"operation: name\" contains \"%s\"",
                      cli->kernel_case);
     else if (cli->type && strcmp(cli->type, "bf16") != 0 && strcmp(cli->type, "f32") != 0)
-        rc = mb_fail(err, sizeof err, MB_E_INPUT, "--type is bf16 or f32, not \"%s\"", cli->type);
+        rc = mb_fail(&err, MB_E_INPUT, "--type is bf16 or f32, not \"%s\"", cli->type);
     if (rc == MB_OK && cli->type && strcmp(cli->type, "f32") == 0)
         options.type = MB_F32;
     if (rc == MB_OK)
-        rc = mb_device_open(cli->device ? cli->device : "auto", &options, &kernels, &device, note, sizeof note,
-                            err, sizeof err);
+        rc = mb_device_open(cli->device ? cli->device : "auto", &options, &kernels, &device, &note,
+                            &err);
     if (rc == MB_OK) {
-        if (note[0])
-            fprintf(stderr, "harness: %s\n", note);
-        rc = bench_all(cli, kernels, device, options.type, err, sizeof err);
+        if (note.text[0])
+            fprintf(stderr, "harness: %s\n", note.text);
+        rc = bench_all(cli, kernels, device, options.type, &err);
     }
     if (device)
         kernels->close(device);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err);
+    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
 }

@@ -32,7 +32,7 @@ typedef struct part_times {
 
 typedef struct breakdown_work {
     part_times kinds[KINDS];
-    char error[256];             /* of the profiler */
+    mb_error error;             /* of the profiler */
 } breakdown_work;
 
 static int kind_of(mb_phase phase)
@@ -48,8 +48,8 @@ static void forward_profiled(void *user, const mb_profile_report *report)
     double covered = -INFINITY, us[PARTS] = {0};
     int32_t kernels[PARTS] = {0};
     if (report->error) {
-        if (!work->error[0])
-            snprintf(work->error, sizeof work->error, "%s", report->error);
+        if (!work->error.text[0])
+            mb_fail(&work->error, 0, "%s", report->error);
         return;
     }
     if (times->forwards == FORWARDS_CAP || report->count == 0)
@@ -71,7 +71,7 @@ static void forward_profiled(void *user, const mb_profile_report *report)
 
 /* The sum against the event time without the profiler. */
 static int check_sum(mb_latency_case *c, const mb_latency_slot *slot, int kind, double sum, double event_us,
-                     char *err, size_t err_cap)
+                     mb_error *err)
 {
     char text[192];
     if (!(event_us > 0) || fabs(sum - event_us) <= SUM_TOLERANCE * event_us)
@@ -79,16 +79,16 @@ static int check_sum(mb_latency_case *c, const mb_latency_slot *slot, int kind, 
     snprintf(text, sizeof text,
              "the parts of a %s step add up to %.1f us, without the profiler it takes %.1f us (%+.1f %%)",
              kind_names[kind], sum, event_us, 100 * (sum / event_us - 1));
-    return mb_latency_event(c, "note", slot->arm->spec->label, text, err, err_cap);
+    return mb_latency_event(c, "note", slot->arm->spec->label, text, err);
 }
 
 static int store_parts(mb_latency_case *c, const mb_latency_slot *slot, breakdown_work *work,
-                       const double event_us[KINDS], char *err, size_t err_cap)
+                       const double event_us[KINDS], mb_error *err)
 {
     mb_breakdown_row rows[KINDS * PARTS];
     size_t n = 0;
     int64_t cell = 0;
-    int rc = mb_run_cell(c->run, slot->arm, 0, "breakdown", &cell, err, err_cap);
+    int rc = mb_run_cell(c->run, slot->arm, 0, "breakdown", &cell, err);
     for (int kind = 0; rc == MB_OK && kind < KINDS; kind++) {
         part_times *times = &work->kinds[kind];
         double sum = 0;
@@ -105,22 +105,22 @@ static int store_parts(mb_latency_case *c, const mb_latency_slot *slot, breakdow
                                                .kernels = times->kernels[p]};
         }
         if (times->forwards > 0)
-            rc = check_sum(c, slot, kind, sum, event_us[kind], err, err_cap);
+            rc = check_sum(c, slot, kind, sum, event_us[kind], err);
     }
     if (rc == MB_OK && n > 0)
-        rc = mb_store_breakdown(c->run->store, cell, rows, n, err, err_cap);
+        rc = mb_store_breakdown(c->run->store, cell, rows, n, err);
     if (rc == MB_OK && n == 0)
-        rc = mb_store_cell_state(c->run->store, cell, "skipped", work->error, err, err_cap);
-    if (rc == MB_OK && work->error[0])
-        rc = mb_latency_event(c, "warning", slot->arm->spec->label, work->error, err, err_cap);
+        rc = mb_store_cell_state(c->run->store, cell, "skipped", work->error.text, err);
+    if (rc == MB_OK && work->error.text[0])
+        rc = mb_latency_event(c, "warning", slot->arm->spec->label, work->error.text, err);
     return rc;
 }
 
-static int profile_slot(mb_latency_case *c, mb_latency_slot *slot, breakdown_work *work, char *err, size_t err_cap)
+static int profile_slot(mb_latency_case *c, mb_latency_slot *slot, breakdown_work *work, mb_error *err)
 {
     int rc = MB_OK;
     double event_us[KINDS] = {0};
-    char why[512] = "";
+    mb_error why = {0};
     memset(work, 0, sizeof *work);
     mb_session_use_graphs(c->session, true);
     for (int block = 0; rc == MB_OK && block < 4; block++) {
@@ -129,8 +129,7 @@ static int profile_slot(mb_latency_case *c, mb_latency_slot *slot, breakdown_wor
                               .profile_stride = c->steps > PROFILED_STRIDE ? PROFILED_STRIDE : 1};
         mb_session_measure(c->session, &measure);
         mb_session_rotate(c->session, (uint64_t)block); /* every method's parts on the same inputs */
-        rc = mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, why,
-                                  sizeof why);
+        rc = mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, &why);
         mb_session_measure(c->session, NULL);
         if (block == 2) {
             /* The profiled steps' own counterparts: a method may treat early steps otherwise. */
@@ -146,44 +145,44 @@ static int profile_slot(mb_latency_case *c, mb_latency_slot *slot, breakdown_wor
         mb_decode_result_free(&result);
     }
     if (rc == MB_E_SAMPLE)
-        return mb_latency_failed(c, slot, "breakdown", why, err, err_cap);
+        return mb_latency_failed(c, slot, "breakdown", why.text, err);
     if (rc != MB_OK)
-        return mb_fail(err, err_cap, rc, "%s", why);
-    return store_parts(c, slot, work, event_us, err, err_cap);
+        return mb_fail(err, rc, "%s", why.text);
+    return store_parts(c, slot, work, event_us, err);
 }
 
-static int profile_group(mb_latency_case *c, void *user, char *err, size_t err_cap)
+static int profile_group(mb_latency_case *c, void *user, mb_error *err)
 {
     int rc = MB_OK;
     for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
         mb_latency_slot *slot = &c->slots[i];
         if (slot->attender && !slot->failed && slot->groups++ == 0)
-            rc = profile_slot(c, slot, user, err, err_cap);
+            rc = profile_slot(c, slot, user, err);
     }
     return rc;
 }
 
 static int breakdown_case(mb_run *run, int32_t context, int32_t batch, int32_t steps, breakdown_work *work,
-                          char *err, size_t err_cap)
+                          mb_error *err)
 {
     mb_latency_case c = {0};
     char label[64];
     snprintf(label, sizeof label, "breakdown %d tokens, batch %d", context, batch);
     mb_progress_label(&run->progress, label);
-    int rc = mb_latency_check(run, context, steps, err, err_cap);
+    int rc = mb_latency_check(run, context, steps, err);
     if (rc == MB_OK)
-        rc = mb_latency_case_open(&c, run, context, batch, steps, err, err_cap);
+        rc = mb_latency_case_open(&c, run, context, batch, steps, err);
     if (rc == MB_OK)
-        rc = mb_latency_groups(&c, profile_group, work, err, err_cap);
+        rc = mb_latency_groups(&c, profile_group, work, err);
     for (size_t i = 0; rc == MB_OK && i < c.count; i++)
         if (c.slots[i].reason[0])
-            rc = mb_latency_event(&c, "note", c.slots[i].arm->spec->label, c.slots[i].reason, err, err_cap);
+            rc = mb_latency_event(&c, "note", c.slots[i].arm->spec->label, c.slots[i].reason, err);
     mb_latency_case_close(&c);
     mb_progress_step(&run->progress, true);
     return rc;
 }
 
-int mb_breakdown_pass(mb_run *run, char *err, size_t err_cap)
+int mb_breakdown_pass(mb_run *run, mb_error *err)
 {
     const mb_latency_spec *spec = &run->config->latency;
     int32_t steps = 0;
@@ -193,21 +192,21 @@ int mb_breakdown_pass(mb_run *run, char *err, size_t err_cap)
         mb_progress_note(&run->progress, "%s", text);
         for (size_t i = 0; rc == MB_OK && i < run->config->method_count; i++) {
             int64_t cell = 0;
-            rc = mb_run_cell(run, &run->arms[i], 0, "breakdown", &cell, err, err_cap);
+            rc = mb_run_cell(run, &run->arms[i], 0, "breakdown", &cell, err);
             if (rc == MB_OK)
-                rc = mb_store_cell_state(run->store, cell, "skipped", text, err, err_cap);
+                rc = mb_store_cell_state(run->store, cell, "skipped", text, err);
         }
-        return rc == MB_OK ? mb_store_event(run->store, run->run_id, "note", text, err, err_cap) : rc;
+        return rc == MB_OK ? mb_store_event(run->store, run->run_id, "note", text, err) : rc;
     }
     for (size_t s = 0; s < spec->step_count; s++) /* one block length, the longest */
         steps = spec->steps[s] > steps ? spec->steps[s] : steps;
     breakdown_work *work = malloc(sizeof *work);
     if (!work)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the breakdown pass");
+        return mb_no_memory(err, "the breakdown pass");
     for (size_t x = 0; rc == MB_OK && x < spec->breakdown_count; x++)
         for (size_t b = 0; rc == MB_OK && b < spec->batch_count; b++)
             rc = breakdown_case(run, spec->breakdown_contexts[x], spec->batches[b],
-                                steps > 0 ? steps : run->shape.block, work, err, err_cap);
+                                steps > 0 ? steps : run->shape.block, work, err);
     free(work);
     return rc;
 }

@@ -104,7 +104,7 @@ void mb_cli_usage(void)
          "130 interrupted");
 }
 
-static int store_value(mb_cli *cli, const flag *f, const char *value, char *err, size_t err_cap)
+static int store_value(mb_cli *cli, const flag *f, const char *value, mb_error *err)
 {
     void *field = (char *)cli + f->offset;
     char *end = NULL;
@@ -119,17 +119,17 @@ static int store_value(mb_cli *cli, const flag *f, const char *value, char *err,
         errno = 0;
         *(int64_t *)field = strtoll(value, &end, 10);
         if (errno || end == value || *end || *(int64_t *)field < 0 || *(int64_t *)field > NUMBER_MAX)
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s takes a whole number from 0 to %lld, not \"%s\"", f->name,
+            return mb_fail(err, MB_E_INPUT, "%s takes a whole number from 0 to %lld, not \"%s\"", f->name,
                            (long long)NUMBER_MAX, value);
         break;
     case FLAG_SET:
         if (cli->set_count == sizeof cli->sets / sizeof cli->sets[0])
-            return mb_fail(err, err_cap, MB_E_INPUT, "too many --set flags");
+            return mb_fail(err, MB_E_INPUT, "too many --set flags");
         cli->sets[cli->set_count++] = value;
         break;
     case FLAG_PLUGIN:
         if (cli->plugin_count == sizeof cli->plugins / sizeof cli->plugins[0])
-            return mb_fail(err, err_cap, MB_E_INPUT, "too many --plugin flags");
+            return mb_fail(err, MB_E_INPUT, "too many --plugin flags");
         cli->plugins[cli->plugin_count++] = value;
         break;
     }
@@ -161,17 +161,17 @@ static char *quote_command(int argc, char **argv)
 }
 
 /* A flag that a command does not look at is a misunderstanding: better said than passed over. */
-static int check_places(const mb_cli *cli, const bool given[FLAG_COUNT], char *err, size_t err_cap)
+static int check_places(const mb_cli *cli, const bool given[FLAG_COUNT], mb_error *err)
 {
     const char *command = cli->word_count ? cli->words[0] : "run";
     for (size_t k = 0; k < FLAG_COUNT; k++)
         if (given[k] && !belongs(flags[k].commands, command))
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s says nothing to \"%s\"; it belongs to: %s", flags[k].name,
+            return mb_fail(err, MB_E_INPUT, "%s says nothing to \"%s\"; it belongs to: %s", flags[k].name,
                            command, flags[k].commands);
     return MB_OK;
 }
 
-int mb_cli_parse(mb_cli *cli, int argc, char **argv, char *err, size_t err_cap)
+int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err)
 {
     bool given[FLAG_COUNT] = {false};
     memset(cli, 0, sizeof *cli);
@@ -184,7 +184,7 @@ int mb_cli_parse(mb_cli *cli, int argc, char **argv, char *err, size_t err_cap)
             word = "--help";
         if (word[0] != '-' || word[1] == '\0') {
             if (cli->word_count == sizeof cli->words / sizeof cli->words[0])
-                return mb_fail(err, err_cap, MB_E_INPUT, "too many words");
+                return mb_fail(err, MB_E_INPUT, "too many words");
             cli->words[cli->word_count++] = word;
             continue;
         }
@@ -192,22 +192,22 @@ int mb_cli_parse(mb_cli *cli, int argc, char **argv, char *err, size_t err_cap)
         while (k < FLAG_COUNT && (strlen(flags[k].name) != length || strncmp(flags[k].name, word, length) != 0))
             k++;
         if (k == FLAG_COUNT)
-            return mb_fail(err, err_cap, MB_E_INPUT, "unknown flag %s; ./harness --help lists them", word);
+            return mb_fail(err, MB_E_INPUT, "unknown flag %s; ./harness --help lists them", word);
         const char *value = word[length] == '=' ? word + length + 1 : NULL;
         if (flags[k].kind == FLAG_TRUE && value)
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s takes no value", flags[k].name);
+            return mb_fail(err, MB_E_INPUT, "%s takes no value", flags[k].name);
         if (flags[k].kind != FLAG_TRUE && !value) {
             if (++i >= argc)
-                return mb_fail(err, err_cap, MB_E_INPUT, "%s needs a value: %s %s", flags[k].name, flags[k].name,
+                return mb_fail(err, MB_E_INPUT, "%s needs a value: %s %s", flags[k].name, flags[k].name,
                                flags[k].value);
             value = argv[i];
         }
-        int rc = store_value(cli, &flags[k], value, err, err_cap);
+        int rc = store_value(cli, &flags[k], value, err);
         if (rc != MB_OK)
             return rc;
         given[k] = true;
     }
-    return cli->help || cli->version ? MB_OK : check_places(cli, given, err, err_cap);
+    return cli->help || cli->version ? MB_OK : check_places(cli, given, err);
 }
 
 void mb_cli_free(mb_cli *cli)

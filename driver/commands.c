@@ -87,14 +87,15 @@ static int list_models(const mb_cli *cli)
     struct dirent **names = NULL;
     int n = root ? scandir(root, &names, NULL, alphasort) : -1, found = 0;
     for (int i = 0; i < n; i++) {
-        char *path = mb_string_format("%s/%s", root, names[i]->d_name), err[512];
+        char *path = mb_string_format("%s/%s", root, names[i]->d_name);
+        mb_error err = {0};
         char *config = mb_string_format("%s/config.json", path ? path : "");
         mb_model_request request = {.path = path};
         mb_model_config shape;
         if (names[i]->d_name[0] != '.' && config && mb_file_exists(config)) {
             found++;
             char experts[64] = "";
-            int rc = mb_model_inspect(&request, &shape, err, sizeof err);
+            int rc = mb_model_inspect(&request, &shape, &err);
             if (rc == MB_OK && shape.moe.experts > 0)
                 snprintf(experts, sizeof experts, "%d of %d experts, ", shape.moe.per_token, shape.moe.experts);
             if (rc == MB_OK)
@@ -104,7 +105,7 @@ static int list_models(const mb_cli *cli)
                        shape.head_dim, shape.hidden, shape.block, shape.positions,
                        (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
             else
-                printf("%-32s %s\n", path, err);
+                printf("%-32s %s\n", path, err.text);
         }
         free(config);
         free(path);
@@ -119,16 +120,16 @@ static int list_models(const mb_cli *cli)
 
 static int query_store(const mb_cli *cli, size_t word, const char *sql)
 {
-    char err[1024];
+    mb_error err = {0};
     mb_store *store = NULL;
     mb_text text = {0};
-    int rc = mb_store_open(&store, chosen_database(cli, word), MB_STORE_READ, err, sizeof err);
+    int rc = mb_store_open(&store, chosen_database(cli, word), MB_STORE_READ, &err);
     if (rc == MB_OK)
-        rc = mb_table_query(store, sql, chosen_format(cli), mb_terminal_width(), &text, err, sizeof err);
-    mb_store_close(store, NULL, 0);
+        rc = mb_table_query(store, sql, chosen_format(cli), mb_terminal_width(), &text, &err);
+    mb_store_close(store, NULL);
     if (rc != MB_OK) {
         mb_text_free(&text);
-        return mb_command_fail(rc, err);
+        return mb_command_fail(rc, err.text);
     }
     return print_text(&text);
 }
@@ -185,12 +186,12 @@ int mb_command_help(const mb_cli *cli)
     if (!method && task)
         return help_task(task);
     if (!method) {
-        char err[256];
-        mb_fail(err, sizeof err, 0,
+        mb_error err = {0};
+        mb_fail(&err, 0,
                 "no method and no task is named \"%s\"; ./harness list methods and list tasks show "
                 "them, ./harness help config the keys of a config",
                 name);
-        return mb_command_fail(MB_E_INPUT, err);
+        return mb_command_fail(MB_E_INPUT, err.text);
     }
     char *help = mb_method_help(method);
     if (!help)
@@ -202,78 +203,79 @@ int mb_command_help(const mb_cli *cli)
 
 int mb_command_report(const mb_cli *cli)
 {
-    char err[1024];
+    mb_error err = {0};
     mb_store *store = NULL;
     mb_text text = {0};
-    int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, err, sizeof err);
+    int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, &err);
     if (rc == MB_OK)
-        rc = mb_report(store, cli->run, chosen_format(cli), mb_terminal_width(), &text, err, sizeof err);
-    mb_store_close(store, NULL, 0);
+        rc = mb_report(store, cli->run, chosen_format(cli), mb_terminal_width(), &text, &err);
+    mb_store_close(store, NULL);
     if (rc != MB_OK) {
         mb_text_free(&text);
-        return mb_command_fail(rc, err);
+        return mb_command_fail(rc, err.text);
     }
     return print_text(&text);
 }
 
 int mb_command_plot(const mb_cli *cli)
 {
-    char err[1024];
+    mb_error err = {0};
     const char *path = chosen_database(cli, 1);
     mb_store *store = NULL;
     int drawn = 0;
     size_t stem =
         strlen(path) > 3 && strcmp(path + strlen(path) - 3, ".db") == 0 ? strlen(path) - 3 : strlen(path);
     char *folder = cli->out ? mb_string_copy(cli->out) : mb_string_format("%.*s", (int)stem, path);
-    int rc = folder ? mb_store_open(&store, path, MB_STORE_READ, err, sizeof err)
-                    : mb_fail(err, sizeof err, MB_E_SYSTEM, "no memory");
+    int rc = folder ? mb_store_open(&store, path, MB_STORE_READ, &err)
+                    : mb_no_memory(&err, "a path");
     if (rc == MB_OK)
-        rc = mb_plot_all(store, cli->run, folder, &drawn, err, sizeof err);
-    mb_store_close(store, NULL, 0);
+        rc = mb_plot_all(store, cli->run, folder, &drawn, &err);
+    mb_store_close(store, NULL);
     if (rc == MB_OK)
         printf("%d figures in %s\n", drawn, folder);
     free(folder);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err);
+    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
 }
 
 int mb_command_export(const mb_cli *cli)
 {
-    char err[1024];
+    mb_error err = {0};
     mb_store *store = NULL;
     mb_text text = {0};
     if (!cli->pred && !cli->csv && !cli->jsonl && !cli->markdown)
         return mb_command_fail(MB_E_INPUT, "export how? --pred DIR, --csv, --jsonl or --md");
-    int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, err, sizeof err);
+    int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, &err);
     if (rc == MB_OK && cli->pred)
-        rc = mb_export_pred(store, cli->run, cli->pred, err, sizeof err);
+        rc = mb_export_pred(store, cli->run, cli->pred, &err);
     if (rc == MB_OK && (cli->csv || cli->jsonl || cli->markdown))
-        rc = mb_export(store, cli->run, chosen_format(cli), &text, err, sizeof err);
-    mb_store_close(store, NULL, 0);
+        rc = mb_export(store, cli->run, chosen_format(cli), &text, &err);
+    mb_store_close(store, NULL);
     if (rc == MB_OK && cli->out && text.data)
-        rc = mb_file_write(cli->out, text.data, text.length, err, sizeof err);
+        rc = mb_file_write(cli->out, text.data, text.length, &err);
     else if (rc == MB_OK && text.data)
         return print_text(&text);
     if (rc == MB_OK && cli->pred) /* not among rows that somebody reads from standard output */
         printf("predictions in %s/pred\n", cli->pred);
     mb_text_free(&text);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err);
+    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
 }
 
 int mb_command_score(const mb_cli *cli)
 {
-    char err[1024] = "", reason[1024] = "";
+    mb_error reason = {0};
+    mb_error err = {0};
     mb_text text = {0}, summary = {0};
     if (cli->word_count != 2)
         return mb_command_fail(MB_E_INPUT, "score which folder? ./harness score DIR, with one TASK.jsonl a task");
-    int rc = mb_score_folder(cli->words[1], &text, err, sizeof err);
+    int rc = mb_score_folder(cli->words[1], &text, &err);
     if (rc != MB_OK) {
         mb_text_free(&text);
-        return mb_command_fail(rc, err);
+        return mb_command_fail(rc, err.text);
     }
     /* Standard output is the official result.json and nothing else; what else there is to say goes beside it. */
-    if (*err)
-        fprintf(stderr, "harness: %s\n", err);
-    if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, reason, sizeof reason) == MB_OK &&
+    if (*err.text)
+        fprintf(stderr, "harness: %s\n", err.text);
+    if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, &reason) == MB_OK &&
         summary.data)
         fputs(summary.data, stderr);
     mb_text_free(&summary);
@@ -282,7 +284,7 @@ int mb_command_score(const mb_cli *cli)
 
 int mb_command_run(const mb_cli *cli)
 {
-    char err[1024] = "";
+    mb_error err = {0};
     mb_run_config config;
     mb_config_flags flags = {.sets = cli->sets,
                              .set_count = cli->set_count,
@@ -297,9 +299,9 @@ int mb_command_run(const mb_cli *cli)
                              .seed = cli->seed};
     mb_run_flags run = {.fresh = cli->fresh, .dry_run = cli->dry_run, .quiet = cli->quiet, .profile = cli->profile,
                         .audit = cli->audit};
-    int rc = mb_config_load(&config, cli->config, &flags, err, sizeof err);
+    int rc = mb_config_load(&config, cli->config, &flags, &err);
     if (rc != MB_OK)
-        return mb_command_fail(rc, err);
+        return mb_command_fail(rc, err.text);
     int code = mb_run_main(&config, &run, cli->command ? cli->command : "./harness");
     mb_config_free(&config);
     return code;

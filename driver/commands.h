@@ -17,7 +17,7 @@ typedef struct mb_cli {
 } mb_cli;
 
 /* MB_E_INPUT with one sentence for an unknown flag, a missing value or a bad number. */
-int mb_cli_parse(mb_cli *cli, int argc, char **argv, char *err, size_t err_cap);
+int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err);
 void mb_cli_free(mb_cli *cli);
 void mb_cli_usage(void);
 

@@ -27,21 +27,21 @@ static void locate(const char *text, const char *at, int *line, int *column)
     }
 }
 
-static int parse_text(const char *text, size_t size, const char *path, cJSON **json, char *err, size_t err_cap)
+static int parse_text(const char *text, size_t size, const char *path, cJSON **json, mb_error *err)
 {
     const char *end = NULL;
     if (memchr(text, '\0', size))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s is not a text file", path);
+        return mb_fail(err, MB_E_INPUT, "%s is not a text file", path);
     *json = cJSON_ParseWithLengthOpts(text, size + 1, &end, true);
     if (!*json) {
         int line, column;
         if (!end || end > text + size)
             end = text + size;
         locate(text, end, &line, &column);
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s is not valid JSON at line %d, column %d", path, line, column);
+        return mb_fail(err, MB_E_INPUT, "%s is not valid JSON at line %d, column %d", path, line, column);
     }
     if (!cJSON_IsObject(*json))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s must hold one JSON object", path);
+        return mb_fail(err, MB_E_INPUT, "%s must hold one JSON object", path);
     return MB_OK;
 }
 
@@ -80,14 +80,14 @@ static cJSON *as_object(cJSON *at, const char *name, cJSON *child, bool is_task)
 }
 
 /* Puts value at the dotted path below root, making objects on the way. */
-static int set_path(cJSON *root, const char *path, cJSON *value, char *err, size_t err_cap)
+static int set_path(cJSON *root, const char *path, cJSON *value, mb_error *err)
 {
     char *copy = mb_string_copy(path);
     cJSON *at = root, *tasks = cJSON_GetObjectItemCaseSensitive(root, "tasks");
     int rc = MB_OK;
     char *name = copy, *dot;
     if (!copy || !value) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for --set %s", path);
+        rc = mb_no_memory(err, "--set %s", path);
         goto out;
     }
     while ((dot = strchr(name, '.')) != NULL) {
@@ -96,17 +96,17 @@ static int set_path(cJSON *root, const char *path, cJSON *value, char *err, size
         if (!next && cJSON_IsObject(at))
             next = cJSON_AddObjectToObject(at, name);
         if (!cJSON_IsObject(next) && !cJSON_IsArray(next)) {
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "--set %s: %s is not an object in this config", path, name);
+            rc = mb_fail(err, MB_E_INPUT, "--set %s: %s is not an object in this config", path, name);
             goto out;
         }
         at = next;
         name = dot + 1;
     }
     if (*name == '\0') {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "--set %s: the key is empty", path);
+        rc = mb_fail(err, MB_E_INPUT, "--set %s: the key is empty", path);
     } else if (cJSON_IsArray(at) && !child_of(at, name)) {
         rc =
-            mb_fail(err, err_cap, MB_E_INPUT,
+            mb_fail(err, MB_E_INPUT,
                     "--set %s: that is a list of %d here; name one of its entries by number, e.g. sampler.0.steps",
                     path, cJSON_GetArraySize(at));
     } else {
@@ -120,20 +120,20 @@ out:
 }
 
 /* --set key=value: the value is JSON where it parses as JSON, else text. */
-static int apply_set(cJSON *root, const char *assignment, char *err, size_t err_cap)
+static int apply_set(cJSON *root, const char *assignment, mb_error *err)
 {
     const char *equals = strchr(assignment, '=');
     if (!equals || equals == assignment)
-        return mb_fail(err, err_cap, MB_E_INPUT, "--set %s: write it as key=value, e.g. --set limit=20",
+        return mb_fail(err, MB_E_INPUT, "--set %s: write it as key=value, e.g. --set limit=20",
                        assignment);
     char *path = mb_string_copy(assignment);
     if (!path)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for --set");
+        return mb_no_memory(err, "--set");
     path[equals - assignment] = '\0';
     cJSON *value = cJSON_ParseWithOpts(equals + 1, NULL, true);
     if (!value)
         value = cJSON_CreateString(equals + 1);
-    int rc = set_path(root, path, value, err, err_cap);
+    int rc = set_path(root, path, value, err);
     free(path);
     return rc;
 }
@@ -201,10 +201,10 @@ static void replace(cJSON *root, const char *key, cJSON *value)
 }
 
 /* The flags win over --set, which wins over the file. */
-static int apply_flags(cJSON *root, const mb_config_flags *flags, char *err, size_t err_cap)
+static int apply_flags(cJSON *root, const mb_config_flags *flags, mb_error *err)
 {
     for (size_t i = 0; i < flags->set_count; i++) {
-        int rc = apply_set(root, flags->sets[i], err, err_cap);
+        int rc = apply_set(root, flags->sets[i], err);
         if (rc != MB_OK)
             return rc;
     }
@@ -275,7 +275,7 @@ static int ints_of(const cJSON *object, const char *name, int32_t preset, int32_
     return MB_OK;
 }
 
-static int read_model(mb_run_config *config, char *err, size_t err_cap)
+static int read_model(mb_run_config *config, mb_error *err)
 {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(config->json, "model");
     config->type = MB_BF16;
@@ -285,17 +285,17 @@ static int read_model(mb_run_config *config, char *err, size_t err_cap)
         config->model_path = mb_shared_path(model ? model->valuestring : "models/tiny");
         return MB_OK;
     }
-    int rc = mb_config_check(model, "model", "model", err, err_cap);
+    int rc = mb_config_check(model, "model", "model", err);
     if (rc != MB_OK)
         return rc;
     const char *path = text_of(model, "path", ""), *shape = text_of(model, "shape", "");
     bool synthetic = strcmp(text_of(model, "weights", "checkpoint"), "random") == 0;
     if (synthetic && !*shape)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "config key model.weights is random: model.shape must name the dimensions");
     if (!synthetic && !*path)
         return mb_fail(
-            err, err_cap, MB_E_INPUT,
+            err, MB_E_INPUT,
             "config key model.path must name a checkpoint folder (or model.shape with \"weights\": \"random\")");
     if (synthetic)
         config->model_shape = mb_string_copy(shape);
@@ -310,7 +310,7 @@ static int read_model(mb_run_config *config, char *err, size_t err_cap)
     return MB_OK;
 }
 
-static int read_passes(mb_run_config *config, char *err, size_t err_cap)
+static int read_passes(mb_run_config *config, mb_error *err)
 {
     const cJSON *passes = cJSON_GetObjectItemCaseSensitive(config->json, "passes"), *pass;
     if (!passes) {
@@ -321,7 +321,7 @@ static int read_passes(mb_run_config *config, char *err, size_t err_cap)
         {"quality", &config->pass_quality}, {"recall", &config->pass_recall},   {"forced", &config->pass_forced},
         {"latency", &config->pass_latency}, {"breakdown", &config->pass_breakdown}};
     if (!cJSON_IsArray(passes) || !passes->child)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "config key passes must be a list that is not empty, such as [\"quality\", \"recall\"]");
     cJSON_ArrayForEach(pass, passes)
     {
@@ -330,7 +330,7 @@ static int read_passes(mb_run_config *config, char *err, size_t err_cap)
         while (name && i < n && strcmp(known[i].name, name) != 0)
             i++;
         if (!name || i == n)
-            return mb_fail(err, err_cap, MB_E_INPUT,
+            return mb_fail(err, MB_E_INPUT,
                            "config key passes: \"%s\" is none of quality, recall, forced, latency, breakdown",
                            name ? name : "?");
         *known[i].flag = true;
@@ -338,42 +338,42 @@ static int read_passes(mb_run_config *config, char *err, size_t err_cap)
     return MB_OK;
 }
 
-static int read_samplers(mb_run_config *config, char *err, size_t err_cap)
+static int read_samplers(mb_run_config *config, mb_error *err)
 {
     const cJSON *sampler = cJSON_GetObjectItemCaseSensitive(config->json, "sampler");
     if (!sampler)
         sampler = cJSON_AddObjectToObject(config->json, "sampler");
     size_t n = cJSON_IsArray(sampler) ? (size_t)cJSON_GetArraySize(sampler) : 1;
     if (n == 0)
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key sampler is an empty list");
+        return mb_fail(err, MB_E_INPUT, "config key sampler is an empty list");
     config->samplers = calloc(n, sizeof *config->samplers);
     if (!config->samplers)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+        return mb_no_memory(err, "the config");
     config->sampler_count = n;
     for (size_t i = 0; i < n; i++) {
         char path[64];
         config->samplers[i] = cJSON_IsArray(sampler) ? cJSON_GetArrayItem(sampler, (int)i) : sampler;
         snprintf(path, sizeof path, n > 1 ? "sampler[%zu]" : "sampler", i);
-        int rc = mb_config_check(config->samplers[i], "sampler", path, err, err_cap);
+        int rc = mb_config_check(config->samplers[i], "sampler", path, err);
         if (rc != MB_OK)
             return rc;
     }
     return MB_OK;
 }
 
-static int read_latency(mb_run_config *config, char *err, size_t err_cap)
+static int read_latency(mb_run_config *config, mb_error *err)
 {
     cJSON *latency = cJSON_GetObjectItemCaseSensitive(config->json, "latency");
     mb_latency_spec *spec = &config->latency;
     if (latency) {
-        int rc = mb_config_check(latency, "latency", "latency", err, err_cap);
+        int rc = mb_config_check(latency, "latency", "latency", err);
         if (rc != MB_OK)
             return rc;
     }
     spec->blocks_min = (int32_t)number_of(latency, "blocks_min", 2);
     spec->blocks_max = (int32_t)number_of(latency, "blocks_max", 100);
     if (spec->blocks_max < spec->blocks_min)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "config key latency.blocks_max is smaller than latency.blocks_min");
     spec->seconds = number_of(latency, "seconds", 15);
     spec->error = number_of(latency, "error", 0.005);
@@ -400,7 +400,7 @@ static int read_latency(mb_run_config *config, char *err, size_t err_cap)
     {
         if (!cJSON_IsNumber(item) || item->valuedouble < 1 || item->valuedouble > 1024 ||
             item->valuedouble != (double)(int)item->valuedouble)
-            rc = mb_fail(err, err_cap, MB_E_INPUT,
+            rc = mb_fail(err, MB_E_INPUT,
                          "config key latency.batches holds something that is neither 1..1024 nor \"largest\"");
     }
     cJSON *wrapped = cJSON_CreateObject();
@@ -410,7 +410,7 @@ static int read_latency(mb_run_config *config, char *err, size_t err_cap)
                         ints_of(latency, chosen ? "breakdown_contexts" : "contexts", 4096,
                                 &spec->breakdown_contexts, &spec->breakdown_count) != MB_OK ||
                         ints_of(latency, "steps", 0, &spec->steps, &spec->step_count) != MB_OK))
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+        rc = mb_no_memory(err, "the config");
     cJSON_Delete(wrapped);
     return rc;
 }
@@ -424,17 +424,17 @@ static char *stem_of(const char *path)
     return mb_string_format("%.*s", (int)(n ? n : 1), n ? name : "run");
 }
 
-static int read_all(mb_run_config *config, const char *path, char *err, size_t err_cap)
+static int read_all(mb_run_config *config, const char *path, mb_error *err)
 {
     cJSON *json = config->json;
-    int rc = mb_config_check(json, "", "", err, err_cap);
+    int rc = mb_config_check(json, "", "", err);
     if (rc != MB_OK)
         return rc;
     char *stem = stem_of(path);
     config->name = mb_string_copy(text_of(json, "name", stem ? stem : "run"));
     free(stem);
     if (!config->name || !*config->name || strchr(config->name, '/'))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key name must be text without a slash");
+        return mb_fail(err, MB_E_INPUT, "config key name must be text without a slash");
     const char *results = text_of(json, "results", NULL), *plots = text_of(json, "plots", NULL);
     config->results = results ? mb_string_copy(results) : mb_string_format("results/%s.db", config->name);
     config->plots = plots ? mb_string_copy(plots) : mb_string_format("results/%s", config->name);
@@ -449,41 +449,40 @@ static int read_all(mb_run_config *config, const char *path, char *err, size_t e
     config->max_length = (int32_t)number_of(json, "max_length", 0);
     config->max_new_tokens = (int32_t)number_of(json, "max_new_tokens", 0);
     const cJSON *recall = cJSON_GetObjectItemCaseSensitive(json, "recall");
-    if (recall && (rc = mb_config_check(recall, "recall", "recall", err, err_cap)) != MB_OK)
+    if (recall && (rc = mb_config_check(recall, "recall", "recall", err)) != MB_OK)
         return rc;
     config->recall_limit = (int64_t)number_of(recall, "limit", 0);
-    if ((rc = read_model(config, err, err_cap)) != MB_OK || (rc = read_passes(config, err, err_cap)) != MB_OK ||
-        (rc = read_samplers(config, err, err_cap)) != MB_OK ||
-        (rc = read_latency(config, err, err_cap)) != MB_OK ||
-        (rc = mb_config_read_methods(config, err, err_cap)) != MB_OK ||
-        (rc = mb_config_read_tasks(config, err, err_cap)) != MB_OK)
+    if ((rc = read_model(config, err)) != MB_OK || (rc = read_passes(config, err)) != MB_OK ||
+        (rc = read_samplers(config, err)) != MB_OK ||
+        (rc = read_latency(config, err)) != MB_OK ||
+        (rc = mb_config_read_methods(config, err)) != MB_OK ||
+        (rc = mb_config_read_tasks(config, err)) != MB_OK)
         return rc;
     if (!config->results || !config->plots || !config->path || !config->device || !config->data)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+        return mb_no_memory(err, "the config");
     if (config->task_count == 0 &&
         (config->pass_quality || config->pass_recall || config->pass_forced))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "config key tasks is empty but the passes need tasks; see `./harness list tasks`");
     return MB_OK;
 }
 
 int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name,
-                   const mb_config_flags *flags, char *err, size_t err_cap)
+                   const mb_config_flags *flags, mb_error *err)
 {
     memset(config, 0, sizeof *config);
-    int rc = parse_text(text, size, name, &config->json, err, err_cap);
+    int rc = parse_text(text, size, name, &config->json, err);
     if (rc == MB_OK)
-        rc = apply_flags(config->json, flags, err, err_cap);
+        rc = apply_flags(config->json, flags, err);
     if (rc == MB_OK)
-        rc = read_all(config, name, err, err_cap);
+        rc = read_all(config, name, err);
     if (rc == MB_OK)
         return rc;
     mb_config_free(config);
-    return strstr(err, name) ? rc : mb_fail_prefix(err, err_cap, rc, "%s", name);
+    return strstr(err->text, name) ? rc : mb_fail_prefix(err, rc, "%s", name);
 }
 
-int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err,
-                   size_t err_cap)
+int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, mb_error *err)
 {
     char *text = NULL, *found = NULL;
     size_t size = 0;
@@ -491,7 +490,7 @@ int mb_config_load(mb_run_config *config, const char *path, const mb_config_flag
     memset(config, 0, sizeof *config);
     if (path) {
         found = mb_shared_path(path);
-        rc = mb_file_read(found ? found : path, CONFIG_MAX_BYTES, &text, &size, err, err_cap);
+        rc = mb_file_read(found ? found : path, CONFIG_MAX_BYTES, &text, &size, err);
         if (rc != MB_OK)
             goto out;
     } else {
@@ -499,12 +498,12 @@ int mb_config_load(mb_run_config *config, const char *path, const mb_config_flag
         text = mb_string_copy(embedded);
         path = EMBEDDED_CONFIG;
         if (!text) {
-            rc = mb_fail(err, err_cap, MB_E_BUG,
+            rc = mb_fail(err, MB_E_BUG,
                          "the default config was not compiled in; give one with --config FILE");
             goto out;
         }
     }
-    rc = mb_config_read(config, text, size, path, flags, err, err_cap);
+    rc = mb_config_read(config, text, size, path, flags, err);
 out:
     free(found);
     free(text);
@@ -539,7 +538,7 @@ void mb_config_free(mb_run_config *config)
 }
 
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,
-                      char *err, size_t err_cap)
+                      mb_error *err)
 {
     const cJSON *json = config->samplers[i];
     mb_sampler_default(model, sampler);
@@ -557,7 +556,7 @@ int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_conf
     sampler->block_cache = truth_of(json, "block_cache", sampler->block_cache);
     sampler->compat_prompt_bug = truth_of(json, "compat_prompt_bug", sampler->compat_prompt_bug);
     if (sampler->steps > model->block)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "config key sampler.steps is %d but a block of this model has %d tokens", sampler->steps,
                        model->block);
     return MB_OK;

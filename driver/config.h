@@ -85,15 +85,14 @@ typedef struct mb_config_flags {
 } mb_config_flags;
 
 /* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and a sentence with the key's path. */
-int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, char *err,
-                   size_t err_cap);
+int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, mb_error *err);
 /* The same from text; name stands for the file in sentences. */
 int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name,
-                   const mb_config_flags *flags, char *err, size_t err_cap);
+                   const mb_config_flags *flags, mb_error *err);
 void mb_config_free(mb_run_config *config);
 /* Applies samplers[i] to the family's default. */
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,
-                      char *err, size_t err_cap);
+                      mb_error *err);
 /* The key table as text: name, type, range, default, help. */
 void mb_config_help(mb_text *out);
 
@@ -112,8 +111,8 @@ typedef struct mb_key {
 extern const mb_key mb_config_keys[];    /* ends with name NULL */
 
 /* Checks that every member of object is a key of section with the right type and range; path is its own path. */
-int mb_config_check(const cJSON *object, const char *section, const char *path, char *err, size_t err_cap);
+int mb_config_check(const cJSON *object, const char *section, const char *path, mb_error *err);
 /* No member of object is named twice: readers of JSON do not agree on which of the two counts. */
-int mb_config_check_once(const cJSON *object, const char *path, char *err, size_t err_cap);
+int mb_config_check_once(const cJSON *object, const char *path, mb_error *err);
 
 #endif

@@ -105,20 +105,20 @@ static const char *type_name(mb_key_type type)
     return "see help";
 }
 
-static int check_number(const cJSON *value, const mb_key *key, const char *path, char *err, size_t err_cap)
+static int check_number(const cJSON *value, const mb_key *key, const char *path, mb_error *err)
 {
     bool whole = key->type != MB_KEY_REAL;
     double number = value->valuedouble;
     if (!cJSON_IsNumber(value) || !isfinite(number) || (whole && number != floor(number)))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a %s", path,
+        return mb_fail(err, MB_E_INPUT, "config key %s must be a %s", path,
                        whole ? "whole number" : "number");
     if (number < key->min || number > key->max)
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s is %.10g; it must lie between %.10g and %.10g",
+        return mb_fail(err, MB_E_INPUT, "config key %s is %.10g; it must lie between %.10g and %.10g",
                        path, number, key->min, key->max);
     return MB_OK;
 }
 
-static int check_choice(const cJSON *value, const mb_key *key, const char *path, char *err, size_t err_cap)
+static int check_choice(const cJSON *value, const mb_key *key, const char *path, mb_error *err)
 {
     const char *text = cJSON_GetStringValue(value);
     size_t length = text ? strlen(text) : 0;
@@ -127,35 +127,35 @@ static int check_choice(const cJSON *value, const mb_key *key, const char *path,
         if (n == length && strncmp(p, text, n) == 0)
             return MB_OK;
     }
-    return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be one of %s", path, key->choices);
+    return mb_fail(err, MB_E_INPUT, "config key %s must be one of %s", path, key->choices);
 }
 
-static int check_value(const cJSON *value, const mb_key *key, const char *path, char *err, size_t err_cap)
+static int check_value(const cJSON *value, const mb_key *key, const char *path, mb_error *err)
 {
     switch (key->type) {
     case MB_KEY_STRING:
         if (!cJSON_IsString(value))
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be text in quotes", path);
+            return mb_fail(err, MB_E_INPUT, "config key %s must be text in quotes", path);
         return MB_OK;
     case MB_KEY_BOOL:
         if (!cJSON_IsBool(value))
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be true or false", path);
+            return mb_fail(err, MB_E_INPUT, "config key %s must be true or false", path);
         return MB_OK;
     case MB_KEY_INT:
     case MB_KEY_REAL:
-        return check_number(value, key, path, err, err_cap);
+        return check_number(value, key, path, err);
     case MB_KEY_CHOICE:
-        return check_choice(value, key, path, err, err_cap);
+        return check_choice(value, key, path, err);
     case MB_KEY_INTS: {
         const cJSON *item;
         if (cJSON_IsNumber(value))
-            return check_number(value, key, path, err, err_cap);
+            return check_number(value, key, path, err);
         if (!cJSON_IsArray(value) || cJSON_GetArraySize(value) == 0)
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a whole number or a list of them",
+            return mb_fail(err, MB_E_INPUT, "config key %s must be a whole number or a list of them",
                            path);
         cJSON_ArrayForEach(item, value)
         {
-            int rc = check_number(item, key, path, err, err_cap);
+            int rc = check_number(item, key, path, err);
             if (rc != MB_OK)
                 return rc;
         }
@@ -167,25 +167,25 @@ static int check_value(const cJSON *value, const mb_key *key, const char *path, 
     return MB_OK;
 }
 
-int mb_config_check_once(const cJSON *object, const char *path, char *err, size_t err_cap)
+int mb_config_check_once(const cJSON *object, const char *path, mb_error *err)
 {
     const cJSON *value;
     cJSON_ArrayForEach(value, object)
     {
         for (const cJSON *other = value->next; other; other = other->next)
             if (value->string && strcmp(other->string, value->string) == 0)
-                return mb_fail(err, err_cap, MB_E_INPUT, "config key %s%s%s is given twice", path,
+                return mb_fail(err, MB_E_INPUT, "config key %s%s%s is given twice", path,
                                *path ? "." : "", value->string);
     }
     return MB_OK;
 }
 
-int mb_config_check(const cJSON *object, const char *section, const char *path, char *err, size_t err_cap)
+int mb_config_check(const cJSON *object, const char *section, const char *path, mb_error *err)
 {
     const cJSON *value;
     if (!cJSON_IsObject(object))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be an object { ... }", path);
-    int twice = mb_config_check_once(object, path, err, err_cap);
+        return mb_fail(err, MB_E_INPUT, "config key %s must be an object { ... }", path);
+    int twice = mb_config_check_once(object, path, err);
     if (twice != MB_OK)
         return twice;
     cJSON_ArrayForEach(value, object)
@@ -200,12 +200,12 @@ int mb_config_check(const cJSON *object, const char *section, const char *path, 
             for (key = mb_config_keys; key->name; key++)
                 if (strcmp(key->section, section) == 0)
                     mb_text_printf(&known, "%s%s", known.length ? ", " : "", key->name);
-            int rc = mb_fail(err, err_cap, MB_E_INPUT, "unknown config key %s; known here: %s", full,
+            int rc = mb_fail(err, MB_E_INPUT, "unknown config key %s; known here: %s", full,
                              known.data ? known.data : "");
             mb_text_free(&known);
             return rc;
         }
-        int rc = check_value(value, key, full, err, err_cap);
+        int rc = check_value(value, key, full, err);
         if (rc != MB_OK)
             return rc;
     }

@@ -45,11 +45,11 @@ static char *make_label(const mb_method *method, const cJSON *options, const siz
 
 /* One configuration: choice[i] is the index into the i-th option's list. */
 static int add_method(mb_run_config *config, const mb_method *method, const cJSON *options, const size_t *choice,
-                      char *err, size_t err_cap)
+                      mb_error *err)
 {
     mb_method_spec *grown = realloc(config->methods, (config->method_count + 1) * sizeof *grown);
     if (!grown)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+        return mb_no_memory(err, "the config");
     config->methods = grown;
     mb_method_spec *spec = &config->methods[config->method_count];
     memset(spec, 0, sizeof *spec);
@@ -63,8 +63,8 @@ static int add_method(mb_run_config *config, const mb_method *method, const cJSO
         snprintf(path, sizeof path, "methods.%s.%s", method->name, o->string);
         char *text = scalar_text(value);
         int rc =
-            text ? mb_options_set(method, spec->options, o->string, text, path, err, err_cap)
-                 : mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a value or a list of values", path);
+            text ? mb_options_set(method, spec->options, o->string, text, path, err)
+                 : mb_fail(err, MB_E_INPUT, "config key %s must be a value or a list of values", path);
         free(text);
         if (rc != MB_OK)
             return rc;
@@ -73,15 +73,15 @@ static int add_method(mb_run_config *config, const mb_method *method, const cJSO
     spec->label = make_label(method, options, choice);
     spec->k = mb_options_budget(method, spec->options);
     if (!spec->json || !spec->label)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+        return mb_no_memory(err, "the config");
     for (size_t j = 0; j + 1 < config->method_count; j++)
         if (config->methods[j].method == method && strcmp(config->methods[j].json, spec->json) == 0)
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key methods.%s: the configuration %s is listed twice",
+            return mb_fail(err, MB_E_INPUT, "config key methods.%s: the configuration %s is listed twice",
                            method->name, spec->label);
     return MB_OK;
 }
 
-static int sweep_method(mb_run_config *config, const cJSON *options, char *err, size_t err_cap)
+static int sweep_method(mb_run_config *config, const cJSON *options, mb_error *err)
 {
     const mb_method *method = mb_registry_find(options->string);
     size_t count = 0, total = 1;
@@ -89,30 +89,30 @@ static int sweep_method(mb_run_config *config, const cJSON *options, char *err, 
         mb_text known = {0};
         for (size_t i = 0; i < mb_registry_count(); i++)
             mb_text_printf(&known, "%s%s", i ? ", " : "", mb_registry_at(i)->name);
-        int rc = mb_fail(err, err_cap, MB_E_INPUT, "unknown method \"%s\"; known: %s", options->string,
+        int rc = mb_fail(err, MB_E_INPUT, "unknown method \"%s\"; known: %s", options->string,
                          known.data ? known.data : "");
         mb_text_free(&known);
         return rc;
     }
     if (!cJSON_IsObject(options))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "config key methods.%s must be an object of options, {} for the defaults", options->string);
     char path[256];
     snprintf(path, sizeof path, "methods.%s", options->string);
-    int rc = mb_config_check_once(options, path, err, err_cap);
+    int rc = mb_config_check_once(options, path, err);
     if (rc != MB_OK)
         return rc;
     for (const cJSON *o = options->child; o; o = o->next, count++) {
         if (cJSON_IsArray(o) && cJSON_GetArraySize(o) == 0)
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key methods.%s.%s is an empty list", options->string,
+            return mb_fail(err, MB_E_INPUT, "config key methods.%s.%s is an empty list", options->string,
                            o->string);
         total *= cJSON_IsArray(o) ? (size_t)cJSON_GetArraySize(o) : 1;
         if (total > MAX_SWEEP)
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key methods.%s sweeps more than %d configurations",
+            return mb_fail(err, MB_E_INPUT, "config key methods.%s sweeps more than %d configurations",
                            options->string, MAX_SWEEP);
     }
     size_t *choice = calloc(count + 1, sizeof *choice);
-    rc = choice ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+    rc = choice ? MB_OK : mb_no_memory(err, "the config");
     for (size_t n = 0; rc == MB_OK && n < total; n++) {
         size_t rest = n, i = count;
         /* last option varies fastest */
@@ -121,25 +121,25 @@ static int sweep_method(mb_run_config *config, const cJSON *options, char *err, 
             choice[i] = rest % values;
             rest /= values;
         }
-        rc = add_method(config, method, options, choice, err, err_cap);
+        rc = add_method(config, method, options, choice, err);
     }
     free(choice);
     return rc;
 }
 
-int mb_config_read_methods(mb_run_config *config, char *err, size_t err_cap)
+int mb_config_read_methods(mb_run_config *config, mb_error *err)
 {
     const cJSON *methods = cJSON_GetObjectItemCaseSensitive(config->json, "methods"), *method;
     if (!cJSON_IsObject(methods) || !methods->child)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "config key methods must be an object such as {\"NAME\": {\"k\": [256, 512]}}; see "
                        "`./harness list methods`");
-    int rc = mb_config_check_once(methods, "methods", err, err_cap);
+    int rc = mb_config_check_once(methods, "methods", err);
     if (rc != MB_OK)
         return rc;
     cJSON_ArrayForEach(method, methods)
     {
-        rc = sweep_method(config, method, err, err_cap);
+        rc = sweep_method(config, method, err);
         if (rc != MB_OK)
             return rc;
     }
@@ -147,25 +147,25 @@ int mb_config_read_methods(mb_run_config *config, char *err, size_t err_cap)
 }
 
 /* The keys that every task object may have; the others are the task's own and checked by it. */
-static int check_task(const cJSON *task, const char *path, char *err, size_t err_cap)
+static int check_task(const cJSON *task, const char *path, mb_error *err)
 {
     const cJSON *folder = cJSON_GetObjectItemCaseSensitive(task, "data");
     const cJSON *limit = cJSON_GetObjectItemCaseSensitive(task, "limit");
     if (folder && !cJSON_IsString(folder))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s.data must be text in quotes", path);
+        return mb_fail(err, MB_E_INPUT, "config key %s.data must be text in quotes", path);
     if (limit && (!cJSON_IsNumber(limit) || limit->valuedouble < 0 || limit->valuedouble > 1e9 ||
                   limit->valuedouble != (double)(int64_t)limit->valuedouble))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key %s.limit must be a whole number from 0 to 1000000000",
+        return mb_fail(err, MB_E_INPUT, "config key %s.limit must be a whole number from 0 to 1000000000",
                        path);
-    return mb_config_check_once(task, path, err, err_cap);
+    return mb_config_check_once(task, path, err);
 }
 
 static int add_task(mb_run_config *config, const char *name, const cJSON *own, const char *folder, int64_t limit,
-                    char *err, size_t err_cap)
+                    mb_error *err)
 {
     mb_task_spec *grown = realloc(config->tasks, (config->task_count + 1) * sizeof *grown);
     if (!grown)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+        return mb_no_memory(err, "the config");
     config->tasks = grown;
     mb_task_spec *spec = &config->tasks[config->task_count++];
     memset(spec, 0, sizeof *spec);
@@ -175,16 +175,16 @@ static int add_task(mb_run_config *config, const char *name, const cJSON *own, c
     if (own && own->child)
         spec->options = cJSON_PrintUnformatted(own);
     if (!spec->task || !spec->folder || (own && own->child && !spec->options))
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the config");
+        return mb_no_memory(err, "the config");
     return MB_OK;
 }
 
-int mb_config_read_tasks(mb_run_config *config, char *err, size_t err_cap)
+int mb_config_read_tasks(mb_run_config *config, mb_error *err)
 {
     const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(config->json, "tasks"), *task;
     int rc = MB_OK, index = 0;
     if (tasks && !cJSON_IsArray(tasks))
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key tasks must be a list");
+        return mb_fail(err, MB_E_INPUT, "config key tasks must be a list");
     cJSON_ArrayForEach(task, tasks)
     {
         char path[32];
@@ -193,9 +193,9 @@ int mb_config_read_tasks(mb_run_config *config, char *err, size_t err_cap)
                                 ? task->valuestring
                                 : cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(task, "task"));
         if (!group)
-            return mb_fail(err, err_cap, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}",
+            return mb_fail(err, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}",
                            path);
-        if (cJSON_IsObject(task) && (rc = check_task(task, path, err, err_cap)) != MB_OK)
+        if (cJSON_IsObject(task) && (rc = check_task(task, path, err)) != MB_OK)
             return rc;
         cJSON *own = cJSON_IsObject(task) ? cJSON_Duplicate(task, true) : NULL;
         const cJSON *folder = cJSON_GetObjectItemCaseSensitive(own, "data");
@@ -209,11 +209,11 @@ int mb_config_read_tasks(mb_run_config *config, char *err, size_t err_cap)
         cJSON_DeleteItemFromObjectCaseSensitive(own, "task");
         cJSON_DeleteItemFromObjectCaseSensitive(own, "data");
         cJSON_DeleteItemFromObjectCaseSensitive(own, "limit");
-        rc = mb_task_expand(group, &names, &count, err, err_cap);
+        rc = mb_task_expand(group, &names, &count, err);
         if (rc != MB_OK)
-            mb_fail_prefix(err, err_cap, rc, "config key %s", path);
+            mb_fail_prefix(err, rc, "config key %s", path);
         for (size_t i = 0; rc == MB_OK && i < count; i++)
-            rc = add_task(config, names[i], own, data ? data : "", most, err, err_cap);
+            rc = add_task(config, names[i], own, data ? data : "", most, err);
         free((void *)names);
         free(data);
         cJSON_Delete(own);

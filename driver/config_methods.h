@@ -5,8 +5,8 @@
 #include "driver/config.h"
 
 /* Expands every list of option values to the product of configurations, in the order of the file. */
-int mb_config_read_methods(mb_run_config *config, char *err, size_t err_cap);
+int mb_config_read_methods(mb_run_config *config, mb_error *err);
 /* Expands task groups and attaches each task's own keys. */
-int mb_config_read_tasks(mb_run_config *config, char *err, size_t err_cap);
+int mb_config_read_tasks(mb_run_config *config, mb_error *err);
 
 #endif

@@ -48,12 +48,13 @@ static void check_gpu(void)
     static const char *const cupti[] = {"libcupti.so.13", "libcupti.so", NULL};
     static const char *const nvml[] = {"libnvidia-ml.so.1", NULL};
     static const char *const blas[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
-    char why[256] = "", text[128];
-    int count = mb_cuda_device_count(why, sizeof why);
+    char text[128];
+    mb_error why = {0};
+    int count = mb_cuda_device_count(&why);
     line(mb_kernels_cuda() != NULL, "CUDA in the build", mb_kernels_cuda() ? "yes" : "no",
          "install the CUDA toolkit (nvcc) and run make again");
     snprintf(text, sizeof text, "%d usable", count);
-    line(count > 0, "GPU", count > 0 ? text : why, "");
+    line(count > 0, "GPU", count > 0 ? text : why.text, "");
     line(library_loads(blas), "cuBLASLt", library_loads(blas) ? "loads" : "not found", "needed on the GPU only");
     line(library_loads(nvml), "NVML", library_loads(nvml) ? "loads" : "not found",
          "comes with the driver; without it clocks are not recorded");
@@ -63,11 +64,11 @@ static void check_gpu(void)
 
 static void check_model(const char *path)
 {
-    char err[512];
+    mb_error err = {0};
     mb_model_request request = {.path = path};
     mb_model_config shape;
-    int rc = mb_model_inspect(&request, &shape, err, sizeof err);
-    line(rc == MB_OK, path, rc == MB_OK ? "checkpoint folder is complete to look at" : err, "");
+    int rc = mb_model_inspect(&request, &shape, &err);
+    line(rc == MB_OK, path, rc == MB_OK ? "checkpoint folder is complete to look at" : err.text, "");
 }
 
 int mb_command_doctor(const mb_cli *cli)

@@ -40,14 +40,14 @@ void mb_isolate_end(mb_run *run)
 }
 
 /* A worker that failed is not asked again: whatever is wrong in it ends with it. */
-static int ask(const mb_run *run, mb_arm *arm, const mb_text *question, mb_text *answer, char *err, size_t err_cap)
+static int ask(const mb_run *run, mb_arm *arm, const mb_text *question, mb_text *answer, mb_error *err)
 {
     mb_worker_question asked = {.name = arm->spec->method->name,
                                 .text = question,
                                 .seconds = run->config->plugin_seconds,
                                 .stop = &mb_interrupted};
-    int rc = question->failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a worker's job")
-                              : mb_worker_ask(arm->worker, &asked, answer, err, err_cap);
+    int rc = question->failed ? mb_no_memory(err, "a worker's job")
+                              : mb_worker_ask(arm->worker, &asked, answer, err);
     if (rc != MB_OK)
         end_worker(arm);
     return rc;
@@ -88,41 +88,41 @@ static void put_order(const mb_run *run, const mb_arm *arm, bool rehearsal, mb_t
     cJSON_Delete(order);
 }
 
-static int open_once(mb_run *run, mb_arm *arm, bool rehearsal, mb_text *answer, char *err, size_t err_cap)
+static int open_once(mb_run *run, mb_arm *arm, bool rehearsal, mb_text *answer, mb_error *err)
 {
     mb_text question = {0};
-    int rc = mb_worker_start(&arm->worker, mb_registry_origin(arm->spec->method), err, err_cap);
+    int rc = mb_worker_start(&arm->worker, mb_registry_origin(arm->spec->method), err);
     if (rc == MB_OK) {
         put_order(run, arm, rehearsal, &question);
-        rc = ask(run, arm, &question, answer, err, err_cap);
+        rc = ask(run, arm, &question, answer, err);
     }
     mb_text_free(&question);
     return rc;
 }
 
 /* The arm's worker, opened if it is not. answer: why the method cannot run here, else nothing. */
-static int open_worker(mb_run *run, mb_arm *arm, bool rehearsal, mb_text *answer, char *err, size_t err_cap)
+static int open_worker(mb_run *run, mb_arm *arm, bool rehearsal, mb_text *answer, mb_error *err)
 {
     bool others = false;
     if (arm->worker)
         return MB_OK;
     for (size_t i = 0; i < run->arm_count; i++)
         others = others || run->arms[i].worker;
-    int rc = open_once(run, arm, rehearsal, answer, err, err_cap);
+    int rc = open_once(run, arm, rehearsal, answer, err);
     if (rc != MB_OK && rc != MB_E_SAMPLE && rc != MB_E_STOP && others) { /* who may hold its memory */
         mb_isolate_end(run);
         mb_text_clear(answer);
-        rc = open_once(run, arm, rehearsal, answer, err, err_cap);
+        rc = open_once(run, arm, rehearsal, answer, err);
     }
     if (rc == MB_OK || rc == MB_E_SAMPLE || rc == MB_E_STOP)
         return rc;
-    return mb_fail_prefix(err, err_cap, MB_E_SAMPLE, "method %s: no worker", arm->spec->method->name);
+    return mb_fail_prefix(err, MB_E_SAMPLE, "method %s: no worker", arm->spec->method->name);
 }
 
-int mb_isolate_open(mb_run *run, mb_arm *arm, char *err, size_t err_cap)
+int mb_isolate_open(mb_run *run, mb_arm *arm, mb_error *err)
 {
     mb_text answer = {0};
-    int rc = open_worker(run, arm, false, &answer, err, err_cap);
+    int rc = open_worker(run, arm, false, &answer, err);
     if (rc == MB_OK && answer.length > 0) {
         snprintf(arm->reason, sizeof arm->reason, "%s", answer.data);
         end_worker(arm);
@@ -130,7 +130,7 @@ int mb_isolate_open(mb_run *run, mb_arm *arm, char *err, size_t err_cap)
         arm->isolated = true;
     } else if (rc == MB_E_SAMPLE) {
         arm->broken = true;
-        snprintf(arm->reason, sizeof arm->reason, "%s", err);
+        snprintf(arm->reason, sizeof arm->reason, "%s", err->text);
         mb_progress_note(&run->progress, "failed: %s: %s", arm->spec->label, arm->reason);
         rc = MB_OK;
     }
@@ -151,7 +151,7 @@ static void retire(mb_arm *arm, const char *err)
 
 /* Sends a decode or shadow job; the answer's bytes are for result_wire.c. */
 static int do_job(mb_run *run, const mb_prepared *prepared, mb_arm *arm, mb_job_kind kind,
-                  const mb_decode_request *request, mb_text *answer, char *err, size_t err_cap)
+                  const mb_decode_request *request, mb_text *answer, mb_error *err)
 {
     mb_text question = {0}, opened = {0};
     mb_job job = {.kind = kind,
@@ -161,17 +161,17 @@ static int do_job(mb_run *run, const mb_prepared *prepared, mb_arm *arm, mb_job_
                   .request = request->request,
                   .prompt_count = prepared->count,
                   .forced_count = request->forced ? request->forced_count : 0};
-    int rc = open_worker(run, arm, false, &opened, err, err_cap);
+    int rc = open_worker(run, arm, false, &opened, err);
     if (rc == MB_OK) {
         put_job(&question, &job);
         mb_text_append(&question, (const char *)prepared->ids, prepared->count * sizeof *prepared->ids);
         if (job.forced_count)
             mb_text_append(&question, (const char *)request->forced, job.forced_count * sizeof *request->forced);
-        rc = ask(run, arm, &question, answer, err, err_cap);
+        rc = ask(run, arm, &question, answer, err);
     }
     if (rc != MB_OK && rc != MB_E_STOP) {
         rc = MB_E_SAMPLE;
-        retire(arm, err);
+        retire(arm, err->text);
     }
     mb_text_free(&question);
     mb_text_free(&opened);
@@ -179,41 +179,40 @@ static int do_job(mb_run *run, const mb_prepared *prepared, mb_arm *arm, mb_job_
 }
 
 int mb_isolate_decode(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
-                      mb_decode_result *result, char *err, size_t err_cap)
+                      mb_decode_result *result, mb_error *err)
 {
     mb_text answer = {0};
     size_t at = 0;
     if (!arm->isolated)
-        return mb_decode(run->session, arm->attender, request, result, err, err_cap);
+        return mb_decode(run->session, arm->attender, request, result, err);
     memset(result, 0, sizeof *result);
-    int rc = do_job(run, prepared, arm, MB_JOB_DECODE, request, &answer, err, err_cap);
-    if (rc == MB_OK && (rc = mb_wire_get_result(answer.data, answer.length, &at, result, err, err_cap)) != MB_OK)
-        mb_fail_prefix(err, err_cap, rc, "method %s, from its process", arm->spec->method->name);
+    int rc = do_job(run, prepared, arm, MB_JOB_DECODE, request, &answer, err);
+    if (rc == MB_OK && (rc = mb_wire_get_result(answer.data, answer.length, &at, result, err)) != MB_OK)
+        mb_fail_prefix(err, rc, "method %s, from its process", arm->spec->method->name);
     mb_text_free(&answer);
     return rc;
 }
 
 int mb_isolate_shadow(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
-                      mb_recall *recall, char *err, size_t err_cap)
+                      mb_recall *recall, mb_error *err)
 {
     mb_text answer = {0};
     size_t at = 0;
     memset(recall, 0, sizeof *recall);
-    int rc = do_job(run, prepared, arm, MB_JOB_SHADOW, request, &answer, err, err_cap);
-    if (rc == MB_OK && (rc = mb_wire_get_recall(answer.data, answer.length, &at, recall, err, err_cap)) != MB_OK)
-        mb_fail_prefix(err, err_cap, rc, "method %s, from its process", arm->spec->method->name);
+    int rc = do_job(run, prepared, arm, MB_JOB_SHADOW, request, &answer, err);
+    if (rc == MB_OK && (rc = mb_wire_get_recall(answer.data, answer.length, &at, recall, err)) != MB_OK)
+        mb_fail_prefix(err, rc, "method %s, from its process", arm->spec->method->name);
     mb_text_free(&answer);
     return rc;
 }
 
 /* ---- before it is timed ---- */
 
-static int add_fault(mb_run *run, const mb_arm *arm, int32_t context, const char *reason, char *err,
-                     size_t err_cap)
+static int add_fault(mb_run *run, const mb_arm *arm, int32_t context, const char *reason, mb_error *err)
 {
     mb_fault *grown = realloc(run->faults, (run->fault_count + 1) * sizeof *grown);
     if (!grown)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for what a rehearsal found");
+        return mb_no_memory(err, "what a rehearsal found");
     run->faults = grown;
     grown[run->fault_count] = (mb_fault){.spec = arm->spec, .context = context};
     snprintf(grown[run->fault_count++].reason, sizeof grown->reason, "%s", reason);
@@ -239,7 +238,7 @@ static int32_t largest_of(const int32_t *values, size_t count, int32_t whole)
     return largest;
 }
 
-static int rehearse_context(mb_run *run, mb_arm *arm, int32_t context, char *err, size_t err_cap)
+static int rehearse_context(mb_run *run, mb_arm *arm, int32_t context, mb_error *err)
 {
     const mb_latency_spec *latency = &run->config->latency;
     mb_job job = {.kind = MB_JOB_REHEARSE,
@@ -247,22 +246,22 @@ static int rehearse_context(mb_run *run, mb_arm *arm, int32_t context, char *err
                   .batch = largest_of(latency->batches, latency->batch_count, 1),
                   .steps = largest_of(latency->steps, latency->step_count, run->shape.block)};
     mb_text question = {0}, answer = {0};
-    char why[512] = "";
+    mb_error why = {0};
     if (mb_isolate_fault(run, arm, context))
         return MB_OK;
-    int rc = open_worker(run, arm, true, &answer, why, sizeof why);
+    int rc = open_worker(run, arm, true, &answer, &why);
     if (rc == MB_OK) {
         put_job(&question, &job);
-        rc = ask(run, arm, &question, &answer, why, sizeof why);
+        rc = ask(run, arm, &question, &answer, &why);
     }
     mb_text_free(&question);
     mb_text_free(&answer);
     if (rc == MB_E_STOP)
-        return mb_fail(err, err_cap, rc, "%s", why);
-    return rc == MB_OK ? MB_OK : add_fault(run, arm, context, why, err, err_cap);
+        return mb_fail(err, rc, "%s", why.text);
+    return rc == MB_OK ? MB_OK : add_fault(run, arm, context, why.text, err);
 }
 
-int mb_isolate_rehearse(mb_run *run, char *err, size_t err_cap)
+int mb_isolate_rehearse(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
     const mb_latency_spec *latency = &config->latency;
@@ -272,9 +271,9 @@ int mb_isolate_rehearse(mb_run *run, char *err, size_t err_cap)
         if (!mb_isolate_is_plugin(arm->spec))
             continue;
         for (size_t x = 0; config->pass_latency && x < latency->context_count && rc == MB_OK; x++)
-            rc = rehearse_context(run, arm, latency->contexts[x], err, err_cap);
+            rc = rehearse_context(run, arm, latency->contexts[x], err);
         for (size_t x = 0; config->pass_breakdown && x < latency->breakdown_count && rc == MB_OK; x++)
-            rc = rehearse_context(run, arm, latency->breakdown_contexts[x], err, err_cap);
+            rc = rehearse_context(run, arm, latency->breakdown_contexts[x], err);
         end_worker(arm); /* the next one has the device to itself */
     }
     return rc;

@@ -41,7 +41,7 @@ typedef struct mb_latency_slot {
     int32_t groups;              /* in which it was measured */
     uint64_t turns;              /* blocks so far: the n-th of every method has the same inputs */
     mb_audit audit;
-    char reason[256];            /* why it is not measured here; "" = it is */
+    char reason[MB_ERROR_CAP];            /* why it is not measured here; "" = it is */
 } mb_latency_slot;
 
 typedef struct mb_latency_case {
@@ -69,42 +69,39 @@ typedef struct mb_latency_totals {
 /* ---- latency.c ---- */
 /* Calls `work` with a session and attenders open for each group of slots that fits the device together. Slots that
  * do not fit or are unsupported get a reason. */
-int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, char *err, size_t err_cap),
-                      void *user, char *err, size_t err_cap);
-int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps, char *err,
-                         size_t err_cap);
+int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, mb_error *err),
+                      void *user, mb_error *err);
+int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps, mb_error *err);
 void mb_latency_case_close(mb_latency_case *c);
 /* Context and steps against the model. */
-int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, char *err, size_t err_cap);
+int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error *err);
 /* The batch that "largest" stands for at a context; 0 = not even one sequence fits. */
 int32_t mb_latency_largest(const mb_run *run, int32_t context, int32_t steps);
 int32_t mb_latency_capacity(const mb_run *run, int32_t context);
 /* A method's failure costs its own cells: stored, counted, MB_OK. */
-int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason, char *err,
-                      size_t err_cap);
+int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason, mb_error *err);
 /* An event of the run with the case in front. */
-int mb_latency_event(mb_latency_case *c, const char *level, const char *who, const char *text, char *err,
-                     size_t err_cap);
+int mb_latency_event(mb_latency_case *c, const char *level, const char *who, const char *text, mb_error *err);
 
 /* ---- latency_case.c ---- */
 /* All slots that have an attender: warm-up, both launch modes, measuring until the medians stand still. */
-int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, char *err, size_t err_cap);
+int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, mb_error *err);
 /* --profile: one block each, in named ranges, without events. */
-int mb_latency_ranges(mb_latency_case *c, char *err, size_t err_cap);
+int mb_latency_ranges(mb_latency_case *c, mb_error *err);
 double mb_median(double *values, size_t n); /* sorts */
 
 /* ---- latency_store.c ---- */
-int mb_latency_store(mb_latency_case *c, mb_latency_totals *totals, char *err, size_t err_cap);
-int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, char *err, size_t err_cap);
+int mb_latency_store(mb_latency_case *c, mb_latency_totals *totals, mb_error *err);
+int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, mb_error *err);
 /* One row of a phase that is measured once: "prefill", "request". */
-int mb_latency_store_one(mb_run *run, const mb_arm *arm, const mb_latency_row *row, char *err, size_t err_cap);
-int mb_latency_store_gate(mb_run *run, const mb_latency_totals *totals, char *err, size_t err_cap);
+int mb_latency_store_one(mb_run *run, const mb_arm *arm, const mb_latency_row *row, mb_error *err);
+int mb_latency_store_gate(mb_run *run, const mb_latency_totals *totals, mb_error *err);
 const char *mb_latency_timer(const mb_run *run);
 void mb_telemetry_read(const mb_run *run, mb_telemetry *telemetry);
 void mb_telemetry_join(mb_telemetry *state, const mb_telemetry *other); /* the worse of both */
 
 /* ---- latency_request.c ---- */
 /* Requests with the run's first sampler on a real model: time = forwards x cost of a forward. */
-int mb_latency_requests(mb_run *run, char *err, size_t err_cap);
+int mb_latency_requests(mb_run *run, mb_error *err);
 
 #endif

@@ -92,12 +92,12 @@ static void forward_ended(void *user, const mb_forward_report *report)
 
 /* rotation 0: the slot's next inputs in turn. The median of the block's steps goes into the slot's window. */
 static int run_block(mb_latency_case *c, mb_latency_slot *slot, bool graph, bool recording, uint64_t rotation,
-                     char *err, size_t err_cap)
+                     mb_error *err)
 {
     mb_run *run = c->run;
     mb_decode_result result = {0};
     mb_measure measure = {.forward = forward_ended, .user = c};
-    char why[512] = "";
+    mb_error why = {0};
     if (run->flags.audit && rotation == 0) {
         slot->audit.share = mb_random_unit(&c->audits) < AUDITED_BLOCKS ? AUDITED_FORWARDS : 0;
         measure.audit = &slot->audit;
@@ -112,18 +112,18 @@ static int run_block(mb_latency_case *c, mb_latency_slot *slot, bool graph, bool
     look(c, &c->before, true);
     c->block_state = c->before;
     int rc =
-        mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, why, sizeof why);
+        mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, &why);
     mb_session_measure(c->session, NULL);
     if (rc == MB_E_SAMPLE) {
-        rc = mb_latency_failed(c, slot, "latency", why, err, err_cap);
+        rc = mb_latency_failed(c, slot, "latency", why.text, err);
         goto out;
     }
     if (rc != MB_OK) {
-        mb_fail(err, err_cap, rc, "%s", why);
+        mb_fail(err, rc, "%s", why.text);
         goto out;
     }
     if (recording && !c->spoiled && add_sample(c, MB_TIME_BLOCK, result.decode_us, &c->block_state) != MB_OK)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for latency samples");
+        rc = mb_no_memory(err, "latency samples");
     slot->digest[graph] = result.digest;
     slot->window[graph] = result.later_count ? mb_median(result.later_us, result.later_count)
                                              : mb_median(result.first_us, result.first_count);
@@ -176,7 +176,7 @@ static bool runs(const mb_latency_slot *slot)
 /* ---- stages ---- */
 
 /* Graph and eager on the same inputs, one block of each recorded; the faster one is the headline. */
-static int compare_modes(mb_latency_case *c, mb_latency_totals *totals, char *err, size_t err_cap)
+static int compare_modes(mb_latency_case *c, mb_latency_totals *totals, mb_error *err)
 {
     int rc = MB_OK;
     for (int mode = 0; mode < 2; mode++)
@@ -184,7 +184,7 @@ static int compare_modes(mb_latency_case *c, mb_latency_totals *totals, char *er
             for (size_t i = 0; rc == MB_OK && i < c->count; i++)
                 if (runs(&c->slots[i]) && c->slots[i].replays)
                     rc = run_block(c, &c->slots[i], mode, recorded && c->slots[i].groups == 0,
-                                   recorded ? SAME_INPUTS : 0, err, err_cap);
+                                   recorded ? SAME_INPUTS : 0, err);
     for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
         mb_latency_slot *slot = &c->slots[i];
         if (!runs(slot) || !slot->replays)
@@ -200,7 +200,7 @@ static int compare_modes(mb_latency_case *c, mb_latency_totals *totals, char *er
     return rc;
 }
 
-static int warm_up(mb_latency_case *c, char *err, size_t err_cap)
+static int warm_up(mb_latency_case *c, mb_error *err)
 {
     int rc = MB_OK;
     for (int round = 0; rc == MB_OK && round < WARM_BLOCKS; round++) {
@@ -210,7 +210,7 @@ static int warm_up(mb_latency_case *c, char *err, size_t err_cap)
             if (!runs(slot) || slot->warm)
                 continue;
             double before = slot->window[slot->graph];
-            rc = run_block(c, slot, slot->graph, false, 0, err, err_cap);
+            rc = run_block(c, slot, slot->graph, false, 0, err);
             slot->warm = before > 0 && fabs(slot->window[slot->graph] - before) <= WARM_AGREEMENT * before;
             all = all && (slot->warm || slot->failed);
         }
@@ -222,12 +222,12 @@ static int warm_up(mb_latency_case *c, char *err, size_t err_cap)
             char text[128];
             snprintf(text, sizeof text, "the warm-up of %d blocks ended before two blocks agreed within %.0f %%",
                      WARM_BLOCKS, 100 * WARM_AGREEMENT);
-            rc = mb_latency_event(c, "warning", c->slots[i].arm->spec->label, text, err, err_cap);
+            rc = mb_latency_event(c, "warning", c->slots[i].arm->spec->label, text, err);
         }
     return rc;
 }
 
-static int settle(mb_latency_case *c, char *err, size_t err_cap)
+static int settle(mb_latency_case *c, mb_error *err)
 {
     const mb_latency_spec *spec = &c->run->config->latency;
     size_t running = 0, n = 0, stopped = 0;
@@ -245,7 +245,7 @@ static int settle(mb_latency_case *c, char *err, size_t err_cap)
                 slot->capped = true;
                 continue;
             }
-            rc = run_block(c, slot, slot->graph, true, 0, err, err_cap);
+            rc = run_block(c, slot, slot->graph, true, 0, err);
             slot->done = round + 1 >= spec->blocks_min && median_error(c, slot, &n) < spec->error;
             all = all && (slot->done || slot->failed);
         }
@@ -256,14 +256,14 @@ static int settle(mb_latency_case *c, char *err, size_t err_cap)
         mb_latency_slot *slot = &c->slots[i];
         if (!runs(slot) || slot->done)
             continue;
-        char text[192];
+        char text[256];
         double error = median_error(c, slot, &n);
         snprintf(
             text, sizeof text,
             "stopped at the cap (%.1f s per method, %d blocks): the median of %zu steps has a relative standard "
             "error of %.2f %%, %.2f %% was wanted",
             spec->seconds, spec->blocks_max, n, 100 * error, 100 * spec->error);
-        rc = mb_latency_event(c, "note", slot->arm->spec->label, text, err, err_cap);
+        rc = mb_latency_event(c, "note", slot->arm->spec->label, text, err);
         stopped++;
     }
     if (stopped)
@@ -274,7 +274,7 @@ static int settle(mb_latency_case *c, char *err, size_t err_cap)
     return rc;
 }
 
-int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, char *err, size_t err_cap)
+int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, mb_error *err)
 {
     for (size_t i = 0; i < c->count; i++) {
         mb_latency_slot *slot = &c->slots[i];
@@ -286,17 +286,17 @@ int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, char *err,
         slot->window[0] = slot->window[1] = 0;
         slot->audit.k = slot->arm->spec->k;
     }
-    int rc = compare_modes(c, totals, err, err_cap);
+    int rc = compare_modes(c, totals, err);
     if (rc == MB_OK)
-        rc = warm_up(c, err, err_cap);
+        rc = warm_up(c, err);
     /* What the faster mode gathered before it was warm does not count; what an earlier group measured does. */
     for (size_t i = 0; i < c->count; i++)
         if (runs(&c->slots[i]) && c->slots[i].groups++ == 0 && c->slots[i].replays)
             drop_samples(&c->slots[i], c->slots[i].graph);
-    return rc == MB_OK ? settle(c, err, err_cap) : rc;
+    return rc == MB_OK ? settle(c, err) : rc;
 }
 
-int mb_latency_ranges(mb_latency_case *c, char *err, size_t err_cap)
+int mb_latency_ranges(mb_latency_case *c, mb_error *err)
 {
     mb_run *run = c->run;
     mb_measure measure = {.untimed = true};
@@ -309,8 +309,7 @@ int mb_latency_ranges(mb_latency_case *c, char *err, size_t err_cap)
             mb_session_use_graphs(c->session, true);
             mb_session_measure(c->session, &measure);
             run->kernels->range_push(run->device, block < 2 ? "warm-up" : c->slots[i].arm->spec->label);
-            rc = mb_decode_fixed_work(c->session, c->slots[i].attender, 1, c->steps, &mb_interrupted, &result, err,
-                                      err_cap);
+            rc = mb_decode_fixed_work(c->session, c->slots[i].attender, 1, c->steps, &mb_interrupted, &result, err);
             run->kernels->range_pop(run->device);
             mb_session_measure(c->session, NULL);
             mb_decode_result_free(&result);

@@ -64,14 +64,14 @@ static mb_latency_row make_row(const mb_latency_case *c, const mb_time_sample *s
                             .graph = s->graph, .kept = !slow, .timer = mb_latency_timer(c->run)};
 }
 
-int mb_latency_store_one(mb_run *run, const mb_arm *arm, const mb_latency_row *row, char *err, size_t err_cap)
+int mb_latency_store_one(mb_run *run, const mb_arm *arm, const mb_latency_row *row, mb_error *err)
 {
     int64_t cell = 0;
-    int rc = mb_run_cell(run, arm, 0, "latency", &cell, err, err_cap);
-    return rc == MB_OK ? mb_store_latency(run->store, cell, row, 1, err, err_cap) : rc;
+    int rc = mb_run_cell(run, arm, 0, "latency", &cell, err);
+    return rc == MB_OK ? mb_store_latency(run->store, cell, row, 1, err) : rc;
 }
 
-int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, char *err, size_t err_cap)
+int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, mb_error *err)
 {
     mb_memory_plan plan;
     int64_t cell = 0;
@@ -80,31 +80,30 @@ int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, cha
                          .kv = (int64_t)plan.kv, .index = (int64_t)plan.methods,
                          .scratch = (int64_t)(plan.activations + plan.logits + plan.statistics),
                          .peak = (int64_t)plan.total};
-    int rc = mb_run_cell(c->run, slot->arm, 0, "latency", &cell, err, err_cap);
-    return rc == MB_OK ? mb_store_memory(c->run->store, cell, &row, err, err_cap) : rc;
+    int rc = mb_run_cell(c->run, slot->arm, 0, "latency", &cell, err);
+    return rc == MB_OK ? mb_store_memory(c->run->store, cell, &row, err) : rc;
 }
 
-static int store_slot(mb_latency_case *c, mb_latency_slot *slot, mb_latency_totals *totals, char *err,
-                      size_t err_cap)
+static int store_slot(mb_latency_case *c, mb_latency_slot *slot, mb_latency_totals *totals, mb_error *err)
 {
     mb_latency_row *rows = calloc(slot->count + 1, sizeof *rows);
     int64_t cell = 0, dropped = 0;
     double reference = sustained_clock(slot);
-    int rc = rows ? mb_run_cell(c->run, slot->arm, 0, "latency", &cell, err, err_cap)
-                  : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for latency samples");
+    int rc = rows ? mb_run_cell(c->run, slot->arm, 0, "latency", &cell, err)
+                  : mb_no_memory(err, "latency samples");
     for (size_t i = 0; rc == MB_OK && i < slot->count; i++) {
         rows[i] = make_row(c, &slot->samples[i], reference);
         dropped += !rows[i].kept;
     }
     if (rc == MB_OK)
-        rc = mb_store_latency(c->run->store, cell, rows, slot->count, err, err_cap);
+        rc = mb_store_latency(c->run->store, cell, rows, slot->count, err);
     if (rc == MB_OK)
-        rc = mb_latency_store_memory(c, slot, err, err_cap);
+        rc = mb_latency_store_memory(c, slot, err);
     if (rc == MB_OK && dropped > 0) {
         char text[128];
         snprintf(text, sizeof text, "%lld of %zu samples dropped: the SM clock was below %.0f %% of %.0f MHz",
                  (long long)dropped, slot->count, 100 * CLOCK_SHARE, reference);
-        rc = mb_latency_event(c, "warning", slot->arm->spec->label, text, err, err_cap);
+        rc = mb_latency_event(c, "warning", slot->arm->spec->label, text, err);
     }
     totals->timed += (int64_t)slot->count;
     totals->dropped += dropped;
@@ -112,7 +111,7 @@ static int store_slot(mb_latency_case *c, mb_latency_slot *slot, mb_latency_tota
     return rc;
 }
 
-static int store_audit(mb_latency_case *c, size_t i, mb_latency_totals *totals, char *err, size_t err_cap)
+static int store_audit(mb_latency_case *c, size_t i, mb_latency_totals *totals, mb_error *err)
 {
     mb_latency_slot *slot = &c->slots[i];
     totals->audited += slot->audit.forwards;
@@ -124,10 +123,10 @@ static int store_audit(mb_latency_case *c, size_t i, mb_latency_totals *totals, 
         c, "note", slot->arm->spec->label,
         "cannot be audited: it attends without showing an index, or hands on states of earlier "
         "queries by design",
-        err, err_cap);
+        err);
 }
 
-int mb_latency_store(mb_latency_case *c, mb_latency_totals *totals, char *err, size_t err_cap)
+int mb_latency_store(mb_latency_case *c, mb_latency_totals *totals, mb_error *err)
 {
     int rc = MB_OK;
     for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
@@ -135,20 +134,20 @@ int mb_latency_store(mb_latency_case *c, mb_latency_totals *totals, char *err, s
         if (slot->failed)
             continue;
         if (slot->reason[0]) {
-            rc = mb_latency_event(c, "note", slot->arm->spec->label, slot->reason, err, err_cap);
+            rc = mb_latency_event(c, "note", slot->arm->spec->label, slot->reason, err);
             snprintf(totals->reasons[i], sizeof totals->reasons[i], "at %d tokens, batch %d: %.200s", c->context,
                      c->batch, slot->reason);
             continue;
         }
         totals->measured[i] = true;
-        rc = store_slot(c, slot, totals, err, err_cap);
+        rc = store_slot(c, slot, totals, err);
         if (rc == MB_OK)
-            rc = store_audit(c, i, totals, err, err_cap);
+            rc = store_audit(c, i, totals, err);
     }
     return rc;
 }
 
-int mb_latency_store_gate(mb_run *run, const mb_latency_totals *totals, char *err, size_t err_cap)
+int mb_latency_store_gate(mb_run *run, const mb_latency_totals *totals, mb_error *err)
 {
     char detail[256];
     const char *verdict = totals->compared == 0 ? "skip" : totals->different ? "fail" : "pass";
@@ -160,13 +159,13 @@ int mb_latency_store_gate(mb_run *run, const mb_latency_totals *totals, char *er
     else
         snprintf(detail, sizeof detail, "%lld of %lld blocks of fixed work predict other tokens: %s",
                  (long long)totals->different, (long long)totals->compared, totals->first_different);
-    int rc = mb_store_gate(run->store, run->run_id, "graph and eager agree", verdict, detail, err, err_cap);
+    int rc = mb_store_gate(run->store, run->run_id, "graph and eager agree", verdict, detail, err);
     if (rc == MB_OK && run->flags.audit) {
         snprintf(detail, sizeof detail,
                  "audit: %lld forwards, %lld outputs of layers compared with attention over the index",
                  (long long)totals->audited, (long long)totals->audited_layers);
         mb_progress_note(&run->progress, "%s", detail);
-        rc = mb_store_event(run->store, run->run_id, "note", detail, err, err_cap);
+        rc = mb_store_event(run->store, run->run_id, "note", detail, err);
     }
     if (rc == MB_OK && totals->dropped) {
         snprintf(detail, sizeof detail, "latency: %lld of %lld samples dropped because of a low clock",

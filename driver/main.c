@@ -26,12 +26,12 @@ static void catch_signals(void)
     signal(SIGPIPE, SIG_IGN); /* `| head` ends the output, not the run */
 }
 
-static int load_plugins(const mb_cli *cli, char *err, size_t err_cap)
+static int load_plugins(const mb_cli *cli, mb_error *err)
 {
     const char *path = getenv("MASKBENCH_PLUGIN_PATH");
-    int rc = path && *path ? mb_registry_load_path(path, err, err_cap) : MB_OK;
+    int rc = path && *path ? mb_registry_load_path(path, err) : MB_OK;
     for (size_t i = 0; rc == MB_OK && i < cli->plugin_count; i++)
-        rc = mb_registry_load(cli->plugins[i], err, err_cap);
+        rc = mb_registry_load(cli->plugins[i], err);
     return rc;
 }
 
@@ -47,14 +47,14 @@ int main(int argc, char **argv)
         {"new-method", mb_command_new_method, 2}, {"run", mb_command_run, 1},
         {"bench-kernels", mb_command_bench_kernels, 1},
         {"worker", mb_command_worker, 1}}; /* not for people: what a run starts for its plug-ins */
-    char err[1024] = "";
+    mb_error err = {0};
     mb_cli cli;
     catch_signals();
-    int code, rc = mb_cli_parse(&cli, argc, argv, err, sizeof err);
+    int code, rc = mb_cli_parse(&cli, argc, argv, &err);
     if (rc == MB_OK && !cli.help && !cli.version)
-        rc = load_plugins(&cli, err, sizeof err);
+        rc = load_plugins(&cli, &err);
     if (rc != MB_OK) {
-        code = mb_command_fail(rc, err);
+        code = mb_command_fail(rc, err.text);
     } else if (cli.help) {
         mb_cli_usage();
         code = 0;
@@ -70,14 +70,14 @@ int main(int argc, char **argv)
         while (i < n && strcmp(commands[i].name, cli.words[0]) != 0)
             i++;
         if (i < n && cli.word_count > commands[i].words) {
-            mb_fail(err, sizeof err, 0, "%s takes no further word \"%s\"; ./harness --help shows how it is called",
+            mb_fail(&err, 0, "%s takes no further word \"%s\"; ./harness --help shows how it is called",
                     cli.words[0], cli.words[commands[i].words]);
-            code = mb_command_fail(MB_E_INPUT, err);
+            code = mb_command_fail(MB_E_INPUT, err.text);
         } else if (i < n) {
             code = commands[i].run(&cli);
         } else {
-            mb_fail(err, sizeof err, 0, "unknown command \"%s\"; ./harness --help lists them", cli.words[0]);
-            code = mb_command_fail(MB_E_INPUT, err);
+            mb_fail(&err, 0, "unknown command \"%s\"; ./harness --help lists them", cli.words[0]);
+            code = mb_command_fail(MB_E_INPUT, err.text);
         }
     }
     mb_registry_unload();

@@ -26,18 +26,18 @@ static const struct { const char *text, *with; } renames[] = {
 };
 
 /* C identifier, JSON key, file name: the smallest common set of characters. */
-static int check_name(const char *name, char *err, size_t err_cap)
+static int check_name(const char *name, mb_error *err)
 {
     size_t n = strlen(name);
     if (n == 0 || n > NAME_MAX_LENGTH || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != n ||
         name[0] < 'a')
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "new-method %s: a name has 1 to %d characters of a-z, 0-9 and _ and begins with a "
                        "letter", name,
                        NAME_MAX_LENGTH);
     const mb_method *other = mb_registry_find(name);
     if (other)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "new-method %s: there is a method of this name (%s); choose another", name, other->summary);
     return MB_OK;
 }
@@ -64,18 +64,17 @@ static char *rename_template(const char *text, const char *name)
     return mb_text_take(&out);
 }
 
-static int write_file(const char *template, const char *path, const char *name, bool runs, char *err,
-                      size_t err_cap)
+static int write_file(const char *template, const char *path, const char *name, bool runs, mb_error *err)
 {
     const char *text = mb_embedded_find(template, NULL);
     if (!text)
-        return mb_fail(err, err_cap, MB_E_BUG, "the template %s was not compiled in", template);
+        return mb_fail(err, MB_E_BUG, "the template %s was not compiled in", template);
     char *renamed = rename_template(text, name);
-    int rc = renamed ? mb_file_write(path, renamed, strlen(renamed), err, err_cap)
-                     : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %s", path);
+    int rc = renamed ? mb_file_write(path, renamed, strlen(renamed), err)
+                     : mb_no_memory(err, "%s", path);
     free(renamed);
     if (rc == MB_OK && runs && chmod(path, 0755) != 0)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot make %s executable", path);
+        rc = mb_fail(err, MB_E_SYSTEM, "cannot make %s executable", path);
     return rc;
 }
 
@@ -87,27 +86,28 @@ int mb_command_new_method(const mb_cli *cli)
         {"methods/examples/check_example.sh", "check_", ".sh"}};
     enum { FILES = sizeof files / sizeof files[0] };
     const char *folder = cli->out ? cli->out : ".";
-    char err[1024] = "", *paths[FILES] = {NULL};
+    char *paths[FILES] = {NULL};
+    mb_error err = {0};
     if (cli->word_count != 2)
         return mb_command_fail(MB_E_INPUT, "new-method needs a name: ./harness new-method NAME [--out DIR]");
     const char *name = cli->words[1];
-    int rc = check_name(name, err, sizeof err);
+    int rc = check_name(name, &err);
     for (size_t i = 0; rc == MB_OK && i < FILES; i++) {
         paths[i] = mb_string_format("%s/%s%s%s", folder, files[i].before, name, files[i].after);
         if (!paths[i])
-            rc = mb_fail(err, sizeof err, MB_E_SYSTEM, "no memory");
+            rc = mb_no_memory(&err, "a path");
         else if (mb_file_exists(paths[i]))
-            rc = mb_fail(err, sizeof err, MB_E_INPUT, "new-method: %s exists and is not overwritten", paths[i]);
+            rc = mb_fail(&err, MB_E_INPUT, "new-method: %s exists and is not overwritten", paths[i]);
     }
     if (rc == MB_OK)
-        rc = mb_folder_make(folder, err, sizeof err);
+        rc = mb_folder_make(folder, &err);
     for (size_t i = 0; rc == MB_OK && i < FILES; i++)
-        rc = write_file(files[i].template, paths[i], name, *files[i].before != '\0', err, sizeof err);
+        rc = write_file(files[i].template, paths[i], name, *files[i].before != '\0', &err);
     if (rc == MB_OK)
         printf("%s   the method: it works as it is\n%s   a run of it beside the exact method\n"
                "%s   builds it, runs it, checks what must hold for any method\n",
                paths[0], paths[1], paths[2]);
     for (size_t i = 0; i < FILES; i++)
         free(paths[i]);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err);
+    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
 }

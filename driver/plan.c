@@ -10,7 +10,7 @@ static int64_t stored_rows(mb_run *run, int64_t dataset_id, const char *pass)
 {
     int64_t stored = 0, cell = 0; /* looking a cell up makes it: the store of a plan is a copy */
     for (size_t i = 0; run->store && i < run->arm_count; i++)
-        if (mb_run_cell(run, &run->arms[i], dataset_id, pass, &cell, NULL, 0) == MB_OK)
+        if (mb_run_cell(run, &run->arms[i], dataset_id, pass, &cell, NULL) == MB_OK)
             stored += mb_store_cell_samples(run->store, cell);
     return stored;
 }
@@ -30,7 +30,7 @@ static void print_methods(const mb_run *run)
     }
 }
 
-int mb_run_print_plan(mb_run *run, char *err, size_t err_cap)
+int mb_run_print_plan(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
     int64_t decodes = 0;
@@ -48,7 +48,7 @@ int mb_run_print_plan(mb_run *run, char *err, size_t err_cap)
     for (size_t i = 0; i < config->task_count; i++) {
         int64_t samples = -1, dataset_id = 0, stored = 0;
         const mb_task_spec *spec = &config->tasks[i];
-        int rc = mb_run_dataset(run, spec, &samples, &dataset_id, err, err_cap);
+        int rc = mb_run_dataset(run, spec, &samples, &dataset_id, err);
         if (rc != MB_OK)
             return rc;
         stored = stored_rows(run, dataset_id, "quality");

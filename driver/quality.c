@@ -39,12 +39,11 @@ static size_t fill_counters(const mb_method *method, const mb_decode_result *res
 }
 
 /* Its counters by layer and step: *rows malloc'ed, in the order of the result. */
-static int fill_grids(const mb_method *method, const mb_decode_result *result, mb_grid_row **rows, char *err,
-                      size_t err_cap)
+static int fill_grids(const mb_method *method, const mb_decode_result *result, mb_grid_row **rows, mb_error *err)
 {
     *rows = result->grid_count ? calloc(result->grid_count, sizeof **rows) : NULL;
     if (result->grid_count && !*rows)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu counters by layer and step",
+        return mb_no_memory(err, "%zu counters by layer and step",
                        result->grid_count);
     size_t declared = 0;
     while (method->grids && method->grids[declared].name)
@@ -52,7 +51,7 @@ static int fill_grids(const mb_method *method, const mb_decode_result *result, m
     for (size_t i = 0; i < result->grid_count; i++) {
         const mb_grid_value *v = &result->grids[i];
         if (v->grid < 0 || (size_t)v->grid >= declared)   /* it came through a pipe */
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s: a value of grid %d, which it does not have",
+            return mb_fail(err, MB_E_SAMPLE, "method %s: a value of grid %d, which it does not have",
                            method->name, v->grid);
         const mb_grid *g = &method->grids[v->grid];
         (*rows)[i] = (mb_grid_row){g->name,  g->unit, g->better, g->aggregate,
@@ -63,27 +62,27 @@ static int fill_grids(const mb_method *method, const mb_decode_result *result, m
 
 /* Status row of a sample that has no result: the method cannot run here, or its decode failed. */
 static int store_status(mb_run *run, const mb_prepared *prepared, int64_t cell, const char *status,
-                        const char *reason, char *err, size_t err_cap)
+                        const char *reason, mb_error *err)
 {
     mb_sample_row row;
     mb_run_row(prepared, cell, &row);
     row.status = status;
     row.error = reason;
-    return mb_store_sample(run->store, &row, err, err_cap);
+    return mb_store_sample(run->store, &row, err);
 }
 
 /* Text of the answer, score and row of one decoded sample. */
 static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell,
-                        const mb_decode_result *result, char *err, size_t err_cap)
+                        const mb_decode_result *result, mb_error *err)
 {
     mb_counter_row counters[32];
     mb_grid_row *grids = NULL;
-    char reason[512] = "";
+    mb_error reason = {0};
     char *text = NULL;
     size_t length = 0;
     mb_sample_row row;
     int rc = mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &text,
-                                 &length, err, err_cap);
+                                 &length, err);
     if (rc != MB_OK)
         goto out;
     mb_run_row(prepared, cell, &row);
@@ -91,22 +90,22 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
     row.prediction = text;
     row.counter_count = fill_counters(arm->spec->method, result, counters);
     row.counters = counters;
-    rc = fill_grids(arm->spec->method, result, &grids, err, err_cap);
+    rc = fill_grids(arm->spec->method, result, &grids, err);
     if (rc != MB_OK)
         goto out;
     row.grid_count = result->grid_count;
     row.grids = grids;
-    rc = mb_sample_score(prepared->task->task, prepared->sample, text, &row.score, reason, sizeof reason);
+    rc = mb_sample_score(prepared->task->task, prepared->sample, text, &row.score, &reason);
     if (rc == MB_E_SAMPLE) { /* the answer is kept: it can be scored elsewhere */
         row.status = "skipped";
-        row.error = reason;
+        row.error = reason.text;
         row.score = NAN;
         rc = MB_OK;
     } else if (rc != MB_OK) {
-        mb_fail(err, err_cap, rc, "%s", reason);
+        mb_fail(err, rc, "%s", reason.text);
         goto out;
     }
-    rc = mb_store_sample(run->store, &row, err, err_cap);
+    rc = mb_store_sample(run->store, &row, err);
 out:
     free(grids);
     free(text);
@@ -115,33 +114,32 @@ out:
 
 /* A failed decode is a row; only a broken machine or the user's interrupt ends the run. */
 static int store_failure(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell, int code,
-                         char *err, size_t err_cap)
+                         mb_error *err)
 {
-    char reason[512];
+    char reason[MB_ERROR_CAP];
     if (code == MB_E_STOP || code == MB_E_SYSTEM)
         return code;
-    snprintf(reason, sizeof reason, "%s", err);
+    snprintf(reason, sizeof reason, "%s", err->text);
     run->failed_samples++;
     mb_progress_note(&run->progress, "failed: %s on %s %s: %s", arm->spec->label, prepared->task->task,
                      prepared->sample->key, reason);
-    return store_status(run, prepared, cell, "failed", reason, err, err_cap);
+    return store_status(run, prepared, cell, "failed", reason, err);
 }
 
 /* The rows of an arm that is known not to work. */
-static int store_broken(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell, char *err,
-                        size_t err_cap)
+static int store_broken(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell, mb_error *err)
 {
     run->failed_samples++;
     mb_progress_step(&run->progress, false);
-    return store_status(run, prepared, cell, "failed", arm->reason, err, err_cap);
+    return store_status(run, prepared, cell, "failed", arm->reason, err);
 }
 
-static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, char *err, size_t err_cap)
+static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error *err)
 {
     int64_t cell = 0;
     mb_decode_result result = {0};
     mb_decode_request request;
-    int rc = mb_run_cell(run, arm, prepared->dataset_id, "quality", &cell, err, err_cap);
+    int rc = mb_run_cell(run, arm, prepared->dataset_id, "quality", &cell, err);
     if (rc != MB_OK)
         return rc;
     if (mb_store_has_sample(run->store, cell, prepared->sample->key)) {
@@ -149,29 +147,29 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, char *er
         return MB_OK;
     }
     if (arm->broken)
-        return store_broken(run, prepared, arm, cell, err, err_cap);
+        return store_broken(run, prepared, arm, cell, err);
     if (!arm->attender && !arm->isolated) {
-        rc = mb_store_cell_state(run->store, cell, "skipped", arm->reason, err, err_cap);
+        rc = mb_store_cell_state(run->store, cell, "skipped", arm->reason, err);
         if (rc == MB_OK)
-            rc = store_status(run, prepared, cell, "skipped", arm->reason, err, err_cap);
+            rc = store_status(run, prepared, cell, "skipped", arm->reason, err);
         mb_progress_step(&run->progress, false);
         return rc;
     }
-    if ((rc = mb_run_prefill(run, prepared, err, err_cap)) != MB_OK)
-        return store_failure(run, prepared, arm, cell, rc, err, err_cap);
+    if ((rc = mb_run_prefill(run, prepared, err)) != MB_OK)
+        return store_failure(run, prepared, arm, cell, rc, err);
     mb_run_request(run, prepared, arm->sampler, &request);
-    rc = mb_isolate_decode(run, prepared, arm, &request, &result, err, err_cap);
-    rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err, err_cap)
-                     : store_failure(run, prepared, arm, cell, rc, err, err_cap);
+    rc = mb_isolate_decode(run, prepared, arm, &request, &result, err);
+    rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
+                     : store_failure(run, prepared, arm, cell, rc, err);
     mb_decode_result_free(&result);
     mb_progress_step(&run->progress, true);
     return rc;
 }
 
-int mb_quality_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap)
+int mb_quality_sample(mb_run *run, mb_prepared *prepared, mb_error *err)
 {
     for (size_t i = 0; i < run->arm_count; i++) {
-        int rc = quality_arm(run, prepared, &run->arms[i], err, err_cap);
+        int rc = quality_arm(run, prepared, &run->arms[i], err);
         if (rc != MB_OK)
             return rc;
         if (mb_interrupted)
@@ -181,7 +179,7 @@ int mb_quality_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_
 }
 
 /* The reference decodes first; then every method denoises the same blocks and is overwritten with its tokens. */
-static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, char *err, size_t err_cap)
+static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb_error *err)
 {
     mb_arm *reference = mb_run_reference(run, sampler);
     mb_decode_result truth = {0};
@@ -193,7 +191,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
         int64_t cell = 0;
         if (arm->sampler != sampler || (!arm->attender && !arm->isolated && !arm->broken))
             continue;
-        rc = mb_run_cell(run, arm, prepared->dataset_id, "forced", &cell, err, err_cap);
+        rc = mb_run_cell(run, arm, prepared->dataset_id, "forced", &cell, err);
         if (rc != MB_OK)
             break;
         if (mb_store_has_sample(run->store, cell, prepared->sample->key)) {
@@ -201,27 +199,27 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
             continue;
         }
         if (arm->broken) {
-            rc = store_broken(run, prepared, arm, cell, err, err_cap);
+            rc = store_broken(run, prepared, arm, cell, err);
             continue;
         }
         if (!reference) {
             rc = store_status(run, prepared, cell, "skipped", "no method in this config equals exact attention",
-                              err, err_cap);
+                              err);
             continue;
         }
-        rc = mb_run_prefill(run, prepared, err, err_cap);
+        rc = mb_run_prefill(run, prepared, err);
         mb_run_request(run, prepared, sampler, &request);
         if (rc == MB_OK && !truth.ids)
-            rc = mb_decode(run->session, reference->attender, &request, &truth, err, err_cap);
+            rc = mb_decode(run->session, reference->attender, &request, &truth, err);
         if (rc != MB_OK) { /* there is nothing to force: a row, as in the other passes */
-            rc = store_failure(run, prepared, arm, cell, rc, err, err_cap);
+            rc = store_failure(run, prepared, arm, cell, rc, err);
             continue;
         }
         request.forced = truth.ids;
         request.forced_count = truth.count;
-        rc = mb_isolate_decode(run, prepared, arm, &request, &result, err, err_cap);
-        rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err, err_cap)
-                         : store_failure(run, prepared, arm, cell, rc, err, err_cap);
+        rc = mb_isolate_decode(run, prepared, arm, &request, &result, err);
+        rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
+                         : store_failure(run, prepared, arm, cell, rc, err);
         mb_decode_result_free(&result);
         mb_progress_step(&run->progress, true);
     }
@@ -229,10 +227,10 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, ch
     return rc;
 }
 
-int mb_forced_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap)
+int mb_forced_sample(mb_run *run, mb_prepared *prepared, mb_error *err)
 {
     int rc = MB_OK;
     for (size_t s = 0; rc == MB_OK && s < run->config->sampler_count; s++)
-        rc = forced_sampler(run, prepared, s, err, err_cap);
+        rc = forced_sampler(run, prepared, s, err);
     return rc;
 }

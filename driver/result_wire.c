@@ -91,16 +91,16 @@ void mb_wire_put_recall(mb_text *text, const mb_recall *recall)
 
 /* Copies the struct out of the message at *at; *body: its arrays, *length bytes of them. */
 static int open_message(const char *bytes, size_t n, size_t at, uint32_t kind, void *fixed, size_t size,
-                        const char **body, size_t *length, char *err, size_t err_cap)
+                        const char **body, size_t *length, mb_error *err)
 {
     struct header header;
     if (at > n || n - at < sizeof header)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "a result is cut off");
+        return mb_fail(err, MB_E_SAMPLE, "a result is cut off");
     memcpy(&header, bytes + at, sizeof header);
     if (header.magic != MAGIC || header.kind != kind || header.fixed != size)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "bytes that should be a result are something else");
+        return mb_fail(err, MB_E_SAMPLE, "bytes that should be a result are something else");
     if (header.bytes < size || header.bytes > n - at - sizeof header)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "a result is cut off");
+        return mb_fail(err, MB_E_SAMPLE, "a result is cut off");
     memcpy(fixed, bytes + at + sizeof header, size);
     *body = bytes + at + sizeof header + size;
     *length = (size_t)header.bytes - size;
@@ -109,7 +109,7 @@ static int open_message(const char *bytes, size_t n, size_t at, uint32_t kind, v
 
 /* Clears the pointers, holds the counts against the length, copies the arrays. After a failure all are freed. */
 static int take_arrays(void *fixed, const struct array *arrays, size_t n, const char *body, size_t length,
-                       char *err, size_t err_cap)
+                       mb_error *err)
 {
     size_t rest = length;
     bool whole = true;
@@ -119,14 +119,14 @@ static int take_arrays(void *fixed, const struct array *arrays, size_t n, const 
         rest -= whole ? arrays[i].count * arrays[i].size : 0;
     }
     if (!whole || rest != 0)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "a result does not have the length that it states");
+        return mb_fail(err, MB_E_SAMPLE, "a result does not have the length that it states");
     for (size_t i = 0; i < n; i++) {
         size_t size = arrays[i].count * arrays[i].size;
         void *copy = size ? malloc(size) : NULL;
         if (size && !copy) {
             while (i-- > 0)
                 free(get_pointer(fixed, &arrays[i]));
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a result of %zu bytes", length);
+            return mb_no_memory(err, "a result of %zu bytes", length);
         }
         if (size)
             memcpy(copy, body, size);
@@ -136,15 +136,14 @@ static int take_arrays(void *fixed, const struct array *arrays, size_t n, const 
     return MB_OK;
 }
 
-int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result *result, char *err,
-                       size_t err_cap)
+int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result *result, mb_error *err)
 {
     struct array arrays[MOST_ARRAYS];
     const char *body;
     size_t length = 0;
-    int rc = open_message(bytes, n, *at, KIND_RESULT, result, sizeof *result, &body, &length, err, err_cap);
+    int rc = open_message(bytes, n, *at, KIND_RESULT, result, sizeof *result, &body, &length, err);
     if (rc == MB_OK)
-        rc = take_arrays(result, arrays, arrays_of_result(result, arrays), body, length, err, err_cap);
+        rc = take_arrays(result, arrays, arrays_of_result(result, arrays), body, length, err);
     if (rc == MB_OK)
         *at = (size_t)(body - (const char *)bytes) + length;
     else
@@ -152,16 +151,16 @@ int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result
     return rc;
 }
 
-int mb_wire_get_recall(const void *bytes, size_t n, size_t *at, mb_recall *recall, char *err, size_t err_cap)
+int mb_wire_get_recall(const void *bytes, size_t n, size_t *at, mb_recall *recall, mb_error *err)
 {
     struct array arrays[MOST_ARRAYS];
     const char *body;
     size_t length = 0;
-    int rc = open_message(bytes, n, *at, KIND_RECALL, recall, sizeof *recall, &body, &length, err, err_cap);
+    int rc = open_message(bytes, n, *at, KIND_RECALL, recall, sizeof *recall, &body, &length, err);
     if (rc == MB_OK)
-        rc = take_arrays(recall, arrays, arrays_of_recall(recall, arrays), body, length, err, err_cap);
+        rc = take_arrays(recall, arrays, arrays_of_recall(recall, arrays), body, length, err);
     if (rc == MB_OK) {
-        recall->error[sizeof recall->error - 1] = '\0';
+        recall->error.text[sizeof recall->error.text - 1] = '\0';
         *at = (size_t)(body - (const char *)bytes) + length;
     } else {
         memset(recall, 0, sizeof *recall);

@@ -19,8 +19,7 @@ void mb_wire_put_recall(mb_text *text, const mb_recall *recall);
 /* Read the message at *at of the n bytes, into a struct of the caller's that the caller frees with
  * mb_decode_result_free or mb_recall_free, and move *at behind it. MB_E_SAMPLE: damaged, of another kind or cut
  * off; MB_E_SYSTEM: no memory. After a failure *result or *recall is zeroed and *at has not moved. */
-int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result *result, char *err,
-                       size_t err_cap);
-int mb_wire_get_recall(const void *bytes, size_t n, size_t *at, mb_recall *recall, char *err, size_t err_cap);
+int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result *result, mb_error *err);
+int mb_wire_get_recall(const void *bytes, size_t n, size_t *at, mb_recall *recall, mb_error *err);
 
 #endif

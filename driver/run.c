@@ -26,40 +26,40 @@ static double seconds_since(uint64_t start)
 }
 
 /* The database that the run writes. A plan looks at a copy: it shows what is stored and changes nothing. */
-static int open_store(mb_run *run, char *err, size_t err_cap)
+static int open_store(mb_run *run, mb_error *err)
 {
     const char *path = run->config->results;
     bool plan = run->flags.dry_run;
     if (plan && (run->flags.fresh || !mb_file_exists(path)))
         return MB_OK;
-    return mb_store_open(&run->store, path, plan ? MB_STORE_SCRATCH : MB_STORE_WRITE, err, err_cap);
+    return mb_store_open(&run->store, path, plan ? MB_STORE_SCRATCH : MB_STORE_WRITE, err);
 }
 
 /* --fresh: an empty database in place of the one that is open. It comes when nothing can be refused any more, and
  * what goes is a store of ours that nobody else writes: opening it has shown that. */
-static int renew_store(mb_run *run, char *err, size_t err_cap)
+static int renew_store(mb_run *run, mb_error *err)
 {
     const char *path = run->config->results;
     const char *suffixes[] = {"", "-wal", "-shm"};
-    int rc = mb_store_close(run->store, err, err_cap);
+    int rc = mb_store_close(run->store, err);
     run->store = NULL;
     for (size_t i = 0; rc == MB_OK && i < 3; i++) {
         char *name = mb_string_format("%s%s", path, suffixes[i]);
         if (!name || (mb_file_exists(name) && unlink(name) != 0))
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "--fresh: cannot remove %s%s", path, suffixes[i]);
+            rc = mb_fail(err, MB_E_INPUT, "--fresh: cannot remove %s%s", path, suffixes[i]);
         free(name);
     }
-    return rc == MB_OK ? mb_store_open(&run->store, path, MB_STORE_WRITE, err, err_cap) : rc;
+    return rc == MB_OK ? mb_store_open(&run->store, path, MB_STORE_WRITE, err) : rc;
 }
 
 /* Opens every task once before any work: a missing file ends the run here, and the sizes feed the progress bar. */
-static int count_work(mb_run *run, int64_t *units, char *err, size_t err_cap)
+static int count_work(mb_run *run, int64_t *units, mb_error *err)
 {
     const mb_run_config *config = run->config;
     *units = 0;
     for (size_t i = 0; i < config->task_count; i++) {
         int64_t samples = 0, id = 0, arms = (int64_t)run->arm_count;
-        int rc = mb_run_dataset(run, &config->tasks[i], &samples, &id, err, err_cap);
+        int rc = mb_run_dataset(run, &config->tasks[i], &samples, &id, err);
         if (rc != MB_OK)
             return rc;
         if (samples < 0) /* not known without reading */
@@ -77,12 +77,12 @@ static int count_work(mb_run *run, int64_t *units, char *err, size_t err_cap)
     return MB_OK;
 }
 
-static int run_passes(mb_run *run, char *err, size_t err_cap)
+static int run_passes(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
     int rc = MB_OK;
     if (config->pass_quality || config->pass_recall || config->pass_forced)
-        rc = mb_run_tasks(run, err, err_cap);
+        rc = mb_run_tasks(run, err);
     if (rc == MB_OK && (config->pass_latency || config->pass_breakdown)) {
         uint64_t start = mb_clock_ns();
         /* The cache of the quality pass makes room: a latency case plans with the whole device. Nobody else
@@ -94,25 +94,25 @@ static int run_passes(mb_run *run, char *err, size_t err_cap)
         }
         mb_session_close(run->session);
         run->session = NULL;
-        rc = config->pass_latency ? mb_latency_pass(run, err, err_cap) : MB_OK;
+        rc = config->pass_latency ? mb_latency_pass(run, err) : MB_OK;
         if (rc == MB_OK && config->pass_breakdown && !run->flags.profile)
-            rc = mb_breakdown_pass(run, err, err_cap);
+            rc = mb_breakdown_pass(run, err);
         run->seconds_latency = seconds_since(start);
     }
     return rc;
 }
 
 /* Gates, table and figures. *red receives whether a gate failed. */
-static int finish(mb_run *run, bool *red, char *err, size_t err_cap)
+static int finish(mb_run *run, bool *red, mb_error *err)
 {
     mb_text report = {0};
     char id[32];
     int drawn = 0;
     uint64_t start = mb_clock_ns();
     snprintf(id, sizeof id, "%lld", (long long)run->run_id);
-    int rc = mb_gates_run(run->store, run->run_id, err, err_cap);
+    int rc = mb_gates_run(run->store, run->run_id, err);
     if (rc == MB_OK)
-        rc = mb_report(run->store, id, MB_TABLE_TERMINAL, mb_terminal_width(), &report, err, err_cap);
+        rc = mb_report(run->store, id, MB_TABLE_TERMINAL, mb_terminal_width(), &report, err);
     if (rc == MB_OK && !run->flags.quiet && report.data)
         fputs(report.data, stdout);
     fflush(stdout); /* progress goes to standard error: keep the two in order */
@@ -120,17 +120,17 @@ static int finish(mb_run *run, bool *red, char *err, size_t err_cap)
     if (rc == MB_OK) {
         char sql[128]; /* of this run: others in the file have had their own exit code */
         snprintf(sql, sizeof sql, "SELECT name FROM v_gates WHERE run_id = %s AND verdict = 'fail' LIMIT 1", id);
-        rc = mb_table_query(run->store, sql, MB_TABLE_CSV, 0, &report, err, err_cap);
+        rc = mb_table_query(run->store, sql, MB_TABLE_CSV, 0, &report, err);
         *red = rc == MB_OK && report.data && strstr(report.data, "\n") && strchr(report.data, '\n')[1] != '\0';
         mb_text_free(&report);
     }
     if (rc == MB_OK && *run->config->plots) {
-        char reason[512] = "";
-        int plotted = mb_plot_all(run->store, id, run->config->plots, &drawn, reason, sizeof reason);
+        mb_error reason = {0};
+        int plotted = mb_plot_all(run->store, id, run->config->plots, &drawn, &reason);
         if (plotted == MB_OK)
             mb_progress_note(&run->progress, "%d figures in %s", drawn, run->config->plots);
         else /* the numbers are safe: missing figures are no reason to fail the run */
-            mb_progress_note(&run->progress, "no figures: %s", reason);
+            mb_progress_note(&run->progress, "no figures: %s", reason.text);
     }
     run->seconds_report = seconds_since(start);
     return rc;
@@ -150,60 +150,60 @@ static void print_stages(const mb_run *run)
 int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *command)
 {
     mb_run run = {.config = config, .flags = *flags};
-    char err[1024] = "";
+    mb_error err = {0};
     bool red = false;
     int64_t units = 0;
     uint64_t start = mb_clock_ns();
     mb_progress_begin(&run.progress, flags->quiet, 0);
-    int rc = mb_run_inspect(&run, err, sizeof err);
+    int rc = mb_run_inspect(&run, &err);
     if (rc == MB_OK)
-        rc = open_store(&run, err, sizeof err);
+        rc = open_store(&run, &err);
     if (rc == MB_OK && !flags->dry_run && (config->pass_latency || config->pass_breakdown))
-        rc = mb_isolate_rehearse(&run, err, sizeof err);
+        rc = mb_isolate_rehearse(&run, &err);
     if (rc == MB_OK)
-        rc = mb_run_open(&run, err, sizeof err);
+        rc = mb_run_open(&run, &err);
     if (rc == MB_OK && flags->dry_run) {
         if (run.store)
-            rc = mb_run_open_store(&run, command, err, sizeof err);
+            rc = mb_run_open_store(&run, command, &err);
         if (rc == MB_OK)
-            rc = mb_run_print_plan(&run, err, sizeof err);
+            rc = mb_run_print_plan(&run, &err);
         goto out;
     }
     if (rc == MB_OK)
-        rc = count_work(&run, &units, err, sizeof err);
+        rc = count_work(&run, &units, &err);
     if (rc == MB_OK && flags->fresh)
-        rc = renew_store(&run, err, sizeof err);
+        rc = renew_store(&run, &err);
     if (rc == MB_OK)
-        rc = mb_run_open_store(&run, command, err, sizeof err);
+        rc = mb_run_open_store(&run, command, &err);
     run.seconds_setup = seconds_since(start);
     if (rc == MB_OK) {
         mb_progress_begin(&run.progress, flags->quiet, units);
-        rc = run_passes(&run, err, sizeof err);
+        rc = run_passes(&run, &err);
         mb_progress_end(&run.progress);
     }
     if (run.run_id) {
-        char ignored[256];
+        mb_error ignored = {0};
         const char *state = rc == MB_OK ? "done" : rc == MB_E_STOP ? "interrupted" : "failed";
         int stored = mb_store_run_end(run.store, run.run_id, state, seconds_since(start), mb_peak_memory(),
-                                      ignored, sizeof ignored);
+                                      &ignored);
         if (rc == MB_OK && stored != MB_OK)
-            rc = mb_fail(err, sizeof err, stored, "%s", ignored);
+            rc = mb_fail(&err, stored, "%s", ignored.text);
     }
-    if (rc == MB_OK && (rc = finish(&run, &red, err, sizeof err)) == MB_OK)
+    if (rc == MB_OK && (rc = finish(&run, &red, &err)) == MB_OK)
         print_stages(&run);
 out:
     mb_run_close(&run);
     if (run.store) {
-        char closing[256];
-        int closed = mb_store_close(run.store, closing, sizeof closing);
+        mb_error closing = {0};
+        int closed = mb_store_close(run.store, &closing);
         if (rc == MB_OK && closed != MB_OK)
-            rc = mb_fail(err, sizeof err, closed, "%s", closing);
+            rc = mb_fail(&err, closed, "%s", closing.text);
     }
     if (rc == MB_E_STOP)
         fprintf(stderr, "interrupted: everything finished so far is in %s; the same command continues:\n  %s\n",
                 config->results, command);
     else if (rc != MB_OK)
-        fprintf(stderr, "harness: %s\n", err);
+        fprintf(stderr, "harness: %s\n", err.text);
     if (rc == MB_OK && run.failed_samples) {
         fprintf(stderr, "harness: %lld samples failed; see the view v_failures\n", (long long)run.failed_samples);
         return EXIT_SAMPLES;

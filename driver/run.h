@@ -27,7 +27,7 @@ typedef struct mb_arm {
     size_t sampler;             /* index into mb_run.samplers */
     int64_t config_id;
     mb_attender *attender;      /* NULL when unsupported here */
-    char reason[512];           /* why, then */
+    char reason[MB_ERROR_CAP];           /* why, then */
     bool isolated;              /* its hooks run in a worker process only; attender is NULL */
     bool broken;                /* it cannot be opened, or hung before: every sample fails with reason */
     struct mb_worker *worker;   /* of an isolated one, while there is one */
@@ -37,7 +37,7 @@ typedef struct mb_arm {
 typedef struct mb_fault {
     const mb_method_spec *spec;
     int32_t context;
-    char reason[512];
+    char reason[MB_ERROR_CAP];
 } mb_fault;
 
 typedef struct mb_run {
@@ -71,18 +71,18 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
 
 /* ---- setup.c ---- */
 /* Model dimensions, samplers, checks that need both; no device yet. */
-int mb_run_inspect(mb_run *run, char *err, size_t err_cap);
+int mb_run_inspect(mb_run *run, mb_error *err);
 /* Device bytes of a session of this size with these arms opened on it; steps -1 = as their samplers schedule. */
 void mb_run_plan(const mb_run *run, int32_t batch, int32_t capacity, int32_t steps, const mb_arm *arms,
                  size_t count, mb_memory_plan *plan);
 /* Device, weights, session and one attender per arm, in the order of the next two. */
-int mb_run_open(mb_run *run, char *err, size_t err_cap);
-int mb_run_open_model(mb_run *run, char *err, size_t err_cap);
-int mb_run_open_session(mb_run *run, char *err, size_t err_cap);
+int mb_run_open(mb_run *run, mb_error *err);
+int mb_run_open_model(mb_run *run, mb_error *err);
+int mb_run_open_session(mb_run *run, mb_error *err);
 /* The steps that methods under a sampler are told: 0 when the sampler decides. */
 int32_t mb_run_scheduled_steps(const mb_run *run, size_t sampler);
 /* The store with the identities of this run. */
-int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_cap);
+int mb_run_open_store(mb_run *run, const char *command, mb_error *err);
 void mb_run_close(mb_run *run);
 /* Most new tokens of a sample: the config's max_new_tokens, the task's own option, the benchmark's limit. */
 int32_t mb_run_new_tokens(const mb_run *run, const mb_task_spec *task);
@@ -92,7 +92,7 @@ mb_arm *mb_run_reference_arm(const mb_run *run, size_t sampler);
 
 /* ---- plan.c ---- */
 /* --dry-run: cells, samples, tokens, memory, and what is stored already. */
-int mb_run_print_plan(mb_run *run, char *err, size_t err_cap);
+int mb_run_print_plan(mb_run *run, mb_error *err);
 
 /* ---- quality.c / recall.c / latency.c ---- */
 /* One prepared sample: tokenised, prefilled on demand. */
@@ -110,24 +110,22 @@ typedef struct mb_prepared {
 } mb_prepared;
 
 /* All tasks: streams samples, prepares each once and hands it to the passes that want it. */
-int mb_run_tasks(mb_run *run, char *err, size_t err_cap);
+int mb_run_tasks(mb_run *run, mb_error *err);
 /* Opens a task to learn its size (-1 = only the file knows) and, with a store, its identity there. A missing file
  * is found here, before any work. */
-int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int64_t *id, char *err,
-                   size_t err_cap);
-int mb_run_prefill(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap);
+int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int64_t *id, mb_error *err);
+int mb_run_prefill(mb_run *run, mb_prepared *prepared, mb_error *err);
 /* The row of a sample with everything but the result filled in. */
 void mb_run_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row);
-int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell, char *err,
-                size_t err_cap);
+int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell, mb_error *err);
 /* What a decode asks for: sampler, limits, stop flag. */
 void mb_run_request(const mb_run *run, const mb_prepared *prepared, size_t sampler, mb_decode_request *request);
 
-int mb_quality_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap);
-int mb_forced_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap);
-int mb_recall_sample(mb_run *run, mb_prepared *prepared, char *err, size_t err_cap);
-int mb_latency_pass(mb_run *run, char *err, size_t err_cap);
-int mb_breakdown_pass(mb_run *run, char *err, size_t err_cap);
+int mb_quality_sample(mb_run *run, mb_prepared *prepared, mb_error *err);
+int mb_forced_sample(mb_run *run, mb_prepared *prepared, mb_error *err);
+int mb_recall_sample(mb_run *run, mb_prepared *prepared, mb_error *err);
+int mb_latency_pass(mb_run *run, mb_error *err);
+int mb_breakdown_pass(mb_run *run, mb_error *err);
 
 /* ---- environment.c ---- */
 /* What this machine is; strings live in the struct. */

@@ -44,7 +44,7 @@ int32_t mb_run_new_tokens(const mb_run *run, const mb_task_spec *task)
 }
 
 /* Tokens per sequence that the longest prompt of the config and its answer take. */
-static int find_capacity(mb_run *run, char *err, size_t err_cap)
+static int find_capacity(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
     int64_t need = 0;
@@ -54,7 +54,7 @@ static int find_capacity(mb_run *run, char *err, size_t err_cap)
         int64_t prompt = largest_option(task, "lengths"); /* of a generated prompt; 0: the text decides */
         if (prompt > run->shape.positions)
             return mb_fail(
-                err, err_cap, MB_E_INPUT,
+                err, MB_E_INPUT,
                 "task %s asks for %lld tokens but %s has %d positions; choose shorter lengths or another model",
                 task->task, (long long)prompt, run->shape.name, run->shape.positions);
         if (prompt == 0)
@@ -68,36 +68,36 @@ static int find_capacity(mb_run *run, char *err, size_t err_cap)
     return MB_OK;
 }
 
-int mb_run_inspect(mb_run *run, char *err, size_t err_cap)
+int mb_run_inspect(mb_run *run, mb_error *err)
 {
     mb_run_config *config = run->config;
     mb_model_request request = model_request(run);
-    int rc = mb_model_inspect(&request, &run->shape, err, err_cap);
+    int rc = mb_model_inspect(&request, &run->shape, err);
     if (rc != MB_OK)
         return rc;
     if (config->max_length > run->shape.positions)
-        return mb_fail(err, err_cap, MB_E_INPUT, "config key max_length is %d but %s has %d positions",
+        return mb_fail(err, MB_E_INPUT, "config key max_length is %d but %s has %d positions",
                        config->max_length, run->shape.name, run->shape.positions);
     run->samplers = calloc(config->sampler_count, sizeof *run->samplers);
     run->sampler_ids = calloc(config->sampler_count, sizeof *run->sampler_ids);
     if (!run->samplers || !run->sampler_ids)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
+        return mb_no_memory(err, "the run");
     for (size_t i = 0; i < config->sampler_count; i++)
-        if ((rc = mb_config_sampler(config, i, &run->shape, &run->samplers[i], err, err_cap)) != MB_OK)
+        if ((rc = mb_config_sampler(config, i, &run->shape, &run->samplers[i], err)) != MB_OK)
             return rc;
     if (run->shape.synthetic && (config->pass_quality || config->pass_recall || config->pass_forced))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s has random weights and no tokenizer: only the passes latency and breakdown make sense",
                        run->shape.name);
     run->arm_count = config->method_count * config->sampler_count;
     run->arms = calloc(run->arm_count, sizeof *run->arms);
     if (!run->arms)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
+        return mb_no_memory(err, "the run");
     for (size_t i = 0; i < run->arm_count; i++) {
         run->arms[i].spec = &config->methods[i % config->method_count];
         run->arms[i].sampler = i / config->method_count;
     }
-    return find_capacity(run, err, err_cap);
+    return find_capacity(run, err);
 }
 
 int32_t mb_run_scheduled_steps(const mb_run *run, size_t index)
@@ -130,12 +130,12 @@ static bool is_isolated(const mb_run *run, const mb_arm *arm)
 }
 
 /* The plan of the arms that are opened in this process; *workers: whether there are others. */
-static int plan_arms(const mb_run *run, mb_memory_plan *plan, bool *workers, char *err, size_t err_cap)
+static int plan_arms(const mb_run *run, mb_memory_plan *plan, bool *workers, mb_error *err)
 {
     size_t count = 0;
     mb_arm *arms = calloc(run->arm_count + 1, sizeof *arms);
     if (!arms)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
+        return mb_no_memory(err, "the run");
     for (size_t i = 0; i < run->arm_count; i++)
         if (!is_isolated(run, &run->arms[i]))
             arms[count++] = run->arms[i];
@@ -145,18 +145,18 @@ static int plan_arms(const mb_run *run, mb_memory_plan *plan, bool *workers, cha
     return MB_OK;
 }
 
-static int open_device(mb_run *run, char *err, size_t err_cap)
+static int open_device(mb_run *run, mb_error *err)
 {
     mb_run_config *config = run->config;
     mb_memory_plan plan;
-    char note[256] = "";
+    mb_error note = {0};
     bool workers = false;
-    int rc = plan_arms(run, &plan, &workers, err, err_cap);
+    int rc = plan_arms(run, &plan, &workers, err);
     if (rc != MB_OK)
         return rc;
     mb_device_options options = {.type = config->type, .threads = config->threads, .arena_bytes = plan.total};
     if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length "
                        "or shorter lengths help", (double)plan.total / 0x1p30, config->memory_gib);
     /* Latency cases differ in size and are planned one by one: they share all that there is, less one worker. */
@@ -165,17 +165,17 @@ static int open_device(mb_run *run, char *err, size_t err_cap)
         if (workers && (config->pass_quality || config->pass_recall || config->pass_forced))
             options.spare_bytes = plan.total + plan.total / 4 + WORKER_OVERHEAD;
     }
-    rc = mb_device_open(config->device, &options, &run->kernels, &run->device, note, sizeof note, err, err_cap);
+    rc = mb_device_open(config->device, &options, &run->kernels, &run->device, &note, err);
     if (rc != MB_OK)
         return mb_fail_prefix(
-            err, err_cap, rc,
+            err, rc,
             "the plan needs %.2f GiB (weights %.2f, KV cache %.2f, methods %.2f, work %.2f; fewer "
             "methods, a smaller max_length or shorter lengths help)",
             (double)plan.total / 0x1p30, (double)plan.weights / 0x1p30, (double)plan.kv / 0x1p30,
             (double)plan.methods / 0x1p30, (double)(plan.activations + plan.logits + plan.statistics) / 0x1p30);
     run->kernels->info(run->device, &run->device_info);
-    if (*note)
-        mb_progress_note(&run->progress, "%s", note);
+    if (*note.text)
+        mb_progress_note(&run->progress, "%s", note.text);
     mb_progress_note(&run->progress, "device %s: %s (%s)", run->kernels->name, run->device_info.name,
                      run->device_info.detail);
     return MB_OK;
@@ -183,73 +183,72 @@ static int open_device(mb_run *run, char *err, size_t err_cap)
 
 static int codec_encode(void *self, const char *text, size_t length, int32_t **ids, size_t *n)
 {
-    return mb_tokenizer_encode(self, text, length, false, ids, n, NULL, 0);
+    return mb_tokenizer_encode(self, text, length, false, ids, n, NULL);
 }
 
 static int codec_decode(void *self, const int32_t *ids, size_t n, char **text)
 {
     size_t length;
-    return mb_tokenizer_decode(self, ids, n, true, text, &length, NULL, 0);
+    return mb_tokenizer_decode(self, ids, n, true, text, &length, NULL);
 }
 
 /* Tokens of an empty prompt in the chat wrapper. */
-static int measure_chat(mb_run *run, char *err, size_t err_cap)
+static int measure_chat(mb_run *run, mb_error *err)
 {
     mb_prompt_request request = {.text = "", .chat = true, .hard_limit = run->shape.positions};
     int32_t *ids = NULL;
     size_t n = 0;
     bool truncated;
-    int rc = mb_prompt_build(run->model, &request, &ids, &n, &truncated, err, err_cap);
+    int rc = mb_prompt_build(run->model, &request, &ids, &n, &truncated, err);
     run->chat_overhead = (int32_t)n;
     free(ids);
     return rc;
 }
 
-int mb_run_open_model(mb_run *run, char *err, size_t err_cap)
+int mb_run_open_model(mb_run *run, mb_error *err)
 {
     mb_model_request request = model_request(run);
-    int rc = open_device(run, err, err_cap);
-    return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err,
-                                       err_cap) : rc;
+    int rc = open_device(run, err);
+    return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err) : rc;
 }
 
-int mb_run_open_session(mb_run *run, char *err, size_t err_cap)
+int mb_run_open_session(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
     mb_session_request request = {.batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk,
                                   .graphs = config->graphs};
-    return mb_session_open(&run->session, run->model, &request, err, err_cap);
+    return mb_session_open(&run->session, run->model, &request, err);
 }
 
-int mb_run_open(mb_run *run, char *err, size_t err_cap)
+int mb_run_open(mb_run *run, mb_error *err)
 {
     mb_run_config *config = run->config;
-    int rc = mb_run_open_model(run, err, err_cap);
+    int rc = mb_run_open_model(run, err);
     if (rc != MB_OK || config->task_count == 0)
         return rc;
     const mb_tokenizer *tokenizer = mb_model_tokenizer(run->model);
     if (!tokenizer)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s has no tokenizer, so tasks cannot run", run->shape.name);
+        return mb_fail(err, MB_E_INPUT, "%s has no tokenizer, so tasks cannot run", run->shape.name);
     run->codec = (mb_codec){(void *)(uintptr_t)tokenizer, codec_encode, codec_decode};
-    if ((rc = measure_chat(run, err, err_cap)) != MB_OK)
+    if ((rc = measure_chat(run, err)) != MB_OK)
         return rc;
     if (run->flags.dry_run || (!config->pass_quality && !config->pass_recall && !config->pass_forced))
         return MB_OK;
-    rc = mb_run_open_session(run, err, err_cap);
+    rc = mb_run_open_session(run, err);
     for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
         mb_arm *arm = &run->arms[i];
         bool unsupported = false;
         if (is_isolated(run, arm)) {
-            rc = mb_isolate_open(run, arm, err, err_cap);
+            rc = mb_isolate_open(run, arm, err);
             continue;
         }
         rc = mb_attender_open(&arm->attender, run->session, arm->spec->method, arm->spec->options,
-                              mb_run_scheduled_steps(run, arm->sampler), config->seed, &unsupported, err, err_cap);
+                              mb_run_scheduled_steps(run, arm->sampler), config->seed, &unsupported, err);
         if (rc != MB_OK && unsupported) {
-            snprintf(arm->reason, sizeof arm->reason, "%s", err);
+            snprintf(arm->reason, sizeof arm->reason, "%s", err->text);
             rc = MB_OK;
         } else if (rc != MB_OK) {
-            mb_fail_prefix(err, err_cap, rc, "method %s", arm->spec->label);
+            mb_fail_prefix(err, rc, "method %s", arm->spec->label);
         }
     }
     return rc;
@@ -275,7 +274,7 @@ static const char *type_name(mb_type type)
     return type == MB_F32 ? "f32" : type == MB_BF16 ? "bf16" : "f16";
 }
 
-static int store_identities(mb_run *run, char *err, size_t err_cap)
+static int store_identities(mb_run *run, mb_error *err)
 {
     mb_environment environment;
     char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
@@ -285,7 +284,7 @@ static int store_identities(mb_run *run, char *err, size_t err_cap)
                       .gpu = gpu ? run->device_info.name : "", .gpu_uuid = "", .driver = "", .cuda = "",
                       .device = run->kernels->name, .git = environment.git, .build = environment.build,
                       .detail = run->device_info.detail, .threads = environment.threads};
-    int rc = mb_store_env(run->store, &env, &run->env_id, err, err_cap);
+    int rc = mb_store_env(run->store, &env, &run->env_id, err);
     if (rc != MB_OK)
         return rc;
     mb_model_hashes(run->model, config_hash, weights_hash, tokenizer_hash);
@@ -303,7 +302,7 @@ static int store_identities(mb_run *run, char *err, size_t err_cap)
                           .block = run->shape.block,
                           .vocab = run->shape.vocab,
                           .synthetic = run->shape.synthetic};
-    if ((rc = mb_store_model(run->store, &model, &run->model_id, err, err_cap)) != MB_OK)
+    if ((rc = mb_store_model(run->store, &model, &run->model_id, err)) != MB_OK)
         return rc;
     for (size_t i = 0; i < run->config->sampler_count; i++) {
         const mb_sampler *s = &run->samplers[i];
@@ -315,28 +314,28 @@ static int store_identities(mb_run *run, char *err, size_t err_cap)
                               .dynamic = s->dynamic,
                               .block_cache = s->block_cache,
                               .confidence = type_name(s->confidence)};
-        if ((rc = mb_store_sampler(run->store, &row, &run->sampler_ids[i], err, err_cap)) != MB_OK)
+        if ((rc = mb_store_sampler(run->store, &row, &run->sampler_ids[i], err)) != MB_OK)
             return rc;
     }
     for (size_t i = 0; i < run->arm_count; i++) {
         const mb_method_spec *spec = run->arms[i].spec;
         char origin[MB_HASH_CAP] = "";
         const char *path = mb_registry_origin(spec->method);
-        if (*path && (rc = mb_hash_file(path, origin, err, err_cap)) != MB_OK)
+        if (*path && (rc = mb_hash_file(path, origin, err)) != MB_OK)
             return rc;
         mb_config_row row = {.method = spec->method->name, .version = spec->method->version,
                              .summary = spec->method->summary, .reference = spec->method->reference,
                              .origin_hash = origin, .options_json = spec->json, .caps = spec->method->caps,
                              .k = spec->k, .label = spec->label};
-        if ((rc = mb_store_config(run->store, &row, &run->arms[i].config_id, err, err_cap)) != MB_OK)
+        if ((rc = mb_store_config(run->store, &row, &run->arms[i].config_id, err)) != MB_OK)
             return rc;
     }
     return MB_OK;
 }
 
-int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_cap)
+int mb_run_open_store(mb_run *run, const char *command, mb_error *err)
 {
-    int rc = store_identities(run, err, err_cap);
+    int rc = store_identities(run, err);
     if (rc != MB_OK)
         return rc;
     /* "auto" is no identity: results of a GPU and of a CPU are two runs. */
@@ -344,9 +343,9 @@ int mb_run_open_store(mb_run *run, const char *command, char *err, size_t err_ca
     cJSON_AddStringToObject(run->config->json, "device", run->kernels->name);
     char *text = cJSON_PrintUnformatted(run->config->json);
     if (!text)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the run");
+        return mb_no_memory(err, "the run");
     rc = mb_store_run(run->store, run->config->name, text, run->config->seed, run->env_id, command, &run->run_id,
-                      err, err_cap);
+                      err);
     free(text);
     return rc;
 }

@@ -34,9 +34,8 @@ extern char **environ;
 
 struct header {
     uint32_t magic;
-    int32_t code;
     uint64_t bytes;
-    char err[1024];
+    mb_error err;
 };
 
 struct mb_worker {
@@ -67,8 +66,8 @@ static bool send_all(int fd, const void *data, size_t n)
 
 static bool send_message(int fd, int code, const char *sentence, const mb_text *text)
 {
-    struct header header = {.magic = MAGIC, .code = code, .bytes = text ? text->length : 0};
-    snprintf(header.err, sizeof header.err, "%s", sentence);
+    struct header header = {.magic = MAGIC, .bytes = text ? text->length : 0};
+    mb_fail(&header.err, code, "%s", sentence);
     return send_all(fd, &header, sizeof header) && (header.bytes == 0 || send_all(fd, text->data, header.bytes));
 }
 
@@ -108,7 +107,7 @@ static int spawn(pid_t *pid, int socket, int note, const char *plugin)
     return rc;
 }
 
-int mb_worker_start(mb_worker **out, const char *plugin, char *err, size_t err_cap)
+int mb_worker_start(mb_worker **out, const char *plugin, mb_error *err)
 {
     mb_worker *worker = calloc(1, sizeof *worker);
     int ends[2] = {-1, -1}, note = -1, far_end = -1, rc = MB_OK;
@@ -118,7 +117,7 @@ int mb_worker_start(mb_worker **out, const char *plugin, char *err, size_t err_c
     if (!worker || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0 ||
         (note = memfd_create("maskbench note", MFD_CLOEXEC)) < 0 || ftruncate(note, sizeof *worker->note) != 0 ||
         !(worker->note = map_note(note))) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(errno));
+        rc = mb_fail(err, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(errno));
         goto out;
     }
     worker->socket = ends[0];
@@ -131,7 +130,7 @@ int mb_worker_start(mb_worker **out, const char *plugin, char *err, size_t err_c
         close(moved);
     if (code != 0) {
         worker->pid = 0;
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(code));
+        rc = mb_fail(err, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(code));
         goto out;
     }
     *out = worker;
@@ -245,22 +244,21 @@ static int receive(const mb_worker *worker, const mb_worker_question *question, 
 /* A complete answer. Once a method has run, what the machine refuses is its doing: a broken GPU context, memory.
  */
 static int take_answer(const mb_worker_question *question, const mb_text *got, const char *place, bool entered,
-                       mb_text *answer, char *err, size_t err_cap)
+                       mb_text *answer, mb_error *err)
 {
     struct header header;
     memcpy(&header, got->data, sizeof header);
-    header.err[sizeof header.err - 1] = '\0';
+    header.err.text[sizeof header.err.text - 1] = '\0';
     mb_text_append(answer, got->data + sizeof header, header.bytes);
     if (answer->failed)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the answer of a worker");
-    if (entered && (header.code == MB_E_SYSTEM || header.code == MB_E_BUG))
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s broke its process %s: %s", question->name, place,
-                       header.err);
-    return mb_fail(err, err_cap, header.code, "%s", header.err);
+        return mb_no_memory(err, "the answer of a worker");
+    if (entered && (header.err.code == MB_E_SYSTEM || header.err.code == MB_E_BUG))
+        return mb_fail(err, MB_E_SAMPLE, "method %s broke its process %s: %s", question->name, place,
+                       header.err.text);
+    return mb_fail(err, header.err.code, "%s", header.err.text);
 }
 
-int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, char *err,
-                  size_t err_cap)
+int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, mb_error *err)
 {
     mb_text got = {0};
     char place[128];
@@ -271,27 +269,27 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
     int received = sent ? receive(worker, question, &got) : MB_OK, rc;
     describe_place(worker->note, place, sizeof place);
     if (received == MB_E_STOP) {
-        rc = mb_fail(err, err_cap, MB_E_STOP, "interrupted");
+        rc = mb_fail(err, MB_E_STOP, "interrupted");
     } else if (received == MB_E_SAMPLE) {
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s " MB_WORKER_HUNG " %g s %s: its process was ended",
+        rc = mb_fail(err, MB_E_SAMPLE, "method %s " MB_WORKER_HUNG " %g s %s: its process was ended",
                      question->name, question->seconds, place);
     } else if (got.failed) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the answer of a worker");
+        rc = mb_no_memory(err, "the answer of a worker");
     } else if (is_complete(&got) && (memcpy(&header, got.data, sizeof header), header.magic == MAGIC) &&
                got.length == sizeof header + header.bytes) {
-        rc = take_answer(question, &got, place, worker->note->hook[0], answer, err, err_cap);
+        rc = take_answer(question, &got, place, worker->note->hook[0], answer, err);
     } else {
         int status;
         bool alone = reap(worker, is_complete(&got) ? 0 : LAST_MOMENTS, &status);
         if (!alone) /* what it sent is no message, or it closed the socket and goes on */
-            rc = mb_fail(err, err_cap, MB_E_SAMPLE,
+            rc = mb_fail(err, MB_E_SAMPLE,
                          "method %s cut its process off %s and " MB_WORKER_HUNG " %g s: it was ended",
                          question->name, place, LAST_MOMENTS * SLICE_MS * 1e-3);
         else if (WIFSIGNALED(status))
-            rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s crashed %s: signal %d, %s", question->name, place,
+            rc = mb_fail(err, MB_E_SAMPLE, "method %s crashed %s: signal %d, %s", question->name, place,
                          WTERMSIG(status), strsignal(WTERMSIG(status)));
         else
-            rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s ended its process %s: exit code %d", question->name,
+            rc = mb_fail(err, MB_E_SAMPLE, "method %s ended its process %s: exit code %d", question->name,
                          place, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
     }
     mb_text_free(&got);
@@ -333,14 +331,14 @@ static void behave(void)
     signal(SIGINT, SIG_IGN);
 }
 
-int mb_worker_serve(mb_worker_answer_fn function, void *context, char *err, size_t err_cap)
+int mb_worker_serve(mb_worker_answer_fn function, void *context, mb_error *err)
 {
     mb_text question = {0};
     int type = 0;
     socklen_t size = sizeof type;
     mb_attender_note *note = NULL;
     if (getsockopt(SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || !(note = map_note(NOTE_FD)))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "the command worker is what a run starts for its plug-ins; it has no use by itself");
     /* Programs that a plug-in starts must not hold the socket open. */
     fcntl(SOCKET_FD, F_SETFD, FD_CLOEXEC);
@@ -348,11 +346,11 @@ int mb_worker_serve(mb_worker_answer_fn function, void *context, char *err, size
     behave();
     while (read_question(&question)) {
         mb_text answer = {0};
-        char sentence[1024] = "";
-        int code = function(context, note, &question, &answer, sentence, sizeof sentence);
+        mb_error sentence = {0};
+        int code = function(context, note, &question, &answer, &sentence);
         if (answer.failed)
-            code = mb_fail(sentence, sizeof sentence, MB_E_SYSTEM, "no memory for the worker's answer");
-        bool sent = send_message(SOCKET_FD, code, sentence, answer.failed ? NULL : &answer);
+            code = mb_no_memory(&sentence, "the worker's answer");
+        bool sent = send_message(SOCKET_FD, code, sentence.text, answer.failed ? NULL : &answer);
         mb_text_free(&answer);
         if (!sent)
             break;

@@ -25,20 +25,19 @@ typedef struct mb_worker_question {
 } mb_worker_question;
 
 /* Starts ./harness worker with `plugin` (a shared object) loaded. MB_E_SYSTEM with a sentence. */
-int mb_worker_start(mb_worker **worker, const char *plugin, char *err, size_t err_cap);
+int mb_worker_start(mb_worker **worker, const char *plugin, mb_error *err);
 /* The answer, appended to *answer, with the worker's own code and sentence; or MB_E_SAMPLE and a sentence with
  * hook, layer and step when the method crashed, left, hung or broke the device. After anything but MB_OK end the
  * worker. */
-int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, char *err,
-                  size_t err_cap);
+int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, mb_error *err);
 void mb_worker_end(mb_worker *worker);   /* NULL is fine */
 
 /* ---- the worker's own side ---- */
 
 /* What a worker answers; *note is told where the method is. Appends to answer and returns code and sentence. */
 typedef int (*mb_worker_answer_fn)(void *context, mb_attender_note *note, const mb_text *question, mb_text *answer,
-                                   char *err, size_t err_cap);
+                                   mb_error *err);
 /* Answers questions until the other side is gone. MB_E_INPUT: mb_worker_start() did not start this process. */
-int mb_worker_serve(mb_worker_answer_fn answer, void *context, char *err, size_t err_cap);
+int mb_worker_serve(mb_worker_answer_fn answer, void *context, mb_error *err);
 
 #endif

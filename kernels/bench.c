@@ -133,7 +133,7 @@ static mb_bench_problem *new_problem(const mb_kernels *kernels, mb_device *devic
 }
 
 int mb_bench_measure_ceilings(const mb_kernels *kernels, mb_device *device, mb_type type,
-                              mb_bench_ceilings *ceilings, char *err, size_t err_cap)
+                              mb_bench_ceilings *ceilings, mb_error *err)
 {
     const bool graphs = kernels->capture_begin != NULL;
     const int64_t width = graphs ? GEMM_WIDTH_GRAPHS : GEMM_WIDTH_PLAIN;
@@ -168,7 +168,7 @@ int mb_bench_measure_ceilings(const mb_kernels *kernels, mb_device *device, mb_t
         ceilings->gemm_rate =
             2.0 * (double)width * (double)width * (double)width / (ceilings->gemm.median_us * 1e-6);
     } else {
-        mb_fail(err, err_cap, rc, "measuring the machine's ceilings: %s",
+        mb_fail(err, rc, "measuring the machine's ceilings: %s",
                 *kernels->error(device) ? kernels->error(device) : "out of memory");
     }
     kernels->release(device, mark);
@@ -190,8 +190,7 @@ static int32_t choose_sets(const mb_bench_problem *p, const mb_bench_row *row, s
 }
 
 int mb_bench_case(const mb_kernels *kernels, mb_device *device, mb_type type, const mb_kernel_case *problem,
-                  const mb_bench_ceilings *ceilings, size_t memory_limit, mb_bench_row *row, char *err,
-                  size_t err_cap)
+                  const mb_bench_ceilings *ceilings, size_t memory_limit, mb_bench_row *row, mb_error *err)
 {
     mb_bench_problem *p = new_problem(kernels, device, type, problem);
     size_t mark = kernels->mark(device), limit;
@@ -202,7 +201,7 @@ int mb_bench_case(const mb_kernels *kernels, mb_device *device, mb_type type, co
     if (rc != MB_OK)
         goto failed;
     if (!mb_bench_work(problem, type, &row->bytes, &row->flops)) {
-        rc = mb_fail(err, err_cap, MB_E_BUG, "case \"%s\": bench-kernels has no formula for %s", problem->name,
+        rc = mb_fail(err, MB_E_BUG, "case \"%s\": bench-kernels has no formula for %s", problem->name,
                      mb_case_operation_name(problem->operation));
         goto out;
     }
@@ -227,7 +226,7 @@ int mb_bench_case(const mb_kernels *kernels, mb_device *device, mb_type type, co
     row->over_floor = row->time.median_us / row->floor_us;
     goto out;
 failed:
-    mb_fail(err, err_cap, rc, "case \"%s\": %s", problem->name,
+    mb_fail(err, rc, "case \"%s\": %s", problem->name,
             *kernels->error(device) ? kernels->error(device) : "out of memory");
 out:
     kernels->release(device, mark);

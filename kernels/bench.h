@@ -38,12 +38,11 @@ typedef struct mb_bench_row {
 
 /* Both ceilings through the table's own copy and gemm. 0, or negative with one sentence in err. */
 int mb_bench_measure_ceilings(const mb_kernels *kernels, mb_device *device, mb_type type,
-                              mb_bench_ceilings *ceilings, char *err, size_t err_cap);
+                              mb_bench_ceilings *ceilings, mb_error *err);
 
 /* Fills *row for a bench case. memory_limit: a case whose arrays need more is skipped with a line in row->skipped;
  * 0 = what the arena has left. The arena is as before on return. */
 int mb_bench_case(const mb_kernels *kernels, mb_device *device, mb_type type, const mb_kernel_case *problem,
-                  const mb_bench_ceilings *ceilings, size_t memory_limit, mb_bench_row *row, char *err,
-                  size_t err_cap);
+                  const mb_bench_ceilings *ceilings, size_t memory_limit, mb_bench_row *row, mb_error *err);
 
 #endif

@@ -14,9 +14,9 @@ const mb_kernels *mb_kernels_cuda(void)
     return NULL;
 }
 
-int mb_cuda_device_count(char *why, size_t why_cap)
+int mb_cuda_device_count(mb_error *why)
 {
-    mb_fail(why, why_cap, 0, "this build has no CUDA (nvcc was not found when it was built)");
+    mb_fail(why, 0, "this build has no CUDA (nvcc was not found when it was built)");
     return 0;
 }
 #endif
@@ -30,39 +30,39 @@ const char *mb_part_name(mb_part part)
 }
 
 int mb_device_open(const char *spec, const mb_device_options *options, const mb_kernels **kernels,
-                   mb_device **device, char *note, size_t note_cap, char *err, size_t err_cap)
+                   mb_device **device, mb_error *note, mb_error *err)
 {
     mb_device_options chosen = *options;
-    char why[256] = "";
+    mb_error why = {0};
     bool automatic = strcmp(spec, "auto") == 0;
     *device = NULL;
-    mb_fail(note, note_cap, 0, "%s", "");
+    mb_fail(note, 0, "%s", "");
     if (strcmp(spec, "cpu") == 0) {
         *kernels = mb_kernels_cpu();
-        return (*kernels)->open(device, &chosen, err, err_cap);
+        return (*kernels)->open(device, &chosen, err);
     }
     if (!automatic && strncmp(spec, "cuda", 4) != 0)
-        return mb_fail(err, err_cap, MB_E_INPUT, "unknown device \"%s\": use auto, cpu, cuda or cuda:N", spec);
+        return mb_fail(err, MB_E_INPUT, "unknown device \"%s\": use auto, cpu, cuda or cuda:N", spec);
     if (!automatic && spec[4] != '\0') {
         char *end = NULL;
         long ordinal = spec[4] == ':' ? strtol(spec + 5, &end, 10) : -1;
         if (!end || end == spec + 5 || *end != '\0' || ordinal < 0 || ordinal > 1024)
-            return mb_fail(err, err_cap, MB_E_INPUT, "unknown device \"%s\": use auto, cpu, cuda or cuda:N", spec);
+            return mb_fail(err, MB_E_INPUT, "unknown device \"%s\": use auto, cpu, cuda or cuda:N", spec);
         chosen.ordinal = (int)ordinal;
     }
-    int count = mb_cuda_device_count(why, sizeof why);
+    int count = mb_cuda_device_count(&why);
     if (count > chosen.ordinal) {
         *kernels = mb_kernels_cuda();
-        int rc = (*kernels)->open(device, &chosen, err, err_cap);
+        int rc = (*kernels)->open(device, &chosen, err);
         if (rc == MB_OK || !automatic)
             return rc;
-        mb_fail(why, sizeof why, 0, "%s", err);
+        why = *err;
     } else if (!automatic) {
         if (count > 0)
-            return mb_fail(err, err_cap, MB_E_INPUT, "device %s: this machine has %d usable GPU(s)", spec, count);
-        return mb_fail(err, err_cap, MB_E_INPUT, "device %s cannot be used: %s; use --device cpu", spec, why);
+            return mb_fail(err, MB_E_INPUT, "device %s: this machine has %d usable GPU(s)", spec, count);
+        return mb_fail(err, MB_E_INPUT, "device %s cannot be used: %s; use --device cpu", spec, why.text);
     }
-    mb_fail(note, note_cap, 0, "running on the CPU: %s", why);
+    mb_fail(note, 0, "running on the CPU: %s", why.text);
     *kernels = mb_kernels_cpu();
-    return (*kernels)->open(device, &chosen, err, err_cap);
+    return (*kernels)->open(device, &chosen, err);
 }

@@ -17,6 +17,8 @@
 #ifndef MB_KERNELS_H
 #define MB_KERNELS_H
 
+#include "base/base.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -245,7 +247,7 @@ typedef struct mb_kernels {
 
     /* ---- device ---- */
     /* 0 and *device, or negative with one sentence in err. The only place that may create memory pools. */
-    int (*open)(mb_device **device, const mb_device_options *options, char *err, size_t err_cap);
+    int (*open)(mb_device **device, const mb_device_options *options, mb_error *err);
     void (*close)(mb_device *device);
     void (*info)(mb_device *device, mb_device_info *info);
     const char *(*error)(mb_device *device);      /* text of the last failure, never NULL */
@@ -463,7 +465,7 @@ const mb_kernels *mb_kernels_cpu(void);
 /* The CUDA backend, or NULL when this build has none. */
 const mb_kernels *mb_kernels_cuda(void);
 /* Number of usable CUDA devices; 0 with a reason ("this build has no CUDA", "no driver", ...) in why. */
-int mb_cuda_device_count(char *why, size_t why_cap);
+int mb_cuda_device_count(mb_error *why);
 
 /* "gemm", "dense attention", ...: a part as it is stored and drawn. */
 const char *mb_part_name(mb_part part);
@@ -471,7 +473,7 @@ const char *mb_part_name(mb_part part);
 /* "auto", "cpu", "cuda", "cuda:N": opens the backend. *kernels and *device are set together. auto falls back to
  * the CPU and says why in note (a host buffer of note_cap bytes). */
 int mb_device_open(const char *spec, const mb_device_options *options, const mb_kernels **kernels,
-                   mb_device **device, char *note, size_t note_cap, char *err, size_t err_cap);
+                   mb_device **device, mb_error *note, mb_error *err);
 
 #ifdef __cplusplus
 }

@@ -9,10 +9,9 @@
  */
 #include "methods/method.h"
 
-static int open_exact(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                      size_t err_cap)
+static int open_exact(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)self, (void)host, (void)shape, (void)options, (void)err, (void)err_cap;
+    (void)self, (void)host, (void)shape, (void)options, (void)err;
     return 0;
 }
 
@@ -23,9 +22,9 @@ static int step_mode(void *self, const mb_call *call)
     return 0;
 }
 
-static int select_all(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_all(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
-    (void)self, (void)call, (void)err, (void)err_cap;
+    (void)self, (void)call, (void)err;
     out->answer = MB_DENSE;
     return 0;
 }

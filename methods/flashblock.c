@@ -13,7 +13,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_REFRESH = 1, MODE_REUSE = 2 };
@@ -38,14 +37,11 @@ typedef struct state {
     layer_state layers[];          /* [layers] */
 } state;
 
-static int open_flashblock(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                           size_t err_cap)
+static int open_flashblock(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -60,15 +56,15 @@ static int open_flashblock(void **self, const mb_host *host, const mb_shape *sha
         rc = s->layers[l].out && s->layers[l].lse ? 0 : -1;
     }
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the outputs of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the outputs of %d layers", shape->layers);
     return rc;
 }
 
 /* The two indices that say what was read: all keys (count -1), or none (count 0, as allocated). */
-static int request_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+static int request_begin(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     s->reused = s->later = 0;
     size_t heads = (size_t)s->shape.batch * (size_t)s->shape.kv_heads;
     return s->host->fill(s->host, call, s->everything.counts, 0xff, heads * sizeof *s->everything.counts);
@@ -89,10 +85,10 @@ static int step_mode(void *self, const mb_call *call)
     return refresh ? MODE_REFRESH : MODE_REUSE;
 }
 
-static int select_state(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_state(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     out->answer = MB_ATTEND;
@@ -112,14 +108,14 @@ static int move_rows(const state *s, const mb_call *call, void *whole, void *row
     return rc;
 }
 
-static int attend(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+static int attend(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
 {
     state *s = self;
     layer_state *layer = &s->layers[call->layer];
     int store = call->mode == MODE_REFRESH;
     size_t heads = (size_t)s->shape.query_heads;
     size_t vectors = heads * (size_t)s->shape.head_dim * (size_t)s->shape.element_size;
-    (void)err, (void)err_cap;
+    (void)err;
     int rc = store ? s->host->attend(s->host, call, MB_SCOPE_PREFIX, NULL, out, lse) : 0;
     if (rc == 0)
         rc = move_rows(s, call, layer->out, out, vectors, store);
@@ -127,10 +123,10 @@ static int attend(void *self, const mb_call *call, void *out, float *lse, char *
 }
 
 static int report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                  double *values, char *err, size_t err_cap)
+                  double *values, mb_error *err)
 {
     const state *s = self;
-    (void)read, (void)err, (void)err_cap;
+    (void)read, (void)err;
     values[0] = s->later > 0 ? s->reused / s->later : 0;
     return 0;
 }

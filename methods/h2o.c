@@ -15,7 +15,6 @@
 #include "methods/method.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_START = 1, MODE_ADD = 2, MODE_REUSE = 3 };
@@ -39,14 +38,11 @@ typedef struct state {
     layer_state layers[];  /* [layers] */
 } state;
 
-static int open_h2o(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                    size_t err_cap)
+static int open_h2o(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -58,7 +54,7 @@ static int open_h2o(void **self, const mb_host *host, const mb_shape *shape, con
         rc = s->layers[l].counts ? host->pages_alloc(host, 1, capacity, &s->layers[l].set) : -1;
     }
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the counts of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the counts of %d layers", shape->layers);
     return rc;
 }
 
@@ -72,10 +68,10 @@ static int step_mode(void *self, const mb_call *call)
     return call->block == 0 ? MODE_START : MODE_ADD;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     if (call->mode == MODE_REUSE) {
@@ -91,12 +87,12 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
     return 0;
 }
 
-static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+static int observe(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
     const mb_host *host = s->host;
     layer_state *layer = &s->layers[call->layer];
-    (void)err, (void)err_cap;
+    (void)err;
     int32_t k = layer->set.capacity;
     int32_t recent = (int32_t)(s->options.recent * k);
     int rc = call->mode == MODE_START ? host->fill(host, call, layer->counts, 0, s->bytes) : 0;

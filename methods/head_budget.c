@@ -13,7 +13,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -33,13 +32,11 @@ typedef struct state {
 } state;
 
 static int open_head_budget(void **self, const mb_host *host, const mb_shape *shape, const void *options,
-                            char *err, size_t err_cap)
+                            mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -55,7 +52,7 @@ static int open_head_budget(void **self, const mb_host *host, const mb_shape *sh
     for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++)
         rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the index of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
     return rc;
 }
 
@@ -67,10 +64,10 @@ static int step_mode(void *self, const mb_call *call)
     return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     if (call->mode == MODE_REUSE) {
@@ -86,11 +83,11 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
     return 0;
 }
 
-static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+static int observe(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
     mb_page_set *set = &s->sets[call->layer];
-    (void)err, (void)err_cap;
+    (void)err;
     int rc = s->host->budget_heads(s->host, call, call->mass, s->k, s->k_min, s->budgets, s->scratch);
     return rc == 0 ? s->host->top_k(s->host, call, call->mass, set->capacity, s->budgets, set) : rc;
 }

@@ -11,7 +11,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -27,14 +26,11 @@ typedef struct state {
     mb_page_set sets[];  /* [layers] */
 } state;
 
-static int open_herald(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                       size_t err_cap)
+static int open_herald(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -43,7 +39,7 @@ static int open_herald(void **self, const mb_host *host, const mb_shape *shape, 
     for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++)
         rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the index of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
     return rc;
 }
 
@@ -55,10 +51,10 @@ static int step_mode(void *self, const mb_call *call)
     return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     if (call->mode == MODE_REUSE) {
@@ -74,11 +70,11 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
     return 0;
 }
 
-static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+static int observe(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
     mb_page_set *set = &s->sets[call->layer];
-    (void)err, (void)err_cap;
+    (void)err;
     return s->host->top_k(s->host, call, call->mass, set->capacity, NULL, set);
 }
 

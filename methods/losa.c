@@ -15,7 +15,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_FIRST = 1, MODE_LATER = 2 };
@@ -76,14 +75,11 @@ static int alloc_all(state *s)
     return rc;
 }
 
-static int open_losa(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                     size_t err_cap)
+static int open_losa(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -91,14 +87,14 @@ static int open_losa(void **self, const mb_host *host, const mb_shape *shape, co
     s->page = page_tokens[s->options.page];
     int rc = alloc_all(s);
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the states of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the states of %d layers", shape->layers);
     return rc;
 }
 
-static int request_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+static int request_begin(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     size_t heads = (size_t)s->shape.batch * (size_t)s->shape.kv_heads;
     return s->host->fill(s->host, call, s->everything.counts, 0xff, heads * sizeof *s->everything.counts);
 }
@@ -111,26 +107,24 @@ static int step_mode(void *self, const mb_call *call)
     return call->phase == MB_PHASE_FIRST_STEP ? MODE_FIRST : MODE_LATER;
 }
 
-static int kv_added(void *self, const mb_call *call, char *err, size_t err_cap)
+static int kv_added(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     void *bounds = s->layers[call->layer].bounds;
     return bounds ? s->host->page_bounds(s->host, call, s->page, call->phase == MB_PHASE_PREFILL, bounds) : 0;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
     const mb_host *host = s->host;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     layer_state *layer = &s->layers[call->layer];
-    if (call->rows != s->shape.block) {
-        snprintf(err, err_cap, "a forward has %d of %d rows; comparing a row with its last query needs all",
+    if (call->rows != s->shape.block) 
+        return mb_method_fail(err, "a forward has %d of %d rows; comparing a row with its last query needs all",
                  call->rows, s->shape.block);
-        return -1;
-    }
     out->answer = MB_ATTEND;
     out->pages = call->mode == MODE_FIRST ? &s->everything : &layer->set;
     if (call->mode == MODE_FIRST)
@@ -140,14 +134,14 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
     return rc == 0 ? host->top_k(host, call, s->scores, layer->set.capacity, NULL, &layer->set) : rc;
 }
 
-static int attend(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+static int attend(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
 {
     state *s = self;
     const mb_host *host = s->host;
     layer_state *layer = &s->layers[call->layer];
     int32_t rows = s->options.active < s->shape.block ? (int32_t)s->options.active : s->shape.block;
     int rc;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_FIRST) {
         rc = host->attend(host, call, MB_SCOPE_PREFIX, NULL, layer->out, layer->lse);
     } else {

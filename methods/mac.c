@@ -29,7 +29,6 @@
 
 #include <math.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,14 +164,11 @@ static int alloc_all(state *s)
     return ring * layers > 0 ? alloc_entries(s, &s->ring, ring * layers, true) : 0;
 }
 
-static int open_mac(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                    size_t err_cap)
+static int open_mac(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -189,8 +185,7 @@ static int open_mac(void **self, const mb_host *host, const mb_shape *shape, con
     s->page = page_size(shape->block, s->amend);
     if (alloc_all(s) == 0)
         return 0;
-    snprintf(err, err_cap, "no device memory for the entries of %d layers", shape->layers);
-    return -1;
+    return mb_method_fail(err, "no device memory for the entries of %d layers", shape->layers);
 }
 
 /* ---- when ---- */
@@ -229,10 +224,10 @@ static int step_mode(void *self, const mb_call *call)
     return MODE_REFRESH;
 }
 
-static int request_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+static int request_begin(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     s->request = s->block = -1;
     memset(s->stored, 0xff, sizeof s->stored);
     return s->host->fill(s->host, call, s->filed, 0, (size_t)s->bins * sheet_bytes(s));
@@ -244,11 +239,11 @@ static double *filed_at(const state *s, int32_t step)
     return s->filed + (size_t)(step < s->bins ? step : s->bins - 1) * (sheet_bytes(s) / sizeof(double));
 }
 
-static int step_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+static int step_begin(void *self, const mb_call *call, mb_error *err)
 {
     const state *s = self;
     int rc = 0;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->phase == MB_PHASE_LATER_STEP && call->mode != MODE_DENSE)
         return s->host->copy(s->host, call, s->running, filed_at(s, call->step), sheet_bytes(s));
     for (int32_t i = 0; i < s->options.ring && call->mode == MODE_BLOCK && rc == 0; i++)
@@ -271,10 +266,10 @@ static int store_block(state *s, const mb_call *call)
     return rc;
 }
 
-static int step_end(void *self, const mb_call *call, char *err, size_t err_cap)
+static int step_end(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || kept_layers(s) == 0)
         return 0;
     if (call->phase == MB_PHASE_LATER_STEP)
@@ -363,17 +358,15 @@ static int match(state *s, const mb_call *call, const entries *stored)
                                         counts + ALL_HIT) : rc;
 }
 
-static int select_state(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_state(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     bool first = call->phase == MB_PHASE_FIRST_STEP, partial = call->rows != s->shape.block;
-    if (first && partial) {
-        snprintf(err, err_cap, "the first step of a block has %d of %d rows; its entries need all", call->rows,
+    if (first && partial) 
+        return mb_method_fail(err, "the first step of a block has %d of %d rows; its entries need all", call->rows,
                  s->shape.block);
-        return -1;
-    }
     entries now = of_layer(s, &s->now, call->layer);
     int rc = first && call->layer == s->options.dense_layers ? make_sets(s, call) : 0;
     if (rc == 0 && partial)
@@ -419,14 +412,14 @@ static int start_from_ring(const state *s, const mb_call *call, const int32_t *m
     return rc == 0 ? host->rows_copy(host, call, NULL, NULL, call->q_pre, NULL, now->q, NULL) : rc;
 }
 
-static int attend(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+static int attend(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
 {
     state *s = self;
     const mb_host *host = s->host;
     bool partial = call->rows != s->shape.block;
     const int32_t *missed = s->options.mixed == MIXED_KEEP ? s->missed : NULL;
     entries whole = of_layer(s, &s->now, call->layer), now = partial ? s->view : whole;
-    (void)err, (void)err_cap;
+    (void)err;
     int rc = call->mode == MODE_BLOCK ? start_from_ring(s, call, missed, &now) : 0;
     if (rc == 0)   /* what missed: the far prefix, exactly */
         rc = attend_counted(s, call, s->amend == 0 ? NULL : &s->body, s->active, &s->fresh);
@@ -451,13 +444,13 @@ static double share_of(double part, double all)
 
 /* Host copy of all counts, malloc'ed, or NULL and a sentence. */
 static double *read_counts(const state *s, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                           char *err, size_t err_cap)
+                           mb_error *err)
 {
     size_t bytes = (size_t)s->bins * sheet_bytes(s);
     double *counts = malloc(bytes);
     if (counts && read(s->host, counts, s->filed, bytes) == 0)
         return counts;
-    snprintf(err, err_cap, "the hit counts cannot be read");
+    mb_method_fail(err, "the hit counts cannot be read");
     free(counts);
     return NULL;
 }
@@ -468,10 +461,10 @@ static const double *counts_at(const state *s, const double *counts, int32_t ste
 }
 
 static int report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                  double *values, char *err, size_t err_cap)
+                  double *values, mb_error *err)
 {
     const state *s = self;
-    double *counts = read_counts(s, read, err, err_cap);
+    double *counts = read_counts(s, read, err);
     double all[COUNTS] = {0}, first[COUNTS] = {0}, passes = 0, heads = 0;
     for (int32_t step = 0; counts && step < s->bins; step++)
         for (int32_t layer = 0; layer < s->shape.layers; layer++) {
@@ -518,10 +511,10 @@ static const mb_grid grids[] = {
     {0}};
 
 static int report_grids(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                        mb_grid_put put, void *to, char *err, size_t err_cap)
+                        mb_grid_put put, void *to, mb_error *err)
 {
     const state *s = self;
-    double *counts = read_counts(s, read, err, err_cap);
+    double *counts = read_counts(s, read, err);
     int rc = counts ? 0 : -1;
     for (int32_t grid = 0; grids[grid].name && rc == 0; grid++)
         for (int32_t step = 0; step < s->bins && rc == 0; step++)

@@ -19,7 +19,6 @@
 #include "methods/method.h"
 
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -76,14 +75,11 @@ static int alloc_all(state *s)
     return 0;
 }
 
-static int open_mage(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                     size_t err_cap)
+static int open_mage(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -96,9 +92,8 @@ static int open_mage(void **self, const mb_host *host, const mb_shape *shape, co
     }
     if (alloc_all(s) == 0)
         return 0;
-    snprintf(err, err_cap, "no device memory for the index of %d layers with up to %d tokens", shape->layers,
+    return mb_method_fail(err, "no device memory for the index of %d layers with up to %d tokens", shape->layers,
              s->k_max);
-    return -1;
 }
 
 static int step_mode(void *self, const mb_call *call)
@@ -111,10 +106,10 @@ static int step_mode(void *self, const mb_call *call)
     return s->options.refresh > 0 && (call->step - 1) % s->options.refresh == 0 ? MODE_SELECT : MODE_REUSE;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     if (call->mode == MODE_REUSE) {
@@ -147,11 +142,11 @@ static int score_votes(state *s, const mb_call *call, size_t heads, size_t at)
     return rc == 0 ? host->score_recent(host, call, 1.0f, 0.5f, scores) : rc;
 }
 
-static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+static int observe(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
     const mb_host *host = s->host;
-    (void)err, (void)err_cap;
+    (void)err;
     int32_t first = smaller(s->options.dense_layers, s->shape.layers);
     size_t heads = (size_t)s->shape.batch * (size_t)s->shape.kv_heads;
     layer_state *layer = &s->layers[call->layer];

@@ -16,7 +16,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -70,28 +69,26 @@ static int alloc_all(state *s)
 }
 
 static int open_mage_residual(void **self, const mb_host *host, const mb_shape *shape, const void *options,
-                              char *err, size_t err_cap)
+                              mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
     s->shape = *shape;
     int rc = alloc_all(s);
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the residuals of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the residuals of %d layers", shape->layers);
     return rc;
 }
 
 /* The index of a step that reads every key: count -1. */
-static int request_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+static int request_begin(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     size_t heads = (size_t)s->shape.batch * (size_t)s->shape.kv_heads;
     return s->host->fill(s->host, call, s->everything.counts, 0xff, heads * sizeof *s->everything.counts);
 }
@@ -104,10 +101,10 @@ static int step_mode(void *self, const mb_call *call)
     return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     layer_state *layer = &s->layers[call->layer];
@@ -146,15 +143,13 @@ static int attend_first(state *s, const mb_call *call, layer_state *layer, void 
                                           layer->rest_lse) : rc;
 }
 
-static int attend(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+static int attend(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
 {
     state *s = self;
     layer_state *layer = &s->layers[call->layer];
-    if (call->mode == MODE_SELECT && call->rows != s->shape.block) {
-        snprintf(err, err_cap, "the first step of a block has %d of %d rows; the residual needs all", call->rows,
+    if (call->mode == MODE_SELECT && call->rows != s->shape.block) 
+        return mb_method_fail(err, "the first step of a block has %d of %d rows; the residual needs all", call->rows,
                  s->shape.block);
-        return -1;
-    }
     if (call->mode == MODE_SELECT)
         return attend_first(s, call, layer, out, lse);
     const float *rest = layer->rest, *rest_lse = layer->rest_lse;

@@ -26,14 +26,43 @@
 #ifndef MB_METHOD_H
 #define MB_METHOD_H
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#define MB_METHOD_ABI 1u
+#define MB_METHOD_ABI 2u
+
+/* ---- errors ---- */
+
+/* What went wrong, in one sentence without a newline. The host's own struct of the same name. */
+#ifndef MB_ERROR_CAP
+#define MB_ERROR_CAP 1024
+typedef struct mb_error {
+    int code;
+    char text[MB_ERROR_CAP]; /* always terminated */
+} mb_error;
+#endif
+
+/* Writes the sentence (cut at MB_ERROR_CAP; err may be NULL) and returns -1, which a hook hands on. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+static inline int mb_method_fail(mb_error *err, const char *format, ...)
+{
+    if (err) {
+        va_list args;
+        va_start(args, format);
+        err->code = -1;
+        vsnprintf(err->text, sizeof err->text, format, args);
+        va_end(args);
+    }
+    return -1;
+}
 
 /* ---- what a method is told ---- */
 
@@ -336,13 +365,12 @@ typedef struct mb_method {
     const mb_counter *counters; /* or NULL */
 
     /* Optional. 0 = runs, 1 = cannot run here and why (stored as a skipped row). */
-    int (*supports)(const mb_shape *shape, const void *options, char *why, size_t why_cap);
+    int (*supports)(const mb_shape *shape, const void *options, mb_error *why);
     /* Optional. Device bytes that open() will ask for; the plan of the run counts them. Without it the host
      * measures open() once on a counting allocator, so alloc() must not depend on its own results. */
     size_t (*memory)(const mb_shape *shape, const void *options);
     /* Required. options: the filled struct, valid until close(). *self may stay NULL. */
-    int (*open)(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                size_t err_cap);
+    int (*open)(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err);
     void (*close)(void *self);                                     /* optional */
 
     /* Optional. A number that tells apart steps whose hooks enqueue different work: 0..7. Filling it promises
@@ -352,32 +380,32 @@ typedef struct mb_method {
     /* Optional life cycle. kv_added: per layer, after a prefill (whole prefix) or inside a commit forward (the
      * block's slots, row_offset 0). block_begin/step_begin/step_end/block_end: layer is -1; they are never part of
      * a graph, and a commit has no step_begin and step_end. */
-    int (*request_begin)(void *self, const mb_call *call, char *err, size_t err_cap);
-    int (*kv_added)(void *self, const mb_call *call, char *err, size_t err_cap);
-    int (*block_begin)(void *self, const mb_call *call, char *err, size_t err_cap);
-    int (*step_begin)(void *self, const mb_call *call, char *err, size_t err_cap);
+    int (*request_begin)(void *self, const mb_call *call, mb_error *err);
+    int (*kv_added)(void *self, const mb_call *call, mb_error *err);
+    int (*block_begin)(void *self, const mb_call *call, mb_error *err);
+    int (*step_begin)(void *self, const mb_call *call, mb_error *err);
 
     /* Required. Fill *out (zeroed by the host, i.e. MB_DENSE, nothing wanted). */
-    int (*select)(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap);
+    int (*select)(void *self, const mb_call *call, mb_selection *out, mb_error *err);
     /* Required when a selection wants by-products. */
-    int (*observe)(void *self, const mb_call *call, char *err, size_t err_cap);
+    int (*observe)(void *self, const mb_call *call, mb_error *err);
     /* Required when select() answers MB_ATTEND. Prefix state of every row: out [batch][rows][Hq][D] of the KV
      * type, lse [batch][rows][Hq]. */
-    int (*attend)(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap);
+    int (*attend)(void *self, const mb_call *call, void *out, float *lse, mb_error *err);
 
-    int (*step_end)(void *self, const mb_call *call, char *err, size_t err_cap);
-    int (*block_end)(void *self, const mb_call *call, char *err, size_t err_cap);
+    int (*step_end)(void *self, const mb_call *call, mb_error *err);
+    int (*block_end)(void *self, const mb_call *call, mb_error *err);
     /* Optional. Values in the order of `counters`, NAN where nothing was counted; called between requests, so it
      * may wait for the device with `read` (device to host). */
     int (*report)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                  double *values, char *err, size_t err_cap);
+                  double *values, mb_error *err);
 
     const mb_grid *grids;      /* or NULL: counters by layer and step */
     /* Required with grids; called after report(), under the same terms. put() is called for every value. What
      * kernels count per step is filed by step_begin and step_end: they run live at every denoising step, also
      * where the forward between them is replayed, so a copy that they enqueue may depend on call->step. */
     int (*report_grids)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                        mb_grid_put put, void *to, char *err, size_t err_cap);
+                        mb_grid_put put, void *to, mb_error *err);
 } mb_method;
 
 /* The one symbol of an out-of-tree method. Returns NULL when it cannot serve this ABI. */

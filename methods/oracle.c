@@ -13,7 +13,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -31,14 +30,11 @@ typedef struct state {
     mb_page_set sets[];  /* [layers] */
 } state;
 
-static int open_oracle(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                       size_t err_cap)
+static int open_oracle(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -48,7 +44,7 @@ static int open_oracle(void **self, const mb_host *host, const mb_shape *shape, 
     for (int l = 0; l < shape->layers && rc == 0; l++)
         rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the index of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
     return rc;
 }
 
@@ -60,11 +56,11 @@ static int step_mode(void *self, const mb_call *call)
     return (call->step - 1) % s->options.refresh == 0 ? MODE_SELECT : MODE_REUSE;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
     const mb_host *host = s->host;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     mb_page_set *set = &s->sets[call->layer];

@@ -15,7 +15,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -42,14 +41,11 @@ typedef struct state {
 
 static const int32_t page_tokens[] = {16, 32, 64, 128};
 
-static int open_quest(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                      size_t err_cap)
+static int open_quest(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -66,7 +62,7 @@ static int open_quest(void **self, const mb_host *host, const mb_shape *shape, c
         rc = s->layers[l].bounds ? host->pages_alloc(host, s->page, pages, &s->layers[l].set) : -1;
     }
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the page bounds of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the page bounds of %d layers", shape->layers);
     return rc;
 }
 
@@ -81,10 +77,10 @@ static int step_mode(void *self, const mb_call *call)
     return n > 0 && (call->step - 1) % n == 0 ? MODE_SELECT : MODE_REUSE;
 }
 
-static int kv_added(void *self, const mb_call *call, char *err, size_t err_cap)
+static int kv_added(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     void *bounds = s->layers[call->layer].bounds;
     return bounds ? s->host->page_bounds(s->host, call, s->page, call->phase == MB_PHASE_PREFILL, bounds) : 0;
 }
@@ -99,10 +95,10 @@ static int estimate(state *s, const mb_call *call, layer_state *layer)
     return rc == 0 ? host->top_k(host, call, s->scores, layer->set.capacity, NULL, &layer->set) : rc;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     layer_state *layer = &s->layers[call->layer];

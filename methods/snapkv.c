@@ -14,7 +14,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_OBSERVE = 1, MODE_SELECT = 2, MODE_REUSE = 3 };
@@ -36,25 +35,22 @@ typedef struct state {
     layer_state layers[];  /* [layers] */
 } state;
 
-static int supports(const mb_shape *shape, const void *options, char *why, size_t why_cap)
+static int supports(const mb_shape *shape, const void *options, mb_error *why)
 {
     const settings *o = options;
     (void)shape;
     if (o->kernel % 2 == 0) {
-        snprintf(why, why_cap, "kernel must be odd, not %lld", (long long)o->kernel);
+        mb_method_fail(why, "kernel must be odd, not %lld", (long long)o->kernel);
         return 1;
     }
     return 0;
 }
 
-static int open_snapkv(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                       size_t err_cap)
+static int open_snapkv(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -66,7 +62,7 @@ static int open_snapkv(void **self, const mb_host *host, const mb_shape *shape, 
         rc = s->layers[l].scores ? host->pages_alloc(host, 1, capacity, &s->layers[l].set) : -1;
     }
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the scores of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the scores of %d layers", shape->layers);
     return rc;
 }
 
@@ -81,10 +77,10 @@ static int step_mode(void *self, const mb_call *call)
     return call->block == 0 ? MODE_OBSERVE : MODE_SELECT;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     layer_state *layer = &s->layers[call->layer];
@@ -103,12 +99,12 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
     return s->host->top_k(s->host, call, layer->scores, layer->set.capacity, NULL, &layer->set);
 }
 
-static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+static int observe(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
     const mb_host *host = s->host;
     layer_state *layer = &s->layers[call->layer];
-    (void)err, (void)err_cap;
+    (void)err;
     int32_t k = layer->set.capacity;
     int32_t window = s->options.window < k ? (int32_t)s->options.window : k;
     size_t bytes = (size_t)s->shape.batch * (size_t)s->shape.kv_heads * (size_t)s->shape.stride * sizeof(float);

@@ -12,7 +12,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -33,25 +32,23 @@ typedef struct state {
     mb_page_set sets[];   /* [layers] */
 } state;
 
-static int supports(const mb_shape *shape, const void *options, char *why, size_t why_cap)
+static int supports(const mb_shape *shape, const void *options, mb_error *why)
 {
     const settings *o = options;
     (void)shape;
     if (o->kernel % 2 == 0) {
-        snprintf(why, why_cap, "kernel must be odd, not %lld", (long long)o->kernel);
+        mb_method_fail(why, "kernel must be odd, not %lld", (long long)o->kernel);
         return 1;
     }
     return 0;
 }
 
 static int open_sparse_dllm(void **self, const mb_host *host, const mb_shape *shape, const void *options,
-                            char *err, size_t err_cap)
+                            mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -68,7 +65,7 @@ static int open_sparse_dllm(void **self, const mb_host *host, const mb_shape *sh
     for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++)
         rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the index of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
     return rc;
 }
 
@@ -101,10 +98,10 @@ static int choose(state *s, const mb_call *call, mb_page_set *set)
     return rc == 0 ? host->top_k(host, call, s->pooled, set->capacity, s->budgets, set) : rc;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     if (call->mode == MODE_SELECT) {

@@ -19,7 +19,6 @@
 #include "methods/method.h"
 
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_TIDAL = 1 };
@@ -48,30 +47,27 @@ static int64_t reselect_layer(const settings *options, int32_t layers)
     return scaled > options->select_layer ? scaled : options->select_layer + 1;
 }
 
-static int supports(const mb_shape *shape, const void *options, char *why, size_t why_cap)
+static int supports(const mb_shape *shape, const void *options, mb_error *why)
 {
     const settings *o = options;
     if (o->select_layer >= shape->layers) {
-        snprintf(why, why_cap, "select_layer %lld does not exist: the model has layers 0 to %d",
+        mb_method_fail(why, "select_layer %lld does not exist: the model has layers 0 to %d",
                  (long long)o->select_layer, shape->layers - 1);
         return 1;
     }
     if (reselect_layer(o, shape->layers) <= o->select_layer) {
-        snprintf(why, why_cap, "reselect_layer %lld must be above select_layer %lld",
+        mb_method_fail(why, "reselect_layer %lld must be above select_layer %lld",
                  (long long)o->reselect_layer, (long long)o->select_layer);
         return 1;
     }
     return 0;
 }
 
-static int open_tidal(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                      size_t err_cap)
+static int open_tidal(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -82,7 +78,7 @@ static int open_tidal(void **self, const mb_host *host, const mb_shape *shape, c
     if (rc == 0)
         rc = host->pages_alloc(host, 1, capacity, &s->rho);
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for an index of %d tokens", capacity);
+        mb_method_fail(err, "no device memory for an index of %d tokens", capacity);
     return rc;
 }
 
@@ -100,11 +96,11 @@ static int choose(state *s, const mb_call *call)
     return rc == 0 ? host->top_k(host, call, s->scores, s->rho.capacity, NULL, &s->rho) : rc;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
     const settings *o = &s->options;
-    (void)err, (void)err_cap;
+    (void)err;
     bool chooses = call->layer == o->select_layer || call->layer == o->reselect_layer;
     if (call->mode == MODE_DENSE)
         return 0;
@@ -127,10 +123,10 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
     return rc == 0 ? choose(s, call) : rc;
 }
 
-static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+static int observe(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     size_t bytes = (size_t)s->shape.batch * (size_t)s->shape.kv_heads * (size_t)s->shape.stride * sizeof(float);
     int rc = s->host->copy(s->host, call, s->scores, call->mass, bytes);   /* the host's array stays as it is */
     return rc == 0 ? choose(s, call) : rc;

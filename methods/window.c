@@ -11,7 +11,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -29,14 +28,11 @@ typedef struct state {
     mb_page_set set;  /* one for all layers: it depends on the prefix length alone */
 } state;
 
-static int open_window(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                       size_t err_cap)
+static int open_window(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
@@ -46,7 +42,7 @@ static int open_window(void **self, const mb_host *host, const mb_shape *shape, 
     if (rc == 0)
         rc = host->pages_alloc(host, 1, capacity, &s->set);
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for an index of %d tokens", capacity);
+        mb_method_fail(err, "no device memory for an index of %d tokens", capacity);
     return rc;
 }
 
@@ -75,10 +71,10 @@ static int make_index(state *s, const mb_call *call)
     return rc;
 }
 
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     out->answer = MB_SPARSE;

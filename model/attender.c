@@ -20,13 +20,13 @@ static void copy_method(mb_method *to, const mb_method *from)
 size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const void *options)
 {
     mb_attender attender = {.shape = *shape, .opening = true};
-    char err[256] = "";
+    mb_error err = {0};
     copy_method(&attender.method, method);
     if (attender.method
             .memory) /* which knows nothing of the guards behind its indices: two sets a layer, and some */
         return attender.method.memory(shape, options) + (size_t)(shape->layers + 8) * 8 * MB_GUARD_BYTES;
     mb_host_fill(&attender, 0);
-    int rc = attender.method.open(&attender.self, &attender.host, &attender.shape, options, err, sizeof err);
+    int rc = attender.method.open(&attender.self, &attender.host, &attender.shape, options, &err);
     if (attender.method.close && (rc == MB_OK || attender.self))
         attender.method.close(attender.self);
     return attender.counted;
@@ -42,25 +42,25 @@ static bool is_capturable(const mb_method *method)
 }
 
 int mb_attender_open(mb_attender **attender, mb_session *session, const mb_method *method, const void *options,
-                     int32_t steps, uint64_t seed, bool *unsupported, char *err, size_t err_cap)
+                     int32_t steps, uint64_t seed, bool *unsupported, mb_error *err)
 {
     *attender = NULL;
     if (unsupported)
         *unsupported = false;
     mb_attender *a = calloc(1, sizeof *a);
-    char why[512] = "";
+    mb_error why = {0};
     int rc = MB_OK;
     if (!a)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory while opening method %s", method->name);
+        return mb_no_memory(err, "method %s", method->name);
     copy_method(&a->method, method);
     a->session = session;
     mb_session_shape(session, steps, &a->shape);
     if (a->method.supports) {
-        int answer = a->method.supports(&a->shape, options, why, sizeof why);
+        int answer = a->method.supports(&a->shape, options, &why);
         if (answer != 0) {
             if (unsupported)
                 *unsupported = true;
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s", why[0] ? why : "the method does not say why");
+            rc = mb_fail(err, MB_E_INPUT, "%s", why.text[0] ? why.text : "the method does not say why");
             goto out;
         }
     }
@@ -68,11 +68,11 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
     session->attenders++;
     a->opening = true;
     mb_host_fill(a, seed);
-    int answer = a->method.open(&a->self, &a->host, &a->shape, options, why, sizeof why);
+    int answer = a->method.open(&a->self, &a->host, &a->shape, options, &why);
     a->opening = false;
     if (answer < 0) {
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "method %s cannot be opened: %s", method->name,
-                     why[0] ? why : "it does not say why");
+        rc = mb_fail(err, MB_E_SAMPLE, "method %s cannot be opened: %s", method->name,
+                     why.text[0] ? why.text : "it does not say why");
         /* A method that failed half-way may still own memory behind self. */
         if (a->self && a->method.close)
             a->method.close(a->self);
@@ -183,7 +183,7 @@ static const char *const hook_names[] = {"request_begin", "kv_added", "block_beg
                                          "observe",       "step_end", "block_end"};
 
 static int hook_failed(const mb_attender *attender, const char *hook, const mb_call *call, const char *why,
-                       char *err, size_t err_cap)
+                       mb_error *err)
 {
     const char *name = attender->method.name;
     if (!why[0]) /* most often it hands on the code of an operation that failed */
@@ -191,54 +191,51 @@ static int hook_failed(const mb_attender *attender, const char *hook, const mb_c
     if (!why[0])
         why = "it does not say why";
     if (call->layer < 0)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in %s(), block %d, step %d: %s", name, hook,
+        return mb_fail(err, MB_E_SAMPLE, "method %s failed in %s(), block %d, step %d: %s", name, hook,
                        call->block, call->step, why);
-    return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in %s(), layer %d, block %d, step %d: %s", name,
+    return mb_fail(err, MB_E_SAMPLE, "method %s failed in %s(), layer %d, block %d, step %d: %s", name,
                    hook, call->layer, call->block, call->step, why);
 }
 
-int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, char *err, size_t err_cap)
+int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err)
 {
     const mb_method *method = &attender->method;
-    int (*const hooks[])(void *, const mb_call *, char *, size_t) = {
+    int (*const hooks[])(void *, const mb_call *, mb_error *) = {
         method->request_begin, method->kv_added, method->block_begin, method->step_begin,
         method->observe,       method->step_end, method->block_end};
-    char why[256] = "";
+    mb_error why = {0};
     if (!hooks[hook])
         return hook == MB_HOOK_OBSERVE ? hook_failed(attender, hook_names[hook], call,
-                                                     "select() wants by-products, but there is no observe()", err,
-                                                     err_cap) : MB_OK;
+                                                     "select() wants by-products, but there is no observe()", err) : MB_OK;
     enter(attender, hook_names[hook], call);
-    int rc = hooks[hook](attender->self, call, why, sizeof why);
+    int rc = hooks[hook](attender->self, call, &why);
     leave(attender);
-    return rc < 0 ? hook_failed(attender, hook_names[hook], call, why, err, err_cap) : MB_OK;
+    return rc < 0 ? hook_failed(attender, hook_names[hook], call, why.text, err) : MB_OK;
 }
 
-int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, char *err,
-                       size_t err_cap)
+int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, mb_error *err)
 {
-    char why[256] = "";
+    mb_error why = {0};
     memset(selection, 0, sizeof *selection);
     enter(attender, "select", call);
-    int rc = attender->method.select(attender->self, call, selection, why, sizeof why);
+    int rc = attender->method.select(attender->self, call, selection, &why);
     leave(attender);
-    return rc < 0 ? hook_failed(attender, "select", call, why, err, err_cap) : MB_OK;
+    return rc < 0 ? hook_failed(attender, "select", call, why.text, err) : MB_OK;
 }
 
-int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, char *err,
-                       size_t err_cap)
+int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, mb_error *err)
 {
-    char why[256] = "";
+    mb_error why = {0};
     if (!attender->method.attend)
         return hook_failed(attender, "attend", call, "select() answers that the method attends, but it cannot",
-                           err, err_cap);
+                           err);
     enter(attender, "attend", call);
-    int rc = attender->method.attend(attender->self, call, out, lse, why, sizeof why);
+    int rc = attender->method.attend(attender->self, call, out, lse, &why);
     leave(attender);
-    return rc < 0 ? hook_failed(attender, "attend", call, why, err, err_cap) : MB_OK;
+    return rc < 0 ? hook_failed(attender, "attend", call, why.text, err) : MB_OK;
 }
 
-int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, char *err, size_t err_cap)
+int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, mb_error *err)
 {
     *mode = 0;
     if (!attender->method.step_mode)
@@ -247,12 +244,12 @@ int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, 
     *mode = attender->method.step_mode(attender->self, call);
     leave(attender);
     if (*mode < 0 || *mode > 7)
-        return hook_failed(attender, "step_mode", call, "the mode is not in 0..7", err, err_cap);
+        return hook_failed(attender, "step_mode", call, "the mode is not in 0..7", err);
     return MB_OK;
 }
 
 int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse,
-                        float *mass, char *err, size_t err_cap)
+                        float *mass, mb_error *err)
 {
     mb_session *session = attender->session;
     call->lse = lse;
@@ -272,13 +269,13 @@ int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection
             rc = session->kernels->mass(session->device, &args);
         }
         if (rc != MB_OK)
-            return mb_session_failed(session, rc, "attention mass", err, err_cap);
+            return mb_session_failed(session, rc, "attention mass", err);
         call->mass = args.mass;
     }
-    return mb_attender_hook(attender, MB_HOOK_OBSERVE, call, err, err_cap);
+    return mb_attender_hook(attender, MB_HOOK_OBSERVE, call, err);
 }
 
-int mb_attender_begin(mb_attender *attender, const mb_pass *pass, char *err, size_t err_cap)
+int mb_attender_begin(mb_attender *attender, const mb_pass *pass, mb_error *err)
 {
     mb_session *session = attender->session;
     mb_pass prefill = *pass;
@@ -289,10 +286,10 @@ int mb_attender_begin(mb_attender *attender, const mb_pass *pass, char *err, siz
     prefill.row_offset = prefill.step = prefill.block = prefill.masked_rows = prefill.mode = 0;
     attender->request = pass->request;
     mb_call_make(session, &prefill, -1, &call, &view);
-    int rc = mb_attender_hook(attender, MB_HOOK_REQUEST_BEGIN, &call, err, err_cap);
+    int rc = mb_attender_hook(attender, MB_HOOK_REQUEST_BEGIN, &call, err);
     for (int32_t l = 0; l < session->config->layers && rc == MB_OK; l++) {
         mb_call_make(session, &prefill, l, &call, &view);
-        rc = mb_attender_hook(attender, MB_HOOK_KV_ADDED, &call, err, err_cap);
+        rc = mb_attender_hook(attender, MB_HOOK_KV_ADDED, &call, err);
     }
     return rc;
 }
@@ -304,22 +301,22 @@ static int read_back(const mb_host *host, void *dst, const void *src, size_t byt
     return attender->session->kernels->download(attender->session->device, dst, src, bytes);
 }
 
-int mb_attender_report(mb_attender *attender, double *values, size_t count, char *err, size_t err_cap)
+int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_error *err)
 {
     const mb_counter *counters = attender->method.counters;
     double all[64] = {0};
-    char why[256] = "";
+    mb_error why = {0};
     size_t declared = 0;
     while (counters && declared < 64 && counters[declared].name)
         declared++;
     if (!attender->method.report || declared == 0)
         return MB_OK;
     enter(attender, "report", NULL);
-    int rc = attender->method.report(attender->self, read_back, all, why, sizeof why);
+    int rc = attender->method.report(attender->self, read_back, all, &why);
     leave(attender);
     if (rc < 0)
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in report(): %s", attender->method.name,
-                       why[0] ? why : "it does not say why");
+        return mb_fail(err, MB_E_SAMPLE, "method %s failed in report(): %s", attender->method.name,
+                       why.text[0] ? why.text : "it does not say why");
     for (size_t i = 0; i < declared && i < count; i++)
         values[i] = all[i];
     return MB_OK;
@@ -385,12 +382,11 @@ static int compare_places(const void *a, const void *b)
     return (x->step > y->step) - (x->step < y->step);
 }
 
-int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, char *err,
-                             size_t err_cap)
+int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, mb_error *err)
 {
     const mb_method *method = &attender->method;
     struct collector c = {.attender = attender};
-    char why[256] = "";
+    mb_error why = {0};
     *values = NULL;
     *count = 0;
     while (method->grids && method->grids[c.grids].name)
@@ -398,7 +394,7 @@ int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size
     if (!method->report_grids || c.grids == 0)
         return MB_OK;
     enter(attender, "report_grids", NULL);
-    int rc = method->report_grids(attender->self, read_back, put_value, &c, why, sizeof why);
+    int rc = method->report_grids(attender->self, read_back, put_value, &c, &why);
     leave(attender);
     if (c.count)
         qsort(c.values, c.count, sizeof *c.values, compare_places);
@@ -408,9 +404,9 @@ int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size
                    c.values[i].layer, c.values[i].step);
     if (rc < 0 || c.why[0]) {
         free(c.values);
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s failed in report_grids(): %s", method->name,
+        return mb_fail(err, MB_E_SAMPLE, "method %s failed in report_grids(): %s", method->name,
                        c.why[0]  ? c.why
-                       : why[0] ? why
+                       : why.text[0] ? why.text
                                  : "it does not say why");
     }
     *values = c.values;

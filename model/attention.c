@@ -11,15 +11,15 @@
 
 #include <string.h>
 
-static int failed(const mb_session *session, int rc, int32_t layer, const char *what, char *err, size_t err_cap)
+static int failed(const mb_session *session, int rc, int32_t layer, const char *what, mb_error *err)
 {
-    return mb_fail(err, err_cap, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
+    return mb_fail(err, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
 }
 
 /* A broken promise of a method costs its own cell. */
-static int refused(const mb_attender *attender, const mb_call *call, const char *what, char *err, size_t err_cap)
+static int refused(const mb_attender *attender, const mb_call *call, const char *what, mb_error *err)
 {
-    return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s, layer %d, block %d, step %d: %s", attender->method.name,
+    return mb_fail(err, MB_E_SAMPLE, "method %s, layer %d, block %d, step %d: %s", attender->method.name,
                    call->layer, call->block, call->step, what);
 }
 
@@ -39,7 +39,7 @@ static int count_work(mb_session *session, const mb_pass *pass, const mb_rows *r
 
 /* Exact attention, with what observe() and the shadows want to see. */
 static int attend_dense(mb_session *session, mb_pass *pass, mb_call *call, mb_attention *args,
-                        const mb_selection *selection, char *err, size_t err_cap)
+                        const mb_selection *selection, mb_error *err)
 {
     bool mass = selection->want & MB_WANT_MASS, watched = selection->want != 0;
     args->span = MB_SPAN_ALL;
@@ -53,29 +53,27 @@ static int attend_dense(mb_session *session, mb_pass *pass, mb_call *call, mb_at
     }
     int rc = session->kernels->attend(session->device, args);
     if (rc != MB_OK)
-        return failed(session, rc, call->layer, "attention", err, err_cap);
+        return failed(session, rc, call->layer, "attention", err);
     if (watched)
-        rc = mb_attender_observe(pass->attender, call, selection, args->lse, along ? args->mass : NULL, err,
-                                 err_cap);
+        rc = mb_attender_observe(pass->attender, call, selection, args->lse, along ? args->mass : NULL, err);
     if (rc == MB_OK && pass->shadow_count > 0)
-        rc = mb_shadows_ask(session, pass, pass->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err,
-                            err_cap);
+        rc = mb_shadows_ask(session, pass, pass->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err);
     return rc;
 }
 
 /* The method's own prefix state, merged with the exact attention of the block. */
 static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, mb_attention *args,
-                      const mb_page_set *set, char *err, size_t err_cap)
+                      const mb_page_set *set, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     void **buffer = session->buffer;
     int64_t states = (int64_t)call->rows * pass->batch * session->config->query_heads;
     int rc = mb_attender_attend(pass->attender, call, buffer[MB_BUFFER_STATE_PREFIX], buffer[MB_BUFFER_LSE_PREFIX],
-                                err, err_cap);
+                                err);
     if (rc == MB_OK && pass->checked)
-        rc = mb_check_state(pass->attender, call, err, err_cap);
+        rc = mb_check_state(pass->attender, call, err);
     if (rc == MB_OK && pass->audited)
-        rc = mb_audit_state(session, pass, call, set, err, err_cap);
+        rc = mb_audit_state(session, pass, call, set, err);
     if (rc != MB_OK)
         return rc;
     void *out = args->out;
@@ -87,36 +85,35 @@ static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, m
         rc = kernels->state_merge(session->device, states, session->config->head_dim,
                                   buffer[MB_BUFFER_STATE_PREFIX], session->type, buffer[MB_BUFFER_LSE_PREFIX],
                                   args->out, session->type, args->lse, out, session->type, buffer[MB_BUFFER_LSE]);
-    return rc == MB_OK ? MB_OK : failed(session, rc, call->layer, "merging the block", err, err_cap);
+    return rc == MB_OK ? MB_OK : failed(session, rc, call->layer, "merging the block", err);
 }
 
-int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *err, size_t err_cap)
+int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, mb_error *err)
 {
     mb_call call;
     mb_call_view view;
     mb_selection selection;
     mb_call_make(session, pass, layer, &call, &view);
-    int rc = pass->audited ? mb_audit_poison(session, err, err_cap) : MB_OK;
+    int rc = pass->audited ? mb_audit_poison(session, err) : MB_OK;
     if (rc == MB_OK)
-        rc = mb_attender_select(pass->attender, &call, &selection, err, err_cap);
+        rc = mb_attender_select(pass->attender, &call, &selection, err);
     if (rc != MB_OK)
         return rc;
     if (selection.answer != MB_DENSE && pass->shadow_count > 0)
-        return refused(pass->attender, &call, "the method that leads a shadow pass must attend exactly", err,
-                       err_cap);
+        return refused(pass->attender, &call, "the method that leads a shadow pass must attend exactly", err);
     mb_attention args = mb_call_attention(&call);
     args.out = session->buffer[MB_BUFFER_ATTENDED];
     const mb_page_set *set = selection.answer == MB_DENSE ? NULL : selection.pages;
     if ((selection.answer == MB_SPARSE || set) && !mb_check_shape(set))
-        return refused(pass->attender, &call, "select() gave no usable page set", err, err_cap);
+        return refused(pass->attender, &call, "select() gave no usable page set", err);
     if (pass->checked)
-        rc = set ? mb_check_pages(pass->attender, &call, set, err, err_cap)
-                 : mb_check_guards(pass->attender, &call, err, err_cap);
+        rc = set ? mb_check_pages(pass->attender, &call, set, err)
+                 : mb_check_guards(pass->attender, &call, err);
     if (rc != MB_OK)
         return rc;
     switch (selection.answer) {
     case MB_DENSE:
-        rc = attend_dense(session, pass, &call, &args, &selection, err, err_cap);
+        rc = attend_dense(session, pass, &call, &args, &selection, err);
         break;
     case MB_SPARSE: {
         mb_pages pages = {.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
@@ -124,17 +121,17 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *
         args.pages = &pages;
         rc = session->kernels->attend_sparse(session->device, &args);
         if (rc != MB_OK)
-            failed(session, rc, layer, "sparse attention", err, err_cap);
+            failed(session, rc, layer, "sparse attention", err);
         else if (pass->audited)
-            rc = mb_audit_sparse(session, pass, &call, &args, set, err, err_cap);
+            rc = mb_audit_sparse(session, pass, &call, &args, set, err);
         args.pages = NULL;
         break;
     }
     case MB_ATTEND:
-        rc = attend_own(session, pass, &call, &args, set, err, err_cap);
+        rc = attend_own(session, pass, &call, &args, set, err);
         break;
     default:
-        return refused(pass->attender, &call, "select() gave an answer that does not exist", err, err_cap);
+        return refused(pass->attender, &call, "select() gave an answer that does not exist", err);
     }
     if (rc != MB_OK)
         return rc;
@@ -143,5 +140,5 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *
     pass->layers++;
     pass->sparse_layers += selection.answer != MB_DENSE;
     rc = count_work(session, pass, &view.rows, set, selection.answer == MB_ATTEND && !set);
-    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "counting work", err, err_cap);
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "counting work", err);
 }

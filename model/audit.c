@@ -39,32 +39,31 @@ static size_t state_bytes(const mb_session *session)
 }
 
 /* Bytes of 0xff: a NaN in every type that is stored here. */
-static int poison(mb_session *session, mb_buffer buffer, size_t bytes, char *err, size_t err_cap)
+static int poison(mb_session *session, mb_buffer buffer, size_t bytes, mb_error *err)
 {
     int rc = session->kernels->fill(session->device, session->buffer[buffer], 0xff, bytes);
-    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "audit", err, err_cap);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "audit", err);
 }
 
-int mb_audit_poison(mb_session *session, char *err, size_t err_cap)
+int mb_audit_poison(mb_session *session, mb_error *err)
 {
     size_t states = (size_t)session->batch * (size_t)session->block * (size_t)session->config->query_heads;
-    int rc = poison(session, MB_BUFFER_ATTENDED, state_bytes(session), err, err_cap);
+    int rc = poison(session, MB_BUFFER_ATTENDED, state_bytes(session), err);
     if (rc == MB_OK)
-        rc = poison(session, MB_BUFFER_STATE_PREFIX, state_bytes(session), err, err_cap);
+        rc = poison(session, MB_BUFFER_STATE_PREFIX, state_bytes(session), err);
     if (rc == MB_OK)
-        rc = poison(session, MB_BUFFER_STATE_BLOCK, state_bytes(session), err, err_cap);
+        rc = poison(session, MB_BUFFER_STATE_BLOCK, state_bytes(session), err);
     if (rc == MB_OK)
-        rc = poison(session, MB_BUFFER_LSE_PREFIX, states * sizeof(float), err, err_cap);
+        rc = poison(session, MB_BUFFER_LSE_PREFIX, states * sizeof(float), err);
     if (rc == MB_OK)
-        rc = poison(session, MB_BUFFER_LSE_BLOCK, states * sizeof(float), err, err_cap);
+        rc = poison(session, MB_BUFFER_LSE_BLOCK, states * sizeof(float), err);
     return rc;
 }
 
-static int caught(const mb_session *session, const mb_pass *pass, const mb_call *call, const char *what, char *err,
-                  size_t err_cap)
+static int caught(const mb_session *session, const mb_pass *pass, const mb_call *call, const char *what, mb_error *err)
 {
     (void)session;
-    return mb_fail(err, err_cap, MB_E_SAMPLE, "audit of method %s, layer %d, block %d, step %d: %s",
+    return mb_fail(err, MB_E_SAMPLE, "audit of method %s, layer %d, block %d, step %d: %s",
                    pass->attender->method.name, call->layer, call->block, call->step, what);
 }
 
@@ -85,7 +84,7 @@ static const char *check_list(const int32_t *ids, int32_t count, int32_t capacit
 }
 
 static int check_index(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set,
-                       char *err, size_t err_cap)
+                       mb_error *err)
 {
     int32_t heads = session->config->kv_heads, sequences = pass->batch;
     size_t lists = (size_t)sequences * (size_t)heads, capacity = (size_t)set->capacity;
@@ -93,12 +92,12 @@ static int check_index(mb_session *session, const mb_pass *pass, const mb_call *
     int64_t budget = k > 0 ? (k + set->granularity - 1) / set->granularity : 0;
     int32_t *ids = malloc(lists * capacity * sizeof *ids), *counts = malloc(lists * sizeof *counts);
     const char *complaint = NULL;
-    int rc = ids && counts ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to audit an index");
+    int rc = ids && counts ? MB_OK : mb_no_memory(err, "auditing an index");
     if (rc == MB_OK && (session->kernels->download(session->device, ids, set->ids,
                                                    lists * capacity * sizeof *ids) != MB_OK ||
                         session->kernels->download(session->device, counts, set->counts,
                                                    lists * sizeof *counts) != MB_OK))
-        rc = mb_session_failed(session, MB_E_SYSTEM, "audit", err, err_cap);
+        rc = mb_session_failed(session, MB_E_SYSTEM, "audit", err);
     for (int32_t b = 0; rc == MB_OK && !complaint && b < sequences; b++) {
         int32_t entries = (session->prefix[b] + set->granularity - 1) / set->granularity;
         int64_t used = 0;
@@ -113,7 +112,7 @@ static int check_index(mb_session *session, const mb_pass *pass, const mb_call *
             complaint = "an index is larger than the budget k";
     }
     if (complaint)
-        rc = caught(session, pass, call, complaint, err, err_cap);
+        rc = caught(session, pass, call, complaint, err);
     free(ids);
     free(counts);
     return rc;
@@ -138,7 +137,7 @@ static float *read_array(mb_session *session, const void *from, mb_type type, si
 
 /* Compares two arrays of vectors, and their log-sum-exps unless NULL. complaint: room for a sentence. */
 static bool same_states(const float *a, const float *b, const float *lse_a, const float *lse_b, size_t states,
-                        size_t dim, double tolerance, char *complaint, size_t cap)
+                        size_t dim, double tolerance, mb_error *complaint)
 {
     for (size_t s = 0; s < states; s++) {
         double scale = 0, worst = 0;
@@ -150,7 +149,7 @@ static bool same_states(const float *a, const float *b, const float *lse_a, cons
                 break;
         }
         if (worst > tolerance * fmax(scale, 1e-3)) {
-            mb_fail(complaint, cap, 0, isinf(worst) ? "the output of state %zu was not written" :
+            mb_fail(complaint, 0, isinf(worst) ? "the output of state %zu was not written" :
                     "the output of state %zu differs by %.3g from attention over its index (values up to %.3g)", s,
                     worst, scale);
             return false;
@@ -158,7 +157,7 @@ static bool same_states(const float *a, const float *b, const float *lse_a, cons
         double d = lse_a ? fabs((double)lse_a[s] - (double)lse_b[s]) : 0;
         bool empty = lse_a && isinf(lse_a[s]) && isinf(lse_b[s]);
         if (!empty && !(d <= TOLERANCE_LSE)) {
-            mb_fail(complaint, cap, 0, "the log-sum-exp of state %zu is %.6g, over its index it is %.6g", s,
+            mb_fail(complaint, 0, "the log-sum-exp of state %zu is %.6g, over its index it is %.6g", s,
                     (double)lse_a[s], (double)lse_b[s]);
             return false;
         }
@@ -168,7 +167,7 @@ static bool same_states(const float *a, const float *b, const float *lse_a, cons
 
 /* Compares what is in two buffers. lse_a NULL: vectors only. */
 static int compare(mb_session *session, const mb_pass *pass, const mb_call *call, const void *a, const void *b,
-                   const float *lse_a, const float *lse_b, char *err, size_t err_cap)
+                   const float *lse_a, const float *lse_b, mb_error *err)
 {
     size_t states = (size_t)pass->batch * (size_t)pass->rows * (size_t)session->config->query_heads;
     size_t dim = (size_t)session->config->head_dim;
@@ -177,12 +176,12 @@ static int compare(mb_session *session, const mb_pass *pass, const mb_call *call
     float *y = read_array(session, b, session->type, states * dim);
     float *p = lse_a ? read_array(session, lse_a, MB_F32, states) : NULL;
     float *q = lse_b ? read_array(session, lse_b, MB_F32, states) : NULL;
-    char complaint[192] = "";
+    mb_error complaint = {0};
     int rc = MB_OK;
     if (!x || !y || (lse_a && !p) || (lse_b && !q))
-        rc = mb_session_failed(session, MB_E_SYSTEM, "audit: reading outputs back", err, err_cap);
-    else if (!same_states(x, y, p, q, states, dim, tolerance, complaint, sizeof complaint))
-        rc = caught(session, pass, call, complaint, err, err_cap);
+        rc = mb_session_failed(session, MB_E_SYSTEM, "audit: reading outputs back", err);
+    else if (!same_states(x, y, p, q, states, dim, tolerance, &complaint))
+        rc = caught(session, pass, call, complaint.text, err);
     free(x);
     free(y);
     free(p);
@@ -192,28 +191,28 @@ static int compare(mb_session *session, const mb_pass *pass, const mb_call *call
 }
 
 int mb_audit_sparse(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_attention *args,
-                    const mb_page_set *set, char *err, size_t err_cap)
+                    const mb_page_set *set, mb_error *err)
 {
     mb_attention again = *args;
-    int rc = check_index(session, pass, call, set, err, err_cap);
+    int rc = check_index(session, pass, call, set, err);
     if (rc != MB_OK)
         return rc;
     again.out = session->buffer[MB_BUFFER_STATE_BLOCK]; /* poisoned before select() */
     again.lse = session->buffer[MB_BUFFER_LSE_BLOCK];
     rc = session->kernels->attend_sparse(session->device, &again);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "audit", err, err_cap);
-    return compare(session, pass, call, args->out, again.out, NULL, NULL, err, err_cap);
+        return mb_session_failed(session, rc, "audit", err);
+    return compare(session, pass, call, args->out, again.out, NULL, NULL, err);
 }
 
 int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set,
-                   char *err, size_t err_cap)
+                   mb_error *err)
 {
     if (!set || (pass->attender->method.caps & (MB_CAP_OPAQUE | MB_CAP_REUSE))) {
         session->measure.audit->opaque++;
         return MB_OK;
     }
-    int rc = check_index(session, pass, call, set, err, err_cap);
+    int rc = check_index(session, pass, call, set, err);
     if (rc != MB_OK)
         return rc;
     mb_pages pages = {.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
@@ -225,7 +224,7 @@ int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call
     args.lse = session->buffer[MB_BUFFER_LSE_BLOCK];
     rc = session->kernels->attend_sparse(session->device, &args);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "audit", err, err_cap);
+        return mb_session_failed(session, rc, "audit", err);
     return compare(session, pass, call, session->buffer[MB_BUFFER_STATE_PREFIX], args.out,
-                   session->buffer[MB_BUFFER_LSE_PREFIX], args.lse, err, err_cap);
+                   session->buffer[MB_BUFFER_LSE_PREFIX], args.lse, err);
 }

@@ -16,9 +16,9 @@
 #define GUARD_BYTE 0x5a
 
 /* The method's place in a sentence. */
-static int breach(const mb_attender *attender, const mb_call *call, const char *what, char *err, size_t err_cap)
+static int breach(const mb_attender *attender, const mb_call *call, const char *what, mb_error *err)
 {
-    return mb_fail(err, err_cap, MB_E_SAMPLE, "method %s, layer %d, block %d, step %d: %s", attender->method.name,
+    return mb_fail(err, MB_E_SAMPLE, "method %s, layer %d, block %d, step %d: %s", attender->method.name,
                    call->layer, call->block, call->step, what);
 }
 
@@ -57,20 +57,20 @@ int mb_guard_add(mb_attender *attender, void *at)
     return session->kernels->fill(session->device, at, GUARD_BYTE, MB_GUARD_BYTES);
 }
 
-int mb_check_guards(mb_attender *attender, const mb_call *call, char *err, size_t err_cap)
+int mb_check_guards(mb_attender *attender, const mb_call *call, mb_error *err)
 {
     const mb_session *session = attender->session;
     unsigned char bytes[MB_GUARD_BYTES];
     for (size_t i = 0; i < attender->guard_count; i++) {
         int rc = session->kernels->download(session->device, bytes, attender->guards[i], sizeof bytes);
         if (rc != MB_OK)
-            return mb_session_failed(session, rc, "reading a guard", err, err_cap);
+            return mb_session_failed(session, rc, "reading a guard", err);
         for (size_t b = 0; b < sizeof bytes; b++) {
             if (bytes[b] == GUARD_BYTE)
                 continue;
             /* Restored, so that the next sample is blamed for its own writes only. */
             session->kernels->fill(session->device, attender->guards[i], GUARD_BYTE, MB_GUARD_BYTES);
-            return breach(attender, call, "it wrote behind the end of its index (ids or counts)", err, err_cap);
+            return breach(attender, call, "it wrote behind the end of its index (ids or counts)", err);
         }
     }
     return MB_OK;
@@ -93,7 +93,7 @@ static int32_t *words_of(mb_attender *attender, size_t n)
 
 /* Ids of one KV head: ascending, distinct, pages of the prefix. */
 static int check_ids(const mb_attender *attender, const mb_call *call, const int32_t *ids, int32_t count,
-                     int32_t head, int32_t pages, char *err, size_t err_cap)
+                     int32_t head, int32_t pages, mb_error *err)
 {
     char what[160];
     const char *fault = NULL;
@@ -108,48 +108,48 @@ static int check_ids(const mb_attender *attender, const mb_call *call, const int
     }
     if (!fault)
         return MB_OK;
-    mb_fail(what, sizeof what, 0, "page %d of KV head %d %s (entry %d of %d; the prefix has pages 0 to %d)",
+    snprintf(what, sizeof what, "page %d of KV head %d %s (entry %d of %d; the prefix has pages 0 to %d)",
             ids[i - 1], head, fault, i, count, pages - 1);
-    return breach(attender, call, what, err, err_cap);
+    return breach(attender, call, what, err);
 }
 
-int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set *set, char *err, size_t err_cap)
+int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set *set, mb_error *err)
 {
     const mb_session *session = attender->session;
     int32_t heads = session->config->kv_heads, batch = ((const mb_call_view *)call->internal)->rows.batch;
     size_t sets = (size_t)batch * (size_t)heads, entries = sets * (size_t)set->capacity;
     int64_t most = (attender->budget + set->granularity - 1) / set->granularity * heads;
     char what[160];
-    int rc = mb_check_guards(attender, call, err, err_cap);
+    int rc = mb_check_guards(attender, call, err);
     if (rc != MB_OK)
         return rc;
     int32_t *counts = words_of(attender, sets + entries), *ids = counts + sets;
     if (!counts)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to check an index of %zu pages", entries);
+        return mb_no_memory(err, "checking an index of %zu pages", entries);
     rc = session->kernels->download(session->device, counts, set->counts, sets * sizeof *counts);
     if (rc == MB_OK)
         rc = session->kernels->download(session->device, ids, set->ids, entries * sizeof *ids);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "reading an index", err, err_cap);
+        return mb_session_failed(session, rc, "reading an index", err);
     for (int32_t b = 0; b < batch; b++) {
         int64_t used = 0; /* k is what a KV head reads on average: the heads of a sequence may share it */
         int32_t pages = (session->prefix[b] + set->granularity - 1) / set->granularity;
         for (int32_t h = 0; h < heads; h++) {
             size_t at = (size_t)b * (size_t)heads + (size_t)h;
             if (counts[at] < -1 || counts[at] > set->capacity) {
-                mb_fail(what, sizeof what, 0, "KV head %d selects %d pages, its index holds %d", h, counts[at],
+                snprintf(what, sizeof what, "KV head %d selects %d pages, its index holds %d", h, counts[at],
                         set->capacity);
-                return breach(attender, call, what, err, err_cap);
+                return breach(attender, call, what, err);
             }
-            rc = check_ids(attender, call, ids + at * (size_t)set->capacity, counts[at], h, pages, err, err_cap);
+            rc = check_ids(attender, call, ids + at * (size_t)set->capacity, counts[at], h, pages, err);
             if (rc != MB_OK)
                 return rc;
             used += counts[at] < 0 ? pages : counts[at];
         }
         if (attender->budget > 0 && used > most) {
-            mb_fail(what, sizeof what, 0, "%d KV heads select %lld pages of %d tokens, k = %lld allows %lld",
+            snprintf(what, sizeof what, "%d KV heads select %lld pages of %d tokens, k = %lld allows %lld",
                     heads, (long long)used, set->granularity, (long long)attender->budget, (long long)most);
-            return breach(attender, call, what, err, err_cap);
+            return breach(attender, call, what, err);
         }
     }
     return MB_OK;
@@ -163,7 +163,7 @@ static bool is_special(uint32_t bits)
     return (bits & 0x7f800000u) == 0x7f800000u;
 }
 
-int mb_check_state(mb_attender *attender, const mb_call *call, char *err, size_t err_cap)
+int mb_check_state(mb_attender *attender, const mb_call *call, mb_error *err)
 {
     const mb_session *session = attender->session;
     const mb_model_config *config = session->config;
@@ -172,7 +172,7 @@ int mb_check_state(mb_attender *attender, const mb_call *call, char *err, size_t
     size_t values = states * (size_t)config->head_dim, size = mb_type_size(session->type);
     uint32_t *words = (uint32_t *)(void *)words_of(attender, values + states);
     if (!words)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to check %zu states", states);
+        return mb_no_memory(err, "checking %zu states", states);
     uint32_t *lse = words + values;
     const uint16_t *halves = (const uint16_t *)(const void *)words;
     int rc = session->kernels->download(session->device, words, session->buffer[MB_BUFFER_STATE_PREFIX],
@@ -181,12 +181,12 @@ int mb_check_state(mb_attender *attender, const mb_call *call, char *err, size_t
         rc = session->kernels->download(session->device, lse, session->buffer[MB_BUFFER_LSE_PREFIX],
                                         states * sizeof *lse);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "reading a state", err, err_cap);
+        return mb_session_failed(session, rc, "reading a state", err);
     for (size_t i = 0; i < states; i++)
         if (is_special(lse[i]) && lse[i] != 0xff800000u) /* -infinity: it read no key */
-            return breach(attender, call, "attend() gave a log-sum-exp that is no number", err, err_cap);
+            return breach(attender, call, "attend() gave a log-sum-exp that is no number", err);
     for (size_t i = 0; i < values; i++)
         if (is_special(size == 2 ? (uint32_t)halves[i] << 16 : words[i]))
-            return breach(attender, call, "attend() gave an output that is not finite", err, err_cap);
+            return breach(attender, call, "attend() gave an output that is not finite", err);
     return MB_OK;
 }

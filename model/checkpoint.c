@@ -53,39 +53,38 @@ static bool plain_name(const char *name)
 }
 
 /* Maps and validates one file. On failure the shard holds what was acquired; mb_checkpoint_close() frees it. */
-static int open_shard(struct shard *shard, const char *folder, const char *name, char *err, size_t err_cap)
+static int open_shard(struct shard *shard, const char *folder, const char *name, mb_error *err)
 {
     shard->name = mb_string_copy(name);
     shard->path = mb_string_format("%s/%s", folder, name);
     if (!shard->name || !shard->path)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open %s/%s", folder, name);
+        return mb_no_memory(err, "opening %s/%s", folder, name);
     if (!mb_file_exists(shard->path))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s is missing, but model.safetensors.index.json lists it: download the whole folder",
                        shard->path);
-    int rc = mb_file_map(shard->path, &shard->data, &shard->size, err, err_cap);
+    int rc = mb_file_map(shard->path, &shard->data, &shard->size, err);
     if (rc == MB_OK)
-        rc = mb_safetensors_parse(&shard->table, shard->data, shard->size, shard->path, err, err_cap);
+        rc = mb_safetensors_parse(&shard->table, shard->data, shard->size, shard->path, err);
     return rc;
 }
 
 /* Distinct shard names of the weight map, sorted; *names holds pointers into the JSON tree. */
-static int shard_names(const cJSON *map, const char *where, char ***names, size_t *count, char *err,
-                       size_t err_cap)
+static int shard_names(const cJSON *map, const char *where, char ***names, size_t *count, mb_error *err)
 {
     size_t n = (size_t)cJSON_GetArraySize(map), distinct = 0;
     char **all = calloc(n + 1, sizeof *all);
     *names = all;
     *count = 0;
     if (!all)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for %zu entries", where, n);
+        return mb_fail(err, MB_E_SYSTEM, "%s: no memory for %zu entries", where, n);
     n = 0;
     for (const cJSON *entry = map->child; entry; entry = entry->next) {
         if (!cJSON_IsString(entry))
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s: weight_map: the file of %.200s must be a string", where,
+            return mb_fail(err, MB_E_INPUT, "%s: weight_map: the file of %.200s must be a string", where,
                            entry->string);
         if (!plain_name(entry->valuestring))
-            return mb_fail(err, err_cap, MB_E_INPUT,
+            return mb_fail(err, MB_E_INPUT,
                            "%s: weight_map: \"%.100s\" is refused as the file of %.200s: only plain names of "
                            ".safetensors files in the same folder are read", where, entry->valuestring,
                            entry->string);
@@ -97,7 +96,7 @@ static int shard_names(const cJSON *map, const char *where, char ***names, size_
         if (distinct == 0 || strcmp(all[distinct - 1], all[i]) != 0)
             all[distinct++] = all[i];
     if (distinct == 0 || distinct > SHARDS_MAX)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: weight_map names %zu files; 1 to %d are possible", where,
+        return mb_fail(err, MB_E_INPUT, "%s: weight_map names %zu files; 1 to %d are possible", where,
                        distinct, SHARDS_MAX);
     *count = distinct;
     return MB_OK;
@@ -105,19 +104,19 @@ static int shard_names(const cJSON *map, const char *where, char ***names, size_
 
 /* Looks up every entry of the weight map in its shard and compares the sum with total_size. */
 static int collect_tensors(mb_checkpoint *checkpoint, const cJSON *root, const cJSON *map, const char *where,
-                           char *err, size_t err_cap)
+                           mb_error *err)
 {
     uint64_t total = 0;
     checkpoint->tensors = calloc((size_t)cJSON_GetArraySize(map) + 1, sizeof *checkpoint->tensors);
     if (!checkpoint->tensors)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its tensors", where);
+        return mb_no_memory(err, "the tensors of %s", where);
     for (const cJSON *entry = map->child; entry; entry = entry->next) {
         const mb_tensor *tensor = NULL;
         for (size_t i = 0; i < checkpoint->shard_count && !tensor; i++)
             if (strcmp(checkpoint->shards[i].name, entry->valuestring) == 0)
                 tensor = mb_safetensors_find(&checkpoint->shards[i].table, entry->string);
         if (!tensor)
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s: weight_map says that %.200s is in %s, but it is not",
+            return mb_fail(err, MB_E_INPUT, "%s: weight_map says that %.200s is in %s, but it is not",
                            where, entry->string, entry->valuestring);
         checkpoint->tensors[checkpoint->tensor_count++] = tensor;
         total += tensor->bytes;
@@ -125,49 +124,49 @@ static int collect_tensors(mb_checkpoint *checkpoint, const cJSON *root, const c
     qsort(checkpoint->tensors, checkpoint->tensor_count, sizeof *checkpoint->tensors, by_tensor_name);
     for (size_t i = 1; i < checkpoint->tensor_count; i++)
         if (strcmp(checkpoint->tensors[i - 1]->name, checkpoint->tensors[i]->name) == 0)
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s: weight_map lists %.200s twice", where,
+            return mb_fail(err, MB_E_INPUT, "%s: weight_map lists %.200s twice", where,
                            checkpoint->tensors[i]->name);
     /* The check that catches shards of different revisions, which parse perfectly well each by itself. */
     const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(root, "metadata");
     const cJSON *size = cJSON_GetObjectItemCaseSensitive(metadata, "total_size");
     int64_t expected = 0;
     if (size && !mb_model_json_integer(size, 0, INT64_MAX, &expected))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: metadata.total_size must be a whole number", where);
+        return mb_fail(err, MB_E_INPUT, "%s: metadata.total_size must be a whole number", where);
     if (size && (uint64_t)expected != total)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s: metadata.total_size is %lld bytes, the listed tensors have %llu: files of different "
                        "downloads are mixed", where, (long long)expected, (unsigned long long)total);
     return MB_OK;
 }
 
 /* A folder with an index: all shards it names, then the tensors it lists. */
-static int open_index(mb_checkpoint *checkpoint, const char *folder, const char *path, char *err, size_t err_cap)
+static int open_index(mb_checkpoint *checkpoint, const char *folder, const char *path, mb_error *err)
 {
     cJSON *root = NULL;
     char **names = NULL;
     size_t count = 0;
-    int rc = mb_model_json_load(&root, path, INDEX_MAX, NULL, NULL, err, err_cap);
+    int rc = mb_model_json_load(&root, path, INDEX_MAX, NULL, NULL, err);
     if (rc != MB_OK)
         goto out;
     const cJSON *map = cJSON_GetObjectItemCaseSensitive(root, "weight_map");
     if (!cJSON_IsObject(map)) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: \"weight_map\" is missing or no object", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s: \"weight_map\" is missing or no object", path);
         goto out;
     }
-    rc = shard_names(map, path, &names, &count, err, err_cap);
+    rc = shard_names(map, path, &names, &count, err);
     if (rc != MB_OK)
         goto out;
     checkpoint->shards = calloc(count, sizeof *checkpoint->shards);
     if (!checkpoint->shards) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for %zu files", path, count);
+        rc = mb_fail(err, MB_E_SYSTEM, "%s: no memory for %zu files", path, count);
         goto out;
     }
     for (size_t i = 0; i < count && rc == MB_OK; i++) {
         checkpoint->shard_count = i + 1; /* first, so that close() sees a half-opened one */
-        rc = open_shard(&checkpoint->shards[i], folder, names[i], err, err_cap);
+        rc = open_shard(&checkpoint->shards[i], folder, names[i], err);
     }
     if (rc == MB_OK)
-        rc = collect_tensors(checkpoint, root, map, path, err, err_cap);
+        rc = collect_tensors(checkpoint, root, map, path, err);
 out:
     free(names);
     cJSON_Delete(root);
@@ -175,25 +174,25 @@ out:
 }
 
 /* A folder with one file: every tensor in it counts. The table is sorted already. */
-static int open_single(mb_checkpoint *checkpoint, const char *folder, char *err, size_t err_cap)
+static int open_single(mb_checkpoint *checkpoint, const char *folder, mb_error *err)
 {
     checkpoint->shards = calloc(1, sizeof *checkpoint->shards);
     if (!checkpoint->shards)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open %s", folder);
+        return mb_no_memory(err, "opening %s", folder);
     checkpoint->shard_count = 1;
     struct shard *shard = &checkpoint->shards[0];
-    int rc = open_shard(shard, folder, "model.safetensors", err, err_cap);
+    int rc = open_shard(shard, folder, "model.safetensors", err);
     if (rc != MB_OK)
         return rc;
     checkpoint->tensors = calloc(shard->table.count + 1, sizeof *checkpoint->tensors);
     if (!checkpoint->tensors)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the tensors of %s", shard->path);
+        return mb_no_memory(err, "the tensors of %s", shard->path);
     for (size_t i = 0; i < shard->table.count; i++)
         checkpoint->tensors[checkpoint->tensor_count++] = &shard->table.tensors[i];
     return MB_OK;
 }
 
-int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, char *err, size_t err_cap)
+int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, mb_error *err)
 {
     char *single = mb_string_format("%s/model.safetensors", folder);
     char *index = mb_string_format("%s/model.safetensors.index.json", folder);
@@ -201,13 +200,13 @@ int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, char *err
     int rc;
     *checkpoint = NULL;
     if (!single || !index || !opened)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open %s", folder);
+        rc = mb_no_memory(err, "opening %s", folder);
     else if (mb_file_exists(single)) /* the hub's own order: a single file comes first */
-        rc = open_single(opened, folder, err, err_cap);
+        rc = open_single(opened, folder, err);
     else if (mb_file_exists(index))
-        rc = open_index(opened, folder, index, err, err_cap);
+        rc = open_index(opened, folder, index, err);
     else
-        rc = mb_fail(err, err_cap, MB_E_INPUT,
+        rc = mb_fail(err, MB_E_INPUT,
                      "%s has neither model.safetensors nor model.safetensors.index.json: the weights are missing "
                      "(pytorch_model.bin files are not read)", folder);
     if (rc == MB_OK) {
@@ -253,11 +252,11 @@ const mb_tensor *mb_checkpoint_tensor(const mb_checkpoint *checkpoint, size_t i)
 
 /* One hash over the bytes of all files in the order of their names: the same download gives the same hash
  * everywhere, and a single file has the hash that mb_hash_file() gives. */
-int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], char *err, size_t err_cap)
+int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], mb_error *err)
 {
     mb_hash *hash = mb_hash_new();
     if (!hash)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to hash the weights");
+        return mb_no_memory(err, "hashing the weights");
     for (size_t i = 0; i < checkpoint->shard_count; i++)
         mb_hash_add(hash, checkpoint->shards[i].data, checkpoint->shards[i].size);
     mb_hash_end(hash, hex);

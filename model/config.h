@@ -10,16 +10,13 @@
 /* json: config.json. generation: generation_config.json, or NULL when the folder has none. Fills everything
  * but `name`; `where` names config.json in errors. request may override block and positions. */
 int mb_config_parse(mb_model_config *config, const char *json, size_t json_size, const char *generation,
-                    size_t generation_size, const mb_model_request *request, const char *where, char *err,
-                    size_t err_cap);
+                    size_t generation_size, const mb_model_request *request, const char *where, mb_error *err);
 /* Overrides of the request, and the rules that hold whatever the sizes came from; `where` begins the errors. */
-int mb_config_finish(mb_model_config *config, const mb_model_request *request, const char *where, char *err,
-                     size_t err_cap);
+int mb_config_finish(mb_model_config *config, const mb_model_request *request, const char *where, mb_error *err);
 /* Reads the keys of a mixture of experts into config->moe, by config->family (config_moe.c). Sizes are known. */
 struct cJSON;
-int mb_config_read_moe(mb_model_config *config, const struct cJSON *root, const char *where, char *err,
-                       size_t err_cap);
+int mb_config_read_moe(mb_model_config *config, const struct cJSON *root, const char *where, mb_error *err);
 /* A named shape with the request's overrides; config->synthetic is set. */
-int mb_config_shape(mb_model_config *config, const mb_model_request *request, char *err, size_t err_cap);
+int mb_config_shape(mb_model_config *config, const mb_model_request *request, mb_error *err);
 
 #endif

@@ -32,13 +32,13 @@ struct decoder {
     float *probability;
 };
 
-static int append_time(struct times *times, double us, char *err, size_t err_cap)
+static int append_time(struct times *times, double us, mb_error *err)
 {
     if (*times->count == times->capacity) {
         size_t capacity = times->capacity ? 2 * times->capacity : 64;
         double *list = realloc(*times->us, capacity * sizeof *list);
         if (!list)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu forward times", capacity);
+            return mb_no_memory(err, "%zu forward times", capacity);
         *times->us = list;
         times->capacity = capacity;
     }
@@ -82,34 +82,34 @@ static mb_pass make_pass(struct decoder *d, mb_phase phase, int32_t step)
                      .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : d->request->sampler->confidence};
 }
 
-static int check_stop(const struct decoder *d, char *err, size_t err_cap)
+static int check_stop(const struct decoder *d, mb_error *err)
 {
-    return d->request->stop && *d->request->stop ? mb_fail(err, err_cap, MB_E_STOP, "interrupted") : MB_OK;
+    return d->request->stop && *d->request->stop ? mb_fail(err, MB_E_STOP, "interrupted") : MB_OK;
 }
 
 /* ---- the sampler's network ---- */
 
-static int network_prefill(void *self, const int32_t *ids, int32_t n, int32_t *next, char *err, size_t err_cap)
+static int network_prefill(void *self, const int32_t *ids, int32_t n, int32_t *next, mb_error *err)
 {
     struct decoder *d = self;
     (void)ids;
     if (n != d->session->prefix[0])
-        return mb_fail(err, err_cap, MB_E_BUG, "the snapshot holds %d tokens, the sampler expects %d",
+        return mb_fail(err, MB_E_BUG, "the snapshot holds %d tokens, the sampler expects %d",
                        d->session->prefix[0], n);
     *next = d->session->seed[0];
     return MB_OK;
 }
 
-static int network_forget(void *self, char *err, size_t err_cap)
+static int network_forget(void *self, mb_error *err)
 {
     struct decoder *d = self;
     d->forgotten = true;
     d->session->prefix[0] = 0;
-    return mb_session_send_prefix(d->session, err, err_cap);
+    return mb_session_send_prefix(d->session, err);
 }
 
 /* block_begin or block_end on the driver and the shadows. */
-static int block_hook(struct decoder *d, mb_hook hook, const int32_t *tokens, char *err, size_t err_cap)
+static int block_hook(struct decoder *d, mb_hook hook, const int32_t *tokens, mb_error *err)
 {
     mb_pass pass = make_pass(d, hook == MB_HOOK_BLOCK_BEGIN ? MB_PHASE_FIRST_STEP : MB_PHASE_COMMIT, 0);
     mb_call call;
@@ -117,54 +117,54 @@ static int block_hook(struct decoder *d, mb_hook hook, const int32_t *tokens, ch
     for (int32_t i = 0; i < d->session->block; i++)
         pass.masked_rows += tokens[i] == d->session->config->mask_id;
     mb_call_make(d->session, &pass, -1, &call, &view);
-    int rc = mb_attender_hook(d->attender, hook, &call, err, err_cap);
+    int rc = mb_attender_hook(d->attender, hook, &call, err);
     for (size_t i = 0; i < d->shadow_count && rc == MB_OK; i++) {
         mb_shadow *shadow = &d->shadows[i];
         if (!shadow->failed &&
-            mb_attender_hook(shadow->attender, hook, &call, shadow->error, sizeof shadow->error) < 0)
+            mb_attender_hook(shadow->attender, hook, &call, &shadow->error) < 0)
             shadow->failed = true;
     }
     return rc;
 }
 
-static int network_block_begin(void *self, int32_t block, const int32_t *tokens, char *err, size_t err_cap)
+static int network_block_begin(void *self, int32_t block, const int32_t *tokens, mb_error *err)
 {
     struct decoder *d = self;
     d->block = block;
-    int rc = mb_session_send_prefix(d->session, err, err_cap);
-    return rc == MB_OK ? block_hook(d, MB_HOOK_BLOCK_BEGIN, tokens, err, err_cap) : rc;
+    int rc = mb_session_send_prefix(d->session, err);
+    return rc == MB_OK ? block_hook(d, MB_HOOK_BLOCK_BEGIN, tokens, err) : rc;
 }
 
-static int network_block_end(void *self, int32_t block, const int32_t *tokens, char *err, size_t err_cap)
+static int network_block_end(void *self, int32_t block, const int32_t *tokens, mb_error *err)
 {
     struct decoder *d = self;
     (void)block;
-    int rc = mb_session_send_prefix(d->session, err, err_cap);
-    return rc == MB_OK ? block_hook(d, MB_HOOK_BLOCK_END, tokens, err, err_cap) : rc;
+    int rc = mb_session_send_prefix(d->session, err);
+    return rc == MB_OK ? block_hook(d, MB_HOOK_BLOCK_END, tokens, err) : rc;
 }
 
 static int network_denoise(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset,
-                           int32_t *ids, float *probability, char *err, size_t err_cap)
+                           int32_t *ids, float *probability, mb_error *err)
 {
     struct decoder *d = self;
     mb_pass pass = make_pass(d, step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP, step);
     double us = 0;
     bool timed = d->request->time_forwards;
-    int rc = check_stop(d, err, err_cap);
+    int rc = check_stop(d, err);
     if (rc != MB_OK)
         return rc;
     pass.rows = rows;
     pass.row_offset = row_offset;
-    rc = mb_step(d->session, &pass, tokens, ids, probability, timed ? &us : NULL, err, err_cap);
+    rc = mb_step(d->session, &pass, tokens, ids, probability, timed ? &us : NULL, err);
     if (rc != MB_OK)
         return rc;
     d->layers += pass.layers;
     d->sparse_layers += pass.sparse_layers;
     d->select_tokens += pass.select_share * d->session->prefix[0] * d->session->config->kv_heads;
-    return timed ? append_time(step == 1 ? &d->first : &d->later, us, err, err_cap) : MB_OK;
+    return timed ? append_time(step == 1 ? &d->first : &d->later, us, err) : MB_OK;
 }
 
-static int network_commit(void *self, const int32_t *tokens, int32_t *next, char *err, size_t err_cap)
+static int network_commit(void *self, const int32_t *tokens, int32_t *next, mb_error *err)
 {
     struct decoder *d = self;
     mb_session *session = d->session;
@@ -173,15 +173,15 @@ static int network_commit(void *self, const int32_t *tokens, int32_t *next, char
     bool timed = d->request->time_forwards;
     int32_t ids[256];
     float probability[256];
-    int rc = check_stop(d, err, err_cap);
+    int rc = check_stop(d, err);
     if (rc != MB_OK)
         return rc;
-    rc = mb_step(session, &pass, tokens, ids, probability, timed ? &us : NULL, err, err_cap);
+    rc = mb_step(session, &pass, tokens, ids, probability, timed ? &us : NULL, err);
     if (rc != MB_OK)
         return rc;
     *next = ids[session->block - 1];
     session->prefix[0] += session->block;
-    return timed ? append_time(&d->commit, us, err, err_cap) : MB_OK;
+    return timed ? append_time(&d->commit, us, err) : MB_OK;
 }
 
 /* ---- the run ---- */
@@ -203,13 +203,13 @@ static void fill_sampling(const struct decoder *d, mb_sampling *sampling)
 }
 
 /* Work of the denoising forwards: what the device counted, per prefix token and layer-call. */
-static int read_work(struct decoder *d, char *err, size_t err_cap)
+static int read_work(struct decoder *d, mb_error *err)
 {
     double work[4] = {0};
     int rc = d->session->kernels->download(d->session->device, work, d->session->buffer[MB_BUFFER_WORK],
                                            sizeof work);
     if (rc != MB_OK)
-        return mb_session_failed(d->session, rc, "reading the work counters", err, err_cap);
+        return mb_session_failed(d->session, rc, "reading the work counters", err);
     double present = work[1] + work[3];
     d->result->work = present > 0 ? work[0] / present : 0;
     d->result->work_select = present > 0 ? d->select_tokens / present : 0;
@@ -218,46 +218,45 @@ static int read_work(struct decoder *d, char *err, size_t err_cap)
 }
 
 /* Everyone meets the snapshot. */
-static int begin(struct decoder *d, char *err, size_t err_cap)
+static int begin(struct decoder *d, mb_error *err)
 {
     mb_session *session = d->session;
-    int rc = mb_session_send_prefix(session, err, err_cap);
+    int rc = mb_session_send_prefix(session, err);
     if (rc != MB_OK)
         return rc;
     rc = session->kernels->fill(session->device, session->buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "clearing the work counters", err, err_cap);
+        return mb_session_failed(session, rc, "clearing the work counters", err);
     mb_pass pass = make_pass(d, MB_PHASE_PREFILL, 0);
-    rc = mb_attender_begin(d->attender, &pass, err, err_cap);
+    rc = mb_attender_begin(d->attender, &pass, err);
     for (size_t i = 0; i < d->shadow_count && rc == MB_OK; i++) {
         mb_shadow *shadow = &d->shadows[i];
-        if (mb_attender_begin(shadow->attender, &pass, shadow->error, sizeof shadow->error) < 0)
+        if (mb_attender_begin(shadow->attender, &pass, &shadow->error) < 0)
             shadow->failed = true;
     }
     return rc;
 }
 
 /* The cache as it was before: the committed length, and its content where quirk Q1 wrote over it. */
-static int cut_back(struct decoder *d, char *err, size_t err_cap)
+static int cut_back(struct decoder *d, mb_error *err)
 {
     mb_session *session = d->session;
     session->prefix[0] = session->snapshot[0];
     if (!d->forgotten)
         return MB_OK;
     session->prefix[0] = 0;
-    int rc = mb_session_prefill_rows(session, 0, session->prompt[0], 0, session->snapshot[0], NULL, NULL, err,
-                                     err_cap);
+    int rc = mb_session_prefill_rows(session, 0, session->prompt[0], 0, session->snapshot[0], NULL, NULL, err);
     session->prefix[0] = session->snapshot[0] = rc == MB_OK ? session->snapshot[0] : 0;
     return rc;
 }
 
-static int take_result(struct decoder *d, mb_sampling *sampling, char *err, size_t err_cap)
+static int take_result(struct decoder *d, mb_sampling *sampling, mb_error *err)
 {
     mb_decode_result *result = d->result;
     size_t fresh = (size_t)(sampling->count - sampling->prompt);
     result->ids = malloc((fresh ? fresh : 1) * sizeof *result->ids);
     if (!result->ids)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu new tokens", fresh);
+        return mb_no_memory(err, "%zu new tokens", fresh);
     if (fresh)
         memcpy(result->ids, sampling->tokens + sampling->prompt, fresh * sizeof *result->ids);
     result->count = fresh;
@@ -271,21 +270,21 @@ static int take_result(struct decoder *d, mb_sampling *sampling, char *err, size
     return MB_OK;
 }
 
-static int check(const struct decoder *d, const mb_sampling *sampling, char *err, size_t err_cap)
+static int check(const struct decoder *d, const mb_sampling *sampling, mb_error *err)
 {
     const mb_session *session = d->session;
     size_t prompt = session->prompt_count[0];
     if (!session->prompt[0])
-        return mb_fail(err, err_cap, MB_E_BUG, "decoding needs a prompt: prefill sequence 0 first");
+        return mb_fail(err, MB_E_BUG, "decoding needs a prompt: prefill sequence 0 first");
     int64_t length = mb_sampling_length(sampling, (int64_t)prompt);
     if (length > session->capacity)
-        return mb_fail(err, err_cap, MB_E_SAMPLE,
+        return mb_fail(err, MB_E_SAMPLE,
                        "%zu prompt tokens and up to %d new ones need a cache of %lld tokens, this one has %d",
                        prompt, sampling->max_new_tokens, (long long)length, session->capacity);
     return MB_OK;
 }
 
-static int decode(struct decoder *d, char *err, size_t err_cap)
+static int decode(struct decoder *d, mb_error *err)
 {
     mb_session *session = d->session;
     mb_network network = {.self = d, .prefill = network_prefill, .forget = network_forget,
@@ -297,29 +296,29 @@ static int decode(struct decoder *d, char *err, size_t err_cap)
     d->later = (struct times){&d->result->later_us, &d->result->later_count, 0};
     d->commit = (struct times){&d->result->commit_us, &d->result->commit_count, 0};
     fill_sampling(d, &sampling);
-    int rc = check(d, &sampling, err, err_cap);
+    int rc = check(d, &sampling, err);
     if (rc != MB_OK)
         goto out;
     session->kernels->range_push(session->device, "sample");
-    rc = begin(d, err, err_cap);
+    rc = begin(d, err);
     if (rc == MB_OK) {
         uint64_t start = mb_clock_ns();
-        rc = mb_sampling_run(&sampling, &network, session->prompt[0], session->prompt_count[0], err, err_cap);
+        rc = mb_sampling_run(&sampling, &network, session->prompt[0], session->prompt_count[0], err);
         d->result->decode_us = (double)(mb_clock_ns() - start) * 1e-3;
     }
     session->kernels->range_pop(session->device);
     if (rc == MB_OK)
-        rc = take_result(d, &sampling, err, err_cap);
+        rc = take_result(d, &sampling, err);
     if (rc == MB_OK)
-        rc = read_work(d, err, err_cap);
+        rc = read_work(d, err);
     if (rc == MB_OK)
-        rc = mb_attender_report(d->attender, d->result->counters, 32, err, err_cap);
+        rc = mb_attender_report(d->attender, d->result->counters, 32, err);
     if (rc == MB_OK)
-        rc = mb_attender_report_grids(d->attender, &d->result->grids, &d->result->grid_count, err, err_cap);
-    char why[256] = "";
-    int back = cut_back(d, why, sizeof why);
+        rc = mb_attender_report_grids(d->attender, &d->result->grids, &d->result->grid_count, err);
+    mb_error why = {0};
+    int back = cut_back(d, &why);
     if (back != MB_OK && rc == MB_OK)
-        rc = mb_fail(err, err_cap, back, "%s", why);
+        rc = mb_fail(err, back, "%s", why.text);
 out:
     mb_sampling_free(&sampling);
     if (rc != MB_OK)
@@ -328,15 +327,14 @@ out:
 }
 
 int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_request *request,
-              mb_decode_result *result, char *err, size_t err_cap)
+              mb_decode_result *result, mb_error *err)
 {
     struct decoder d = {.session = session, .attender = attender, .request = request, .result = result};
-    return decode(&d, err, err_cap);
+    return decode(&d, err);
 }
 
 int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const *shadows, size_t shadow_count,
-                     const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, char *err,
-                     size_t err_cap)
+                     const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, mb_error *err)
 {
     struct decoder d = {.session = session, .attender = exact, .request = request, .result = result,
                         .shadow_count = shadow_count};
@@ -344,13 +342,12 @@ int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const
     memset(result, 0, sizeof *result);
     d.shadows = calloc(shadow_count ? shadow_count : 1, sizeof *d.shadows);
     if (!d.shadows)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu shadows", shadow_count);
+        return mb_no_memory(err, "%zu shadows", shadow_count);
     for (size_t i = 0; i < shadow_count; i++)
         d.shadows[i].attender = shadows[i];
-    int rc = decode(&d, err, err_cap);
+    int rc = decode(&d, err);
     for (size_t i = 0; i < shadow_count && rc == MB_OK; i++)
-        rc = mb_shadow_result(&d.shadows[i], session->config->layers, session->config->kv_heads, &recalls[i], err,
-                              err_cap);
+        rc = mb_shadow_result(&d.shadows[i], session->config->layers, session->config->kv_heads, &recalls[i], err);
     if (rc != MB_OK) {
         for (size_t i = 0; i < shadow_count; i++)
             mb_recall_free(&recalls[i]);

@@ -94,9 +94,9 @@ static inline void *mb_input_at(const mb_session *session, size_t word)
 }
 
 /* A failed kernel operation as an error sentence. */
-int mb_session_failed(const mb_session *session, int rc, const char *what, char *err, size_t err_cap);
+int mb_session_failed(const mb_session *session, int rc, const char *what, mb_error *err);
 /* Sends the host's prefix lengths to the device: before hooks that come ahead of the next step's upload. */
-int mb_session_send_prefix(mb_session *session, char *err, size_t err_cap);
+int mb_session_send_prefix(mb_session *session, mb_error *err);
 /* Tokens of the cache that prefix_len may bound for kernels: exact on a backend without graphs, else rounded up to
  * an eighth of the capacity, so that captured graphs serve many blocks and eager runs cut their work alike. */
 int32_t mb_session_bound(const mb_session *session, int32_t prefix);
@@ -106,7 +106,7 @@ mb_kv mb_session_kv_of(const mb_session *session, int32_t layer, int32_t sequenc
  * ends the text, `to` are multiples of B. logits NULL, or host memory for all rows, fp32 [to-from][vocab].
  * best NULL, or receives the best token of the last row. */
 int mb_session_prefill_rows(mb_session *session, int32_t sequence, const int32_t *ids, int32_t from, int32_t to,
-                            float *logits, int32_t *best, char *err, size_t err_cap);
+                            float *logits, int32_t *best, mb_error *err);
 
 /* ---- one forward of a block ---- */
 
@@ -133,37 +133,37 @@ typedef struct mb_pass {
 } mb_pass;
 
 /* Enqueues the transformer on MB_BUFFER_INPUT, up to the best token of every row in MB_BUFFER_BEST. */
-int mb_forward(mb_session *session, mb_pass *pass, char *err, size_t err_cap);
+int mb_forward(mb_session *session, mb_pass *pass, mb_error *err);
 /* The layers' common parts, also used by prefill: rows n, from MB_BUFFER_X/DELTA. attend may be called between. */
 int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
-                   char *err, size_t err_cap);
-int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, char *err, size_t err_cap);
+                   mb_error *err);
+int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err);
 /* Embeds ids into the residual stream. */
-int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, char *err, size_t err_cap);
+int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, mb_error *err);
 /* Final norm of n rows into MB_BUFFER_NORMED, and the logits of n of them starting at `first`. */
-int mb_forward_norm(mb_session *session, int64_t n, char *err, size_t err_cap);
-int mb_forward_head(mb_session *session, int64_t first, int64_t n, char *err, size_t err_cap);
+int mb_forward_norm(mb_session *session, int64_t n, mb_error *err);
+int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err);
 
 /* Attention of one layer, as the attender decides: MB_BUFFER_Q -> MB_BUFFER_ATTENDED. */
-int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, char *err, size_t err_cap);
+int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, mb_error *err);
 
 /* A whole step: uploads `tokens` ([batch][block]; rows row_offset .. of each), forwards (replaying a graph where
  * possible), downloads. ids and probability [batch][rows]. us: NULL, or the time between events around it. */
 int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability,
-            double *us, char *err, size_t err_cap);
+            double *us, mb_error *err);
 
 /* ---- audit (audit.c) ---- */
 
 /* Draws whether a forward is audited. */
 bool mb_audit_draw(mb_session *session, const mb_pass *pass);
 /* Fills the buffers that select() and attend() lead to with NaN. */
-int mb_audit_poison(mb_session *session, char *err, size_t err_cap);
+int mb_audit_poison(mb_session *session, mb_error *err);
 /* A sparse answer: a valid index within the budget, and MB_BUFFER_ATTENDED equal to a second attention over it. */
 int mb_audit_sparse(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_attention *args,
-                    const mb_page_set *set, char *err, size_t err_cap);
+                    const mb_page_set *set, mb_error *err);
 /* A state of the method's own, in MB_BUFFER_STATE_PREFIX: equal to attention over the pages it shows. */
 int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set,
-                   char *err, size_t err_cap);
+                   mb_error *err);
 
 /* ---- attender ---- */
 
@@ -213,25 +213,22 @@ typedef enum mb_hook {
     MB_HOOK_REQUEST_BEGIN, MB_HOOK_KV_ADDED, MB_HOOK_BLOCK_BEGIN, MB_HOOK_STEP_BEGIN, MB_HOOK_OBSERVE,
     MB_HOOK_STEP_END, MB_HOOK_BLOCK_END
 } mb_hook;
-int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, char *err, size_t err_cap);
-int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, char *err,
-                       size_t err_cap);
-int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, char *err,
-                       size_t err_cap);
+int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err);
+int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, mb_error *err);
+int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, mb_error *err);
 /* step_mode(), 0 without it; MB_E_SAMPLE when it is not in 0..7. */
-int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, char *err, size_t err_cap);
+int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, mb_error *err);
 /* Answers a dense selection's wants from the exact pass: fills call->lse and call->mass, calls observe(). lse: of
  * the exact pass over prefix and block. mass: NULL, or the mass as asked for, computed already. */
 int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse,
-                        float *mass, char *err, size_t err_cap);
+                        float *mass, mb_error *err);
 /* request_begin and kv_added for all layers: the method meets the snapshot. */
-int mb_attender_begin(mb_attender *attender, const mb_pass *pass, char *err, size_t err_cap);
+int mb_attender_begin(mb_attender *attender, const mb_pass *pass, mb_error *err);
 /* The method's counters, in its order. */
-int mb_attender_report(mb_attender *attender, double *values, size_t count, char *err, size_t err_cap);
+int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_error *err);
 /* Its counters by layer and step: *values malloc'ed, ordered by (grid, layer, step), NULL and 0 without any.
  * MB_E_SAMPLE: the hook failed, or a value is out of place, not finite or there twice. */
-int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, char *err,
-                             size_t err_cap);
+int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, mb_error *err);
 
 /* mb_host functions (attender_ops.c). */
 void mb_host_fill(mb_attender *attender, uint64_t seed);
@@ -245,13 +242,13 @@ const float *mb_call_row_weight(const mb_call *call, mb_row_set rows);
 #define MB_GUARD_BYTES 256
 /* Fills MB_GUARD_BYTES at `at` with the pattern and watches over them. */
 int mb_guard_add(mb_attender *attender, void *at);
-int mb_check_guards(mb_attender *attender, const mb_call *call, char *err, size_t err_cap);
+int mb_check_guards(mb_attender *attender, const mb_call *call, mb_error *err);
 /* A page set that can be read at all: pointers, capacity, granularity. */
 bool mb_check_shape(const mb_page_set *set);
 /* Counts within the capacity, ids ascending, distinct and in the prefix, budget kept; the guards too. */
-int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set *set, char *err, size_t err_cap);
+int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set *set, mb_error *err);
 /* The method's own state in MB_BUFFER_STATE_PREFIX and MB_BUFFER_LSE_PREFIX is finite. */
-int mb_check_state(mb_attender *attender, const mb_call *call, char *err, size_t err_cap);
+int mb_check_state(mb_attender *attender, const mb_call *call, mb_error *err);
 
 /* ---- shadow recall ---- */
 
@@ -269,7 +266,7 @@ typedef struct mb_shadow {
     int32_t steps;
     int64_t dense_calls, sparse_calls;
     bool failed;
-    char error[256];
+    mb_error error;
     int32_t *ids, *counts;   /* host copies of one selection */
     size_t ids_capacity;
 } mb_shadow;
@@ -284,16 +281,14 @@ typedef struct mb_ranking {
 } mb_ranking;
 
 /* Asks every shadow after the driver's exact attention of this layer; lse is the exact one. */
-int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse, char *err,
-                   size_t err_cap);
-int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, char *err, size_t err_cap);
+int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse, mb_error *err);
+int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, mb_error *err);
 void mb_ranking_free(mb_ranking *ranking);
 /* Compares one selection, host copies, with the ranking. 0 = compared, 1 = it holds the whole prefix (dense),
  * MB_E_SAMPLE = not a valid index. Adds to sum when 0. */
 int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *ids,
-                      const int32_t *counts, mb_recall_sum *sum, char *err, size_t err_cap);
-int mb_shadow_result(const mb_shadow *shadow, int32_t layers, int32_t heads, mb_recall *recall, char *err,
-                     size_t err_cap);
+                      const int32_t *counts, mb_recall_sum *sum, mb_error *err);
+int mb_shadow_result(const mb_shadow *shadow, int32_t layers, int32_t heads, mb_recall *recall, mb_error *err);
 void mb_shadow_free(mb_shadow *shadow);
 
 #endif

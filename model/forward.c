@@ -7,21 +7,21 @@
  */
 #include "model/engine.h"
 
-static int failed(const mb_session *session, int rc, int32_t layer, const char *what, char *err, size_t err_cap)
+static int failed(const mb_session *session, int rc, int32_t layer, const char *what, mb_error *err)
 {
-    return mb_fail(err, err_cap, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
+    return mb_fail(err, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
 }
 
-int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, char *err, size_t err_cap)
+int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, mb_error *err)
 {
     const mb_model *model = session->model;
     int rc = session->kernels->embed(session->device, ids, n, model->embed, model->config.vocab,
                                      model->config.hidden, session->buffer[MB_BUFFER_X]);
-    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err, err_cap);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err);
 }
 
 int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
-                   char *err, size_t err_cap)
+                   mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
@@ -51,7 +51,7 @@ int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, cons
                        .q_pre = q_pre};
         rc = kernels->qkv_finish(session->device, &args);
     }
-    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "query, key and value", err, err_cap);
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "query, key and value", err);
 }
 
 /* Gate, up, SwiGLU, down of n rows in MB_BUFFER_NORMED: a dense layer's MLP, or the shared expert. */
@@ -95,7 +95,7 @@ static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64
     return rc == MB_OK ? kernels->experts(session->device, &experts) : rc;
 }
 
-int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, char *err, size_t err_cap)
+int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
@@ -113,20 +113,20 @@ int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, char *err, siz
         rc = dense_mlp(session, weights, n, inner);
     if (rc == MB_OK && mb_layer_is_moe(config, layer))
         rc = expert_mlp(session, weights, n, inner > 0);
-    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "output and feed-forward", err, err_cap);
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "output and feed-forward", err);
 }
 
-int mb_forward_norm(mb_session *session, int64_t n, char *err, size_t err_cap)
+int mb_forward_norm(mb_session *session, int64_t n, mb_error *err)
 {
     const mb_model_config *config = session->config;
     int rc = session->kernels->add_rmsnorm(session->device, session->buffer[MB_BUFFER_X],
                                            session->buffer[MB_BUFFER_DELTA], session->model->final_norm,
                                            (float)config->norm_eps, config->norm_one_rounding, n, config->hidden,
                                            session->buffer[MB_BUFFER_NORMED]);
-    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "final normalisation", err, err_cap);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "final normalisation", err);
 }
 
-int mb_forward_head(mb_session *session, int64_t first, int64_t n, char *err, size_t err_cap)
+int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err)
 {
     const mb_model_config *config = session->config;
     /* The logits buffer holds one block's rows; a prefill asks for a piece at a time. */
@@ -134,27 +134,26 @@ int mb_forward_head(mb_session *session, int64_t first, int64_t n, char *err, si
                        (size_t)first * (size_t)config->hidden * mb_type_size(session->type);
     int rc = session->kernels->gemm(session->device, rows, session->model->lm_head, NULL, n, config->vocab,
                                     config->hidden, session->buffer[MB_BUFFER_LOGITS]);
-    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "logits", err, err_cap);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "logits", err);
 }
 
 /* The commit's keys of one layer are final now: whoever keeps an index over keys is told. */
-static int keys_added(mb_session *session, mb_pass *pass, int32_t layer, char *err, size_t err_cap)
+static int keys_added(mb_session *session, mb_pass *pass, int32_t layer, mb_error *err)
 {
     mb_call call;
     mb_call_view view;
     mb_call_make(session, pass, layer, &call, &view);
-    int rc = mb_attender_hook(pass->attender, MB_HOOK_KV_ADDED, &call, err, err_cap);
+    int rc = mb_attender_hook(pass->attender, MB_HOOK_KV_ADDED, &call, err);
     for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
         struct mb_shadow *shadow = &pass->shadows[i];
         call.mode = shadow->mode;
-        if (!shadow->failed && mb_attender_hook(shadow->attender, MB_HOOK_KV_ADDED, &call, shadow->error,
-                                                sizeof shadow->error) < 0)
+        if (!shadow->failed && mb_attender_hook(shadow->attender, MB_HOOK_KV_ADDED, &call, &shadow->error) < 0)
             shadow->failed = true;
     }
     return rc;
 }
 
-int mb_forward(mb_session *session, mb_pass *pass, char *err, size_t err_cap)
+int mb_forward(mb_session *session, mb_pass *pass, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
@@ -165,26 +164,26 @@ int mb_forward(mb_session *session, mb_pass *pass, char *err, size_t err_cap)
                     .block_keys = session->block};
     pass->sparse_layers = pass->layers = 0;
     pass->select_share = 0;
-    int rc = mb_forward_embed(session, mb_input_at(session, input.ids), n, err, err_cap);
+    int rc = mb_forward_embed(session, mb_input_at(session, input.ids), n, err);
     for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
         rc = mb_forward_qkv(session, l, &rows, &session->kv[l],
-                            pass->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, err, err_cap);
+                            pass->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, err);
         if (rc == MB_OK)
-            rc = mb_layer_attention(session, pass, l, err, err_cap);
+            rc = mb_layer_attention(session, pass, l, err);
         if (rc == MB_OK && pass->phase == MB_PHASE_COMMIT)
-            rc = keys_added(session, pass, l, err, err_cap);
+            rc = keys_added(session, pass, l, err);
         if (rc == MB_OK)
-            rc = mb_forward_mlp(session, l, n, err, err_cap);
+            rc = mb_forward_mlp(session, l, n, err);
     }
     if (rc == MB_OK)
-        rc = mb_forward_norm(session, n, err, err_cap);
+        rc = mb_forward_norm(session, n, err);
     if (rc == MB_OK)
-        rc = mb_forward_head(session, 0, n, err, err_cap);
+        rc = mb_forward_head(session, 0, n, err);
     if (rc != MB_OK)
         return rc;
     /* Tokens and probabilities lie together: one download. */
     int32_t *best = session->buffer[MB_BUFFER_BEST];
     rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, pass->confidence,
                        best, (float *)(best + n));
-    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "best tokens", err, err_cap);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "best tokens", err);
 }

@@ -16,7 +16,7 @@ bool mb_model_is_lfs_pointer(const void *data, size_t size)
     return size > sizeof begin && memcmp(data, begin, sizeof begin - 1) == 0;
 }
 
-int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, char *err, size_t err_cap)
+int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, mb_error *err)
 {
     const char *end = NULL;
     *root = cJSON_ParseWithLengthOpts(text, size, &end, 0);
@@ -29,9 +29,9 @@ int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char 
     if (ok && cJSON_IsObject(*root))
         return MB_OK;
     if (mb_model_is_lfs_pointer(text, size))
-        mb_fail(err, err_cap, 0, "%s is a Git LFS pointer, not the file itself: run `git lfs pull` there", where);
+        mb_fail(err, 0, "%s is a Git LFS pointer, not the file itself: run `git lfs pull` there", where);
     else if (ok)
-        mb_fail(err, err_cap, 0, "%s: a JSON object { ... } is expected", where);
+        mb_fail(err, 0, "%s: a JSON object { ... } is expected", where);
     else {
         size_t line = 1, column = 1;
         for (const char *p = text; end && p < end && p < text + size; p++) {
@@ -41,7 +41,7 @@ int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char 
                 column = 1;
             }
         }
-        mb_fail(err, err_cap, 0, "%s: not valid JSON (or nested too deeply) at line %zu, column %zu", where, line,
+        mb_fail(err, 0, "%s: not valid JSON (or nested too deeply) at line %zu, column %zu", where, line,
                 column);
     }
     cJSON_Delete(*root);
@@ -50,15 +50,14 @@ int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char 
 }
 
 /* The text is handed over only on success, so that a caller has one thing to free in either case. */
-int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, size_t *size, char *err,
-                       size_t err_cap)
+int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, size_t *size, mb_error *err)
 {
     char *data = NULL;
     size_t n = 0;
     *root = NULL;
-    int rc = mb_file_read(path, max, &data, &n, err, err_cap);
+    int rc = mb_file_read(path, max, &data, &n, err);
     if (rc == MB_OK)
-        rc = mb_model_json_parse(root, data, n, path, err, err_cap);
+        rc = mb_model_json_parse(root, data, n, path, err);
     if (rc == MB_OK && text) {
         *text = data;
         *size = n;
@@ -95,50 +94,49 @@ static const cJSON *lookup(const cJSON *object, const char *key)
 
 /* The want_ functions: absent keeps the caller's default, present but wrong is an error, never a fallback. */
 int mb_model_json_want_int(const cJSON *object, const char *key, const char *where, int32_t min, int32_t max,
-                           int32_t *value, char *err, size_t err_cap)
+                           int32_t *value, mb_error *err)
 {
     const cJSON *item = lookup(object, key);
     int64_t v = 0;
     if (!item)
         return MB_OK;
     if (!mb_model_json_integer(item, min, max, &v))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"%s\" must be an integer from %d to %d", where, key, min,
+        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be an integer from %d to %d", where, key, min,
                        max);
     *value = (int32_t)v;
     return MB_OK;
 }
 
 int mb_model_json_need_int(const cJSON *object, const char *key, const char *where, int32_t min, int32_t max,
-                           int32_t *value, char *err, size_t err_cap)
+                           int32_t *value, mb_error *err)
 {
     if (!lookup(object, key))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"%s\" is missing; it must be an integer from %d to %d",
+        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" is missing; it must be an integer from %d to %d",
                        where, key, min, max);
-    return mb_model_json_want_int(object, key, where, min, max, value, err, err_cap);
+    return mb_model_json_want_int(object, key, where, min, max, value, err);
 }
 
 int mb_model_json_want_real(const cJSON *object, const char *key, const char *where, double min, double max,
-                            double *value, char *err, size_t err_cap)
+                            double *value, mb_error *err)
 {
     const cJSON *item = lookup(object, key);
     if (!item)
         return MB_OK;
     /* !(a && b) rather than the opposite comparisons: a NaN fails both. */
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= min && item->valuedouble <= max))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"%s\" must be a number from %g to %g", where, key, min,
+        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be a number from %g to %g", where, key, min,
                        max);
     *value = item->valuedouble;
     return MB_OK;
 }
 
-int mb_model_json_want_bool(const cJSON *object, const char *key, const char *where, bool *value, char *err,
-                            size_t err_cap)
+int mb_model_json_want_bool(const cJSON *object, const char *key, const char *where, bool *value, mb_error *err)
 {
     const cJSON *item = lookup(object, key);
     if (!item)
         return MB_OK;
     if (!cJSON_IsBool(item))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"%s\" must be true or false", where, key);
+        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be true or false", where, key);
     *value = cJSON_IsTrue(item);
     return MB_OK;
 }

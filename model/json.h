@@ -15,10 +15,9 @@
 bool mb_model_is_lfs_pointer(const void *data, size_t size);
 
 /* *root must be freed with cJSON_Delete(). Only an object is accepted at the top; nothing may follow it. */
-int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, char *err, size_t err_cap);
+int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, mb_error *err);
 /* Reads and parses one file of at most max bytes. *text receives the raw bytes (malloc'ed) when not NULL. */
-int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, size_t *size, char *err,
-                       size_t err_cap);
+int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, size_t *size, mb_error *err);
 
 /* An object's item; NULL for absent and for null. */
 const cJSON *mb_json_get(const cJSON *object, const char *key);
@@ -27,13 +26,12 @@ bool mb_model_json_integer(const cJSON *item, int64_t min, int64_t max, int64_t 
 
 /* A required integer in [min, max]. */
 int mb_model_json_need_int(const cJSON *object, const char *key, const char *where, int32_t min, int32_t max,
-                           int32_t *value, char *err, size_t err_cap);
+                           int32_t *value, mb_error *err);
 /* Optional: `value` is left alone when the key is absent or null; wrong types and ranges are errors. */
 int mb_model_json_want_int(const cJSON *object, const char *key, const char *where, int32_t min, int32_t max,
-                           int32_t *value, char *err, size_t err_cap);
+                           int32_t *value, mb_error *err);
 int mb_model_json_want_real(const cJSON *object, const char *key, const char *where, double min, double max,
-                            double *value, char *err, size_t err_cap);
-int mb_model_json_want_bool(const cJSON *object, const char *key, const char *where, bool *value, char *err,
-                            size_t err_cap);
+                            double *value, mb_error *err);
+int mb_model_json_want_bool(const cJSON *object, const char *key, const char *where, bool *value, mb_error *err);
 
 #endif

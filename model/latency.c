@@ -22,11 +22,11 @@ struct work {
     double watched_us;        /* spent in watchers: no part of the work */
 };
 
-static int append_time(double **list, size_t *count, double us, char *err, size_t err_cap)
+static int append_time(double **list, size_t *count, double us, mb_error *err)
 {
     double *grown = realloc(*list, (*count + 1) * sizeof *grown);
     if (!grown)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for forward times");
+        return mb_no_memory(err, "forward times");
     *list = grown;
     grown[(*count)++] = us;
     return MB_OK;
@@ -68,14 +68,14 @@ static mb_pass make_pass(const struct work *w, mb_phase phase, int32_t block, in
                      .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : MB_BF16};
 }
 
-static int block_hook(struct work *w, mb_hook hook, int32_t block, char *err, size_t err_cap)
+static int block_hook(struct work *w, mb_hook hook, int32_t block, mb_error *err)
 {
     mb_pass pass = make_pass(w, hook == MB_HOOK_BLOCK_BEGIN ? MB_PHASE_FIRST_STEP : MB_PHASE_COMMIT, block, 0);
     mb_call call;
     mb_call_view view;
     pass.masked_rows = hook == MB_HOOK_BLOCK_BEGIN ? w->session->block - 1 : 0;
     mb_call_make(w->session, &pass, -1, &call, &view);
-    return mb_attender_hook(w->attender, hook, &call, err, err_cap);
+    return mb_attender_hook(w->attender, hook, &call, err);
 }
 
 /* FNV-1a over the predicted tokens: equal for two runs on equal inputs, whatever launched their kernels. */
@@ -98,19 +98,19 @@ static void watch(struct work *w, const mb_pass *pass, double us)
     w->watched_us += (double)(mb_clock_ns() - start) * 1e-3;
 }
 
-static int forward(struct work *w, mb_phase phase, int32_t block, int32_t step, char *err, size_t err_cap)
+static int forward(struct work *w, mb_phase phase, int32_t block, int32_t step, mb_error *err)
 {
     mb_pass pass = make_pass(w, phase, block, step);
     mb_decode_result *result = w->result;
     double us = 0;
-    int rc = mb_step(w->session, &pass, w->tokens, w->ids, w->probability, &us, err, err_cap);
+    int rc = mb_step(w->session, &pass, w->tokens, w->ids, w->probability, &us, err);
     if (rc != MB_OK)
         return rc;
     digest_tokens(w);
     watch(w, &pass, us);
     bool timed = !isnan(us);
     if (phase == MB_PHASE_COMMIT)
-        return !timed ? MB_OK : append_time(&result->commit_us, &result->commit_count, us, err, err_cap);
+        return !timed ? MB_OK : append_time(&result->commit_us, &result->commit_count, us, err);
     w->layers += pass.layers;
     w->sparse_layers += pass.sparse_layers;
     for (int32_t b = 0; b < w->session->batch; b++)
@@ -118,38 +118,37 @@ static int forward(struct work *w, mb_phase phase, int32_t block, int32_t step, 
     if (!timed)
         return MB_OK;
     if (phase == MB_PHASE_FIRST_STEP)
-        return append_time(&result->first_us, &result->first_count, us, err, err_cap);
-    return append_time(&result->later_us, &result->later_count, us, err, err_cap);
+        return append_time(&result->first_us, &result->first_count, us, err);
+    return append_time(&result->later_us, &result->later_count, us, err);
 }
 
-static int one_block(struct work *w, int32_t block, int32_t steps, const volatile int *stop, char *err,
-                     size_t err_cap)
+static int one_block(struct work *w, int32_t block, int32_t steps, const volatile int *stop, mb_error *err)
 {
     mb_session *session = w->session;
     session->rotation++;
     for (int32_t b = 0; b < session->batch; b++)
         for (int32_t i = 0; i < session->block; i++)
             w->tokens[b * session->block + i] = i == 0 ? drawn(session, b, 0) : session->config->mask_id;
-    int rc = block_hook(w, MB_HOOK_BLOCK_BEGIN, block, err, err_cap);
+    int rc = block_hook(w, MB_HOOK_BLOCK_BEGIN, block, err);
     for (int32_t step = 1; step <= steps && rc == MB_OK; step++) {
         if (stop && *stop)
-            return mb_fail(err, err_cap, MB_E_STOP, "interrupted");
-        rc = forward(w, step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP, block, step, err, err_cap);
+            return mb_fail(err, MB_E_STOP, "interrupted");
+        rc = forward(w, step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP, block, step, err);
         if (rc == MB_OK)
             reveal(w, step, steps);
     }
     if (rc == MB_OK)
-        rc = forward(w, MB_PHASE_COMMIT, block, 0, err, err_cap);
-    return rc == MB_OK ? block_hook(w, MB_HOOK_BLOCK_END, block, err, err_cap) : rc;
+        rc = forward(w, MB_PHASE_COMMIT, block, 0, err);
+    return rc == MB_OK ? block_hook(w, MB_HOOK_BLOCK_END, block, err) : rc;
 }
 
-static int read_work(struct work *w, char *err, size_t err_cap)
+static int read_work(struct work *w, mb_error *err)
 {
     double work[4] = {0};
     mb_session *session = w->session;
     int rc = session->kernels->download(session->device, work, session->buffer[MB_BUFFER_WORK], sizeof work);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "reading the work counters", err, err_cap);
+        return mb_session_failed(session, rc, "reading the work counters", err);
     double present = work[1] + work[3];
     w->result->work = present > 0 ? work[0] / present : 0;
     w->result->work_select = present > 0 ? w->select_tokens / present : 0;
@@ -158,40 +157,40 @@ static int read_work(struct work *w, char *err, size_t err_cap)
 }
 
 int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blocks, int32_t steps,
-                         const volatile int *stop, mb_decode_result *result, char *err, size_t err_cap)
+                         const volatile int *stop, mb_decode_result *result, mb_error *err)
 {
     size_t slots = (size_t)session->batch * (size_t)session->block;
     struct work w = {.session = session, .attender = attender, .result = result};
     int rc = MB_OK;
     if (steps < 1 || steps > session->block)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d", steps,
+        return mb_fail(err, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d", steps,
                        session->block, session->block);
     w.tokens = malloc(slots * sizeof *w.tokens);
     w.ids = malloc(slots * sizeof *w.ids);
     w.probability = malloc(slots * sizeof *w.probability);
     if (!w.tokens || !w.ids || !w.probability) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu tokens", slots);
+        rc = mb_no_memory(err, "%zu tokens", slots);
         goto out;
     }
-    if ((rc = mb_session_send_prefix(session, err, err_cap)) != MB_OK)
+    if ((rc = mb_session_send_prefix(session, err)) != MB_OK)
         goto out;
     rc = session->kernels->fill(session->device, session->buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
     if (rc != MB_OK) {
-        mb_session_failed(session, rc, "clearing the work counters", err, err_cap);
+        mb_session_failed(session, rc, "clearing the work counters", err);
         goto out;
     }
     mb_pass pass = make_pass(&w, MB_PHASE_PREFILL, 0, 0);
-    if ((rc = mb_attender_begin(attender, &pass, err, err_cap)) != MB_OK)
+    if ((rc = mb_attender_begin(attender, &pass, err)) != MB_OK)
         goto out;
     /* What begin() enqueued (an index over the whole prefix) ends before the clock of the first block starts. */
     if ((rc = session->kernels->sync(session->device)) != MB_OK) {
-        mb_session_failed(session, rc, "waiting for the method's set-up", err, err_cap);
+        mb_session_failed(session, rc, "waiting for the method's set-up", err);
         goto out;
     }
     result->digest = 0xcbf29ce484222325u;
     uint64_t start = mb_clock_ns();
     for (int32_t b = 0; b < blocks && rc == MB_OK; b++) {
-        rc = one_block(&w, b, steps, stop, err, err_cap);
+        rc = one_block(&w, b, steps, stop, err);
         /* The commit left its keys behind the prefix and the prefix is not moved: that is the cut. */
         if (rc == MB_OK) {
             result->blocks++;
@@ -202,9 +201,9 @@ int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blo
     }
     result->decode_us += (double)(mb_clock_ns() - start) * 1e-3 - w.watched_us;
     if (rc == MB_OK)
-        rc = read_work(&w, err, err_cap);
+        rc = read_work(&w, err);
     if (rc == MB_OK)
-        rc = mb_attender_report(attender, result->counters, 32, err, err_cap);
+        rc = mb_attender_report(attender, result->counters, 32, err);
 out:
     free(w.tokens);
     free(w.ids);
@@ -212,26 +211,26 @@ out:
     return rc;
 }
 
-int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logits, char *err, size_t err_cap)
+int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logits, mb_error *err)
 {
     mb_session *session = NULL;
     size_t block = (size_t)model->config.block, vocab = (size_t)model->config.vocab;
     *logits = NULL;
     if (n == 0 || n > (size_t)model->config.positions)
-        return mb_fail(err, err_cap, MB_E_INPUT, "logits of %zu tokens: use 1 to %d", n, model->config.positions);
+        return mb_fail(err, MB_E_INPUT, "logits of %zu tokens: use 1 to %d", n, model->config.positions);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= model->config.vocab)
-            return mb_fail(err, err_cap, MB_E_INPUT, "token %zu is %d, the vocabulary has %d", i, ids[i],
+            return mb_fail(err, MB_E_INPUT, "token %zu is %d, the vocabulary has %d", i, ids[i],
                            model->config.vocab);
     mb_session_request request = {.batch = 1, .capacity = (int32_t)(n > block ? n : block)};
-    int rc = mb_session_open(&session, model, &request, err, err_cap);
+    int rc = mb_session_open(&session, model, &request, err);
     if (rc != MB_OK)
         return rc;
     float *all = malloc(n * vocab * sizeof *all);
     if (!all)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the logits of %zu tokens", n);
+        rc = mb_no_memory(err, "the logits of %zu tokens", n);
     else
-        rc = mb_session_prefill_rows(session, 0, ids, 0, (int32_t)n, all, NULL, err, err_cap);
+        rc = mb_session_prefill_rows(session, 0, ids, 0, (int32_t)n, all, NULL, err);
     if (rc == MB_OK) {
         *logits = all;
         all = NULL;

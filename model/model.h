@@ -71,12 +71,12 @@ typedef struct mb_model_request {
 typedef struct mb_model mb_model;
 
 /* Reads config.json (and the index) only: enough for a plan. */
-int mb_model_inspect(const mb_model_request *request, mb_model_config *config, char *err, size_t err_cap);
+int mb_model_inspect(const mb_model_request *request, mb_model_config *config, mb_error *err);
 /* Device bytes of the weights. */
 size_t mb_model_weight_bytes(const mb_model_config *config, mb_type type);
 /* Maps, validates and uploads the weights. kernels and device stay the caller's and must outlive the model. */
 int mb_model_open(mb_model **model, const mb_model_request *request, const mb_kernels *kernels, mb_device *device,
-                  mb_type type, char *err, size_t err_cap);
+                  mb_type type, mb_error *err);
 void mb_model_close(mb_model *model);
 const mb_model_config *mb_model_config_of(const mb_model *model);
 /* Content hashes of config.json, all weight files (or "shape:seed") and the tokenizer; 32 hex digits each. */
@@ -86,15 +86,15 @@ void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weigh
 /* ---- tokenizer (models.md 10) ---- */
 
 typedef struct mb_tokenizer mb_tokenizer;
-int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, char *err, size_t err_cap);
+int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, mb_error *err);
 void mb_tokenizer_close(mb_tokenizer *tokenizer);
 /* UTF-8 in (invalid bytes become U+FFFD), ids out; *ids malloc'ed. Added tokens are recognised in the text when
  * special is true, else treated as plain text. */
 int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t length, bool special,
-                        int32_t **ids, size_t *n, char *err, size_t err_cap);
+                        int32_t **ids, size_t *n, mb_error *err);
 /* *text malloc'ed, NUL-terminated UTF-8. skip_special drops added tokens marked special. */
 int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
-                        char **text, size_t *length, char *err, size_t err_cap);
+                        char **text, size_t *length, mb_error *err);
 /* The id of an added token, or of the vocabulary entry with exactly these bytes; -1 = no such token. */
 int32_t mb_tokenizer_id(const mb_tokenizer *tokenizer, const char *token);
 const mb_tokenizer *mb_model_tokenizer(const mb_model *model);               /* NULL for synthetic models */
@@ -111,7 +111,7 @@ typedef struct mb_prompt_request {
 
 /* *ids malloc'ed. *truncated says whether the middle was cut. Guarantees n <= hard_limit or MB_E_SAMPLE. */
 int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int32_t **ids, size_t *n,
-                    bool *truncated, char *err, size_t err_cap);
+                    bool *truncated, mb_error *err);
 
 /* ---- session: KV cache and buffers ---- */
 
@@ -131,15 +131,13 @@ typedef struct mb_memory_plan {  /* device bytes */
 /* What a run of this request needs; method_bytes as from mb_attender_bytes(). */
 void mb_memory_plan_make(const mb_model_config *config, mb_type type, const mb_session_request *request,
                          size_t method_bytes, mb_memory_plan *plan);
-int mb_session_open(mb_session **session, mb_model *model, const mb_session_request *request, char *err,
-                    size_t err_cap);
+int mb_session_open(mb_session **session, mb_model *model, const mb_session_request *request, mb_error *err);
 void mb_session_close(mb_session *session);
 /* Prefill floor(n/B)*B tokens of `sequence` block-causally; the tail is kept for the first block. The result is
  * the snapshot every mb_decode() starts from. *us receives the time. */
-int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us, char *err,
-                       size_t err_cap);
+int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us, mb_error *err);
 /* Synthetic: fills `tokens` random keys and values with realistic norms into every sequence. */
-int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, char *err, size_t err_cap);
+int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, mb_error *err);
 
 /* ---- attender: a method, opened for a session ---- */
 
@@ -154,7 +152,7 @@ void mb_session_shape(const mb_session *session, int32_t steps, mb_shape *shape)
 /* MB_E_INPUT with *unsupported = true when the method's supports() says no (err holds its reason). Attenders of
  * a session are closed in reverse order of opening (they share one arena). */
 int mb_attender_open(mb_attender **attender, mb_session *session, const mb_method *method, const void *options,
-                     int32_t steps, uint64_t seed, bool *unsupported, char *err, size_t err_cap);
+                     int32_t steps, uint64_t seed, bool *unsupported, mb_error *err);
 void mb_attender_close(mb_attender *attender);
 
 /* Where a method is, for somebody who looks on from outside, e.g. another process through shared memory. */
@@ -217,7 +215,7 @@ typedef struct mb_recall {
     size_t count;
     int64_t dense_calls, sparse_calls; /* layer-steps left out because they ran dense / counted */
     bool failed;                 /* this shadow's hook or index was bad: error says where; the others went on */
-    char error[256];
+    mb_error error;
 } mb_recall;
 void mb_recall_free(mb_recall *recall);
 
@@ -270,18 +268,17 @@ typedef struct mb_decode_request {
 
 /* Decode sequence 0 from the snapshot with one attender; the cache is cut back to the snapshot afterwards. */
 int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_request *request,
-              mb_decode_result *result, char *err, size_t err_cap);
+              mb_decode_result *result, mb_error *err);
 
 /* Recall pass, shadow: decode once with `exact`; at every layer and step each of `shadows` selects on the same
  * queries and is compared with the exact top-k of the same size. recalls: one per shadow. Times mean nothing. */
 int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const *shadows, size_t shadow_count,
-                     const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, char *err,
-                     size_t err_cap);
+                     const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, mb_error *err);
 
 /* Latency: `blocks` blocks of `steps` steps on every sequence of the batch from its snapshot (or random fill),
  * no early stop, the cache cut back between blocks so that the context stays. Appends to the arrays of result. */
 int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blocks, int32_t steps,
-                         const volatile int *stop, mb_decode_result *result, char *err, size_t err_cap);
+                         const volatile int *stop, mb_decode_result *result, mb_error *err);
 
 /* ---- measuring: how the forwards of a session's fixed work are run and who watches ---- */
 
@@ -333,7 +330,7 @@ void mb_session_rotate(mb_session *session, uint64_t rotation);
 bool mb_attender_replays(const mb_attender *attender);
 
 /* Block-causal logits of a whole token sequence, fp32 [n][vocab], malloc'ed. */
-int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logits, char *err, size_t err_cap);
+int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logits, mb_error *err);
 
 #ifdef __cplusplus
 }

@@ -51,67 +51,65 @@ static void render(mb_text *out, const mb_model *model, const mb_prompt_request 
 }
 
 /* A template whose marks are plain text to the tokenizer would be read as words. */
-static int check_chat_tokens(const mb_model *model, char *err, size_t err_cap)
+static int check_chat_tokens(const mb_model *model, mb_error *err)
 {
     const struct chat_format *format = chat_format(model->config.family);
     for (size_t i = 0; i < 3 && format->tokens[i]; i++)
         if (mb_tokenizer_id(model->tokenizer, format->tokens[i]) < 0)
-            return mb_fail(err, err_cap, MB_E_INPUT, "the tokenizer of %s lacks %s, which the chat template needs",
+            return mb_fail(err, MB_E_INPUT, "the tokenizer of %s lacks %s, which the chat template needs",
                            model->config.name, format->tokens[i]);
     return MB_OK;
 }
 
 static int encode_rendered(const mb_model *model, const mb_prompt_request *request, const char *text,
-                           size_t length, int32_t **ids, size_t *n, char *err, size_t err_cap)
+                           size_t length, int32_t **ids, size_t *n, mb_error *err)
 {
     mb_text whole = {0};
     int rc;
     render(&whole, model, request, text, length);
     if (whole.failed)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a prompt of %zu bytes", length);
+        rc = mb_no_memory(err, "a prompt of %zu bytes", length);
     else /* as a whole: added tokens that stand in the text count as such, as in the reference */
-        rc = mb_tokenizer_encode(model->tokenizer, whole.data ? whole.data : "", whole.length, true, ids, n, err,
-                                 err_cap);
+        rc = mb_tokenizer_encode(model->tokenizer, whole.data ? whole.data : "", whole.length, true, ids, n, err);
     mb_text_free(&whole);
     return rc;
 }
 
 /* decode(ids[0 .. half)) + decode(ids[n-half .. n)), appended to out. */
-static int cut_middle(const mb_model *model, const int32_t *ids, size_t n, size_t half, mb_text *out, char *err,
-                      size_t err_cap)
+static int cut_middle(const mb_model *model, const int32_t *ids, size_t n, size_t half, mb_text *out, mb_error *err)
 {
     const int32_t *start[2] = {ids, ids + (n - half)};
     mb_text_clear(out);
     for (int side = 0; side < 2; side++) {
         char *text = NULL;
         size_t length = 0;
-        int rc = mb_tokenizer_decode(model->tokenizer, start[side], half, true, &text, &length, err, err_cap);
+        int rc = mb_tokenizer_decode(model->tokenizer, start[side], half, true, &text, &length, err);
         if (rc != MB_OK)
             return rc;
         mb_text_append(out, text, length);
         free(text);
     }
-    return out->failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to cut a prompt") : MB_OK;
+    return out->failed ? mb_no_memory(err, "cutting a prompt") : MB_OK;
 }
 
 /* Cuts to the limit and builds the prompt; cuts deeper while it passes hard_limit, as far as drift and the
  * template explain it. */
 static int build_cut(const mb_model *model, const mb_prompt_request *request, const int32_t *plain, size_t plain_n,
-                     int32_t **ids, size_t *n, char *err, size_t err_cap)
+                     int32_t **ids, size_t *n, mb_error *err)
 {
     const size_t hard = (size_t)request->hard_limit;
     const size_t limit = plain_n < (size_t)request->max_tokens ? plain_n : (size_t)request->max_tokens;
     size_t half = limit / 2, frame = 0;
     mb_text text = {0};
     /* What the template and prefix add (encoded around nothing), plus drift at two seams. */
-    int rc = encode_rendered(model, request, "", 0, ids, &frame, err, err_cap);
+    int rc = encode_rendered(model, request, "", 0, ids, &frame, err);
     free(*ids);
     *ids = NULL;
     const size_t deepest = limit / 32 + frame + 16;
     while (rc == MB_OK) {
-        rc = cut_middle(model, plain, plain_n, half, &text, err, err_cap);
+        rc = cut_middle(model, plain, plain_n, half, &text, err);
         if (rc == MB_OK)
-            rc = encode_rendered(model, request, text.data ? text.data : "", text.length, ids, n, err, err_cap);
+            rc = encode_rendered(model, request, text.data ? text.data : "", text.length, ids, n, err);
         if (rc != MB_OK || hard == 0 || *n <= hard)
             break;
         size_t excess = *n - hard, step = (excess + 1) / 2;
@@ -126,7 +124,7 @@ static int build_cut(const mb_model *model, const mb_prompt_request *request, co
 }
 
 int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int32_t **ids, size_t *n,
-                    bool *truncated, char *err, size_t err_cap)
+                    bool *truncated, mb_error *err)
 {
     int32_t *plain = NULL;
     size_t plain_n = 0, length = request->text ? strlen(request->text) : 0;
@@ -136,19 +134,19 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
     *n = 0;
     *truncated = false;
     if (!model->tokenizer)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "model %s has random weights and no tokenizer: it can run latency passes, but read no text",
                        model->config.name);
-    if (request->chat && (rc = check_chat_tokens(model, err, err_cap)) != MB_OK)
+    if (request->chat && (rc = check_chat_tokens(model, err)) != MB_OK)
         return rc;
     if (request->max_tokens > 0) {
-        rc = mb_tokenizer_encode(model->tokenizer, text, length, true, &plain, &plain_n, err, err_cap);
+        rc = mb_tokenizer_encode(model->tokenizer, text, length, true, &plain, &plain_n, err);
         if (rc != MB_OK)
             goto out;
         *truncated = plain_n > (size_t)request->max_tokens;
     }
     if (!*truncated) {
-        rc = encode_rendered(model, request, text, length, ids, n, err, err_cap);
+        rc = encode_rendered(model, request, text, length, ids, n, err);
         /* A text just under max_tokens may still pass the hard limit with its template: cut it too. */
         if (rc == MB_OK && plain && request->hard_limit > 0 && *n > (size_t)request->hard_limit) {
             free(*ids);
@@ -157,13 +155,13 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
         }
     }
     if (rc == MB_OK && *truncated)
-        rc = build_cut(model, request, plain, plain_n, ids, n, err, err_cap);
+        rc = build_cut(model, request, plain, plain_n, ids, n, err);
     if (rc == MB_OK && request->hard_limit > 0 && *n > (size_t)request->hard_limit)
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE,
+        rc = mb_fail(err, MB_E_SAMPLE,
                      "the prompt has %zu tokens%s, the run has room for %d: raise the context or lower the prompt "
                      "limit", *n, *truncated ? " after its middle was cut" : "", request->hard_limit);
     if (rc == MB_OK && *n == 0)
-        rc = mb_fail(err, err_cap, MB_E_SAMPLE, "the prompt is empty");
+        rc = mb_fail(err, MB_E_SAMPLE, "the prompt is empty");
 out:
     free(plain);
     if (rc != MB_OK) {

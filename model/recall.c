@@ -51,7 +51,7 @@ void mb_ranking_free(mb_ranking *ranking)
     memset(ranking, 0, sizeof *ranking);
 }
 
-int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, char *err, size_t err_cap)
+int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, mb_error *err)
 {
     size_t heads = (size_t)session->config->kv_heads, stride = (size_t)session->stride;
     if (!ranking->mass) {
@@ -60,7 +60,7 @@ int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, ch
         ranking->cumulated = malloc(heads * (stride + 1) * sizeof *ranking->cumulated);
         ranking->mass = malloc(heads * stride * sizeof *ranking->mass);
         if (!ranking->rank || !ranking->order || !ranking->cumulated || !ranking->mass)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to rank %zu keys", heads * stride);
+            return mb_no_memory(err, "ranking %zu keys", heads * stride);
     }
     ranking->heads = (int32_t)heads;
     ranking->prefix = prefix;
@@ -68,14 +68,14 @@ int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, ch
     int rc = session->kernels->download(session->device, ranking->mass, session->buffer[MB_BUFFER_MASS_EXACT],
                                         heads * stride * sizeof *ranking->mass);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "reading the exact mass", err, err_cap);
+        return mb_session_failed(session, rc, "reading the exact mass", err);
     for (size_t h = 0; h < heads; h++) {
         double *cumulated = ranking->cumulated + h * (stride + 1);
         int32_t *rank = ranking->rank + h * stride;
         float *mass = ranking->mass + h * stride;
         for (int32_t j = 0; j < prefix; j++) {
             if (!(mass[j] >= 0))
-                return mb_fail(err, err_cap, MB_E_SAMPLE, "the exact attention mass of key %d is not a number", j);
+                return mb_fail(err, MB_E_SAMPLE, "the exact attention mass of key %d is not a number", j);
             mass[j] = mass[j] == 0.0f ? 0.0f : mass[j]; /* no minus zero */
         }
         sort_by_mass(mass, prefix, ranking->order, ranking->order + stride);
@@ -105,7 +105,7 @@ static int64_t count_tokens(const int32_t *ids, int32_t count, int32_t granulari
 }
 
 int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *ids,
-                      const int32_t *counts, mb_recall_sum *sum, char *err, size_t err_cap)
+                      const int32_t *counts, mb_recall_sum *sum, mb_error *err)
 {
     double index[64], mass[64], captured = 0, index_sum = 0, mass_sum = 0;
     bool compared[64] = {false};
@@ -116,13 +116,13 @@ int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t ca
         const float *weight = ranking->mass + (size_t)h * (size_t)ranking->stride;
         const double *best = ranking->cumulated + (size_t)h * ((size_t)ranking->stride + 1);
         if (counts[h] < -1 || counts[h] > capacity)
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "KV head %d selects %d pages, its index holds %d", h,
+            return mb_fail(err, MB_E_SAMPLE, "KV head %d selects %d pages, its index holds %d", h,
                            counts[h], capacity);
         if (counts[h] == -1)
             continue;
         int64_t size = count_tokens(pages, counts[h], granularity, prefix), hits = 0;
         if (size < 0)
-            return mb_fail(err, err_cap, MB_E_SAMPLE,
+            return mb_fail(err, MB_E_SAMPLE,
                            "KV head %d selects pages that are not ascending, distinct and inside the prefix of %d "
                            "tokens", h, prefix);
         if (size >= prefix)
@@ -185,27 +185,27 @@ static int compare_pages(mb_session *session, const mb_pass *pass, mb_shadow *sh
     if (entries > shadow->ids_capacity) {
         int32_t *ids = realloc(shadow->ids, entries * sizeof *ids);
         if (!ids)
-            return mb_fail(shadow->error, sizeof shadow->error, MB_E_SYSTEM, "no memory to read %zu pages",
+            return mb_no_memory(&shadow->error, "reading %zu pages",
                            entries);
         shadow->ids = ids;
         shadow->ids_capacity = entries;
     }
     if (!shadow->counts && !(shadow->counts = malloc(heads * sizeof *shadow->counts)))
-        return mb_fail(shadow->error, sizeof shadow->error, MB_E_SYSTEM, "no memory to read page counts");
+        return mb_no_memory(&shadow->error, "reading page counts");
     int rc = session->kernels->download(session->device, shadow->ids, set->ids, entries * sizeof *shadow->ids);
     if (rc == MB_OK)
         rc = session->kernels->download(session->device, shadow->counts, set->counts,
                                         heads * sizeof *shadow->counts);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "reading a selection", shadow->error, sizeof shadow->error);
+        return mb_session_failed(session, rc, "reading a selection", &shadow->error);
     mb_recall_sum *sum = sum_of(shadow, session->config->layers, pass->step, layer);
     if (!sum)
-        return mb_fail(shadow->error, sizeof shadow->error, MB_E_SYSTEM, "no memory for recall of %d steps",
+        return mb_no_memory(&shadow->error, "recall of %d steps",
                        pass->step);
     rc = mb_recall_compare(ranking, set->granularity, set->capacity, shadow->ids, shadow->counts, sum,
-                           shadow->error, sizeof shadow->error);
+                           &shadow->error);
     if (rc < 0)
-        return mb_fail_prefix(shadow->error, sizeof shadow->error, rc, "method %s, layer %d, block %d, step %d",
+        return mb_fail_prefix(&shadow->error, rc, "method %s, layer %d, block %d, step %d",
                               shadow->attender->method.name, layer, pass->block, pass->step);
     shadow->dense_calls += rc == 1;
     shadow->sparse_calls += rc == 0;
@@ -217,38 +217,37 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
                float *lse)
 {
     mb_attender *attender = shadow->attender;
-    char *err = shadow->error;
-    size_t err_cap = sizeof shadow->error;
+    mb_error *err = &shadow->error;
     mb_call call;
     mb_call_view view;
     mb_selection selection;
     mb_call_make(session, pass, layer, &call, &view);
     call.mode = shadow->mode;
-    int rc = mb_attender_select(attender, &call, &selection, err, err_cap);
+    int rc = mb_attender_select(attender, &call, &selection, err);
     if (rc != MB_OK)
         return rc;
     bool counted = pass->phase != MB_PHASE_COMMIT;
     if (selection.answer == MB_DENSE) {
         shadow->dense_calls += counted;
-        return selection.want ? mb_attender_observe(attender, &call, &selection, lse, NULL, err, err_cap) : MB_OK;
+        return selection.want ? mb_attender_observe(attender, &call, &selection, lse, NULL, err) : MB_OK;
     }
     if (selection.answer != MB_SPARSE && selection.answer != MB_ATTEND)
-        return mb_fail(err, err_cap, MB_E_SAMPLE,
+        return mb_fail(err, MB_E_SAMPLE,
                        "method %s, layer %d: select() gave an answer that does not exist", attender->method.name,
                        layer);
     if ((selection.answer == MB_SPARSE || selection.pages) && !mb_check_shape(selection.pages))
-        return mb_fail(err, err_cap, MB_E_SAMPLE,
+        return mb_fail(err, MB_E_SAMPLE,
                        "method %s, layer %d, block %d, step %d: select() gave no usable "
                        "page set",
                        attender->method.name, layer, call.block, call.step);
     if (selection.answer == MB_ATTEND) /* its state goes on as if it had been asked to attend */
         rc = mb_attender_attend(attender, &call, session->buffer[MB_BUFFER_STATE_PREFIX],
-                                session->buffer[MB_BUFFER_LSE_PREFIX], err, err_cap);
+                                session->buffer[MB_BUFFER_LSE_PREFIX], err);
     if (rc == MB_OK && pass->checked && selection.answer == MB_ATTEND)
-        rc = mb_check_state(attender, &call, err, err_cap);
+        rc = mb_check_state(attender, &call, err);
     if (rc == MB_OK && pass->checked)
-        rc = selection.pages ? mb_check_pages(attender, &call, selection.pages, err, err_cap)
-                             : mb_check_guards(attender, &call, err, err_cap);
+        rc = selection.pages ? mb_check_pages(attender, &call, selection.pages, err)
+                             : mb_check_guards(attender, &call, err);
     if (rc != MB_OK || !counted || !selection.pages)
         return rc;
     if (ranking->prefix == 0) {
@@ -258,8 +257,7 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
     return compare_pages(session, pass, shadow, ranking, layer, selection.pages);
 }
 
-int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse, char *err,
-                   size_t err_cap)
+int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse, mb_error *err)
 {
     if (pass->phase != MB_PHASE_COMMIT) {
         mb_call call;
@@ -271,8 +269,8 @@ int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int3
         args.mass_stride = session->stride;
         int rc = session->kernels->mass(session->device, &args);
         if (rc != MB_OK)
-            return mb_session_failed(session, rc, "exact attention mass", err, err_cap);
-        rc = mb_ranking_make(ranking, session, session->prefix[0], err, err_cap);
+            return mb_session_failed(session, rc, "exact attention mass", err);
+        rc = mb_ranking_make(ranking, session, session->prefix[0], err);
         if (rc != MB_OK)
             return rc;
     }
@@ -286,22 +284,21 @@ int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int3
 
 /* ---- results ---- */
 
-int mb_shadow_result(const mb_shadow *shadow, int32_t layers, int32_t heads, mb_recall *recall, char *err,
-                     size_t err_cap)
+int mb_shadow_result(const mb_shadow *shadow, int32_t layers, int32_t heads, mb_recall *recall, mb_error *err)
 {
     size_t used = 0, all = (size_t)shadow->steps * (size_t)layers;
     memset(recall, 0, sizeof *recall);
     recall->dense_calls = shadow->dense_calls;
     recall->sparse_calls = shadow->sparse_calls;
     recall->failed = shadow->failed;
-    mb_fail(recall->error, sizeof recall->error, 0, "%s", shadow->error);
+    recall->error = shadow->error;
     for (size_t i = 0; i < all; i++)
         used += shadow->sums[i].blocks > 0;
     if (used == 0)
         return MB_OK;
     recall->cells = calloc(used, sizeof *recall->cells);
     if (!recall->cells)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %zu recall cells", used);
+        return mb_no_memory(err, "%zu recall cells", used);
     heads = heads < 64 ? heads : 64;
     for (size_t i = 0; i < all; i++) {
         const mb_recall_sum *sum = &shadow->sums[i];

@@ -40,7 +40,7 @@ static const struct dtype *find_dtype(const char *name)
 
 /* One header entry -> tensor. `begin` and `end` are relative to the byte buffer and not yet compared with it. */
 static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, uint64_t *end, const char *where,
-                       char *err, size_t err_cap)
+                       mb_error *err)
 {
     const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(entry, "dtype");
     const cJSON *shape = cJSON_GetObjectItemCaseSensitive(entry, "shape");
@@ -48,12 +48,12 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
     const char *name = entry->string;
     if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(offsets) ||
         cJSON_GetArraySize(offsets) != 2)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s: tensor %.200s needs dtype (a string), shape (a list) and data_offsets (two numbers)",
                        where, name);
     const struct dtype *kind = find_dtype(dtype->valuestring);
     if (!kind)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: tensor %.200s has the unknown dtype \"%.32s\"", where, name,
+        return mb_fail(err, MB_E_INPUT, "%s: tensor %.200s has the unknown dtype \"%.32s\"", where, name,
                        dtype->valuestring);
     memcpy(tensor->dtype, kind->name, strlen(kind->name) + 1);
     tensor->usable = kind->usable;
@@ -66,23 +66,23 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
     {
         int64_t n = 0;
         if (tensor->rank == MB_TENSOR_RANK_MAX || !mb_model_json_integer(item, 0, (int64_t)1 << 48, &n))
-            return mb_fail(err, err_cap, MB_E_INPUT,
+            return mb_fail(err, MB_E_INPUT,
                            "%s: tensor %.200s: shape must be at most %d whole numbers >= 0", where, name,
                            MB_TENSOR_RANK_MAX);
         tensor->shape[tensor->rank++] = n;
         if (__builtin_mul_overflow(bytes, (uint64_t)n, &bytes))
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s: tensor %.200s: the product of its shape overflows",
+            return mb_fail(err, MB_E_INPUT, "%s: tensor %.200s: the product of its shape overflows",
                            where, name);
     }
     /* 2^53 is the limit of what cJSON's doubles tell apart; a file of that size does not exist. */
     int64_t from = 0, to = 0;
     if (!mb_model_json_integer(offsets->child, 0, INT64_MAX, &from) ||
         !mb_model_json_integer(offsets->child->next, 0, INT64_MAX, &to) || to < from)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s: tensor %.200s: data_offsets must be two whole numbers with 0 <= begin <= end", where,
                        name);
     if ((uint64_t)(to - from) != bytes)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s: tensor %.200s spans %lld bytes, its shape and dtype %s need %llu", where, name,
                        (long long)(to - from), kind->name, (unsigned long long)bytes);
     tensor->bytes = (size_t)bytes;
@@ -107,18 +107,18 @@ static int by_place(const void *a, const void *b)
 }
 
 /* Neighbours in the file must not share bytes. Holes between them are harmless and allowed. */
-static int check_overlap(const mb_safetensors *table, const char *where, char *err, size_t err_cap)
+static int check_overlap(const mb_safetensors *table, const char *where, mb_error *err)
 {
     int rc = MB_OK;
     const mb_tensor **order = calloc(table->count + 1, sizeof *order);
     if (!order)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory to check its tensors", where);
+        return mb_fail(err, MB_E_SYSTEM, "%s: no memory to check its tensors", where);
     for (size_t i = 0; i < table->count; i++)
         order[i] = &table->tensors[i];
     qsort(order, table->count, sizeof *order, by_place);
     for (size_t i = 1; i < table->count && rc == MB_OK; i++)
         if (order[i]->data < order[i - 1]->data + order[i - 1]->bytes)
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: tensors %.200s and %.200s overlap", where,
+            rc = mb_fail(err, MB_E_INPUT, "%s: tensors %.200s and %.200s overlap", where,
                          order[i - 1]->name, order[i]->name);
     free(order);
     return rc;
@@ -126,77 +126,77 @@ static int check_overlap(const mb_safetensors *table, const char *where, char *e
 
 /* Fills the table from the parsed header; names move over from the JSON tree. */
 static int read_entries(mb_safetensors *table, cJSON *root, const unsigned char *buffer, uint64_t available,
-                        uint64_t head, const char *where, char *err, size_t err_cap)
+                        uint64_t head, const char *where, mb_error *err)
 {
     uint64_t last = 0;
     size_t entries = (size_t)cJSON_GetArraySize(root);
     int rc = MB_OK;
     table->tensors = calloc(entries + 1, sizeof *table->tensors);
     if (!table->tensors)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its %zu tensors", where, entries);
+        return mb_fail(err, MB_E_SYSTEM, "%s: no memory for its %zu tensors", where, entries);
     for (cJSON *entry = root->child; entry; entry = entry->next) {
         if (strcmp(entry->string, "__metadata__") == 0)
             continue;
         mb_tensor *tensor = &table->tensors[table->count];
         uint64_t begin = 0, end = 0;
-        rc = parse_entry(entry, tensor, &begin, &end, where, err, err_cap);
+        rc = parse_entry(entry, tensor, &begin, &end, where, err);
         if (rc != MB_OK)
             return rc;
         tensor->name = mb_string_copy(entry->string);
         if (!tensor->name)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its tensor names", where);
+            return mb_no_memory(err, "the tensor names of %s", where);
         table->count++;
         tensor->data = buffer + (end <= available ? begin : 0); /* corrected or refused just below */
         last = end > last ? end : last;
     }
     /* The header tells how long the file must be; both directions of a mismatch are a failed download. */
     if (last > available)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s is incomplete: its header describes %llu bytes, the file has %llu; download it again",
                        where, (unsigned long long)(head + last), (unsigned long long)(head + available));
     if (last < available)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s is damaged: its header describes %llu bytes, the file has %llu; download it again",
                        where, (unsigned long long)(head + last), (unsigned long long)(head + available));
     return MB_OK;
 }
 
 int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_t size, const char *where,
-                         char *err, size_t err_cap)
+                         mb_error *err)
 {
     cJSON *root = NULL;
     uint64_t length = 0;
     *table = (mb_safetensors){0};
     if (size < 8)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s is incomplete: weight files have at least 8 bytes, this one %zu; download it again",
                        where, size);
     if (mb_model_is_lfs_pointer(data, size))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s is a Git LFS pointer, not the file itself: run `git lfs pull` there", where);
     for (int i = 7; i >= 0; i--)
         length = length << 8 | data[i];
     if (length < 2 || length > HEADER_MAX)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s is no safetensors file: its header would have %llu bytes (2 to %llu are possible)",
                        where, (unsigned long long)length, (unsigned long long)HEADER_MAX);
     if (length > size - 8)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s is incomplete: its header alone needs %llu bytes, the file has %zu; download it again",
                        where, (unsigned long long)(length + 8), size);
-    int rc = mb_model_json_parse(&root, (const char *)data + 8, (size_t)length, where, err, err_cap);
+    int rc = mb_model_json_parse(&root, (const char *)data + 8, (size_t)length, where, err);
     if (rc == MB_OK)
-        rc = read_entries(table, root, data + 8 + length, size - 8 - length, 8 + length, where, err, err_cap);
+        rc = read_entries(table, root, data + 8 + length, size - 8 - length, 8 + length, where, err);
     cJSON_Delete(root);
     if (rc == MB_OK) {
         qsort(table->tensors, table->count, sizeof *table->tensors, by_name);
         for (size_t i = 1; i < table->count && rc == MB_OK; i++)
             if (strcmp(table->tensors[i - 1].name, table->tensors[i].name) == 0)
-                rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: tensor %.200s is described twice", where,
+                rc = mb_fail(err, MB_E_INPUT, "%s: tensor %.200s is described twice", where,
                              table->tensors[i].name);
     }
     if (rc == MB_OK)
-        rc = check_overlap(table, where, err, err_cap);
+        rc = check_overlap(table, where, err);
     if (rc != MB_OK)
         mb_safetensors_free(table);
     return rc;

@@ -32,18 +32,18 @@ typedef struct mb_safetensors {
 
 /* Parses the image of one file; `where` names it in errors. data must outlive the table. */
 int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_t size, const char *where,
-                         char *err, size_t err_cap);
+                         mb_error *err);
 void mb_safetensors_free(mb_safetensors *table);
 const mb_tensor *mb_safetensors_find(const mb_safetensors *table, const char *name);   /* NULL = none */
 
 /* All weight files of a folder. */
 typedef struct mb_checkpoint mb_checkpoint;
-int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, char *err, size_t err_cap);
+int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, mb_error *err);
 void mb_checkpoint_close(mb_checkpoint *checkpoint);
 const mb_tensor *mb_checkpoint_find(const mb_checkpoint *checkpoint, const char *name); /* NULL = none */
 /* The i-th tensor in no particular order, NULL past the end. */
 const mb_tensor *mb_checkpoint_tensor(const mb_checkpoint *checkpoint, size_t i);
 /* Hash of the bytes of all weight files, in the order of their names. */
-int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], char *err, size_t err_cap);
+int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], mb_error *err);
 
 #endif

@@ -118,14 +118,14 @@ void mb_sampling_force(mb_sampling *sampling, int32_t from, int32_t to)
     }
 }
 
-int mb_sampling_reserve(mb_sampling *sampling, int32_t count, char *err, size_t err_cap)
+int mb_sampling_reserve(mb_sampling *sampling, int32_t count, mb_error *err)
 {
     if (count <= sampling->capacity)
         return MB_OK;
     int32_t capacity = count + count / 2 + 64;
     int32_t *tokens = realloc(sampling->tokens, (size_t)capacity * sizeof *tokens);
     if (!tokens)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %d tokens", capacity);
+        return mb_no_memory(err, "%d tokens", capacity);
     sampling->tokens = tokens;
     sampling->capacity = capacity;
     return MB_OK;
@@ -147,10 +147,9 @@ static void trace(mb_sampling *sampling, const mb_trace_step *event)
         sampling->trace(sampling->user, event);
 }
 
-int mb_sampling_prefill(mb_sampling *sampling, const mb_network *network, int32_t n, int32_t *next, char *err,
-                        size_t err_cap)
+int mb_sampling_prefill(mb_sampling *sampling, const mb_network *network, int32_t n, int32_t *next, mb_error *err)
 {
-    int rc = network->prefill(network->self, sampling->tokens, n, next, err, err_cap);
+    int rc = network->prefill(network->self, sampling->tokens, n, next, err);
     if (rc < 0)
         return rc;
     trace(sampling, &(mb_trace_step){.block = -1, .kind = 'C', .rows = n});
@@ -159,9 +158,9 @@ int mb_sampling_prefill(mb_sampling *sampling, const mb_network *network, int32_
 }
 
 int mb_sampling_commit(mb_sampling *sampling, const mb_network *network, int32_t block_number, int32_t at,
-                       int32_t *next, char *err, size_t err_cap)
+                       int32_t *next, mb_error *err)
 {
-    int rc = network->commit(network->self, sampling->tokens + at, next, err, err_cap);
+    int rc = network->commit(network->self, sampling->tokens + at, next, err);
     if (rc < 0)
         return rc;
     trace(sampling, &(mb_trace_step){.block = block_number, .kind = 'C', .prefix = sampling->cached,
@@ -198,18 +197,17 @@ void mb_sampling_block_done(mb_sampling *sampling, int32_t forwards)
     sampling->histogram[forwards < last ? forwards : last]++;
 }
 
-int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n, char *err,
-                    size_t err_cap)
+int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n, mb_error *err)
 {
     if (sampling->block < 1 || sampling->block > 256)
-        return mb_fail(err, err_cap, MB_E_INPUT, "block %d: blocks have 1 to 256 tokens", sampling->block);
+        return mb_fail(err, MB_E_INPUT, "block %d: blocks have 1 to 256 tokens", sampling->block);
     if (sampling->sampler->schedule == MB_SCHEDULE_FIXED && sampling->sampler->steps > sampling->block)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d steps",
+        return mb_fail(err, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d steps",
                        sampling->sampler->steps, sampling->block, sampling->block);
     if (n > INT32_MAX / 4 || sampling->max_new_tokens < 0 || sampling->max_new_tokens > INT32_MAX / 4)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%zu prompt tokens and %d new ones are more than can be counted",
+        return mb_fail(err, MB_E_INPUT, "%zu prompt tokens and %d new ones are more than can be counted",
                        n, sampling->max_new_tokens);
-    int rc = mb_sampling_reserve(sampling, (int32_t)n + sampling->block + 1, err, err_cap);
+    int rc = mb_sampling_reserve(sampling, (int32_t)n + sampling->block + 1, err);
     if (rc < 0)
         return rc;
     if (n)
@@ -218,13 +216,13 @@ int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int3
     sampling->cached = 0;
     switch (sampling->family) {
     case MB_FAMILY_SDAR:
-        rc = mb_sample_sdar(sampling, network, err, err_cap);
+        rc = mb_sample_sdar(sampling, network, err);
         break;
     case MB_FAMILY_LLADA2:
-        rc = mb_sample_llada2(sampling, network, err, err_cap);
+        rc = mb_sample_llada2(sampling, network, err);
         break;
     case MB_FAMILY_FAST_DLLM_V2:
-        rc = mb_sample_fast_dllm(sampling, network, err, err_cap);
+        rc = mb_sample_fast_dllm(sampling, network, err);
         break;
     }
     if (rc < 0)

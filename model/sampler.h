@@ -14,18 +14,18 @@ typedef struct mb_network {
     void *self;
     /* KV-writing, block-causal forward of the first n prompt tokens (a multiple of B) on an empty cache. *next =
      * best token of its last row. A session has done it before: then it only answers. */
-    int (*prefill)(void *self, const int32_t *ids, int32_t n, int32_t *next, char *err, size_t err_cap);
+    int (*prefill)(void *self, const int32_t *ids, int32_t n, int32_t *next, mb_error *err);
     /* Starts from an empty cache without a prefill (Fast-dLLM v2's quirk Q1). NULL = nothing to do. */
-    int (*forget)(void *self, char *err, size_t err_cap);
+    int (*forget)(void *self, mb_error *err);
     /* Around the forwards of one block; NULL = not interested. */
-    int (*block_begin)(void *self, int32_t block, const int32_t *tokens, char *err, size_t err_cap);
-    int (*block_end)(void *self, int32_t block, const int32_t *tokens, char *err, size_t err_cap);
+    int (*block_begin)(void *self, int32_t block, const int32_t *tokens, mb_error *err);
+    int (*block_end)(void *self, int32_t block, const int32_t *tokens, mb_error *err);
     /* Forward of slots row_offset .. row_offset+rows-1 of the block whose B tokens are given, K and V not kept
      * beyond the block. Row r answers its best token and that token's rounded probability: no shift applied. */
     int (*denoise)(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset, int32_t *ids,
-                   float *probability, char *err, size_t err_cap);
+                   float *probability, mb_error *err);
     /* Forward of the finished block: its K and V join the cache. *next = best token of the last row. */
-    int (*commit)(void *self, const int32_t *tokens, int32_t *next, char *err, size_t err_cap);
+    int (*commit)(void *self, const int32_t *tokens, int32_t *next, mb_error *err);
 } mb_network;
 
 /* One decoding: what is asked and, below the line, what came of it. Zero-initialise, fill the first part. */
@@ -50,8 +50,7 @@ typedef struct mb_sampling {
 } mb_sampling;
 
 /* Runs the family's sampler on a prompt. The caller frees with mb_sampling_free, also after a failure. */
-int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n, char *err,
-                    size_t err_cap);
+int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n, mb_error *err);
 void mb_sampling_free(mb_sampling *sampling);
 
 /* Length of the sequence when no stop comes: what the cache must hold (without a last seed token). */
@@ -60,9 +59,9 @@ int64_t mb_sampling_length(const mb_sampling *sampling, int64_t prompt);
 /* ---- shared by the families' files ---- */
 
 /* The families' loops; mb_sampling_run chooses. The prompt is in sampling->tokens already. */
-int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap);
-int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap);
-int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap);
+int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, mb_error *err);
+int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, mb_error *err);
+int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, mb_error *err);
 
 /* What one block needs while it is decoded, and where in the text it is. */
 typedef struct mb_block_work {
@@ -71,13 +70,12 @@ typedef struct mb_block_work {
     bool *flags;                 /* [2*block] */
     int32_t number, at, steps;   /* running number, position of the first slot, most denoising steps */
 } mb_block_work;
-int mb_block_work_make(mb_block_work *work, int32_t block, char *err, size_t err_cap);
+int mb_block_work_make(mb_block_work *work, int32_t block, mb_error *err);
 void mb_block_work_free(mb_block_work *work);
 /* Opens the block behind what is decoded (masks, block_begin) and denoises it by SDAR's rule, which LLaDA2 shares:
  * row i predicts slot i; of the masked slots all above the threshold are revealed where those are at least the
  * step's share of B, else the share's best. Returns the number of forwards or a negative code. */
-int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_work *work, char *err,
-                    size_t err_cap);
+int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_work *work, mb_error *err);
 
 /* The threshold as the reference compares it: rounded to the confidence type (models.md 2.7). */
 float mb_sampler_threshold(const mb_sampler *sampler);
@@ -99,13 +97,12 @@ bool mb_sampling_forced_beyond(const mb_sampling *sampling, int32_t position);
 void mb_sampling_force(mb_sampling *sampling, int32_t from, int32_t to);
 int32_t mb_sampling_masks(const mb_sampling *sampling, const int32_t *tokens, int32_t n);
 /* Room for `count` tokens in all; MB_E_SYSTEM when memory is out. */
-int mb_sampling_reserve(mb_sampling *sampling, int32_t count, char *err, size_t err_cap);
+int mb_sampling_reserve(mb_sampling *sampling, int32_t count, mb_error *err);
 
 /* The three kinds of forward, counted and traced. `at` is the position of the block's first slot. step from 1. */
-int mb_sampling_prefill(mb_sampling *sampling, const mb_network *network, int32_t n, int32_t *next, char *err,
-                        size_t err_cap);
+int mb_sampling_prefill(mb_sampling *sampling, const mb_network *network, int32_t n, int32_t *next, mb_error *err);
 int mb_sampling_commit(mb_sampling *sampling, const mb_network *network, int32_t block_number, int32_t at,
-                       int32_t *next, char *err, size_t err_cap);
+                       int32_t *next, mb_error *err);
 /* A denoising forward followed by the reveal of `chosen` slots is traced as one event. */
 void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t step, int32_t at, int32_t rows,
                         int32_t row_offset, const int32_t *slot_tokens, const bool *chosen);

@@ -38,11 +38,11 @@ static bool stopped(const struct work *w)
 }
 
 /* One forward of rows [offset, offset+rows) and the shift inside them: slot i reads row i-1, the first its own. */
-static int forward(struct work *w, int32_t rows, int32_t offset, char *err, size_t err_cap)
+static int forward(struct work *w, int32_t rows, int32_t offset, mb_error *err)
 {
     const mb_network *network = w->network;
     int rc = network->denoise(network->self, w->forwards + 1, w->sampling->tokens + w->at, rows, offset,
-                              w->row_best, w->row_confidence, err, err_cap);
+                              w->row_best, w->row_confidence, err);
     if (rc < 0)
         return rc;
     w->forwards++;
@@ -67,7 +67,7 @@ static int32_t open_slots(struct work *w, int32_t offset, int32_t slots)
 }
 
 /* Steps 9 to 15: sub-blocks from left to right, all above the threshold, at least one a forward. */
-static int denoise_threshold(struct work *w, char *err, size_t err_cap)
+static int denoise_threshold(struct work *w, mb_error *err)
 {
     mb_sampling *sampling = w->sampling;
     int32_t block = sampling->block, width = sampling->sub_block;
@@ -78,7 +78,7 @@ static int denoise_threshold(struct work *w, char *err, size_t err_cap)
                 break; /* the later sub-blocks break at once as well: no further forward runs */
             bool partial = sampling->sampler->block_cache && w->block_cache && !w->open[offset];
             int32_t rows = partial ? width : block, row_offset = partial ? offset : 0;
-            int rc = forward(w, rows, row_offset, err, err_cap);
+            int rc = forward(w, rows, row_offset, err);
             if (rc < 0)
                 return rc;
             w->block_cache = true;
@@ -93,12 +93,12 @@ static int denoise_threshold(struct work *w, char *err, size_t err_cap)
 }
 
 /* Fixed schedule: step t reveals its share of the block's most confident masked slots, wherever they are. */
-static int denoise_fixed(struct work *w, char *err, size_t err_cap)
+static int denoise_fixed(struct work *w, mb_error *err)
 {
     mb_sampling *sampling = w->sampling;
     int32_t block = sampling->block, steps = sampling->sampler->steps > 0 ? sampling->sampler->steps : block;
     for (int32_t step = 0; step < steps && open_slots(w, 0, block) > 0 && !stopped(w); step++) {
-        int rc = forward(w, block, 0, err, err_cap);
+        int rc = forward(w, block, 0, err);
         if (rc < 0)
             return rc;
         mb_choose_best(w->confidence, w->open, block, mb_schedule_share(block, steps, step), w->chosen);
@@ -117,12 +117,12 @@ static void append_seed(mb_sampling *sampling, int32_t next)
 }
 
 /* One block: steps 5 to 8. *finished = the answer ended inside the block (which is then not committed). */
-static int decode_block(struct work *w, bool *finished, char *err, size_t err_cap)
+static int decode_block(struct work *w, bool *finished, mb_error *err)
 {
     mb_sampling *sampling = w->sampling;
     const mb_network *network = w->network;
     int32_t block = sampling->block, known = sampling->count, next = 0;
-    int rc = mb_sampling_reserve(sampling, w->at + block + 1, err, err_cap);
+    int rc = mb_sampling_reserve(sampling, w->at + block + 1, err);
     if (rc < 0)
         return rc;
     for (int32_t i = known; i < w->at + block; i++)
@@ -133,39 +133,39 @@ static int decode_block(struct work *w, bool *finished, char *err, size_t err_ca
     w->forwards = 0;
     w->block_cache = false;
     if (network->block_begin &&
-        (rc = network->block_begin(network->self, w->number, sampling->tokens + w->at, err, err_cap)) < 0)
+        (rc = network->block_begin(network->self, w->number, sampling->tokens + w->at, err)) < 0)
         return rc;
-    rc = sampling->sampler->schedule == MB_SCHEDULE_FIXED ? denoise_fixed(w, err, err_cap)
-                                                          : denoise_threshold(w, err, err_cap);
+    rc = sampling->sampler->schedule == MB_SCHEDULE_FIXED ? denoise_fixed(w, err)
+                                                          : denoise_threshold(w, err);
     if (rc < 0)
         return rc;
     *finished = stopped(w);
     /* A seed token at `known - 1` was compared when it was appended. */
     mb_sampling_force(sampling, known > sampling->prompt ? known : sampling->prompt, w->at + block);
     if (!*finished) {
-        rc = mb_sampling_commit(sampling, network, w->number, w->at, &next, err, err_cap);
+        rc = mb_sampling_commit(sampling, network, w->number, w->at, &next, err);
         if (rc < 0)
             return rc;
         append_seed(sampling, next);
     }
     if (network->block_end)
-        rc = network->block_end(network->self, w->number, sampling->tokens + w->at, err, err_cap);
+        rc = network->block_end(network->self, w->number, sampling->tokens + w->at, err);
     if (rc == MB_OK)
         mb_sampling_block_done(sampling, w->forwards);
     return rc;
 }
 
 /* Steps 1 and 2: the prompt's whole blocks into the cache, and the seed token where it ends with one of them. */
-static int begin(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap)
+static int begin(mb_sampling *sampling, const mb_network *network, mb_error *err)
 {
     int32_t block = sampling->block, prompt = sampling->prompt, whole = prompt / block * block, next = 0;
     if (whole == 0)
         return MB_OK;
     if (prompt == block && sampling->sampler->compat_prompt_bug) /* Q1: the reference tests "longer than B" */
-        return network->forget ? network->forget(network->self, err, err_cap) : MB_OK;
-    int rc = mb_sampling_prefill(sampling, network, whole, &next, err, err_cap);
+        return network->forget ? network->forget(network->self, err) : MB_OK;
+    int rc = mb_sampling_prefill(sampling, network, whole, &next, err);
     if (rc == MB_OK && prompt == whole) {
-        rc = mb_sampling_reserve(sampling, prompt + 1, err, err_cap);
+        rc = mb_sampling_reserve(sampling, prompt + 1, err);
         if (rc == MB_OK) {
             append_seed(sampling, next);
         }
@@ -173,7 +173,7 @@ static int begin(mb_sampling *sampling, const mb_network *network, char *err, si
     return rc;
 }
 
-int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap)
+int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, mb_error *err)
 {
     int32_t block = sampling->block;
     int32_t blocks = sampling->max_new_tokens / block > 0 ? sampling->max_new_tokens / block : 1;
@@ -185,18 +185,18 @@ int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, char *
     w.confidence = malloc(2 * slots * sizeof *w.confidence);
     w.open = malloc(2 * slots * sizeof *w.open);
     if (!w.best || !w.confidence || !w.open) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the sampler's block of %d slots", block);
+        rc = mb_no_memory(err, "the sampler's block of %d slots", block);
         goto out;
     }
     w.row_best = w.best + slots;
     w.row_confidence = w.confidence + slots;
     w.chosen = w.open + slots;
     if (sampling->sub_block < 1 || block % sampling->sub_block != 0) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "block %d is not a multiple of the sub-block %d", block,
+        rc = mb_fail(err, MB_E_INPUT, "block %d is not a multiple of the sub-block %d", block,
                      sampling->sub_block);
         goto out;
     }
-    if ((rc = begin(sampling, network, err, err_cap)) < 0)
+    if ((rc = begin(sampling, network, err)) < 0)
         goto out;
     for (w.number = 0; w.number < blocks && !finished; w.number++) {
         /* Step 4: a stop token that came as the seed is noticed here. */
@@ -205,7 +205,7 @@ int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, char *
         if (sampling->forced && !mb_sampling_forced_beyond(sampling, sampling->count))
             break;
         w.at = sampling->count / block * block;
-        if ((rc = decode_block(&w, &finished, err, err_cap)) < 0)
+        if ((rc = decode_block(&w, &finished, err)) < 0)
             goto out;
     }
     rc = MB_OK;

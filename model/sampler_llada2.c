@@ -9,22 +9,22 @@
  */
 #include "model/sampler.h"
 
-int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap)
+int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, mb_error *err)
 {
     int32_t block = sampling->block, prompt = sampling->prompt, fresh = sampling->max_new_tokens, ignored = 0;
     int32_t end = (int32_t)mb_sampling_length(sampling, prompt);
     int32_t prefilled = prompt / block * block;
     mb_block_work work = {.steps = sampling->sampler->steps > 0 ? sampling->sampler->steps : block};
-    int rc = mb_block_work_make(&work, block, err, err_cap);
+    int rc = mb_block_work_make(&work, block, err);
     /* A step reveals at least one token, the reference's minimal_topk, so short answers get fewer steps. */
     if (sampling->sampler->schedule == MB_SCHEDULE_THRESHOLD && fresh > 0 && fresh < work.steps)
         work.steps = fresh;
-    if (rc < 0 || (rc = mb_sampling_reserve(sampling, end, err, err_cap)) < 0)
+    if (rc < 0 || (rc = mb_sampling_reserve(sampling, end, err)) < 0)
         goto out;
-    if (prefilled > 0 && (rc = mb_sampling_prefill(sampling, network, prefilled, &ignored, err, err_cap)) < 0)
+    if (prefilled > 0 && (rc = mb_sampling_prefill(sampling, network, prefilled, &ignored, err)) < 0)
         goto out;
     for (work.at = prefilled; work.at < end; work.at += block, work.number++) {
-        int forwards = rc = mb_sample_block(sampling, network, &work, err, err_cap);
+        int forwards = rc = mb_sample_block(sampling, network, &work, err);
         if (rc < 0)
             goto out;
         mb_sampling_force(sampling, work.at > prompt ? work.at : prompt, work.at + block);
@@ -34,9 +34,9 @@ int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, char *err
         else
             last = last || mb_sampling_stop(sampling, mb_sampling_stop_from(sampling), sampling->count) >= 0;
         if (!last)
-            rc = mb_sampling_commit(sampling, network, work.number, work.at, &ignored, err, err_cap);
+            rc = mb_sampling_commit(sampling, network, work.number, work.at, &ignored, err);
         if (rc >= 0 && network->block_end)
-            rc = network->block_end(network->self, work.number, sampling->tokens + work.at, err, err_cap);
+            rc = network->block_end(network->self, work.number, sampling->tokens + work.at, err);
         if (rc < 0)
             goto out;
         mb_sampling_block_done(sampling, forwards);

@@ -27,14 +27,14 @@ static void choose(const mb_sampling *sampling, const float *confidence, const b
     mb_choose_best(confidence, open, sampling->block, n, chosen);
 }
 
-int mb_block_work_make(mb_block_work *work, int32_t block, char *err, size_t err_cap)
+int mb_block_work_make(mb_block_work *work, int32_t block, mb_error *err)
 {
     work->best = malloc((size_t)block * sizeof *work->best);
     work->confidence = malloc((size_t)block * sizeof *work->confidence);
     work->flags = malloc(2 * (size_t)block * sizeof *work->flags);
     return work->best && work->confidence && work->flags
                ? MB_OK
-               : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the sampler's block of %d slots", block);
+               : mb_no_memory(err, "the sampler's block of %d slots", block);
 }
 
 void mb_block_work_free(mb_block_work *work)
@@ -44,8 +44,7 @@ void mb_block_work_free(mb_block_work *work)
     free(work->flags);
 }
 
-int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_work *work, char *err,
-                    size_t err_cap)
+int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_work *work, mb_error *err)
 {
     int32_t block = sampling->block, at = work->at, step = 0;
     bool *open = work->flags, *chosen = work->flags + block;
@@ -53,7 +52,7 @@ int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_w
         sampling->tokens[i] = sampling->mask_id;
     sampling->count = at + block;
     if (network->block_begin) {
-        int rc = network->block_begin(network->self, work->number, sampling->tokens + at, err, err_cap);
+        int rc = network->block_begin(network->self, work->number, sampling->tokens + at, err);
         if (rc < 0)
             return rc;
     }
@@ -61,8 +60,7 @@ int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_w
         const int32_t *tokens = sampling->tokens + at;
         /* The shares of all steps add up to B and each reveals at least its share: `steps` are enough. */
         int32_t n = mb_schedule_share(block, work->steps, step);
-        int rc = network->denoise(network->self, step + 1, tokens, block, 0, work->best, work->confidence, err,
-                                  err_cap);
+        int rc = network->denoise(network->self, step + 1, tokens, block, 0, work->best, work->confidence, err);
         if (rc < 0)
             return rc;
         mb_sampling_refuse_mask(sampling, work->best, work->confidence, block);
@@ -74,26 +72,26 @@ int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_w
     return step;
 }
 
-int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, char *err, size_t err_cap)
+int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, mb_error *err)
 {
     int32_t block = sampling->block, prompt = sampling->prompt, ignored = 0;
     int32_t end = (int32_t)mb_sampling_length(sampling, prompt);
     int32_t prefilled = prompt / block * block;
     mb_block_work work = {.steps = sampling->sampler->steps > 0 ? sampling->sampler->steps : block};
-    int rc = mb_block_work_make(&work, block, err, err_cap);
-    if (rc < 0 || (rc = mb_sampling_reserve(sampling, end, err, err_cap)) < 0)
+    int rc = mb_block_work_make(&work, block, err);
+    if (rc < 0 || (rc = mb_sampling_reserve(sampling, end, err)) < 0)
         goto out;
-    if (prefilled > 0 && (rc = mb_sampling_prefill(sampling, network, prefilled, &ignored, err, err_cap)) < 0)
+    if (prefilled > 0 && (rc = mb_sampling_prefill(sampling, network, prefilled, &ignored, err)) < 0)
         goto out;
     for (work.at = prefilled; work.at < end; work.at += block, work.number++) {
-        int forwards = rc = mb_sample_block(sampling, network, &work, err, err_cap);
+        int forwards = rc = mb_sample_block(sampling, network, &work, err);
         if (rc < 0)
             goto out;
         mb_sampling_force(sampling, work.at > prompt ? work.at : prompt, work.at + block);
         /* The reference commits before it looks for a stop: the last forward of a stopped answer is wasted. */
-        rc = mb_sampling_commit(sampling, network, work.number, work.at, &ignored, err, err_cap);
+        rc = mb_sampling_commit(sampling, network, work.number, work.at, &ignored, err);
         if (rc == MB_OK && network->block_end)
-            rc = network->block_end(network->self, work.number, sampling->tokens + work.at, err, err_cap);
+            rc = network->block_end(network->self, work.number, sampling->tokens + work.at, err);
         if (rc < 0)
             goto out;
         mb_sampling_block_done(sampling, forwards);

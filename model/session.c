@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-int mb_session_failed(const mb_session *session, int rc, const char *what, char *err, size_t err_cap)
+int mb_session_failed(const mb_session *session, int rc, const char *what, mb_error *err)
 {
-    return mb_fail(err, err_cap, rc, "%s: %s", what, session->kernels->error(session->device));
+    return mb_fail(err, rc, "%s: %s", what, session->kernels->error(session->device));
 }
 
 /* Tokens, flags and lengths lie in one block at fixed places: one upload a step, and addresses that a captured
@@ -25,11 +25,11 @@ mb_input mb_session_input(const mb_session *session)
 }
 
 /* Hooks between steps read lengths from device memory, where a step's upload has not been yet. */
-int mb_session_send_prefix(mb_session *session, char *err, size_t err_cap)
+int mb_session_send_prefix(mb_session *session, mb_error *err)
 {
     int rc = session->kernels->upload(session->device, mb_input_at(session, mb_session_input(session).prefix),
                                       session->prefix, (size_t)session->batch * sizeof *session->prefix);
-    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "uploading prefix lengths", err, err_cap);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "uploading prefix lengths", err);
 }
 
 /* Eight bounds for the life of a session: few graphs, and grids at most an eighth of the capacity too large. */
@@ -55,7 +55,7 @@ mb_kv mb_session_kv_of(const mb_session *session, int32_t layer, int32_t sequenc
 }
 
 /* Takes all device memory of the session. */
-static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, char *err, size_t err_cap)
+static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
@@ -66,13 +66,12 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, char *
         kv->k = kernels->alloc(session->device, sizes->kv_bytes);
         kv->v = kernels->alloc(session->device, sizes->kv_bytes);
         if (!kv->k || !kv->v)
-            return mb_session_failed(session, MB_E_SYSTEM, "no device memory for the KV cache", err, err_cap);
+            return mb_session_failed(session, MB_E_SYSTEM, "no device memory for the KV cache", err);
     }
     for (int i = 0; i < MB_BUFFER_COUNT; i++) {
         session->buffer[i] = kernels->alloc(session->device, sizes->bytes[i]);
         if (!session->buffer[i])
-            return mb_session_failed(session, MB_E_SYSTEM, "no device memory for a session's buffers", err,
-                                     err_cap);
+            return mb_session_failed(session, MB_E_SYSTEM, "no device memory for a session's buffers", err);
     }
     session->scratch_bytes = sizes->bytes[MB_BUFFER_SCRATCH];
     mb_attention args = {.rows = {.batch = session->batch, .rows = session->block, .max_prefix = session->capacity,
@@ -82,46 +81,44 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, char *
     size_t votes = kernels->votes_scratch(&args, session->capacity);
     wanted = votes > wanted ? votes : wanted;
     if (wanted > session->scratch_bytes)
-        return mb_fail(err, err_cap, MB_E_BUG,
+        return mb_fail(err, MB_E_BUG,
                        "choosing among %d keys wants %zu bytes of scratch, the plan has %zu", session->capacity,
                        wanted, session->scratch_bytes);
     return MB_OK;
 }
 
 /* What no plan can help against; memory is the plan's business. */
-static int check_request(const mb_model_config *config, const mb_session_request *request, char *err,
-                         size_t err_cap)
+static int check_request(const mb_model_config *config, const mb_session_request *request, mb_error *err)
 {
     if (request->batch < 1 || request->batch > 4096)
-        return mb_fail(err, err_cap, MB_E_INPUT, "batch %d: use 1 to 4096 sequences", request->batch);
+        return mb_fail(err, MB_E_INPUT, "batch %d: use 1 to 4096 sequences", request->batch);
     if (request->capacity < config->block)
-        return mb_fail(err, err_cap, MB_E_INPUT, "capacity %d is smaller than one block of %d tokens",
+        return mb_fail(err, MB_E_INPUT, "capacity %d is smaller than one block of %d tokens",
                        request->capacity, config->block);
     if (config->block > 256)
-        return mb_fail(err, err_cap, MB_E_INPUT, "blocks of %d tokens: up to 256 can be decoded", config->block);
+        return mb_fail(err, MB_E_INPUT, "blocks of %d tokens: up to 256 can be decoded", config->block);
     if (request->capacity > config->positions)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "a context of %d tokens is longer than the %d positions of %s (max_position_embeddings)",
                        request->capacity, config->positions, config->name);
     if (request->prefill_chunk < 0)
-        return mb_fail(err, err_cap, MB_E_INPUT, "prefill chunk %d: use 0 for the default or a positive number",
+        return mb_fail(err, MB_E_INPUT, "prefill chunk %d: use 0 for the default or a positive number",
                        request->prefill_chunk);
     return MB_OK;
 }
 
-int mb_session_open(mb_session **session, mb_model *model, const mb_session_request *request, char *err,
-                    size_t err_cap)
+int mb_session_open(mb_session **session, mb_model *model, const mb_session_request *request, mb_error *err)
 {
     mb_buffer_sizes sizes;
     mb_session *s = NULL;
     *session = NULL;
-    int rc = check_request(&model->config, request, err, err_cap);
+    int rc = check_request(&model->config, request, err);
     if (rc != MB_OK)
         return rc;
     mb_buffer_sizes_make(&model->config, model->type, request, &sizes);
     s = calloc(1, sizeof *s);
     if (!s)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory while opening a session");
+        return mb_no_memory(err, "a session");
     size_t batch = (size_t)request->batch;
     s->model = model;
     s->config = &model->config;
@@ -146,10 +143,10 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
     s->answer = calloc(2 * (size_t)sizes.rows, sizeof *s->answer);
     if (!s->kv || !s->snapshot || !s->prefix || !s->prompt || !s->prompt_count || !s->seed || !s->staging ||
         !s->answer) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory while opening a session");
+        rc = mb_no_memory(err, "a session");
         goto out;
     }
-    rc = take_memory(s, &sizes, err, err_cap);
+    rc = take_memory(s, &sizes, err);
     if (rc != MB_OK)
         goto out;
     *session = s;
@@ -201,7 +198,7 @@ void mb_session_shape(const mb_session *session, int32_t steps, mb_shape *shape)
 
 /* One chunk through all layers; its keys join the cache. */
 static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *ids, int32_t first, int32_t n,
-                         char *err, size_t err_cap)
+                         mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
@@ -213,11 +210,11 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
     if (rc == MB_OK)
         rc = kernels->upload(session->device, device_first, &first, sizeof first);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "prefill", err, err_cap);
-    rc = mb_forward_embed(session, device_ids, n, err, err_cap);
+        return mb_session_failed(session, rc, "prefill", err);
+    rc = mb_forward_embed(session, device_ids, n, err);
     for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
         mb_kv kv = mb_session_kv_of(session, l, sequence);
-        rc = mb_forward_qkv(session, l, &rows, &kv, NULL, err, err_cap);
+        rc = mb_forward_qkv(session, l, &rows, &kv, NULL, err);
         if (rc != MB_OK)
             break;
         void *q = session->buffer[MB_BUFFER_Q], *out = session->buffer[MB_BUFFER_ATTENDED];
@@ -230,27 +227,27 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
             rc = kernels->attend(session->device, &args);
         }
         if (rc != MB_OK)
-            return mb_session_failed(session, rc, "attention of the prefill", err, err_cap);
-        rc = mb_forward_mlp(session, l, n, err, err_cap);
+            return mb_session_failed(session, rc, "attention of the prefill", err);
+        rc = mb_forward_mlp(session, l, n, err);
     }
     return rc;
 }
 
 /* Logits of rows [0, n) of the chunk that was just run, as fp32 on the host. */
-static int read_logits(mb_session *session, int32_t n, float *to, char *err, size_t err_cap)
+static int read_logits(mb_session *session, int32_t n, float *to, mb_error *err)
 {
     size_t vocab = (size_t)session->config->vocab, most = (size_t)session->batch * (size_t)session->block;
     void *piece = malloc(most * vocab * mb_type_size(session->type));
-    int rc = piece ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for logits of %zu tokens", vocab);
+    int rc = piece ? MB_OK : mb_no_memory(err, "logits of %zu tokens", vocab);
     for (int32_t first = 0; first < n && rc == MB_OK; first += (int32_t)most) {
         size_t rows = (size_t)(n - first) < most ? (size_t)(n - first) : most;
-        rc = mb_forward_head(session, first, (int64_t)rows, err, err_cap);
+        rc = mb_forward_head(session, first, (int64_t)rows, err);
         if (rc != MB_OK)
             break;
         rc = session->kernels->download(session->device, piece, session->buffer[MB_BUFFER_LOGITS],
                                         rows * vocab * mb_type_size(session->type));
         if (rc != MB_OK)
-            rc = mb_session_failed(session, rc, "reading logits", err, err_cap);
+            rc = mb_session_failed(session, rc, "reading logits", err);
         else
             mb_type_convert(to + (size_t)first * vocab, MB_F32, piece, session->type, rows * vocab);
     }
@@ -259,12 +256,12 @@ static int read_logits(mb_session *session, int32_t n, float *to, char *err, siz
 }
 
 /* Best token of the last of n rows that were just run. */
-static int read_best(mb_session *session, int32_t n, int32_t *best, char *err, size_t err_cap)
+static int read_best(mb_session *session, int32_t n, int32_t *best, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     int32_t *ids = session->buffer[MB_BUFFER_BEST];
     float probability = 0;
-    int rc = mb_forward_head(session, n - 1, 1, err, err_cap);
+    int rc = mb_forward_head(session, n - 1, 1, err);
     if (rc != MB_OK)
         return rc;
     rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], 1, session->config->vocab, MB_F32, ids,
@@ -274,62 +271,60 @@ static int read_best(mb_session *session, int32_t n, int32_t *best, char *err, s
     if (rc == MB_OK)
         rc = kernels->download(session->device, &probability, ids + 1, sizeof probability);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "best token of the prefill", err, err_cap);
+        return mb_session_failed(session, rc, "best token of the prefill", err);
     /* NaN fails both comparisons. */
     if (!(probability > 0.0f && probability <= 1.001f))
-        return mb_fail(err, err_cap, MB_E_SAMPLE, "the prefill's logits are not finite");
+        return mb_fail(err, MB_E_SAMPLE, "the prefill's logits are not finite");
     return MB_OK;
 }
 
 int mb_session_prefill_rows(mb_session *session, int32_t sequence, const int32_t *ids, int32_t from, int32_t to,
-                            float *logits, int32_t *best, char *err, size_t err_cap)
+                            float *logits, int32_t *best, mb_error *err)
 {
     int32_t whole = to / session->block * session->block; /* a tail shorter than a block gets a chunk of its own */
     int rc = MB_OK;
     for (int32_t first = from; first < to && rc == MB_OK;) {
         int32_t end = first < whole ? whole : to;
         int32_t n = end - first < session->chunk ? end - first : session->chunk;
-        rc = prefill_chunk(session, sequence, ids + first, first, n, err, err_cap);
+        rc = prefill_chunk(session, sequence, ids + first, first, n, err);
         bool last = first + n == to;
         if (rc == MB_OK && (logits || (best && last)))
-            rc = mb_forward_norm(session, n, err, err_cap);
+            rc = mb_forward_norm(session, n, err);
         if (rc == MB_OK && logits)
-            rc = read_logits(session, n, logits + (size_t)(first - from) * (size_t)session->config->vocab, err,
-                             err_cap);
+            rc = read_logits(session, n, logits + (size_t)(first - from) * (size_t)session->config->vocab, err);
         if (rc == MB_OK && best && last)
-            rc = read_best(session, n, best, err, err_cap);
+            rc = read_best(session, n, best, err);
         first += n;
     }
     return rc;
 }
 
 /* An id outside the vocabulary would read outside the embedding. */
-static int check_ids(const mb_session *session, const int32_t *ids, size_t n, char *err, size_t err_cap)
+static int check_ids(const mb_session *session, const int32_t *ids, size_t n, mb_error *err)
 {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= session->config->vocab)
-            return mb_fail(err, err_cap, MB_E_SAMPLE, "token %zu of the prompt is %d, the vocabulary has %d", i,
+            return mb_fail(err, MB_E_SAMPLE, "token %zu of the prompt is %d, the vocabulary has %d", i,
                            ids[i], session->config->vocab);
     return MB_OK;
 }
 
-int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us, char *err,
-                       size_t err_cap)
+int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us, mb_error *err)
 {
     if (us)
         *us = 0;
     if (sequence < 0 || sequence >= session->batch)
-        return mb_fail(err, err_cap, MB_E_BUG, "sequence %d of a batch of %d", sequence, session->batch);
+        return mb_fail(err, MB_E_BUG, "sequence %d of a batch of %d", sequence, session->batch);
     if (n > (size_t)session->capacity - (size_t)session->block)
-        return mb_fail(err, err_cap, MB_E_SAMPLE,
+        return mb_fail(err, MB_E_SAMPLE,
                        "a prompt of %zu tokens leaves no room for a block in a cache of %d tokens", n,
                        session->capacity);
-    int rc = check_ids(session, ids, n, err, err_cap);
+    int rc = check_ids(session, ids, n, err);
     if (rc != MB_OK)
         return rc;
     int32_t *copy = malloc((n ? n : 1) * sizeof *copy);
     if (!copy)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a prompt of %zu tokens", n);
+        return mb_no_memory(err, "a prompt of %zu tokens", n);
     if (n)
         memcpy(copy, ids, n * sizeof *copy);
     free(session->prompt[sequence]);
@@ -344,16 +339,16 @@ int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids
     rc = kernels->timer_mark(session->device, 0);
     if (rc == MB_OK)
         rc = mb_session_prefill_rows(session, sequence, copy, 0, whole, NULL,
-                                     whole > 0 ? &session->seed[sequence] : NULL, err, err_cap);
+                                     whole > 0 ? &session->seed[sequence] : NULL, err);
     else
-        mb_session_failed(session, rc, "timer", err, err_cap);
+        mb_session_failed(session, rc, "timer", err);
     if (rc == MB_OK) {
         double elapsed = 0;
         rc = kernels->timer_mark(session->device, 1);
         if (rc == MB_OK)
             rc = kernels->timer_elapsed(session->device, 0, 1, &elapsed);
         if (rc != MB_OK)
-            mb_session_failed(session, rc, "timer", err, err_cap);
+            mb_session_failed(session, rc, "timer", err);
         if (us)
             *us = elapsed;
     }
@@ -376,8 +371,7 @@ static float random_normal(mb_random *random)
 
 /* Keys and values of one head are random; every other head, layer and sequence holds the same rows rotated by an
  * offset of its own. Rows of one head are distinct, and the fill runs at the device's copy speed. */
-static int fill_head(mb_session *session, char *first, char *to, int32_t tokens, int32_t shift, char *err,
-                     size_t err_cap)
+static int fill_head(mb_session *session, char *first, char *to, int32_t tokens, int32_t shift, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     size_t row = (size_t)session->config->head_dim * mb_type_size(session->type);
@@ -385,14 +379,14 @@ static int fill_head(mb_session *session, char *first, char *to, int32_t tokens,
     int rc = kernels->copy(session->device, to, first + head, tail);
     if (rc == MB_OK && head > 0)
         rc = kernels->copy(session->device, to + tail, first, head);
-    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "random fill", err, err_cap);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "random fill", err);
 }
 
-int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, char *err, size_t err_cap)
+int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, mb_error *err)
 {
     const mb_model_config *config = session->config;
     if (tokens < 0 || tokens > session->capacity - session->block)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d",
+        return mb_fail(err, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d",
                        tokens, session->capacity);
     size_t dim = (size_t)config->head_dim, n = (size_t)tokens * dim;
     size_t slot = (size_t)session->capacity * dim * mb_type_size(session->type);
@@ -401,7 +395,7 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
     mb_random random = mb_random_named(seed, "random keys and values");
     int rc = MB_OK;
     if (!numbers || !stored) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for %d random keys", tokens);
+        rc = mb_no_memory(err, "%d random keys", tokens);
         goto out;
     }
     /* Keys first, then values; the first head of the first layer is the source of all others. */
@@ -412,14 +406,14 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
         mb_type_convert(stored, session->type, numbers, MB_F32, n);
         rc = session->kernels->upload(session->device, first, stored, n * mb_type_size(session->type));
         if (rc != MB_OK) {
-            mb_session_failed(session, rc, "random fill", err, err_cap);
+            mb_session_failed(session, rc, "random fill", err);
             goto out;
         }
         for (int32_t l = 0; l < config->layers; l++) {
             char *to = side == 0 ? session->kv[l].k : session->kv[l].v;
             for (int32_t i = l == 0 ? 1 : 0; i < session->batch * config->kv_heads; i++) {
                 int32_t shift = (int32_t)mb_random_below(&random, (uint64_t)tokens);
-                rc = fill_head(session, first, to + (size_t)i * slot, tokens, shift, err, err_cap);
+                rc = fill_head(session, first, to + (size_t)i * slot, tokens, shift, err);
                 if (rc != MB_OK)
                     goto out;
             }
@@ -430,7 +424,7 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
         /* Nobody wrote these keys: a prompt of token 0 stands for them, so that the samplers run as usual. */
         int32_t *ids = calloc(whole > 0 ? (size_t)whole : 1, sizeof *ids);
         if (!ids) {
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a prompt of %d tokens", whole);
+            rc = mb_no_memory(err, "a prompt of %d tokens", whole);
             goto out;
         }
         free(session->prompt[b]);
@@ -441,7 +435,7 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, c
     }
     rc = session->kernels->sync(session->device);
     if (rc != MB_OK)
-        mb_session_failed(session, rc, "random fill", err, err_cap);
+        mb_session_failed(session, rc, "random fill", err);
 out:
     free(numbers);
     free(stored);

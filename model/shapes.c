@@ -54,7 +54,7 @@ static const mb_model_config shapes[] = {
 };
 
 /* The error lists the known names, since nobody remembers the spelling. */
-int mb_config_shape(mb_model_config *config, const mb_model_request *request, char *err, size_t err_cap)
+int mb_config_shape(mb_model_config *config, const mb_model_request *request, mb_error *err)
 {
     mb_text known = {0};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
@@ -65,11 +65,11 @@ int mb_config_shape(mb_model_config *config, const mb_model_request *request, ch
             config->rotary_dim = config->rotary_dim ? config->rotary_dim : config->head_dim;
             config->norm_eps = 1e-6;
             config->synthetic = true;
-            return mb_config_finish(config, request, shapes[i].name, err, err_cap);
+            return mb_config_finish(config, request, shapes[i].name, err);
         }
         mb_text_printf(&known, "%s%s", i ? ", " : "", shapes[i].name);
     }
-    mb_fail(err, err_cap, 0, "unknown model shape \"%.64s\": use one of %s", request->shape,
+    mb_fail(err, 0, "unknown model shape \"%.64s\": use one of %s", request->shape,
             known.data ? known.data : "");
     mb_text_free(&known);
     return MB_E_INPUT;

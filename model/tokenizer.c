@@ -57,30 +57,30 @@ static const struct mb_added_token *added_at(const mb_tokenizer *tokenizer, cons
 
 /* Encodes text that holds no added tokens. */
 static int encode_plain(const mb_tokenizer *tokenizer, mb_bpe *bpe, mb_split *split, mb_text *normal,
-                        const char *text, size_t n, char *err, size_t err_cap)
+                        const char *text, size_t n, mb_error *err)
 {
     if (tokenizer->nfc) {
         mb_text_clear(normal);
         if (!mb_unicode_nfc(normal, text, n))
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to normalise %zu bytes of text", n);
+            return mb_no_memory(err, "normalising %zu bytes of text", n);
         text = normal->data;
         n = normal->length;
     }
     for (size_t from = 0; from < n;) {
         size_t end = mb_split_next(split, text, n, from);
         if (end <= from || end > n)
-            return mb_fail(err, err_cap, MB_E_INPUT,
+            return mb_fail(err, MB_E_INPUT,
                            "the tokenizer's pre-tokenizer pattern takes too many steps on this text (byte %zu)",
                            from);
         if (!mb_bpe_piece(bpe, text + from, end - from))
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to encode a piece of %zu bytes", end - from);
+            return mb_no_memory(err, "encoding a piece of %zu bytes", end - from);
         from = end;
     }
     return MB_OK;
 }
 
 int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t length, bool special,
-                        int32_t **ids, size_t *n, char *err, size_t err_cap)
+                        int32_t **ids, size_t *n, mb_error *err)
 {
     mb_text repaired = {0}, normal = {0};
     mb_split split = {0};
@@ -90,12 +90,12 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
     *ids = NULL;
     *n = 0;
     if (length > (size_t)1 << 29) /* positions inside a piece are int32, and NFC may triple the bytes */
-        return mb_fail(err, err_cap, MB_E_INPUT, "%zu bytes are too many to tokenise at once (limit 512 MiB)",
+        return mb_fail(err, MB_E_INPUT, "%zu bytes are too many to tokenise at once (limit 512 MiB)",
                        length);
     if (!mb_utf8_check(text, length, NULL)) {
         mb_utf8_repair(&repaired, text, length);
         if (repaired.failed) {
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to read %zu bytes of text", length);
+            rc = mb_no_memory(err, "reading %zu bytes of text", length);
             goto out;
         }
         text = repaired.data;
@@ -103,7 +103,7 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
     }
     bpe = mb_bpe_open(tokenizer);
     if (!bpe || !mb_split_open(&split, tokenizer->split, 3 * length)) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to tokenise");
+        rc = mb_no_memory(err, "tokenising");
         goto out;
     }
     /* A byte that begins no added token costs one look-up; UTF-8 rules out a match inside a character. */
@@ -113,18 +113,18 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
             at++;
             continue;
         }
-        rc = encode_plain(tokenizer, bpe, &split, &normal, text + plain, at - plain, err, err_cap);
+        rc = encode_plain(tokenizer, bpe, &split, &normal, text + plain, at - plain, err);
         if (rc == MB_OK && !mb_bpe_push(bpe, token->id))
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to tokenise");
+            rc = mb_no_memory(err, "tokenising");
         at += token->length;
         plain = at;
     }
     if (rc == MB_OK)
-        rc = encode_plain(tokenizer, bpe, &split, &normal, text + plain, length - plain, err, err_cap);
+        rc = encode_plain(tokenizer, bpe, &split, &normal, text + plain, length - plain, err);
     if (rc == MB_OK) {
         *ids = mb_bpe_take(bpe, n);
         if (!*ids)
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to tokenise");
+            rc = mb_no_memory(err, "tokenising");
     }
 out:
     mb_bpe_close(bpe);
@@ -135,7 +135,7 @@ out:
 }
 
 int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
-                        char **text, size_t *length, char *err, size_t err_cap)
+                        char **text, size_t *length, mb_error *err)
 {
     mb_text bytes = {0}, repaired = {0};
     int rc = MB_OK;
@@ -145,7 +145,7 @@ int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_
         /* Ids between the last token and the padded vocabulary of the model stand for nothing, as in the
          * reference. */
         if (ids[i] < 0)
-            rc = mb_fail(err, err_cap, MB_E_BUG, "token %zu of %zu to decode is %d", i, n, ids[i]);
+            rc = mb_fail(err, MB_E_BUG, "token %zu of %zu to decode is %d", i, n, ids[i]);
         else if (ids[i] < tokenizer->size && !(skip_special && tokenizer->tokens[ids[i]].special))
             mb_text_append(&bytes, tokenizer->pool.data + tokenizer->tokens[ids[i]].offset,
                            tokenizer->tokens[ids[i]].length);
@@ -155,7 +155,7 @@ int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_
         *length = repaired.length;
         *text = bytes.failed ? NULL : mb_text_take(&repaired);
         if (!*text)
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to decode %zu tokens", n);
+            rc = mb_no_memory(err, "decoding %zu tokens", n);
     }
     mb_text_free(&bytes);
     mb_text_free(&repaired);

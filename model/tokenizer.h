@@ -57,7 +57,7 @@ struct mb_tokenizer_files {
 };
 
 int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files *files, const char *where,
-                       char *err, size_t err_cap);
+                       mb_error *err);
 int32_t mb_tokenizer_size(const mb_tokenizer *tokenizer);
 /* Hash of the files it was made of. */
 void mb_tokenizer_hash(const mb_tokenizer *tokenizer, char hex[MB_HASH_CAP]);
@@ -66,7 +66,7 @@ void mb_tokenizer_hash(const mb_tokenizer *tokenizer, char hex[MB_HASH_CAP]);
 
 /* Adds a token whose bytes are given. MB_E_INPUT when the id is taken. */
 int mb_tokenizer_add(mb_tokenizer *tokenizer, int64_t id, const char *bytes, size_t n, const char *where,
-                     char *err, size_t err_cap);
+                     mb_error *err);
 /* Index of the vocabulary by bytes; `count` is how many will be put in. */
 bool mb_tokenizer_index_reserve(mb_tokenizer *tokenizer, size_t count);
 bool mb_tokenizer_index_put(mb_tokenizer *tokenizer, int32_t id);     /* false: these bytes are there already */
@@ -75,7 +75,7 @@ bool mb_tokenizer_rules_reserve(mb_tokenizer *tokenizer, size_t count);
 bool mb_tokenizer_rules_put(mb_tokenizer *tokenizer, int32_t left, int32_t right, int32_t rank, int32_t id);
 /* An added token; the same again is ignored, a contradiction is MB_E_INPUT. */
 int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text, bool special, const char *where,
-                           char *err, size_t err_cap);
+                           mb_error *err);
 /* Sorts the added tokens and fills added_first. */
 void mb_tokenizer_sort_added(mb_tokenizer *tokenizer);
 /* Byte-level alphabet (models.md 10.1, point 4): appends the bytes that a token's characters stand for. False
@@ -85,7 +85,7 @@ bool mb_tokenizer_unmap(mb_text *bytes, const char *token, size_t n);
 /* ---- tokenizer_split.c ---- */
 
 /* Compiles the pattern of the pre-tokenizer; NULL = Qwen's. */
-int mb_split_compile(pcre2_code **code, const char *pattern, const char *where, char *err, size_t err_cap);
+int mb_split_compile(pcre2_code **code, const char *pattern, const char *where, mb_error *err);
 
 /* Walks over the pieces of a text. */
 typedef struct mb_split {

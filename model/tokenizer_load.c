@@ -32,29 +32,29 @@ static bool is_type(const cJSON *object, const char *type)
 
 /* {token: id}. Afterwards all 256 single bytes must be tokens: then any text can be encoded and nothing is ever
  * unknown. */
-static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, char *err, size_t err_cap)
+static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb_error *err)
 {
     mb_text bytes = {0};
     int rc = MB_OK;
     if (!cJSON_IsObject(vocab))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: the vocabulary is missing or no object", where);
+        return mb_fail(err, MB_E_INPUT, "%s: the vocabulary is missing or no object", where);
     if (!mb_tokenizer_index_reserve(t, (size_t)cJSON_GetArraySize(vocab)))
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its vocabulary", where);
+        return mb_no_memory(err, "the vocabulary of %s", where);
     for (const cJSON *entry = vocab->child; entry && rc == MB_OK; entry = entry->next) {
         int64_t id = 0;
         if (!mb_model_json_integer(entry, 0, INT32_MAX, &id)) {
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: the id of token \"%.64s\" must be a whole number >= 0",
+            rc = mb_fail(err, MB_E_INPUT, "%s: the id of token \"%.64s\" must be a whole number >= 0",
                          where, entry->string);
             break;
         }
         mb_text_clear(&bytes);
         bool mapped = mb_tokenizer_unmap(&bytes, entry->string, strlen(entry->string));
         if (!mapped || bytes.length == 0) /* never made by merges; kept for decoding, spelled as it is */
-            rc = mb_tokenizer_add(t, id, entry->string, strlen(entry->string), where, err, err_cap);
+            rc = mb_tokenizer_add(t, id, entry->string, strlen(entry->string), where, err);
         else
-            rc = mb_tokenizer_add(t, id, bytes.data, bytes.length, where, err, err_cap);
+            rc = mb_tokenizer_add(t, id, bytes.data, bytes.length, where, err);
         if (rc == MB_OK && mapped && bytes.length && !mb_tokenizer_index_put(t, (int32_t)id))
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: token \"%.64s\" is in the vocabulary twice", where,
+            rc = mb_fail(err, MB_E_INPUT, "%s: token \"%.64s\" is in the vocabulary twice", where,
                          entry->string);
     }
     mb_text_free(&bytes);
@@ -62,7 +62,7 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, ch
         char one = (char)(unsigned char)byte;
         t->byte_ids[byte] = mb_tokenizer_index_find(t, &one, 1);
         if (t->byte_ids[byte] < 0)
-            rc = mb_fail(err, err_cap, MB_E_INPUT,
+            rc = mb_fail(err, MB_E_INPUT,
                          "%s: the vocabulary has no token for byte %d; this is no byte-level tokenizer", where,
                          byte);
     }
@@ -71,7 +71,7 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, ch
 
 /* One merge; left and right as the file spells them. */
 static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const char *right, size_t right_n,
-                     int32_t rank, mb_text *bytes, const char *where, char *err, size_t err_cap)
+                     int32_t rank, mb_text *bytes, const char *where, mb_error *err)
 {
     mb_text_clear(bytes);
     /* Both halves go into one buffer; their concatenation is the merged token's bytes. */
@@ -82,11 +82,11 @@ static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const cha
     int32_t b = ok ? mb_tokenizer_index_find(t, bytes->data + middle, bytes->length - middle) : -1;
     int32_t whole = ok ? mb_tokenizer_index_find(t, bytes->data, bytes->length) : -1;
     if (a < 0 || b < 0 || whole < 0)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") uses tokens that the "
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") uses tokens that the "
                        "vocabulary lacks", where, rank + 1, (int)(left_n < 64 ? left_n : 64), left,
                        (int)(right_n < 64 ? right_n : 64), right);
     if (!mb_tokenizer_rules_put(t, a, b, rank, whole))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") stands there twice", where,
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") stands there twice", where,
                        rank + 1, (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64),
                        right);
     return MB_OK;
@@ -94,36 +94,35 @@ static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const cha
 
 /* "left right" -> one merge. */
 static int add_merge_line(mb_tokenizer *t, const char *line, size_t n, int32_t rank, mb_text *bytes,
-                          const char *where, char *err, size_t err_cap)
+                          const char *where, mb_error *err)
 {
     const char *blank = memchr(line, ' ', n);
     if (!blank || memchr(blank + 1, ' ', (size_t)(line + n - blank - 1)))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: merge %d must be two tokens with one space between them",
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d must be two tokens with one space between them",
                        where, rank + 1);
     return add_merge(t, line, (size_t)(blank - line), blank + 1, (size_t)(line + n - blank - 1), rank, bytes,
-                     where, err, err_cap);
+                     where, err);
 }
 
 /* Rank = position in the list. Strings are the older form, pairs the newer one. */
-static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *where, char *err, size_t err_cap)
+static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *where, mb_error *err)
 {
     mb_text bytes = {0};
     int rc = MB_OK;
     int32_t rank = 0;
     if (!cJSON_IsArray(merges))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: \"merges\" is missing or no list", where);
+        return mb_fail(err, MB_E_INPUT, "%s: \"merges\" is missing or no list", where);
     if (!mb_tokenizer_rules_reserve(t, (size_t)cJSON_GetArraySize(merges)))
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its merges", where);
+        return mb_no_memory(err, "the merges of %s", where);
     for (const cJSON *merge = merges->child; merge && rc == MB_OK; merge = merge->next, rank++) {
         const cJSON *a = cJSON_IsArray(merge) ? merge->child : NULL, *b = a ? a->next : NULL;
         if (cJSON_IsString(merge))
-            rc = add_merge_line(t, merge->valuestring, strlen(merge->valuestring), rank, &bytes, where, err,
-                                err_cap);
+            rc = add_merge_line(t, merge->valuestring, strlen(merge->valuestring), rank, &bytes, where, err);
         else if (cJSON_IsString(a) && cJSON_IsString(b) && !b->next)
             rc = add_merge(t, a->valuestring, strlen(a->valuestring), b->valuestring, strlen(b->valuestring), rank,
-                           &bytes, where, err, err_cap);
+                           &bytes, where, err);
         else
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: merge %d must be a string or a pair of strings", where,
+            rc = mb_fail(err, MB_E_INPUT, "%s: merge %d must be a string or a pair of strings", where,
                          rank + 1);
     }
     mb_text_free(&bytes);
@@ -131,8 +130,7 @@ static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *wh
 }
 
 /* merges.txt: one merge a line; only the first line may be a version, since "# #" is a merge like any other. */
-static int read_merges_text(mb_tokenizer *t, const char *text, size_t size, const char *where, char *err,
-                            size_t err_cap)
+static int read_merges_text(mb_tokenizer *t, const char *text, size_t size, const char *where, mb_error *err)
 {
     const char *end = text + size, *line = text;
     mb_text bytes = {0};
@@ -142,7 +140,7 @@ static int read_merges_text(mb_tokenizer *t, const char *text, size_t size, cons
     for (size_t i = 0; i < size; i++)
         lines += text[i] == '\n';
     if (!mb_tokenizer_rules_reserve(t, lines))
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its merges", where);
+        return mb_no_memory(err, "the merges of %s", where);
     while (line < end && rc == MB_OK) {
         const char *stop = memchr(line, '\n', (size_t)(end - line));
         size_t n = (size_t)((stop ? stop : end) - line);
@@ -150,7 +148,7 @@ static int read_merges_text(mb_tokenizer *t, const char *text, size_t size, cons
         if (n && line[n - 1] == '\r')
             n--;
         if (n && !version)
-            rc = add_merge_line(t, line, n, rank++, &bytes, where, err, err_cap);
+            rc = add_merge_line(t, line, n, rank++, &bytes, where, err);
         line = stop ? stop + 1 : end;
     }
     mb_text_free(&bytes);
@@ -181,7 +179,7 @@ static bool empty_text(const cJSON *item)
 }
 
 /* Everything in the file that would change ids is looked at; what is not known to be harmless is refused. */
-static int check_pipeline(const cJSON *root, const char *where, char *err, size_t err_cap)
+static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
 {
     const cJSON *model = get(root, "model"), *normalizer = get(root, "normalizer");
     const cJSON *post = get(root, "post_processor"), *decoder = get(root, "decoder");
@@ -205,46 +203,44 @@ static int check_pipeline(const cJSON *root, const char *where, char *err, size_
     else if (decoder && !is_type(decoder, "ByteLevel"))
         problem = "its decoder is not ByteLevel";
     if (problem)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s: %s; only byte-level BPE as in Qwen2 and Qwen3 is supported", where, problem);
     return MB_OK;
 }
 
 /* One added token as {content, special, ...}. */
-static int read_added(mb_tokenizer *t, int64_t id, const cJSON *entry, const char *where, char *err,
-                      size_t err_cap)
+static int read_added(mb_tokenizer *t, int64_t id, const cJSON *entry, const char *where, mb_error *err)
 {
     const cJSON *content = get(entry, "content");
     if (!cJSON_IsString(content))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: added token %lld has no \"content\"", where, (long long)id);
+        return mb_fail(err, MB_E_INPUT, "%s: added token %lld has no \"content\"", where, (long long)id);
     if (cJSON_IsTrue(get(entry, "single_word")) || cJSON_IsTrue(get(entry, "lstrip")) ||
         cJSON_IsTrue(get(entry, "rstrip")))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s: added token \"%.64s\" asks for single_word, lstrip or rstrip, which is not supported",
                        where, content->valuestring);
-    return mb_tokenizer_add_added(t, id, content->valuestring, cJSON_IsTrue(get(entry, "special")), where, err,
-                                  err_cap);
+    return mb_tokenizer_add_added(t, id, content->valuestring, cJSON_IsTrue(get(entry, "special")), where, err);
 }
 
 /* The vocabulary comes before the added tokens, which may repeat entries of it. */
-static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where, char *err, size_t err_cap)
+static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where, mb_error *err)
 {
     const cJSON *model = get(root, "model"), *entry;
-    int rc = check_pipeline(root, where, err, err_cap);
+    int rc = check_pipeline(root, where, err);
     if (rc == MB_OK)
-        rc = read_vocab(t, get(model, "vocab"), where, err, err_cap);
+        rc = read_vocab(t, get(model, "vocab"), where, err);
     if (rc == MB_OK)
-        rc = read_merges_json(t, get(model, "merges"), where, err, err_cap);
+        rc = read_merges_json(t, get(model, "merges"), where, err);
     cJSON_ArrayForEach(entry, get(root, "added_tokens"))
     {
         int64_t id = 0;
         if (rc == MB_OK && !mb_model_json_integer(get(entry, "id"), 0, INT32_MAX, &id))
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: an added token has no id", where);
+            rc = mb_fail(err, MB_E_INPUT, "%s: an added token has no id", where);
         if (rc == MB_OK)
-            rc = read_added(t, id, entry, where, err, err_cap);
+            rc = read_added(t, id, entry, where, err);
     }
     if (rc == MB_OK)
-        rc = mb_split_compile(&t->split, find_pattern(get(root, "pre_tokenizer")), where, err, err_cap);
+        rc = mb_split_compile(&t->split, find_pattern(get(root, "pre_tokenizer")), where, err);
     t->nfc = get(root, "normalizer") != NULL;
     return rc;
 }
@@ -252,7 +248,7 @@ static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where,
 /* ---- the smaller files ---- */
 
 /* tokenizer_config.json: {"added_tokens_decoder": {"151643": {content, special, ...}}}. */
-static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, char *err, size_t err_cap)
+static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, mb_error *err)
 {
     const cJSON *entry;
     int rc = MB_OK;
@@ -261,10 +257,10 @@ static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, ch
         char *end = NULL;
         long long id = entry->string ? strtoll(entry->string, &end, 10) : -1;
         if (rc == MB_OK && (!end || end == entry->string || *end || id < 0))
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: added_tokens_decoder has the key \"%.32s\", no token id",
+            rc = mb_fail(err, MB_E_INPUT, "%s: added_tokens_decoder has the key \"%.32s\", no token id",
                          where, entry->string ? entry->string : "");
         if (rc == MB_OK)
-            rc = read_added(t, id, entry, where, err, err_cap);
+            rc = read_added(t, id, entry, where, err);
     }
     return rc;
 }
@@ -288,24 +284,22 @@ static bool named_special(const cJSON *config, const char *text)
 }
 
 /* added_tokens.json: {text: id}, without flags; the configuration says which of them are special. */
-static int read_added_file(mb_tokenizer *t, const cJSON *root, const cJSON *config, const char *where, char *err,
-                           size_t err_cap)
+static int read_added_file(mb_tokenizer *t, const cJSON *root, const cJSON *config, const char *where, mb_error *err)
 {
     int rc = MB_OK;
     for (const cJSON *entry = root->child; entry && rc == MB_OK; entry = entry->next) {
         int64_t id = 0;
         if (!mb_model_json_integer(entry, 0, INT32_MAX, &id))
-            rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: the id of \"%.64s\" must be a whole number >= 0", where,
+            rc = mb_fail(err, MB_E_INPUT, "%s: the id of \"%.64s\" must be a whole number >= 0", where,
                          entry->string);
         else
-            rc = mb_tokenizer_add_added(t, id, entry->string, named_special(config, entry->string), where, err,
-                                        err_cap);
+            rc = mb_tokenizer_add_added(t, id, entry->string, named_special(config, entry->string), where, err);
     }
     return rc;
 }
 
 int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files *files, const char *where,
-                       char *err, size_t err_cap)
+                       mb_error *err)
 {
     mb_tokenizer *t = calloc(1, sizeof *t);
     cJSON *main_json = NULL, *config = NULL, *added = NULL;
@@ -313,34 +307,33 @@ int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files
     int rc;
     *tokenizer = NULL;
     if (!t)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for a tokenizer", where);
-#define NAME(file) (mb_fail(name, sizeof name, 0, "%s/%s", where, file), name)
+        return mb_no_memory(err, "a tokenizer of %s", where);
+#define NAME(file) (snprintf(name, sizeof name, "%s/%s", where, file), name)
     if (files->tokenizer) {
         NAME("tokenizer.json");
-        rc = mb_model_json_parse(&main_json, files->tokenizer, files->tokenizer_size, name, err, err_cap);
+        rc = mb_model_json_parse(&main_json, files->tokenizer, files->tokenizer_size, name, err);
         if (rc == MB_OK)
-            rc = read_tokenizer(t, main_json, name, err, err_cap);
+            rc = read_tokenizer(t, main_json, name, err);
     } else {
         NAME("vocab.json");
-        rc = mb_model_json_parse(&main_json, files->vocab, files->vocab_size, name, err, err_cap);
+        rc = mb_model_json_parse(&main_json, files->vocab, files->vocab_size, name, err);
         if (rc == MB_OK)
-            rc = read_vocab(t, main_json, name, err, err_cap);
+            rc = read_vocab(t, main_json, name, err);
         if (rc == MB_OK)
-            rc = read_merges_text(t, files->merges, files->merges_size, NAME("merges.txt"), err, err_cap);
+            rc = read_merges_text(t, files->merges, files->merges_size, NAME("merges.txt"), err);
         if (rc == MB_OK)
-            rc = mb_split_compile(&t->split, NULL, name, err, err_cap);
+            rc = mb_split_compile(&t->split, NULL, name, err);
         t->nfc = true;
     }
     if (rc == MB_OK && files->config) {
-        rc = mb_model_json_parse(&config, files->config, files->config_size, NAME("tokenizer_config.json"), err,
-                                 err_cap);
+        rc = mb_model_json_parse(&config, files->config, files->config_size, NAME("tokenizer_config.json"), err);
         if (rc == MB_OK)
-            rc = read_config(t, config, name, err, err_cap);
+            rc = read_config(t, config, name, err);
     }
     if (rc == MB_OK && files->added) {
-        rc = mb_model_json_parse(&added, files->added, files->added_size, NAME("added_tokens.json"), err, err_cap);
+        rc = mb_model_json_parse(&added, files->added, files->added_size, NAME("added_tokens.json"), err);
         if (rc == MB_OK)
-            rc = read_added_file(t, added, config, name, err, err_cap);
+            rc = read_added_file(t, added, config, name, err);
     }
 #undef NAME
     cJSON_Delete(main_json);
@@ -358,15 +351,14 @@ int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files
 /* ---- the folder ---- */
 
 /* Reads folder/name when it is there; *data stays NULL otherwise. */
-static int read_optional(const char *folder, const char *name, char **data, size_t *size, mb_hash *hash, char *err,
-                         size_t err_cap)
+static int read_optional(const char *folder, const char *name, char **data, size_t *size, mb_hash *hash, mb_error *err)
 {
     char *path = mb_string_format("%s/%s", folder, name);
     int rc = MB_OK;
     if (!path)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to read %s/%s", folder, name);
+        return mb_no_memory(err, "reading %s/%s", folder, name);
     if (mb_file_exists(path)) {
-        rc = mb_file_read(path, FILE_MAX_BYTES, data, size, err, err_cap);
+        rc = mb_file_read(path, FILE_MAX_BYTES, data, size, err);
         if (rc == MB_OK)
             mb_hash_add(hash, *data, *size);
     }
@@ -374,7 +366,7 @@ static int read_optional(const char *folder, const char *name, char **data, size
     return rc;
 }
 
-int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, char *err, size_t err_cap)
+int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, mb_error *err)
 {
     static const char *const names[5] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
                                          "added_tokens.json"};
@@ -384,19 +376,19 @@ int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, char *err, s
     int rc = MB_OK;
     *tokenizer = NULL;
     if (!hash)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open the tokenizer of %s", folder);
+        return mb_no_memory(err, "opening the tokenizer of %s", folder);
     for (int i = 0; i < 5 && rc == MB_OK; i++)
         if (i == 0 || i > 2 || !data[0]) /* with a tokenizer.json the older pair of files is not used */
-            rc = read_optional(folder, names[i], &data[i], &size[i], hash, err, err_cap);
+            rc = read_optional(folder, names[i], &data[i], &size[i], hash, err);
     mb_hash_end(hash, hex);
     if (rc == MB_OK && !data[0] && !(data[1] && data[2]))
-        rc = mb_fail(err, err_cap, MB_E_INPUT,
+        rc = mb_fail(err, MB_E_INPUT,
                      "%s has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there",
                      folder);
     if (rc == MB_OK) {
         struct mb_tokenizer_files files = {data[0], data[1], data[2], data[3], data[4],
                                            size[0], size[1], size[2], size[3], size[4]};
-        rc = mb_tokenizer_build(tokenizer, &files, folder, err, err_cap);
+        rc = mb_tokenizer_build(tokenizer, &files, folder, err);
     }
     if (rc == MB_OK)
         memcpy((*tokenizer)->hash, hex, sizeof hex);

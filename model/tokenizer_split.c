@@ -51,14 +51,14 @@ static bool spell_spaces(mb_text *out, const char *pattern)
     return !out->failed;
 }
 
-int mb_split_compile(pcre2_code **code, const char *pattern, const char *where, char *err, size_t err_cap)
+int mb_split_compile(pcre2_code **code, const char *pattern, const char *where, mb_error *err)
 {
     mb_text spelled = {0};
     PCRE2_SIZE offset = 0;
     int error = 0, rc = MB_OK;
     *code = NULL;
     if (!spell_spaces(&spelled, pattern ? pattern : qwen_pattern)) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: the pre-tokenizer's pattern has \\S inside brackets", where);
+        rc = mb_fail(err, MB_E_INPUT, "%s: the pre-tokenizer's pattern has \\S inside brackets", where);
         goto out;
     }
     *code = pcre2_compile((PCRE2_SPTR)spelled.data, spelled.length,
@@ -66,7 +66,7 @@ int mb_split_compile(pcre2_code **code, const char *pattern, const char *where, 
     if (!*code) {
         PCRE2_UCHAR message[160] = "";
         pcre2_get_error_message(error, message, sizeof message);
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: the pre-tokenizer's pattern does not compile: %s", where,
+        rc = mb_fail(err, MB_E_INPUT, "%s: the pre-tokenizer's pattern does not compile: %s", where,
                      (const char *)message);
         goto out;
     }

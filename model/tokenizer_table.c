@@ -13,10 +13,10 @@
 #define ADDED_MAX 65536
 
 int mb_tokenizer_add(mb_tokenizer *tokenizer, int64_t id, const char *bytes, size_t n, const char *where,
-                     char *err, size_t err_cap)
+                     mb_error *err)
 {
     if (id < 0 || id >= ID_MAX)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: token id %lld is outside 0 to %d", where, (long long)id,
+        return mb_fail(err, MB_E_INPUT, "%s: token id %lld is outside 0 to %d", where, (long long)id,
                        ID_MAX - 1);
     if (id >= tokenizer->capacity) {
         int32_t capacity = tokenizer->capacity ? tokenizer->capacity : 1024;
@@ -24,18 +24,18 @@ int mb_tokenizer_add(mb_tokenizer *tokenizer, int64_t id, const char *bytes, siz
             capacity *= 2;
         struct mb_token *tokens = realloc(tokenizer->tokens, (size_t)capacity * sizeof *tokens);
         if (!tokens)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for %d tokens", where, capacity);
+            return mb_fail(err, MB_E_SYSTEM, "%s: no memory for %d tokens", where, capacity);
         memset(tokens + tokenizer->capacity, 0, (size_t)(capacity - tokenizer->capacity) * sizeof *tokens);
         tokenizer->tokens = tokens;
         tokenizer->capacity = capacity;
     }
     struct mb_token *token = &tokenizer->tokens[id];
     if (token->used)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: token id %lld is used twice", where, (long long)id);
+        return mb_fail(err, MB_E_INPUT, "%s: token id %lld is used twice", where, (long long)id);
     *token = (struct mb_token){.offset = tokenizer->pool.length, .length = (uint32_t)n, .used = true};
     mb_text_append(&tokenizer->pool, bytes, n);
     if (tokenizer->pool.failed)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its tokens", where);
+        return mb_no_memory(err, "the tokens of %s", where);
     if (id >= tokenizer->size)
         tokenizer->size = (int32_t)id + 1;
     return MB_OK;
@@ -102,11 +102,11 @@ int32_t mb_tokenizer_index_find(const mb_tokenizer *tokenizer, const char *bytes
 
 /* Contradictions are errors because either reading would silently give other ids to the same text. */
 int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text, bool special, const char *where,
-                           char *err, size_t err_cap)
+                           mb_error *err)
 {
     size_t n = strlen(text);
     if (n == 0 || n > 4096 || !mb_utf8_check(text, n, NULL))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: the added token with id %lld is empty, too long or no UTF-8",
+        return mb_fail(err, MB_E_INPUT, "%s: the added token with id %lld is empty, too long or no UTF-8",
                        where, (long long)id);
     for (size_t i = 0; i < tokenizer->added_count; i++) {
         const struct mb_added_token *other = &tokenizer->added[i];
@@ -114,33 +114,33 @@ int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text
         if (same_text && other->id == id)
             return MB_OK; /* the same entry in a second file */
         if (same_text || other->id == id)
-            return mb_fail(err, err_cap, MB_E_INPUT, "%s: added token \"%.64s\" (id %lld) contradicts \"%.64s\" "
+            return mb_fail(err, MB_E_INPUT, "%s: added token \"%.64s\" (id %lld) contradicts \"%.64s\" "
                            "(id %d)", where, text, (long long)id, other->text, other->id);
     }
     if (tokenizer->added_count == ADDED_MAX)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: more than %d added tokens", where, ADDED_MAX);
+        return mb_fail(err, MB_E_INPUT, "%s: more than %d added tokens", where, ADDED_MAX);
     if (tokenizer->added_count % 64 == 0) {
         struct mb_added_token *larger =
             realloc(tokenizer->added, (tokenizer->added_count + 64) * sizeof *tokenizer->added);
         if (!larger)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its added tokens", where);
+            return mb_no_memory(err, "the added tokens of %s", where);
         tokenizer->added = larger;
     }
     /* An added token may also stand in the vocabulary, under the same id and with the same text. */
     if (id >= 0 && id < tokenizer->size && tokenizer->tokens[id].used) {
         const struct mb_token *token = &tokenizer->tokens[id];
         if (token->length != n || memcmp(tokenizer->pool.data + token->offset, text, n) != 0)
-            return mb_fail(err, err_cap, MB_E_INPUT,
+            return mb_fail(err, MB_E_INPUT,
                            "%s: added token \"%.64s\" has id %lld, which the vocabulary gives to another token",
                            where, text, (long long)id);
     } else {
-        int rc = mb_tokenizer_add(tokenizer, id, text, n, where, err, err_cap);
+        int rc = mb_tokenizer_add(tokenizer, id, text, n, where, err);
         if (rc != MB_OK)
             return rc;
     }
     char *copy = mb_string_copy(text);
     if (!copy)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "%s: no memory for its added tokens", where);
+        return mb_no_memory(err, "the added tokens of %s", where);
     tokenizer->tokens[id].special = special;
     tokenizer->added[tokenizer->added_count++] = (struct mb_added_token){copy, n, (int32_t)id, special};
     return MB_OK;

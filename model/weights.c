@@ -29,8 +29,7 @@ struct loading {
     uint64_t seed;
     unsigned char *stage;            /* STAGE_BYTES */
     const char *folder;
-    char *err;
-    size_t err_cap;
+    mb_error *err;
 };
 
 /* The name a part has in the checkpoint; layer -1 = outside the layers. copy: the expert, where there are several.
@@ -69,10 +68,10 @@ static int check_part(const struct loading *load, const mb_weight_part *part, in
     part_name(name, sizeof name, part, layer, copy);
     const mb_tensor *tensor = mb_checkpoint_find(load->checkpoint, name);
     if (!tensor)
-        return mb_fail(load->err, load->err_cap, MB_E_INPUT,
+        return mb_fail(load->err, MB_E_INPUT,
                        "%s: tensor %s is missing from the weights, config.json asks for it", load->folder, name);
     if (!tensor->usable)
-        return mb_fail(load->err, load->err_cap, MB_E_INPUT,
+        return mb_fail(load->err, MB_E_INPUT,
                        "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded", load->folder, name,
                        tensor->dtype);
     bool vector = mb_layout_is_vector(part);
@@ -82,10 +81,10 @@ static int check_part(const struct loading *load, const mb_weight_part *part, in
         for (int32_t i = 0; i < tensor->rank; i++)
             mb_text_printf(&found, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
         if (vector)
-            mb_fail(load->err, load->err_cap, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld]",
+            mb_fail(load->err, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld]",
                     load->folder, name, found.data ? found.data : "", (long long)part->rows);
         else
-            mb_fail(load->err, load->err_cap, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld, %lld]",
+            mb_fail(load->err, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld, %lld]",
                     load->folder, name, found.data ? found.data : "", (long long)part->rows,
                     (long long)part->cols);
         mb_text_free(&found);
@@ -119,7 +118,7 @@ static int check_extra(const struct loading *load)
                 known = known || is_part(&parts[k], rest);
         }
         if (!known)
-            return mb_fail(load->err, load->err_cap, MB_E_INPUT,
+            return mb_fail(load->err, MB_E_INPUT,
                            "%s: the weights have a tensor %.200s that config.json does not explain (%d layers, "
                            "q/k/v bias %s, q/k norm %s, %d experts)", load->folder, tensor->name, config->layers,
                            config->qkv_bias ? "on" : "off", config->qk_norm ? "on" : "off", config->moe.experts);
@@ -230,7 +229,7 @@ static void random_fill(unsigned char *out, mb_type type, uint64_t stream, uint6
 /* The backend's own sentence, with what was being done in front. */
 static int device_fail(const struct loading *load, int rc, const char *what)
 {
-    return mb_fail(load->err, load->err_cap, rc, "loading %s into the device: %s", what,
+    return mb_fail(load->err, rc, "loading %s into the device: %s", what,
                    load->model->kernels->error(load->model->device));
 }
 
@@ -313,7 +312,7 @@ static int load_parts(const struct loading *load, const mb_weight_part *parts, i
                            mb_type_size(mb_layout_type(&parts[i], model->type));
             *field = model->kernels->alloc(model->device, bytes);
             if (!*field)
-                return mb_fail(load->err, load->err_cap, MB_E_SYSTEM,
+                return mb_fail(load->err, MB_E_SYSTEM,
                                "the device arena has no room for the weights of %s (%zu bytes in all)",
                                model->config.name, mb_model_weight_bytes(&model->config, model->type));
         }
@@ -332,7 +331,7 @@ static int load_cos_sin(const struct loading *load)
     float *table = (float *)(void *)load->stage, frequency[512];
     model->cos_sin = model->kernels->alloc(model->device, (size_t)config->positions * width * sizeof(float));
     if (!model->cos_sin)
-        return mb_fail(load->err, load->err_cap, MB_E_SYSTEM,
+        return mb_fail(load->err, MB_E_SYSTEM,
                        "the device arena has no room for the RoPE table of %d positions", config->positions);
     for (size_t j = 0; j < pairs; j++)
         frequency[j] = 1.0f / powf((float)config->rope_theta, (float)(2 * j) / (float)width);
@@ -370,15 +369,15 @@ static int load_all(const struct loading *load)
 /* ---- identity ---- */
 
 /* Ids beyond the embedding's rows would read outside of it, so such a pair of files is refused. */
-static int open_tokenizer(mb_model *model, const char *folder, char *err, size_t err_cap)
+static int open_tokenizer(mb_model *model, const char *folder, mb_error *err)
 {
     const mb_model_config *config = &model->config;
-    int rc = mb_tokenizer_open(&model->tokenizer, folder, err, err_cap);
+    int rc = mb_tokenizer_open(&model->tokenizer, folder, err);
     if (rc != MB_OK)
         return rc;
     int32_t size = mb_tokenizer_size(model->tokenizer);
     if (size > config->vocab)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "%s: the tokenizer has ids up to %d, config.json a vocabulary of %d: they do not belong "
                        "together", folder, size - 1, config->vocab);
     mb_tokenizer_hash(model->tokenizer, model->tokenizer_hash);
@@ -399,43 +398,43 @@ static int hash_sources(const struct loading *load, const mb_model_request *requ
     }
     char *path = mb_string_format("%s/config.json", request->path);
     if (!path)
-        return mb_fail(load->err, load->err_cap, MB_E_SYSTEM, "no memory to hash the model");
-    int rc = mb_hash_file(path, model->config_hash, load->err, load->err_cap);
+        return mb_no_memory(load->err, "hashing the model");
+    int rc = mb_hash_file(path, model->config_hash, load->err);
     free(path);
     if (rc == MB_OK)
-        rc = mb_checkpoint_hash(load->checkpoint, model->weights_hash, load->err, load->err_cap);
+        rc = mb_checkpoint_hash(load->checkpoint, model->weights_hash, load->err);
     return rc;
 }
 
 int mb_model_open(mb_model **model, const mb_model_request *request, const mb_kernels *kernels, mb_device *device,
-                  mb_type type, char *err, size_t err_cap)
+                  mb_type type, mb_error *err)
 {
     mb_checkpoint *checkpoint = NULL;
-    struct loading load = {.seed = request->seed, .folder = request->path, .err = err, .err_cap = err_cap};
+    struct loading load = {.seed = request->seed, .folder = request->path, .err = err};
     mb_model *opened = calloc(1, sizeof *opened);
     int rc;
     *model = NULL;
     if (!opened)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to open the model");
+        return mb_no_memory(err, "opening the model");
     opened->kernels = kernels;
     opened->device = device;
     opened->type = type;
     /* Taken before anything is allocated: close() releases to here on every path. */
     opened->arena_mark = kernels->mark(device);
     load.model = opened;
-    rc = mb_model_inspect(request, &opened->config, err, err_cap);
+    rc = mb_model_inspect(request, &opened->config, err);
     if (rc != MB_OK)
         goto out;
     opened->layers = calloc((size_t)opened->config.layers, sizeof *opened->layers);
     load.stage = malloc(STAGE_BYTES);
     if (!opened->layers || !load.stage) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to load %s", opened->config.name);
+        rc = mb_no_memory(err, "loading %s", opened->config.name);
         goto out;
     }
     if (request->path) {
-        rc = open_tokenizer(opened, request->path, err, err_cap);
+        rc = open_tokenizer(opened, request->path, err);
         if (rc == MB_OK)
-            rc = mb_checkpoint_open(&checkpoint, request->path, err, err_cap);
+            rc = mb_checkpoint_open(&checkpoint, request->path, err);
         load.checkpoint = checkpoint;
         if (rc == MB_OK)
             rc = check_all(&load);

@@ -11,9 +11,9 @@
 
 static const arm_score no_score = {NAN, 0, {NAN, NAN, NAN}, NAN, NAN, NAN, NAN, NAN, NAN};
 
-static int no_memory(char *err, size_t err_cap)
+static int no_memory(mb_error *err)
 {
-    return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the comparison of methods");
+    return mb_no_memory(err, "the comparison of methods");
 }
 
 static double column_real(sqlite3_stmt *s, int column)
@@ -22,17 +22,17 @@ static double column_real(sqlite3_stmt *s, int column)
 }
 
 /* A statement with run, model and sampler bound as ?1, ?2, ?3. */
-static sqlite3_stmt *query(mb_store *store, const comparison *c, const char *sql, char *err, size_t err_cap)
+static sqlite3_stmt *query(mb_store *store, const comparison *c, const char *sql, mb_error *err)
 {
-    sqlite3_stmt *s = store_statement(store, sql, err, err_cap);
+    sqlite3_stmt *s = store_statement(store, sql, err);
     if (s)
         store_bind(s, "iii", c->run_id, c->model_id, c->sampler_id);
     return s;
 }
 
-static int query_end(mb_store *store, sqlite3_stmt *s, int code, char *err, size_t err_cap)
+static int query_end(mb_store *store, sqlite3_stmt *s, int code, mb_error *err)
 {
-    int rc = code == SQLITE_DONE ? MB_OK : store_error(store, code, "comparing", err, err_cap);
+    int rc = code == SQLITE_DONE ? MB_OK : store_error(store, code, "comparing", err);
     sqlite3_reset(s);
     return rc;
 }
@@ -55,12 +55,12 @@ static int find_task(const comparison *c, int64_t dataset)
 
 /* ---- the grid: tasks x configurations ---- */
 
-static int load_tasks(mb_store *store, comparison *c, char *err, size_t err_cap)
+static int load_tasks(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s = query(store, c,
                             "SELECT DISTINCT dataset_id, task FROM v_accuracy WHERE run_id = ? AND "
                             "model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL ORDER BY 1",
-                            err, err_cap);
+                            err);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -73,19 +73,19 @@ static int load_tasks(mb_store *store, comparison *c, char *err, size_t err_cap)
         if (!tasks || !datasets || !name) {
             free(name);
             sqlite3_reset(s);
-            return no_memory(err, err_cap);
+            return no_memory(err);
         }
         tasks[c->task_count] = name;
         datasets[c->task_count++] = sqlite3_column_int64(s, 0);
     }
-    return query_end(store, s, code, err, err_cap);
+    return query_end(store, s, code, err);
 }
 
-static int add_arm(comparison *c, sqlite3_stmt *s, char *err, size_t err_cap)
+static int add_arm(comparison *c, sqlite3_stmt *s, mb_error *err)
 {
     arm *arms = realloc(c->arms, (c->arm_count + 1) * sizeof *arms);
     if (!arms)
-        return no_memory(err, err_cap);
+        return no_memory(err);
     c->arms = arms;
     arm *a = &arms[c->arm_count++];
     *a = (arm){.config_id = sqlite3_column_int64(s, 0), .first_us = NAN, .later_us = NAN, .all = no_score};
@@ -97,13 +97,13 @@ static int add_arm(comparison *c, sqlite3_stmt *s, char *err, size_t err_cap)
     a->is_oracle = sqlite3_column_int(s, 6);
     a->tasks = calloc(c->task_count + 1, sizeof *a->tasks);
     if (!a->label || !a->method || !a->tasks)
-        return no_memory(err, err_cap);
+        return no_memory(err);
     for (size_t t = 0; t < c->task_count; t++)
         a->tasks[t] = no_score;
     return MB_OK;
 }
 
-static int load_scores(mb_store *store, comparison *c, char *err, size_t err_cap)
+static int load_scores(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s = query(
         store, c,
@@ -111,13 +111,13 @@ static int load_scores(mb_store *store, comparison *c, char *err, size_t err_cap
         "dataset_id, score, n, work, engaged, forwards_per_block, work_select FROM v_accuracy WHERE run_id = ? "
         "AND model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL "
         "ORDER BY is_reference DESC, config_id, dataset_id",
-        err, err_cap);
+        err);
     int code, rc;
     if (!s)
         return MB_E_SYSTEM;
     while ((code = sqlite3_step(s)) == SQLITE_ROW) {
         int64_t config = sqlite3_column_int64(s, 0);
-        if (!find_arm(c, config) && (rc = add_arm(c, s, err, err_cap)) != MB_OK) {
+        if (!find_arm(c, config) && (rc = add_arm(c, s, err)) != MB_OK) {
             sqlite3_reset(s);
             return rc;
         }
@@ -132,13 +132,13 @@ static int load_scores(mb_store *store, comparison *c, char *err, size_t err_cap
         score->forwards = column_real(s, 12);
         score->work_select = column_real(s, 13);
     }
-    return query_end(store, s, code, err, err_cap);
+    return query_end(store, s, code, err);
 }
 
-static int load_curves(mb_store *store, comparison *c, char *err, size_t err_cap)
+static int load_curves(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s = store_statement(
-        store, "SELECT config_id, curve FROM v_curve WHERE run_id = ? AND model_id = ?", err, err_cap);
+        store, "SELECT config_id, curve FROM v_curve WHERE run_id = ? AND model_id = ?", err);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -147,14 +147,14 @@ static int load_curves(mb_store *store, comparison *c, char *err, size_t err_cap
         arm *a = find_arm(c, sqlite3_column_int64(s, 0));
         if (a && !(a->curve = mb_string_copy((const char *)sqlite3_column_text(s, 1)))) {
             sqlite3_reset(s);
-            return no_memory(err, err_cap);
+            return no_memory(err);
         }
     }
-    return query_end(store, s, code, err, err_cap);
+    return query_end(store, s, code, err);
 }
 
 /* Means over all samples, and the mean score over tasks where the arm has every task of the first arm. */
-static int load_totals(mb_store *store, comparison *c, char *err, size_t err_cap)
+static int load_totals(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s =
         query(store, c,
@@ -162,7 +162,7 @@ static int load_totals(mb_store *store, comparison *c, char *err, size_t err_cap
               "1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0), count(score), avg(work_select) FROM "
               "v_samples WHERE "
               "run_id = ? AND model_id = ? AND sampler_id = ? AND pass = 'quality' GROUP BY config_id",
-              err, err_cap);
+              err);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -187,7 +187,7 @@ static int load_totals(mb_store *store, comparison *c, char *err, size_t err_cap
         }
         c->arms[i].all.score = n ? sum / (double)n : NAN;
     }
-    return query_end(store, s, code, err, err_cap);
+    return query_end(store, s, code, err);
 }
 
 /* ---- paired differences ---- */
@@ -229,13 +229,13 @@ static void arm_intervals(const comparison *c, arm *a, const pairs *p)
     a->all.delta = paired_interval(p->differences, p->groups, p->n, 1, name);
 }
 
-static int load_pairs(mb_store *store, comparison *c, char *err, size_t err_cap)
+static int load_pairs(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s = query(store, c,
                             "SELECT config_id, dataset_id, difference FROM v_paired_item WHERE run_id = ? "
                             "AND model_id = ? AND sampler_id = ? AND is_reference = 0 "
                             "ORDER BY config_id, dataset_id, item",
-                            err, err_cap);
+                            err);
     pairs p = {0};
     int64_t config = 0;
     int code, rc = MB_OK;
@@ -252,13 +252,13 @@ static int load_pairs(mb_store *store, comparison *c, char *err, size_t err_cap)
         int t = find_task(c, sqlite3_column_int64(s, 1));
         if (t >= 0 && !pairs_add(&p, sqlite3_column_double(s, 2), t)) {
             sqlite3_reset(s);
-            rc = no_memory(err, err_cap);
+            rc = no_memory(err);
             goto out;
         }
     }
     if (p.n && find_arm(c, config))
         arm_intervals(c, find_arm(c, config), &p);
-    rc = query_end(store, s, code, err, err_cap);
+    rc = query_end(store, s, code, err);
 out:
     free(p.differences);
     free(p.groups);
@@ -267,13 +267,13 @@ out:
 
 /* ---- recall and latency ---- */
 
-static int load_recall(mb_store *store, comparison *c, char *err, size_t err_cap)
+static int load_recall(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s = query(store, c,
                             "SELECT config_id, dataset_id, index_recall, mass_recall, blocks FROM "
                             "v_recall_config WHERE run_id = ? AND model_id = ? AND sampler_id = ? AND "
                             "pass = 'recall' ORDER BY config_id",
-                            err, err_cap);
+                            err);
     double index = 0, mass = 0, weight = 0;
     int64_t config = 0;
     int code;
@@ -298,10 +298,10 @@ static int load_recall(mb_store *store, comparison *c, char *err, size_t err_cap
         a->all.index_recall = index / weight;
         a->all.mass_recall = mass / weight;
     }
-    return query_end(store, s, code, err, err_cap);
+    return query_end(store, s, code, err);
 }
 
-static int load_latency(mb_store *store, comparison *c, char *err, size_t err_cap)
+static int load_latency(mb_store *store, comparison *c, mb_error *err)
 {
     /* The last row of a configuration stays: its longest context, largest batch. */
     sqlite3_stmt *s =
@@ -309,7 +309,7 @@ static int load_latency(mb_store *store, comparison *c, char *err, size_t err_ca
               "SELECT config_id, phase, median_us, context, batch FROM v_latency WHERE "
               "run_id = ? AND model_id = ? AND sampler_id = ? AND phase IN ('first_step', 'later_step') "
               "ORDER BY context, batch, steps",
-              err, err_cap);
+              err);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -322,37 +322,37 @@ static int load_latency(mb_store *store, comparison *c, char *err, size_t err_ca
         a->context = sqlite3_column_int64(s, 3);
         a->batch = sqlite3_column_int64(s, 4);
     }
-    return query_end(store, s, code, err, err_cap);
+    return query_end(store, s, code, err);
 }
 
 /* ---- all of it ---- */
 
-static int load_one(mb_store *store, comparison *c, char *err, size_t err_cap)
+static int load_one(mb_store *store, comparison *c, mb_error *err)
 {
-    int rc = load_tasks(store, c, err, err_cap);
+    int rc = load_tasks(store, c, err);
     if (rc == MB_OK)
-        rc = load_scores(store, c, err, err_cap);
+        rc = load_scores(store, c, err);
     if (rc == MB_OK)
-        rc = load_curves(store, c, err, err_cap);
+        rc = load_curves(store, c, err);
     if (rc == MB_OK && c->arm_count)
-        rc = load_totals(store, c, err, err_cap);
+        rc = load_totals(store, c, err);
     if (rc == MB_OK)
-        rc = load_pairs(store, c, err, err_cap);
+        rc = load_pairs(store, c, err);
     if (rc == MB_OK)
-        rc = load_recall(store, c, err, err_cap);
+        rc = load_recall(store, c, err);
     if (rc == MB_OK)
-        rc = load_latency(store, c, err, err_cap);
+        rc = load_latency(store, c, err);
     return rc;
 }
 
-int comparison_load(mb_store *store, int64_t run_id, comparison **list, size_t *count, char *err, size_t err_cap)
+int comparison_load(mb_store *store, int64_t run_id, comparison **list, size_t *count, mb_error *err)
 {
     *list = NULL;
     *count = 0;
     sqlite3_stmt *s = store_statement(store,
                                       "SELECT DISTINCT model_id, sampler_id, model, sampler FROM v_accuracy "
                                       "WHERE run_id = ? AND n > 0 ORDER BY 1, 2",
-                                      err, err_cap);
+                                      err);
     int code, rc = MB_OK;
     if (!s)
         return MB_E_SYSTEM;
@@ -369,14 +369,14 @@ int comparison_load(mb_store *store, int64_t run_id, comparison **list, size_t *
             (*count)++;
         }
         if (!grown || !grown[*count - 1].model || !grown[*count - 1].sampler) {
-            rc = no_memory(err, err_cap);
+            rc = no_memory(err);
             break;
         }
     }
-    int ended = query_end(store, s, rc == MB_OK ? code : SQLITE_DONE, err, err_cap);
+    int ended = query_end(store, s, rc == MB_OK ? code : SQLITE_DONE, err);
     rc = rc == MB_OK ? ended : rc;
     for (size_t i = 0; rc == MB_OK && i < *count; i++)
-        rc = load_one(store, &(*list)[i], err, err_cap);
+        rc = load_one(store, &(*list)[i], err);
     if (rc != MB_OK) {
         comparison_free(*list, *count);
         *list = NULL;

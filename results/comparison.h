@@ -38,7 +38,7 @@ typedef struct comparison {
 } comparison;
 
 /* All comparisons of a run; *list malloc'ed. A run without accuracy has none. */
-int comparison_load(mb_store *store, int64_t run_id, comparison **list, size_t *count, char *err, size_t err_cap);
+int comparison_load(mb_store *store, int64_t run_id, comparison **list, size_t *count, mb_error *err);
 void comparison_free(comparison *list, size_t count);
 
 #endif

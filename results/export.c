@@ -40,39 +40,39 @@ static void put_line(mb_text *out, sqlite3_stmt *s)
 }
 
 /* One file: all predictions of one cell, in the order of the benchmark's file (the order of storing). */
-static int export_cell(mb_store *store, int64_t cell, const char *path, char *err, size_t err_cap)
+static int export_cell(mb_store *store, int64_t cell, const char *path, mb_error *err)
 {
     mb_text lines = {0};
     int code;
     sqlite3_stmt *s = store_statement(store,
                                       "SELECT prediction, answers, classes, length FROM v_samples "
                                       "WHERE cell_id = ? AND prediction IS NOT NULL ORDER BY item_id",
-                                      err, err_cap);
+                                      err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "i", cell);
     while ((code = sqlite3_step(s)) == SQLITE_ROW)
         put_line(&lines, s);
     sqlite3_reset(s);
-    int rc = code != SQLITE_DONE ? store_error(store, code, "exporting predictions", err, err_cap)
-             : lines.failed      ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to export %s", path)
-                                 : mb_file_write(path, lines.data ? lines.data : "", lines.length, err, err_cap);
+    int rc = code != SQLITE_DONE ? store_error(store, code, "exporting predictions", err)
+             : lines.failed      ? mb_no_memory(err, "exporting %s", path)
+                                 : mb_file_write(path, lines.data ? lines.data : "", lines.length, err);
     mb_text_free(&lines);
     return rc;
 }
 
 /* The run that a user names; *id -1 where none is named: all of them. */
-static int chosen_run(mb_store *store, const char *run, int64_t *id, char *err, size_t err_cap)
+static int chosen_run(mb_store *store, const char *run, int64_t *id, mb_error *err)
 {
     *id = -1;
-    return run ? store_find_run(store, run, id, NULL, err, err_cap) : MB_OK;
+    return run ? store_find_run(store, run, id, NULL, err) : MB_OK;
 }
 
 /* folder/pred/<run> <model> <config> <sampler>/<task>.jsonl; the run only where several are exported. */
-int mb_export_pred(mb_store *store, const char *run, const char *folder, char *err, size_t err_cap)
+int mb_export_pred(mb_store *store, const char *run, const char *folder, mb_error *err)
 {
     int64_t id = -1;
-    int code, rc = chosen_run(store, run, &id, err, err_cap);
+    int code, rc = chosen_run(store, run, &id, err);
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s = store_statement(
@@ -83,7 +83,7 @@ int mb_export_pred(mb_store *store, const char *run, const char *folder, char *e
         "FROM v_cell c WHERE c.run_id = coalesce(?1, c.run_id) AND c.pass = 'quality' AND EXISTS (SELECT 1 FROM "
         "sample s WHERE s.cell_id = c.cell_id "
         "AND s.prediction IS NOT NULL) ORDER BY c.cell_id",
-        err, err_cap);
+        err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "k", id);
@@ -101,29 +101,29 @@ int mb_export_pred(mb_store *store, const char *run, const char *folder, char *e
             mb_text_puts(&path, "-");
             put_name(&path, text_at(s, 4));
         }
-        rc = path.failed ? mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to export into %s", folder)
-                         : mb_folder_make(path.data, err, err_cap);
+        rc = path.failed ? mb_no_memory(err, "exporting into %s", folder)
+                         : mb_folder_make(path.data, err);
         mb_text_puts(&path, "/");
         put_name(&path, text_at(s, 1));
         mb_text_puts(&path, ".jsonl");
         if (rc == MB_OK && path.failed)
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to export into %s", folder);
+            rc = mb_no_memory(err, "exporting into %s", folder);
         if (rc == MB_OK)
-            rc = export_cell(store, sqlite3_column_int64(s, 0), path.data, err, err_cap);
+            rc = export_cell(store, sqlite3_column_int64(s, 0), path.data, err);
         mb_text_free(&path);
     }
     if (rc == MB_OK && code != SQLITE_DONE)
-        rc = store_error(store, code, "exporting predictions", err, err_cap);
+        rc = store_error(store, code, "exporting predictions", err);
     sqlite3_reset(s);
     return rc;
 }
 
-int mb_export(mb_store *store, const char *run, mb_table_format format, mb_text *out, char *err, size_t err_cap)
+int mb_export(mb_store *store, const char *run, mb_table_format format, mb_text *out, mb_error *err)
 {
     int64_t id = -1;
     if (format == MB_TABLE_MARKDOWN || format == MB_TABLE_TERMINAL)
-        return mb_report(store, run, format, 0, out, err, err_cap);
-    int rc = chosen_run(store, run, &id, err, err_cap);
+        return mb_report(store, run, format, 0, out, err);
+    int rc = chosen_run(store, run, &id, err);
     if (rc != MB_OK)
         return rc;
     char *sql = sqlite3_mprintf(
@@ -135,8 +135,8 @@ int mb_export(mb_store *store, const char *run, mb_table_format format, mb_text 
         "dense_calls, sparse_calls, prefill_us, decode_us, synthetic FROM v_samples "
         "WHERE %lld < 0 OR run_id = %lld ORDER BY run_id, cell_id, item_id",
         (sqlite3_int64)id, (sqlite3_int64)id);
-    rc = sql ? mb_table_query(store, sql, format, 0, out, err, err_cap)
-             : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to export samples");
+    rc = sql ? mb_table_query(store, sql, format, 0, out, err)
+             : mb_no_memory(err, "exporting samples");
     sqlite3_free(sql);
     return rc;
 }

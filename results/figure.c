@@ -144,18 +144,18 @@ void figure_free(figure *f)
 
 int figure_style(mb_store *store, const char *method)
 {
-    char err[8];
+    mb_error err = {0};
     int64_t place = 0;
     bool found = false;
     sqlite3_stmt *s =
         store_statement(store,
                         "SELECT CASE WHEN EXISTS (SELECT 1 FROM method WHERE name = ?1 AND caps & 8) THEN 0 ELSE "
                         "1 + (SELECT count(DISTINCT name) FROM method WHERE name < ?1 AND NOT caps & 8) END",
-                        err, sizeof err);
+                        &err);
     if (!s)
         return 1;
     store_bind(s, "t", method);
-    return store_step_integer(store, s, &place, &found, "naming colours", err, sizeof err) == MB_OK ? (int)place
+    return store_step_integer(store, s, &place, &found, "naming colours", &err) == MB_OK ? (int)place
                                                                                                     : 1;
 }
 
@@ -252,24 +252,24 @@ static void put_arrays(figure *f, mb_text *out)
 
 /* folder/data/FILE */
 static int write_text(const figure *f, const char *file, const char *extension, const char *data, size_t size,
-                      char *err, size_t err_cap)
+                      mb_error *err)
 {
     char *path = mb_string_format("%s/data/%s%s", f->folder, file, extension);
-    int rc = path ? mb_file_write(path, data, size, err, err_cap)
-                  : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
+    int rc = path ? mb_file_write(path, data, size, err)
+                  : mb_no_memory(err, "drawing %s", f->name);
     free(path);
     return rc;
 }
 
-static int write_embedded(const figure *f, const char *script, char *err, size_t err_cap)
+static int write_embedded(const figure *f, const char *script, mb_error *err)
 {
     char path[256];
     size_t size = 0;
     snprintf(path, sizeof path, "plots/%s.gp", script);
     const char *text = mb_embedded_find(path, &size);
     if (!text)
-        return mb_fail(err, err_cap, MB_E_BUG, "%s is not compiled in", path);
-    return write_text(f, script, ".gp", text, size, err, err_cap);
+        return mb_fail(err, MB_E_BUG, "%s is not compiled in", path);
+    return write_text(f, script, ".gp", text, size, err);
 }
 
 /* Reads what a pipe says until its end; keeps the first part. */
@@ -295,7 +295,7 @@ typedef struct drawing {
 } drawing;
 
 /* Starts gnuplot in folder/data with no shell in between; its standard error goes into a pipe. */
-static int start_gnuplot(const figure *f, const char *format, drawing *d, char *err, size_t err_cap)
+static int start_gnuplot(const figure *f, const char *format, drawing *d, mb_error *err)
 {
     char *folder = mb_string_format("%s/data", f->folder);
     char *variables = mb_string_format("name='%s'; format='%s'", f->name, format);
@@ -304,11 +304,11 @@ static int start_gnuplot(const figure *f, const char *format, drawing *d, char *
     posix_spawn_file_actions_t actions;
     bool have_actions = false;
     if (!folder || !variables || !script) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
+        rc = mb_no_memory(err, "drawing %s", f->name);
         goto out;
     }
     if (pipe2(pipes, O_CLOEXEC) != 0 || posix_spawn_file_actions_init(&actions) != 0) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot start gnuplot: %s", strerror(errno));
+        rc = mb_fail(err, MB_E_SYSTEM, "cannot start gnuplot: %s", strerror(errno));
         goto out;
     }
     have_actions = true;
@@ -321,7 +321,7 @@ static int start_gnuplot(const figure *f, const char *format, drawing *d, char *
     if (code != 0) {
         d->child = -1;
         rc = mb_fail(
-            err, err_cap, MB_E_SYSTEM,
+            err, MB_E_SYSTEM,
             "gnuplot cannot be started (%s): install gnuplot-nox (make deps) for figures; the tables do not "
             "need it",
             strerror(code));
@@ -342,8 +342,7 @@ out:
 }
 
 /* Waits for it; said receives its standard error. */
-static int end_gnuplot(const figure *f, const char *format, drawing *d, char *said, size_t said_cap, char *err,
-                       size_t err_cap)
+static int end_gnuplot(const figure *f, const char *format, drawing *d, char *said, size_t said_cap, mb_error *err)
 {
     int status = 0;
     read_all(d->fd, said, said_cap);
@@ -353,11 +352,11 @@ static int end_gnuplot(const figure *f, const char *format, drawing *d, char *sa
     d->child = -1;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return MB_OK;
-    return mb_fail(err, err_cap, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format,
+    return mb_fail(err, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format,
                    said);
 }
 
-int figure_end(figure *f, char *err, size_t err_cap)
+int figure_end(figure *f, mb_error *err)
 {
     static const char *const formats[] = {"png", "svg"};
     char said[2048];
@@ -367,28 +366,28 @@ int figure_end(figure *f, char *err, size_t err_cap)
     put_arrays(f, &f->settings);
     if (f->failed || f->data.failed || f->settings.failed || f->panels.failed || f->x_tics.failed ||
         f->y_tics.failed) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to draw %s", f->name);
+        rc = mb_no_memory(err, "drawing %s", f->name);
         goto out;
     }
     char *log = mb_string_format("%s/data/%s.log", f->folder, f->name);
     if (log)
         unlink(log); /* of an earlier drawing */
     free(log);
-    rc = write_text(f, f->name, ".dat", f->data.data, f->data.length, err, err_cap);
+    rc = write_text(f, f->name, ".dat", f->data.data, f->data.length, err);
     if (rc == MB_OK)
-        rc = write_text(f, f->name, ".vars", f->settings.data, f->settings.length, err, err_cap);
+        rc = write_text(f, f->name, ".vars", f->settings.data, f->settings.length, err);
     if (rc == MB_OK)
-        rc = write_embedded(f, f->script, err, err_cap);
+        rc = write_embedded(f, f->script, err);
     drawing drawings[2] = {{-1, -1}, {-1, -1}}; /* both formats at once: most machines have two cores */
     for (int i = 0; rc == MB_OK && i < 2; i++)
-        rc = start_gnuplot(f, formats[i], &drawings[i], err, err_cap);
+        rc = start_gnuplot(f, formats[i], &drawings[i], err);
     for (int i = 0; i < 2; i++) {
         if (drawings[i].child < 0)
             continue;
-        int ended = end_gnuplot(f, formats[i], &drawings[i], said, sizeof said, rc == MB_OK ? err : NULL, err_cap);
+        int ended = end_gnuplot(f, formats[i], &drawings[i], said, sizeof said, rc == MB_OK ? err : NULL);
         rc = rc == MB_OK ? ended : rc;
         if (rc == MB_OK && *said)
-            rc = write_text(f, f->name, ".log", said, strlen(said), err, err_cap);
+            rc = write_text(f, f->name, ".log", said, strlen(said), err);
     }
     if (rc == MB_OK)
         f->drawn++;
@@ -423,14 +422,13 @@ static int part_style(const figure *f, const char *label)
     return next;
 }
 
-int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql, char *err,
-                 size_t err_cap)
+int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql, mb_error *err)
 {
     char panel[256] = "", series[256] = "";
     sqlite3_stmt *s = NULL;
     int code = sqlite3_prepare_v2(f->store->db, sql, -1, &s, NULL);
     if (code != SQLITE_OK)
-        return store_error(f->store, code, "reading a figure's view", err, err_cap);
+        return store_error(f->store, code, "reading a figure's view", err);
     sqlite3_bind_int64(s, 1, f->run_id);
     figure_begin(f, script, suffix, title);
     while ((code = sqlite3_step(s)) == SQLITE_ROW) {
@@ -458,7 +456,7 @@ int figure_query(figure *f, const char *script, const char *suffix, const char *
     sqlite3_finalize(s);
     if (code != SQLITE_DONE) {
         figure_free(f);
-        return store_error(f->store, code, "reading a figure's view", err, err_cap);
+        return store_error(f->store, code, "reading a figure's view", err);
     }
-    return figure_end(f, err, err_cap);
+    return figure_end(f, err);
 }

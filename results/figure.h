@@ -40,7 +40,7 @@ void figure_x_tic(figure *f, double x, const char *text);
 void figure_y_tic(figure *f, double y, const char *text);
 void figure_set(figure *f, const char *format, ...) MB_PRINTF(2, 3); /* one gnuplot line into the settings */
 /* Writes and draws the figure; without points it is dropped. */
-int figure_end(figure *f, char *err, size_t err_cap);
+int figure_end(figure *f, mb_error *err);
 void figure_free(figure *f); /* frees what a figure in work holds */
 
 /* Colour and marker of a method: 0 for lossless ones, else its place among the other methods of the store in
@@ -49,11 +49,10 @@ int figure_style(mb_store *store, const char *method);
 
 /* A figure from one query on one view, with the columns panel, series, method, x, y, low, high, x tic, y tic, dash
  * and with ?1 = run; rows ordered by panel and series. method NULL: a part of a stack. */
-int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql, char *err,
-                 size_t err_cap);
+int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql, mb_error *err);
 
 /* figures_quality.c, figures_speed.c: all figures of their kind */
-int figures_quality(figure *f, char *err, size_t err_cap);
-int figures_speed(figure *f, char *err, size_t err_cap);
+int figures_quality(figure *f, mb_error *err);
+int figures_speed(figure *f, mb_error *err);
 
 #endif

@@ -133,11 +133,11 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
     free(done);
 }
 
-static int accuracy(figure *f, char *err, size_t err_cap)
+static int accuracy(figure *f, mb_error *err)
 {
     comparison *list = NULL;
     size_t count = 0;
-    int rc = comparison_load(f->store, f->run_id, &list, &count, err, err_cap);
+    int rc = comparison_load(f->store, f->run_id, &list, &count, err);
     for (size_t i = 0; rc == MB_OK && i < count; i++) {
         const comparison *c = &list[i];
         char title[256], suffix[200] = "";
@@ -150,7 +150,7 @@ static int accuracy(figure *f, char *err, size_t err_cap)
         figure_begin(f, "accuracy_work", suffix, title);
         figure_panel(f, c->task_count > 1 ? "mean over tasks" : c->task_count ? c->tasks[0] : "");
         accuracy_panel(f, c, c->task_count > 1 ? c->task_count : 0, true);
-        rc = figure_end(f, err, err_cap);
+        rc = figure_end(f, err);
         if (rc != MB_OK || !budgets)
             continue;
         snprintf(title, sizeof title, "Accuracy against token budget, sampler %s", c->sampler);
@@ -163,7 +163,7 @@ static int accuracy(figure *f, char *err, size_t err_cap)
             figure_panel(f, c->tasks[t]);
             accuracy_panel(f, c, t, false);
         }
-        rc = figure_end(f, err, err_cap);
+        rc = figure_end(f, err);
     }
     comparison_free(list, count);
     return rc;
@@ -200,7 +200,7 @@ static const char recall_budget_sql[] =
 /* ---- needles ---- */
 
 /* A figure per method, the reference's panel first. Scores are the colour (column low). */
-static int needles(figure *f, char *err, size_t err_cap)
+static int needles(figure *f, mb_error *err)
 {
     static const char sql[] =
         "SELECT %s || a.config || CASE WHEN (SELECT count(DISTINCT task) FROM run_niah WHERE run_id = ?1) > 1 "
@@ -219,19 +219,19 @@ static int needles(figure *f, char *err, size_t err_cap)
                                               "x.run_id = ?1 AND x.is_reference = 0))",
                                               -1, &s, NULL);
     if (code != SQLITE_OK)
-        return store_error(f->store, code, "reading the needle figures", err, err_cap);
+        return store_error(f->store, code, "reading the needle figures", err);
     sqlite3_bind_int64(s, 1, f->run_id);
     while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
         const char *method = (const char *)sqlite3_column_text(s, 0);
         char title[200];
         snprintf(title, sizeof title, "Needle in a haystack: %s", method);
         char *query = sqlite3_mprintf(sql, PREFIX("run_niah"), method);
-        rc = query ? figure_query(f, "niah", method, title, query, err, err_cap)
-                   : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the needle figures");
+        rc = query ? figure_query(f, "niah", method, title, query, err)
+                   : mb_no_memory(err, "the needle figures");
         sqlite3_free(query);
     }
     if (rc == MB_OK && code != SQLITE_DONE)
-        rc = store_error(f->store, code, "reading the needle figures", err, err_cap);
+        rc = store_error(f->store, code, "reading the needle figures", err);
     sqlite3_finalize(s);
     return rc;
 }
@@ -240,7 +240,7 @@ static int needles(figure *f, char *err, size_t err_cap)
 
 /* A figure per method and counter, over all tasks; x is the step, y the layer, the colour (column low) the value.
  * A counter that is not by one of them has a single row or column, numbered 0. */
-static int counter_grids(figure *f, char *err, size_t err_cap)
+static int counter_grids(figure *f, mb_error *err)
 {
     static const char sql[] =
         "SELECT %s || a.config, '', a.method, coalesce(a.step, 0), coalesce(a.layer, 0), "
@@ -255,7 +255,7 @@ static int counter_grids(figure *f, char *err, size_t err_cap)
                                               "WHERE run_id = ?1 AND pass = 'quality' ORDER BY method, name",
                                               -1, &s, NULL);
     if (code != SQLITE_OK)
-        return store_error(f->store, code, "reading the counter figures", err, err_cap);
+        return store_error(f->store, code, "reading the counter figures", err);
     sqlite3_bind_int64(s, 1, f->run_id);
     while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
         const char *method = (const char *)sqlite3_column_text(s, 0);
@@ -266,12 +266,12 @@ static int counter_grids(figure *f, char *err, size_t err_cap)
                  unit && *unit ? ", " : "", unit ? unit : "");
         snprintf(suffix, sizeof suffix, "%.64s-%.64s", method, name);
         char *query = sqlite3_mprintf(sql, PREFIX("run_counter_grid"), method, name);
-        rc = query ? figure_query(f, "counter_grid", suffix, title, query, err, err_cap)
-                   : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the counter figures");
+        rc = query ? figure_query(f, "counter_grid", suffix, title, query, err)
+                   : mb_no_memory(err, "the counter figures");
         sqlite3_free(query);
     }
     if (rc == MB_OK && code != SQLITE_DONE)
-        rc = store_error(f->store, code, "reading the counter figures", err, err_cap);
+        rc = store_error(f->store, code, "reading the counter figures", err);
     sqlite3_finalize(s);
     return rc;
 }
@@ -289,21 +289,20 @@ static const char forwards_sql[] =
                           "FROM c a JOIN " BUDGETS("f") " ORDER BY a.model_id, a.sampler_id, b.k, " BY_SERIES
                                                         ", a.forwards";
 
-int figures_quality(figure *f, char *err, size_t err_cap)
+int figures_quality(figure *f, mb_error *err)
 {
-    int rc = accuracy(f, err, err_cap);
+    int rc = accuracy(f, err);
     if (rc == MB_OK)
-        rc = figure_query(f, "recall_layer", "", "Recall by layer", recall_layer_sql, err, err_cap);
+        rc = figure_query(f, "recall_layer", "", "Recall by layer", recall_layer_sql, err);
     if (rc == MB_OK)
-        rc = figure_query(f, "recall_step", "", "Recall by denoising step", recall_step_sql, err, err_cap);
+        rc = figure_query(f, "recall_step", "", "Recall by denoising step", recall_step_sql, err);
     if (rc == MB_OK)
-        rc = figure_query(f, "recall_budget", "", "Recall against token budget", recall_budget_sql, err, err_cap);
+        rc = figure_query(f, "recall_budget", "", "Recall against token budget", recall_budget_sql, err);
     if (rc == MB_OK)
-        rc = needles(f, err, err_cap);
+        rc = needles(f, err);
     if (rc == MB_OK)
-        rc = counter_grids(f, err, err_cap);
+        rc = counter_grids(f, err);
     if (rc == MB_OK)
-        rc = figure_query(f, "forwards", "", "Denoising forwards per block, adaptive sampler", forwards_sql, err,
-                          err_cap);
+        rc = figure_query(f, "forwards", "", "Denoising forwards per block, adaptive sampler", forwards_sql, err);
     return rc;
 }

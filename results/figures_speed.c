@@ -119,7 +119,7 @@ static const char pareto_sql[] = "SELECT " PREFIX(
                                                                    "a.is_reference DESC, a.method, a.curve, "
                                                                    "a.work + coalesce(a.work_select, 0)";
 
-int figures_speed(figure *f, char *err, size_t err_cap)
+int figures_speed(figure *f, mb_error *err)
 {
     static const struct {
         const char *script, *title, *sql;
@@ -136,6 +136,6 @@ int figures_speed(figure *f, char *err, size_t err_cap)
     };
     int rc = MB_OK;
     for (size_t i = 0; rc == MB_OK && i < sizeof figures / sizeof *figures; i++)
-        rc = figure_query(f, figures[i].script, "", figures[i].title, figures[i].sql, err, err_cap);
+        rc = figure_query(f, figures[i].script, "", figures[i].title, figures[i].sql, err);
     return rc;
 }

@@ -14,19 +14,19 @@ typedef struct verdict {
     mb_text detail;
 } verdict;
 
-static int verdict_store(mb_store *store, int64_t run, verdict *v, int rc, char *err, size_t err_cap)
+static int verdict_store(mb_store *store, int64_t run, verdict *v, int rc, mb_error *err)
 {
     if (rc == MB_OK && v->detail.failed)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the gates of the run");
+        rc = mb_no_memory(err, "the gates of the run");
     if (rc == MB_OK)
-        rc = mb_store_gate(store, run, v->name, v->value, v->detail.data ? v->detail.data : "", err, err_cap);
+        rc = mb_store_gate(store, run, v->name, v->value, v->detail.data ? v->detail.data : "", err);
     mb_text_free(&v->detail);
     return rc;
 }
 
-static int query_end(mb_store *store, sqlite3_stmt *s, int code, char *err, size_t err_cap)
+static int query_end(mb_store *store, sqlite3_stmt *s, int code, mb_error *err)
 {
-    int rc = code == SQLITE_DONE ? MB_OK : store_error(store, code, "computing the gates", err, err_cap);
+    int rc = code == SQLITE_DONE ? MB_OK : store_error(store, code, "computing the gates", err);
     sqlite3_reset(s);
     return rc;
 }
@@ -38,7 +38,7 @@ static const char *column_text(sqlite3_stmt *s, int column)
 }
 
 /* Where a budget holds the whole context, a method must decode what the reference decodes. */
-static int gate_full_budget(mb_store *store, int64_t run, char *err, size_t err_cap)
+static int gate_full_budget(mb_store *store, int64_t run, mb_error *err)
 {
     verdict v = {.name = "full budget equals the reference", .value = "skip"};
     sqlite3_stmt *s = store_statement(
@@ -46,7 +46,7 @@ static int gate_full_budget(mb_store *store, int64_t run, char *err, size_t err_
         "SELECT config, count(*), sum(difference <> 0 OR NOT same_prediction OR NOT same_length) FROM "
         "v_paired_item "
         "WHERE run_id = ? AND is_lossless = 0 AND k >= tokens GROUP BY config_id ORDER BY config_id",
-        err, err_cap);
+        err);
     int64_t items = 0, different = 0;
     int code;
     if (!s)
@@ -65,11 +65,11 @@ static int gate_full_budget(mb_store *store, int64_t run, char *err, size_t err_
     else if (different == 0)
         mb_text_printf(&v.detail, "%lld answers with k >= context are the same", (long long)items);
     v.value = items == 0 ? "skip" : different ? "fail" : "pass";
-    return verdict_store(store, run, &v, query_end(store, s, code, err, err_cap), err, err_cap);
+    return verdict_store(store, run, &v, query_end(store, s, code, err), err);
 }
 
 /* No selection can hold more attention mass than the exact top k of the same size. */
-static int gate_oracle(mb_store *store, int64_t run, char *err, size_t err_cap)
+static int gate_oracle(mb_store *store, int64_t run, mb_error *err)
 {
     verdict v = {.name = "oracle bounds the recall", .value = "skip"};
     sqlite3_stmt *s = store_statement(
@@ -79,7 +79,7 @@ static int gate_oracle(mb_store *store, int64_t run, char *err, size_t err_cap)
         "AND o.sampler_id = c.sampler_id AND o.pass = c.pass AND o.k = c.k "
         "WHERE c.run_id = ? AND c.is_oracle = 0 AND c.pass = 'recall' GROUP BY c.config_id, c.model_id, "
         "c.dataset_id, c.sampler_id ORDER BY c.config_id, c.dataset_id",
-        err, err_cap);
+        err);
     int64_t compared = 0, above = 0;
     int code;
     if (!s)
@@ -101,19 +101,19 @@ static int gate_oracle(mb_store *store, int64_t run, char *err, size_t err_cap)
     else if (above == 0)
         mb_text_printf(&v.detail, "mass recall of %lld pairs", (long long)compared);
     v.value = compared == 0 ? "skip" : above ? "fail" : "pass";
-    return verdict_store(store, run, &v, query_end(store, s, code, err, err_cap), err, err_cap);
+    return verdict_store(store, run, &v, query_end(store, s, code, err), err);
 }
 
 /* Sparse above exact is the sign of a broken reference. The sign test's p is multiplied by the number of
  * configurations tested (Bonferroni), so that many arms do not make a false alarm likely. */
-static int gate_not_above(mb_store *store, int64_t run, char *err, size_t err_cap)
+static int gate_not_above(mb_store *store, int64_t run, mb_error *err)
 {
     verdict v = {.name = "no sparse arm above the reference", .value = "skip"};
     sqlite3_stmt *s = store_statement(
         store,
         "SELECT config, sampler, sum(wins), sum(losses), count(*) OVER () FROM v_paired WHERE run_id = ? AND "
         "is_lossless = 0 GROUP BY model_id, config_id, sampler_id ORDER BY config_id",
-        err, err_cap);
+        err);
     int64_t arms = 0, above = 0;
     double smallest = 1;
     int code;
@@ -138,11 +138,11 @@ static int gate_not_above(mb_store *store, int64_t run, char *err, size_t err_ca
         mb_text_printf(&v.detail, "sign test on %lld arms, smallest corrected p = %.2g", (long long)arms,
                        smallest);
     v.value = arms == 0 ? "skip" : above ? "fail" : "pass";
-    return verdict_store(store, run, &v, query_end(store, s, code, err, err_cap), err, err_cap);
+    return verdict_store(store, run, &v, query_end(store, s, code, err), err);
 }
 
 /* Whoever runs both modes stores this gate; here only its absence is said. */
-static int gate_graph(mb_store *store, int64_t run, char *err, size_t err_cap)
+static int gate_graph(mb_store *store, int64_t run, mb_error *err)
 {
     verdict v = {.name = "graph and eager agree", .value = "skip"};
     int64_t one = 0;
@@ -150,25 +150,25 @@ static int gate_graph(mb_store *store, int64_t run, char *err, size_t err_cap)
     sqlite3_stmt *s = store_statement(store,
                                       "SELECT 1 FROM gate WHERE run_id = ?1 AND name = ?2 AND "
                                       "verdict <> 'skip'",
-                                      err, err_cap);
+                                      err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "it", run, v.name);
-    int rc = store_step_integer(store, s, &one, &found, "computing the gates", err, err_cap);
+    int rc = store_step_integer(store, s, &one, &found, "computing the gates", err);
     if (rc != MB_OK || found)
         return rc;
     mb_text_puts(&v.detail, "outputs were not compared in both modes");
-    return verdict_store(store, run, &v, MB_OK, err, err_cap);
+    return verdict_store(store, run, &v, MB_OK, err);
 }
 
-int mb_gates_run(mb_store *store, int64_t run, char *err, size_t err_cap)
+int mb_gates_run(mb_store *store, int64_t run, mb_error *err)
 {
-    int rc = gate_full_budget(store, run, err, err_cap);
+    int rc = gate_full_budget(store, run, err);
     if (rc == MB_OK)
-        rc = gate_oracle(store, run, err, err_cap);
+        rc = gate_oracle(store, run, err);
     if (rc == MB_OK)
-        rc = gate_not_above(store, run, err, err_cap);
+        rc = gate_not_above(store, run, err);
     if (rc == MB_OK)
-        rc = gate_graph(store, run, err, err_cap);
+        rc = gate_graph(store, run, err);
     return rc;
 }

@@ -44,121 +44,117 @@ static int content_hash(char hex[MB_HASH_CAP], const char *format, ...)
     return MB_OK;
 }
 
-static int no_hash(char *err, size_t err_cap)
+static int no_hash(mb_error *err)
 {
-    return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to hash an identity");
+    return mb_no_memory(err, "hashing an identity");
 }
 
 /* Inserts with the bound statement, then finds the row by hash. Both statements take it as first value. */
 static int insert_or_find(mb_store *store, sqlite3_stmt *insert, const char *find_sql, const char *hash,
-                          int64_t *id, const char *doing, char *err, size_t err_cap)
+                          int64_t *id, const char *doing, mb_error *err)
 {
     bool found = false;
-    int rc = store_step(store, insert, doing, err, err_cap);
+    int rc = store_step(store, insert, doing, err);
     if (rc != MB_OK)
         return rc;
-    sqlite3_stmt *find = store_statement(store, find_sql, err, err_cap);
+    sqlite3_stmt *find = store_statement(store, find_sql, err);
     if (!find)
         return MB_E_SYSTEM;
     store_bind(find, "t", hash);
-    rc = store_step_integer(store, find, id, &found, doing, err, err_cap);
+    rc = store_step_integer(store, find, id, &found, doing, err);
     if (rc == MB_OK && !found)
-        rc = mb_fail(err, err_cap, MB_E_BUG, "%s: a row just stored is not there (%s)", store->path, doing);
+        rc = mb_fail(err, MB_E_BUG, "%s: a row just stored is not there (%s)", store->path, doing);
     return rc;
 }
 
 /* ---- environment, model, dataset, sampler ---- */
 
-int mb_store_env(mb_store *store, const mb_env_row *row, int64_t *id, char *err, size_t err_cap)
+int mb_store_env(mb_store *store, const mb_env_row *row, int64_t *id, mb_error *err)
 {
     static const char insert[] =
         "INSERT INTO env(hash, host, os, cpu, gpu, gpu_uuid, driver, cuda, device, git, build, detail, threads) "
         "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
     char hash[MB_HASH_CAP];
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     if (content_hash(hash, "tttttttttttj", row->host, row->os, row->cpu, row->gpu, row->gpu_uuid, row->driver,
                      row->cuda, row->device, row->git, row->build, row->detail, row->threads) != MB_OK)
-        return no_hash(err, err_cap);
-    sqlite3_stmt *s = store_statement(store, insert, err, err_cap);
+        return no_hash(err);
+    sqlite3_stmt *s = store_statement(store, insert, err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ttttttttttttj", hash, row->host, row->os, row->cpu, row->gpu, row->gpu_uuid, row->driver,
                row->cuda, row->device, row->git, row->build, row->detail, row->threads);
-    return insert_or_find(store, s, "SELECT id FROM env WHERE hash = ?", hash, id, "storing the environment", err,
-                          err_cap);
+    return insert_or_find(store, s, "SELECT id FROM env WHERE hash = ?", hash, id, "storing the environment", err);
 }
 
-int mb_store_model(mb_store *store, const mb_model_row *row, int64_t *id, char *err, size_t err_cap)
+int mb_store_model(mb_store *store, const mb_model_row *row, int64_t *id, mb_error *err)
 {
     static const char insert[] =
         "INSERT INTO model(hash, name, family, config_hash, weights_hash, tokenizer_hash, type, layers, "
         "query_heads, kv_heads, head_dim, hidden, block, vocab, synthetic) "
         "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
     char hash[MB_HASH_CAP];
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     if (content_hash(hash, "ttttttjjjjjjjj", row->name, row->family, row->config_hash, row->weights_hash,
                      row->tokenizer_hash, row->type, row->layers, row->query_heads, row->kv_heads, row->head_dim,
                      row->hidden, row->block, row->vocab, (int)row->synthetic) != MB_OK)
-        return no_hash(err, err_cap);
-    sqlite3_stmt *s = store_statement(store, insert, err, err_cap);
+        return no_hash(err);
+    sqlite3_stmt *s = store_statement(store, insert, err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "tttttttjjjjjjjj", hash, row->name, row->family, row->config_hash, row->weights_hash,
                row->tokenizer_hash, row->type, row->layers, row->query_heads, row->kv_heads, row->head_dim,
                row->hidden, row->block, row->vocab, (int)row->synthetic);
-    return insert_or_find(store, s, "SELECT id FROM model WHERE hash = ?", hash, id, "storing the model", err,
-                          err_cap);
+    return insert_or_find(store, s, "SELECT id FROM model WHERE hash = ?", hash, id, "storing the model", err);
 }
 
-int mb_store_dataset(mb_store *store, const mb_dataset_row *row, int64_t *id, char *err, size_t err_cap)
+int mb_store_dataset(mb_store *store, const mb_dataset_row *row, int64_t *id, mb_error *err)
 {
     static const char insert[] =
         "INSERT INTO dataset(hash, task, benchmark, category, language, metric, file_hash, prompt_hash, "
         "options_json, max_new_tokens) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
     char hash[MB_HASH_CAP];
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     if (content_hash(hash, "ttttttttj", row->task, row->benchmark, row->category, row->language, row->metric,
                      row->file_hash, row->prompt_hash, row->options_json, row->max_new_tokens) != MB_OK)
-        return no_hash(err, err_cap);
-    sqlite3_stmt *s = store_statement(store, insert, err, err_cap);
+        return no_hash(err);
+    sqlite3_stmt *s = store_statement(store, insert, err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "tttttttttj", hash, row->task, row->benchmark, row->category, row->language, row->metric,
                row->file_hash, row->prompt_hash, row->options_json, row->max_new_tokens);
-    return insert_or_find(store, s, "SELECT id FROM dataset WHERE hash = ?", hash, id, "storing the dataset", err,
-                          err_cap);
+    return insert_or_find(store, s, "SELECT id FROM dataset WHERE hash = ?", hash, id, "storing the dataset", err);
 }
 
-int mb_store_sampler(mb_store *store, const mb_sampler_row *row, int64_t *id, char *err, size_t err_cap)
+int mb_store_sampler(mb_store *store, const mb_sampler_row *row, int64_t *id, mb_error *err)
 {
     static const char insert[] = "INSERT INTO sampler(hash, schedule, steps, block, sub_block, threshold, "
                                  "dynamic, block_cache, confidence) "
                                  "VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
     char hash[MB_HASH_CAP];
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     if (content_hash(hash, "tjjjdjjt", row->schedule, row->steps, row->block, row->sub_block, row->threshold,
                      (int)row->dynamic, (int)row->block_cache, row->confidence) != MB_OK)
-        return no_hash(err, err_cap);
-    sqlite3_stmt *s = store_statement(store, insert, err, err_cap);
+        return no_hash(err);
+    sqlite3_stmt *s = store_statement(store, insert, err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ttjjjdjjt", hash, row->schedule, row->steps, row->block, row->sub_block, row->threshold,
                (int)row->dynamic, (int)row->block_cache, row->confidence);
-    return insert_or_find(store, s, "SELECT id FROM sampler WHERE hash = ?", hash, id, "storing the sampler", err,
-                          err_cap);
+    return insert_or_find(store, s, "SELECT id FROM sampler WHERE hash = ?", hash, id, "storing the sampler", err);
 }
 
 /* ---- method configuration ---- */
 
-int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, char *err, size_t err_cap)
+int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, mb_error *err)
 {
     static const char insert_method[] =
         "INSERT INTO method(hash, name, version, summary, reference, origin_hash, caps) VALUES (?,?,?,?,?,?,?) "
@@ -167,31 +163,30 @@ int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, char
                                  "ON CONFLICT(hash) DO UPDATE SET label = excluded.label";
     char hash[MB_HASH_CAP];
     int64_t method = 0;
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     /* Summary, reference and label are words about the method: they may be reworded without a new identity. */
     if (content_hash(hash, "ttti", row->method, row->version, row->origin_hash, (int64_t)row->caps) != MB_OK)
-        return no_hash(err, err_cap);
-    sqlite3_stmt *s = store_statement(store, insert_method, err, err_cap);
+        return no_hash(err);
+    sqlite3_stmt *s = store_statement(store, insert_method, err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "tttttti", hash, row->method, row->version, row->summary, row->reference, row->origin_hash,
                (int64_t)row->caps);
-    rc = insert_or_find(store, s, "SELECT id FROM method WHERE hash = ?", hash, &method, "storing the method", err,
-                        err_cap);
+    rc = insert_or_find(store, s, "SELECT id FROM method WHERE hash = ?", hash, &method, "storing the method", err);
     if (rc != MB_OK)
         return rc;
     char method_hash[MB_HASH_CAP];
     memcpy(method_hash, hash, sizeof hash);
     if (content_hash(hash, "tit", method_hash, row->k, row->options_json) != MB_OK)
-        return no_hash(err, err_cap);
-    s = store_statement(store, insert, err, err_cap);
+        return no_hash(err);
+    s = store_statement(store, insert, err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "titkt", hash, method, row->label ? row->label : row->method, row->k, row->options_json);
     return insert_or_find(store, s, "SELECT id FROM config WHERE hash = ?", hash, id, "storing the configuration",
-                          err, err_cap);
+                          err);
 }
 
 /* ---- runs ---- */
@@ -218,19 +213,19 @@ static int config_hash(const char *config_json, uint64_t seed, char hex[MB_HASH_
 }
 
 /* A label nobody has: "quick", then "quick#2", ... */
-static int run_label(mb_store *store, const char *name, char **label, char *err, size_t err_cap)
+static int run_label(mb_store *store, const char *name, char **label, mb_error *err)
 {
     for (int number = 1;; number++) {
         int64_t id = 0;
         bool found = false;
         *label = number == 1 ? mb_string_copy(name) : mb_string_format("%s#%d", name, number);
         if (!*label)
-            return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to name the run");
-        sqlite3_stmt *s = store_statement(store, "SELECT id FROM run WHERE label = ?", err, err_cap);
+            return mb_no_memory(err, "naming the run");
+        sqlite3_stmt *s = store_statement(store, "SELECT id FROM run WHERE label = ?", err);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "t", *label);
-        int rc = store_step_integer(store, s, &id, &found, "naming the run", err, err_cap);
+        int rc = store_step_integer(store, s, &id, &found, "naming the run", err);
         if (rc != MB_OK || !found)
             return rc;
         free(*label);
@@ -239,187 +234,185 @@ static int run_label(mb_store *store, const char *name, char **label, char *err,
 }
 
 int mb_store_run(mb_store *store, const char *name, const char *config_json, uint64_t seed, int64_t env_id,
-                 const char *command, int64_t *run_id, char *err, size_t err_cap)
+                 const char *command, int64_t *run_id, mb_error *err)
 {
     char hash[MB_HASH_CAP], *label = NULL;
     bool found = false;
     sqlite3_stmt *s;
     if (config_hash(config_json, seed, hash) != MB_OK)
-        return no_hash(err, err_cap);
-    int rc = store_begin(store, err, err_cap);
+        return no_hash(err);
+    int rc = store_begin(store, err);
     if (rc != MB_OK)
         return rc;
     s = store_statement(store, "UPDATE run SET state = 'running', config_json = ?2 WHERE hash = ?1 RETURNING id",
-                        err, err_cap);
+                        err);
     if (!s) {
         rc = MB_E_SYSTEM;
         goto out;
     }
     store_bind(s, "tt", hash, config_json);
-    rc = store_step_integer(store, s, run_id, &found, "continuing the run", err, err_cap);
+    rc = store_step_integer(store, s, run_id, &found, "continuing the run", err);
     if (rc == MB_OK && !found) {
-        rc = run_label(store, name, &label, err, err_cap);
+        rc = run_label(store, name, &label, err);
         if (rc != MB_OK)
             goto out;
         s = store_statement(store,
                             "INSERT INTO run(hash, label, name, config_json, seed, state) "
                             "VALUES (?,?,?,?,?,'running') RETURNING id",
-                            err, err_cap);
+                            err);
         if (!s) {
             rc = MB_E_SYSTEM;
             goto out;
         }
         store_bind(s, "tttti", hash, label, name, config_json, (int64_t)seed);
-        rc = store_step_integer(store, s, run_id, &found, "storing the run", err, err_cap);
+        rc = store_step_integer(store, s, run_id, &found, "storing the run", err);
     }
     if (rc != MB_OK)
         goto out;
     /* We hold the only lock: a session that still says "running" was killed. */
-    s = store_statement(store, "UPDATE session SET state = 'killed' WHERE run_id = ? AND state = 'running'", err,
-                        err_cap);
+    s = store_statement(store, "UPDATE session SET state = 'killed' WHERE run_id = ? AND state = 'running'", err);
     if (!s) {
         rc = MB_E_SYSTEM;
         goto out;
     }
     store_bind(s, "i", *run_id);
-    rc = store_step(store, s, "storing the run", err, err_cap);
+    rc = store_step(store, s, "storing the run", err);
     if (rc != MB_OK)
         goto out;
     s = store_statement(store,
                         "INSERT INTO session(run_id, env_id, command, state, started_at) "
                         "VALUES (?,?,?,'running',strftime('%Y-%m-%dT%H:%M:%SZ','now'))",
-                        err, err_cap);
+                        err);
     if (!s) {
         rc = MB_E_SYSTEM;
         goto out;
     }
     store_bind(s, "iit", *run_id, env_id, command);
-    rc = store_step(store, s, "storing the run", err, err_cap);
+    rc = store_step(store, s, "storing the run", err);
 out:
     free(label);
-    return store_end(store, rc, err, err_cap);
+    return store_end(store, rc, err);
 }
 
 int mb_store_run_end(mb_store *store, int64_t run_id, const char *state, double seconds, int64_t peak_bytes,
-                     char *err, size_t err_cap)
+                     mb_error *err)
 {
-    int rc = store_begin(store, err, err_cap);
+    int rc = store_begin(store, err);
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s = store_statement(
         store,
         "UPDATE session SET state = ?2, ended_at = strftime('%Y-%m-%dT%H:%M:%SZ','now'), wall_us = ?3, "
         "peak_bytes = ?4 WHERE id = (SELECT max(id) FROM session WHERE run_id = ?1)",
-        err, err_cap);
+        err);
     if (s) {
         store_bind(s, "itdi", run_id, state, seconds * 1e6, peak_bytes);
-        rc = store_step(store, s, "ending the run", err, err_cap);
+        rc = store_step(store, s, "ending the run", err);
     } else {
         rc = MB_E_SYSTEM;
     }
     if (rc == MB_OK) {
-        s = store_statement(store, "UPDATE run SET state = ?2 WHERE id = ?1", err, err_cap);
+        s = store_statement(store, "UPDATE run SET state = ?2 WHERE id = ?1", err);
         if (s) {
             store_bind(s, "it", run_id, state);
-            rc = store_step(store, s, "ending the run", err, err_cap);
+            rc = store_step(store, s, "ending the run", err);
         } else {
             rc = MB_E_SYSTEM;
         }
     }
-    return store_end(store, rc, err, err_cap);
+    return store_end(store, rc, err);
 }
 
 /* ---- cells ---- */
 
-int mb_store_cell(mb_store *store, const mb_cell_key *key, int64_t *cell_id, char *err, size_t err_cap)
+int mb_store_cell(mb_store *store, const mb_cell_key *key, int64_t *cell_id, mb_error *err)
 {
     bool found = false;
     int64_t dataset = key->dataset > 0 ? key->dataset : -1;
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s = store_statement(
         store,
         "INSERT INTO cell(run_id, model_id, dataset_id, config_id, sampler_id, pass) VALUES (?,?,?,?,?,?) "
         "ON CONFLICT(run_id, model_id, coalesce(dataset_id, 0), config_id, sampler_id, pass) DO NOTHING",
-        err, err_cap);
+        err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "iikiit", key->run, key->model, dataset, key->config, key->sampler, key->pass);
-    rc = store_step(store, s, "storing a cell", err, err_cap);
+    rc = store_step(store, s, "storing a cell", err);
     if (rc != MB_OK)
         return rc;
     s = store_statement(
         store,
         "SELECT id FROM cell WHERE run_id = ?1 AND model_id = ?2 AND coalesce(dataset_id, 0) = coalesce(?3, 0) "
         "AND config_id = ?4 AND sampler_id = ?5 AND pass = ?6",
-        err, err_cap);
+        err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "iikiit", key->run, key->model, dataset, key->config, key->sampler, key->pass);
-    rc = store_step_integer(store, s, cell_id, &found, "storing a cell", err, err_cap);
+    rc = store_step_integer(store, s, cell_id, &found, "storing a cell", err);
     if (rc == MB_OK && !found)
-        rc = mb_fail(err, err_cap, MB_E_BUG, "%s: a cell just stored is not there", store->path);
+        rc = mb_fail(err, MB_E_BUG, "%s: a cell just stored is not there", store->path);
     return rc;
 }
 
-int mb_store_cell_state(mb_store *store, int64_t cell, const char *state, const char *reason, char *err,
-                        size_t err_cap)
+int mb_store_cell_state(mb_store *store, int64_t cell, const char *state, const char *reason, mb_error *err)
 {
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s =
-        store_statement(store, "UPDATE cell SET state = ?2, reason = ?3 WHERE id = ?1", err, err_cap);
+        store_statement(store, "UPDATE cell SET state = ?2, reason = ?3 WHERE id = ?1", err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "itt", cell, state, reason);
-    return store_step(store, s, "storing a cell's state", err, err_cap);
+    return store_step(store, s, "storing a cell's state", err);
 }
 
 int mb_store_has_sample(mb_store *store, int64_t cell, const char *sample_key)
 {
-    char err[8];
+    mb_error err = {0};
     int64_t one = 0;
     bool found = false;
     sqlite3_stmt *s = store_statement(
         store,
         "SELECT 1 FROM cell c JOIN item i ON coalesce(i.dataset_id, 0) = coalesce(c.dataset_id, 0) AND i.key = ?2 "
         "JOIN sample x ON x.cell_id = c.id AND x.item_id = i.id WHERE c.id = ?1 AND x.status <> 'failed'",
-        err, sizeof err);
+        &err);
     if (!s)
         return 0;
     store_bind(s, "it", cell, sample_key);
-    return store_step_integer(store, s, &one, &found, "looking for a sample", err, sizeof err) == MB_OK && found;
+    return store_step_integer(store, s, &one, &found, "looking for a sample", &err) == MB_OK && found;
 }
 
 int64_t mb_store_cell_samples(mb_store *store, int64_t cell)
 {
-    char err[8];
+    mb_error err = {0};
     int64_t count = 0;
     bool found = false;
     sqlite3_stmt *s = store_statement(
-        store, "SELECT count(*) FROM sample WHERE cell_id = ? AND status <> 'failed'", err, sizeof err);
+        store, "SELECT count(*) FROM sample WHERE cell_id = ? AND status <> 'failed'", &err);
     if (!s)
         return 0;
     store_bind(s, "i", cell);
-    return store_step_integer(store, s, &count, &found, "counting samples", err, sizeof err) == MB_OK ? count : 0;
+    return store_step_integer(store, s, &count, &found, "counting samples", &err) == MB_OK ? count : 0;
 }
 
 /* ---- finding ---- */
 
-int store_find_run(mb_store *store, const char *name, int64_t *id, char **label, char *err, size_t err_cap)
+int store_find_run(mb_store *store, const char *name, int64_t *id, char **label, mb_error *err)
 {
     bool newest = !name || !*name;
     sqlite3_stmt *s = newest
                           ? store_statement(store,
                                             "SELECT r.id, r.label FROM run r JOIN session x ON x.run_id = r.id "
                                             "ORDER BY x.id DESC LIMIT 1",
-                                            err, err_cap)
+                                            err)
                           : store_statement(store,
                                             "SELECT id, label FROM run WHERE label = ?1 OR CAST(id AS TEXT) = ?1 "
                                             "ORDER BY label = ?1 DESC LIMIT 1",
-                                            err, err_cap);
+                                            err);
     if (!s)
         return MB_E_SYSTEM;
     if (!newest)
@@ -428,13 +421,13 @@ int store_find_run(mb_store *store, const char *name, int64_t *id, char **label,
     if (code == SQLITE_ROW) {
         *id = sqlite3_column_int64(s, 0);
         if (label && !(*label = mb_string_copy((const char *)sqlite3_column_text(s, 1))))
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the name of a run");
+            rc = mb_no_memory(err, "the name of a run");
     } else if (code != SQLITE_DONE) {
-        rc = store_error(store, code, "looking for a run", err, err_cap);
+        rc = store_error(store, code, "looking for a run", err);
     } else if (newest) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: no run is stored in it", store->path);
+        rc = mb_fail(err, MB_E_INPUT, "%s: no run is stored in it", store->path);
     } else {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: has no run \"%s\": SELECT run FROM v_runs names them",
+        rc = mb_fail(err, MB_E_INPUT, "%s: has no run \"%s\": SELECT run FROM v_runs names them",
                      store->path, name);
     }
     sqlite3_reset(s);

@@ -15,19 +15,18 @@ static bool same_case(const mb_latency_row *a, const mb_latency_row *b)
 }
 
 /* One raw sample; i counts the rows of its case before it. The first of a case clears what was there. */
-static int store_time(mb_store *store, int64_t cell, const mb_latency_row *row, int64_t i, char *err,
-                      size_t err_cap)
+static int store_time(mb_store *store, int64_t cell, const mb_latency_row *row, int64_t i, mb_error *err)
 {
     sqlite3_stmt *s;
     if (i == 0) {
         s = store_statement(store,
                             "DELETE FROM latency WHERE cell_id = ? AND context = ? AND batch = ? AND steps = ? "
                             "AND graph = ? AND phase = ?",
-                            err, err_cap);
+                            err);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "ijjjjt", cell, row->context, row->batch, row->steps, (int)row->graph, row->phase);
-        int rc = store_step(store, s, "storing times", err, err_cap);
+        int rc = store_step(store, s, "storing times", err);
         if (rc != MB_OK)
             return rc;
     }
@@ -35,17 +34,16 @@ static int store_time(mb_store *store, int64_t cell, const mb_latency_row *row, 
         store,
         "INSERT INTO latency(cell_id, context, batch, steps, graph, phase, i, time_us, kept, sm_mhz, throttle, "
         "temperature, power, other_processes, timer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        err, err_cap);
+        err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ijjjjtidjkkddkt", cell, row->context, row->batch, row->steps, (int)row->graph, row->phase, i,
                row->us, (int)row->kept, row->sm_mhz > 0 ? (int64_t)row->sm_mhz : (int64_t)-1, row->throttle,
                row->temperature, row->power, (int64_t)row->other_processes, row->timer);
-    return store_step(store, s, "storing times", err, err_cap);
+    return store_step(store, s, "storing times", err);
 }
 
-int mb_store_latency(mb_store *store, int64_t cell, const mb_latency_row *rows, size_t count, char *err,
-                     size_t err_cap)
+int mb_store_latency(mb_store *store, int64_t cell, const mb_latency_row *rows, size_t count, mb_error *err)
 {
     enum { CASES = 64 };
     /* Where each case's first row stands and how many were seen; a call holds few cases (phases x modes). */
@@ -54,7 +52,7 @@ int mb_store_latency(mb_store *store, int64_t cell, const mb_latency_row *rows, 
         int64_t seen;
     } cases[CASES];
     size_t case_count = 0;
-    int rc = store_begin(store, err, err_cap);
+    int rc = store_begin(store, err);
     if (rc != MB_OK)
         return rc;
     for (size_t n = 0; rc == MB_OK && n < count; n++) {
@@ -62,39 +60,38 @@ int mb_store_latency(mb_store *store, int64_t cell, const mb_latency_row *rows, 
         while (c < case_count && !same_case(&rows[cases[c].first], &rows[n]))
             c++;
         if (c == CASES) {
-            rc = mb_fail(err, err_cap, MB_E_BUG, "%s: more than %d cases in one measurement", store->path, CASES);
+            rc = mb_fail(err, MB_E_BUG, "%s: more than %d cases in one measurement", store->path, CASES);
             break;
         }
         if (c == case_count) {
             cases[case_count].first = n;
             cases[case_count++].seen = 0;
         }
-        rc = store_time(store, cell, &rows[n], cases[c].seen++, err, err_cap);
+        rc = store_time(store, cell, &rows[n], cases[c].seen++, err);
     }
-    return store_end(store, rc, err, err_cap);
+    return store_end(store, rc, err);
 }
 
-int mb_store_memory(mb_store *store, int64_t cell, const mb_memory_row *row, char *err, size_t err_cap)
+int mb_store_memory(mb_store *store, int64_t cell, const mb_memory_row *row, mb_error *err)
 {
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s = store_statement(
         store,
         "INSERT OR REPLACE INTO memory(cell_id, context, batch, weights_bytes, kv_bytes, index_bytes, "
         "scratch_bytes, peak_bytes) VALUES (?,?,?,?,?,?,?,?)",
-        err, err_cap);
+        err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ijjiiiii", cell, row->context, row->batch, row->weights, row->kv, row->index, row->scratch,
                row->peak);
-    return store_step(store, s, "storing memory", err, err_cap);
+    return store_step(store, s, "storing memory", err);
 }
 
-int mb_store_breakdown(mb_store *store, int64_t cell, const mb_breakdown_row *rows, size_t count, char *err,
-                       size_t err_cap)
+int mb_store_breakdown(mb_store *store, int64_t cell, const mb_breakdown_row *rows, size_t count, mb_error *err)
 {
-    int rc = store_begin(store, err, err_cap);
+    int rc = store_begin(store, err);
     if (rc != MB_OK)
         return rc;
     /* Two loops: the parts of a step may have other names than last time, so all old ones go first. */
@@ -102,57 +99,57 @@ int mb_store_breakdown(mb_store *store, int64_t cell, const mb_breakdown_row *ro
         sqlite3_stmt *s = store_statement(store,
                                           "DELETE FROM breakdown WHERE cell_id = ? AND context = ? AND "
                                           "batch = ? AND step_kind = ?",
-                                          err, err_cap);
+                                          err);
         if (!s) {
             rc = MB_E_SYSTEM;
             break;
         }
         store_bind(s, "ijjt", cell, rows[n].context, rows[n].batch, rows[n].step_kind);
-        rc = store_step(store, s, "storing a breakdown", err, err_cap);
+        rc = store_step(store, s, "storing a breakdown", err);
     }
     for (size_t n = 0; rc == MB_OK && n < count; n++) {
         sqlite3_stmt *s =
             store_statement(store,
                             "INSERT INTO breakdown(cell_id, context, batch, step_kind, part, i, time_us, kernels) "
                             "VALUES (?,?,?,?,?,?,?,?)",
-                            err, err_cap);
+                            err);
         if (!s) {
             rc = MB_E_SYSTEM;
             break;
         }
         store_bind(s, "ijjttidj", cell, rows[n].context, rows[n].batch, rows[n].step_kind, rows[n].part,
                    (int64_t)n, rows[n].us, rows[n].kernels);
-        rc = store_step(store, s, "storing a breakdown", err, err_cap);
+        rc = store_step(store, s, "storing a breakdown", err);
     }
-    return store_end(store, rc, err, err_cap);
+    return store_end(store, rc, err);
 }
 
 int mb_store_gate(mb_store *store, int64_t run, const char *name, const char *verdict, const char *detail,
-                  char *err, size_t err_cap)
+                  mb_error *err)
 {
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s = store_statement(
-        store, "INSERT OR REPLACE INTO gate(run_id, name, verdict, detail) VALUES (?,?,?,?)", err, err_cap);
+        store, "INSERT OR REPLACE INTO gate(run_id, name, verdict, detail) VALUES (?,?,?,?)", err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ittt", run, name, verdict, detail);
-    return store_step(store, s, "storing a gate", err, err_cap);
+    return store_step(store, s, "storing a gate", err);
 }
 
-int mb_store_event(mb_store *store, int64_t run, const char *level, const char *text, char *err, size_t err_cap)
+int mb_store_event(mb_store *store, int64_t run, const char *level, const char *text, mb_error *err)
 {
-    int rc = store_writable(store, err, err_cap);
+    int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s = store_statement(store,
                                       "INSERT INTO event(run_id, session_id, stored_at, level, text) "
                                       "VALUES (?1, (SELECT max(id) FROM session WHERE run_id = ?1), "
                                       "strftime('%Y-%m-%dT%H:%M:%SZ','now'), ?2, ?3)",
-                                      err, err_cap);
+                                      err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "itt", run, level, text);
-    return store_step(store, s, "storing an event", err, err_cap);
+    return store_step(store, s, "storing an event", err);
 }

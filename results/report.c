@@ -259,13 +259,13 @@ static int report_for_programs(const paper *p, const char *label, const comparis
 /* ---- the other sections ---- */
 
 /* A titled table of a query, nothing when it has no rows. sql holds one %lld for the run. */
-static int listing(const paper *p, const char *title, const char *sql, char *err, size_t err_cap)
+static int listing(const paper *p, const char *title, const char *sql, mb_error *err)
 {
     mb_text body = {0};
     char *text = sqlite3_mprintf(sql, (sqlite3_int64)p->run);
     if (!text)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the report");
-    int rc = mb_table_query(p->store, text, p->format, p->width, &body, err, err_cap);
+        return mb_no_memory(err, "the report");
+    int rc = mb_table_query(p->store, text, p->format, p->width, &body, err);
     sqlite3_free(text);
     if (rc == MB_OK && body.data && strcmp(body.data, "(no rows)\n") != 0) {
         section(p, title);
@@ -282,7 +282,7 @@ static const char *text_at(sqlite3_stmt *s, int column)
 }
 
 /* Run, machine and models in a few lines. */
-static int head(const paper *p, const char *label, char *err, size_t err_cap)
+static int head(const paper *p, const char *label, mb_error *err)
 {
     const char *item = p->format == MB_TABLE_MARKDOWN ? "- " : "",
                *title = p->format == MB_TABLE_MARKDOWN ? "## " : "";
@@ -290,7 +290,7 @@ static int head(const paper *p, const char *label, char *err, size_t err_cap)
                                       "SELECT state, started_at, sessions, wall_us, peak_bytes, seed, device, "
                                       "coalesce(nullif(gpu, ''), cpu), threads, "
                                       "git, samples, failed FROM v_runs WHERE run_id = ?",
-                                      err, err_cap);
+                                      err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "i", p->run);
@@ -310,12 +310,12 @@ static int head(const paper *p, const char *label, char *err, size_t err_cap)
     }
     sqlite3_reset(s);
     if (code != SQLITE_DONE)
-        return store_error(p->store, code, "reading the run", err, err_cap);
+        return store_error(p->store, code, "reading the run", err);
     s = store_statement(p->store,
                         "SELECT DISTINCT o.name, o.family, o.type, o.layers, o.query_heads, o.kv_heads, "
                         "o.head_dim, o.block, o.synthetic "
                         "FROM cell c JOIN model o ON o.id = c.model_id WHERE c.run_id = ? ORDER BY o.id",
-                        err, err_cap);
+                        err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "i", p->run);
@@ -326,15 +326,15 @@ static int head(const paper *p, const char *label, char *err, size_t err_cap)
                        sqlite3_column_int(s, 7),
                        sqlite3_column_int(s, 8) ? "; SYNTHETIC weights: only its times mean something" : "");
     sqlite3_reset(s);
-    return code == SQLITE_DONE ? MB_OK : store_error(p->store, code, "reading the models", err, err_cap);
+    return code == SQLITE_DONE ? MB_OK : store_error(p->store, code, "reading the models", err);
 }
 
-static int gates(const paper *p, char *err, size_t err_cap)
+static int gates(const paper *p, mb_error *err)
 {
     sqlite3_stmt *s = store_statement(p->store,
                                       "SELECT name, verdict, detail FROM v_gates WHERE run_id = ? "
                                       "ORDER BY verdict = 'skip', name",
-                                      err, err_cap);
+                                      err);
     int code;
     bool first = true;
     if (!s)
@@ -351,7 +351,7 @@ static int gates(const paper *p, char *err, size_t err_cap)
                        text_at(s, 0), off, text_at(s, 2));
     }
     sqlite3_reset(s);
-    return code == SQLITE_DONE ? MB_OK : store_error(p->store, code, "reading the gates", err, err_cap);
+    return code == SQLITE_DONE ? MB_OK : store_error(p->store, code, "reading the gates", err);
 }
 
 /* ---- equal work ---- */
@@ -359,14 +359,13 @@ static int gates(const paper *p, char *err, size_t err_cap)
 enum { LEVELS = 16 };
 
 /* Levels of work that at least two curves of a comparison reach, ascending; one curve alone compares nothing. */
-static int common_levels(const paper *p, const comparison *c, double *levels, size_t *count, char *err,
-                         size_t err_cap)
+static int common_levels(const paper *p, const comparison *c, double *levels, size_t *count, mb_error *err)
 {
     sqlite3_stmt *s =
         store_statement(p->store,
                         "SELECT work FROM v_equal_work WHERE run_id = ? AND model_id = ? AND "
                         "sampler_id = ? AND task = '*' GROUP BY work HAVING count(*) > 1 ORDER BY work",
-                        err, err_cap);
+                        err);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -375,12 +374,12 @@ static int common_levels(const paper *p, const comparison *c, double *levels, si
         levels[(*count)++] = sqlite3_column_double(s, 0);
     sqlite3_reset(s);
     return code == SQLITE_DONE || code == SQLITE_ROW ? MB_OK
-                                                     : store_error(p->store, code, "comparing", err, err_cap);
+                                                     : store_error(p->store, code, "comparing", err);
 }
 
 /* One quantity of v_equal_work over the tasks: a row a curve, a column a level. */
 static int equal_work_grid(const paper *p, const comparison *c, const char *value, const char *format,
-                           const double *levels, size_t count, char *err, size_t err_cap)
+                           const double *levels, size_t count, mb_error *err)
 {
     char heads[LEVELS][32];
     const char *names[LEVELS + 1] = {"method"};
@@ -399,12 +398,12 @@ static int equal_work_grid(const paper *p, const comparison *c, const char *valu
                    "%s IS NOT NULL GROUP BY curve ORDER BY is_reference DESC, min(config_id)",
                    value);
     if (sql.failed) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the report");
+        rc = mb_no_memory(err, "the report");
         goto out;
     }
     code = sqlite3_prepare_v2(p->store->db, sql.data, -1, &s, NULL);
     if (code != SQLITE_OK) {
-        rc = store_error(p->store, code, "comparing", err, err_cap);
+        rc = store_error(p->store, code, "comparing", err);
         goto out;
     }
     table_init(&t, count + 1, names);
@@ -422,7 +421,7 @@ static int equal_work_grid(const paper *p, const comparison *c, const char *valu
                 format);
     }
     if (code != SQLITE_DONE)
-        rc = store_error(p->store, code, "comparing", err, err_cap);
+        rc = store_error(p->store, code, "comparing", err);
     else
         table_render(&t, p->format, p->width, false, p->out);
 out:
@@ -433,7 +432,7 @@ out:
 }
 
 /* What the curves of all methods say where they read as much. */
-static int equal_work(const paper *p, const comparison *c, char *err, size_t err_cap)
+static int equal_work(const paper *p, const comparison *c, mb_error *err)
 {
     static const struct {
         const char *value, *title, *format;
@@ -443,13 +442,13 @@ static int equal_work(const paper *p, const comparison *c, char *err, size_t err
     double levels[LEVELS];
     size_t count = 0;
     bool recall = any_value(c, value_index);
-    int rc = common_levels(p, c, levels, &count, err, err_cap);
+    int rc = common_levels(p, c, levels, &count, err);
     for (size_t i = 0; rc == MB_OK && count && i < (recall ? 3 : 1); i++) {
         char title[256];
         snprintf(title, sizeof title, "%s at equal work (columns: measured work), sampler %s, model %s",
                  grids_of[i].title, c->sampler, c->model);
         section(p, title);
-        rc = equal_work_grid(p, c, grids_of[i].value, grids_of[i].format, levels, count, err, err_cap);
+        rc = equal_work_grid(p, c, grids_of[i].value, grids_of[i].format, levels, count, err);
     }
     if (rc == MB_OK && count)
         mb_text_puts(
@@ -480,10 +479,9 @@ static const char grid_sql[] =
     "count(DISTINCT step) AS steps, max(n) AS n FROM v_counter_grid WHERE run_id = %lld AND pass = 'quality' "
     "GROUP BY model_id, sampler_id, config_id, name ORDER BY model_id, sampler_id, config_id, name";
 
-static int report_for_people(const paper *p, const char *label, const comparison *list, size_t count, char *err,
-                             size_t err_cap)
+static int report_for_people(const paper *p, const char *label, const comparison *list, size_t count, mb_error *err)
 {
-    int rc = head(p, label, err, err_cap);
+    int rc = head(p, label, err);
     for (size_t i = 0; rc == MB_OK && i < count; i++) {
         const comparison *c = &list[i];
         char title[256];
@@ -498,7 +496,7 @@ static int report_for_people(const paper *p, const char *label, const comparison
             section(p, title);
             grids(p, c, true);
         }
-        rc = equal_work(p, c, err, err_cap);
+        rc = equal_work(p, c, err);
     }
     if (rc == MB_OK && count)
         mb_text_puts(
@@ -507,29 +505,28 @@ static int report_for_people(const paper *p, const char *label, const comparison
             "recall: against the exact top k, layers and steps that ran dense left out.\n"
             "work: prefix tokens read, share of exact's. engaged: share of sparse layer calls.\n");
     if (rc == MB_OK)
-        rc = listing(p, "latency: medians", latency_sql, err, err_cap);
+        rc = listing(p, "latency: medians", latency_sql, err);
     if (rc == MB_OK)
         rc = listing(
             p, "counters of methods",
             "SELECT config AS method, name, unit, better, aggregate, avg(value) AS "
             "value, sum(n) AS n FROM v_counters WHERE run_id = %lld AND pass = 'quality' GROUP BY config_id, "
             "name ORDER BY config_id, name",
-            err, err_cap);
+            err);
     if (rc == MB_OK)
-        rc = listing(p, "counters by layer and step: places in v_counter_grid", grid_sql, err, err_cap);
+        rc = listing(p, "counters by layer and step: places in v_counter_grid", grid_sql, err);
     if (rc == MB_OK)
         rc = listing(p, "failed and skipped",
                      "SELECT status, what, pass, config AS method, task, count(*) AS n, reason "
                      "FROM v_failures WHERE run_id = %lld GROUP BY status, what, pass, config, task, reason "
                      "ORDER BY status, n DESC, config, task LIMIT 40",
-                     err, err_cap);
+                     err);
     if (rc == MB_OK)
-        rc = gates(p, err, err_cap);
+        rc = gates(p, err);
     return rc;
 }
 
-int mb_report(mb_store *store, const char *run, mb_table_format format, int max_width, mb_text *out, char *err,
-              size_t err_cap)
+int mb_report(mb_store *store, const char *run, mb_table_format format, int max_width, mb_text *out, mb_error *err)
 {
     comparison *list = NULL;
     size_t count = 0;
@@ -539,14 +536,14 @@ int mb_report(mb_store *store, const char *run, mb_table_format format, int max_
                .width = max_width > 0 ? max_width : WIDTH,
                .out = out,
                .colour = format == MB_TABLE_TERMINAL && max_width > 0 && isatty(STDOUT_FILENO) == 1};
-    int rc = store_find_run(store, run, &p.run, &label, err, err_cap);
+    int rc = store_find_run(store, run, &p.run, &label, err);
     if (rc == MB_OK)
-        rc = comparison_load(store, p.run, &list, &count, err, err_cap);
+        rc = comparison_load(store, p.run, &list, &count, err);
     if (rc == MB_OK)
         rc = for_programs(format) ? report_for_programs(&p, label, list, count)
-                                  : report_for_people(&p, label, list, count, err, err_cap);
+                                  : report_for_people(&p, label, list, count, err);
     if (rc == MB_OK && out->failed)
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the report");
+        rc = mb_no_memory(err, "the report");
     comparison_free(list, count);
     free(label);
     return rc;

@@ -17,8 +17,8 @@ typedef enum mb_store_mode { MB_STORE_WRITE = 0, MB_STORE_READ = 1, MB_STORE_SCR
 
 /* WRITE creates the file and the schema, refuses another application_id or schema version, and fails at once
  * with a clear sentence when another process writes (busy), the folder is read-only or the disk is full. */
-int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, char *err, size_t err_cap);
-int mb_store_close(mb_store *store, char *err, size_t err_cap);   /* checkpoints the WAL; NULL is fine */
+int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err);
+int mb_store_close(mb_store *store, mb_error *err);   /* checkpoints the WAL; NULL is fine */
 const char *mb_store_path(const mb_store *store);
 
 /* ---- identities: insert or find by content; *id receives the row ---- */
@@ -48,29 +48,28 @@ typedef struct mb_sampler_row {
     bool dynamic, block_cache;
     const char *confidence;
 } mb_sampler_row;
-int mb_store_env(mb_store *, const mb_env_row *, int64_t *id, char *err, size_t err_cap);
-int mb_store_model(mb_store *, const mb_model_row *, int64_t *id, char *err, size_t err_cap);
-int mb_store_dataset(mb_store *, const mb_dataset_row *, int64_t *id, char *err, size_t err_cap);
-int mb_store_config(mb_store *, const mb_config_row *, int64_t *id, char *err, size_t err_cap);
-int mb_store_sampler(mb_store *, const mb_sampler_row *, int64_t *id, char *err, size_t err_cap);
+int mb_store_env(mb_store *, const mb_env_row *, int64_t *id, mb_error *err);
+int mb_store_model(mb_store *, const mb_model_row *, int64_t *id, mb_error *err);
+int mb_store_dataset(mb_store *, const mb_dataset_row *, int64_t *id, mb_error *err);
+int mb_store_config(mb_store *, const mb_config_row *, int64_t *id, mb_error *err);
+int mb_store_sampler(mb_store *, const mb_sampler_row *, int64_t *id, mb_error *err);
 
 /* ---- runs and cells ---- */
 /* A run is one config text + seed on one store; the same again continues it. Keys that only extend a run (limit,
  * tasks, methods, samplers, passes, ...: their cells tell them apart) or say where it runs and writes do not
  * count. */
 int mb_store_run(mb_store *, const char *name, const char *config_json, uint64_t seed, int64_t env_id,
-                 const char *command, int64_t *run_id, char *err, size_t err_cap);
+                 const char *command, int64_t *run_id, mb_error *err);
 int mb_store_run_end(mb_store *, int64_t run_id, const char *state /* done | interrupted | failed */,
-                     double seconds, int64_t peak_bytes, char *err, size_t err_cap);
+                     double seconds, int64_t peak_bytes, mb_error *err);
 
 typedef struct mb_cell_key {            /* run x model x dataset x config x sampler x pass */
     int64_t run, model, dataset, config, sampler;   /* dataset 0 for latency cells */
     const char *pass;                   /* "quality", "recall", "forced", "latency", "breakdown" */
 } mb_cell_key;
-int mb_store_cell(mb_store *, const mb_cell_key *, int64_t *cell_id, char *err, size_t err_cap);
+int mb_store_cell(mb_store *, const mb_cell_key *, int64_t *cell_id, mb_error *err);
 /* A cell that cannot run at all (method unsupported, dataset missing): state "skipped"/"failed" with reason. */
-int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char *reason, char *err,
-                        size_t err_cap);
+int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char *reason, mb_error *err);
 /* 1 = this sample of this cell is stored (any status but "failed"), 0 = not. */
 int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
 int64_t mb_store_cell_samples(mb_store *, int64_t cell);   /* those that has_sample() finds, for --dry-run */
@@ -109,7 +108,7 @@ typedef struct mb_sample_row {
     const mb_grid_row *grids; size_t grid_count;   /* rows of one name follow each other */
 } mb_sample_row;
 /* One transaction; replaces a "failed" row of the same key. MB_E_SYSTEM when the disk is full: nothing is lost. */
-int mb_store_sample(mb_store *, const mb_sample_row *, char *err, size_t err_cap);
+int mb_store_sample(mb_store *, const mb_sample_row *, mb_error *err);
 
 /* ---- latency ---- */
 typedef struct mb_latency_row {
@@ -125,13 +124,12 @@ typedef struct mb_latency_row {
 } mb_latency_row;
 /* Raw samples in one transaction. A case is (cell, context, batch, steps, graph, phase); every case among the rows
  * replaces what the cell held of it. */
-int mb_store_latency(mb_store *, int64_t cell, const mb_latency_row *rows, size_t count, char *err,
-                     size_t err_cap);
+int mb_store_latency(mb_store *, int64_t cell, const mb_latency_row *rows, size_t count, mb_error *err);
 typedef struct mb_memory_row {
     int32_t context, batch;
     int64_t weights, kv, index, scratch, peak;  /* bytes */
 } mb_memory_row;
-int mb_store_memory(mb_store *, int64_t cell, const mb_memory_row *row, char *err, size_t err_cap);
+int mb_store_memory(mb_store *, int64_t cell, const mb_memory_row *row, mb_error *err);
 typedef struct mb_breakdown_row {
     int32_t context, batch;
     const char *step_kind;              /* "first", "later", "commit" */
@@ -139,34 +137,31 @@ typedef struct mb_breakdown_row {
     double us;
     int32_t kernels;
 } mb_breakdown_row;
-int mb_store_breakdown(mb_store *, int64_t cell, const mb_breakdown_row *rows, size_t count, char *err,
-                       size_t err_cap);
+int mb_store_breakdown(mb_store *, int64_t cell, const mb_breakdown_row *rows, size_t count, mb_error *err);
 /* Sanity gates and events of a run. */
 int mb_store_gate(mb_store *, int64_t run, const char *name, const char *verdict /* pass|fail|skip */,
-                  const char *detail, char *err, size_t err_cap);
-int mb_store_event(mb_store *, int64_t run, const char *level, const char *text, char *err, size_t err_cap);
+                  const char *detail, mb_error *err);
+int mb_store_event(mb_store *, int64_t run, const char *level, const char *text, mb_error *err);
 
 /* ---- reading: reports and exports from the views ---- */
 typedef enum mb_table_format {
     MB_TABLE_TERMINAL = 0, MB_TABLE_MARKDOWN, MB_TABLE_CSV, MB_TABLE_JSONL
 } mb_table_format;
 /* Runs one SELECT and renders its rows; the one table printer of the project. max_width 0 = no limit. */
-int mb_table_query(mb_store *, const char *sql, mb_table_format format, int max_width, mb_text *out, char *err,
-                   size_t err_cap);
+int mb_table_query(mb_store *, const char *sql, mb_table_format format, int max_width, mb_text *out, mb_error *err);
 /* The comparison report of a run (label or number; NULL = the one started last): accuracy with paired differences,
  * recall, work, forwards, latency, gates. CSV and JSONL: one row per configuration and task, unrounded. */
-int mb_report(mb_store *, const char *run, mb_table_format format, int max_width, mb_text *out, char *err,
-              size_t err_cap);
+int mb_report(mb_store *, const char *run, mb_table_format format, int max_width, mb_text *out, mb_error *err);
 /* Evaluates the gates of a run from the views and stores them (design section 4). */
-int mb_gates_run(mb_store *, int64_t run, char *err, size_t err_cap);
+int mb_gates_run(mb_store *, int64_t run, mb_error *err);
 /* folder/pred/<model>-<config>/<task>.jsonl of every quality cell of a run; run NULL: of all runs, each with its
  * label in front where there are several. */
-int mb_export_pred(mb_store *, const char *run, const char *folder, char *err, size_t err_cap);
+int mb_export_pred(mb_store *, const char *run, const char *folder, mb_error *err);
 /* CSV or JSONL: v_samples, a row per sample of the run (NULL: of all). TERMINAL or MARKDOWN: the report of the run
  * (NULL: of the newest). */
-int mb_export(mb_store *, const char *run, mb_table_format format, mb_text *out, char *err, size_t err_cap);
+int mb_export(mb_store *, const char *run, mb_table_format format, mb_text *out, mb_error *err);
 /* Draws every figure that the store has data for: PNG and SVG into folder. Returns the number of figures in
  * *drawn; MB_E_SYSTEM with a hint when gnuplot is missing. plots/ scripts are compiled in. */
-int mb_plot_all(mb_store *, const char *run, const char *folder, int *drawn, char *err, size_t err_cap);
+int mb_plot_all(mb_store *, const char *run, const char *folder, int *drawn, mb_error *err);
 
 #endif

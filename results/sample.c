@@ -10,8 +10,7 @@
 
 /* The item (the benchmark's row) and, when the prompt was made, its prompt under this tokenizer and limit. A
  * sample that failed early knows less about its item: what is there stays. */
-static int store_item(mb_store *store, const mb_sample_row *row, int64_t *item, int64_t *prompt, char *err,
-                      size_t err_cap)
+static int store_item(mb_store *store, const mb_sample_row *row, int64_t *item, int64_t *prompt, mb_error *err)
 {
     bool found = false;
     sqlite3_stmt *s = store_statement(
@@ -23,49 +22,49 @@ static int store_item(mb_store *store, const mb_sample_row *row, int64_t *item, 
         "context = coalesce(excluded.context, context), depth = coalesce(excluded.depth, depth), "
         "answers_json = coalesce(excluded.answers_json, answers_json), "
         "classes_json = coalesce(excluded.classes_json, classes_json) RETURNING id",
-        err, err_cap);
+        err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ittkkdtt", row->cell, row->key, row->group, row->length > 0 ? row->length : -1,
                row->context > 0 ? (int64_t)row->context : -1, row->depth >= 0 ? row->depth : NAN,
                row->answers_json, row->classes_json);
-    int rc = store_step_integer(store, s, item, &found, "storing an item", err, err_cap);
+    int rc = store_step_integer(store, s, item, &found, "storing an item", err);
     if (rc == MB_OK && !found)
-        rc = mb_fail(err, err_cap, MB_E_BUG, "%s: sample %s belongs to no cell", store->path, row->key);
+        rc = mb_fail(err, MB_E_BUG, "%s: sample %s belongs to no cell", store->path, row->key);
     *prompt = -1;
     if (rc != MB_OK || !row->token_hash || !*row->token_hash)
         return rc;
     s = store_statement(store,
                         "INSERT INTO prompt(item_id, token_hash, tokens, truncated) VALUES (?,?,?,?) "
                         "ON CONFLICT(item_id, token_hash) DO UPDATE SET tokens = excluded.tokens RETURNING id",
-                        err, err_cap);
+                        err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "itjj", *item, row->token_hash, row->prompt_tokens, (int)row->truncated);
-    return store_step_integer(store, s, prompt, &found, "storing a prompt", err, err_cap);
+    return store_step_integer(store, s, prompt, &found, "storing a prompt", err);
 }
 
 /* Is a row of this cell and item there that is to stay? A failed one is removed to make room. */
-static int make_room(mb_store *store, int64_t cell, int64_t item, bool *taken, char *err, size_t err_cap)
+static int make_room(mb_store *store, int64_t cell, int64_t item, bool *taken, mb_error *err)
 {
     int64_t one = 0;
     sqlite3_stmt *s = store_statement(
-        store, "DELETE FROM sample WHERE cell_id = ? AND item_id = ? AND status = 'failed'", err, err_cap);
+        store, "DELETE FROM sample WHERE cell_id = ? AND item_id = ? AND status = 'failed'", err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ii", cell, item);
-    int rc = store_step(store, s, "storing a sample", err, err_cap);
+    int rc = store_step(store, s, "storing a sample", err);
     if (rc != MB_OK)
         return rc;
-    s = store_statement(store, "SELECT 1 FROM sample WHERE cell_id = ? AND item_id = ?", err, err_cap);
+    s = store_statement(store, "SELECT 1 FROM sample WHERE cell_id = ? AND item_id = ?", err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ii", cell, item);
-    return store_step_integer(store, s, &one, taken, "storing a sample", err, err_cap);
+    return store_step_integer(store, s, &one, taken, "storing a sample", err);
 }
 
 static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, int64_t prompt, int64_t *id,
-                     char *err, size_t err_cap)
+                     mb_error *err)
 {
     bool found = false;
     sqlite3_stmt *s = store_statement(
@@ -76,7 +75,7 @@ static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, in
         "dense_calls, sparse_calls, prefill_us, decode_us) "
         "VALUES (?1,?2,?3,(SELECT max(x.id) FROM session x JOIN cell c ON c.run_id = x.run_id WHERE c.id = ?1),"
         "?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21) RETURNING id",
-        err, err_cap);
+        err);
     if (!s)
         return MB_E_SYSTEM;
     /* A sample that did not run has no shares and times. */
@@ -93,9 +92,9 @@ static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, in
                ran ? row->engaged : NAN, ran ? row->work : NAN, ran ? row->work_select : NAN, row->agree,
                row->compared, row->dense_calls, row->sparse_calls, ran ? row->prefill_us : NAN,
                ran ? row->decode_us : NAN);
-    int rc = store_step_integer(store, s, id, &found, "storing a sample", err, err_cap);
+    int rc = store_step_integer(store, s, id, &found, "storing a sample", err);
     if (rc == MB_OK && !found)
-        rc = mb_fail(err, err_cap, MB_E_BUG, "%s: sample %s was not stored", store->path, row->key);
+        rc = mb_fail(err, MB_E_BUG, "%s: sample %s was not stored", store->path, row->key);
     return rc;
 }
 
@@ -113,7 +112,7 @@ static void head_array(mb_text *text, const float *values, int32_t heads)
     mb_text_puts(text, "]");
 }
 
-static int store_recall(mb_store *store, int64_t id, const mb_sample_row *row, char *err, size_t err_cap)
+static int store_recall(mb_store *store, int64_t id, const mb_sample_row *row, mb_error *err)
 {
     mb_text index = {0}, mass = {0};
     int rc = MB_OK;
@@ -126,7 +125,7 @@ static int store_recall(mb_store *store, int64_t id, const mb_sample_row *row, c
             store,
             "INSERT INTO recall(sample_id, layer, step, blocks, index_recall, mass_recall, captured_mass, "
             "index_heads, mass_heads) VALUES (?,?,?,?,?,?,?,?,?)",
-            err, err_cap);
+            err);
         if (!s) {
             rc = MB_E_SYSTEM;
             break;
@@ -136,29 +135,29 @@ static int store_recall(mb_store *store, int64_t id, const mb_sample_row *row, c
             head_array(&mass, r->mass_head, r->heads);
         }
         if (index.failed || mass.failed) {
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory to store the recall of sample %s", row->key);
+            rc = mb_no_memory(err, "storing the recall of sample %s", row->key);
             break;
         }
         store_bind(s, "ijjjdddtt", id, r->layer, r->step, r->blocks, r->index_recall, r->mass_recall,
                    r->captured_mass, heads ? index.data : NULL, heads ? mass.data : NULL);
-        rc = store_step(store, s, "storing recall", err, err_cap);
+        rc = store_step(store, s, "storing recall", err);
     }
     mb_text_free(&index);
     mb_text_free(&mass);
     return rc;
 }
 
-static int store_forwards(mb_store *store, int64_t id, const mb_sample_row *row, char *err, size_t err_cap)
+static int store_forwards(mb_store *store, int64_t id, const mb_sample_row *row, mb_error *err)
 {
     for (int32_t i = 0; row->forwards_histogram && i < row->histogram_size; i++) {
         if (row->forwards_histogram[i] == 0)
             continue;
         sqlite3_stmt *s = store_statement(
-            store, "INSERT INTO forwards(sample_id, forwards, blocks) VALUES (?,?,?)", err, err_cap);
+            store, "INSERT INTO forwards(sample_id, forwards, blocks) VALUES (?,?,?)", err);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "ijj", id, i, row->forwards_histogram[i]);
-        int rc = store_step(store, s, "storing the forwards per block", err, err_cap);
+        int rc = store_step(store, s, "storing the forwards per block", err);
         if (rc != MB_OK)
             return rc;
     }
@@ -174,34 +173,34 @@ static int store_forwards(mb_store *store, int64_t id, const mb_sample_row *row,
 
 /* The row of a declaration, new or found; sql: its INSERT ... RETURNING id. */
 static int declare(mb_store *store, const char *sql, int64_t cell, const char *name, const char *unit,
-                   const char *better, const char *aggregate, int64_t *id, char *err, size_t err_cap)
+                   const char *better, const char *aggregate, int64_t *id, mb_error *err)
 {
     bool found = false;
-    sqlite3_stmt *s = store_statement(store, sql, err, err_cap);
+    sqlite3_stmt *s = store_statement(store, sql, err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "itttt", cell, name, unit, better, aggregate ? aggregate : "mean");
-    int rc = store_step_integer(store, s, id, &found, "storing a counter", err, err_cap);
+    int rc = store_step_integer(store, s, id, &found, "storing a counter", err);
     if (rc == MB_OK && !found)
-        rc = mb_fail(err, err_cap, MB_E_BUG, "%s: counter %s was not stored", store->path, name);
+        rc = mb_fail(err, MB_E_BUG, "%s: counter %s was not stored", store->path, name);
     return rc;
 }
 
-static int store_counters(mb_store *store, int64_t id, const mb_sample_row *row, char *err, size_t err_cap)
+static int store_counters(mb_store *store, int64_t id, const mb_sample_row *row, mb_error *err)
 {
     static const char sql[] = DECLARE("counter");
     for (size_t i = 0; i < row->counter_count; i++) {
         const mb_counter_row *c = &row->counters[i];
         int64_t counter = 0;
-        int rc = declare(store, sql, row->cell, c->name, c->unit, c->better, c->aggregate, &counter, err, err_cap);
+        int rc = declare(store, sql, row->cell, c->name, c->unit, c->better, c->aggregate, &counter, err);
         if (rc != MB_OK)
             return rc;
         sqlite3_stmt *s = store_statement(
-            store, "INSERT INTO counter_value(sample_id, counter_id, value) VALUES (?,?,?)", err, err_cap);
+            store, "INSERT INTO counter_value(sample_id, counter_id, value) VALUES (?,?,?)", err);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "iid", id, counter, c->value);
-        rc = store_step(store, s, "storing a counter", err, err_cap);
+        rc = store_step(store, s, "storing a counter", err);
         if (rc != MB_OK)
             return rc;
     }
@@ -209,7 +208,7 @@ static int store_counters(mb_store *store, int64_t id, const mb_sample_row *row,
 }
 
 /* A grid has hundreds of places: its declaration is looked up once. */
-static int store_grids(mb_store *store, int64_t id, const mb_sample_row *row, char *err, size_t err_cap)
+static int store_grids(mb_store *store, int64_t id, const mb_sample_row *row, mb_error *err)
 {
     static const char sql[] = DECLARE("grid");
     int64_t grid = 0;
@@ -217,57 +216,57 @@ static int store_grids(mb_store *store, int64_t id, const mb_sample_row *row, ch
         const mb_grid_row *g = &row->grids[i];
         int rc = MB_OK;
         if (i == 0 || strcmp(g->name, g[-1].name) != 0)
-            rc = declare(store, sql, row->cell, g->name, g->unit, g->better, g->aggregate, &grid, err, err_cap);
+            rc = declare(store, sql, row->cell, g->name, g->unit, g->better, g->aggregate, &grid, err);
         if (rc != MB_OK)
             return rc;
         sqlite3_stmt *s = store_statement(store,
                                           "INSERT INTO grid_value(sample_id, grid_id, layer, step, total, weight) "
                                           "VALUES (?,?,?,?,?,?)",
-                                          err, err_cap);
+                                          err);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "iijjdd", id, grid, g->layer, g->step, g->total, g->weight);
-        rc = store_step(store, s, "storing a counter by layer and step", err, err_cap);
+        rc = store_step(store, s, "storing a counter by layer and step", err);
         if (rc != MB_OK)
             return rc;
     }
     return MB_OK;
 }
 
-int mb_store_sample(mb_store *store, const mb_sample_row *row, char *err, size_t err_cap)
+int mb_store_sample(mb_store *store, const mb_sample_row *row, mb_error *err)
 {
     int64_t item = 0, prompt = -1, id = 0;
     bool taken = false;
     if (!row->key || !row->status)
-        return mb_fail(err, err_cap, MB_E_BUG, "%s: a sample without key or status", store->path);
-    int rc = store_begin(store, err, err_cap);
+        return mb_fail(err, MB_E_BUG, "%s: a sample without key or status", store->path);
+    int rc = store_begin(store, err);
     if (rc != MB_OK)
         return rc;
-    rc = store_item(store, row, &item, &prompt, err, err_cap);
+    rc = store_item(store, row, &item, &prompt, err);
     if (rc == MB_OK)
-        rc = make_room(store, row->cell, item, &taken, err, err_cap);
+        rc = make_room(store, row->cell, item, &taken, err);
     if (rc == MB_OK && !taken) {
-        rc = store_row(store, row, item, prompt, &id, err, err_cap);
+        rc = store_row(store, row, item, prompt, &id, err);
         if (rc == MB_OK)
-            rc = store_forwards(store, id, row, err, err_cap);
+            rc = store_forwards(store, id, row, err);
         if (rc == MB_OK)
-            rc = store_recall(store, id, row, err, err_cap);
+            rc = store_recall(store, id, row, err);
         if (rc == MB_OK)
-            rc = store_counters(store, id, row, err, err_cap);
+            rc = store_counters(store, id, row, err);
         if (rc == MB_OK)
-            rc = store_grids(store, id, row, err, err_cap);
+            rc = store_grids(store, id, row, err);
         if (rc == MB_OK && strcmp(row->status, "ok") == 0) { /* it runs now, whatever an earlier start said */
             sqlite3_stmt *s = store_statement(store,
                                               "UPDATE cell SET state = 'open', reason = NULL WHERE id = ? "
                                               "AND state IN ('skipped', 'failed')",
-                                              err, err_cap);
+                                              err);
             if (s) {
                 store_bind(s, "i", row->cell);
-                rc = store_step(store, s, "storing a sample", err, err_cap);
+                rc = store_step(store, s, "storing a sample", err);
             } else {
                 rc = MB_E_SYSTEM;
             }
         }
     }
-    return store_end(store, rc, err, err_cap);
+    return store_end(store, rc, err);
 }

@@ -28,26 +28,26 @@ struct mb_store {
 };
 
 /* The sentence for SQLite's result: what was being done, the file, what to do. Returns MB_E_*. */
-int store_error(mb_store *store, int rc, const char *doing, char *err, size_t err_cap);
+int store_error(mb_store *store, int rc, const char *doing, mb_error *err);
 /* A prepared statement, reset and without values; sql must be a literal. NULL: err is filled. */
-sqlite3_stmt *store_statement(mb_store *store, const char *sql, char *err, size_t err_cap);
+sqlite3_stmt *store_statement(mb_store *store, const char *sql, mb_error *err);
 /* Binds values in order: t text (NULL is NULL), i int64_t, j int, d double (NAN is NULL), k int64_t (negative is
  * NULL). Texts must live until the statement is reset. */
 void store_bind(sqlite3_stmt *statement, const char *format, ...);
 /* Steps to the end and resets. */
-int store_step(mb_store *store, sqlite3_stmt *statement, const char *doing, char *err, size_t err_cap);
+int store_step(mb_store *store, sqlite3_stmt *statement, const char *doing, mb_error *err);
 /* First column of the first row as integer; *found false: no row. Resets. */
 int store_step_integer(mb_store *store, sqlite3_stmt *statement, int64_t *value, bool *found, const char *doing,
-                       char *err, size_t err_cap);
-int store_exec(mb_store *store, const char *sql, const char *doing, char *err, size_t err_cap);
+                       mb_error *err);
+int store_exec(mb_store *store, const char *sql, const char *doing, mb_error *err);
 /* A write transaction; end commits when rc is MB_OK and rolls back otherwise, and returns the final code. */
-int store_begin(mb_store *store, char *err, size_t err_cap);
-int store_end(mb_store *store, int rc, char *err, size_t err_cap);
+int store_begin(mb_store *store, mb_error *err);
+int store_end(mb_store *store, int rc, mb_error *err);
 /* Refuses a write to a store opened for reading. */
-int store_writable(mb_store *store, char *err, size_t err_cap);
+int store_writable(mb_store *store, mb_error *err);
 
 /* Row of a run by label, else by number; name NULL or "": the one started last. label (optional) is malloc'ed. */
-int store_find_run(mb_store *store, const char *name, int64_t *id, char **label, char *err, size_t err_cap);
+int store_find_run(mb_store *store, const char *name, int64_t *id, char **label, mb_error *err);
 
 /* ---- statistics.c ---- */
 typedef struct interval {

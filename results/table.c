@@ -429,7 +429,7 @@ static void put_real(table *t, double value, bool exact)
 }
 
 int mb_table_query(mb_store *store, const char *sql, mb_table_format format, int max_width, mb_text *out,
-                   char *err, size_t err_cap)
+                   mb_error *err)
 {
     sqlite3_stmt *statement = NULL;
     const char *rest = NULL;
@@ -437,10 +437,10 @@ int mb_table_query(mb_store *store, const char *sql, mb_table_format format, int
     bool exact = format == MB_TABLE_CSV || format == MB_TABLE_JSONL;
     int rc = sqlite3_prepare_v2(store->db, sql, -1, &statement, &rest);
     if (rc != SQLITE_OK)
-        return mb_fail(err, err_cap, MB_E_INPUT, "the query is not understood: %s", sqlite3_errmsg(store->db));
+        return mb_fail(err, MB_E_INPUT, "the query is not understood: %s", sqlite3_errmsg(store->db));
     int result = MB_OK;
     if (!statement || !sqlite3_stmt_readonly(statement) || sqlite3_column_count(statement) == 0) {
-        result = mb_fail(err, err_cap, MB_E_INPUT, "the query is not a SELECT: a store is read through its views");
+        result = mb_fail(err, MB_E_INPUT, "the query is not a SELECT: a store is read through its views");
         goto out;
     }
     size_t columns = (size_t)sqlite3_column_count(statement);
@@ -466,9 +466,9 @@ int mb_table_query(mb_store *store, const char *sql, mb_table_format format, int
         }
     }
     if (t.failed)
-        result = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the rows of the query");
+        result = mb_no_memory(err, "the rows of the query");
     else if (rc != SQLITE_DONE)
-        result = store_error(store, rc, "running a query", err, err_cap);
+        result = store_error(store, rc, "running a query", err);
     if (result != MB_OK)
         goto out;
     if (t.cell_count == 0 && !exact) {
@@ -480,7 +480,7 @@ int mb_table_query(mb_store *store, const char *sql, mb_table_format format, int
         table_render(&t, format, max_width, max_width > 0 && total > (size_t)max_width + 2, out);
     }
     if (out->failed)
-        result = mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the rows of the query");
+        result = mb_no_memory(err, "the rows of the query");
 out:
     table_free(&t);
     sqlite3_finalize(statement);

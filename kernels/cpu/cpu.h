@@ -29,7 +29,7 @@ struct mb_device {
     void **private_scratch; /* [threads] scratch of each thread */
     size_t private_bytes;
     uint64_t timers[MB_TIMER_SLOTS];
-    char error[512];
+    mb_error error;
 };
 
 /* Notes the sentence for mb_kernels.error() and returns code. */
@@ -113,7 +113,7 @@ int mb_cpu_check_attention(mb_device *device, const char *operation, const mb_at
 
 /* ---- the operations, by file ---- */
 
-int mb_cpu_open(mb_device **device, const mb_device_options *options, char *err, size_t err_cap);
+int mb_cpu_open(mb_device **device, const mb_device_options *options, mb_error *err);
 void mb_cpu_close(mb_device *device);
 void mb_cpu_info(mb_device *device, mb_device_info *info);
 const char *mb_cpu_error(mb_device *device);

@@ -21,7 +21,7 @@ int mb_cpu_fail(mb_device *device, int code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(device->error, sizeof device->error, format, args);
+    vsnprintf(device->error.text, sizeof device->error.text, format, args);
     va_end(args);
     return code;
 }
@@ -35,15 +35,15 @@ static int usable_cores(void)
     return online > 0 ? (int)online : 1;
 }
 
-int mb_cpu_open(mb_device **device, const mb_device_options *options, char *err, size_t err_cap)
+int mb_cpu_open(mb_device **device, const mb_device_options *options, mb_error *err)
 {
     int rc = MB_OK;
     mb_device *d = calloc(1, sizeof *d);
     *device = NULL;
     if (!d)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory while opening the CPU");
+        return mb_no_memory(err, "the CPU backend");
     if (options->type != MB_F32 && options->type != MB_BF16) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "the CPU computes with storage types f32 and bf16 only");
+        rc = mb_fail(err, MB_E_INPUT, "the CPU computes with storage types f32 and bf16 only");
         goto out;
     }
     d->type = options->type;
@@ -53,7 +53,7 @@ int mb_cpu_open(mb_device **device, const mb_device_options *options, char *err,
     d->private_scratch = calloc((size_t)d->threads, sizeof *d->private_scratch);
     d->pool = mb_cpu_pool_new(d->threads);
     if (!d->private_scratch || !d->pool) {
-        rc = mb_fail(err, err_cap, MB_E_SYSTEM, "cannot start %d threads; ask for fewer", d->threads);
+        rc = mb_fail(err, MB_E_SYSTEM, "cannot start %d threads; ask for fewer", d->threads);
         goto out;
     }
     bool fixed = options->arena_bytes > 0;
@@ -64,7 +64,7 @@ int mb_cpu_open(mb_device **device, const mb_device_options *options, char *err,
             mmap(NULL, d->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (d->arena == MAP_FAILED && (fixed || d->arena_bytes <= ARENA_SMALLEST)) {
             d->arena = NULL;
-            rc = mb_fail(err, err_cap, MB_E_SYSTEM,
+            rc = mb_fail(err, MB_E_SYSTEM,
                          "cannot reserve %zu bytes of address space for the CPU's arena", d->arena_bytes);
             goto out;
         }
@@ -140,7 +140,7 @@ void mb_cpu_info(mb_device *device, mb_device_info *info)
 
 const char *mb_cpu_error(mb_device *device)
 {
-    return device ? device->error : "";
+    return device ? device->error.text : "";
 }
 
 void *mb_cpu_alloc(mb_device *device, size_t bytes)

@@ -14,12 +14,12 @@
 
 namespace mb_cuda {
 
-int check_launch(const char *what, char *err, size_t err_cap)
+int check_launch(const char *what, mb_error *err)
 {
     cudaError_t code = cudaGetLastError();
     if (code == cudaSuccess)
         return MB_OK;
-    return mb_fail(err, err_cap, MB_E_SYSTEM, "CUDA: %s failed: %s", what, cudaGetErrorString(code));
+    return mb_fail(err, MB_E_SYSTEM, "CUDA: %s failed: %s", what, cudaGetErrorString(code));
 }
 
 Problem problem_from(const mb_attention *args)
@@ -66,24 +66,24 @@ namespace {
 
 size_t aligned(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
 
-int check(mb_type type, const mb_attention *a, bool sparse, char *err, size_t err_cap)
+int check(mb_type type, const mb_attention *a, bool sparse, mb_error *err)
 {
     if (type != MB_F32 && type != MB_BF16)
-        return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: storage type %d is neither fp32 nor bf16", type);
+        return mb_fail(err, MB_E_BUG, "CUDA attention: storage type %d is neither fp32 nor bf16", type);
     if (a->kv.kv_heads < 1 || a->query_heads < 1 || a->query_heads % a->kv.kv_heads != 0)
-        return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: %d query heads do not divide into %d KV heads",
+        return mb_fail(err, MB_E_BUG, "CUDA attention: %d query heads do not divide into %d KV heads",
                        a->query_heads, a->kv.kv_heads);
     if (a->kv.head_dim < 1 || a->kv.head_dim > 512)
-        return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: head_dim %d is not in 1..512", a->kv.head_dim);
+        return mb_fail(err, MB_E_BUG, "CUDA attention: head_dim %d is not in 1..512", a->kv.head_dim);
     if (a->rows.batch < 0 || a->rows.rows < 0 || a->rows.batch > a->kv.batch)
-        return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: batch %d (cache: %d), rows %d", a->rows.batch,
+        return mb_fail(err, MB_E_BUG, "CUDA attention: batch %d (cache: %d), rows %d", a->rows.batch,
                        a->kv.batch, a->rows.rows);
     if ((int64_t)a->rows.batch * a->kv.kv_heads > 65535)
-        return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: batch * KV heads is over 65535");
+        return mb_fail(err, MB_E_BUG, "CUDA attention: batch * KV heads is over 65535");
     if (sparse) {
         int32_t g = a->pages ? a->pages->granularity : 0;
         if (g != 1 && g != 16 && g != 32 && g != 64 && g != 128)
-            return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: page granularity %d", g);
+            return mb_fail(err, MB_E_BUG, "CUDA attention: page granularity %d", g);
     }
     return MB_OK;
 }
@@ -124,10 +124,10 @@ Layout layout(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, 
     return at;
 }
 
-int bind(Problem *p, const Layout &at, void *workspace, size_t bytes, char *err, size_t err_cap)
+int bind(Problem *p, const Layout &at, void *workspace, size_t bytes, mb_error *err)
 {
     if (at.needed > bytes || (at.needed > 0 && !workspace))
-        return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: the workspace has %zu bytes, the call needs %zu",
+        return mb_fail(err, MB_E_BUG, "CUDA attention: the workspace has %zu bytes, the call needs %zu",
                        bytes, at.needed);
     char *base = (char *)workspace;
     if (!p->lse && at.part_out > at.lse)
@@ -139,16 +139,15 @@ int bind(Problem *p, const Layout &at, void *workspace, size_t bytes, char *err,
     return MB_OK;
 }
 
-int run_mass(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStream_t stream, char *err,
-             size_t err_cap)
+int run_mass(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     if (p.batch == 0 || p.packed == 0 || p.max_prefix == 0)
         return MB_OK;
     if (!p.tile_mass && sm90_mass_serves(chip, type, p))
-        return sm90_mass(chip, p, stream, err, err_cap);
+        return sm90_mass(chip, p, stream, err);
     if (mma_serves(type, p.head_dim))
-        return mma_mass(p, stream, err, err_cap);
-    return plain_mass(type, p, stream, err, err_cap);
+        return mma_mass(p, stream, err);
+    return plain_mass(type, p, stream, err);
 }
 
 } /* namespace */
@@ -156,7 +155,7 @@ int run_mass(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStrea
 
 using namespace mb_cuda;
 
-int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, char *err, size_t err_cap)
+int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, mb_error *err)
 {
     memset(chip, 0, sizeof *chip);
     chip->ordinal = ordinal;
@@ -167,23 +166,23 @@ int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, char *err, size_t err_ca
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal);
     chip->capability = 10 * major + minor;
     chip->allow_sm90 = 1;
-    int rc = check_launch("asking for the device's properties", err, err_cap);
+    int rc = check_launch("asking for the device's properties", err);
     if (rc == MB_OK && chip->capability < 80)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "GPU %d has compute capability %d.%d; the CUDA engine needs 8.0 or newer: use --device cpu",
                        ordinal, major, minor);
     if (rc == MB_OK)
-        rc = mma_setup(err, err_cap);
+        rc = mma_setup(err);
     if (rc == MB_OK)
-        rc = mma_mass_setup(err, err_cap);
+        rc = mma_mass_setup(err);
     if (rc == MB_OK)
-        rc = sm90_setup(chip, err, err_cap);
+        rc = sm90_setup(chip, err);
     if (rc == MB_OK)
-        rc = sm90_prefill_setup(err, err_cap);
+        rc = sm90_prefill_setup(err);
     if (rc == MB_OK)
-        rc = sm90_mass_setup(err, err_cap);
+        rc = sm90_mass_setup(err);
     if (rc == MB_OK)
-        rc = sm90_votes_setup(err, err_cap);
+        rc = sm90_votes_setup(err);
     return rc;
 }
 
@@ -228,63 +227,62 @@ size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32
 }
 
 int mb_cuda_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
-                   size_t workspace_bytes, cudaStream_t stream, char *err, size_t err_cap)
+                   size_t workspace_bytes, cudaStream_t stream, mb_error *err)
 {
-    int rc = check(type, args, false, err, err_cap);
+    int rc = check(type, args, false, err);
     if (rc != MB_OK)
         return rc;
     Problem p = problem_from(args);
     if (p.batch == 0 || p.packed == 0)
         return MB_OK;
     Layout at = layout(chip, type, args, false, &p);
-    rc = bind(&p, at, workspace, workspace_bytes, err, err_cap);
+    rc = bind(&p, at, workspace, workspace_bytes, err);
     if (rc != MB_OK)
         return rc;
     if (at.sm90)
-        rc = sm90_attend(chip, p, stream, err, err_cap);
+        rc = sm90_attend(chip, p, stream, err);
     else if (mma_serves(type, p.head_dim))
-        rc = mma_attend(chip, p, false, stream, err, err_cap);
+        rc = mma_attend(chip, p, false, stream, err);
     else
-        rc = plain_attend(type, p, false, stream, err, err_cap);
+        rc = plain_attend(type, p, false, stream, err);
     if (p.tile_part)
         p.tile_mass = NULL;   /* made on the way */
     if (rc == MB_OK && (p.mass || p.tile_mass))
-        rc = run_mass(chip, type, p, stream, err, err_cap);
+        rc = run_mass(chip, type, p, stream, err);
     return rc;
 }
 
 int mb_cuda_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
-                          size_t workspace_bytes, cudaStream_t stream, char *err, size_t err_cap)
+                          size_t workspace_bytes, cudaStream_t stream, mb_error *err)
 {
-    int rc = check(type, args, true, err, err_cap);
+    int rc = check(type, args, true, err);
     if (rc != MB_OK)
         return rc;
     Problem p = problem_from(args);
     if (p.batch == 0 || p.packed == 0)
         return MB_OK;
     Layout at = layout(chip, type, args, true, &p);
-    rc = bind(&p, at, workspace, workspace_bytes, err, err_cap);
+    rc = bind(&p, at, workspace, workspace_bytes, err);
     if (rc != MB_OK)
         return rc;
     if (mma_serves(type, p.head_dim))
-        return mma_attend(chip, p, true, stream, err, err_cap);
-    return plain_attend(type, p, true, stream, err, err_cap);
+        return mma_attend(chip, p, true, stream, err);
+    return plain_attend(type, p, true, stream, err);
 }
 
-int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream, char *err,
-                 size_t err_cap)
+int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream, mb_error *err)
 {
-    int rc = check(type, args, false, err, err_cap);
+    int rc = check(type, args, false, err);
     if (rc != MB_OK)
         return rc;
     if (!args->lse)
-        return mb_fail(err, err_cap, MB_E_BUG, "CUDA attention: mass needs the rows' log-sum-exp");
-    return run_mass(chip, type, problem_from(args), stream, err, err_cap);
+        return mb_fail(err, MB_E_BUG, "CUDA attention: mass needs the rows' log-sum-exp");
+    return run_mass(chip, type, problem_from(args), stream, err);
 }
 
 int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *kv, int32_t sequence,
                            int32_t query_heads, const void *q, int64_t first, int64_t n, int32_t block, void *out,
-                           cudaStream_t stream, char *err, size_t err_cap)
+                           cudaStream_t stream, mb_error *err)
 {
     mb_attention args;
     memset(&args, 0, sizeof args);
@@ -294,11 +292,11 @@ int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *
     args.out = out;
     args.rows.batch = 1;
     args.rows.rows = 1;
-    int rc = check(type, &args, false, err, err_cap);
+    int rc = check(type, &args, false, err);
     if (rc != MB_OK)
         return rc;
     if (sequence < 0 || sequence >= kv->batch || first < 0 || n < 0 || first + n > kv->capacity || block < 1)
-        return mb_fail(err, err_cap, MB_E_BUG,
+        return mb_fail(err, MB_E_BUG,
                        "CUDA prefill: sequence %d of %d, rows %lld..+%lld of a cache of %d, block %d", sequence,
                        kv->batch, (long long)first, (long long)n, kv->capacity, block);
     if (n == 0)
@@ -309,8 +307,8 @@ int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *
     p.prefill_rows = (int32_t)n;
     p.prefill_block = block;
     if (sm90_serves(chip, type, p))
-        return sm90_prefill(chip, p, stream, err, err_cap);
+        return sm90_prefill(chip, p, stream, err);
     if (mma_serves(type, p.head_dim))
-        return mma_prefill(p, stream, err, err_cap);
-    return plain_prefill(type, p, stream, err, err_cap);
+        return mma_prefill(p, stream, err);
+    return plain_prefill(type, p, stream, err);
 }

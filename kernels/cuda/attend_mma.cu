@@ -425,8 +425,7 @@ template <int D> Kernel choose(Source source, bool cluster)
     return cluster ? attend_mma<D, DENSE, true> : attend_mma<D, DENSE, false>;
 }
 
-int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_t stream, char *err,
-           size_t err_cap)
+int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_t stream, mb_error *err)
 {
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};
@@ -442,7 +441,7 @@ int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_
         config.numAttrs = 1;
     }
     cudaLaunchKernelEx(&config, kernel, p);
-    return check_launch("attention (mma.sync)", err, err_cap);
+    return check_launch("attention (mma.sync)", err);
 }
 
 } /* namespace */
@@ -476,27 +475,26 @@ bool mma_cluster_merges(const mb_cuda_chip *chip, int splits)
     return chip->capability >= 90 && splits > 1 && splits <= CLUSTER_MAX && (splits & (splits - 1)) == 0;
 }
 
-int mma_attend(const mb_cuda_chip *chip, const Problem &p, bool sparse, cudaStream_t stream, char *err,
-               size_t err_cap)
+int mma_attend(const mb_cuda_chip *chip, const Problem &p, bool sparse, cudaStream_t stream, mb_error *err)
 {
     bool cluster = mma_cluster_merges(chip, p.splits);
     Source source = sparse ? PAGES : DENSE;
     Kernel kernel = p.head_dim == 64 ? choose<64>(source, cluster) : choose<128>(source, cluster);
     dim3 grid((unsigned)p.splits, (unsigned)((p.packed + ROWS - 1) / ROWS), (unsigned)(p.batch * p.kv_heads));
-    int rc = launch(kernel, p, grid, cluster, stream, err, err_cap);
+    int rc = launch(kernel, p, grid, cluster, stream, err);
     if (rc == MB_OK && p.splits > 1 && !cluster)
-        rc = merge_splits(p, MB_BF16, stream, err, err_cap);
+        rc = merge_splits(p, MB_BF16, stream, err);
     return rc;
 }
 
-int mma_prefill(const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
+int mma_prefill(const Problem &p, cudaStream_t stream, mb_error *err)
 {
     Kernel kernel = p.head_dim == 64 ? choose<64>(PREFILL, false) : choose<128>(PREFILL, false);
     dim3 grid(1, (unsigned)((p.prefill_rows + ROWS - 1) / ROWS), (unsigned)p.query_heads);
-    return launch(kernel, p, grid, false, stream, err, err_cap);
+    return launch(kernel, p, grid, false, stream, err);
 }
 
-int mma_setup(char *err, size_t err_cap)
+int mma_setup(mb_error *err)
 {
     for (int source = DENSE; source <= PREFILL; source++)
         for (int cluster = 0; cluster <= (source == PREFILL ? 0 : 1); cluster++) {
@@ -505,7 +503,7 @@ int mma_setup(char *err, size_t err_cap)
             cudaFuncSetAttribute(choose<128>((Source)source, cluster), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  shared_bytes<128>);
         }
-    return check_launch("setting the attention kernels' shared memory", err, err_cap);
+    return check_launch("setting the attention kernels' shared memory", err);
 }
 
 } /* namespace mb_cuda */

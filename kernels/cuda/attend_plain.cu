@@ -145,7 +145,7 @@ template <typename T> __global__ void __launch_bounds__(THREADS) mass_tile(const
 }
 
 template <typename T>
-int attend_as(const Problem &p, Source source, cudaStream_t stream, char *err, size_t err_cap)
+int attend_as(const Problem &p, Source source, cudaStream_t stream, mb_error *err)
 {
     dim3 grid((unsigned)p.packed, (unsigned)(p.batch * p.kv_heads));
     if (source == PREFILL)
@@ -154,25 +154,25 @@ int attend_as(const Problem &p, Source source, cudaStream_t stream, char *err, s
         attend_row<T, PAGES><<<grid, THREADS, 0, stream>>>(p);
     else
         attend_row<T, DENSE><<<grid, THREADS, 0, stream>>>(p);
-    return check_launch("attention (plain)", err, err_cap);
+    return check_launch("attention (plain)", err);
 }
 
 } /* namespace */
 
-int plain_attend(mb_type type, const Problem &p, bool sparse, cudaStream_t stream, char *err, size_t err_cap)
+int plain_attend(mb_type type, const Problem &p, bool sparse, cudaStream_t stream, mb_error *err)
 {
     Source source = sparse ? PAGES : DENSE;
-    return type == MB_BF16 ? attend_as<__nv_bfloat16>(p, source, stream, err, err_cap)
-                           : attend_as<float>(p, source, stream, err, err_cap);
+    return type == MB_BF16 ? attend_as<__nv_bfloat16>(p, source, stream, err)
+                           : attend_as<float>(p, source, stream, err);
 }
 
-int plain_prefill(mb_type type, const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
+int plain_prefill(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
 {
-    return type == MB_BF16 ? attend_as<__nv_bfloat16>(p, PREFILL, stream, err, err_cap)
-                           : attend_as<float>(p, PREFILL, stream, err, err_cap);
+    return type == MB_BF16 ? attend_as<__nv_bfloat16>(p, PREFILL, stream, err)
+                           : attend_as<float>(p, PREFILL, stream, err);
 }
 
-int plain_mass(mb_type type, const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
+int plain_mass(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     dim3 grid((unsigned)((p.max_prefix + 63) / 64), (unsigned)(p.batch * p.kv_heads));
     if (grid.x == 0)
@@ -181,7 +181,7 @@ int plain_mass(mb_type type, const Problem &p, cudaStream_t stream, char *err, s
         mass_tile<__nv_bfloat16><<<grid, THREADS, 0, stream>>>(p);
     else
         mass_tile<float><<<grid, THREADS, 0, stream>>>(p);
-    return check_launch("attention mass (plain)", err, err_cap);
+    return check_launch("attention mass (plain)", err);
 }
 
 } /* namespace mb_cuda */

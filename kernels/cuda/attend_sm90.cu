@@ -133,8 +133,7 @@ typedef CUresult (*EncodeTiled)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, 
                                 const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                                 CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
-int flash_map(const mb_cuda_chip *chip, CUtensorMap *map, const void *base, const Problem &p, int heads, char *err,
-              size_t err_cap)
+int flash_map(const mb_cuda_chip *chip, CUtensorMap *map, const void *base, const Problem &p, int heads, mb_error *err)
 {
     cuuint64_t sizes[3] = {FLASH_D, (cuuint64_t)p.capacity, (cuuint64_t)heads};
     cuuint64_t strides[2] = {FLASH_D * 2, (cuuint64_t)p.capacity * FLASH_D * 2};
@@ -144,14 +143,14 @@ int flash_map(const mb_cuda_chip *chip, CUtensorMap *map, const void *base, cons
                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (code != CUDA_SUCCESS)
-        return mb_fail(err, err_cap, MB_E_BUG,
+        return mb_fail(err, MB_E_BUG,
                        "CUDA attention: the cache at %p (%d slots, %d heads) has no tensor map (driver code %d)",
                        base, p.capacity, heads, (int)code);
     return MB_OK;
 }
 
 int flash_launch(FlashKernel kernel, const Problem &p, const CUtensorMap &k_map, const CUtensorMap &v_map,
-                 int pair, int clusters, cudaStream_t stream, char *err, size_t err_cap)
+                 int pair, int clusters, cudaStream_t stream, mb_error *err)
 {
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};
@@ -165,7 +164,7 @@ int flash_launch(FlashKernel kernel, const Problem &p, const CUtensorMap &k_map,
     config.attrs = &attribute;
     config.numAttrs = 1;
     cudaLaunchKernelEx(&config, kernel, p, k_map, v_map);
-    return check_launch("attention (sm_90a)", err, err_cap);
+    return check_launch("attention (sm_90a)", err);
 }
 
 bool sm90_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p)
@@ -187,21 +186,21 @@ size_t sm90_tile_bytes(const Problem &p)
 }
 
 /* p.part_out holds sm90_partial_bytes; p.tile_part is set when tile_mass is to be made here. */
-int sm90_attend(const mb_cuda_chip *chip, const Problem &given, cudaStream_t stream, char *err, size_t err_cap)
+int sm90_attend(const mb_cuda_chip *chip, const Problem &given, cudaStream_t stream, mb_error *err)
 {
     Problem p = given;
     int pair = pair_of(p.packed), clusters = clusters_of(chip, pair);
     p.part_lse = p.part_out + (size_t)2 * clusters * pair * FLASH_ROWS * FLASH_D;
     CUtensorMap k_map, v_map;
-    int rc = flash_map(chip, &k_map, p.k, p, p.batch * p.kv_heads, err, err_cap);
+    int rc = flash_map(chip, &k_map, p.k, p, p.batch * p.kv_heads, err);
     if (rc == MB_OK)
-        rc = flash_map(chip, &v_map, p.v, p, p.batch * p.kv_heads, err, err_cap);
+        rc = flash_map(chip, &v_map, p.v, p, p.batch * p.kv_heads, err);
     if (rc != MB_OK)
         return rc;
     FlashKernel kernel = pair == 2 ? flash_kernel<FLASH_BLOCK, 2> : flash_kernel<FLASH_BLOCK, 1>;
     if (p.tile_part)
         kernel = pair == 2 ? flash_kernel<FLASH_BLOCK_TILES, 2> : flash_kernel<FLASH_BLOCK_TILES, 1>;
-    rc = flash_launch(kernel, p, k_map, v_map, pair, clusters, stream, err, err_cap);
+    rc = flash_launch(kernel, p, k_map, v_map, pair, clusters, stream, err);
     if (rc != MB_OK)
         return rc;
     /* The merge may be scheduled while the last attention blocks drain; it waits for them itself. */
@@ -224,10 +223,10 @@ int sm90_attend(const mb_cuda_chip *chip, const Problem &given, cudaStream_t str
         dim3 grid((unsigned)((tiles + WARPS * turns - 1) / (WARPS * turns)), (unsigned)units);
         finish_tiles<<<grid, WARPS * 32, (size_t)p.packed * sizeof(float), stream>>>(p);
     }
-    return check_launch("merging attention states (sm_90a)", err, err_cap);
+    return check_launch("merging attention states (sm_90a)", err);
 }
 
-int sm90_setup(mb_cuda_chip *chip, char *err, size_t err_cap)
+int sm90_setup(mb_cuda_chip *chip, mb_error *err)
 {
     if (chip->capability != 90)   /* sm_90a code runs on 9.0 alone */
         return MB_OK;
@@ -253,7 +252,7 @@ int sm90_setup(mb_cuda_chip *chip, char *err, size_t err_cap)
     config.numAttrs = 1;
     int clusters = 0;
     cudaOccupancyMaxActiveClusters(&clusters, flash_kernel<FLASH_BLOCK, 2>, &config);
-    int rc = check_launch("setting up the sm_90a attention kernels", err, err_cap);
+    int rc = check_launch("setting up the sm_90a attention kernels", err);
     if (rc == MB_OK) {
         chip->encode_tiled = entry;
         chip->pair_clusters = clusters;

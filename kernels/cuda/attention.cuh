@@ -33,7 +33,7 @@ typedef struct mb_cuda_chip {
 } mb_cuda_chip;
 
 /* Fills chip for a device; sets the kernels' shared-memory limits on it. Makes the device current. */
-int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, char *err, size_t err_cap);
+int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, mb_error *err);
 
 /* Bytes of workspace that a call with these arguments needs. Reads only what the host knows: shapes, capacity,
  * max_prefix, and which pointers (tile_mass, mass, lse, pages) are NULL. attend_sparse: args->pages is set. */
@@ -48,20 +48,19 @@ size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32
 
 /* mb_kernels.attend. out may be NULL (log-sum-exp and masses only). */
 int mb_cuda_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
-                   size_t workspace_bytes, cudaStream_t stream, char *err, size_t err_cap);
+                   size_t workspace_bytes, cudaStream_t stream, mb_error *err);
 
 /* mb_kernels.attend_sparse. out may be NULL. */
 int mb_cuda_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
-                          size_t workspace_bytes, cudaStream_t stream, char *err, size_t err_cap);
+                          size_t workspace_bytes, cudaStream_t stream, mb_error *err);
 
 /* mb_kernels.attend_prefill. Needs no workspace. Keys at and beyond first + n are never read. */
 int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *kv, int32_t sequence,
                            int32_t query_heads, const void *q, int64_t first, int64_t n, int32_t block, void *out,
-                           cudaStream_t stream, char *err, size_t err_cap);
+                           cudaStream_t stream, mb_error *err);
 
 /* mb_kernels.mass: args->lse is read, args->mass (and args->tile_mass, if set) written. Needs no workspace. */
-int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream, char *err,
-                 size_t err_cap);
+int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream, mb_error *err);
 
 #ifdef __cplusplus
 }

@@ -110,39 +110,38 @@ constexpr int MAX_SPLITS = 64;
 
 /* Fills the kernel arguments from the contract's struct. */
 Problem problem_from(const mb_attention *args);
-int check_launch(const char *what, char *err, size_t err_cap);
+int check_launch(const char *what, mb_error *err);
 
 /* mma.sync path: bf16, head_dim 64 or 128. */
 bool mma_serves(mb_type type, int head_dim);
 int mma_splits(const mb_cuda_chip *chip, const Problem &p, bool sparse);
 bool mma_cluster_merges(const mb_cuda_chip *chip, int splits);
-int mma_attend(const mb_cuda_chip *chip, const Problem &p, bool sparse, cudaStream_t stream, char *err,
-               size_t err_cap);
-int mma_prefill(const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
-int mma_mass(const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
-int mma_setup(char *err, size_t err_cap);
-int mma_mass_setup(char *err, size_t err_cap);
+int mma_attend(const mb_cuda_chip *chip, const Problem &p, bool sparse, cudaStream_t stream, mb_error *err);
+int mma_prefill(const Problem &p, cudaStream_t stream, mb_error *err);
+int mma_mass(const Problem &p, cudaStream_t stream, mb_error *err);
+int mma_setup(mb_error *err);
+int mma_mass_setup(mb_error *err);
 
 /* Plain path: any type, any head_dim up to 512. */
-int plain_attend(mb_type type, const Problem &p, bool sparse, cudaStream_t stream, char *err, size_t err_cap);
-int plain_prefill(mb_type type, const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
-int plain_mass(mb_type type, const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
+int plain_attend(mb_type type, const Problem &p, bool sparse, cudaStream_t stream, mb_error *err);
+int plain_prefill(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err);
+int plain_mass(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err);
 
 /* Merges p.splits partial states of every packed row: slot (unit * splits + split) * packed + row. */
-int merge_splits(const Problem &p, mb_type type, cudaStream_t stream, char *err, size_t err_cap);
+int merge_splits(const Problem &p, mb_type type, cudaStream_t stream, mb_error *err);
 
 /* sm_90a path: bf16, head_dim 128. */
 bool sm90_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p);
 size_t sm90_partial_bytes(const mb_cuda_chip *chip, const Problem &p);
 size_t sm90_tile_bytes(const Problem &p);
-int sm90_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
+int sm90_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err);
 bool sm90_mass_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p);
-int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
-int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap);
-int sm90_setup(mb_cuda_chip *chip, char *err, size_t err_cap);
-int sm90_prefill_setup(char *err, size_t err_cap);
-int sm90_mass_setup(char *err, size_t err_cap);
-int sm90_votes_setup(char *err, size_t err_cap); /* the rest: votes.cuh */
+int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err);
+int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err);
+int sm90_setup(mb_cuda_chip *chip, mb_error *err);
+int sm90_prefill_setup(mb_error *err);
+int sm90_mass_setup(mb_error *err);
+int sm90_votes_setup(mb_error *err); /* the rest: votes.cuh */
 
 } /* namespace mb_cuda */
 

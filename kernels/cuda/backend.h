@@ -40,7 +40,7 @@ struct mb_device {
     mb_cuda_profile *profile;
     bool capturing;
     char name[128], detail[256];
-    char error[512];
+    mb_error error;
 };
 
 /* Remembers a failed call's text in the device; 0 or MB_E_SYSTEM. */
@@ -48,7 +48,7 @@ int mb_cuda_check(mb_device *device, cudaError_t status, const char *what);
 
 /* ---- gemm.c ---- */
 /* Loads cuBLASLt (dlopen) and reads the algorithms that earlier runs measured on this GPU. */
-int mb_cuda_gemm_open(mb_cuda_gemm **gemm, const mb_device *device, char *err, size_t err_cap);
+int mb_cuda_gemm_open(mb_cuda_gemm **gemm, const mb_device *device, mb_error *err);
 void mb_cuda_gemm_close(mb_cuda_gemm *gemm);
 int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n,
                      int64_t k, void *out);
@@ -111,7 +111,7 @@ cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const
 size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k);
 /* 0 or a negative code with a sentence in err, like the launchers of attention.cuh. */
 int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, int32_t k, float *votes,
-                  float *stats, void *scratch, cudaStream_t stream, char *err, size_t err_cap);
+                  float *stats, void *scratch, cudaStream_t stream, mb_error *err);
 
 /* ---- scores.cu ---- */
 cudaError_t mb_launch_score_edges(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,

@@ -24,16 +24,16 @@ int mb_cuda_check(mb_device *device, cudaError_t status, const char *what)
 {
     if (status == cudaSuccess)
         return MB_OK;
-    return mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "CUDA: %s failed: %s", what,
+    return mb_fail(&device->error, MB_E_SYSTEM, "CUDA: %s failed: %s", what,
                    cudaGetErrorString(status));
 }
 
-int mb_cuda_device_count(char *why, size_t why_cap)
+int mb_cuda_device_count(mb_error *why)
 {
     int count = 0;
     cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || count == 0) {
-        mb_fail(why, why_cap, 0, "no usable GPU (%s)",
+        mb_fail(why, 0, "no usable GPU (%s)",
                 status == cudaSuccess ? "none found" : cudaGetErrorString(status));
         return 0;
     }
@@ -76,20 +76,20 @@ void mb_cuda_close(mb_device *device)
     free(device);
 }
 
-int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, size_t err_cap)
+int mb_cuda_open(mb_device **out, const mb_device_options *options, mb_error *err)
 {
     size_t free_bytes = 0, total_bytes = 0;
     mb_device *device = calloc(1, sizeof *device);
-    int rc = device ? MB_OK : mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for a device");
+    int rc = device ? MB_OK : mb_no_memory(err, "a device");
     *out = NULL;
     if (rc != MB_OK)
         return rc;
     device->type = options->type;
     if (options->type != MB_BF16 && options->type != MB_F32) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "the GPU stores activations as bf16 or f32 only");
+        rc = mb_fail(err, MB_E_INPUT, "the GPU stores activations as bf16 or f32 only");
         goto out;
     }
-    if ((rc = mb_cuda_chip_probe(options->ordinal, &device->chip, err, err_cap)) != MB_OK)
+    if ((rc = mb_cuda_chip_probe(options->ordinal, &device->chip, err)) != MB_OK)
         goto out;
     describe(device);
     if (mb_cuda_check(device, cudaMemGetInfo(&free_bytes, &total_bytes), "reading the memory size") != MB_OK ||
@@ -101,7 +101,7 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, s
     if (options->arena_bytes == 0 && free_bytes > fixed + kept_back)
         device->arena_bytes = (free_bytes - fixed - kept_back) / ALIGNMENT * ALIGNMENT;
     if (device->arena_bytes + fixed > free_bytes) {
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s has %.2f GiB free of %.2f; %.2f GiB are needed", device->name,
+        rc = mb_fail(err, MB_E_INPUT, "%s has %.2f GiB free of %.2f; %.2f GiB are needed", device->name,
                      (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30,
                      (double)(device->arena_bytes + fixed) / 0x1p30);
         goto out;
@@ -118,10 +118,10 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, char *err, s
         if (mb_cuda_check(device, cudaEventCreate(&device->timers[i]), "making an event") != MB_OK)
             goto failed;
     device->nvml = mb_cuda_nvml_open(options->ordinal);
-    rc = mb_cuda_gemm_open(&device->gemm, device, err, err_cap);
+    rc = mb_cuda_gemm_open(&device->gemm, device, err);
     goto out;
 failed:
-    rc = mb_fail(err, err_cap, MB_E_SYSTEM, "%s", device->error);
+    rc = mb_fail(err, MB_E_SYSTEM, "%s", device->error.text);
 out:
     if (rc != MB_OK)
         mb_cuda_close(device);
@@ -145,7 +145,7 @@ void mb_cuda_info(mb_device *device, mb_device_info *info)
 
 const char *mb_cuda_error(mb_device *device)
 {
-    return device->error;
+    return device->error.text;
 }
 
 /* ---- memory ---- */
@@ -154,7 +154,7 @@ void *mb_cuda_alloc(mb_device *device, size_t bytes)
 {
     size_t need = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (need > device->arena_bytes - device->arena_used) {
-        mb_fail(device->error, sizeof device->error, 0,
+        mb_fail(&device->error, 0,
                 "the plan of %zu bytes is used up (%zu in use, %zu more asked)", device->arena_bytes,
                 device->arena_used, need);
         return NULL;
@@ -211,10 +211,10 @@ int mb_cuda_workspace(mb_device *device, size_t bytes)
     if (bytes <= device->workspace_bytes)
         return MB_OK;
     if (device->capturing)
-        return mb_fail(device->error, sizeof device->error, MB_E_BUG,
+        return mb_fail(&device->error, MB_E_BUG,
                        "CUDA: work memory of %zu bytes was first needed inside a graph capture", bytes);
     if (device->retired_count == MB_RETIRED_MAX)
-        return mb_fail(device->error, sizeof device->error, MB_E_BUG,
+        return mb_fail(&device->error, MB_E_BUG,
                        "CUDA: work memory grew more than %d times under captured graphs", MB_RETIRED_MAX);
     void *larger = NULL;
     int rc = mb_cuda_check(device, cudaMalloc(&larger, bytes), "allocating work memory");
@@ -258,7 +258,7 @@ int mb_cuda_capture_end(mb_device *device, mb_graph **out)
     int rc = mb_cuda_check(device, cudaStreamEndCapture(device->stream, &captured), "ending a graph capture");
     if (rc == MB_OK && !graph) {
         cudaGraphDestroy(captured);
-        return mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "no memory for a graph");
+        return mb_no_memory(&device->error, "a graph");
     }
     if (rc == MB_OK) {
         graph->graph = captured;
@@ -297,7 +297,7 @@ void mb_cuda_graph_free(mb_device *device, mb_graph *graph)
 int mb_cuda_timer_mark(mb_device *device, int slot)
 {
     if (slot < 0 || slot >= MB_TIMER_SLOTS)
-        return mb_fail(device->error, sizeof device->error, MB_E_BUG, "timer slot %d does not exist", slot);
+        return mb_fail(&device->error, MB_E_BUG, "timer slot %d does not exist", slot);
     return mb_cuda_check(device, cudaEventRecord(device->timers[slot], device->stream), "recording an event");
 }
 

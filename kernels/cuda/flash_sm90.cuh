@@ -582,11 +582,10 @@ __global__ void __launch_bounds__(FLASH_THREADS, 1)
 /* ---- host ---- */
 
 /* Tensor map of [heads][capacity][128] bf16, boxes of 64 slots x 64 channels. In attend_sm90.cu. */
-int flash_map(const mb_cuda_chip *chip, CUtensorMap *map, const void *base, const Problem &p, int heads, char *err,
-              size_t err_cap);
+int flash_map(const mb_cuda_chip *chip, CUtensorMap *map, const void *base, const Problem &p, int heads, mb_error *err);
 typedef void (*FlashKernel)(const Problem, const CUtensorMap, const CUtensorMap);
 int flash_launch(FlashKernel kernel, const Problem &p, const CUtensorMap &k_map, const CUtensorMap &v_map,
-                 int pair, int clusters, cudaStream_t stream, char *err, size_t err_cap);
+                 int pair, int clusters, cudaStream_t stream, mb_error *err);
 
 } /* namespace mb_cuda */
 

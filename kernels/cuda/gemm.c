@@ -59,13 +59,13 @@ typedef struct problem {
     cublasLtMatrixLayout_t weight, input, output;
 } problem;
 
-static int load_symbols(mb_cuda_gemm *gemm, char *err, size_t err_cap)
+static int load_symbols(mb_cuda_gemm *gemm, mb_error *err)
 {
     static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
     for (int i = 0; names[i] && !gemm->library; i++)
         gemm->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
     if (!gemm->library)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "libcublasLt.so does not load; install the CUDA libraries or use --device cpu");
     const struct { const char *name; void *slot; } symbols[] = {
         {"cublasLtCreate", &gemm->create},
@@ -86,7 +86,7 @@ static int load_symbols(mb_cuda_gemm *gemm, char *err, size_t err_cap)
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *address = dlsym(gemm->library, symbols[i].name);
         if (!address)
-            return mb_fail(err, err_cap, MB_E_INPUT, "libcublasLt.so lacks %s: another version is needed",
+            return mb_fail(err, MB_E_INPUT, "libcublasLt.so lacks %s: another version is needed",
                            symbols[i].name);
         memcpy(symbols[i].slot, &address, sizeof address);
     }
@@ -103,7 +103,7 @@ static char *find_cache_path(const mb_cuda_gemm *gemm, const mb_device *device)
                    : home && *home ? mb_string_format("%s/.cache/maskbench", home)
                                    : NULL;
     char *path = NULL;
-    if (identity && folder && mb_folder_make(folder, NULL, 0) == MB_OK) {
+    if (identity && folder && mb_folder_make(folder, NULL) == MB_OK) {
         mb_hash_bytes(identity, strlen(identity), hash);
         path = mb_string_format("%s/gemm-%s.txt", folder, hash);
     }
@@ -117,7 +117,7 @@ static void read_cache(mb_cuda_gemm *gemm)
 {
     char *text = NULL, *rest = NULL;
     size_t size = 0;
-    if (!gemm->cache_path || mb_file_read(gemm->cache_path, 1 << 20, &text, &size, NULL, 0) != MB_OK)
+    if (!gemm->cache_path || mb_file_read(gemm->cache_path, 1 << 20, &text, &size, NULL) != MB_OK)
         return;
     for (char *line = strtok_r(text, "\n", &rest); line && gemm->count < MAX_SHAPES;
          line = strtok_r(NULL, "\n", &rest)) {
@@ -154,23 +154,23 @@ static void write_cache(const mb_cuda_gemm *gemm)
         mb_text_puts(&text, "\n");
     }
     if (gemm->cache_path && !text.failed)
-        mb_file_write(gemm->cache_path, text.data, text.length, NULL, 0);
+        mb_file_write(gemm->cache_path, text.data, text.length, NULL);
     mb_text_free(&text);
 }
 
-int mb_cuda_gemm_open(mb_cuda_gemm **out, const mb_device *device, char *err, size_t err_cap)
+int mb_cuda_gemm_open(mb_cuda_gemm **out, const mb_device *device, mb_error *err)
 {
     mb_cuda_gemm *gemm = calloc(1, sizeof *gemm);
     *out = gemm;
     if (!gemm)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "no memory for the matrix products");
-    int rc = load_symbols(gemm, err, err_cap);
+        return mb_no_memory(err, "the matrix products");
+    int rc = load_symbols(gemm, err);
     if (rc != MB_OK)
         return rc;
     if (gemm->create(&gemm->handle) != CUBLAS_STATUS_SUCCESS ||
         cudaMalloc(&gemm->workspace, WORKSPACE_BYTES) != cudaSuccess ||
         cudaEventCreate(&gemm->begin) != cudaSuccess || cudaEventCreate(&gemm->end) != cudaSuccess)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "cuBLASLt cannot start on %s", device->name);
+        return mb_fail(err, MB_E_SYSTEM, "cuBLASLt cannot start on %s", device->name);
     gemm->cache_path = find_cache_path(gemm, device);
     read_cache(gemm);
     return MB_OK;
@@ -321,7 +321,7 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, i
         }
     }
     if (best < 0) {
-        mb_fail(device->error, sizeof device->error, 0,
+        mb_fail(&device->error, 0,
                 "cuBLASLt has no algorithm for a %lld x %lld x %lld product", (long long)m, (long long)n,
                 (long long)k);
         return NULL;
@@ -342,7 +342,7 @@ int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const
     if (m == 0 || n == 0)
         return MB_OK;
     if (problem_make(device->gemm, device->type, bias, m, n, k, &p) != CUBLAS_STATUS_SUCCESS) {
-        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM,
+        rc = mb_fail(&device->error, MB_E_SYSTEM,
                      "cuBLASLt refuses a %lld x %lld x %lld product", (long long)m, (long long)n, (long long)k);
         goto out;
     }
@@ -352,7 +352,7 @@ int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const
         goto out;
     }
     if (launch(device, &p, algorithm, a, weight, out) != CUBLAS_STATUS_SUCCESS)
-        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM,
+        rc = mb_fail(&device->error, MB_E_SYSTEM,
                      "a %lld x %lld x %lld product failed to start", (long long)m, (long long)n, (long long)k);
 out:
     problem_free(device->gemm, &p);

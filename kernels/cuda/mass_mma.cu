@@ -124,7 +124,7 @@ template <int D> __global__ void __launch_bounds__(THREADS) mass_mma(const __gri
 
 } /* namespace */
 
-int mma_mass(const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
+int mma_mass(const Problem &p, cudaStream_t stream, mb_error *err)
 {
     dim3 grid((unsigned)((p.max_prefix + KEYS - 1) / KEYS), (unsigned)(p.batch * p.kv_heads));
     if (grid.x == 0)
@@ -133,14 +133,14 @@ int mma_mass(const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
         mass_mma<64><<<grid, THREADS, shared_bytes<64>, stream>>>(p);
     else
         mass_mma<128><<<grid, THREADS, shared_bytes<128>, stream>>>(p);
-    return check_launch("attention mass (mma.sync)", err, err_cap);
+    return check_launch("attention mass (mma.sync)", err);
 }
 
-int mma_mass_setup(char *err, size_t err_cap)
+int mma_mass_setup(mb_error *err)
 {
     cudaFuncSetAttribute(mass_mma<64>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes<64>);
     cudaFuncSetAttribute(mass_mma<128>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes<128>);
-    return check_launch("setting the mass kernels' shared memory", err, err_cap);
+    return check_launch("setting the mass kernels' shared memory", err);
 }
 
 } /* namespace mb_cuda */

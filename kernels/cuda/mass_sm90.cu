@@ -195,18 +195,18 @@ bool sm90_mass_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p)
            p.max_prefix >= 1024;
 }
 
-int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
+int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     CUtensorMap k_map;
-    int rc = flash_map(chip, &k_map, p.k, p, p.batch * p.kv_heads, err, err_cap);
+    int rc = flash_map(chip, &k_map, p.k, p, p.batch * p.kv_heads, err);
     if (rc != MB_OK)
         return rc;
     Variant v = choose(p.packed);
     v.kernel<<<chip->multiprocessors, THREADS, v.bytes, stream>>>(p, k_map);
-    return check_launch("attention mass (sm_90a)", err, err_cap);
+    return check_launch("attention mass (sm_90a)", err);
 }
 
-int sm90_mass_setup(char *err, size_t err_cap)
+int sm90_mass_setup(mb_error *err)
 {
     static_assert(shared_size<256> <= 227 * 1024, "fits a multiprocessor");
     int sizes[] = {64, 128, 192, 224, 256};
@@ -214,7 +214,7 @@ int sm90_mass_setup(char *err, size_t err_cap)
         Variant v = choose(sizes[i]);
         cudaFuncSetAttribute(v.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)v.bytes);
     }
-    return check_launch("setting up the sm_90a mass kernels", err, err_cap);
+    return check_launch("setting up the sm_90a mass kernels", err);
 }
 
 } /* namespace mb_cuda */

@@ -44,14 +44,14 @@ template <typename T> __global__ void __launch_bounds__(WARPS * 32) merge_rows(c
 
 } /* namespace */
 
-int merge_splits(const Problem &p, mb_type type, cudaStream_t stream, char *err, size_t err_cap)
+int merge_splits(const Problem &p, mb_type type, cudaStream_t stream, mb_error *err)
 {
     dim3 grid((unsigned)((p.packed + WARPS - 1) / WARPS), (unsigned)(p.batch * p.kv_heads));
     if (type == MB_BF16)
         merge_rows<__nv_bfloat16><<<grid, WARPS * 32, 0, stream>>>(p);
     else
         merge_rows<float><<<grid, WARPS * 32, 0, stream>>>(p);
-    return check_launch("merging attention states", err, err_cap);
+    return check_launch("merging attention states", err);
 }
 
 } /* namespace mb_cuda */

@@ -6,22 +6,22 @@
 
 namespace mb_cuda {
 
-int sm90_prefill_setup(char *err, size_t err_cap)
+int sm90_prefill_setup(mb_error *err)
 {
     cudaFuncSetAttribute(flash_kernel<FLASH_PREFILL, 1>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          (int)FLASH_SHARED_BYTES);
     cudaFuncSetAttribute(flash_kernel<FLASH_PREFILL, 2>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          (int)FLASH_SHARED_BYTES);
-    return check_launch("setting up the sm_90a prefill kernels", err, err_cap);
+    return check_launch("setting up the sm_90a prefill kernels", err);
 }
 
-int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, char *err, size_t err_cap)
+int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     CUtensorMap k_map, v_map;
     int heads = (p.sequence + 1) * p.kv_heads;
-    int rc = flash_map(chip, &k_map, p.k, p, heads, err, err_cap);
+    int rc = flash_map(chip, &k_map, p.k, p, heads, err);
     if (rc == MB_OK)
-        rc = flash_map(chip, &v_map, p.v, p, heads, err, err_cap);
+        rc = flash_map(chip, &v_map, p.v, p, heads, err);
     if (rc != MB_OK)
         return rc;
     /* Pairs halve what the L2 cache must deliver, which a chip at its power limit repays even where everything
@@ -33,7 +33,7 @@ int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream
     if (items < clusters)
         clusters = (int)items;
     FlashKernel kernel = pair == 2 ? flash_kernel<FLASH_PREFILL, 2> : flash_kernel<FLASH_PREFILL, 1>;
-    return flash_launch(kernel, p, k_map, v_map, pair, clusters, stream, err, err_cap);
+    return flash_launch(kernel, p, k_map, v_map, pair, clusters, stream, err);
 }
 
 } /* namespace mb_cuda */

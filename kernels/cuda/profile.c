@@ -130,7 +130,7 @@ static int load(mb_device *device, mb_cuda_profile *p)
     for (int i = 0; names[i] && !p->library; i++)
         p->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
     if (!p->library)
-        return mb_fail(device->error, sizeof device->error, MB_E_INPUT,
+        return mb_fail(&device->error, MB_E_INPUT,
                        "no breakdown: libcupti.so does not load; it comes with the CUDA toolkit");
     const struct { const char *name; void *slot; } symbols[] = {
         {"cuptiActivityEnable", &p->enable},
@@ -145,13 +145,13 @@ static int load(mb_device *device, mb_cuda_profile *p)
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *address = dlsym(p->library, symbols[i].name);
         if (!address)
-            return mb_fail(device->error, sizeof device->error, MB_E_INPUT, "no breakdown: libcupti.so lacks %s",
+            return mb_fail(&device->error, MB_E_INPUT, "no breakdown: libcupti.so lacks %s",
                            symbols[i].name);
         memcpy(symbols[i].slot, &address, sizeof address);
     }
     /* Records are read with the layout of the header; an older library writes other ones. */
     if (p->version(&version) != CUPTI_SUCCESS || version < CUPTI_API_VERSION)
-        return mb_fail(device->error, sizeof device->error, MB_E_INPUT,
+        return mb_fail(&device->error, MB_E_INPUT,
                        "no breakdown: libcupti.so is version %u, %u is needed", version,
                        (unsigned)CUPTI_API_VERSION);
     return MB_OK;
@@ -182,9 +182,9 @@ int mb_cuda_profile_begin(mb_device *device)
         device->profile = calloc(1, sizeof *device->profile);
     mb_cuda_profile *p = device->profile;
     if (!p)
-        return mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "no memory for a profile");
+        return mb_no_memory(&device->error, "a profile");
     if (p->unusable)
-        return mb_fail(device->error, sizeof device->error, MB_E_INPUT,
+        return mb_fail(&device->error, MB_E_INPUT,
                        "no breakdown: CUPTI could not be started");
     int rc = p->library ? MB_OK : load(device, p);
     if (rc == MB_OK)
@@ -200,7 +200,7 @@ int mb_cuda_profile_begin(mb_device *device)
     if (status != CUPTI_SUCCESS) {
         p->unusable = true;
         collecting = NULL;
-        return mb_fail(device->error, sizeof device->error, MB_E_INPUT,
+        return mb_fail(&device->error, MB_E_INPUT,
                        "no breakdown: CUPTI refuses (%d); another profiler is probably attached to this process",
                        (int)status);
     }
@@ -288,12 +288,12 @@ static void remember(mb_cuda_profile *p)
 static int follow(mb_device *device, mb_cuda_profile *p)
 {
     if (p->count != p->sequence_count)
-        return mb_fail(device->error, sizeof device->error, MB_E_BUG,
+        return mb_fail(&device->error, MB_E_BUG,
                        "the replay ran %zu kernels, the eager forward %zu: no parts can be told", p->count,
                        p->sequence_count);
     for (size_t i = 0; i < p->count; i++) {
         if (strcmp(p->records[i].name, p->sequence[i]) != 0)
-            return mb_fail(device->error, sizeof device->error, MB_E_BUG,
+            return mb_fail(&device->error, MB_E_BUG,
                            "kernel %zu of the replay is %.60s, of the eager forward %.60s: no parts can be told",
                            i, p->records[i].name, p->sequence[i]);
         p->records[i].part = p->sequence_parts[i];
@@ -316,17 +316,17 @@ int mb_cuda_profile_end(mb_device *device, mb_kernel_record **records, size_t *c
     if (rc != MB_OK)
         return rc;
     if (p->dropped(NULL, 0, &lost) == CUPTI_SUCCESS && lost)
-        return mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "CUPTI dropped %zu records", lost);
+        return mb_fail(&device->error, MB_E_SYSTEM, "CUPTI dropped %zu records", lost);
     qsort(p->records, p->count, sizeof *p->records, by_start);
     if (assign_ids(p) > 0)
         remember(p);
     else
         rc = follow(device, p);
     if (rc == MB_OK && p->out_of_memory)
-        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "no memory for the records of a profile");
+        rc = mb_no_memory(&device->error, "the records of a profile");
     mb_kernel_record *out = rc == MB_OK ? calloc(p->count + 1, sizeof *out) : NULL;
     if (rc == MB_OK && !out)
-        rc = mb_fail(device->error, sizeof device->error, MB_E_SYSTEM, "no memory for the records of a profile");
+        rc = mb_no_memory(&device->error, "the records of a profile");
     for (size_t i = 0; rc == MB_OK && i < p->count; i++) {
         memcpy(out[i].name, p->records[i].name, sizeof out[i].name);
         out[i].start_us = (double)(p->records[i].start - p->records[0].start) * 1e-3;

@@ -90,8 +90,7 @@ static int attend(mb_device *device, const mb_attention *args)
         return rc;
     mb_cuda_part_begin(device, args->span == MB_SPAN_BLOCK ? MB_PART_BLOCK_ATTENTION : MB_PART_DENSE_ATTENTION);
     return finish_code(device, mb_cuda_attend(&device->chip, device->type, args, device->workspace,
-                                              device->workspace_bytes, device->stream, device->error,
-                                              sizeof device->error));
+                                              device->workspace_bytes, device->stream, &device->error));
 }
 
 static int attend_sparse(mb_device *device, const mb_attention *args)
@@ -101,8 +100,7 @@ static int attend_sparse(mb_device *device, const mb_attention *args)
         return rc;
     mb_cuda_part_begin(device, MB_PART_SPARSE_ATTENTION);
     return finish_code(device, mb_cuda_attend_sparse(&device->chip, device->type, args, device->workspace,
-                                                     device->workspace_bytes, device->stream, device->error,
-                                                     sizeof device->error));
+                                                     device->workspace_bytes, device->stream, &device->error));
 }
 
 static int attend_prefill(mb_device *device, const mb_kv *kv, int32_t sequence, int32_t query_heads, const void *q,
@@ -111,14 +109,13 @@ static int attend_prefill(mb_device *device, const mb_kv *kv, int32_t sequence, 
     mb_cuda_part_begin(device, MB_PART_DENSE_ATTENTION);
     return finish_code(device,
                        mb_cuda_attend_prefill(&device->chip, device->type, kv, sequence, query_heads, q, first, n,
-                                              block, out, device->stream, device->error, sizeof device->error));
+                                              block, out, device->stream, &device->error));
 }
 
 static int mass(mb_device *device, const mb_attention *args)
 {
     mb_cuda_part_begin(device, MB_PART_SELECTION);
-    return finish_code(device, mb_cuda_mass(&device->chip, device->type, args, device->stream, device->error,
-                                            sizeof device->error));
+    return finish_code(device, mb_cuda_mass(&device->chip, device->type, args, device->stream, &device->error));
 }
 
 /* ---- selection ---- */
@@ -127,7 +124,7 @@ static int votes(mb_device *device, const mb_attention *args, int32_t k, float *
 {
     mb_cuda_part_begin(device, MB_PART_SELECTION);
     return finish_code(device, mb_cuda_votes(&device->chip, device->type, args, k, out, stats, scratch,
-                                             device->stream, device->error, sizeof device->error));
+                                             device->stream, &device->error));
 }
 
 static int page_bounds(mb_device *device, const mb_rows *rows, const mb_kv *kv, int32_t page,

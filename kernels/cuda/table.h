@@ -4,7 +4,7 @@
 
 #include "kernels/kernels.h"
 
-int mb_cuda_open(mb_device **device, const mb_device_options *options, char *err, size_t err_cap);
+int mb_cuda_open(mb_device **device, const mb_device_options *options, mb_error *err);
 void mb_cuda_close(mb_device *device);
 void mb_cuda_info(mb_device *device, mb_device_info *info);
 const char *mb_cuda_error(mb_device *device);

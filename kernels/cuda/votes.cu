@@ -139,21 +139,20 @@ extern "C" size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k)
 }
 
 extern "C" int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, int32_t k,
-                             float *votes, float *stats, void *scratch, cudaStream_t stream, char *err,
-                             size_t err_cap)
+                             float *votes, float *stats, void *scratch, cudaStream_t stream, mb_error *err)
 {
     VotesArgs a = {};
     int heads = args->rows.batch * args->kv.kv_heads;
     if (!args->lse || args->kv.head_dim > 256 || args->mass_stride < args->rows.max_prefix || args->active)
         return mb_fail(
-            err, err_cap, MB_E_BUG,
+            err, MB_E_BUG,
             "votes: they need the log-sum-exp as input, head_dim %d up to 256, rows of %d entries (mass_stride "
             "%lld), and every KV head active",
             args->kv.head_dim, args->rows.max_prefix, (long long)args->mass_stride);
     size_t bytes = cut(args, &a, (char *)scratch);
     Problem p = problem_from(args);
     if (sm90_votes_serves(chip, type, p, k, bytes))
-        return sm90_votes(chip, p, k, votes, stats, scratch, bytes, stream, err, err_cap);
+        return sm90_votes(chip, p, k, votes, stats, scratch, bytes, stream, err);
     a.q = args->q;
     a.k = args->kv.k;
     a.lse = args->lse;
@@ -187,5 +186,5 @@ extern "C" int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_at
     }
     return status == cudaSuccess
                ? MB_OK
-               : mb_fail(err, err_cap, MB_E_SYSTEM, "CUDA: votes failed: %s", cudaGetErrorString(status));
+               : mb_fail(err, MB_E_SYSTEM, "CUDA: votes failed: %s", cudaGetErrorString(status));
 }

@@ -444,13 +444,13 @@ bool sm90_votes_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p,
 }
 
 int sm90_votes(const mb_cuda_chip *chip, const Problem &from, int32_t k, float *votes, float *stats, void *scratch,
-               size_t bytes, cudaStream_t stream, char *err, size_t err_cap)
+               size_t bytes, cudaStream_t stream, mb_error *err)
 {
     Problem p = from;
     Votes v = {};
     CUtensorMap k_map;
     int total = p.batch * p.kv_heads, units = choose_units(chip, p, k, bytes);
-    int rc = flash_map(chip, &k_map, p.k, p, total, err, err_cap);
+    int rc = flash_map(chip, &k_map, p.k, p, total, err);
     p.row_weight = NULL; /* every row votes and counts alike */
     v.votes = votes;
     v.stats = stats;
@@ -467,12 +467,12 @@ int sm90_votes(const mb_cuda_chip *chip, const Problem &from, int32_t k, float *
         vote_choose<<<rows, SMALL_THREADS, 0, stream>>>(p, v);
         vote_rescue<<<v.rescuers, RESCUE_THREADS, 0, stream>>>(p, v);
         vote_totals<<<dim3(TOTAL_BLOCKS, (unsigned)v.units), SMALL_THREADS, 0, stream>>>(p, v);
-        rc = check_launch("votes (sm_90a)", err, err_cap);
+        rc = check_launch("votes (sm_90a)", err);
     }
     return rc;
 }
 
-int sm90_votes_setup(char *err, size_t err_cap)
+int sm90_votes_setup(mb_error *err)
 {
     static_assert(shared_size<256, true> <= 227 * 1024 && shared_size<256, false> <= 227 * 1024, "fits");
     int sizes[] = {64, 128, 192, 224, 256};
@@ -481,7 +481,7 @@ int sm90_votes_setup(char *err, size_t err_cap)
         cudaFuncSetAttribute(v.peaks, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)v.peaks_bytes);
         cudaFuncSetAttribute(v.pick, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)v.pick_bytes);
     }
-    return check_launch("setting up the sm_90a votes kernels", err, err_cap);
+    return check_launch("setting up the sm_90a votes kernels", err);
 }
 
 } /* namespace mb_cuda */

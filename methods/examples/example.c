@@ -21,7 +21,6 @@
  */
 #include "methods/method.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,12 +74,12 @@ enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
 
 /* supports: 0 = runs; 1 = cannot run with this model or these options, and why. The run then stores a skipped row
  * with the reason. It is the place for checks that a single option's range cannot express. Not required. */
-static int supports(const mb_shape *shape, const void *values, char *why, size_t why_cap)
+static int supports(const mb_shape *shape, const void *values, mb_error *why)
 {
     const settings *o = values;
     (void)shape;
     if (o->kernel % 2 == 0) {
-        snprintf(why, why_cap, "kernel must be odd, not %lld", (long long)o->kernel);
+        mb_method_fail(why, "kernel must be odd, not %lld", (long long)o->kernel);
         return 1;
     }
     return 0;
@@ -95,14 +94,11 @@ static void close_example(void *self)
 
 /* open: take all memory here, host and device; no later hook may allocate. Do not touch device memory yet: the
  * host may be running open() only to count the bytes. Required. */
-static int open_example(void **self, const mb_host *host, const mb_shape *shape, const void *values, char *err,
-                        size_t err_cap)
+static int open_example(void **self, const mb_host *host, const mb_shape *shape, const void *values, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)values;
@@ -111,7 +107,7 @@ static int open_example(void **self, const mb_host *host, const mb_shape *shape,
     for (int l = 0; l < shape->layers && rc == 0; l++)
         rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);   /* granularity 1: an entry is a token */
     if (rc != 0)
-        snprintf(err, err_cap, "no device memory for the index of %d layers", shape->layers);
+        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
     return rc;
 }
 
@@ -127,10 +123,10 @@ static int step_mode(void *self, const mb_call *call)
 }
 
 /* request_begin: a new sample starts. Forget what belonged to the last one. Not required. */
-static int request_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+static int request_begin(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)call, (void)err, (void)err_cap;
+    (void)call, (void)err;
     s->blocks = 0;
     memset(s->reached, 0, sizeof s->reached);
     return 0;
@@ -138,27 +134,27 @@ static int request_begin(void *self, const mb_call *call, char *err, size_t err_
 
 /* kv_added: keys and values of one layer have arrived, after a prefill (the whole prefix) or in a commit forward
  * (one block). Page summaries and label caches are kept up to date here; we need none. Not required. */
-static int kv_added(void *self, const mb_call *call, char *err, size_t err_cap)
+static int kv_added(void *self, const mb_call *call, mb_error *err)
 {
-    (void)self, (void)call, (void)err, (void)err_cap;
+    (void)self, (void)call, (void)err;
     return 0;
 }
 
 /* block_begin, step_end, block_end: call->layer is -1. Not required. */
-static int block_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+static int block_begin(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)call, (void)err, (void)err_cap;
+    (void)call, (void)err;
     s->blocks += 1;
     return 0;
 }
 
 /* step_begin runs at every denoising step, also where the forward behind it is a replayed graph and select() is
  * not called. So this is a place to count on the host, or to enqueue a copy that files what a kernel counted. */
-static int step_begin(void *self, const mb_call *call, char *err, size_t err_cap)
+static int step_begin(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->step < MOST_STEPS)
         s->reached[call->step] += 1;
     return 0;
@@ -167,10 +163,10 @@ static int step_begin(void *self, const mb_call *call, char *err, size_t err_cap
 /* select: the heart. Called for each layer of each forward, after the layer's queries are known. *out is zeroed,
  * which means "attend exactly, I want nothing". The index in out->pages must be complete on the device when the
  * hook returns, in stream order: enqueue, do not wait. Required. */
-static int select_pages(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     switch (call->mode) {
     case MODE_SELECT:
         out->answer = MB_DENSE;
@@ -192,7 +188,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, char
 
 /* observe: after a dense layer whose selection wanted by-products. call->mass belongs to the host and is valid
  * only now. Required if select() ever sets out->want. */
-static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
+static int observe(void *self, const mb_call *call, mb_error *err)
 {
     state *s = self;
     const mb_host *host = s->host;
@@ -204,17 +200,17 @@ static int observe(void *self, const mb_call *call, char *err, size_t err_cap)
     if (rc == 0)
         rc = host->top_k(host, call, s->scores, set->capacity, NULL, set);
     if (rc != 0)
-        snprintf(err, err_cap, "choosing the keys of layer %d failed", call->layer);   /* a sentence, no newline */
+        mb_method_fail(err, "choosing the keys of layer %d failed", call->layer);   /* a sentence, no newline */
     return rc;
 }
 
 /* report: the counters' values, in the order of the table, at the end of a request. `read` copies device memory
  * to the host. Required if there are counters. */
 static int report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                  double *values, char *err, size_t err_cap)
+                  double *values, mb_error *err)
 {
     const state *s = self;
-    (void)read, (void)err, (void)err_cap;
+    (void)read, (void)err;
     values[0] = s->blocks;
     return 0;
 }
@@ -222,11 +218,11 @@ static int report(void *self, int (*read)(const mb_host *, void *dst, const void
 /* report_grids: every value of the grids, by put(); here layer is -1, because the grid is not by layer. What put()
  * refuses costs the sample. Required if there are grids. */
 static int report_grids(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                        mb_grid_put put, void *to, char *err, size_t err_cap)
+                        mb_grid_put put, void *to, mb_error *err)
 {
     const state *s = self;
     int rc = 0;
-    (void)read, (void)err, (void)err_cap;
+    (void)read, (void)err;
     for (int32_t step = 1; step < MOST_STEPS && rc == 0; step++)
         if (s->reached[step] > 0)
             rc = put(to, 0, -1, step, s->reached[step], 1);

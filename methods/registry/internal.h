@@ -21,10 +21,10 @@ typedef struct mb_registry_entry {
 } mb_registry_entry;
 
 /* Everything that can be checked without running the method: name, hooks, option rows, counters. */
-int mb_registry_check(const mb_method *method, char *err, size_t err_cap);
-int mb_registry_check_options(const mb_method *method, char *err, size_t err_cap);
+int mb_registry_check(const mb_method *method, mb_error *err);
+int mb_registry_check_options(const mb_method *method, mb_error *err);
 /* Takes over what the entry owns on success. */
-int mb_registry_add(const mb_registry_entry *entry, char *err, size_t err_cap);
+int mb_registry_add(const mb_registry_entry *entry, mb_error *err);
 /* True when this very file (real path) is registered. */
 bool mb_registry_has_origin(const char *origin);
 

@@ -78,25 +78,25 @@ static double load(const mb_option *option, const void *options)
 
 /* ---- the table itself ---- */
 
-static int check_option(const mb_method *method, const mb_option *o, char *err, size_t err_cap)
+static int check_option(const mb_method *method, const mb_option *o, mb_error *err)
 {
     if (strspn(o->name, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(o->name) || !*o->name)
-        return mb_fail(err, err_cap, MB_E_INPUT, "a name consists of a-z, 0-9 and _");
+        return mb_fail(err, MB_E_INPUT, "a name consists of a-z, 0-9 and _");
     if (!o->help || !o->unit)
-        return mb_fail(err, err_cap, MB_E_INPUT, "unit and help must not be NULL");
+        return mb_fail(err, MB_E_INPUT, "unit and help must not be NULL");
     if ((int)o->type < MB_OPTION_INT || (int)o->type > MB_OPTION_CHOICE)
-        return mb_fail(err, err_cap, MB_E_INPUT, "type %d does not exist", (int)o->type);
+        return mb_fail(err, MB_E_INPUT, "type %d does not exist", (int)o->type);
     size_t size = value_size(o->type);
     if (o->offset > method->options_size || size > method->options_size - o->offset)
-        return mb_fail(err, err_cap, MB_E_INPUT, "offset %zu plus %zu bytes is beyond options_size %zu", o->offset,
+        return mb_fail(err, MB_E_INPUT, "offset %zu plus %zu bytes is beyond options_size %zu", o->offset,
                        size, method->options_size);
     if (o->offset % size != 0)
-        return mb_fail(err, err_cap, MB_E_INPUT, "offset %zu is not a multiple of the value's %zu bytes",
+        return mb_fail(err, MB_E_INPUT, "offset %zu is not a multiple of the value's %zu bytes",
                        o->offset, size);
     double min = o->min, max = o->max;
     if (o->type == MB_OPTION_CHOICE) {
         if (!o->choices || !*o->choices)
-            return mb_fail(err, err_cap, MB_E_INPUT, "a choice needs the list of its words in choices");
+            return mb_fail(err, MB_E_INPUT, "a choice needs the list of its words in choices");
         min = 0;
         max = choice_count(o->choices) - 1;
     } else if (o->type == MB_OPTION_BOOL) {
@@ -104,24 +104,24 @@ static int check_option(const mb_method *method, const mb_option *o, char *err, 
         max = 1;
     }
     if (o->type == MB_OPTION_INT && !(min >= -INTEGER_LIMIT && max <= INTEGER_LIMIT))
-        return mb_fail(err, err_cap, MB_E_INPUT, "min and max of an integer must be within +-2^53");
+        return mb_fail(err, MB_E_INPUT, "min and max of an integer must be within +-2^53");
     if (!(o->preset >= min && o->preset <= max))
-        return mb_fail(err, err_cap, MB_E_INPUT, "the preset %g is not between %g and %g", o->preset, min, max);
+        return mb_fail(err, MB_E_INPUT, "the preset %g is not between %g and %g", o->preset, min, max);
     if (o->type != MB_OPTION_REAL && o->preset != floor(o->preset))
-        return mb_fail(err, err_cap, MB_E_INPUT, "the preset %g is not a whole number", o->preset);
+        return mb_fail(err, MB_E_INPUT, "the preset %g is not a whole number", o->preset);
     if (strcmp(o->name, "k") == 0 && o->type != MB_OPTION_INT)
-        return mb_fail(err, err_cap, MB_E_INPUT, "\"k\" is the token budget and must be of type int");
+        return mb_fail(err, MB_E_INPUT, "\"k\" is the token budget and must be of type int");
     if (find_option(method, o->name) != o)
-        return mb_fail(err, err_cap, MB_E_INPUT, "the table has two rows of this name");
+        return mb_fail(err, MB_E_INPUT, "the table has two rows of this name");
     return MB_OK;
 }
 
-int mb_registry_check_options(const mb_method *method, char *err, size_t err_cap)
+int mb_registry_check_options(const mb_method *method, mb_error *err)
 {
     for (const mb_option *o = method->options; o && o->name; o++) {
-        int rc = check_option(method, o, err, err_cap);
+        int rc = check_option(method, o, err);
         if (rc != MB_OK)
-            return mb_fail_prefix(err, err_cap, rc, "option \"%s\"", o->name);
+            return mb_fail_prefix(err, rc, "option \"%s\"", o->name);
     }
     return MB_OK;
 }
@@ -138,51 +138,47 @@ void *mb_options_new(const mb_method *method)
     return options;
 }
 
-static int out_of_range(const mb_option *o, const char *key_path, const char *value, char *err, size_t err_cap)
+static int out_of_range(const mb_option *o, const char *key_path, const char *value, mb_error *err)
 {
-    return mb_fail(err, err_cap, MB_E_INPUT, "%s: must be between %.15g and %.15g%s%s, not %s", key_path, o->min,
+    return mb_fail(err, MB_E_INPUT, "%s: must be between %.15g and %.15g%s%s, not %s", key_path, o->min,
                    o->max, *o->unit ? " " : "", o->unit, value);
 }
 
-static int set_integer(const mb_option *o, void *options, const char *value, const char *key_path, char *err,
-                       size_t err_cap)
+static int set_integer(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
 {
     char *end = NULL;
     errno = 0;
     long long integer = strtoll(value, &end, 10);
     if (end == value || *end != '\0' || strchr(" \t\n\v\f\r", *value))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: must be a whole number, not \"%s\"", key_path, value);
+        return mb_fail(err, MB_E_INPUT, "%s: must be a whole number, not \"%s\"", key_path, value);
     if (errno == ERANGE || (double)integer < o->min || (double)integer > o->max)
-        return out_of_range(o, key_path, value, err, err_cap);
+        return out_of_range(o, key_path, value, err);
     store(o, options, integer, 0);
     return MB_OK;
 }
 
-static int set_real(const mb_option *o, void *options, const char *value, const char *key_path, char *err,
-                    size_t err_cap)
+static int set_real(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
 {
     char *end = NULL;
     double real = strtod(value, &end);
     if (end == value || *end != '\0' || strchr(" \t\n\v\f\r", *value) || isnan(real))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: must be a number, not \"%s\"", key_path, value);
+        return mb_fail(err, MB_E_INPUT, "%s: must be a number, not \"%s\"", key_path, value);
     if (!(real >= o->min && real <= o->max))
-        return out_of_range(o, key_path, value, err, err_cap);
+        return out_of_range(o, key_path, value, err);
     store(o, options, 0, real == 0 ? 0.0 : real);   /* -0 and 0 are one configuration */
     return MB_OK;
 }
 
-static int set_bool(const mb_option *o, void *options, const char *value, const char *key_path, char *err,
-                    size_t err_cap)
+static int set_bool(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
 {
     bool on = strcmp(value, "true") == 0 || strcmp(value, "1") == 0;
     if (!on && strcmp(value, "false") != 0 && strcmp(value, "0") != 0)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s: must be true or false, not \"%s\"", key_path, value);
+        return mb_fail(err, MB_E_INPUT, "%s: must be true or false, not \"%s\"", key_path, value);
     store(o, options, on, 0);
     return MB_OK;
 }
 
-static int set_choice(const mb_option *o, void *options, const char *value, const char *key_path, char *err,
-                      size_t err_cap)
+static int set_choice(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
 {
     size_t n;
     const char *word;
@@ -196,42 +192,41 @@ static int set_choice(const mb_option *o, void *options, const char *value, cons
         mb_text_puts(&list, i ? ", " : "");
         mb_text_append(&list, word, n);
     }
-    int rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: must be one of %s, not \"%s\"", key_path,
+    int rc = mb_fail(err, MB_E_INPUT, "%s: must be one of %s, not \"%s\"", key_path,
                      list.failed || !list.data ? o->choices : list.data, value);
     mb_text_free(&list);
     return rc;
 }
 
-static int unknown_option(const mb_method *method, const char *name, const char *key_path, char *err,
-                          size_t err_cap)
+static int unknown_option(const mb_method *method, const char *name, const char *key_path, mb_error *err)
 {
     mb_text list = {0};
     for (const mb_option *o = method->options; o && o->name; o++)
         mb_text_printf(&list, "%s%s", o == method->options ? "" : ", ", o->name);
     int rc;
     if (list.data && !list.failed)
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: %s has no option \"%s\"; it has %s", key_path, method->name,
+        rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"; it has %s", key_path, method->name,
                      name, list.data);
     else
-        rc = mb_fail(err, err_cap, MB_E_INPUT, "%s: %s has no option \"%s\"; it has none at all", key_path,
+        rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"; it has none at all", key_path,
                      method->name, name);
     mb_text_free(&list);
     return rc;
 }
 
 int mb_options_set(const mb_method *method, void *options, const char *name, const char *value,
-                   const char *key_path, char *err, size_t err_cap)
+                   const char *key_path, mb_error *err)
 {
     const mb_option *o = find_option(method, name);
     if (!o)
-        return unknown_option(method, name, key_path, err, err_cap);
+        return unknown_option(method, name, key_path, err);
     switch (o->type) {
-    case MB_OPTION_INT: return set_integer(o, options, value, key_path, err, err_cap);
-    case MB_OPTION_REAL: return set_real(o, options, value, key_path, err, err_cap);
-    case MB_OPTION_BOOL: return set_bool(o, options, value, key_path, err, err_cap);
-    case MB_OPTION_CHOICE: return set_choice(o, options, value, key_path, err, err_cap);
+    case MB_OPTION_INT: return set_integer(o, options, value, key_path, err);
+    case MB_OPTION_REAL: return set_real(o, options, value, key_path, err);
+    case MB_OPTION_BOOL: return set_bool(o, options, value, key_path, err);
+    case MB_OPTION_CHOICE: return set_choice(o, options, value, key_path, err);
     }
-    return mb_fail(err, err_cap, MB_E_BUG, "%s: option type %d does not exist", key_path, (int)o->type);
+    return mb_fail(err, MB_E_BUG, "%s: option type %d does not exist", key_path, (int)o->type);
 }
 
 int64_t mb_options_budget(const mb_method *method, const void *options)

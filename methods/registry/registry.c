@@ -64,17 +64,17 @@ bool mb_registry_has_origin(const char *origin)
     return false;
 }
 
-int mb_registry_add(const mb_registry_entry *entry, char *err, size_t err_cap)
+int mb_registry_add(const mb_registry_entry *entry, mb_error *err)
 {
     const mb_method *other = mb_registry_find(entry->method->name);
     if (other) {
         const char *origin = mb_registry_origin(other);
-        return mb_fail(err, err_cap, MB_E_INPUT, "the name \"%s\" is taken by %s%s; rename the method",
+        return mb_fail(err, MB_E_INPUT, "the name \"%s\" is taken by %s%s; rename the method",
                        other->name, *origin ? "the plug-in " : "a built-in method", origin);
     }
     mb_registry_entry *grown = realloc(plugins, (plugin_count + 1) * sizeof *plugins);
     if (!grown)
-        return mb_fail(err, err_cap, MB_E_SYSTEM, "out of memory");
+        return mb_no_memory(err, "the methods");
     plugins = grown;
     plugins[plugin_count++] = *entry;
     return MB_OK;
@@ -113,79 +113,79 @@ static bool is_one_of(const char *text, const char *const *list)
 
 /* One row of counters or grids; kind: what it is in a sentence. */
 static int check_counter(const char *kind, const char *name, const char *unit, const char *better,
-                         const char *aggregate, const char *help, char *err, size_t err_cap)
+                         const char *aggregate, const char *help, mb_error *err)
 {
     static const char *const betters[] = {"higher", "lower", "", NULL};
     static const char *const aggregates[] = {"mean", "sum", "max", NULL};
     if (!name_is_plain(name, false))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s \"%s\": a name consists of a-z, 0-9 and _", kind, name);
+        return mb_fail(err, MB_E_INPUT, "%s \"%s\": a name consists of a-z, 0-9 and _", kind, name);
     if (!unit || !help)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s \"%s\": unit and help must not be NULL", kind, name);
+        return mb_fail(err, MB_E_INPUT, "%s \"%s\": unit and help must not be NULL", kind, name);
     if (!is_one_of(better, betters))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s \"%s\": better must be \"higher\", \"lower\" or \"\"", kind,
+        return mb_fail(err, MB_E_INPUT, "%s \"%s\": better must be \"higher\", \"lower\" or \"\"", kind,
                        name);
     if (!is_one_of(aggregate, aggregates))
-        return mb_fail(err, err_cap, MB_E_INPUT, "%s \"%s\": aggregate must be \"mean\", \"sum\" or \"max\"",
+        return mb_fail(err, MB_E_INPUT, "%s \"%s\": aggregate must be \"mean\", \"sum\" or \"max\"",
                        kind, name);
     return MB_OK;
 }
 
-static int check_counters(const mb_method *method, char *err, size_t err_cap)
+static int check_counters(const mb_method *method, mb_error *err)
 {
     size_t n = 0;
     for (const mb_counter *c = method->counters; c && c->name; c++, n++) {
-        int rc = check_counter("counter", c->name, c->unit, c->better, c->aggregate, c->help, err, err_cap);
+        int rc = check_counter("counter", c->name, c->unit, c->better, c->aggregate, c->help, err);
         if (rc != MB_OK)
             return rc;
     }
     if (n > MB_REGISTRY_COUNTERS)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%zu counters are declared, at most %d are stored", n,
+        return mb_fail(err, MB_E_INPUT, "%zu counters are declared, at most %d are stored", n,
                        MB_REGISTRY_COUNTERS);
     if (n > 0 && !method->report)
-        return mb_fail(err, err_cap, MB_E_INPUT, "counters are declared but the report() hook is missing");
+        return mb_fail(err, MB_E_INPUT, "counters are declared but the report() hook is missing");
     return MB_OK;
 }
 
-static int check_grids(const mb_method *method, char *err, size_t err_cap)
+static int check_grids(const mb_method *method, mb_error *err)
 {
     size_t n = 0;
     for (const mb_grid *g = method->grids; g && g->name; g++, n++) {
-        int rc = check_counter("grid", g->name, g->unit, g->better, g->aggregate, g->help, err, err_cap);
+        int rc = check_counter("grid", g->name, g->unit, g->better, g->aggregate, g->help, err);
         if (rc != MB_OK)
             return rc;
         if (g->axes == 0 || (g->axes & ~(MB_GRID_LAYER | MB_GRID_STEP)))
-            return mb_fail(err, err_cap, MB_E_INPUT, "grid \"%s\": axes are MB_GRID_LAYER, MB_GRID_STEP or both",
+            return mb_fail(err, MB_E_INPUT, "grid \"%s\": axes are MB_GRID_LAYER, MB_GRID_STEP or both",
                            g->name);
         for (const mb_grid *other = method->grids; other < g; other++)
             if (strcmp(other->name, g->name) == 0)
-                return mb_fail(err, err_cap, MB_E_INPUT, "grid \"%s\": the table has two rows of this name",
+                return mb_fail(err, MB_E_INPUT, "grid \"%s\": the table has two rows of this name",
                                g->name);
     }
     if (n > MB_REGISTRY_GRIDS)
-        return mb_fail(err, err_cap, MB_E_INPUT, "%zu grids are declared, at most %d are stored", n,
+        return mb_fail(err, MB_E_INPUT, "%zu grids are declared, at most %d are stored", n,
                        MB_REGISTRY_GRIDS);
     if (n > 0 && !method->report_grids)
-        return mb_fail(err, err_cap, MB_E_INPUT, "grids are declared but the report_grids() hook is missing");
+        return mb_fail(err, MB_E_INPUT, "grids are declared but the report_grids() hook is missing");
     return MB_OK;
 }
 
-int mb_registry_check(const mb_method *method, char *err, size_t err_cap)
+int mb_registry_check(const mb_method *method, mb_error *err)
 {
     if (!method->name || !name_is_plain(method->name, true))
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "the method's name \"%s\" must be 1 to 63 characters of a-z, 0-9, _ and -",
                        method->name ? method->name : "(null)");
     if (!method->version || !method->summary || !method->reference)
-        return mb_fail(err, err_cap, MB_E_INPUT,
+        return mb_fail(err, MB_E_INPUT,
                        "method \"%s\": version, summary and reference must not be NULL", method->name);
     const char *missing = !method->open ? "open" : !method->select ? "select" : NULL;
     if (missing)
-        return mb_fail(err, err_cap, MB_E_INPUT, "method \"%s\": the required hook %s() is missing", method->name,
+        return mb_fail(err, MB_E_INPUT, "method \"%s\": the required hook %s() is missing", method->name,
                        missing);
-    int rc = mb_registry_check_options(method, err, err_cap);
+    int rc = mb_registry_check_options(method, err);
     if (rc == MB_OK)
-        rc = check_counters(method, err, err_cap);
+        rc = check_counters(method, err);
     if (rc == MB_OK)
-        rc = check_grids(method, err, err_cap);
-    return rc == MB_OK ? rc : mb_fail_prefix(err, err_cap, rc, "method \"%s\"", method->name);
+        rc = check_grids(method, err);
+    return rc == MB_OK ? rc : mb_fail_prefix(err, rc, "method \"%s\"", method->name);
 }

@@ -18,9 +18,9 @@ const mb_method *mb_registry_find(const char *name);        /* NULL = unknown */
 const char *mb_registry_origin(const mb_method *method);
 
 /* Loads a plug-in: checks the symbol, ABI, struct size and required hooks, and refuses a name that exists. */
-int mb_registry_load(const char *path, char *err, size_t err_cap);
+int mb_registry_load(const char *path, mb_error *err);
 /* Every *.so in each folder of a colon-separated list ($MASKBENCH_PLUGIN_PATH), in file-name order. */
-int mb_registry_load_path(const char *folders, char *err, size_t err_cap);
+int mb_registry_load_path(const char *folders, mb_error *err);
 void mb_registry_unload(void);                              /* at the end of the program */
 
 /* ---- options ---- */
@@ -28,7 +28,7 @@ void mb_registry_unload(void);                              /* at the end of the
 void *mb_options_new(const mb_method *method);
 /* Sets one option from its text form ("512", "true", "mean"). key_path names it in the error sentence. */
 int mb_options_set(const mb_method *method, void *options, const char *name, const char *value,
-                   const char *key_path, char *err, size_t err_cap);
+                   const char *key_path, mb_error *err);
 /* Canonical JSON text of all options in table order; malloc'ed. Equal structs give equal texts. */
 char *mb_options_json(const mb_method *method, const void *options);
 /* The value of option "k", or -1 when the method has none. */

@@ -118,13 +118,13 @@ static void time_dense(const mb_cuda_chip *chip, const Row &r)
     args.tile_mass = d.tile_mass;
     d.reserve(mb_cuda_attend_workspace(chip, MB_BF16, &args));
     args.tile_mass = NULL;
-    char err[256] = "";
+    mb_error err = {0};
     double bytes = 2.0 * r.batch * r.kv_heads * (double)(r.keys + r.rows) * 256.0;
     double flops = 4.0 * r.batch * r.query_heads * r.rows * (double)(r.keys + r.rows) * 128.0;
     int launches = r.batch * r.keys > 300000 ? 4 : 16;
     auto run = [&](cudaStream_t s, int) {
-        if (mb_cuda_attend(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, err, sizeof err) != 0)
-            die(err);
+        if (mb_cuda_attend(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, &err) != 0)
+            die(err.text);
     };
     /* Three rounds in turn, so that the clocks that the chip's power limit allows are the same for all. */
     std::vector<double> times[3];
@@ -174,7 +174,7 @@ static void time_sparse(const mb_cuda_chip *chip, const Row &r, int k, int granu
     CHECK(cudaMemcpy(device_counts, counts.data(), counts.size() * 4, cudaMemcpyHostToDevice));
     mb_attention args = d.arguments(c, MB_SPAN_ALL);
     args.rows.max_prefix = r.keys;
-    char err[256] = "";
+    mb_error err = {0};
     mb_pages page = {granularity, c.page_capacity, device_ids, device_counts};
     args.pages = &page;
     d.reserve(mb_cuda_attend_sparse_workspace(chip, MB_BF16, &args));
@@ -183,9 +183,9 @@ static void time_sparse(const mb_cuda_chip *chip, const Row &r, int k, int granu
     for (int cold = 1; cold >= 0; cold--) {
         double us = graph_time(SETS, 7, [&](cudaStream_t s, int i) {
             page.ids = device_ids + (cold ? entries * (size_t)i : 0);
-            if (mb_cuda_attend_sparse(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, err, sizeof err) !=
+            if (mb_cuda_attend_sparse(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, &err) !=
                 0)
-                die(err);
+                die(err.text);
         });
         char what[64];
         snprintf(what, sizeof what, "sparse k=%d page %d %s", k, granularity, cold ? "cold" : "warm");
@@ -209,15 +209,14 @@ static void time_prefill(const mb_cuda_chip *chip, const Row &r, int first)
     c.block_keys = 0;
     c.prefix.assign(1, r.keys);
     Device d(c, 1.0f);
-    char err[256] = "";
+    mb_error err = {0};
     double keys = 0.0;
     for (int i = first; i < r.keys; i++)
         keys += (double)((i / 32 + 1) * 32);
     mb_kv kv = d.cache(c);
     double us = graph_time(1, 5, [&](cudaStream_t s, int) {
-        if (mb_cuda_attend_prefill(chip, MB_BF16, &kv, 0, r.query_heads, d.q, first, n, 32, d.out, s, err,
-                                   sizeof err) != 0)
-            die(err);
+        if (mb_cuda_attend_prefill(chip, MB_BF16, &kv, 0, r.query_heads, d.q, first, n, 32, d.out, s, &err) != 0)
+            die(err.text);
     });
     char what[64];
     snprintf(what, sizeof what, "prefill of %d", n);
@@ -228,11 +227,11 @@ static void time_prefill(const mb_cuda_chip *chip, const Row &r, int first)
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "all";
-    char err[256] = "";
+    mb_error err = {0};
     mb_cuda_chip chip;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (mb_cuda_chip_probe(0, &chip, err, sizeof err) != 0)
-        die(err);
+    if (mb_cuda_chip_probe(0, &chip, &err) != 0)
+        die(err.text);
     printf("chip: %d multiprocessors, capability %d, pairs %d, tensor maps %s\n", chip.multiprocessors,
            chip.capability, chip.pair_clusters, chip.encode_tiled ? "yes" : "no");
     int failures = 0;

@@ -219,7 +219,8 @@ static void check_dense(const mb_cuda_chip *chip, const Case &c, float scale, bo
         args.row_weight = weighted ? d.weight : NULL;
         /* 0 plain, 1 tile mass, 2 token mass, 3 both, 4 tile mass in a small workspace, 5 the op `mass` */
         for (int products = 0; products < (span == MB_SPAN_BLOCK ? 1 : 6); products++) {
-            char err[256] = "", note[64];
+            char note[64];
+            mb_error err = {0};
             snprintf(note, sizeof note, "span %d products %d sm90 %d", span, products, chip->allow_sm90);
             args.mass = products == 2 || products == 3 || products == 5 ? d.mass : NULL;
             args.tile_mass = products == 1 || products == 3 || products == 4 ? d.tile_mass : NULL;
@@ -240,11 +241,11 @@ static void check_dense(const mb_cuda_chip *chip, const Case &c, float scale, bo
             poison(c, d);
             if (products == 5) {
                 CHECK(cudaMemcpy(d.lse, first_lse.data(), d.states * 4, cudaMemcpyHostToDevice));
-                if (mb_cuda_mass(chip, c.type, &args, 0, err, sizeof err) != 0)
-                    die(err);
-            } else if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, err, sizeof err) !=
+                if (mb_cuda_mass(chip, c.type, &args, 0, &err) != 0)
+                    die(err.text);
+            } else if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) !=
                        0) {
-                die(err);
+                die(err.text);
             }
             CHECK(cudaDeviceSynchronize());
             if (products != 5)
@@ -254,8 +255,8 @@ static void check_dense(const mb_cuda_chip *chip, const Case &c, float scale, bo
                          args.rows.max_prefix);
             if (products == 0) { /* bit-equal when repeated */
                 std::vector<float> before = download(c, d.out, d.q_elements);
-                if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, err, sizeof err) != 0)
-                    die(err);
+                if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) != 0)
+                    die(err.text);
                 CHECK(cudaDeviceSynchronize());
                 std::vector<float> after = download(c, d.out, d.q_elements);
                 report(c, "repeat", memcmp(before.data(), after.data(), before.size() * 4), 0, note);
@@ -321,10 +322,11 @@ static void check_sparse(const mb_cuda_chip *chip, const Case &c, int mode, bool
         args.active = with_active ? d.active : NULL;
         d.reserve(mb_cuda_attend_sparse_workspace(chip, c.type, &args));
         poison(c, d);
-        char err[256] = "", note[64];
+        char note[64];
+        mb_error err = {0};
         snprintf(note, sizeof note, "span %d mode %d", span, mode);
-        if (mb_cuda_attend_sparse(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, err, sizeof err) != 0)
-            die(err);
+        if (mb_cuda_attend_sparse(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) != 0)
+            die(err.text);
         CHECK(cudaDeviceSynchronize());
         compare(c, "attend_sparse", note, download(c, d.out, d.q_elements), download_raw(d.lse, d.states), want,
                 want_lse, active);
@@ -358,12 +360,12 @@ static void check_prefill(const mb_cuda_chip *chip, Case c, int first, int n, in
     run_reference(q_case, d, lists, sequence, device_limit, want, want_lse, NULL);
     poison(q_case, d);
     mb_kv kv = {d.k, d.v, c.batch, c.kv_heads, c.capacity, c.head_dim};
-    char err[256] = "", note[96];
+    char note[96];
+    mb_error err = {0};
     snprintf(note, sizeof note, "first %d n %d block %d sequence %d sm90 %d", first, n, block, sequence,
              chip->allow_sm90);
-    if (mb_cuda_attend_prefill(chip, c.type, &kv, sequence, c.query_heads, d.q, first, n, block, d.out, 0, err,
-                               sizeof err) != 0)
-        die(err);
+    if (mb_cuda_attend_prefill(chip, c.type, &kv, sequence, c.query_heads, d.q, first, n, block, d.out, 0, &err) != 0)
+        die(err.text);
     CHECK(cudaDeviceSynchronize());
     compare(q_case, "attend_prefill", note, download(q_case, d.out, d.q_elements), std::vector<float>(), want,
             want_lse, std::vector<int32_t>());

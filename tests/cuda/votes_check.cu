@@ -87,7 +87,7 @@ struct Result {
 static Result run(const mb_cuda_chip *chip, const mb_attention *args, int k, int heads)
 {
     Result r;
-    char err[256] = "";
+    mb_error err = {0};
     size_t bytes = mb_cuda_votes_scratch(args, k), count = (size_t)heads * args->mass_stride;
     float *votes, *stats, ms;
     void *scratch;
@@ -103,8 +103,8 @@ static Result run(const mb_cuda_chip *chip, const mb_attention *args, int k, int
         CHECK(cudaMemset(stats, 0xff, (size_t)heads * 8));
         CHECK(cudaMemset(scratch, 0xff, bytes));
         CHECK(cudaEventRecord(a));
-        if (mb_cuda_votes(chip, MB_BF16, args, k, votes, stats, scratch, 0, err, sizeof err) != 0) {
-            fprintf(stderr, "votes: %s\n", err);
+        if (mb_cuda_votes(chip, MB_BF16, args, k, votes, stats, scratch, 0, &err) != 0) {
+            fprintf(stderr, "votes: %s\n", err.text);
             exit(1);
         }
         CHECK(cudaEventRecord(b));
@@ -195,11 +195,11 @@ static int check(const mb_cuda_chip *chip, const Case &c)
 int main(int argc, char **argv)
 {
     mb_cuda_chip chip;
-    char err[256] = "";
+    mb_error err = {0};
     int failed = 0;
     size_t count = sizeof cases / sizeof *cases, last = argc > 1 ? (size_t)atoi(argv[1]) : count;
-    if (mb_cuda_chip_probe(0, &chip, err, sizeof err) != 0) {
-        fprintf(stderr, "%s\n", err);
+    if (mb_cuda_chip_probe(0, &chip, &err) != 0) {
+        fprintf(stderr, "%s\n", err.text);
         return 1;
     }
     for (size_t i = argc > 1 ? last - 1 : 0; i < count && i < last; i++)

@@ -13,7 +13,8 @@ int main(int argc, char **argv)
     mb_task *task = NULL;
     mb_sample *sample = NULL;
     struct rusage before, after;
-    char err[512] = "", hex[MB_HASH_CAP];
+    char hex[MB_HASH_CAP];
+    mb_error err = {0};
     size_t largest = 0, good = 0, bad = 0;
     if (argc != 3) {
         fprintf(stderr, "usage: stream_memory TASK FOLDER\n");
@@ -22,13 +23,13 @@ int main(int argc, char **argv)
     mb_task_request request = {.task = argv[1], .folder = argv[2]};
     getrusage(RUSAGE_SELF, &before);
     uint64_t start = mb_clock_ns();
-    if (mb_task_open(&task, &request, err, sizeof err) != MB_OK) {
-        fprintf(stderr, "%s\n", err);
+    if (mb_task_open(&task, &request, &err) != MB_OK) {
+        fprintf(stderr, "%s\n", err.text);
         return 1;
     }
     long long promised = (long long)mb_task_size(task);
     mb_task_hash(task, hex);
-    for (int rc; (rc = mb_task_next(task, &sample, err, sizeof err)) == 1 || rc == MB_E_SAMPLE;) {
+    for (int rc; (rc = mb_task_next(task, &sample, &err)) == 1 || rc == MB_E_SAMPLE;) {
         good += rc == 1;
         bad += rc != 1;
         if (rc == 1 && strlen(sample->prompt) > largest)

@@ -13,24 +13,24 @@
 
 #include <cmocka.h>
 
-static char err[512];
+static mb_error err;
 
 static int tiny_encode(void *self, const char *text, size_t length, int32_t **ids, size_t *n)
 {
-    return mb_tokenizer_encode(self, text, length, false, ids, n, err, sizeof err);
+    return mb_tokenizer_encode(self, text, length, false, ids, n, &err);
 }
 
 static int tiny_decode(void *self, const int32_t *ids, size_t n, char **text)
 {
     size_t length = 0;
-    return mb_tokenizer_decode(self, ids, n, false, text, &length, err, sizeof err);
+    return mb_tokenizer_decode(self, ids, n, false, text, &length, &err);
 }
 
 static int set_up(void **state)
 {
     mb_tokenizer *tokenizer = NULL;
-    if (mb_tokenizer_open(&tokenizer, "models/tiny", err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_tokenizer_open(&tokenizer, "models/tiny", &err) != MB_OK)
+        fail_msg("%s", err.text);
     *state = tokenizer;
     return 0;
 }
@@ -45,7 +45,7 @@ static int64_t count(mb_tokenizer *tokenizer, const char *text, bool special)
 {
     int32_t *ids = NULL;
     size_t n = 0;
-    assert_int_equal(mb_tokenizer_encode(tokenizer, text, strlen(text), special, &ids, &n, err, sizeof err),
+    assert_int_equal(mb_tokenizer_encode(tokenizer, text, strlen(text), special, &ids, &n, &err),
                      MB_OK);
     free(ids);
     return (int64_t)n;
@@ -66,12 +66,12 @@ static void check(mb_tokenizer *tokenizer, const char *name, const char *options
                                      .prompt_overhead = (int32_t)count(tokenizer, empty, true)};
     mb_task *task = NULL;
     free(empty);
-    if (mb_task_open(&task, &request, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_task_open(&task, &request, &err) != MB_OK)
+        fail_msg("%s", err.text);
     mb_sample *sample;
     int rc;
     size_t samples = 0;
-    for (; (rc = mb_task_next(task, &sample, err, sizeof err)) == 1; mb_sample_free(sample), samples++) {
+    for (; (rc = mb_task_next(task, &sample, &err)) == 1; mb_sample_free(sample), samples++) {
         char *whole = mb_string_format("%s%s%s%s", wrapper[0], sample->prompt, wrapper[1], sample->answer_prefix);
         int64_t tokens = count(tokenizer, whole, true);
         free(whole);
@@ -81,7 +81,7 @@ static void check(mb_tokenizer *tokenizer, const char *name, const char *options
             fail_msg("%s %s: %d tokens miss %s", name, options, (int)gap, sample->key);
     }
     if (rc < 0)
-        fail_msg("%s: %s", name, err);
+        fail_msg("%s: %s", name, err.text);
     assert_true(samples > 0);
     mb_task_close(task);
 }

@@ -47,27 +47,27 @@ static size_t task_compare(const char *pred, const char *scores, const char *tas
 {
     mb_jsonl *p = NULL, *g = NULL;
     cJSON *row = NULL, *want = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     size_t rows = 0, wrong = 0;
-    assert_int_equal(mb_jsonl_open(&p, pred, err, sizeof err), MB_OK);
-    assert_int_equal(mb_jsonl_open(&g, scores, err, sizeof err), MB_OK);
-    while (mb_jsonl_next(p, &row, err, sizeof err) == 1) {
+    assert_int_equal(mb_jsonl_open(&p, pred, &err), MB_OK);
+    assert_int_equal(mb_jsonl_open(&g, scores, &err), MB_OK);
+    while (mb_jsonl_next(p, &row, &err) == 1) {
         double score = -1;
-        assert_int_equal(mb_jsonl_next(g, &want, err, sizeof err), 1);
+        assert_int_equal(mb_jsonl_next(g, &want, &err), 1);
         mb_sample *sample = sample_of(row);
-        int rc = mb_sample_score(task, sample, mb_json_string(row, "pred"), &score, err, sizeof err);
+        int rc = mb_sample_score(task, sample, mb_json_string(row, "pred"), &score, &err);
         double expected = mb_json_member(want, "score")->valuedouble;
         if (rc != MB_OK || fabs(score - expected) > 1e-9) {
             if (wrong++ < 3)
                 print_message("%s row %zu: %.12f, official %.12f %s\n", task, rows, score, expected,
-                              rc == MB_OK ? "" : err);
+                              rc == MB_OK ? "" : err.text);
         }
         rows++;
         mb_sample_free(sample);
         cJSON_Delete(row);
         cJSON_Delete(want);
     }
-    assert_int_equal(mb_jsonl_next(g, &want, err, sizeof err), 0);
+    assert_int_equal(mb_jsonl_next(g, &want, &err), 0);
     print_message("    %-22s %4zu rows, %zu differ\n", task, rows, wrong);
     mb_jsonl_close(p);
     mb_jsonl_close(g);
@@ -99,7 +99,8 @@ static void folder_compare(const char *pred, const char *scores)
     static const char ending[] = ".scores.jsonl";
     struct dirent *model, *file;
     size_t rows = 0, numbers = 0;
-    char err[512] = "", path[1024], other[1024], task[128];
+    char path[1024], other[1024], task[128];
+    mb_error err = {0};
     char *root = mb_string_format("%s/%s", golden(), pred);
     DIR *models = opendir(root);
     assert_non_null(models);
@@ -124,10 +125,10 @@ static void folder_compare(const char *pred, const char *scores)
         char *official = NULL;
         size_t size;
         snprintf(path, sizeof path, "%s/%s", root, model->d_name);
-        if (mb_score_folder(path, &text, err, sizeof err) != MB_OK || err[0])
-            fail_msg("%s", err);
+        if (mb_score_folder(path, &text, &err) != MB_OK || err.text[0])
+            fail_msg("%s", err.text);
         snprintf(path, sizeof path, "%s/%s/result.json", root, model->d_name);
-        assert_int_equal(mb_file_read(path, 1 << 20, &official, &size, err, sizeof err), MB_OK);
+        assert_int_equal(mb_file_read(path, 1 << 20, &official, &size, &err), MB_OK);
         cJSON *have = cJSON_Parse(text.data), *want = cJSON_Parse(official);
         assert_non_null(have);
         assert_non_null(want);

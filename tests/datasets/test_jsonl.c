@@ -33,9 +33,9 @@ static int drop_path(void **state)
 
 static void put(const void *bytes, size_t n)
 {
-    char err[256] = "";
-    if (mb_file_write(path, bytes, n, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    mb_error err = {0};
+    if (mb_file_write(path, bytes, n, &err) != MB_OK)
+        fail_msg("%s", err.text);
 }
 
 /* Reads all rows: 'a' for a good one (by its member "a"), "!N" for a bad one at line N. */
@@ -44,12 +44,12 @@ static void rows_are(const char *want)
     mb_jsonl *reader = NULL;
     cJSON *row = NULL;
     mb_text have = {0};
-    char err[512] = "";
+    mb_error err = {0};
     int rc;
     int64_t rows = 0;
     mb_text_puts(&have, "");
-    assert_int_equal(mb_jsonl_open(&reader, path, err, sizeof err), MB_OK);
-    while ((rc = mb_jsonl_next(reader, &row, err, sizeof err)) != 0) {
+    assert_int_equal(mb_jsonl_open(&reader, path, &err), MB_OK);
+    while ((rc = mb_jsonl_next(reader, &row, &err)) != 0) {
         rows++;
         if (rc == 1) {
             const cJSON *a = mb_json_member(row, "a");
@@ -62,12 +62,12 @@ static void rows_are(const char *want)
         assert_null(row);
         char place[128];
         snprintf(place, sizeof place, "%s:%lld: ", path, (long long)mb_jsonl_line(reader));
-        if (strncmp(err, place, strlen(place)) != 0)
-            fail_msg("\"%s\" does not begin with \"%s\"", err, place);
-        assert_true(strlen(err) > strlen(place) + 5);
+        if (strncmp(err.text, place, strlen(place)) != 0)
+            fail_msg("\"%s\" does not begin with \"%s\"", err.text, place);
+        assert_true(strlen(err.text) > strlen(place) + 5);
         mb_text_printf(&have, "!%lld ", (long long)mb_jsonl_line(reader));
     }
-    assert_int_equal(mb_jsonl_next(reader, &row, err, sizeof err), 0); /* the end stays the end */
+    assert_int_equal(mb_jsonl_next(reader, &row, &err), 0); /* the end stays the end */
     assert_string_equal(have.data, want);
     assert_int_equal(mb_jsonl_count(path), rows);
     mb_jsonl_close(reader);
@@ -149,11 +149,11 @@ static void huge_row(void **state)
 static void no_file(void **state)
 {
     mb_jsonl *reader = NULL;
-    char err[256] = "";
+    mb_error err = {0};
     (void)state;
-    assert_int_equal(mb_jsonl_open(&reader, "/nonexistent/x.jsonl", err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "/nonexistent/x.jsonl"));
-    assert_int_equal(mb_jsonl_open(&reader, "/tmp", err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_jsonl_open(&reader, "/nonexistent/x.jsonl", &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "/nonexistent/x.jsonl"));
+    assert_int_equal(mb_jsonl_open(&reader, "/tmp", &err), MB_E_INPUT);
     assert_null(reader);
     assert_int_equal(mb_jsonl_count("/nonexistent/x.jsonl"), -1);
 }

@@ -33,23 +33,24 @@ static int drop_folder(void **state)
 
 static void put(const char *name, const char *text)
 {
-    char path[256], err[256] = "", *slash;
+    char path[256], *slash;
+    mb_error err = {0};
     snprintf(path, sizeof path, "%s/%s", folder, name);
     slash = strrchr(path, '/');
     *slash = '\0';
-    assert_int_equal(mb_folder_make(path, err, sizeof err), MB_OK);
+    assert_int_equal(mb_folder_make(path, &err), MB_OK);
     *slash = '/';
-    if (mb_file_write(path, text, strlen(text), err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_file_write(path, text, strlen(text), &err) != MB_OK)
+        fail_msg("%s", err.text);
 }
 
 static mb_task *opened(const char *name, int64_t limit)
 {
     mb_task *task = NULL;
-    char err[1024] = "";
+    mb_error err = {0};
     mb_task_request request = {.task = name, .folder = folder, .limit = limit};
-    if (mb_task_open(&task, &request, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_task_open(&task, &request, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return task;
 }
 
@@ -118,17 +119,17 @@ static void groups(void **state)
                  {"longbench_v2", 1}, {"longgenbench", 4},  {"hotpotqa", 1}};
     const char **names = NULL;
     size_t count = 0;
-    char err[1024] = "";
+    mb_error err = {0};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_int_equal(mb_task_expand(cases[i].group, &names, &count, err, sizeof err), MB_OK);
+        assert_int_equal(mb_task_expand(cases[i].group, &names, &count, &err), MB_OK);
         assert_int_equal(count, cases[i].count);
         free(names);
     }
-    assert_int_equal(mb_task_expand("nonsense", &names, &count, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_task_expand("nonsense", &names, &count, &err), MB_E_INPUT);
     assert_null(names);
-    assert_non_null(strstr(err, "nonsense"));
-    assert_non_null(strstr(err, "longbench_e"));
+    assert_non_null(strstr(err.text, "nonsense"));
+    assert_non_null(strstr(err.text, "longbench_e"));
 }
 
 /* XXH3-128 of the official templates, computed with python-xxhash from the official config. */
@@ -168,7 +169,7 @@ static void prompt_hashes(void **state)
 static void prompts_and_fields(void **state)
 {
     mb_sample *s = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     (void)state;
     put("data/samsum.jsonl",
         "{\"_id\":\"k1\",\"context\":\"C {input} {{x}}\",\"input\":\"I {context}\",\"answers\":"
@@ -176,7 +177,7 @@ static void prompts_and_fields(void **state)
         "\"all_classes\":null}\n");
     mb_task *task = opened("samsum", 0);
     assert_int_equal(mb_task_size(task), 1);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     assert_string_equal(s->prompt,
                         "Summarize the dialogue into a few short sentences. The following are some examples."
                         "\n\nC {input} {{x}}\n\nI {context}"); /* filled once, data not expanded */
@@ -189,13 +190,13 @@ static void prompts_and_fields(void **state)
     assert_true(s->stop_newline && s->truncate_middle && !s->chat && !s->group && !s->classes);
     assert_true(s->depth < 0);
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 0);
+    assert_int_equal(mb_task_next(task, &s, &err), 0);
     mb_task_close(task);
     /* A file beside the folder "data" is found as well; classes come along. */
     put("trec.jsonl", "{\"_id\":\"t\",\"context\":\"C\",\"input\":\"I\",\"answers\":[\"B\"],\"length\":1,"
                       "\"all_classes\":[\"A\",\"B\"]}\n");
     task = opened("trec", 0);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     assert_int_equal(s->class_count, 2);
     assert_string_equal(s->language, "en");
     assert_string_equal(
@@ -210,7 +211,7 @@ static void buckets(void **state)
 {
     static const char *const want[] = {"0-4k", "0-4k", "4-8k", "4-8k", "8k+"};
     mb_sample *s = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     (void)state;
     put("data/lcc_e.jsonl",
         "{\"_id\":\"1\",\"context\":\"x\",\"input\":\"\",\"answers\":[\"y\"],\"length\":0}\n"
@@ -220,7 +221,7 @@ static void buckets(void **state)
         "{\"_id\":\"5\",\"context\":\"x\",\"input\":\"\",\"answers\":[\"y\"],\"length\":8000}\n");
     mb_task *task = opened("lcc_e", 0);
     for (size_t i = 0; i < 5; i++) {
-        assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+        assert_int_equal(mb_task_next(task, &s, &err), 1);
         assert_string_equal(s->group, want[i]);
         assert_string_equal(s->prompt, "Please complete the code given below. \nxNext line of code:\n");
         mb_sample_free(s);
@@ -251,7 +252,8 @@ static void bad_rows(void **state)
     };
     mb_text file = {0};
     mb_sample *s = NULL;
-    char err[512] = "", source[256];
+    char source[256];
+    mb_error err = {0};
     const size_t n = sizeof cases / sizeof *cases;
     (void)state;
     mb_text_puts(&file,
@@ -263,39 +265,39 @@ static void bad_rows(void **state)
     mb_text_free(&file);
     mb_task *task = opened("qasper", 0);
     assert_int_equal(mb_task_size(task), n + 2);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     mb_sample_free(s);
     for (size_t i = 0; i < n; i++) {
-        assert_int_equal(mb_task_next(task, &s, err, sizeof err), MB_E_SAMPLE);
+        assert_int_equal(mb_task_next(task, &s, &err), MB_E_SAMPLE);
         snprintf(source, sizeof source, "%s/data/qasper.jsonl:%zu", folder, i + 3);
         assert_non_null(s);
-        if (strcmp(s->source, source) != 0 || strncmp(err, source, strlen(source)) != 0 ||
-            !strstr(err, cases[i].word))
-            fail_msg("source %s, sentence %s, wanted %s and %s", s->source, err, source, cases[i].word);
+        if (strcmp(s->source, source) != 0 || strncmp(err.text, source, strlen(source)) != 0 ||
+            !strstr(err.text, cases[i].word))
+            fail_msg("source %s, sentence %s, wanted %s and %s", s->source, err.text, source, cases[i].word);
         if (strcmp(cases[i].key, "k") == 0)
             assert_string_equal(s->key, "k");
         else
             assert_memory_equal(s->key, "row_", 4);
         mb_sample_free(s);
     }
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     assert_string_equal(s->key, "last");
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 0);
+    assert_int_equal(mb_task_next(task, &s, &err), 0);
     mb_task_close(task);
     /* The limit counts rows, bad ones too. */
     task = opened("qasper", 2);
     assert_int_equal(mb_task_size(task), 2);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_task_next(task, &s, &err), MB_E_SAMPLE);
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 0);
+    assert_int_equal(mb_task_next(task, &s, &err), 0);
     mb_task_close(task);
     put("data/lsht.jsonl", "{\"_id\":\"k\",\"context\":\"c\",\"input\":\"i\",\"answers\":[\"a\"],\"length\":5}\n");
     task = opened("lsht", 0);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), MB_E_SAMPLE);
-    assert_non_null(strstr(err, "all_classes"));
+    assert_int_equal(mb_task_next(task, &s, &err), MB_E_SAMPLE);
+    assert_non_null(strstr(err.text, "all_classes"));
     mb_sample_free(s);
     mb_task_close(task);
 }
@@ -304,34 +306,35 @@ static void missing_and_empty_files(void **state)
 {
     mb_task *task = NULL;
     mb_sample *s = NULL;
-    char err[1024] = "", hex[MB_HASH_CAP], other[MB_HASH_CAP], path[256];
+    char hex[MB_HASH_CAP], other[MB_HASH_CAP], path[256];
+    mb_error err = {0};
     mb_task_request request = {.task = "musique", .folder = folder};
     (void)state;
-    assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_task_open(&task, &request, &err), MB_E_INPUT);
     assert_null(task);
     snprintf(path, sizeof path, "%s/data/musique.jsonl", folder);
-    assert_non_null(strstr(err, path));
-    assert_non_null(strstr(err, "datasets/fetch.sh longbench"));
-    assert_non_null(strstr(err, "--data DIR"));
+    assert_non_null(strstr(err.text, path));
+    assert_non_null(strstr(err.text, "datasets/fetch.sh longbench"));
+    assert_non_null(strstr(err.text, "--data DIR"));
     request.task = "nonsense";
-    assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_task_open(&task, &request, &err), MB_E_INPUT);
     put("data/musique.jsonl", "");
     task = opened("musique", 0);
     assert_int_equal(mb_task_size(task), 0);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 0);
+    assert_int_equal(mb_task_next(task, &s, &err), 0);
     mb_task_hash(task, hex);
     mb_task_close(task);
     mb_hash_bytes("", 0, other);
     assert_string_equal(hex, other); /* the hash is the file's */
     request = (mb_task_request){.task = "musique", .folder = folder, .options = "{\"depths\": 3}"};
-    assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "depths"));
+    assert_int_equal(mb_task_open(&task, &request, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "depths"));
 }
 
 static void version_two(void **state)
 {
     mb_sample *s = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     (void)state;
     /* "$Q$" inside the document is replaced too, as the official replacement order does; fields are stripped. */
     put("longbench_v2/data.json",
@@ -340,7 +343,7 @@ static void version_two(void **state)
         "$DOC$\",\"choice_B\":\"b\\u3000\",\"choice_C\":\"c\",\"choice_D\":"
         "\"\\u00a0d\",\"answer\":\"C\",\"context\":\"\\n Text $Q$ $C_D$ \"},\n{\"_id\":\"w\"}\n]\n");
     mb_task *task = opened("longbench_v2", 0);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     assert_string_equal(s->prompt,
                         "Please read the following text and answer the question below.\n\n<text>\n"
                         "Text Why? d\n</text>\n\nWhat is the correct answer to this question: Why?\nChoices:"
@@ -351,9 +354,9 @@ static void version_two(void **state)
     assert_int_equal(s->max_new_tokens, 128);
     assert_true(s->chat && s->truncate_middle);
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_task_next(task, &s, &err), MB_E_SAMPLE);
     assert_string_equal(s->key, "w");
-    assert_non_null(strstr(err, "data.json:3: field \"answer\" is missing"));
+    assert_non_null(strstr(err.text, "data.json:3: field \"answer\" is missing"));
     mb_sample_free(s);
     mb_task_close(task);
 }
@@ -373,7 +376,7 @@ static void plans(void **state)
         {"#*# Weeks 2 #*# Week  3", 0.25},
     };
     mb_sample *s = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     (void)state;
     put("longgenbench/Dataset_short.json",
         "[{\"prompt\":\"P\",\"checks_once\":\"{'1': "
@@ -383,19 +386,19 @@ static void plans(void **state)
         "\"number\":\"four\"}]");
     mb_task *task = opened("longgenbench_short", 0);
     assert_int_equal(mb_task_size(task), 2);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     assert_string_equal(s->prompt, "P");
     assert_int_equal(s->max_new_tokens, 16000);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double score = -1;
-        assert_int_equal(mb_sample_score("longgenbench_short", s, cases[i].prediction, &score, err, sizeof err),
+        assert_int_equal(mb_sample_score("longgenbench_short", s, cases[i].prediction, &score, &err),
                          MB_OK);
         if (score != cases[i].score)
             fail_msg("\"%s\": %f instead of %f", cases[i].prediction, score, cases[i].score);
     }
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), MB_E_SAMPLE);
-    assert_non_null(strstr(err, "\"number\""));
+    assert_int_equal(mb_task_next(task, &s, &err), MB_E_SAMPLE);
+    assert_non_null(strstr(err.text, "\"number\""));
     mb_sample_free(s);
     mb_task_close(task);
 }
@@ -404,34 +407,34 @@ static void batched_questions(void **state)
 {
     mb_sample *s = NULL;
     mb_task *task = NULL;
-    char err[1024] = "";
+    mb_error err = {0};
     mb_task_request request = {.task = "longgenbench_gsm8k", .folder = folder, .options = "{\"batch\": 2}"};
     (void)state;
-    assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "gsm8k_prompt.txt"));
+    assert_int_equal(mb_task_open(&task, &request, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "gsm8k_prompt.txt"));
     put("gsm8k_prompt.txt", "EX");
     put("gsm8k_test.jsonl",
         "{\"question\":\"q1\",\"answer\":\"#### 1\"}\n{\"question\":\"q2\",\"answer\":\"#### 2\"}\n"
         "{\"question\":\"q3\",\"answer\":\"#### 3\"}\n");
-    assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_OK);
+    assert_int_equal(mb_task_open(&task, &request, &err), MB_OK);
     assert_int_equal(mb_task_size(task), 2);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     assert_non_null(strstr(s->prompt, "regardless of their number.\n\nExamples: \nEX\n\nFollowing Question: \n"
                                       "Question_9:\nq1\nQuestion_10:\nq2\n\n"));
     assert_int_equal(s->answer_count, 2);
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     assert_string_equal(s->key, "batch_1");
     assert_int_equal(s->answer_count, 1);
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 0);
+    assert_int_equal(mb_task_next(task, &s, &err), 0);
     mb_task_close(task);
     /* MMLU: quoted cells; a question with a blank line fills two numbers, as in the official script. */
     put("mmlu_prompt.json", "{\"high_x\":\"Intro.\\n\\nQ: e1\\nA: r1\\n\\nQ: e2\\nA: r2\",\"gone\":\"\"}");
     put("mmlu/test/high_x_test.csv", "\"a \"\"b\"\", c\",1,2,3,4,A\n\"d\n\ne\",5,6,7,8,B\nf,1,2,3,4,C\n");
     request = (mb_task_request){.task = "longgenbench_mmlu", .folder = folder, .options = "{\"batch\": 2}"};
-    assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_OK);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 1);
+    assert_int_equal(mb_task_open(&task, &request, &err), MB_OK);
+    assert_int_equal(mb_task_next(task, &s, &err), 1);
     assert_non_null(strstr(s->prompt,
                            "(with answers) about  high x.\n\nExamples: \nQuestion_1:\ne1\n\nQuestion_2:\ne2\n\n"
                            "Answer_1:\nr1\n\nAnswer_2:\nr2\n\nFollowing Question: \nQuestion_6:\na \"b\", c\n"
@@ -439,10 +442,10 @@ static void batched_questions(void **state)
     assert_null(strstr(s->prompt, "(A) 5"));
     assert_string_equal(s->answers[1], "B");
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), MB_E_SAMPLE); /* a subject without a file */
+    assert_int_equal(mb_task_next(task, &s, &err), MB_E_SAMPLE); /* a subject without a file */
     assert_string_equal(s->key, "gone");
     mb_sample_free(s);
-    assert_int_equal(mb_task_next(task, &s, err, sizeof err), 0);
+    assert_int_equal(mb_task_next(task, &s, &err), 0);
     mb_task_close(task);
 }
 

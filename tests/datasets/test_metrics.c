@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int function_score(const char *fn, const char *pred, const char *ref, double *score, char *err, size_t cap)
+static int function_score(const char *fn, const char *pred, const char *ref, double *score, mb_error *err)
 {
     if (strcmp(fn, "qa_f1") == 0)
         return mb_metric_qa_f1(pred, ref, score);
@@ -28,7 +28,7 @@ static int function_score(const char *fn, const char *pred, const char *ref, dou
     if (strcmp(fn, "count") == 0)
         return mb_metric_count(pred, ref, score);
     if (strcmp(fn, "retrieval") == 0)
-        return mb_metric_retrieval(pred, ref, "Paragraph ", score, err, cap);
+        return mb_metric_retrieval(pred, ref, "Paragraph ", score, err);
     if (strcmp(fn, "code") == 0)
         return mb_metric_code(pred, ref, score);
     if (strcmp(fn, "code_indel") == 0)
@@ -57,20 +57,20 @@ static void every_case(void **state)
 {
     mb_jsonl *cases = NULL;
     cJSON *row = NULL;
-    char err[256] = "";
+    mb_error err = {0};
     size_t count = 0, wrong = 0;
     int rc;
     (void)state;
-    assert_int_equal(mb_jsonl_open(&cases, "tests/datasets/metric_cases.jsonl", err, sizeof err), MB_OK);
-    while ((rc = mb_jsonl_next(cases, &row, err, sizeof err)) == 1) {
+    assert_int_equal(mb_jsonl_open(&cases, "tests/datasets/metric_cases.jsonl", &err), MB_OK);
+    while ((rc = mb_jsonl_next(cases, &row, &err)) == 1) {
         const char *fn = mb_json_string(row, "fn"), *pred = mb_json_string(row, "pred");
         double score = -1, want = mb_json_member(row, "score")->valuedouble;
         mb_sample *sample = NULL;
         if (fn) {
-            rc = function_score(fn, pred, mb_json_string(row, "ref"), &score, err, sizeof err);
+            rc = function_score(fn, pred, mb_json_string(row, "ref"), &score, &err);
         } else {
             sample = sample_of(row);
-            rc = mb_sample_score(mb_json_string(row, "task"), sample, pred, &score, err, sizeof err);
+            rc = mb_sample_score(mb_json_string(row, "task"), sample, pred, &score, &err);
         }
         if (rc != MB_OK || fabs(score - want) > 1e-12) {
             char *text = cJSON_PrintUnformatted(row);
@@ -94,12 +94,12 @@ static void every_case(void **state)
 static void no_number_in_the_reference(void **state)
 {
     double score = 1;
-    char err[256] = "";
+    mb_error err = {0};
     (void)state;
-    assert_int_equal(mb_metric_retrieval("5", "Paragraph five", "Paragraph ", &score, err, sizeof err),
+    assert_int_equal(mb_metric_retrieval("5", "Paragraph five", "Paragraph ", &score, &err),
                      MB_E_SAMPLE);
-    assert_non_null(strstr(err, "Paragraph five"));
-    assert_int_equal(mb_sample_score("no such task", NULL, "", &score, err, sizeof err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "Paragraph five"));
+    assert_int_equal(mb_sample_score("no such task", NULL, "", &score, &err), MB_E_INPUT);
 }
 
 /* Python: bytes.decode("utf-8", "replace") puts one U+FFFD for a maximal broken part. */

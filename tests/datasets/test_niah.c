@@ -16,7 +16,7 @@
 
 static word_list *list;
 static mb_codec codecs[3];
-static char err[512];
+static mb_error err;
 
 static int set_up(void **state)
 {
@@ -40,17 +40,17 @@ static mb_task *open_task(const char *name, const char *options, uint64_t seed, 
     const mb_task_request request = {
         .task = name, .seed = seed, .codec = codec, .options = options, .prompt_overhead = 9};
     mb_task *task = NULL;
-    if (mb_task_open(&task, &request, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_task_open(&task, &request, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return task;
 }
 
 static mb_sample *next(mb_task *task)
 {
     mb_sample *sample = NULL;
-    int rc = mb_task_next(task, &sample, err, sizeof err);
+    int rc = mb_task_next(task, &sample, &err);
     if (rc < 0)
-        fail_msg("%s", err);
+        fail_msg("%s", err.text);
     return rc == 1 ? sample : NULL;
 }
 
@@ -354,18 +354,18 @@ static void test_refusals(void **state)
         const mb_task_request request = {
             .task = cases[i].name, .codec = &codecs[0], .options = cases[i].options, .folder = "/nowhere"};
         mb_task *task = NULL;
-        assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_E_INPUT);
-        if (!strstr(err, cases[i].says))
-            fail_msg("%s: the sentence \"%s\" does not say %s", cases[i].options, err, cases[i].says);
+        assert_int_equal(mb_task_open(&task, &request, &err), MB_E_INPUT);
+        if (!strstr(err.text, cases[i].says))
+            fail_msg("%s: the sentence \"%s\" does not say %s", cases[i].options, err.text, cases[i].says);
     }
     /* Too short for its needles: that sample is bad, the stream goes on. */
     mb_task *task =
         open_task("niah_multikey", "{\"lengths\":[150,600],\"depths\":[50],\"keys\":10}", 1, &codecs[0]);
     mb_sample *sample = NULL;
-    assert_int_equal(mb_task_next(task, &sample, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_task_next(task, &sample, &err), MB_E_SAMPLE);
     assert_non_null(sample);
     assert_string_equal(sample->key, "len150_depth50_0");
-    assert_non_null(strstr(err, "longer context"));
+    assert_non_null(strstr(err.text, "longer context"));
     mb_sample_free(sample);
     sample = next(task);
     assert_int_equal(sample->context, 600);
@@ -375,7 +375,7 @@ static void test_refusals(void **state)
     /* A plan needs no tokenizer, a sample does. */
     task = open_task("niah_single", NULL, 1, NULL);
     assert_int_equal(mb_task_size(task), 10);
-    assert_int_equal(mb_task_next(task, &sample, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_task_next(task, &sample, &err), MB_E_INPUT);
     mb_task_close(task);
 }
 
@@ -390,7 +390,7 @@ static double score(const char *task, const char *rule, const char *const *answe
         mb_sample_add_class(s, "sandwich", 8);
         mb_sample_add_class(s, "dolores park", 12);
     }
-    assert_int_equal(mb_sample_score(task, s, prediction, &value, err, sizeof err), MB_OK);
+    assert_int_equal(mb_sample_score(task, s, prediction, &value, &err), MB_OK);
     mb_sample_free(s);
     return value;
 }
@@ -419,7 +419,7 @@ static void test_scores(void **state)
 static void write_file(const char *folder, const char *name, const char *text)
 {
     char *path = mb_string_format("%s/%s", folder, name);
-    assert_int_equal(mb_file_write(path, text, strlen(text), err, sizeof err), MB_OK);
+    assert_int_equal(mb_file_write(path, text, strlen(text), &err), MB_OK);
     free(path);
 }
 
@@ -468,8 +468,8 @@ static void test_classic(void **state)
     write_file(folder, "d.txt", "broken \xff bytes");
     const mb_task_request request = {.task = "niah_single", .codec = &codecs[0], .options = options};
     mb_task *task = NULL;
-    assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "d.txt"));
+    assert_int_equal(mb_task_open(&task, &request, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "d.txt"));
     static const char *const names[] = {"a.txt", "b.txt", "c.md", "d.txt"};
     for (size_t i = 0; i < 4; i++) {
         char *path = mb_string_format("%s/%s", folder, names[i]);

@@ -14,7 +14,8 @@
 
 static word_list *list;
 static mb_codec codecs[3];
-static char err[512], folder[] = "/tmp/ruler-data-XXXXXX", squad[64], hotpot[64];
+static mb_error err;
+static char folder[] = "/tmp/ruler-data-XXXXXX", squad[64], hotpot[64];
 
 #define NOISE "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 #define SQUAD_DOCUMENTS 40
@@ -46,7 +47,7 @@ static int set_up(void **state)
             100 + i);
     }
     mb_text_puts(&text, "]}]}");
-    int rc = mb_file_write(squad, text.data, text.length, err, sizeof err);
+    int rc = mb_file_write(squad, text.data, text.length, &err);
     mb_text_clear(&text);
     for (int i = 0; i < HOTPOT_ROWS; i++) {
         mb_text_printf(
@@ -59,7 +60,7 @@ static int set_up(void **state)
         mb_text_puts(&text, "]}");
     }
     mb_text_puts(&text, "]");
-    rc |= mb_file_write(hotpot, text.data, text.length, err, sizeof err);
+    rc |= mb_file_write(hotpot, text.data, text.length, &err);
     mb_text_free(&text);
     return rc;
 }
@@ -79,17 +80,17 @@ static mb_task *open_task(const char *name, const char *options, uint64_t seed, 
     const mb_task_request request = {
         .task = name, .seed = seed, .codec = codec, .options = options, .folder = folder, .prompt_overhead = 9};
     mb_task *task = NULL;
-    if (mb_task_open(&task, &request, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_task_open(&task, &request, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return task;
 }
 
 static mb_sample *next(mb_task *task)
 {
     mb_sample *sample = NULL;
-    int rc = mb_task_next(task, &sample, err, sizeof err);
+    int rc = mb_task_next(task, &sample, &err);
     if (rc < 0)
-        fail_msg("%s", err);
+        fail_msg("%s", err.text);
     return rc == 1 ? sample : NULL;
 }
 
@@ -517,21 +518,21 @@ static void test_refusals(void **state)
         const mb_task_request request = {.task = cases[i].name, .codec = &codecs[0], .options = cases[i].options};
         mb_task *task = NULL;
         if (cases[i].content)
-            assert_int_equal(mb_file_write(broken, cases[i].content, strlen(cases[i].content), err, sizeof err),
+            assert_int_equal(mb_file_write(broken, cases[i].content, strlen(cases[i].content), &err),
                              MB_OK);
-        assert_int_equal(mb_task_open(&task, &request, err, sizeof err), MB_E_INPUT);
-        if (!strstr(err, cases[i].says))
-            fail_msg("%s: the sentence \"%s\" does not say %s", cases[i].options, err, cases[i].says);
+        assert_int_equal(mb_task_open(&task, &request, &err), MB_E_INPUT);
+        if (!strstr(err.text, cases[i].says))
+            fail_msg("%s: the sentence \"%s\" does not say %s", cases[i].options, err.text, cases[i].says);
     }
     unlink(broken);
     const mb_task_request nowhere = {.task = "ruler_qa_2", .codec = &codecs[0], .folder = "/nowhere"};
     mb_task *task = NULL;
-    assert_int_equal(mb_task_open(&task, &nowhere, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "fetch.sh hotpotqa"));
+    assert_int_equal(mb_task_open(&task, &nowhere, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "fetch.sh hotpotqa"));
     /* Too short: the sample is bad, the stream goes on. */
     task = open_task("ruler_vt", "{\"lengths\":[300,2000],\"samples\":1}", 1, &codecs[0]);
     mb_sample *sample = NULL;
-    assert_int_equal(mb_task_next(task, &sample, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_task_next(task, &sample, &err), MB_E_SAMPLE);
     assert_string_equal(sample->key, "len300_0");
     mb_sample_free(sample);
     mb_sample_free(next(task));

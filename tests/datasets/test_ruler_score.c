@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-static char err[512];
+static mb_error err;
 static const char *const tasks[] = {
     "ruler_niah_single_1",
     "ruler_niah_single_2",
@@ -35,7 +35,7 @@ static double score(const char *task, const char *const *answers, const char *pr
     double value = -1;
     for (; *answers; answers++)
         mb_sample_add_answer(s, *answers, strlen(*answers));
-    assert_int_equal(mb_sample_score(task, s, prediction, &value, err, sizeof err), MB_OK);
+    assert_int_equal(mb_sample_score(task, s, prediction, &value, &err), MB_OK);
     mb_sample_free(s);
     return value;
 }
@@ -69,8 +69,8 @@ static void test_golden(void **state)
     size_t counts[sizeof tasks / sizeof *tasks] = {0};
     mb_jsonl *reader = NULL;
     cJSON *row = NULL;
-    assert_int_equal(mb_jsonl_open(&reader, path, err, sizeof err), MB_OK);
-    for (int rc; (rc = mb_jsonl_next(reader, &row, err, sizeof err)) == 1; cJSON_Delete(row)) {
+    assert_int_equal(mb_jsonl_open(&reader, path, &err), MB_OK);
+    for (int rc; (rc = mb_jsonl_next(reader, &row, &err)) == 1; cJSON_Delete(row)) {
         char name[64];
         snprintf(name, sizeof name, "ruler_%s", mb_json_string(row, "task"));
         for (size_t t = 0; t < sizeof tasks / sizeof *tasks; t++) {
@@ -88,7 +88,7 @@ static void test_golden(void **state)
         }
     }
     mb_jsonl_close(reader);
-    assert_int_equal(mb_file_read(published, 1 << 20, &data, &size, err, sizeof err), MB_OK);
+    assert_int_equal(mb_file_read(published, 1 << 20, &data, &size, &err), MB_OK);
     cJSON *metrics = cJSON_Parse(data);
     for (size_t t = 0; t < sizeof tasks / sizeof *tasks; t++) {
         const cJSON *metric = mb_json_member(metrics, tasks[t] + strlen("ruler_"));

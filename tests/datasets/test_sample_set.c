@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-static char err[512];
+static mb_error err;
 
 static void test_rows(void **state)
 {
@@ -45,12 +45,12 @@ static void test_rows(void **state)
         const mb_task_request request = {.task = tasks[t], .folder = "datasets/sample"};
         mb_task *task = NULL;
         mb_sample *sample = NULL;
-        if (mb_task_open(&task, &request, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        if (mb_task_open(&task, &request, &err) != MB_OK)
+            fail_msg("%s", err.text);
         size_t rows = 0;
-        for (int rc; (rc = mb_task_next(task, &sample, err, sizeof err)) != 0; mb_sample_free(sample), rows++) {
+        for (int rc; (rc = mb_task_next(task, &sample, &err)) != 0; mb_sample_free(sample), rows++) {
             if (rc != 1)
-                fail_msg("%s", err);
+                fail_msg("%s", err.text);
             const mb_task_info *info = mb_task_find(tasks[t]);
             bool classes = strcmp(info->metric, "classification") == 0 || strstr(info->metric, "class");
             assert_int_equal(strlen(sample->key), 48);
@@ -68,7 +68,7 @@ static void test_rows(void **state)
             }
             /* A perfect prediction scores 1 (Chinese tasks: where the dictionary is installed). */
             double score = 0;
-            int got = mb_sample_score(tasks[t], sample, answer, &score, err, sizeof err);
+            int got = mb_sample_score(tasks[t], sample, answer, &score, &err);
             if (got == MB_OK && score < 0.999)
                 fail_msg("%s: the reference itself scores %g", sample->source, score);
             assert_true(got == MB_OK || strcmp(sample->language, "zh") == 0);

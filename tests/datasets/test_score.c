@@ -34,30 +34,31 @@ static int drop_folder(void **state)
 
 static void put(const char *name, const char *text)
 {
-    char path[256], err[256] = "";
+    char path[256];
+    mb_error err = {0};
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    if (mb_file_write(path, text, strlen(text), err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_file_write(path, text, strlen(text), &err) != MB_OK)
+        fail_msg("%s", err.text);
 }
 
 static void result_is(const char *where, const char *want)
 {
     mb_text out = {0};
-    char err[1024] = "x";
-    if (mb_score_folder(where, &out, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    mb_error err = {.text = "x"};
+    if (mb_score_folder(where, &out, &err) != MB_OK)
+        fail_msg("%s", err.text);
     assert_string_equal(out.data, want);
-    assert_string_equal(err, "");
+    assert_string_equal(err.text, "");
     mb_text_free(&out);
 }
 
 static void refused(const char *word)
 {
     mb_text out = {0};
-    char err[1024] = "";
-    assert_int_equal(mb_score_folder(folder, &out, err, sizeof err), MB_E_INPUT);
-    if (!strstr(err, word))
-        fail_msg("\"%s\" does not say \"%s\"", err, word);
+    mb_error err = {0};
+    assert_int_equal(mb_score_folder(folder, &out, &err), MB_E_INPUT);
+    if (!strstr(err.text, word))
+        fail_msg("\"%s\" does not say \"%s\"", err.text, word);
     mb_text_free(&out);
 }
 
@@ -94,9 +95,9 @@ static void numbers_and_order(void **state)
 static void refusals(void **state)
 {
     mb_text out = {0};
-    char err[512] = "";
+    mb_error err = {0};
     (void)state;
-    assert_int_equal(mb_score_folder("/nonexistent", &out, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_score_folder("/nonexistent", &out, &err), MB_E_INPUT);
     refused("no <task>.jsonl");
     put("nonsense.jsonl", "{\"pred\":\"x\",\"answers\":[\"x\"]}\n");
     refused("nonsense");
@@ -120,7 +121,7 @@ static void refusals(void **state)
 static void without_dictionary(void **state)
 {
     mb_text out = {0};
-    char err[1024] = "";
+    mb_error err = {0};
     mb_sample *sample = mb_sample_new();
     double score = 5;
     (void)state;
@@ -128,16 +129,16 @@ static void without_dictionary(void **state)
     put("lcc.jsonl", "{\"pred\":\"x\",\"answers\":[\"x\"]}\n");
     put("passage_retrieval_zh.jsonl", "{\"pred\":\"3\",\"answers\":[\"\xe6\xae\xb5\xe8\x90\xbd"
                                       "3\"]}\n");
-    assert_int_equal(mb_score_folder(folder, &out, err, sizeof err), MB_OK);
+    assert_int_equal(mb_score_folder(folder, &out, &err), MB_OK);
     assert_string_equal(out.data, "{\n    \"passage_retrieval_zh\": 100.0,\n    \"lcc\": 100.0\n}");
-    assert_non_null(strstr(err, "not scored: vcsum"));
-    assert_non_null(strstr(err, "/nonexistent/dictionary"));
+    assert_non_null(strstr(err.text, "not scored: vcsum"));
+    assert_non_null(strstr(err.text, "/nonexistent/dictionary"));
     mb_text_free(&out);
-    assert_int_equal(mb_task_ready("vcsum", err, sizeof err), MB_E_SAMPLE);
-    assert_int_equal(mb_task_ready("lsht", err, sizeof err), MB_OK);
-    assert_int_equal(mb_task_ready("nonsense", err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_task_ready("vcsum", &err), MB_E_SAMPLE);
+    assert_int_equal(mb_task_ready("lsht", &err), MB_OK);
+    assert_int_equal(mb_task_ready("nonsense", &err), MB_E_INPUT);
     assert_true(mb_sample_add_answer(sample, "x", 1));
-    assert_int_equal(mb_sample_score("dureader", sample, "x", &score, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_sample_score("dureader", sample, "x", &score, &err), MB_E_SAMPLE);
     mb_sample_free(sample);
 }
 
@@ -163,19 +164,19 @@ static void averages(void **state)
         "\"passage_count\": 4.5, \"passage_retrieval_en\": 71, \"passage_retrieval_zh\": 77.5, \"lcc\": 54.7, "
         "\"repobench-p\": 53.6}";
     mb_text out = {0};
-    char err[256] = "";
+    mb_error err = {0};
     (void)state;
-    assert_int_equal(mb_score_summary(all, &out, err, sizeof err), MB_OK);
+    assert_int_equal(mb_score_summary(all, &out, &err), MB_OK);
     assert_non_null(strstr(out.data, "(six category means), English: 43.99\n"));
     assert_non_null(strstr(out.data, "(six category means), Chinese: 44.46\n"));
     assert_non_null(strstr(out.data, "16 non-Chinese tasks: 43.74\n"));
     mb_text_clear(&out);
-    assert_int_equal(mb_score_summary("{\"lcc\": 50}", &out, err, sizeof err), MB_OK);
+    assert_int_equal(mb_score_summary("{\"lcc\": 50}", &out, &err), MB_OK);
     assert_non_null(strstr(out.data, "not complete (without narrativeqa"));
     mb_text_clear(&out);
-    assert_int_equal(mb_score_summary("{\"lcc\": {\"0-4k\": 50.0, \"4-8k\": NaN}}", &out, err, sizeof err), MB_OK);
+    assert_int_equal(mb_score_summary("{\"lcc\": {\"0-4k\": 50.0, \"4-8k\": NaN}}", &out, &err), MB_OK);
     assert_non_null(strstr(out.data, "0-4k: not complete"));
-    assert_int_equal(mb_score_summary("text", &out, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_score_summary("text", &out, &err), MB_E_INPUT);
     mb_text_free(&out);
 }
 

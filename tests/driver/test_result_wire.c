@@ -38,7 +38,7 @@ static void test_round_trip(void **state)
     mb_recall recall = {.count = 2, .sparse_calls = 7}, recalled;
     mb_text text = {0};
     size_t at = 0;
-    char err[256] = "";
+    mb_error err = {0};
     (void)state;
     fill_result(&sent);
     recall.cells = calloc(2, sizeof *recall.cells);
@@ -49,7 +49,7 @@ static void test_round_trip(void **state)
     mb_wire_put_recall(&text, &recall);
     mb_wire_put_result(&text, &empty);
     assert_false(text.failed);
-    assert_int_equal(mb_wire_get_result(text.data, text.length, &at, &got, err, sizeof err), MB_OK);
+    assert_int_equal(mb_wire_get_result(text.data, text.length, &at, &got, &err), MB_OK);
     assert_int_equal(got.count, 3);
     assert_memory_equal(got.ids, sent.ids, 3 * sizeof *got.ids);
     assert_null(got.first_us);
@@ -57,14 +57,14 @@ static void test_round_trip(void **state)
     assert_memory_equal(got.grids, sent.grids, 2 * sizeof *got.grids);
     assert_true(got.blocks == 9 && got.work == 0.25 && got.counters[31] == 42);
     assert_true(got.ids != sent.ids && got.grids != sent.grids);
-    assert_int_equal(mb_wire_get_recall(text.data, text.length, &at, &recalled, err, sizeof err), MB_OK);
+    assert_int_equal(mb_wire_get_recall(text.data, text.length, &at, &recalled, &err), MB_OK);
     assert_true(recalled.count == 2 && recalled.sparse_calls == 7);
     assert_memory_equal(recalled.cells, recall.cells, 2 * sizeof *recall.cells);
     mb_decode_result_free(&got);
-    assert_int_equal(mb_wire_get_result(text.data, text.length, &at, &got, err, sizeof err), MB_OK);
+    assert_int_equal(mb_wire_get_result(text.data, text.length, &at, &got, &err), MB_OK);
     assert_true(got.count == 0 && !got.ids && !got.grids);
     assert_int_equal(at, text.length);
-    assert_int_equal(mb_wire_get_result(text.data, text.length, &at, &got, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_wire_get_result(text.data, text.length, &at, &got, &err), MB_E_SAMPLE);
     mb_decode_result_free(&sent);
     mb_recall_free(&recall);
     mb_recall_free(&recalled);
@@ -74,18 +74,19 @@ static void test_round_trip(void **state)
 /* A copy of exactly n bytes, so that a read behind them is an error. */
 static int read_part(const mb_text *text, size_t n, size_t changed, uint64_t value)
 {
-    char *part = malloc(n ? n : 1), err[256] = "";
+    char *part = malloc(n ? n : 1);
+    mb_error err = {0};
     mb_decode_result got;
     size_t at = 0;
     assert_non_null(part);
     memcpy(part, text->data, n);
     if (changed < n && n - changed >= sizeof value)
         memcpy(part + changed, &value, sizeof value);
-    int rc = mb_wire_get_result(part, n, &at, &got, err, sizeof err);
+    int rc = mb_wire_get_result(part, n, &at, &got, &err);
     if (rc == MB_OK)
         mb_decode_result_free(&got);
     else
-        assert_true(at == 0 && !got.ids && !got.grids && got.count == 0 && err[0]);
+        assert_true(at == 0 && !got.ids && !got.grids && got.count == 0 && err.text[0]);
     free(part);
     return rc;
 }
@@ -95,7 +96,7 @@ static void test_damage(void **state)
     mb_decode_result sent;
     mb_recall recall = {0};
     mb_text text = {0};
-    char err[256] = "";
+    mb_error err = {0};
     size_t at = 0;
     (void)state;
     fill_result(&sent);
@@ -103,7 +104,7 @@ static void test_damage(void **state)
     for (size_t n = 0; n < text.length; n++)
         assert_int_equal(read_part(&text, n, SIZE_MAX, 0), MB_E_SAMPLE);
     assert_int_equal(read_part(&text, text.length, SIZE_MAX, 0), MB_OK);
-    assert_int_equal(mb_wire_get_recall(text.data, text.length, &at, &recall, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_wire_get_recall(text.data, text.length, &at, &recall, &err), MB_E_SAMPLE);
     /* The counts: one more, one less, as many as overflow. */
     const size_t header = 24, counts[] = {header + offsetof(mb_decode_result, count),
                                           header + offsetof(mb_decode_result, later_count),

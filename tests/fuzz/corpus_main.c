@@ -14,10 +14,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* The bytes in memory of exactly their size, so that a sanitizer or valgrind sees a step past the end. */
 static int run_file(const char *path)
 {
-    char *text = NULL, err[512] = "";
+    char *text = NULL;
+    mb_error err = {0};
     size_t size = 0;
-    if (mb_file_read(path, (size_t)64 << 20, &text, &size, err, sizeof err) != MB_OK) {
-        fprintf(stderr, "%s\n", err);
+    if (mb_file_read(path, (size_t)64 << 20, &text, &size, &err) != MB_OK) {
+        fprintf(stderr, "%s\n", err.text);
         return 1;
     }
     uint8_t *exact = malloc(size ? size : 1);

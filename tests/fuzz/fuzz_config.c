@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     mb_model_config c;
-    char err[512] = "";
+    mb_error err = {0};
     char *text = malloc(size + 1);
     if (!text)
         return 0;
@@ -25,9 +25,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (generation)
             memcpy(generation, zero + 1, rest);
     }
-    int rc = mb_config_parse(&c, text, length, generation, rest, NULL, "config.json", err, sizeof err);
+    int rc = mb_config_parse(&c, text, length, generation, rest, NULL, "config.json", &err);
     if (rc != MB_OK) {
-        if ((rc != MB_E_INPUT && rc != MB_E_SYSTEM) || err[0] == '\0')
+        if ((rc != MB_E_INPUT && rc != MB_E_SYSTEM) || err.text[0] == '\0')
             abort();
     } else {
         if (c.layers < 1 || c.hidden < 1 || c.kv_heads < 1 || c.query_heads % c.kv_heads || c.head_dim < 2 ||

@@ -56,7 +56,7 @@ static void make_folder(void)
             abort();
     }
     snprintf(path, sizeof path, "%s/gsm8k_prompt.txt", folder);
-    if (mb_file_write(path, "EX", 2, NULL, 0) != MB_OK)
+    if (mb_file_write(path, "EX", 2, NULL) != MB_OK)
         abort();
 }
 
@@ -64,11 +64,11 @@ static void make_folder(void)
 static void line_check(const char *prediction)
 {
     mb_text line = {0};
-    char reason[128];
+    mb_error reason = {0};
     mb_text_puts(&line, "{\"pred\": \"");
     mb_text_json(&line, prediction);
     mb_text_puts(&line, "\"}");
-    cJSON *row = mb_json_object(line.data, line.length, reason, sizeof reason);
+    cJSON *row = mb_json_object(line.data, line.length, &reason);
     const char *back = mb_json_string(row, "pred");
     if (!back || strcmp(back, prediction) != 0)
         abort();
@@ -78,7 +78,8 @@ static void line_check(const char *prediction)
 
 static void sample_check(const char *task, const mb_sample *sample)
 {
-    char err[256] = "", prediction[256];
+    char prediction[256];
+    mb_error err = {0};
     double score = -1;
     const char *from = sample->answer_count ? sample->answers[sample->answer_count - 1] : "x";
     size_t n = strnlen(from, sizeof prediction - 1);
@@ -86,8 +87,8 @@ static void sample_check(const char *task, const mb_sample *sample)
         n--;
     memcpy(prediction, from, n);
     prediction[n] = '\0';
-    int rc = mb_sample_score(task, sample, prediction, &score, err, sizeof err);
-    if (rc == MB_OK ? !(score >= 0 && score <= 1) : rc != MB_E_SAMPLE || !err[0])
+    int rc = mb_sample_score(task, sample, prediction, &score, &err);
+    if (rc == MB_OK ? !(score >= 0 && score <= 1) : rc != MB_E_SAMPLE || !err.text[0])
         abort();
     line_check(prediction);
 }
@@ -104,19 +105,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mb_task_request request = {.task = kinds[kind].task, .folder = folder};
     mb_task *task = NULL;
     mb_sample *sample = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     int64_t rows = 0;
-    if (mb_task_open(&task, &request, err, sizeof err) != MB_OK)
+    if (mb_task_open(&task, &request, &err) != MB_OK)
         abort();
     int64_t promised = mb_task_size(task);
-    for (int rc; (rc = mb_task_next(task, &sample, err, sizeof err)) != 0; rows++) {
+    for (int rc; (rc = mb_task_next(task, &sample, &err)) != 0; rows++) {
         if ((rc != 1 && rc != MB_E_SAMPLE) || rows > (int64_t)size)
             abort();
         if (rc == 1) {
             if (!sample || !sample->prompt || !sample->key || !sample->source)
                 abort();
             sample_check(kinds[kind].task, sample);
-        } else if (!err[0] || (sample && !sample->key)) {
+        } else if (!err.text[0] || (sample && !sample->key)) {
             abort();
         }
         mb_sample_free(sample);

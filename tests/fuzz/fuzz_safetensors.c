@@ -12,10 +12,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     mb_safetensors table;
-    char err[256] = "";
-    int rc = mb_safetensors_parse(&table, data, size, "input", err, sizeof err);
+    mb_error err = {0};
+    int rc = mb_safetensors_parse(&table, data, size, "input", &err);
     if (rc != MB_OK) {
-        if ((rc != MB_E_INPUT && rc != MB_E_SYSTEM) || err[0] == '\0' || table.tensors)
+        if ((rc != MB_E_INPUT && rc != MB_E_SYSTEM) || err.text[0] == '\0' || table.tensors)
             abort();
         return 0;
     }

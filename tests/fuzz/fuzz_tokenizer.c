@@ -17,16 +17,17 @@ static char *round_trip(const mb_tokenizer *tokenizer, const char *text, size_t 
 {
     int32_t *ids = NULL;
     size_t count = 0;
-    char *back = NULL, err[256] = "";
-    if (mb_tokenizer_encode(tokenizer, text, n, special, &ids, &count, err, sizeof err) != MB_OK) {
-        if (err[0] == '\0' || ids)
+    char *back = NULL;
+    mb_error err = {0};
+    if (mb_tokenizer_encode(tokenizer, text, n, special, &ids, &count, &err) != MB_OK) {
+        if (err.text[0] == '\0' || ids)
             abort();
         return NULL;
     }
     for (size_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= mb_tokenizer_size(tokenizer))
             abort();
-    if (mb_tokenizer_decode(tokenizer, ids, count, false, &back, length, err, sizeof err) != MB_OK)
+    if (mb_tokenizer_decode(tokenizer, ids, count, false, &back, length, &err) != MB_OK)
         abort();
     free(ids);
     return back;
@@ -35,8 +36,8 @@ static char *round_trip(const mb_tokenizer *tokenizer, const char *text, size_t 
 static void check_text(const char *text, size_t n)
 {
     static mb_tokenizer *tokenizer; /* opened once for all inputs */
-    char err[256] = "";
-    if (!tokenizer && mb_tokenizer_open(&tokenizer, "tests/model/fixtures/bpe", err, sizeof err) != MB_OK)
+    mb_error err = {0};
+    if (!tokenizer && mb_tokenizer_open(&tokenizer, "tests/model/fixtures/bpe", &err) != MB_OK)
         abort(); /* run it from the root of the repository */
     size_t length = 0;
     char *back = round_trip(tokenizer, text, n, true, &length);
@@ -61,12 +62,12 @@ static void check_files(const struct mb_tokenizer_files *files)
 {
     static const char sample[] = "Hello  world, I'm 12 \n\n  <|im_end|>e\xcc\x81 \xe4\xbd\xa0\xff";
     mb_tokenizer *tokenizer = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     size_t length = 0;
-    int rc = mb_tokenizer_build(&tokenizer, files, "input", err, sizeof err);
+    int rc = mb_tokenizer_build(&tokenizer, files, "input", &err);
     if (rc == MB_OK)
         free(round_trip(tokenizer, sample, sizeof sample - 1, true, &length));
-    else if ((rc != MB_E_INPUT && rc != MB_E_SYSTEM) || err[0] == '\0' || tokenizer)
+    else if ((rc != MB_E_INPUT && rc != MB_E_SYSTEM) || err.text[0] == '\0' || tokenizer)
         abort();
     mb_tokenizer_close(tokenizer);
 }

@@ -24,13 +24,13 @@ static const suite_bounds bounds = {.product = 2e-7 * 16,
 
 static void open_device(suite *s, mb_type type, int threads)
 {
-    char err[256] = "";
+    mb_error err = {0};
     mb_device_options options = {.type = type, .threads = threads, .arena_bytes = (size_t)1 << 30};
     memset(s, 0, sizeof *s);
     s->kernels = mb_kernels_cpu();
     s->type = type;
     s->bounds = bounds;
-    assert_int_equal(s->kernels->open(&s->device, &options, err, sizeof err), MB_OK);
+    assert_int_equal(s->kernels->open(&s->device, &options, &err), MB_OK);
 }
 
 static void every_operation(mb_type type)
@@ -161,12 +161,13 @@ static void test_device(void **state)
     mb_device_info info;
     mb_device *device = NULL;
     double us = -1.0;
-    char err[256] = "", bytes[5] = "four", back[5] = "";
+    char bytes[5] = "four", back[5] = "";
+    mb_error err = {0};
     mb_device_options bad = {.type = MB_I32};
     (void)state;
-    assert_int_equal(mb_kernels_cpu()->open(&device, &bad, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_kernels_cpu()->open(&device, &bad, &err), MB_E_INPUT);
     assert_null(device);
-    assert_true(strlen(err) > 10);
+    assert_true(strlen(err.text) > 10);
     open_device(&s, MB_F32, 0);
     s.kernels->info(s.device, &info);
     assert_true(info.name[0] && info.detail[0] && info.memory_total > 0);

@@ -22,18 +22,19 @@ static const suite_bounds bounds_bf16 = {.product = 2e-7 * 64, .attention = 6e-3
 
 static bool open_device(suite *s, mb_type type)
 {
-    char err[256] = "", why[256] = "";
+    mb_error why = {0};
+    mb_error err = {0};
     mb_device_options options = {.type = type, .arena_bytes = (size_t)1 << 30};
     memset(s, 0, sizeof *s);
     s->kernels = mb_kernels_cuda();
     s->type = type;
     s->bounds = type == MB_F32 ? bounds_f32 : bounds_bf16;
-    if (mb_cuda_device_count(why, sizeof why) == 0) {
-        printf("skipped: %s\n", why);
+    if (mb_cuda_device_count(&why) == 0) {
+        printf("skipped: %s\n", why.text);
         return false;
     }
-    if (s->kernels->open(&s->device, &options, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (s->kernels->open(&s->device, &options, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return true;
 }
 

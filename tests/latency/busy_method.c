@@ -15,19 +15,18 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static int busy_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                     size_t err_cap)
+static int busy_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)host, (void)shape, (void)err, (void)err_cap;
+    (void)host, (void)shape, (void)err;
     *(const void **)self = options;
     return 0;
 }
 
-static int busy_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int busy_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     const struct busy_options *options = self;
     int64_t end = now_ns() + options->us * 1000;
-    (void)out, (void)err, (void)err_cap;
+    (void)out, (void)err;
     while (call->layer == 0 && now_ns() < end)
         ;
     return 0;

@@ -16,12 +16,11 @@ struct own {
     bool has;
 };
 
-static int own_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                    size_t err_cap)
+static int own_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     struct own *o = calloc(1, sizeof *o);
     size_t states = (size_t)shape->batch * (size_t)shape->block * (size_t)shape->query_heads;
-    (void)err, (void)err_cap;
+    (void)err;
     if (!o)
         return -1;
     *self = o;
@@ -39,10 +38,10 @@ static void own_close(void *self)
 }
 
 /* The first eight pages; device memory is plain memory here. */
-static int own_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int own_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     struct own *o = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->phase == MB_PHASE_COMMIT)
         return 0;
     for (int32_t h = 0; h < o->shape.batch * o->shape.kv_heads; h++) {
@@ -55,13 +54,13 @@ static int own_select(void *self, const mb_call *call, mb_selection *out, char *
     return 0;
 }
 
-static int own_attend(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+static int own_attend(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
 {
     struct own *o = self;
     size_t states = (size_t)o->shape.batch * (size_t)call->rows * (size_t)o->shape.query_heads;
     size_t bytes = states * (size_t)o->shape.head_dim * (size_t)o->shape.element_size;
     int rc = 0;
-    (void)err, (void)err_cap;
+    (void)err;
     if (o->conduct == SILENT)
         return 0;
     if (o->conduct != CACHED || !o->has)
@@ -77,17 +76,17 @@ static const mb_method own_method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_met
                                      .select = own_select, .attend = own_attend};
 
 /* One block of three steps, every denoising forward audited. */
-static int audited(enum conduct conduct, int64_t k, mb_audit *audit, char *err, size_t err_cap)
+static int audited(enum conduct conduct, int64_t k, mb_audit *audit, mb_error *err)
 {
     opened o = open_model("models/tiny", MB_BF16, 2);
     mb_session *session = open_session(&o, 2, 320);
     mb_decode_result result = {0};
-    assert_int_equal(mb_session_fill_random(session, 256, 3, err, err_cap), MB_OK);
+    assert_int_equal(mb_session_fill_random(session, 256, 3, err), MB_OK);
     mb_attender *attender = open_attender(session, &own_method, &conduct);
     *audit = (mb_audit){.share = 1, .random = mb_random_seed(5), .k = k};
     mb_measure measure = {.audit = audit};
     mb_session_measure(session, &measure);
-    int rc = mb_decode_fixed_work(session, attender, 1, 3, NULL, &result, err, err_cap);
+    int rc = mb_decode_fixed_work(session, attender, 1, 3, NULL, &result, err);
     assert_int_equal(result.first_count + result.later_count, 0); /* audited forwards have no time */
     mb_decode_result_free(&result);
     mb_attender_close(attender);
@@ -98,11 +97,11 @@ static int audited(enum conduct conduct, int64_t k, mb_audit *audit, char *err, 
 
 static void honest_passes(void **state)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_audit audit;
     (void)state;
-    if (audited(HONEST, 128, &audit, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (audited(HONEST, 128, &audit, &err) != MB_OK)
+        fail_msg("%s", err.text);
     assert_int_equal(audit.forwards, 3);
     assert_int_equal(audit.layers, 3 * 6);
     assert_int_equal(audit.opaque, 0);
@@ -110,11 +109,11 @@ static void honest_passes(void **state)
 
 static void must_be_caught(enum conduct conduct, int64_t k, const char *sentence)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_audit audit;
-    assert_int_equal(audited(conduct, k, &audit, err, sizeof err), MB_E_SAMPLE);
-    if (!strstr(err, "audit of method own") || !strstr(err, sentence))
-        fail_msg("%s", err);
+    assert_int_equal(audited(conduct, k, &audit, &err), MB_E_SAMPLE);
+    if (!strstr(err.text, "audit of method own") || !strstr(err.text, sentence))
+        fail_msg("%s", err.text);
 }
 
 static void cached_output(void **state)
@@ -138,10 +137,10 @@ static void bad_index(void **state)
 
 static void opaque_is_counted(void **state)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_audit audit;
     (void)state;
-    assert_int_equal(audited(OPAQUE, 0, &audit, err, sizeof err), MB_OK);
+    assert_int_equal(audited(OPAQUE, 0, &audit, &err), MB_OK);
     assert_int_equal(audit.layers, 0);
     assert_int_equal(audit.opaque, 3 * 6);
 }

@@ -20,13 +20,13 @@ static mb_stage_env env;
 /* Group set-up and tear-down of cmocka. One thread: nothing may depend on how work is shared out. */
 static inline int open_env(void **state)
 {
-    char err[256] = "";
+    mb_error err = {0};
     mb_device_options options = {.type = MB_F32, .threads = 1, .arena_bytes = (size_t)64 << 20};
     (void)state;
     env = (mb_stage_env){mb_kernels_cpu(), NULL, MB_F32};
-    if (env.kernels->open(&env.device, &options, err, sizeof err) == 0)
+    if (env.kernels->open(&env.device, &options, &err) == 0)
         return 0;
-    print_error("%s\n", err);
+    print_error("%s\n", err.text);
     return -1;
 }
 
@@ -40,14 +40,14 @@ static inline int close_env(void **state)
 /* Presets with "name=value name=value" on top; the caller frees them. */
 static inline void *options_of(const mb_method *method, const char *settings)
 {
-    char err[512] = "";
+    mb_error err = {0};
     void *options = mb_options_new(method);
     char *copy = mb_string_copy(settings), *rest = copy;
     for (char *word; *settings && (word = strsep(&rest, " "));) {
         char *value = strchr(word, '=');
         *value++ = '\0';
-        if (mb_options_set(method, options, word, value, word, err, sizeof err) != 0)
-            fail_msg("%s", err);
+        if (mb_options_set(method, options, word, value, word, &err) != 0)
+            fail_msg("%s", err.text);
     }
     free(copy);
     return options;
@@ -58,11 +58,11 @@ static inline mb_stage_run play(const mb_stage_case *c, const char *name, const 
 {
     const mb_method *method = mb_registry_find(name);
     mb_stage_run run;
-    char err[512] = "";
+    mb_error err = {0};
     assert_non_null(method);
     void *options = options_of(method, settings);
-    if (mb_stage_play(&env, c, method, options, &run, err, sizeof err) != 0)
-        fail_msg("%s %s: %s", name, settings, err);
+    if (mb_stage_play(&env, c, method, options, &run, &err) != 0)
+        fail_msg("%s %s: %s", name, settings, err.text);
     free(options);
     return run;
 }

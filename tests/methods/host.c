@@ -235,17 +235,17 @@ static int record_index(play *p, const mb_page_set *set, mb_stage_event *event)
 }
 
 /* The method's own attention, with the block merged in. */
-static int attend_by_method(play *p, char *err, size_t err_cap)
+static int attend_by_method(play *p, mb_error *err)
 {
     const mb_host *host = &p->stage.host;
-    int rc = mb_tapes_attend(p->c->tapes, p->method, p->self, &p->call, p->out, p->lse, err, err_cap);
+    int rc = mb_tapes_attend(p->c->tapes, p->method, p->self, &p->call, p->out, p->lse, err);
     if (rc == 0)
         rc = host->attend(host, &p->call, MB_SCOPE_BLOCK, NULL, p->block_out, p->block_lse);
     return rc == 0 ? host->state_merge(host, &p->call, p->out, p->lse, p->block_out, p->block_lse, 0, p->out, NULL)
                    : rc;
 }
 
-static int attend_dense(play *p, const mb_selection *answer, char *err, size_t err_cap)
+static int attend_dense(play *p, const mb_selection *answer, mb_error *err)
 {
     const mb_host *host = &p->stage.host;
     int rc = host->attend(host, &p->call, MB_SCOPE_ALL, NULL, p->out, p->lse);
@@ -259,11 +259,11 @@ static int attend_dense(play *p, const mb_selection *answer, char *err, size_t e
         call.mass = p->mass;
     }
     if (!p->method->observe)
-        return mb_fail(err, err_cap, MB_E_BUG, "a by-product was wanted but observe() is missing");
-    return rc == 0 ? p->method->observe(p->self, &call, err, err_cap) : rc;
+        return mb_fail(err, MB_E_BUG, "a by-product was wanted but observe() is missing");
+    return rc == 0 ? p->method->observe(p->self, &call, err) : rc;
 }
 
-static int answer_layer(play *p, mb_stage_event *event, char *err, size_t err_cap)
+static int answer_layer(play *p, mb_stage_event *event, mb_error *err)
 {
     const mb_host *host = &p->stage.host;
     const mb_stage_env *env = p->stage.env;
@@ -271,7 +271,7 @@ static int answer_layer(play *p, mb_stage_event *event, char *err, size_t err_ca
     void *saved = NULL;
     int rc = env->kernels->fill(env->device, p->stage.work, 0, sizeof *p->stage.work);
     if (rc == 0)
-        rc = mb_tapes_select(p->c->tapes, p->method, p->self, &p->call, &answer, err, err_cap);
+        rc = mb_tapes_select(p->c->tapes, p->method, p->self, &p->call, &answer, err);
     event->answer = answer;
     if (rc == 0 && answer.pages && answer.answer != MB_DENSE)
         rc = record_index(p, answer.pages, event);
@@ -279,9 +279,9 @@ static int answer_layer(play *p, mb_stage_event *event, char *err, size_t err_ca
     if (poisoned)
         rc = poison_values(p, answer.pages, event, &saved);
     if (rc == 0 && answer.answer == MB_DENSE)
-        rc = attend_dense(p, &answer, err, err_cap);
+        rc = attend_dense(p, &answer, err);
     else if (rc == 0 && answer.answer == MB_ATTEND)
-        rc = attend_by_method(p, err, err_cap);
+        rc = attend_by_method(p, err);
     else if (rc == 0)
         rc = answer.pages ? host->attend_pages(host, &p->call, answer.pages, MB_SCOPE_ALL, NULL, p->out, p->lse)
                           : MB_E_BUG;
@@ -299,14 +299,14 @@ static int answer_layer(play *p, mb_stage_event *event, char *err, size_t err_ca
 
 /* ---- the loop ---- */
 
-typedef int hook_fn(void *self, const mb_call *call, char *err, size_t err_cap);
+typedef int hook_fn(void *self, const mb_call *call, mb_error *err);
 
-static int hook(play *p, hook_fn *fn, int32_t layer, char *err, size_t err_cap)
+static int hook(play *p, hook_fn *fn, int32_t layer, mb_error *err)
 {
     p->call.layer = layer;
     p->call.k = layer >= 0 ? p->k[layer] : NULL;
     p->call.v = layer >= 0 ? p->v[layer] : NULL;
-    return fn ? fn(p->self, &p->call, err, err_cap) : 0;
+    return fn ? fn(p->self, &p->call, err) : 0;
 }
 
 static mb_stage_event *next_event(play *p)
@@ -354,7 +354,7 @@ static int set_masks(play *p, int32_t step)
     return rc;
 }
 
-static int forward(play *p, int32_t block, int32_t step, char *err, size_t err_cap)
+static int forward(play *p, int32_t block, int32_t step, mb_error *err)
 {
     const mb_stage_case *c = p->c;
     p->call.block = block;
@@ -365,25 +365,25 @@ static int forward(play *p, int32_t block, int32_t step, char *err, size_t err_c
     p->call.layer = -1;
     p->call.mode = p->method->step_mode ? p->method->step_mode(p->self, &p->call) : 0;
     if (rc == 0 && (p->call.mode < 0 || p->call.mode > 7))
-        rc = mb_fail(err, err_cap, MB_E_BUG, "step_mode() answered %d", p->call.mode);
+        rc = mb_fail(err, MB_E_BUG, "step_mode() answered %d", p->call.mode);
     if (rc == 0 && denoises)
-        rc = hook(p, p->method->step_begin, -1, err, err_cap);
+        rc = hook(p, p->method->step_begin, -1, err);
     for (int32_t l = 0; l < c->layers && rc == 0; l++) {
         rc = put_queries(p, block, step, l);
         for (int32_t b = 0; b < c->batch && rc == 0; b++)
             rc = put_keys(p, l, b, p->prefix[b], c->block, step == 0 ? 0 : 1000 * (block + 1) + step);
         p->call.q = p->q;
         p->call.q_pre = p->method->caps & MB_CAP_PRE_ROPE ? p->q_pre : NULL;
-        hook(p, NULL, l, err, err_cap);
+        hook(p, NULL, l, err);
         mb_stage_event *event = rc == 0 ? next_event(p) : NULL;
         rc = rc == 0 && !event ? MB_E_SYSTEM : rc;
         if (rc == 0)
-            rc = answer_layer(p, event, err, err_cap);
+            rc = answer_layer(p, event, err);
         if (rc == 0 && step == 0)
-            rc = hook(p, p->method->kv_added, l, err, err_cap);
+            rc = hook(p, p->method->kv_added, l, err);
         p->call.q = p->call.q_pre = NULL;
     }
-    return rc == 0 && denoises ? hook(p, p->method->step_end, -1, err, err_cap) : rc;
+    return rc == 0 && denoises ? hook(p, p->method->step_end, -1, err) : rc;
 }
 
 static int set_prefix(play *p)
@@ -397,30 +397,30 @@ static int set_prefix(play *p)
                                          (size_t)p->c->batch * sizeof *p->prefix);
 }
 
-static int play_request(play *p, char *err, size_t err_cap)
+static int play_request(play *p, mb_error *err)
 {
     const mb_stage_case *c = p->c;
     int rc = set_prefix(p);
     p->call.phase = MB_PHASE_PREFILL;
     if (rc == 0)
-        rc = hook(p, p->method->request_begin, -1, err, err_cap);
+        rc = hook(p, p->method->request_begin, -1, err);
     for (int32_t l = 0; l < c->layers && rc == 0; l++) {
         for (int32_t b = 0; b < c->batch && rc == 0; b++)
             rc = put_keys(p, l, b, 0, p->prefix[b], 0);
         if (rc == 0)
-            rc = hook(p, p->method->kv_added, l, err, err_cap);
+            rc = hook(p, p->method->kv_added, l, err);
     }
     for (int32_t block = 0; block < c->blocks && rc == 0; block++) {
         p->call.block = block;
         p->call.step = 1;
         p->call.phase = MB_PHASE_FIRST_STEP;
-        rc = hook(p, p->method->block_begin, -1, err, err_cap);
+        rc = hook(p, p->method->block_begin, -1, err);
         for (int32_t step = 1; step <= c->steps && rc == 0; step++)
-            rc = forward(p, block, step, err, err_cap);
+            rc = forward(p, block, step, err);
         if (rc == 0)
-            rc = forward(p, block, 0, err, err_cap);
+            rc = forward(p, block, 0, err);
         if (rc == 0)
-            rc = hook(p, p->method->block_end, -1, err, err_cap);
+            rc = hook(p, p->method->block_end, -1, err);
         for (int32_t b = 0; b < c->batch; b++)
             p->prefix[b] += c->block;
         if (rc == 0)
@@ -447,14 +447,14 @@ static int take_grid(void *to, int32_t grid, int32_t layer, int32_t step, double
     return 0;
 }
 
-static int report_grids(play *p, char *err, size_t err_cap)
+static int report_grids(play *p, mb_error *err)
 {
     size_t n = (size_t)32 * MB_STAGE_STEPS * (size_t)p->stage.shape.layers;
     p->run->grids = calloc(n, sizeof(double));
     p->run->weights = calloc(n, sizeof(double));
     if (!p->run->grids || !p->run->weights)
         return MB_E_SYSTEM;
-    return p->method->report_grids(p->self, op_read, take_grid, p, err, err_cap);
+    return p->method->report_grids(p->self, op_read, take_grid, p, err);
 }
 
 static void shape_fill(const mb_stage_case *c, mb_shape *shape)
@@ -513,12 +513,12 @@ static int allocate(play *p)
 }
 
 int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, const mb_method *method,
-                  const void *options, mb_stage_run *run, char *err, size_t err_cap)
+                  const void *options, mb_stage_run *run, mb_error *err)
 {
     play p = {.c = stage_case, .method = method, .run = run};
     size_t mark = env->kernels->mark(env->device);
     memset(run, 0, sizeof *run);
-    mb_fail(err, err_cap, 0, "%s", "");
+    mb_fail(err, 0, "%s", "");
     p.stage.env = env;
     shape_fill(stage_case, &p.stage.shape);
     p.stage.shape.element_size = (int32_t)mb_type_size(env->type);
@@ -530,7 +530,7 @@ int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, cons
                        .internal = &p.stage, .layer = -1};
     if (rc == 0) {
         p.stage.opening = true;
-        rc = method->open(&p.self, &p.stage.host, &p.stage.shape, options, err, err_cap);
+        rc = method->open(&p.self, &p.stage.host, &p.stage.shape, options, err);
         p.stage.opening = false;
     }
     for (int32_t i = 0; i <= stage_case->warmups && rc == 0; i++) {
@@ -541,17 +541,17 @@ int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, cons
         run->shape = shape;
         memcpy(p.prefix, stage_case->prefix, sizeof p.prefix);
         p.call.request = 1 + i;
-        rc = play_request(&p, err, err_cap);
+        rc = play_request(&p, err);
     }
     if (rc == 0 && method->report)
-        rc = method->report(p.self, op_read, run->counters, err, err_cap);
+        rc = method->report(p.self, op_read, run->counters, err);
     if (rc == 0 && method->report_grids)
-        rc = report_grids(&p, err, err_cap);
+        rc = report_grids(&p, err);
     if (method->close && p.self)
         method->close(p.self);
     run->hot_allocations = p.stage.hot_allocations;
-    if (rc != 0 && err && !*err)
-        mb_fail(err, err_cap, rc, "code %d: %s", rc, env->kernels->error(env->device));
+    if (rc != 0 && err && !*err->text)
+        mb_fail(err, rc, "code %d: %s", rc, env->kernels->error(env->device));
     free(p.row);
     free(p.packed);
     free(p.directions);

@@ -62,7 +62,7 @@ typedef struct mb_stage_run {
 
 /* Plays the case; 0 or negative with a sentence. The run is filled as far as it came; free it in any case. */
 int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, const mb_method *method,
-                  const void *options, mb_stage_run *run, char *err, size_t err_cap);
+                  const void *options, mb_stage_run *run, mb_error *err);
 void mb_stage_free(mb_stage_run *run);
 /* The event of (block, step, layer), or NULL. */
 const mb_stage_event *mb_stage_find(const mb_stage_run *run, int32_t block, int32_t step, int32_t layer);

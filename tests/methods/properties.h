@@ -8,8 +8,7 @@
 
 #include "tests/methods/host.h"
 
-typedef int mb_property_fn(const mb_stage_env *env, const mb_method *method, const void *options, char *err,
-                           size_t err_cap);
+typedef int mb_property_fn(const mb_stage_env *env, const mb_method *method, const void *options, mb_error *err);
 
 typedef struct mb_property {
     const char *name;

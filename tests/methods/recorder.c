@@ -15,22 +15,21 @@ static float *copy_floats(const void *from, size_t n)
     return to;
 }
 
-static int record_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                       size_t err_cap)
+static int record_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)self, (void)host, (void)options, (void)err, (void)err_cap;
+    (void)self, (void)host, (void)options, (void)err;
     recording_now->shape = *shape;
     return 0;
 }
 
-static int record_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int record_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     const mb_shape *s = &recording_now->shape;
     size_t rows = (size_t)s->batch * (size_t)s->block * (size_t)s->query_heads * (size_t)s->head_dim;
     size_t cache = (size_t)s->batch * (size_t)s->kv_heads * (size_t)(s->capacity + s->block) * (size_t)s->head_dim;
     const mb_snapshot *found = mb_recording_at(recording_now, call->block, call->step, call->layer);
     mb_snapshot *at = &recording_now->at[found - recording_now->at];
-    (void)self, (void)out, (void)err, (void)err_cap;
+    (void)self, (void)out, (void)err;
     at->q = copy_floats(call->q, rows);
     at->q_pre = copy_floats(call->q_pre, rows);
     at->k = copy_floats(call->k, cache);
@@ -39,7 +38,7 @@ static int record_select(void *self, const mb_call *call, mb_selection *out, cha
     return at->q && at->q_pre && at->k && at->v ? 0 : -1;
 }
 
-int mb_record(const mb_stage_env *env, const mb_stage_case *c, mb_recording *recording, char *err, size_t err_cap)
+int mb_record(const mb_stage_env *env, const mb_stage_case *c, mb_recording *recording, mb_error *err)
 {
     static const mb_method method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "recorder",
                                      .version = "1", .summary = "", .reference = "", .caps = MB_CAP_PRE_ROPE,
@@ -50,9 +49,9 @@ int mb_record(const mb_stage_env *env, const mb_stage_case *c, mb_recording *rec
     recording->c.warmups = 0;   /* data depend on nothing that a method remembers: one request is enough */
     recording->at = calloc((size_t)(c->blocks * (c->steps + 1) * c->layers), sizeof *recording->at);
     if (!recording->at || env->type != MB_F32)
-        return mb_fail(err, err_cap, -1, "the recorder needs memory and fp32");
+        return mb_fail(err, -1, "the recorder needs memory and fp32");
     recording_now = recording;
-    int rc = mb_stage_play(env, &recording->c, &method, NULL, &run, err, err_cap);
+    int rc = mb_stage_play(env, &recording->c, &method, NULL, &run, err);
     mb_stage_free(&run);
     return rc;
 }

@@ -20,7 +20,7 @@ typedef struct mb_recording {
 } mb_recording;
 
 /* Plays the case with a method that only looks. 0 or negative with a sentence. */
-int mb_record(const mb_stage_env *env, const mb_stage_case *c, mb_recording *recording, char *err, size_t err_cap);
+int mb_record(const mb_stage_env *env, const mb_stage_case *c, mb_recording *recording, mb_error *err);
 void mb_recording_free(mb_recording *recording);
 const mb_snapshot *mb_recording_at(const mb_recording *recording, int32_t block, int32_t step, int32_t layer);
 

@@ -28,9 +28,9 @@ static const mb_stage_case small = {.layers = 3,
 static inline mb_recording record(const mb_stage_case *c)
 {
     mb_recording recording;
-    char err[512] = "";
-    if (mb_record(&env, c, &recording, err, sizeof err) != 0)
-        fail_msg("%s", err);
+    mb_error err = {0};
+    if (mb_record(&env, c, &recording, &err) != 0)
+        fail_msg("%s", err.text);
     return recording;
 }
 

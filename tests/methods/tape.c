@@ -261,11 +261,11 @@ static int play(const tape *t, int hook)
 
 /* As the program: the first forward of a kind runs, the second is captured, the others are replayed. */
 int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call,
-                    mb_selection *answer, char *err, size_t err_cap)
+                    mb_selection *answer, mb_error *err)
 {
     tape *t = tapes ? find(tapes, call) : NULL;
     if (!tapes)
-        return method->select(self, call, answer, err, err_cap);
+        return method->select(self, call, answer, err);
     if (!t)
         return MB_E_SYSTEM;
     if (++t->seen > 2) {
@@ -275,27 +275,27 @@ int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const 
     }
     tapes->hook = 0;
     tapes->writing = t->seen == 2 ? t : NULL;
-    int rc = method->select(self, call, answer, err, err_cap);
+    int rc = method->select(self, call, answer, err);
     tapes->writing = NULL;
     t->answer = *answer;
     return rc == 0 && (tapes->failed || answer->want)
-               ? mb_fail(err, err_cap, MB_E_BUG, "a tape holds no by-products and needs memory")
+               ? mb_fail(err, MB_E_BUG, "a tape holds no by-products and needs memory")
                : rc;
 }
 
 int mb_tapes_attend(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, void *out,
-                    float *lse, char *err, size_t err_cap)
+                    float *lse, mb_error *err)
 {
     tape *t = tapes ? find(tapes, call) : NULL;
     if (!tapes)
-        return method->attend(self, call, out, lse, err, err_cap);
+        return method->attend(self, call, out, lse, err);
     if (!t)
         return MB_E_SYSTEM;
     if (t->seen > 2)
         return play(t, 1);
     tapes->hook = 1;
     tapes->writing = t->seen == 2 ? t : NULL;
-    int rc = method->attend(self, call, out, lse, err, err_cap);
+    int rc = method->attend(self, call, out, lse, err);
     tapes->writing = NULL;
     return rc;
 }

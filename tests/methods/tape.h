@@ -23,8 +23,8 @@ int mb_tapes_played(const mb_tapes *tapes);
 
 /* The hook, or its tape. tapes NULL: the hook. */
 int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call,
-                    mb_selection *answer, char *err, size_t err_cap);
+                    mb_selection *answer, mb_error *err);
 int mb_tapes_attend(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, void *out,
-                    float *lse, char *err, size_t err_cap);
+                    float *lse, mb_error *err);
 
 #endif

@@ -29,7 +29,8 @@ static int open_all(void **state)
 {
     static const char words[] = " Two boats waited at the pier with their sails down. A baker opened his shop.";
     const char *spec = getenv("MASKBENCH_TEST_DEVICE");
-    char err[1024] = "", note[256] = "";
+    mb_error note = {0};
+    mb_error err = {0};
     mb_device_options options = {.type = MB_BF16, .threads = 2, .arena_bytes = (size_t)1 << 30};
     mb_model_request request = {.path = "models/tiny"};
     mb_session_request session_request = {.batch = 1, .capacity = 1024, .graphs = true};
@@ -39,23 +40,22 @@ static int open_all(void **state)
     (void)state;
     for (int i = 0; i < 20; i++)
         mb_text_puts(&text, words);
-    int rc = mb_device_open(spec ? spec : "cpu", &options, &kernels, &device, note, sizeof note, err, sizeof err);
+    int rc = mb_device_open(spec ? spec : "cpu", &options, &kernels, &device, &note, &err);
     if (rc == MB_OK)
-        rc = mb_model_open(&model, &request, kernels, device, MB_BF16, err, sizeof err);
+        rc = mb_model_open(&model, &request, kernels, device, MB_BF16, &err);
     if (rc == MB_OK)
-        rc = mb_session_open(&session, model, &session_request, err, sizeof err);
+        rc = mb_session_open(&session, model, &session_request, &err);
     if (rc == MB_OK)
-        rc = mb_tokenizer_encode(mb_model_tokenizer(model), text.data, text.length, true, &ids, &n, err,
-                                 sizeof err);
+        rc = mb_tokenizer_encode(mb_model_tokenizer(model), text.data, text.length, true, &ids, &n, &err);
     if (rc == MB_OK)
-        rc = mb_session_prefill(session, 0, ids, n, NULL, err, sizeof err);
+        rc = mb_session_prefill(session, 0, ids, n, NULL, &err);
     if (rc == MB_OK) {
         mb_sampler_default(mb_model_config_of(model), &sampler);
         sampler.schedule = MB_SCHEDULE_FIXED;
         sampler.steps = STEPS;
         sampler.ignore_stop = true;
     } else {
-        print_error("%s\n", err);
+        print_error("%s\n", err.text);
     }
     mb_text_free(&text);
     free(ids);
@@ -76,26 +76,27 @@ static int close_all(void **state)
 static mb_attender *open_method(const mb_method *method, const char *settings, void **options)
 {
     mb_attender *attender = NULL;
-    char err[1024] = "", *copy = mb_string_copy(settings), *rest = copy;
+    char *copy = mb_string_copy(settings), *rest = copy;
+    mb_error err = {0};
     bool unsupported;
     *options = mb_options_new(method);
     for (char *word; *settings && (word = strsep(&rest, " "));) {
         char *value = strchr(word, '=');
         *value++ = '\0';
-        if (mb_options_set(method, *options, word, value, word, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        if (mb_options_set(method, *options, word, value, word, &err) != MB_OK)
+            fail_msg("%s", err.text);
     }
     free(copy);
-    if (mb_attender_open(&attender, session, method, *options, STEPS, 1, &unsupported, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_attender_open(&attender, session, method, *options, STEPS, 1, &unsupported, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return attender;
 }
 
-static int decode(mb_attender *attender, int64_t number, mb_decode_result *result, char *err, size_t err_cap)
+static int decode(mb_attender *attender, int64_t number, mb_decode_result *result, mb_error *err)
 {
     mb_decode_request request = {
         .sampler = &sampler, .max_new_tokens = BLOCKS * 32, .extra_stop_id = -1, .request = number};
-    return mb_decode(session, attender, &request, result, err, err_cap);
+    return mb_decode(session, attender, &request, result, err);
 }
 
 static void expect_same(const char *what, const mb_decode_result *a, const mb_decode_result *b)
@@ -127,14 +128,15 @@ static void test_replay(void **state)
         const char *with = i < more ? settings[i][1] : "";
         mb_decode_result results[3];
         void *options;
-        char err[1024] = "", what[256];
+        char what[256];
+        mb_error err = {0};
         if (!method->counters && !method->grids)
             continue;
         mb_attender *attender = open_method(method, with, &options);
         for (int run = 0; run < 3; run++) {
             mb_session_use_graphs(session, run > 0);
-            if (decode(attender, run, &results[run], err, sizeof err) != MB_OK)
-                fail_msg("%s", err);
+            if (decode(attender, run, &results[run], &err) != MB_OK)
+                fail_msg("%s", err.text);
         }
         for (int run = 1; run < 3; run++) {
             snprintf(what, sizeof what, "%s %s, %s", method->name, with,
@@ -168,12 +170,12 @@ static void test_places(void **state)
     int32_t hits = grid_row(method, "hit_rate"), missed = grid_row(method, "groups_missed");
     mb_decode_result result;
     void *options;
-    char err[1024] = "";
+    mb_error err = {0};
     (void)state;
     mb_attender *attender = open_method(method, "axis=both ring=2 threshold=0.7 amend=32", &options);
     mb_session_use_graphs(session, true);
-    if (decode(attender, 1, &result, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (decode(attender, 1, &result, &err) != MB_OK)
+        fail_msg("%s", err.text);
     double sum = 0, rows = 0;
     int places = 0, with_steps[STEPS + 2] = {0}; /* blocks that had so many steps or more */
     for (int forwards = 1; forwards <= STEPS; forwards++)
@@ -227,27 +229,26 @@ static const struct bad {
 };
 static const struct bad *now;
 
-static int counting_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                         size_t err_cap)
+static int counting_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)self, (void)host, (void)shape, (void)options, (void)err, (void)err_cap;
+    (void)self, (void)host, (void)shape, (void)options, (void)err;
     return 0;
 }
 
-static int counting_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int counting_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
-    (void)self, (void)call, (void)out, (void)err, (void)err_cap;
+    (void)self, (void)call, (void)out, (void)err;
     return 0;
 }
 
 static int counting_report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                           mb_grid_put put, void *to, char *err, size_t err_cap)
+                           mb_grid_put put, void *to, mb_error *err)
 {
     (void)self, (void)read;
     for (int i = 0; i < 2; i++) /* refusals are ignored: the host remembers them */
         if (now->put[i].weight != 0 || now->put[i].sum != 0)
             put(to, now->put[i].grid, now->put[i].layer, now->put[i].step, now->put[i].sum, now->put[i].weight);
-    return now->fails ? mb_fail(err, err_cap, -1, "a sensor is broken") : 0;
+    return now->fails ? mb_fail(err, -1, "a sensor is broken") : 0;
 }
 
 static void test_values(void **state)
@@ -266,17 +267,17 @@ static void test_values(void **state)
     mb_method older = method;
     mb_attender *attender = NULL;
     mb_decode_result result;
-    char err[1024] = "";
+    mb_error err = {0};
     bool unsupported;
     (void)state;
     for (size_t i = 0; i < sizeof bads / sizeof *bads; i++) {
         now = &bads[i];
-        assert_int_equal(mb_attender_open(&attender, session, &method, NULL, 0, 1, &unsupported, err, sizeof err),
+        assert_int_equal(mb_attender_open(&attender, session, &method, NULL, 0, 1, &unsupported, &err),
                          MB_OK);
-        int rc = decode(attender, 1, &result, err, sizeof err);
+        int rc = decode(attender, 1, &result, &err);
         assert_int_equal(rc, now->says ? MB_E_SAMPLE : MB_OK);
-        if (now->says && !strstr(err, now->says))
-            fail_msg("\"%s\" does not say \"%s\"", err, now->says);
+        if (now->says && !strstr(err.text, now->says))
+            fail_msg("\"%s\" does not say \"%s\"", err.text, now->says);
         if (!now->says) {
             assert_int_equal(result.grid_count, i == 0 ? 2 : 1);
             assert_true(result.grids[0].grid == (i == 0 ? 0 : 2) && result.grids[0].sum == 1);
@@ -286,10 +287,10 @@ static void test_values(void **state)
     }
     /* A method of before there were grids: what lies behind its end is not read. */
     older.size = offsetof(mb_method, grids);
-    assert_int_equal(mb_attender_open(&attender, session, &older, NULL, 0, 1, &unsupported, err, sizeof err),
+    assert_int_equal(mb_attender_open(&attender, session, &older, NULL, 0, 1, &unsupported, &err),
                      MB_OK);
-    if (decode(attender, 1, &result, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (decode(attender, 1, &result, &err) != MB_OK)
+        fail_msg("%s", err.text);
     assert_true(result.grid_count == 0 && !result.grids);
     mb_decode_result_free(&result);
     mb_attender_close(attender);

@@ -22,7 +22,7 @@ static mb_device *device;
 static mb_model *model;
 static mb_session *session;
 
-static void need(int rc, const char *err)
+static void need(int rc, const mb_error *err)
 {
     if (rc != MB_OK)
         fail_msg("code %d: %s", rc, err);
@@ -49,7 +49,7 @@ static char *make_prompt(void)
 
 static int open_all(void **state)
 {
-    char err[1024] = "";
+    mb_error err = {0};
     mb_device_options options = {.type = MB_BF16, .threads = 2, .arena_bytes = (size_t)1 << 30};
     mb_model_request request = {.path = "models/tiny"};
     mb_session_request session_request = {.batch = 1, .capacity = 2048};
@@ -61,19 +61,19 @@ static int open_all(void **state)
     char *text = make_prompt();
     mb_prompt_request prompt = {.text = text, .chat = true, .hard_limit = 2000};
     kernels = mb_kernels_cpu();
-    int rc = kernels->open(&device, &options, err, sizeof err);
+    int rc = kernels->open(&device, &options, &err);
     if (rc == MB_OK)
-        rc = mb_model_open(&model, &request, kernels, device, MB_BF16, err, sizeof err);
+        rc = mb_model_open(&model, &request, kernels, device, MB_BF16, &err);
     if (rc == MB_OK)
-        rc = mb_session_open(&session, model, &session_request, err, sizeof err);
+        rc = mb_session_open(&session, model, &session_request, &err);
     if (rc == MB_OK)
-        rc = mb_prompt_build(model, &prompt, &ids, &n, &truncated, err, sizeof err);
+        rc = mb_prompt_build(model, &prompt, &ids, &n, &truncated, &err);
     if (rc == MB_OK)
-        rc = mb_session_prefill(session, 0, ids, n, &us, err, sizeof err);
+        rc = mb_session_prefill(session, 0, ids, n, &us, &err);
     free(text);
     free(ids);
     if (rc != MB_OK)
-        print_error("%s\n", err);
+        print_error("%s\n", err.text);
     return rc;
 }
 
@@ -89,12 +89,12 @@ static int close_all(void **state)
 static mb_attender *open_method(const mb_method *method, const char *k, void **options)
 {
     mb_attender *attender = NULL;
-    char err[1024] = "";
+    mb_error err = {0};
     bool unsupported;
     *options = mb_options_new(method);
     if (k && mb_options_budget(method, *options) >= 0)
-        need(mb_options_set(method, *options, "k", k, "k", err, sizeof err), err);
-    need(mb_attender_open(&attender, session, method, *options, STEPS, 1, &unsupported, err, sizeof err), err);
+        need(mb_options_set(method, *options, "k", k, "k", &err), &err);
+    need(mb_attender_open(&attender, session, method, *options, STEPS, 1, &unsupported, &err), &err);
     return attender;
 }
 
@@ -144,7 +144,7 @@ static void test_shadow_recall(void **state)
     mb_decode_result result;
     mb_sampler sampler = fixed_steps();
     mb_decode_request request = request_of(&sampler);
-    char err[1024] = "";
+    mb_error err = {0};
     size_t n = mb_registry_count();
     double mean[MOST] = {0};
     (void)state;
@@ -153,7 +153,7 @@ static void test_shadow_recall(void **state)
     mb_attender *exact = open_method(mb_registry_find("exact"), NULL, &exact_options);
     for (size_t i = 0; i < n; i++)
         attenders[i] = open_method(mb_registry_at(i), BUDGET, &options[i]);
-    need(mb_decode_shadow(session, exact, attenders, n, &request, &result, recalls, err, sizeof err), err);
+    need(mb_decode_shadow(session, exact, attenders, n, &request, &result, recalls, &err), &err);
     size_t oracle = index_of("oracle");
     assert_true(recalls[oracle].count > 0);
     for (size_t i = 0; i < n; i++) {
@@ -192,10 +192,10 @@ static size_t decode(const mb_method *method, int32_t tokens[64])
     mb_sampler sampler = fixed_steps();
     mb_decode_request request = request_of(&sampler);
     mb_decode_result result;
-    char err[1024] = "";
+    mb_error err = {0};
     void *options;
     mb_attender *attender = open_method(method, "4096", &options);
-    need(mb_decode(session, attender, &request, &result, err, sizeof err), err);
+    need(mb_decode(session, attender, &request, &result, &err), &err);
     size_t n = result.count;
     assert_true(n > 0 && n <= 64);
     memcpy(tokens, result.ids, n * sizeof *tokens);

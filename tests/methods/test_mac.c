@@ -448,7 +448,7 @@ static void test_mac_replayed(void **state)
     const mb_kernels *kernels;
     mb_tapes *tapes = mb_tapes_new(env.kernels, &kernels);
     mb_stage_env taped = {kernels, env.device, env.type};
-    char err[512] = "";
+    mb_error err = {0};
     (void)state;
     assert_non_null(tapes);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
@@ -460,9 +460,9 @@ static void test_mac_replayed(void **state)
         for (int replayed = 0; replayed < 2; replayed++) {
             c.tapes = replayed ? tapes : NULL;
             mb_tapes_clear(tapes);
-            if (mb_stage_play(replayed ? &taped : &env, &c, method, options, &runs[replayed], err, sizeof err) !=
+            if (mb_stage_play(replayed ? &taped : &env, &c, method, options, &runs[replayed], &err) !=
                 0)
-                fail_msg("%s: %s", settings[i], err);
+                fail_msg("%s: %s", settings[i], err.text);
         }
         /* 2 requests of 6 blocks with 6 forwards each; every kind of forward runs twice before it is replayed. */
         assert_true(mb_tapes_played(tapes) > 2 * 6 * 6 * c.layers * 3 / 4);

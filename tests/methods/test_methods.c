@@ -49,10 +49,9 @@ static truth *truth_of(int32_t block, int32_t step, int32_t layer, int32_t bh)
     return &probing.cells[((block * (c->steps + 1) + step) * c->layers + layer) * c->batch * c->kv_heads + bh];
 }
 
-static int probe_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                      size_t err_cap)
+static int probe_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)self, (void)host, (void)options, (void)err, (void)err_cap;
+    (void)self, (void)host, (void)options, (void)err;
     probe_shape = *shape;
     return 0;
 }
@@ -88,11 +87,11 @@ static void probe_row(truth *t, const double *z, int32_t n, int32_t keys, double
     }
 }
 
-static int probe_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int probe_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     const mb_shape *s = &probe_shape;
     int32_t group = s->query_heads / s->kv_heads, dim = s->head_dim, slots = s->capacity + s->block;
-    (void)self, (void)out, (void)err, (void)err_cap;
+    (void)self, (void)out, (void)err;
     for (int32_t bh = 0; bh < s->batch * s->kv_heads; bh++) {
         truth *t = truth_of(call->block, call->step, call->layer, bh);
         int32_t b = bh / s->kv_heads, h = bh % s->kv_heads, n = call->prefix_len[b], keys = n + s->block;
@@ -153,14 +152,14 @@ static void probe_case(const mb_stage_case *c)
                                      .version = "1", .summary = "", .reference = "", .open = probe_open,
                                      .select = probe_select};
     mb_stage_run run;
-    char err[512] = "";
+    mb_error err = {0};
     free(probing.cells);
     probing.c = *c;
     probing.cells = calloc((size_t)(c->blocks * (c->steps + 1) * c->layers * c->batch * c->kv_heads),
                            sizeof *probing.cells);
     assert_non_null(probing.cells);
-    if (mb_stage_play(&env, c, &method, NULL, &run, err, sizeof err) != 0)
-        fail_msg("%s", err);
+    if (mb_stage_play(&env, c, &method, NULL, &run, &err) != 0)
+        fail_msg("%s", err.text);
     mb_stage_free(&run);
 }
 
@@ -334,10 +333,9 @@ static float *bound_scores;
 static const mb_host *bound_host;
 static int bounds_checked;
 
-static int bound_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                      size_t err_cap)
+static int bound_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)self, (void)options, (void)err, (void)err_cap;
+    (void)self, (void)options, (void)err;
     probe_shape = *shape;
     bound_host = host;
     probe_bounds = host->bounds_alloc(host, 16);
@@ -345,14 +343,14 @@ static int bound_open(void **self, const mb_host *host, const mb_shape *shape, c
     return 0;
 }
 
-static int bound_kv_added(void *self, const mb_call *call, char *err, size_t err_cap)
+static int bound_kv_added(void *self, const mb_call *call, mb_error *err)
 {
-    (void)self, (void)err, (void)err_cap;
+    (void)self, (void)err;
     return bound_host->page_bounds(bound_host, call, 16, call->phase == MB_PHASE_PREFILL, probe_bounds);
 }
 
 /* The bound of each page is at least the largest true product in it, and no page is missing. */
-static int bound_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int bound_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     (void)self, (void)out;
     int rc = bound_host->page_scores(bound_host, call, 16, probe_bounds, bound_rule, MB_ROWS_ALL, bound_scores);
@@ -364,7 +362,7 @@ static int bound_select(void *self, const mb_call *call, mb_selection *out, char
         for (int32_t p = 0; p * 16 < t->n; p++, bounds_checked++) {
             double score = (double)bound_scores[(size_t)bh * (size_t)probe_shape.stride + (size_t)p];
             if (!(score >= least[p] - 1e-4))
-                return mb_fail(err, err_cap, -1, "page %d: bound %g below a true product %g", p, score, least[p]);
+                return mb_fail(err, -1, "page %d: bound %g below a true product %g", p, score, least[p]);
         }
     }
     return rc;
@@ -381,10 +379,10 @@ static void test_quest_bounds(void **state)
     probe_case(&c);
     for (int rule = MB_BOUND_MEAN; rule <= MB_BOUND_MEAN_QUERY; rule++) {
         mb_stage_run run;
-        char err[512] = "";
+        mb_error err = {0};
         bound_rule = (mb_merge_rule)rule;
-        if (mb_stage_play(&env, &c, &method, NULL, &run, err, sizeof err) != 0)
-            fail_msg("rule %d: %s", rule, err);
+        if (mb_stage_play(&env, &c, &method, NULL, &run, &err) != 0)
+            fail_msg("rule %d: %s", rule, err.text);
         mb_stage_free(&run);
     }
     assert_true(bounds_checked > 100);

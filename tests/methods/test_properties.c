@@ -60,26 +60,27 @@ static const struct variant {
 /* $MASKBENCH_TEST_DEVICE ("cpu", "cuda") chooses the backend: the properties are the same everywhere. */
 static mb_stage_env open_stage(mb_type type)
 {
-    char err[256] = "", note[256] = "";
+    mb_error note = {0};
+    mb_error err = {0};
     const char *spec = getenv("MASKBENCH_TEST_DEVICE");
     mb_stage_env env = {.type = type};
     mb_device_options options = {.type = type, .threads = 1, .arena_bytes = (size_t)64 << 20};
-    if (mb_device_open(spec ? spec : "cpu", &options, &env.kernels, &env.device, note, sizeof note, err,
-                       sizeof err) != 0)
-        fail_msg("%s", err);
+    if (mb_device_open(spec ? spec : "cpu", &options, &env.kernels, &env.device, &note, &err) != 0)
+        fail_msg("%s", err.text);
     return env;
 }
 
 /* "name=value name=value" into the options. */
 static void apply(const mb_method *method, void *options, const char *settings)
 {
-    char *copy = mb_string_copy(settings), *rest = copy, err[256] = "";
+    char *copy = mb_string_copy(settings), *rest = copy;
+    mb_error err = {0};
     for (char *word; (word = strsep(&rest, " "));) {
         char *equals = strchr(word, '=');
         assert_non_null(equals);
         *equals = '\0';
-        if (mb_options_set(method, options, word, equals + 1, word, err, sizeof err) != 0)
-            fail_msg("%s", err);
+        if (mb_options_set(method, options, word, equals + 1, word, &err) != 0)
+            fail_msg("%s", err.text);
     }
     free(copy);
 }
@@ -88,15 +89,15 @@ static void check(const mb_stage_env *env, const mb_method *method, const void *
                   bool adaptive, bool near)
 {
     for (const mb_property *p = mb_properties; p->name; p++) {
-        char err[512] = "";
+        mb_error err = {0};
         if (adaptive && p->check != mb_property_head_permutation && p->check != mb_property_poison &&
             p->check != mb_property_repeat)
             continue;
         if (near && p->check == mb_property_poison)
             continue;
-        if (p->check(env, method, options, err, sizeof err) != 0)
+        if (p->check(env, method, options, &err) != 0)
             fail_msg("%s (%s, %s): %s: %s", method->name, label, env->type == MB_F32 ? "fp32" : "bf16", p->name,
-                     err);
+                     err.text);
     }
 }
 
@@ -141,19 +142,18 @@ static const mb_host *broken_host;
 static int64_t broken_k;
 static int broken_calls;
 
-static int broken_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                       size_t err_cap)
+static int broken_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)err, (void)err_cap;
+    (void)err;
     *self = NULL;
     broken_host = host;
     memcpy(&broken_k, options, sizeof broken_k);
     return host->pages_alloc(host, 1, shape->capacity, &broken_set);
 }
 
-static int broken_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int broken_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
-    (void)self, (void)err, (void)err_cap;
+    (void)self, (void)err;
     for (int32_t bh = 0; bh < 6; bh++) {   /* two sequences of three heads; CPU only: writes the index directly */
         int32_t *ids = broken_set.ids + (size_t)bh * (size_t)broken_set.capacity;
         int32_t n = call->max_prefix < 8 ? call->max_prefix : 8;
@@ -195,10 +195,10 @@ static void test_properties_catch_faults(void **state)
     int64_t options = 48;
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char err[512] = "";
+        mb_error err = {0};
         fault = cases[i].fault;
         broken_calls = 0;
-        if (cases[i].catches(&env, &broken, &options, err, sizeof err) == 0)
+        if (cases[i].catches(&env, &broken, &options, &err) == 0)
             fail_msg("fault %d was not noticed", fault);
     }
     env.kernels->close(env.device);
@@ -207,14 +207,15 @@ static void test_properties_catch_faults(void **state)
 /* The example plug-in lies beside the test programs: build/tests/methods/X -> build/plugins/example.so. */
 static int load_example(void **state)
 {
-    char path[PATH_MAX] = "", err[512] = "";
+    char path[PATH_MAX] = "";
+    mb_error err = {0};
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 64);
     (void)state;
     for (int up = 0; n > 0 && up < 3; up++)
         *strrchr(path, '/') = '\0';
     strcat(path, "/plugins/example.so");
-    if (mb_registry_load(path, err, sizeof err) != 0) {
-        print_error("%s\n", err);
+    if (mb_registry_load(path, &err) != 0) {
+        print_error("%s\n", err.text);
         return -1;
     }
     return 0;

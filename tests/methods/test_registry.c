@@ -25,10 +25,10 @@ static int find_plugins(void **state)
 }
 
 /* Loads a plug-in by name below build/plugins; the sentence goes to err. */
-static int load(const char *name, char err[1024])
+static int load(const char *name, mb_error *err)
 {
     char *path = mb_string_format("%s/%s.so", plugins, name);
-    int rc = mb_registry_load(path, err, 1024);
+    int rc = mb_registry_load(path, err);
     free(path);
     return rc;
 }
@@ -91,49 +91,50 @@ static void test_bad_plugins(void **state)
     size_t count = mb_registry_count();
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char err[1024] = "";
-        if (load(cases[i].name, err) != MB_E_INPUT)
+        mb_error err = {0};
+        if (load(cases[i].name, &err) != MB_E_INPUT)
             fail_msg("%s was not refused", cases[i].name);
-        expect_text(err, "plug-in ");
-        expect_text(err, cases[i].name);
-        expect_text(err, cases[i].says);
+        expect_text(err.text, "plug-in ");
+        expect_text(err.text, cases[i].name);
+        expect_text(err.text, cases[i].says);
         assert_int_equal(mb_registry_count(), count);
     }
 }
 
 static void test_bad_paths(void **state)
 {
-    char err[1024] = "", path[] = "/tmp/mb_plugin_XXXXXX";
+    char path[] = "/tmp/mb_plugin_XXXXXX";
+    mb_error err = {0};
     (void)state;
-    assert_int_equal(mb_registry_load("/no/such/plugin.so", err, sizeof err), MB_E_INPUT);
-    expect_text(err, "plug-in /no/such/plugin.so: cannot open it: No such file or directory");
-    assert_int_equal(mb_registry_load("/tmp", err, sizeof err), MB_E_INPUT);
-    expect_text(err, "it is not a file");
+    assert_int_equal(mb_registry_load("/no/such/plugin.so", &err), MB_E_INPUT);
+    expect_text(err.text, "plug-in /no/such/plugin.so: cannot open it: No such file or directory");
+    assert_int_equal(mb_registry_load("/tmp", &err), MB_E_INPUT);
+    expect_text(err.text, "it is not a file");
     int file = mkstemp(path);
     assert_true(file >= 0);
     assert_int_equal(write(file, "not a library\n", 14), 14);
     close(file);
-    assert_int_equal(mb_registry_load(path, err, sizeof err), MB_E_INPUT);
-    expect_text(err, "it cannot be loaded as a shared object");
+    assert_int_equal(mb_registry_load(path, &err), MB_E_INPUT);
+    expect_text(err.text, "it cannot be loaded as a shared object");
     unlink(path);
-    assert_int_equal(mb_registry_load_path("/no/such/folder", err, sizeof err), MB_E_INPUT);
-    expect_text(err, "plug-in folder /no/such/folder: cannot read it");
-    assert_int_equal(mb_registry_load_path("", err, sizeof err), MB_OK);
-    assert_int_equal(mb_registry_load_path(NULL, err, sizeof err), MB_OK);
+    assert_int_equal(mb_registry_load_path("/no/such/folder", &err), MB_E_INPUT);
+    expect_text(err.text, "plug-in folder /no/such/folder: cannot read it");
+    assert_int_equal(mb_registry_load_path("", &err), MB_OK);
+    assert_int_equal(mb_registry_load_path(NULL, &err), MB_OK);
 }
 
 static void test_good_plugin(void **state)
 {
-    char err[1024] = "";
+    mb_error err = {0};
     size_t count = mb_registry_count();
     (void)state;
-    if (load("example", err) != MB_OK)
-        fail_msg("%s", err);
+    if (load("example", &err) != MB_OK)
+        fail_msg("%s", err.text);
     const mb_method *method = mb_registry_find("example");
     assert_non_null(method);
     assert_ptr_equal(mb_registry_at(count), method);
     expect_text(mb_registry_origin(method), "/plugins/example.so");
-    assert_int_equal(load("example", err), MB_OK);   /* the same file again is no second method */
+    assert_int_equal(load("example", &err), MB_OK);   /* the same file again is no second method */
     assert_int_equal(mb_registry_count(), count + 1);
     void *options = mb_options_new(method);
     assert_int_equal(mb_options_budget(method, options), 512);
@@ -146,10 +147,10 @@ static void test_good_plugin(void **state)
 /* The program reads no byte behind the end of an older plug-in's struct. */
 static void test_older_plugin(void **state)
 {
-    char err[1024] = "";
+    mb_error err = {0};
     (void)state;
-    if (load("bad/older", err) != MB_OK)
-        fail_msg("%s", err);
+    if (load("bad/older", &err) != MB_OK)
+        fail_msg("%s", err.text);
     const mb_method *method = mb_registry_find("older");
     assert_non_null(method->select);
     assert_null(method->observe);
@@ -162,7 +163,8 @@ static void test_older_plugin(void **state)
 
 static void test_folder(void **state)
 {
-    char err[1024] = "", folder[] = "/tmp/mb_folder_XXXXXX";
+    char folder[] = "/tmp/mb_folder_XXXXXX";
+    mb_error err = {0};
     (void)state;
     assert_non_null(mkdtemp(folder));
     char *b = mb_string_format("%s/b.so", folder), *a = mb_string_format("%s/a.so", folder);
@@ -171,10 +173,10 @@ static void test_folder(void **state)
     char *older = mb_string_format("%s/bad/older.so", plugins);
     assert_int_equal(symlink(older, a), 0);
     assert_int_equal(symlink(example, b), 0);
-    assert_int_equal(mb_file_write(note, "x", 1, err, sizeof err), MB_OK);
+    assert_int_equal(mb_file_write(note, "x", 1, &err), MB_OK);
     size_t count = mb_registry_count();
-    if (mb_registry_load_path(list, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_registry_load_path(list, &err) != MB_OK)
+        fail_msg("%s", err.text);
     assert_int_equal(mb_registry_count(), count + 2);
     assert_string_equal(mb_registry_at(count)->name, "older");   /* file-name order */
     assert_string_equal(mb_registry_at(count + 1)->name, "example");
@@ -187,17 +189,17 @@ static void test_folder(void **state)
 
 static void set(const char *method_name, void *options, const char *name, const char *value, const char *says)
 {
-    char err[1024] = "";
-    int rc = mb_options_set(mb_registry_find(method_name), options, name, value, "methods.here", err, sizeof err);
+    mb_error err = {0};
+    int rc = mb_options_set(mb_registry_find(method_name), options, name, value, "methods.here", &err);
     if (!says) {
         if (rc != MB_OK)
-            fail_msg("%s", err);
+            fail_msg("%s", err.text);
         return;
     }
     if (rc != MB_E_INPUT)
         fail_msg("%s=%s was not refused", name, value);
-    expect_text(err, "methods.here: ");
-    expect_text(err, says);
+    expect_text(err.text, "methods.here: ");
+    expect_text(err.text, says);
 }
 
 static void test_options(void **state)
@@ -253,7 +255,8 @@ static void test_all_tables(void **state)
     for (size_t i = 0; i < mb_registry_count(); i++) {
         const mb_method *method = mb_registry_at(i);
         void *options = mb_options_new(method);
-        char *json = mb_options_json(method, options), *rest = json + 1, err[1024] = "";
+        char *json = mb_options_json(method, options), *rest = json + 1;
+        mb_error err = {0};
         char *before = mb_string_copy(json);
         for (char *pair; options && (pair = strsep(&rest, ",}")) && *pair;) {
             char *name = strsep(&pair, ":");
@@ -262,8 +265,8 @@ static void test_all_tables(void **state)
                 pair[strlen(pair) - 1] = '\0';
                 pair++;
             }
-            if (mb_options_set(method, options, name + 1, pair, name + 1, err, sizeof err) != MB_OK)
-                fail_msg("%s: %s", method->name, err);
+            if (mb_options_set(method, options, name + 1, pair, name + 1, &err) != MB_OK)
+                fail_msg("%s: %s", method->name, err.text);
         }
         char *after = mb_options_json(method, options), *help = mb_method_help(method);
         assert_string_equal(before, after);

@@ -15,9 +15,9 @@ static const mb_stage_case small = {.layers = 4, .kv_heads = 2, .group = 2, .hea
 
 static int open_recorded(void **state)
 {
-    char err[512] = "";
+    mb_error err = {0};
     int rc = open_env(state);
-    return rc == 0 ? mb_record(&env, &small, &recording, err, sizeof err) : rc;
+    return rc == 0 ? mb_record(&env, &small, &recording, &err) : rc;
 }
 
 static int close_recorded(void **state)

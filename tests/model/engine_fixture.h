@@ -32,13 +32,13 @@ typedef struct opened {
 static inline opened open_model(const char *path, mb_type type, int threads)
 {
     opened o = {.kernels = mb_kernels_cpu()};
-    char err[512] = "";
+    mb_error err = {0};
     mb_device_options options = {.type = type, .threads = threads, .arena_bytes = (size_t)1 << 30};
-    if (o.kernels->open(&o.device, &options, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (o.kernels->open(&o.device, &options, &err) != MB_OK)
+        fail_msg("%s", err.text);
     mb_model_request request = {.path = path};
-    if (mb_model_open(&o.model, &request, o.kernels, o.device, type, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_model_open(&o.model, &request, o.kernels, o.device, type, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return o;
 }
 
@@ -48,7 +48,8 @@ static inline opened open_fixture(const char *name, mb_type type)
     static const char *const files[3][2] = {{FIXTURES "%s/config.json", "config.json"},
                                             {FIXTURES "%s/model.safetensors", "model.safetensors"},
                                             {"tests/model/fixtures/bpe/tokenizer.json", "tokenizer.json"}};
-    char *folder = folder_new(), err[512] = "";
+    char *folder = folder_new();
+    mb_error err = {0};
     for (int i = 0; i < 3; i++) {
         char path[256], *data = NULL;
         size_t size = 0;
@@ -57,8 +58,8 @@ static inline opened open_fixture(const char *name, mb_type type)
                      name);
         else
             snprintf(path, sizeof path, "%s", files[i][0]);
-        if (mb_file_read(path, 1 << 20, &data, &size, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        if (mb_file_read(path, 1 << 20, &data, &size, &err) != MB_OK)
+            fail_msg("%s", err.text);
         folder_put(folder, files[i][1], data, size);
         free(data);
     }
@@ -86,7 +87,7 @@ static inline int32_t *needle_prompt(const opened *o, const char *key, const cha
                                           " Two boats waited at the pier with their sails down."};
     mb_text text = {0};
     int32_t *ids = NULL;
-    char err[256] = "";
+    mb_error err = {0};
     mb_text_puts(&text, "<|im_start|>user\nThe harbour was quiet in the morning.");
     for (int i = 0; i < sentences; i++) {
         if (i == sentences / 3)
@@ -97,8 +98,7 @@ static inline int32_t *needle_prompt(const opened *o, const char *key, const cha
                    " What is the special magic number for %s mentioned in the provided text?<|im_end|>\n"
                    "<|im_start|>assistant\nThe special magic number for %s mentioned in the provided text is",
                    key, key);
-    assert_int_equal(mb_tokenizer_encode(mb_model_tokenizer(o->model), text.data, text.length, true, &ids, n, err,
-                                         sizeof err), MB_OK);
+    assert_int_equal(mb_tokenizer_encode(mb_model_tokenizer(o->model), text.data, text.length, true, &ids, n, &err), MB_OK);
     mb_text_free(&text);
     return ids;
 }
@@ -106,20 +106,20 @@ static inline int32_t *needle_prompt(const opened *o, const char *key, const cha
 static inline mb_session *open_session(const opened *o, int32_t batch, int32_t capacity)
 {
     mb_session *session = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     mb_session_request request = {.batch = batch, .capacity = capacity};
-    if (mb_session_open(&session, o->model, &request, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_session_open(&session, o->model, &request, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return session;
 }
 
 static inline mb_attender *open_attender(mb_session *session, const mb_method *method, const void *options)
 {
     mb_attender *attender = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     bool unsupported = false;
-    if (mb_attender_open(&attender, session, method, options, 0, 1, &unsupported, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_attender_open(&attender, session, method, options, 0, 1, &unsupported, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return attender;
 }
 
@@ -130,16 +130,15 @@ static inline mb_sampler fixed_sampler(int32_t steps)
 
 /* ---- a method that attends exactly: what every comparison starts from ---- */
 
-static int dense_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                      size_t err_cap)
+static int dense_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)self, (void)host, (void)shape, (void)options, (void)err, (void)err_cap;
+    (void)self, (void)host, (void)shape, (void)options, (void)err;
     return 0;
 }
 
-static int dense_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int dense_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
-    (void)self, (void)call, (void)out, (void)err, (void)err_cap;
+    (void)self, (void)call, (void)out, (void)err;
     return 0;
 }
 

@@ -37,8 +37,7 @@ struct fake {
 
 static struct fake *last_fake;
 
-static int fake_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                     size_t err_cap)
+static int fake_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     struct fake *f = calloc(1, sizeof *f);
     if (!f)
@@ -57,7 +56,7 @@ static int fake_open(void **self, const mb_host *host, const mb_shape *shape, co
         return -1;
     last_fake = f;
     if (f->options.behaviour == FAIL_OPEN)
-        return mb_fail(err, err_cap, -1, "the moon is not full");
+        return mb_fail(err, -1, "the moon is not full");
     return 0;
 }
 
@@ -75,9 +74,9 @@ static void note(struct fake *f, const char *hook, const mb_call *call)
 }
 
 #define HOOK(name)                                                                                     \
-    static int fake_##name(void *self, const mb_call *call, char *err, size_t err_cap)                 \
+    static int fake_##name(void *self, const mb_call *call, mb_error *err)                 \
     {                                                                                                  \
-        (void)err, (void)err_cap;                                                                      \
+        (void)err;                                                                      \
         note(self, #name, call);                                                                       \
         return 0;                                                                                      \
     }
@@ -113,7 +112,7 @@ static int choose_keys(struct fake *f, const mb_call *call, bool best)
     return rc;
 }
 
-static int fake_select(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int fake_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     struct fake *f = self;
     note(f, "select", call);
@@ -162,7 +161,7 @@ static int fake_select(void *self, const mb_call *call, mb_selection *out, char 
         out->normaliser = f->options.normaliser;
         return 0;
     case FAIL:
-        return call->layer == 2 && call->step == 2 ? mb_fail(err, err_cap, -7, "no luck today") : 0;
+        return call->layer == 2 && call->step == 2 ? mb_fail(err, -7, "no luck today") : 0;
     case UNSORTED:
         known_pages(f, 3);
         f->set.ids[1] = 0;
@@ -177,10 +176,10 @@ static int fake_select(void *self, const mb_call *call, mb_selection *out, char 
     }
 }
 
-static int fake_attend(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+static int fake_attend(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
 {
     struct fake *f = self;
-    (void)err, (void)err_cap;
+    (void)err;
     int rc = f->host->attend(f->host, call, MB_SCOPE_PREFIX, NULL, out, lse);
     if (rc == 0 && f->options.behaviour == OWN_NAN)
         ((float *)out)[5] = NAN;
@@ -231,10 +230,10 @@ static double brute_mass(const struct fake *f, const mb_call *call, int32_t head
     return sum;
 }
 
-static int fake_observe(void *self, const mb_call *call, char *err, size_t err_cap)
+static int fake_observe(void *self, const mb_call *call, mb_error *err)
 {
     struct fake *f = self;
-    (void)err, (void)err_cap;
+    (void)err;
     note(f, "observe", call);
     f->observed++;
     assert_non_null(call->lse);
@@ -255,21 +254,21 @@ static int fake_observe(void *self, const mb_call *call, char *err, size_t err_c
 }
 
 static int fake_report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                       double *values, char *err, size_t err_cap)
+                       double *values, mb_error *err)
 {
     struct fake *f = self;
     int32_t count = -9;
-    (void)err, (void)err_cap;
+    (void)err;
     values[0] = f->selected;
     int rc = read(f->host, &count, f->set.counts, sizeof count);
     values[1] = count;
     return rc;
 }
 
-static int fake_supports(const mb_shape *shape, const void *options, char *why, size_t why_cap)
+static int fake_supports(const mb_shape *shape, const void *options, mb_error *why)
 {
     const struct fake_options *o = options;
-    return o->k == 12345 ? mb_fail(why, why_cap, 1, "block %d is not to my taste", shape->block) : 0;
+    return o->k == 12345 ? mb_fail(why, 1, "block %d is not to my taste", shape->block) : 0;
 }
 
 static const mb_counter counters[] = {{"selected", "calls", "", "sum", "calls of select"},

@@ -26,9 +26,10 @@ static inline char *folder_new(void)
 
 static inline void folder_put(const char *folder, const char *name, const void *data, size_t size)
 {
-    char *path = mb_string_format("%s/%s", folder, name), err[256] = "";
-    if (mb_file_write(path, data, size, err, sizeof err) != MB_OK) {
-        fprintf(stderr, "%s\n", err);
+    char *path = mb_string_format("%s/%s", folder, name);
+    mb_error err = {0};
+    if (mb_file_write(path, data, size, &err) != MB_OK) {
+        fprintf(stderr, "%s\n", err.text);
         exit(1);
     }
     free(path);
@@ -41,10 +42,11 @@ static inline void folder_put_text(const char *folder, const char *name, const c
 
 static inline void folder_copy(const char *folder, const char *name, const char *from)
 {
-    char *data = NULL, err[256] = "";
+    char *data = NULL;
+    mb_error err = {0};
     size_t size = 0;
-    if (mb_file_read(from, (size_t)1 << 30, &data, &size, err, sizeof err) != MB_OK) {
-        fprintf(stderr, "%s\n", err);
+    if (mb_file_read(from, (size_t)1 << 30, &data, &size, &err) != MB_OK) {
+        fprintf(stderr, "%s\n", err.text);
         exit(1);
     }
     folder_put(folder, name, data, size);

@@ -17,7 +17,7 @@ struct stage {
 static int set_up(void **state)
 {
     struct stage *s = calloc(1, sizeof *s);
-    char err[256] = "";
+    mb_error err = {0};
     size_t n = 0;
     assert_non_null(s);
     s->model = open_model("models/tiny", MB_F32, 2);
@@ -26,7 +26,7 @@ static int set_up(void **state)
     s->sampler = fixed_sampler(3);
     s->sampler.ignore_stop = true;
     s->prompt = n;
-    assert_int_equal(mb_session_prefill(s->session, 0, ids, n, NULL, err, sizeof err), MB_OK);
+    assert_int_equal(mb_session_prefill(s->session, 0, ids, n, NULL, &err), MB_OK);
     free(ids);
     *state = s;
     return 0;
@@ -41,17 +41,17 @@ static int tear_down(void **state)
     return 0;
 }
 
-static int run(struct stage *s, mb_attender *attender, mb_decode_result *result, char *err, size_t err_cap)
+static int run(struct stage *s, mb_attender *attender, mb_decode_result *result, mb_error *err)
 {
     mb_decode_request request = {.sampler = &s->sampler, .max_new_tokens = 20, .extra_stop_id = -1, .request = 77};
-    return mb_decode(s->session, attender, &request, result, err, err_cap);
+    return mb_decode(s->session, attender, &request, result, err);
 }
 
 static void must_run(struct stage *s, mb_attender *attender, mb_decode_result *result)
 {
-    char err[512] = "";
-    if (run(s, attender, result, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    mb_error err = {0};
+    if (run(s, attender, result, &err) != MB_OK)
+        fail_msg("%s", err.text);
 }
 
 /* ---- tests ---- */
@@ -174,7 +174,7 @@ static void everything_equals_exact(void **state)
 static void recall_of_the_best_and_the_worst(void **state)
 {
     struct stage *s = *state;
-    char err[512] = "";
+    mb_error err = {0};
     int32_t n = (int32_t)s->prompt / 32 * 32;
     struct fake_options options[8] = {{.behaviour = BEST, .k = 24},       {.behaviour = WORST, .k = 24},
                                       {.behaviour = FAIL},                {.behaviour = WATCH},
@@ -191,8 +191,8 @@ static void recall_of_the_best_and_the_worst(void **state)
         fakes[i] = last_fake;
     }
     mb_decode_request request = {.sampler = &s->sampler, .max_new_tokens = 20, .extra_stop_id = -1};
-    if (mb_decode_shadow(s->session, exact, shadows, 8, &request, &result, recalls, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_decode_shadow(s->session, exact, shadows, 8, &request, &result, recalls, &err) != MB_OK)
+        fail_msg("%s", err.text);
     same_tokens(&alone, &result);
     int64_t calls = 6 * (int64_t)result.denoise_forwards;
     for (int i = 0; i < 2; i++) {
@@ -217,7 +217,7 @@ static void recall_of_the_best_and_the_worst(void **state)
     }
     assert_true(recalls[2].failed); /* its failure stays its own */
     assert_non_null(
-        strstr(recalls[2].error, "method fake failed in select(), layer 2, block 0, step 2: no luck today"));
+        strstr(recalls[2].error.text, "method fake failed in select(), layer 2, block 0, step 2: no luck today"));
     assert_int_equal(recalls[3].dense_calls, calls);
     assert_int_equal(recalls[3].sparse_calls, 0);
     assert_int_equal(recalls[3].count, 0);
@@ -226,8 +226,8 @@ static void recall_of_the_best_and_the_worst(void **state)
     assert_int_equal(recalls[4].dense_calls, calls); /* everything is dense, not recall 1 */
     assert_int_equal(recalls[4].count, 0);
     assert_true(recalls[5].failed);
-    if (!strstr(recalls[5].error, "comes twice"))
-        fail_msg("%s", recalls[5].error);
+    if (!strstr(recalls[5].error.text, "comes twice"))
+        fail_msg("%s", recalls[5].error.text);
     assert_int_equal(recalls[6].dense_calls + recalls[6].sparse_calls, 0);
     assert_int_equal(recalls[7].sparse_calls, calls);
     for (int i = 7; i >= 0; i--) {
@@ -246,7 +246,7 @@ static void recall_by_hand(void **state)
     int32_t rank[2][64], order[2][7] = {{0, 2, 1, 3, 4, 5, 6}, {0, 1, 2, 3, 4, 5, 6}};
     double cumulated[2][65] = {{0}};
     mb_recall_sum sum = {0};
-    char err[256] = "";
+    mb_error err = {0};
     (void)state;
     for (int h = 0; h < 2; h++)
         for (int i = 0; i < 7; i++) {
@@ -261,28 +261,28 @@ static void recall_by_hand(void **state)
                           .mass = &mass[0][0]};
     int32_t ids[2][4] = {{0, 3, 6, 0}, {5, 6, 0, 0}}, counts[2] = {3, 2};
     /* Head 0: {0,3,6} against {0,2,1}: 1 of 3, 0.5 of 0.7. Head 1: {5,6} against {0,1}: 0 of 2, equal mass. */
-    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, err, sizeof err), 0);
+    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, &err), 0);
     assert_true(fabs(sum.index - (1.0 / 3) / 2) < 1e-6);
     assert_true(fabs(sum.mass - (0.5 / 0.7 + 1) / 2) < 1e-6);
     assert_true(fabs(sum.captured - (0.5 + 0.2) / 2) < 1e-6);
     /* Pages of 4 tokens: {1} is keys 4..6; a head that has everything is left out. */
     int32_t pages[2][2] = {{1, 0}, {0, 1}}, page_counts[2] = {1, -1};
     sum = (mb_recall_sum){0};
-    assert_int_equal(mb_recall_compare(&ranking, 4, 2, &pages[0][0], page_counts, &sum, err, sizeof err), 0);
+    assert_int_equal(mb_recall_compare(&ranking, 4, 2, &pages[0][0], page_counts, &sum, &err), 0);
     assert_true(sum.index == 0 && fabs(sum.mass - 0.05 / 0.7) < 1e-6);
     assert_int_equal(sum.head_blocks[1], 0);
     page_counts[0] = page_counts[1] = 2;
     pages[0][0] = 0, pages[0][1] = 1;
-    assert_int_equal(mb_recall_compare(&ranking, 4, 2, &pages[0][0], page_counts, &sum, err, sizeof err), 1);
+    assert_int_equal(mb_recall_compare(&ranking, 4, 2, &pages[0][0], page_counts, &sum, &err), 1);
     counts[0] = 0; /* nothing chosen: recall 0 */
     sum = (mb_recall_sum){0};
-    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, err, sizeof err), 0);
+    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, &err), 0);
     assert_true(sum.index_head[0] == 0 && sum.mass_head[0] == 0);
     counts[0] = 5;
-    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, &err), MB_E_SAMPLE);
     counts[0] = 3;
     ids[0][2] = 7;
-    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_recall_compare(&ranking, 1, 4, &ids[0][0], counts, &sum, &err), MB_E_SAMPLE);
 }
 
 static void failures_name_the_place(void **state)
@@ -296,10 +296,10 @@ static void failures_name_the_place(void **state)
         struct fake_options options = {.behaviour = cases[i].behaviour};
         mb_attender *attender = open_attender(s->session, &fake_method, &options);
         mb_decode_result result;
-        char err[512] = "";
-        assert_int_equal(run(s, attender, &result, err, sizeof err), MB_E_SAMPLE);
-        if (!strstr(err, cases[i].text))
-            fail_msg("%s", err);
+        mb_error err = {0};
+        assert_int_equal(run(s, attender, &result, &err), MB_E_SAMPLE);
+        if (!strstr(err.text, cases[i].text))
+            fail_msg("%s", err.text);
         assert_int_equal(s->session->prefix[0], s->session->snapshot[0]);
         mb_attender_close(attender);
     }
@@ -315,7 +315,7 @@ static void opening(void **state)
 {
     struct stage *s = *state;
     mb_attender *attender = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     bool unsupported = false;
     size_t before = s->model.kernels->mark(s->model.device);
     struct fake_options options = {.behaviour = DENSE, .granularity = 16};
@@ -330,15 +330,13 @@ static void opening(void **state)
     mb_attender_close(attender);
     assert_int_equal(s->model.kernels->mark(s->model.device), before);
     options.k = 12345;
-    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, err,
-                                      sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, &err), MB_E_INPUT);
     assert_true(unsupported);
-    assert_string_equal(err, "block 32 is not to my taste");
+    assert_string_equal(err.text, "block 32 is not to my taste");
     options = (struct fake_options){.behaviour = FAIL_OPEN};
-    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, err,
-                                      sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, &err), MB_E_SAMPLE);
     assert_false(unsupported);
-    assert_non_null(strstr(err, "the moon is not full"));
+    assert_non_null(strstr(err.text, "the moon is not full"));
     assert_int_equal(s->model.kernels->mark(s->model.device), before);
     /* A method built against an older contract, which ended before step_end: its later fields are not read. */
     mb_method older = fake_method;

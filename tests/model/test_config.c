@@ -47,18 +47,18 @@
     "\"rope_theta\":1000000,\"rms_norm_eps\":1e-06,\"max_position_embeddings\":32768,\"block_size\":4," \
     "\"mask_token_id\":151669,\"attention_bias\":false,\"tie_word_embeddings\":false,\"eos_token_id\":151643}"
 
-static int parse(mb_model_config *config, const char *json, const char *generation, char *err, size_t err_cap)
+static int parse(mb_model_config *config, const char *json, const char *generation, mb_error *err)
 {
     return mb_config_parse(config, json, strlen(json), generation, generation ? strlen(generation) : 0, NULL,
-                           "X/config.json", err, err_cap);
+                           "X/config.json", err);
 }
 
 static void fast_dllm(void **state)
 {
     (void)state;
     mb_model_config c;
-    char err[512] = "";
-    assert_int_equal(parse(&c, FAST(""), "{\"eos_token_id\":[151645,151643]}", err, sizeof err), MB_OK);
+    mb_error err = {0};
+    assert_int_equal(parse(&c, FAST(""), "{\"eos_token_id\":[151645,151643]}", &err), MB_OK);
     assert_int_equal(c.family, MB_FAMILY_FAST_DLLM_V2);
     assert_int_equal(c.head_dim, 128);
     assert_int_equal(c.block, 32);
@@ -75,8 +75,8 @@ static void sdar(void **state)
 {
     (void)state;
     mb_model_config c;
-    char err[512] = "";
-    assert_int_equal(parse(&c, SDAR(""), NULL, err, sizeof err), MB_OK);
+    mb_error err = {0};
+    assert_int_equal(parse(&c, SDAR(""), NULL, &err), MB_OK);
     assert_int_equal(c.family, MB_FAMILY_SDAR);
     assert_int_equal(c.head_dim, 128); /* not hidden / heads = 80 */
     assert_int_equal(c.block, 4);
@@ -85,15 +85,15 @@ static void sdar(void **state)
     assert_int_equal(c.stop_count, 1);
     assert_true(!c.qkv_bias && c.qk_norm && !c.tied && c.norm_one_rounding);
     /* one id is as good as a list */
-    assert_int_equal(parse(&c, SDAR(""), "{\"eos_token_id\":151645}", err, sizeof err), MB_OK);
+    assert_int_equal(parse(&c, SDAR(""), "{\"eos_token_id\":151645}", &err), MB_OK);
     assert_int_equal(c.stop_count, 1);
     assert_int_equal(c.stop_ids[0], 151645);
     /* a generation_config without eos leaves the decision to config.json */
-    assert_int_equal(parse(&c, SDAR(""), "{\"top_p\":1.0}", err, sizeof err), MB_OK);
+    assert_int_equal(parse(&c, SDAR(""), "{\"top_p\":1.0}", &err), MB_OK);
     assert_int_equal(c.stop_ids[0], 151643);
     /* theta where newer files keep it */
     assert_int_equal(parse(&c, SDAR("\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5},"), NULL,
-                           err, sizeof err),
+                           &err),
                      MB_OK);
     assert_true(c.rope_theta == 1e6);
 }
@@ -113,8 +113,8 @@ static void llada2(void **state)
     (void)state;
     mb_model_config c;
     mb_model_request request = {.shape = "llada2_mini"};
-    char err[512] = "";
-    assert_int_equal(parse(&c, LLADA2(""), NULL, err, sizeof err), MB_OK);
+    mb_error err = {0};
+    assert_int_equal(parse(&c, LLADA2(""), NULL, &err), MB_OK);
     assert_int_equal(c.family, MB_FAMILY_LLADA2);
     assert_string_equal(mb_family_name(c.family), "llada2");
     assert_int_equal(c.rotary_dim, 64);
@@ -136,21 +136,20 @@ static void llada2(void **state)
     assert_true(c.moe.bias && c.moe.normalise && !c.moe.rounded && c.moe.scale == 2.5);
     /* the named shape is this model */
     mb_model_config shape;
-    assert_int_equal(mb_model_inspect(&request, &shape, err, sizeof err), MB_OK);
+    assert_int_equal(mb_model_inspect(&request, &shape, &err), MB_OK);
     assert_same_moe(&shape.moe, &c.moe);
     assert_int_equal(shape.rotary_dim, c.rotary_dim);
     assert_int_equal(shape.mask_id, c.mask_id);
     assert_true(shape.rope_theta == c.rope_theta && shape.synthetic);
     assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
     /* keys override what the sampler says */
-    assert_int_equal(parse(&c, LLADA2("\"mask_token_id\":7,\"block_size\":16,\"eos_token_id\":9,"), NULL, err,
-                           sizeof err), MB_OK);
+    assert_int_equal(parse(&c, LLADA2("\"mask_token_id\":7,\"block_size\":16,\"eos_token_id\":9,"), NULL, &err), MB_OK);
     assert_true(c.mask_id == 7 && c.block == 16 && c.stop_count == 1 && c.stop_ids[0] == 9);
     /* no shared expert, no bias, every layer with experts, one expert a token */
     assert_int_equal(parse(&c,
                            LLADA2("\"num_shared_experts\":null,\"moe_router_enable_expert_bias\":false,"
                                   "\"first_k_dense_replace\":0,\"num_experts_per_tok\":1,"),
-                           NULL, err, sizeof err),
+                           NULL, &err),
                      MB_OK);
     assert_true(c.moe.shared == 0 && !c.moe.bias && c.moe.dense_layers == 0 && !c.moe.normalise);
 }
@@ -160,8 +159,8 @@ static void sdar_moe(void **state)
     (void)state;
     mb_model_config c, shape;
     mb_model_request request = {.shape = "sdar_30b_a3b"};
-    char err[512] = "";
-    assert_int_equal(parse(&c, SDAR_MOE(""), NULL, err, sizeof err), MB_OK);
+    mb_error err = {0};
+    assert_int_equal(parse(&c, SDAR_MOE(""), NULL, &err), MB_OK);
     assert_int_equal(c.family, MB_FAMILY_SDAR);
     assert_int_equal(c.rotary_dim, 128);
     assert_int_equal(c.moe.experts, 128);
@@ -170,11 +169,11 @@ static void sdar_moe(void **state)
     assert_int_equal(c.moe.score, MB_SCORE_SOFTMAX);
     assert_int_equal(c.moe.combine, MB_COMBINE_STEPS);
     assert_true(!c.moe.bias && c.moe.normalise && c.moe.rounded && c.norm_one_rounding && c.moe.scale == 1);
-    assert_int_equal(mb_model_inspect(&request, &shape, err, sizeof err), MB_OK);
+    assert_int_equal(mb_model_inspect(&request, &shape, &err), MB_OK);
     assert_same_moe(&shape.moe, &c.moe);
     assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
     assert_int_equal(
-        parse(&c, SDAR_MOE("\"mlp_only_layers\":[0,1],\"norm_topk_prob\":false,"), NULL, err, sizeof err), MB_OK);
+        parse(&c, SDAR_MOE("\"mlp_only_layers\":[0,1],\"norm_topk_prob\":false,"), NULL, &err), MB_OK);
     assert_true(c.moe.dense_layers == 2 && !c.moe.normalise);
 }
 
@@ -182,9 +181,9 @@ static void tiny_folder(void **state)
 {
     (void)state;
     mb_model_config c;
-    char err[512] = "";
+    mb_error err = {0};
     mb_model_request request = {.path = "models/tiny/"};
-    assert_int_equal(mb_model_inspect(&request, &c, err, sizeof err), MB_OK);
+    assert_int_equal(mb_model_inspect(&request, &c, &err), MB_OK);
     assert_string_equal(c.name, "tiny");
     assert_int_equal(c.family, MB_FAMILY_SDAR);
     assert_int_equal(c.layers, 6);
@@ -204,14 +203,14 @@ static void tiny_folder(void **state)
     /* the named shape is this model */
     mb_model_config shape;
     request = (mb_model_request){.shape = "tiny"};
-    assert_int_equal(mb_model_inspect(&request, &shape, err, sizeof err), MB_OK);
+    assert_int_equal(mb_model_inspect(&request, &shape, &err), MB_OK);
     assert_true(shape.synthetic);
     shape.synthetic = false;
     assert_memory_equal(shape.stop_ids, c.stop_ids, sizeof c.stop_ids);
     assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
     /* overrides */
     request = (mb_model_request){.path = "models/tiny", .block = 16, .positions = 131072};
-    assert_int_equal(mb_model_inspect(&request, &c, err, sizeof err), MB_OK);
+    assert_int_equal(mb_model_inspect(&request, &c, &err), MB_OK);
     assert_int_equal(c.block, 16);
     assert_int_equal(c.sub_block, 16);
     assert_int_equal(c.positions, 131072);
@@ -297,10 +296,10 @@ static void refused(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_model_config c;
-        char err[512] = "";
-        int rc = parse(&c, cases[i].json, NULL, err, sizeof err);
-        if (rc != MB_E_INPUT || !strstr(err, cases[i].says) || !strstr(err, "X/config.json"))
-            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err, cases[i].says);
+        mb_error err = {0};
+        int rc = parse(&c, cases[i].json, NULL, &err);
+        if (rc != MB_E_INPUT || !strstr(err.text, cases[i].says) || !strstr(err.text, "X/config.json"))
+            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err.text, cases[i].says);
     }
 }
 
@@ -323,10 +322,10 @@ static void requests(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_model_config c;
-        char err[512] = "";
-        assert_int_equal(mb_model_inspect(&cases[i].request, &c, err, sizeof err), MB_E_INPUT);
-        if (!strstr(err, cases[i].says))
-            fail_msg("case %zu: \"%s\", expected \"%s\"", i, err, cases[i].says);
+        mb_error err = {0};
+        assert_int_equal(mb_model_inspect(&cases[i].request, &c, &err), MB_E_INPUT);
+        if (!strstr(err.text, cases[i].says))
+            fail_msg("case %zu: \"%s\", expected \"%s\"", i, err.text, cases[i].says);
     }
 }
 
@@ -354,8 +353,8 @@ static void published_sizes(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_model_config c;
         mb_model_request request = {.shape = cases[i].shape};
-        char err[512] = "";
-        assert_int_equal(mb_model_inspect(&request, &c, err, sizeof err), MB_OK);
+        mb_error err = {0};
+        assert_int_equal(mb_model_inspect(&request, &c, &err), MB_OK);
         uint64_t table = (uint64_t)c.positions * (uint64_t)c.rotary_dim * 4;
         uint64_t bytes = mb_model_weight_bytes(&c, MB_BF16) - table, padding = bytes - cases[i].bytes;
         if (bytes < cases[i].bytes || padding >= 256ull * 14 * (uint64_t)c.layers)

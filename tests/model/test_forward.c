@@ -17,11 +17,12 @@ struct golden {
 static struct golden read_golden(const char *name)
 {
     struct golden g = {0};
-    char path[256], err[256] = "";
+    char path[256];
+    mb_error err = {0};
     size_t size = 0;
     snprintf(path, sizeof path, FIXTURES "%s.golden", name);
-    if (mb_file_read(path, 1 << 20, &g.data, &size, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_file_read(path, 1 << 20, &g.data, &size, &err) != MB_OK)
+        fail_msg("%s", err.text);
     const int32_t *words = (const int32_t *)(void *)g.data;
     assert_int_equal(words[0], 0x6d62676c);
     g.n = words[1];
@@ -40,10 +41,10 @@ static struct golden read_golden(const char *name)
 static double compare_golden(const opened *o, const struct golden *g, double clear)
 {
     float *logits = NULL;
-    char err[256] = "";
+    mb_error err = {0};
     double worst = 0, largest = 0;
-    if (mb_model_logits(o->model, g->ids, (size_t)g->n, &logits, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_model_logits(o->model, g->ids, (size_t)g->n, &logits, &err) != MB_OK)
+        fail_msg("%s", err.text);
     for (int32_t i = 0; i < g->kept; i++)
         for (int32_t v = 0; v < g->vocab; v++) {
             double wanted = (double)g->logits[(size_t)i * (size_t)g->vocab + (size_t)v];
@@ -103,11 +104,11 @@ static void golden_qwen2(void **state)
 static void upload_pass(mb_session *session, mb_attender *attender, mb_phase phase, const int32_t *tokens,
                         int32_t rows, int32_t row_offset, int32_t *ids, float *probability)
 {
-    char err[256] = "";
+    mb_error err = {0};
     mb_pass pass = {.attender = attender, .phase = phase, .step = phase == MB_PHASE_COMMIT ? 0 : 1, .batch = 1,
                     .rows = rows, .row_offset = row_offset, .confidence = MB_F32};
-    if (mb_step(session, &pass, tokens, ids, probability, NULL, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_step(session, &pass, tokens, ids, probability, NULL, &err) != MB_OK)
+        fail_msg("%s", err.text);
 }
 
 /* Prefill of eight blocks, in one chunk or in chunks of two, leaves the keys that prefill of four and four commits
@@ -116,18 +117,18 @@ static void prefill_equals_commits(void **state)
 {
     (void)state;
     opened o = open_model("models/tiny", MB_F32, 2);
-    char err[256] = "";
+    mb_error err = {0};
     size_t n = 0;
     int32_t *ids = needle_prompt(&o, "amber-hill", "1234567", 16, &n), best[32];
     float probability[32];
     assert_true(n >= 256);
     mb_session *whole = open_session(&o, 1, 320), *parts = open_session(&o, 1, 320), *chunked = NULL;
     mb_session_request request = {.batch = 1, .capacity = 320, .prefill_chunk = 64};
-    assert_int_equal(mb_session_open(&chunked, o.model, &request, err, sizeof err), MB_OK);
+    assert_int_equal(mb_session_open(&chunked, o.model, &request, &err), MB_OK);
     mb_attender *attender = open_attender(parts, &dense_method, NULL);
-    assert_int_equal(mb_session_prefill(whole, 0, ids, 256, NULL, err, sizeof err), MB_OK);
-    assert_int_equal(mb_session_prefill(chunked, 0, ids, 256, NULL, err, sizeof err), MB_OK);
-    assert_int_equal(mb_session_prefill(parts, 0, ids, 128, NULL, err, sizeof err), MB_OK);
+    assert_int_equal(mb_session_prefill(whole, 0, ids, 256, NULL, &err), MB_OK);
+    assert_int_equal(mb_session_prefill(chunked, 0, ids, 256, NULL, &err), MB_OK);
+    assert_int_equal(mb_session_prefill(parts, 0, ids, 128, NULL, &err), MB_OK);
     for (int b = 0; b < 4; b++) {
         upload_pass(parts, attender, MB_PHASE_COMMIT, ids + 128 + 32 * b, 32, 0, best, probability);
         parts->prefix[0] += 32;
@@ -171,8 +172,8 @@ static void sub_block_rows(void **state)
     mb_attender *attender = open_attender(session, &dense_method, NULL);
     int32_t tokens[32], whole[32], part[32];
     float whole_p[32], part_p[32], changed_p[32];
-    char err[256] = "";
-    assert_int_equal(mb_session_prefill(session, 0, g.ids, 45, NULL, err, sizeof err), MB_OK);
+    mb_error err = {0};
+    assert_int_equal(mb_session_prefill(session, 0, g.ids, 45, NULL, &err), MB_OK);
     for (int i = 0; i < 32; i++)
         tokens[i] = i < 13 ? g.ids[32 + i] : 663;
     upload_pass(session, attender, MB_PHASE_FIRST_STEP, tokens, 32, 0, whole, whole_p);
@@ -214,12 +215,12 @@ static void plain_rows(struct plain *p, const int32_t *tokens, int32_t first, in
 {
     const mb_model_config *config = mb_model_config_of(p->model);
     float *logits = NULL;
-    char err[256] = "";
+    mb_error err = {0};
     if (tokens)
         memcpy(p->text + p->cached, tokens, (size_t)config->block * sizeof *tokens);
     size_t n = (size_t)p->cached + (tokens ? (size_t)config->block : 0);
-    if (mb_model_logits(p->model, p->text, n, &logits, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_model_logits(p->model, p->text, n, &logits, &err) != MB_OK)
+        fail_msg("%s", err.text);
     for (int32_t r = 0; r < rows; r++) {
         const float *row = logits + (size_t)(first + r) * (size_t)config->vocab;
         double sum = 0, top = -INFINITY;
@@ -241,11 +242,11 @@ static void plain_rows(struct plain *p, const int32_t *tokens, int32_t first, in
     p->forwards++;
 }
 
-static int plain_prefill(void *self, const int32_t *ids, int32_t n, int32_t *next, char *err, size_t err_cap)
+static int plain_prefill(void *self, const int32_t *ids, int32_t n, int32_t *next, mb_error *err)
 {
     struct plain *p = self;
     float probability;
-    (void)err, (void)err_cap;
+    (void)err;
     memcpy(p->text, ids, (size_t)n * sizeof *ids);
     p->cached = n;
     plain_rows(p, NULL, n - 1, 1, MB_F32, next, &probability);
@@ -253,20 +254,20 @@ static int plain_prefill(void *self, const int32_t *ids, int32_t n, int32_t *nex
 }
 
 static int plain_denoise(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset,
-                         int32_t *ids, float *probability, char *err, size_t err_cap)
+                         int32_t *ids, float *probability, mb_error *err)
 {
     struct plain *p = self;
-    (void)step, (void)err, (void)err_cap;
+    (void)step, (void)err;
     plain_rows(p, tokens, p->cached + row_offset, rows, MB_BF16, ids, probability);
     return MB_OK;
 }
 
-static int plain_commit(void *self, const int32_t *tokens, int32_t *next, char *err, size_t err_cap)
+static int plain_commit(void *self, const int32_t *tokens, int32_t *next, mb_error *err)
 {
     struct plain *p = self;
     int32_t block = mb_model_config_of(p->model)->block;
     float probability;
-    (void)err, (void)err_cap;
+    (void)err;
     plain_rows(p, tokens, p->cached + block - 1, 1, MB_F32, next, &probability);
     p->cached += block;
     return MB_OK;
@@ -289,12 +290,12 @@ static void decode_equals_recomputing(void **state)
         sampler.threshold = fast ? 0.05 : sampler.threshold;
         mb_session *session = open_session(&o, 1, 192);
         mb_attender *attender = open_attender(session, &dense_method, NULL);
-        char err[256] = "";
+        mb_error err = {0};
         mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 64, .extra_stop_id = -1};
         mb_decode_result result;
-        assert_int_equal(mb_session_prefill(session, 0, g.ids, n, NULL, err, sizeof err), MB_OK);
-        if (mb_decode(session, attender, &request, &result, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        assert_int_equal(mb_session_prefill(session, 0, g.ids, n, NULL, &err), MB_OK);
+        if (mb_decode(session, attender, &request, &result, &err) != MB_OK)
+            fail_msg("%s", err.text);
         struct plain plain = {.model = o.model};
         mb_network network = {.self = &plain, .prefill = plain_prefill, .denoise = plain_denoise,
                               .commit = plain_commit};
@@ -303,7 +304,7 @@ static void decode_equals_recomputing(void **state)
                                 .max_new_tokens = 64};
         for (int32_t s = 0; s < config->stop_count; s++)
             sampling.stop_ids[sampling.stop_count++] = config->stop_ids[s];
-        assert_int_equal(mb_sampling_run(&sampling, &network, g.ids, n, err, sizeof err), MB_OK);
+        assert_int_equal(mb_sampling_run(&sampling, &network, g.ids, n, &err), MB_OK);
         assert_int_equal(result.count, sampling.count - sampling.prompt);
         assert_true(result.count > 0);
         for (size_t t = 0; t < result.count; t++)
@@ -323,10 +324,11 @@ static void decode_equals_recomputing(void **state)
 
 static char *decode_text(const opened *o, const mb_decode_result *result)
 {
-    char *text = NULL, err[256] = "";
+    char *text = NULL;
+    mb_error err = {0};
     size_t length = 0;
     assert_int_equal(mb_tokenizer_decode(mb_model_tokenizer(o->model), result->ids, result->count, true, &text,
-                                         &length, err, sizeof err), MB_OK);
+                                         &length, &err), MB_OK);
     return text;
 }
 
@@ -338,10 +340,10 @@ static void finds_the_needle(void **state)
     int32_t *ids = needle_prompt(&o, "silver-lake", "7340912", 60, &n);
     mb_session *session = open_session(&o, 1, 1280);
     mb_attender *attender = open_attender(session, &dense_method, NULL);
-    char err[256] = "";
+    mb_error err = {0};
     double us = 0;
     assert_true(n > 700 && n < 1200);
-    assert_int_equal(mb_session_prefill(session, 0, ids, n, &us, err, sizeof err), MB_OK);
+    assert_int_equal(mb_session_prefill(session, 0, ids, n, &us, &err), MB_OK);
     assert_true(us > 0);
     for (int i = 0; i < 3; i++) {
         mb_sampler sampler;
@@ -351,8 +353,8 @@ static void finds_the_needle(void **state)
         mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 24, .extra_stop_id = -1,
                                      .time_forwards = true};
         mb_decode_result result;
-        if (mb_decode(session, attender, &request, &result, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        if (mb_decode(session, attender, &request, &result, &err) != MB_OK)
+            fail_msg("%s", err.text);
         char *text = decode_text(&o, &result);
         print_message("%zu tokens of context, %d forwards: \"%s\"\n", n, result.denoise_forwards, text);
         assert_non_null(strstr(text, "7340912"));
@@ -394,14 +396,14 @@ static void decodes_alike(void **state)
         mb_session *session = open_session(&o, 1, 512);
         mb_attender *attender = open_attender(session, &dense_method, NULL);
         mb_sampler sampler = fixed_sampler(6);
-        char err[256] = "";
-        assert_int_equal(mb_session_prefill(session, 0, ids, n, NULL, err, sizeof err), MB_OK);
+        mb_error err = {0};
+        assert_int_equal(mb_session_prefill(session, 0, ids, n, NULL, &err), MB_OK);
         for (int i = 0; i < 2; i++) {
             struct trace_log log = {{0}};
             mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 40, .extra_stop_id = -1,
                                          .trace = write_trace, .user = &log};
             mb_decode_result result;
-            assert_int_equal(mb_decode(session, attender, &request, &result, err, sizeof err), MB_OK);
+            assert_int_equal(mb_decode(session, attender, &request, &result, &err), MB_OK);
             assert_int_equal(session->prefix[0], (int)n / 32 * 32);
             traces[2 * (threads - 1) + i] = mb_text_take(&log.text);
             mb_decode_result_free(&result);
@@ -428,8 +430,9 @@ static void forgotten_prompt_comes_back(void **state)
     mb_sampler_default(mb_model_config_of(o.model), &sampler);
     sampler.ignore_stop = true;
     sampler.threshold = 0.9;
-    char err[256] = "", *traces[3];
-    assert_int_equal(mb_session_prefill(session, 0, g.ids, 32, NULL, err, sizeof err), MB_OK);
+    char *traces[3];
+    mb_error err = {0};
+    assert_int_equal(mb_session_prefill(session, 0, g.ids, 32, NULL, &err), MB_OK);
     for (int i = 0; i < 3; i++) {
         struct trace_log log = {{0}};
         sampler.compat_prompt_bug = i == 1;
@@ -437,8 +440,8 @@ static void forgotten_prompt_comes_back(void **state)
         mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 64, .extra_stop_id = -1,
                                      .trace = write_trace, .user = &log};
         mb_decode_result result;
-        if (mb_decode(session, attender, &request, &result, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        if (mb_decode(session, attender, &request, &result, &err) != MB_OK)
+            fail_msg("%s", err.text);
         assert_int_equal(result.count, 65);
         traces[i] = mb_text_take(&log.text);
         mb_decode_result_free(&result);
@@ -464,15 +467,15 @@ static void forced_agrees_with_itself(void **state)
     mb_session *session = open_session(&o, 1, 512);
     mb_attender *attender = open_attender(session, &dense_method, NULL);
     mb_sampler sampler = fixed_sampler(6);
-    char err[256] = "";
+    mb_error err = {0};
     mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 40, .extra_stop_id = -1};
     mb_decode_result first, second;
-    assert_int_equal(mb_session_prefill(session, 0, ids, n, NULL, err, sizeof err), MB_OK);
-    assert_int_equal(mb_decode(session, attender, &request, &first, err, sizeof err), MB_OK);
+    assert_int_equal(mb_session_prefill(session, 0, ids, n, NULL, &err), MB_OK);
+    assert_int_equal(mb_decode(session, attender, &request, &first, &err), MB_OK);
     first.ids[1] = (first.ids[1] + 1) % 2000;
     request.forced = first.ids;
     request.forced_count = first.count;
-    assert_int_equal(mb_decode(session, attender, &request, &second, err, sizeof err), MB_OK);
+    assert_int_equal(mb_decode(session, attender, &request, &second, &err), MB_OK);
     assert_int_equal(second.compared, (int)first.count);
     assert_int_equal(second.agree, (int)first.count - 1);
     assert_int_equal(second.count, first.count);

@@ -15,7 +15,8 @@ static const char *const names[2] = {"llada2", "sdar_moe"};
 static opened open_here(const char *name, mb_type type)
 {
     const char *spec = getenv("MASKBENCH_TEST_DEVICE");
-    char note[256] = "", err[512] = "";
+    mb_error note = {0};
+    mb_error err = {0};
     opened o = open_fixture(name, type);
     if (!spec)
         return o;
@@ -23,18 +24,19 @@ static opened open_here(const char *name, mb_type type)
     o.kernels->close(o.device);
     mb_device_options options = {.type = type, .threads = 2, .arena_bytes = (size_t)1 << 28};
     mb_model_request request = {.path = o.folder};
-    if (mb_device_open(spec, &options, &o.kernels, &o.device, note, sizeof note, err, sizeof err) != MB_OK ||
-        mb_model_open(&o.model, &request, o.kernels, o.device, type, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_device_open(spec, &options, &o.kernels, &o.device, &note, &err) != MB_OK ||
+        mb_model_open(&o.model, &request, o.kernels, o.device, type, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return o;
 }
 
 static int32_t *read_words(const char *path, size_t *n)
 {
-    char *data = NULL, err[256] = "";
+    char *data = NULL;
+    mb_error err = {0};
     size_t size = 0;
-    if (mb_file_read(path, 1 << 20, &data, &size, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_file_read(path, 1 << 20, &data, &size, &err) != MB_OK)
+        fail_msg("%s", err.text);
     *n = size / 4;
     return (int32_t *)(void *)data;
 }
@@ -95,7 +97,8 @@ static void compare_routes(const char *name, bool exact)
  * bits. */
 static double compare_logits(const opened *o, const char *name, double clear, double *equal)
 {
-    char path[256], err[256] = "";
+    char path[256];
+    mb_error err = {0};
     size_t words = 0;
     snprintf(path, sizeof path, FIXTURES "%s.golden", name);
     int32_t *file = read_words(path, &words);
@@ -106,8 +109,8 @@ static double compare_logits(const opened *o, const char *name, double clear, do
     float *logits = NULL;
     double worst = 0, largest = 0;
     record.count = 0;
-    if (mb_model_logits(o->model, ids, (size_t)n, &logits, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_model_logits(o->model, ids, (size_t)n, &logits, &err) != MB_OK)
+        fail_msg("%s", err.text);
     for (int32_t i = 0; i < kept * vocab; i++) {
         float got = logits[(int64_t)positions[i / vocab] * vocab + i % vocab];
         worst = fmax(worst, fabs((double)got - (double)wanted[i]));
@@ -130,12 +133,13 @@ static double compare_logits(const opened *o, const char *name, double clear, do
 /* Sets attention.dense of every layer in a folder to 0. */
 static void silence_attention(const char *folder)
 {
-    char *path = mb_string_format("%s/model.safetensors", folder), *data = NULL, err[256] = "";
+    char *path = mb_string_format("%s/model.safetensors", folder), *data = NULL;
+    mb_error err = {0};
     mb_safetensors table = {0};
     size_t size = 0;
     int silenced = 0;
-    assert_int_equal(mb_file_read(path, 1 << 20, &data, &size, err, sizeof err), MB_OK);
-    assert_int_equal(mb_safetensors_parse(&table, (unsigned char *)data, size, path, err, sizeof err), MB_OK);
+    assert_int_equal(mb_file_read(path, 1 << 20, &data, &size, &err), MB_OK);
+    assert_int_equal(mb_safetensors_parse(&table, (unsigned char *)data, size, path, &err), MB_OK);
     for (size_t i = 0; i < table.count; i++)
         if (strstr(table.tensors[i].name, "attention.dense")) {
             memset(data + (table.tensors[i].data - (unsigned char *)data), 0, table.tensors[i].bytes);
@@ -156,12 +160,12 @@ static void roundings(void **state)
     opened o = open_here("llada2", MB_BF16);
     mb_model_request request = {.path = o.folder};
     double equal = 0, error;
-    char err[512] = "";
+    mb_error err = {0};
     (void)state;
     silence_attention(o.folder);
     mb_model_close(o.model);
-    if (mb_model_open(&o.model, &request, o.kernels, o.device, MB_BF16, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_model_open(&o.model, &request, o.kernels, o.device, MB_BF16, &err) != MB_OK)
+        fail_msg("%s", err.text);
     error = compare_logits(&o, "llada2.bf16", 0.02, &equal);
     print_message(
         "llada2, bf16 against bf16: %.1f %% of the logits equal, largest error %.2e of the largest logit\n",
@@ -241,8 +245,9 @@ static void packing(void **state)
         opened o = open_fixture(names[i], MB_F32);
         const mb_model_config *c = mb_model_config_of(o.model);
         mb_checkpoint *file = NULL;
-        char err[256] = "", name[128];
-        assert_int_equal(mb_checkpoint_open(&file, o.folder, err, sizeof err), MB_OK);
+        char name[128];
+        mb_error err = {0};
+        assert_int_equal(mb_checkpoint_open(&file, o.folder, &err), MB_OK);
         assert_int_equal(o.kernels->mark(o.device),
                          mb_model_weight_bytes(c, MB_F32)); /* nothing else is there yet */
         assert_int_equal(c->moe.dense_layers, 1);
@@ -279,17 +284,17 @@ static void memory(void **state)
         mb_session_request request = {.batch = 3, .capacity = 160};
         mb_session *session = NULL;
         mb_memory_plan plan;
-        char err[256] = "";
+        mb_error err = {0};
         size_t before = o.kernels->mark(o.device);
         assert_int_equal(before, mb_model_weight_bytes(c, MB_BF16));
         mb_memory_plan_make(c, MB_BF16, &request, 0, &plan);
         assert_int_equal(plan.weights, before);
-        assert_int_equal(mb_session_open(&session, o.model, &request, err, sizeof err), MB_OK);
+        assert_int_equal(mb_session_open(&session, o.model, &request, &err), MB_OK);
         assert_int_equal(o.kernels->mark(o.device) - before, plan.total - plan.weights);
         mb_session_close(session);
         if (i == 0) {
             mb_checkpoint *file = NULL;
-            assert_int_equal(mb_checkpoint_open(&file, o.folder, err, sizeof err), MB_OK);
+            assert_int_equal(mb_checkpoint_open(&file, o.folder, &err), MB_OK);
             check_tensor(file, "model.layers.2.mlp.gate.expert_bias", o.model->layers[2].router_bias, 0);
             mb_checkpoint_close(file);
         }
@@ -316,13 +321,13 @@ static void random_experts(void **state)
     mb_device_options options = {.type = MB_F32, .threads = 2, .arena_bytes = (size_t)1 << 28};
     mb_model_request request = {.shape = "tiny_moe", .seed = 3};
     opened o = {.kernels = mb_kernels_cpu()};
-    char err[512] = "";
+    mb_error err = {0};
     int32_t ids[80];
     float *logits = NULL;
     (void)state;
-    assert_int_equal(o.kernels->open(&o.device, &options, err, sizeof err), MB_OK);
-    if (mb_model_open(&o.model, &request, o.kernels, o.device, MB_F32, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    assert_int_equal(o.kernels->open(&o.device, &options, &err), MB_OK);
+    if (mb_model_open(&o.model, &request, o.kernels, o.device, MB_F32, &err) != MB_OK)
+        fail_msg("%s", err.text);
     const mb_model_config *c = mb_model_config_of(o.model);
     assert_int_equal(o.kernels->mark(o.device), mb_model_weight_bytes(c, MB_F32));
     size_t one = (size_t)c->moe.size * (size_t)c->hidden;
@@ -336,8 +341,8 @@ static void random_experts(void **state)
     }
     for (int i = 0; i < 80; i++)
         ids[i] = i * 41 % 2048;
-    if (mb_model_logits(o.model, ids, 80, &logits, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    if (mb_model_logits(o.model, ids, 80, &logits, &err) != MB_OK)
+        fail_msg("%s", err.text);
     double size = deviation_of(logits, (size_t)80 * 2048);
     assert_true(size > 0.05 && size < 20);
     free(logits);
@@ -349,10 +354,11 @@ static void random_experts(void **state)
 /* Replaces one text of a file by another of the same length. */
 static void patch(const char *folder, const char *file, const char *from, const char *to)
 {
-    char *path = mb_string_format("%s/%s", folder, file), *data = NULL, err[256] = "";
+    char *path = mb_string_format("%s/%s", folder, file), *data = NULL;
+    mb_error err = {0};
     size_t size = 0;
     assert_int_equal(strlen(from), strlen(to));
-    assert_int_equal(mb_file_read(path, 1 << 20, &data, &size, err, sizeof err), MB_OK);
+    assert_int_equal(mb_file_read(path, 1 << 20, &data, &size, &err), MB_OK);
     char *at = memmem(data, size, from, strlen(from));
     assert_non_null(at);
     memcpy(at, to, strlen(to));
@@ -386,11 +392,11 @@ static void refusals(void **state)
         opened o = open_fixture("llada2", MB_F32);
         mb_model_request request = {.path = o.folder};
         mb_model *model = NULL;
-        char err[512] = "";
+        mb_error err = {0};
         patch(o.folder, cases[i].file, cases[i].from, cases[i].to);
-        int rc = mb_model_open(&model, &request, o.kernels, o.device, MB_F32, err, sizeof err);
-        if (rc != MB_E_INPUT || !strstr(err, cases[i].says))
-            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err, cases[i].says);
+        int rc = mb_model_open(&model, &request, o.kernels, o.device, MB_F32, &err);
+        if (rc != MB_E_INPUT || !strstr(err.text, cases[i].says))
+            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err.text, cases[i].says);
         close_model(&o);
     }
 }
@@ -432,10 +438,11 @@ static void check_event(void *user, const mb_trace_step *step)
  * stop and length are its own. */
 static void traces(void **state)
 {
-    char *text = NULL, err[512] = "";
+    char *text = NULL;
+    mb_error err = {0};
     size_t size = 0, words = 0;
     (void)state;
-    assert_int_equal(mb_file_read(FIXTURES "llada2.traces.json", 1 << 20, &text, &size, err, sizeof err), MB_OK);
+    assert_int_equal(mb_file_read(FIXTURES "llada2.traces.json", 1 << 20, &text, &size, &err), MB_OK);
     cJSON *list = cJSON_ParseWithLength(text, size), *run;
     int32_t *file = read_words(FIXTURES "llada2.golden", &words);
     opened o = open_here("llada2", MB_F32);
@@ -456,17 +463,16 @@ static void traces(void **state)
         mb_sampler_default(mb_model_config_of(o.model), &sampler);
         assert_int_equal(sampler.confidence, MB_F32);
         assert_true(sampler.threshold == 0.95 && sampler.dynamic && sampler.steps == 32);
-        assert_int_equal(mb_session_open(&session, o.model, &wanted, err, sizeof err), MB_OK);
+        assert_int_equal(mb_session_open(&session, o.model, &wanted, &err), MB_OK);
         mb_attender *attender = open_attender(session, &dense_method, NULL);
         sampler.steps = cJSON_GetObjectItem(run, "steps")->valueint;
         sampler.threshold = cJSON_GetObjectItem(run, "threshold")->valuedouble;
         request.sampler = &sampler;
         assert_int_equal(mb_session_prefill(session, 0, file + 4,
-                                            (size_t)cJSON_GetObjectItem(run, "prompt")->valueint, NULL, err,
-                                            sizeof err),
+                                            (size_t)cJSON_GetObjectItem(run, "prompt")->valueint, NULL, &err),
                          MB_OK);
-        if (mb_decode(session, attender, &request, &result, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        if (mb_decode(session, attender, &request, &result, &err) != MB_OK)
+            fail_msg("%s", err.text);
         assert_null(events.next);
         assert_int_equal(result.denoise_forwards, events.denoised);
         assert_int_equal(result.commit_forwards, result.blocks - 1); /* nothing needs the last block's keys */

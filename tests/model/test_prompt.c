@@ -23,8 +23,8 @@ static mb_tokenizer *tokenizer;
 static int setup(void **state)
 {
     (void)state;
-    char err[512] = "";
-    return mb_tokenizer_open(&tokenizer, "tests/model/fixtures/bpe", err, sizeof err);
+    mb_error err = {0};
+    return mb_tokenizer_open(&tokenizer, "tests/model/fixtures/bpe", &err);
 }
 
 static int teardown(void **state)
@@ -84,13 +84,14 @@ static void golden_prompts(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_model model = model_of((mb_family)cases[i].family);
-        char *text = text_of(cases[i].lines), err[512] = "";
+        char *text = text_of(cases[i].lines);
+        mb_error err = {0};
         mb_prompt_request request = {.text = text, .answer_prefix = cases[i].prefix, .chat = cases[i].chat,
                                      .max_tokens = cases[i].max_tokens, .hard_limit = 4000};
         int32_t *ids = NULL;
         size_t n = 0;
         bool truncated = false;
-        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_OK);
+        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_OK);
         if (n != cases[i].n || truncated != cases[i].truncated || crc32_of(ids, n) != cases[i].crc)
             fail_msg("case %zu: %zu ids, truncated %d, crc %#x", i, n, truncated, crc32_of(ids, n));
         free(ids);
@@ -110,10 +111,10 @@ static void drift_never_passes_the_limit(void **state)
         int32_t *ids = NULL;
         size_t n = 0;
         bool truncated = false;
-        char err[512] = "";
-        int rc = mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err);
+        mb_error err = {0};
+        int rc = mb_prompt_build(&model, &request, &ids, &n, &truncated, &err);
         if (rc != MB_OK || !truncated || n > (size_t)limit + 8 || n + 24 < (size_t)limit)
-            fail_msg("limit %d: rc %d (%s), %zu ids", limit, rc, err, n);
+            fail_msg("limit %d: rc %d (%s), %zu ids", limit, rc, err.text, n);
         free(ids);
     }
     free(text);
@@ -124,13 +125,14 @@ static void template_counts_for_the_hard_limit(void **state)
 {
     (void)state;
     mb_model model = model_of(MB_FAMILY_FAST_DLLM_V2);
-    char *text = text_of(40), err[512] = ""; /* 583 tokens, 625 in the template */
+    char *text = text_of(40);
+    mb_error err = {0}; /* 583 tokens, 625 in the template */
     for (int limit = 580; limit < 630; limit++) {
         mb_prompt_request request = {.text = text, .chat = true, .max_tokens = limit, .hard_limit = limit};
         int32_t *ids = NULL;
         size_t n = 0;
         bool truncated = false;
-        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_OK);
+        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_OK);
         /* 40 added tokens of the text do not survive a cut, some ids more are lost to drift. */
         assert_true(n <= (size_t)limit && n + 72 >= (size_t)(limit < 625 ? limit : 625));
         assert_int_equal(truncated, limit < 625);
@@ -143,7 +145,8 @@ static void samples_that_cannot_fit(void **state)
 {
     (void)state;
     mb_model model = model_of(MB_FAMILY_SDAR);
-    char *text = text_of(40), err[512] = "";
+    char *text = text_of(40);
+    mb_error err = {0};
     static const struct {
         int max_tokens, hard_limit;
     } cases[] = {{0, 597}, {500, 300}, {0, 1}, {2, 3}}; /* no cut wanted; limits far apart; no room at all */
@@ -153,8 +156,8 @@ static void samples_that_cannot_fit(void **state)
         int32_t *ids = NULL;
         size_t n = 1;
         bool truncated = false;
-        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_E_SAMPLE);
-        assert_non_null(strstr(err, "the run has room for"));
+        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_E_SAMPLE);
+        assert_non_null(strstr(err.text, "the run has room for"));
         assert_null(ids);
         assert_int_equal(n, 0);
     }
@@ -162,7 +165,7 @@ static void samples_that_cannot_fit(void **state)
     int32_t *ids = NULL;
     size_t n = 1;
     bool truncated = false;
-    assert_int_equal(mb_prompt_build(&model, &empty, &ids, &n, &truncated, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_prompt_build(&model, &empty, &ids, &n, &truncated, &err), MB_E_SAMPLE);
     free(text);
 }
 
@@ -173,7 +176,8 @@ static void llada2_roles(void **state)
         {"\"<tool_call>\"", "\"<role>\""}, {"\"</tool_call>\"", "\"</role>\""}, {"\"<|im_end|>\"", "\"<|role_end|>\""}};
     const char *whole = "<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>Hello world?<|role_end|>"
                         "<role>ASSISTANT</role>The";
-    char *text = NULL, err[512] = "", *folder = folder_new();
+    char *text = NULL, *folder = folder_new();
+    mb_error err = {0};
     size_t size = 0, n = 0, wanted_n = 0;
     int32_t *ids = NULL, *wanted = NULL;
     bool truncated = false;
@@ -181,9 +185,9 @@ static void llada2_roles(void **state)
     (void)state;
     mb_model model = model_of(MB_FAMILY_LLADA2);
     mb_prompt_request request = {.text = "Hello world?", .answer_prefix = "The", .chat = true};
-    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "lacks <role>, which the chat template needs"));
-    assert_int_equal(mb_file_read("tests/model/fixtures/bpe/tokenizer.json", 1 << 20, &text, &size, err, sizeof err),
+    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "lacks <role>, which the chat template needs"));
+    assert_int_equal(mb_file_read("tests/model/fixtures/bpe/tokenizer.json", 1 << 20, &text, &size, &err),
                      MB_OK);
     for (size_t i = 0; i < size;) {
         size_t k = 0;
@@ -193,11 +197,10 @@ static void llada2_roles(void **state)
         i += k < 3 ? strlen(renamed[k][0]) : 1;
     }
     folder_put(folder, "tokenizer.json", patched.data, patched.length);
-    if (mb_tokenizer_open(&model.tokenizer, folder, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
-    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_OK);
-    assert_int_equal(mb_tokenizer_encode(model.tokenizer, whole, strlen(whole), true, &wanted, &wanted_n, err,
-                                         sizeof err), MB_OK);
+    if (mb_tokenizer_open(&model.tokenizer, folder, &err) != MB_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_OK);
+    assert_int_equal(mb_tokenizer_encode(model.tokenizer, whole, strlen(whole), true, &wanted, &wanted_n, &err), MB_OK);
     assert_int_equal(n, wanted_n);
     assert_memory_equal(ids, wanted, n * sizeof *ids);
     assert_int_equal(ids[0], mb_tokenizer_id(model.tokenizer, "<role>"));
@@ -222,9 +225,9 @@ static void models_without_text(void **state)
     int32_t *ids = NULL;
     size_t n = 0;
     bool truncated = false;
-    char err[512] = "";
-    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "sdar_4b"));
+    mb_error err = {0};
+    assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "sdar_4b"));
 }
 
 int main(void)

@@ -37,8 +37,8 @@ static void good_file(void **state)
                                  "\"ids\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[16,24]}}   ",
                                  24, &size);
     mb_safetensors table;
-    char err[256] = "";
-    assert_int_equal(mb_safetensors_parse(&table, bytes, size, "f", err, sizeof err), MB_OK);
+    mb_error err = {0};
+    assert_int_equal(mb_safetensors_parse(&table, bytes, size, "f", &err), MB_OK);
     assert_int_equal(table.count, 4);
     const mb_tensor *a = mb_safetensors_find(&table, "a"), *ids = mb_safetensors_find(&table, "ids");
     assert_non_null(a);
@@ -115,10 +115,10 @@ static void damaged_files(void **state)
         size_t size;
         unsigned char *bytes = image(cases[i].header, cases[i].data, &size);
         mb_safetensors table;
-        char err[512] = "";
-        int rc = mb_safetensors_parse(&table, bytes, size, "some.safetensors", err, sizeof err);
-        if (rc != MB_E_INPUT || !strstr(err, cases[i].says) || !strstr(err, "some.safetensors"))
-            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err, cases[i].says);
+        mb_error err = {0};
+        int rc = mb_safetensors_parse(&table, bytes, size, "some.safetensors", &err);
+        if (rc != MB_E_INPUT || !strstr(err.text, cases[i].says) || !strstr(err.text, "some.safetensors"))
+            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err.text, cases[i].says);
         assert_null(table.tensors);
         free(bytes);
     }
@@ -140,12 +140,12 @@ static void damaged_lengths(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_safetensors table;
-        char err[512] = "";
+        mb_error err = {0};
         unsigned char *exact = malloc(cases[i].size + 1);
         memcpy(exact, cases[i].bytes, cases[i].size);
-        assert_int_equal(mb_safetensors_parse(&table, exact, cases[i].size, "f", err, sizeof err), MB_E_INPUT);
-        if (!strstr(err, cases[i].says))
-            fail_msg("case %zu: \"%s\"", i, err);
+        assert_int_equal(mb_safetensors_parse(&table, exact, cases[i].size, "f", &err), MB_E_INPUT);
+        if (!strstr(err.text, cases[i].says))
+            fail_msg("case %zu: \"%s\"", i, err.text);
         free(exact);
     }
 }
@@ -161,9 +161,9 @@ static void deep_nesting(void **state)
     size_t size;
     unsigned char *bytes = image(header.data, 0, &size);
     mb_safetensors table;
-    char err[256] = "";
-    assert_int_equal(mb_safetensors_parse(&table, bytes, size, "f", err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "nested too deeply"));
+    mb_error err = {0};
+    assert_int_equal(mb_safetensors_parse(&table, bytes, size, "f", &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "nested too deeply"));
     free(bytes);
     mb_text_free(&header);
 }
@@ -177,11 +177,11 @@ static void every_truncation(void **state)
     for (size_t cut = 0; cut < size; cut++) {
         unsigned char *part = malloc(cut + 1);
         mb_safetensors table;
-        char err[256] = "";
+        mb_error err = {0};
         memcpy(part, bytes, cut);
         unsigned char *exact = realloc(part, cut ? cut : 1);
-        assert_int_equal(mb_safetensors_parse(&table, exact, cut, "f", err, sizeof err), MB_E_INPUT);
-        assert_non_null(strstr(err, "incomplete"));
+        assert_int_equal(mb_safetensors_parse(&table, exact, cut, "f", &err), MB_E_INPUT);
+        assert_non_null(strstr(err.text, "incomplete"));
         free(exact);
     }
     free(bytes);
@@ -203,24 +203,25 @@ static void put_image(const char *folder, const char *name, const char *header, 
 static void shards(void **state)
 {
     (void)state;
-    char *folder = folder_new(), err[512] = "", hex[MB_HASH_CAP], other[MB_HASH_CAP];
+    char *folder = folder_new(), hex[MB_HASH_CAP], other[MB_HASH_CAP];
+    mb_error err = {0};
     mb_checkpoint *checkpoint = NULL;
     put_image(folder, "s1.safetensors", ONE("a"), 4);
     put_image(folder, "s2.safetensors", ONE("b"), 4);
     folder_put_text(folder, "model.safetensors.index.json",
                     MAP("8", "\"b\":\"s2.safetensors\",\"a\":\"s1.safetensors\""));
-    assert_int_equal(mb_checkpoint_open(&checkpoint, folder, err, sizeof err), MB_OK);
+    assert_int_equal(mb_checkpoint_open(&checkpoint, folder, &err), MB_OK);
     assert_non_null(mb_checkpoint_find(checkpoint, "a"));
     assert_non_null(mb_checkpoint_find(checkpoint, "b"));
     assert_null(mb_checkpoint_find(checkpoint, "c"));
     assert_int_equal(mb_checkpoint_find(checkpoint, "b")->data[3], 3);
     assert_non_null(mb_checkpoint_tensor(checkpoint, 1));
     assert_null(mb_checkpoint_tensor(checkpoint, 2));
-    assert_int_equal(mb_checkpoint_hash(checkpoint, hex, err, sizeof err), MB_OK);
+    assert_int_equal(mb_checkpoint_hash(checkpoint, hex, &err), MB_OK);
     mb_checkpoint_close(checkpoint);
     put_image(folder, "s2.safetensors", ONE("b") " ", 4);
-    assert_int_equal(mb_checkpoint_open(&checkpoint, folder, err, sizeof err), MB_OK);
-    assert_int_equal(mb_checkpoint_hash(checkpoint, other, err, sizeof err), MB_OK);
+    assert_int_equal(mb_checkpoint_open(&checkpoint, folder, &err), MB_OK);
+    assert_int_equal(mb_checkpoint_hash(checkpoint, other, &err), MB_OK);
     assert_string_not_equal(hex, other);
     mb_checkpoint_close(checkpoint);
     folder_remove(folder);
@@ -258,11 +259,11 @@ static void damaged_indexes(void **state)
     put_image(folder, "broken.safetensors", ONE("a"), 3);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_checkpoint *checkpoint = NULL;
-        char err[512] = "";
+        mb_error err = {0};
         folder_put_text(folder, "model.safetensors.index.json", cases[i].index);
-        int rc = mb_checkpoint_open(&checkpoint, folder, err, sizeof err);
-        if (rc != MB_E_INPUT || !strstr(err, cases[i].says))
-            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err, cases[i].says);
+        int rc = mb_checkpoint_open(&checkpoint, folder, &err);
+        if (rc != MB_E_INPUT || !strstr(err.text, cases[i].says))
+            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err.text, cases[i].says);
         assert_null(checkpoint);
     }
     folder_remove(folder);
@@ -272,13 +273,14 @@ static void damaged_indexes(void **state)
 static void no_weights_at_all(void **state)
 {
     (void)state;
-    char *folder = folder_new(), err[512] = "";
+    char *folder = folder_new();
+    mb_error err = {0};
     mb_checkpoint *checkpoint = NULL;
-    assert_int_equal(mb_checkpoint_open(&checkpoint, folder, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "neither model.safetensors nor model.safetensors.index.json"));
+    assert_int_equal(mb_checkpoint_open(&checkpoint, folder, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "neither model.safetensors nor model.safetensors.index.json"));
     folder_put_text(folder, "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
-    assert_int_equal(mb_checkpoint_open(&checkpoint, folder, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "Git LFS pointer"));
+    assert_int_equal(mb_checkpoint_open(&checkpoint, folder, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "Git LFS pointer"));
     folder_remove(folder);
     free(folder);
 }

@@ -64,11 +64,11 @@ static int32_t count_masks(const int32_t *tokens, int32_t n)
     return masks;
 }
 
-static int stub_prefill(void *self, const int32_t *ids, int32_t n, int32_t *next, char *err, size_t err_cap)
+static int stub_prefill(void *self, const int32_t *ids, int32_t n, int32_t *next, mb_error *err)
 {
     struct stub *stub = self;
     float probability;
-    (void)err, (void)err_cap;
+    (void)err;
     assert_int_equal(stub->cached, 0);
     assert_int_equal(count_masks(ids, n), 0);
     mb_text_printf(&stub->log, "C%d@0 ", n);
@@ -79,11 +79,11 @@ static int stub_prefill(void *self, const int32_t *ids, int32_t n, int32_t *next
 }
 
 static int stub_denoise(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset,
-                        int32_t *ids, float *probability, char *err, size_t err_cap)
+                        int32_t *ids, float *probability, mb_error *err)
 {
     struct stub *stub = self;
     int32_t masks = count_masks(tokens + row_offset, rows);
-    (void)err, (void)err_cap;
+    (void)err;
     if (rows == stub->block)
         mb_text_printf(&stub->log, "d%d ", masks);
     else
@@ -98,11 +98,11 @@ static int stub_denoise(void *self, int32_t step, const int32_t *tokens, int32_t
     return MB_OK;
 }
 
-static int stub_commit(void *self, const int32_t *tokens, int32_t *next, char *err, size_t err_cap)
+static int stub_commit(void *self, const int32_t *tokens, int32_t *next, mb_error *err)
 {
     struct stub *stub = self;
     float probability;
-    (void)err, (void)err_cap;
+    (void)err;
     assert_int_equal(count_masks(tokens, stub->block), 0);
     mb_text_printf(&stub->log, "C%d@%d ", stub->block, stub->cached);
     stub->commits++;
@@ -111,19 +111,19 @@ static int stub_commit(void *self, const int32_t *tokens, int32_t *next, char *e
     return MB_OK;
 }
 
-static int stub_begin(void *self, int32_t block, const int32_t *tokens, char *err, size_t err_cap)
+static int stub_begin(void *self, int32_t block, const int32_t *tokens, mb_error *err)
 {
     struct stub *stub = self;
-    (void)tokens, (void)err, (void)err_cap;
+    (void)tokens, (void)err;
     assert_int_equal(block, stub->begins);
     stub->begins++;
     return MB_OK;
 }
 
-static int stub_end(void *self, int32_t block, const int32_t *tokens, char *err, size_t err_cap)
+static int stub_end(void *self, int32_t block, const int32_t *tokens, mb_error *err)
 {
     struct stub *stub = self;
-    (void)tokens, (void)err, (void)err_cap;
+    (void)tokens, (void)err;
     assert_int_equal(block, stub->ends);
     stub->ends++;
     return MB_OK;
@@ -139,7 +139,7 @@ struct setting {
 static void run(struct stub *stub, mb_sampling *sampling, mb_sampler *sampler, mb_family family,
                 const struct setting *setting)
 {
-    char err[256] = "";
+    mb_error err = {0};
     memset(stub, 0, sizeof *stub);
     memset(sampling, 0, sizeof *sampling);
     *sampler = (mb_sampler){.schedule = setting->schedule, .steps = setting->steps,
@@ -164,9 +164,9 @@ static void run(struct stub *stub, mb_sampling *sampling, mb_sampler *sampler, m
     sampling->max_new_tokens = setting->max;
     mb_network network = {.self = stub, .prefill = stub_prefill, .denoise = stub_denoise, .commit = stub_commit,
                           .block_begin = stub_begin, .block_end = stub_end};
-    int rc = mb_sampling_run(sampling, &network, stub->target, (size_t)setting->prompt, err, sizeof err);
+    int rc = mb_sampling_run(sampling, &network, stub->target, (size_t)setting->prompt, &err);
     if (rc != MB_OK)
-        fail_msg("%s", err);
+        fail_msg("%s", err.text);
     assert_int_equal(stub->begins, stub->ends);
     assert_int_equal(stub->begins, sampling->blocks);
 }
@@ -467,7 +467,7 @@ static void forced_trajectory(void **state)
         struct stub stub = {.shift = f == 1, .block = 32, .levels = graded, .confidence = MB_BF16};
         mb_sampler sampler = {.threshold = 0.9, .dynamic = true, .confidence = MB_BF16};
         int32_t forced[70];
-        char err[256] = "";
+        mb_error err = {0};
         for (int32_t k = 0; k < TARGETS; k++)
             stub.target[k] = (5 * k + 3) % 50;
         for (int32_t k = 0; k < 70; k++)
@@ -481,7 +481,7 @@ static void forced_trajectory(void **state)
                                 .forced = forced, .forced_count = 70};
         mb_network network = {.self = &stub, .prefill = stub_prefill, .denoise = stub_denoise,
                               .commit = stub_commit};
-        assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 45, err, sizeof err), MB_OK);
+        assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 45, &err), MB_OK);
         assert_int_equal(sampling.compared, 70);
         assert_int_equal(sampling.agree, 67); /* 3, 7 and 40 differ */
         for (int32_t k = 0; k < 70; k++)
@@ -500,7 +500,7 @@ static void early_stops(void **state)
             struct stub stub = {.shift = f, .block = 32, .levels = graded, .confidence = MB_BF16};
             mb_sampler sampler = {.threshold = 0.9, .dynamic = true, .confidence = MB_BF16,
                                   .ignore_stop = ignore == 1};
-            char err[256] = "";
+            mb_error err = {0};
             for (int32_t k = 0; k < TARGETS; k++)
                 stub.target[k] = (5 * k + 3) % 50;
             stub.target[45 + 2] = stub.target[45 + 12] = STOP;
@@ -509,7 +509,7 @@ static void early_stops(void **state)
                                     .stop_count = 1, .max_new_tokens = 64, .min_new_tokens = 10};
             mb_network network = {.self = &stub, .prefill = stub_prefill, .denoise = stub_denoise,
                                   .commit = stub_commit};
-            assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 45, err, sizeof err), MB_OK);
+            assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 45, &err), MB_OK);
             assert_int_equal(sampling.stopped, !ignore);
             assert_int_equal(sampling.count, ignore ? (f ? 97 : 128) : 45 + 13);
             release(&stub, &sampling);
@@ -519,9 +519,9 @@ static void early_stops(void **state)
 
 /* A network that predicts [MASK] itself: the reference would repeat the forward for ever. */
 static int masking_denoise(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset,
-                           int32_t *ids, float *probability, char *err, size_t err_cap)
+                           int32_t *ids, float *probability, mb_error *err)
 {
-    int rc = stub_denoise(self, step, tokens, rows, row_offset, ids, probability, err, err_cap);
+    int rc = stub_denoise(self, step, tokens, rows, row_offset, ids, probability, err);
     for (int32_t j = 0; j < rows; j++)
         if ((row_offset + j) % 5 == 2) {
             ids[j] = MASK;
@@ -539,7 +539,7 @@ static void a_predicted_mask_ends_nothing(void **state)
         mb_sampler sampler = {.threshold = 0.9, .dynamic = true, .confidence = MB_BF16, .ignore_stop = true,
                               .block_cache = i >= 4, .steps = i >= 2 ? 6 : 0,
                               .schedule = i / 2 == 1 ? MB_SCHEDULE_FIXED : MB_SCHEDULE_THRESHOLD};
-        char err[256] = "";
+        mb_error err = {0};
         int32_t stops = 0;
         for (int32_t k = 0; k < TARGETS; k++)
             stub.target[k] = (5 * k + 3) % 50;
@@ -548,7 +548,7 @@ static void a_predicted_mask_ends_nothing(void **state)
                                 .stop_count = 1, .max_new_tokens = 64};
         mb_network network = {.self = &stub, .prefill = stub_prefill, .denoise = masking_denoise,
                               .commit = stub_commit};
-        assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 64, err, sizeof err), MB_OK);
+        assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 64, &err), MB_OK);
         assert_int_equal(count_masks(sampling.tokens, sampling.count), 0);
         for (int32_t k = 64; k < sampling.count; k++) {
             assert_true(sampling.tokens[k] == STOP || sampling.tokens[k] == stub.target[k]);
@@ -560,12 +560,12 @@ static void a_predicted_mask_ends_nothing(void **state)
 }
 
 static int failing_denoise(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset,
-                           int32_t *ids, float *probability, char *err, size_t err_cap)
+                           int32_t *ids, float *probability, mb_error *err)
 {
     struct stub *stub = self;
     if (stub->denoised == 3)
-        return mb_fail(err, err_cap, MB_E_STOP, "stopped by the user");
-    return stub_denoise(self, step, tokens, rows, row_offset, ids, probability, err, err_cap);
+        return mb_fail(err, MB_E_STOP, "stopped by the user");
+    return stub_denoise(self, step, tokens, rows, row_offset, ids, probability, err);
 }
 
 static void failures_travel(void **state)
@@ -574,13 +574,13 @@ static void failures_travel(void **state)
     for (int f = 0; f < 2; f++) {
         struct stub stub = {.shift = f, .block = 32, .levels = graded, .confidence = MB_BF16};
         mb_sampler sampler = {.threshold = 1.0, .confidence = MB_BF16};
-        char err[256] = "";
+        mb_error err = {0};
         mb_sampling sampling = {.sampler = &sampler, .family = f ? MB_FAMILY_FAST_DLLM_V2 : MB_FAMILY_SDAR,
                                 .block = 32, .sub_block = f ? 8 : 32, .mask_id = MASK, .max_new_tokens = 64};
         mb_network network = {.self = &stub, .prefill = stub_prefill, .denoise = failing_denoise,
                               .commit = stub_commit};
-        assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 33, err, sizeof err), MB_E_STOP);
-        assert_string_equal(err, "stopped by the user");
+        assert_int_equal(mb_sampling_run(&sampling, &network, stub.target, 33, &err), MB_E_STOP);
+        assert_string_equal(err.text, "stopped by the user");
         release(&stub, &sampling);
     }
 }

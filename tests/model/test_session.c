@@ -17,11 +17,11 @@ static void plan_equals_allocation(void **state)
                                       .prefill_chunk = cases[i].chunk};
         mb_memory_plan plan;
         mb_session *session = NULL;
-        char err[256] = "";
+        mb_error err = {0};
         mb_memory_plan_make(mb_model_config_of(o.model), cases[i].type, &request, 4096, &plan);
         size_t before = o.kernels->mark(o.device);
         assert_int_equal(before, plan.weights);
-        assert_int_equal(mb_session_open(&session, o.model, &request, err, sizeof err), MB_OK);
+        assert_int_equal(mb_session_open(&session, o.model, &request, &err), MB_OK);
         size_t after = o.kernels->mark(o.device);
         assert_int_equal(after - before, plan.total - plan.weights - plan.methods);
         assert_int_equal(plan.methods, 4096);
@@ -40,31 +40,31 @@ static void limits_speak(void **state)
     (void)state;
     opened o = open_model("models/tiny", MB_F32, 1);
     mb_session *session = NULL;
-    char err[256] = "";
+    mb_error err = {0};
     int32_t ids[200] = {0};
     mb_session_request request = {.batch = 1, .capacity = 40000};
-    assert_int_equal(mb_session_open(&session, o.model, &request, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "32768 positions"));
+    assert_int_equal(mb_session_open(&session, o.model, &request, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "32768 positions"));
     request.capacity = 31;
-    assert_int_equal(mb_session_open(&session, o.model, &request, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_session_open(&session, o.model, &request, &err), MB_E_INPUT);
     request.capacity = 128;
-    assert_int_equal(mb_session_open(&session, o.model, &request, err, sizeof err), MB_OK);
-    assert_int_equal(mb_session_prefill(session, 0, ids, 97, NULL, err, sizeof err), MB_E_SAMPLE);
+    assert_int_equal(mb_session_open(&session, o.model, &request, &err), MB_OK);
+    assert_int_equal(mb_session_prefill(session, 0, ids, 97, NULL, &err), MB_E_SAMPLE);
     ids[5] = 2048;
-    assert_int_equal(mb_session_prefill(session, 0, ids, 60, NULL, err, sizeof err), MB_E_SAMPLE);
-    assert_non_null(strstr(err, "token 5"));
+    assert_int_equal(mb_session_prefill(session, 0, ids, 60, NULL, &err), MB_E_SAMPLE);
+    assert_non_null(strstr(err.text, "token 5"));
     ids[5] = 0;
-    assert_int_equal(mb_session_prefill(session, 0, ids, 60, NULL, err, sizeof err), MB_OK);
+    assert_int_equal(mb_session_prefill(session, 0, ids, 60, NULL, &err), MB_OK);
     mb_attender *attender = open_attender(session, &dense_method, NULL);
     mb_sampler sampler = fixed_sampler(4);
     volatile int stop = 1;
     mb_decode_request decode = {.sampler = &sampler, .max_new_tokens = 68, .extra_stop_id = -1, .stop = &stop};
     mb_decode_result result;
-    assert_int_equal(mb_decode(session, attender, &decode, &result, err, sizeof err), MB_E_STOP);
+    assert_int_equal(mb_decode(session, attender, &decode, &result, &err), MB_E_STOP);
     assert_int_equal(session->prefix[0], 32);
     decode.max_new_tokens = 69; /* 60 + 69 = 129 tokens, rounded up to five blocks */
-    assert_int_equal(mb_decode(session, attender, &decode, &result, err, sizeof err), MB_E_SAMPLE);
-    assert_non_null(strstr(err, "cache of 160 tokens"));
+    assert_int_equal(mb_decode(session, attender, &decode, &result, &err), MB_E_SAMPLE);
+    assert_non_null(strstr(err.text, "cache of 160 tokens"));
     mb_attender_close(attender);
     mb_session_close(session);
     close_model(&o);
@@ -76,15 +76,15 @@ static void fixed_work(void **state)
     opened o = open_model("models/tiny", MB_BF16, 2);
     mb_session *session = open_session(&o, 3, 320);
     mb_attender *attender = open_attender(session, &dense_method, NULL);
-    char err[256] = "";
+    mb_error err = {0};
     mb_decode_result result = {0};
-    assert_int_equal(mb_session_fill_random(session, 256, 3, err, sizeof err), MB_OK);
+    assert_int_equal(mb_session_fill_random(session, 256, 3, &err), MB_OK);
     /* Norms as of normal numbers, no two heads alike. */
     const uint16_t *k = session->kv[2].k, *other = session->kv[3].k;
     assert_memory_not_equal(k, other, 64 * 2);
     for (int repeat = 0; repeat < 2; repeat++)
-        if (mb_decode_fixed_work(session, attender, 2, 5, NULL, &result, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        if (mb_decode_fixed_work(session, attender, 2, 5, NULL, &result, &err) != MB_OK)
+            fail_msg("%s", err.text);
     assert_int_equal(result.blocks, 4);
     assert_int_equal(result.first_count, 4);
     assert_int_equal(result.later_count, 16);
@@ -99,13 +99,13 @@ static void fixed_work(void **state)
     mb_sampler sampler = fixed_sampler(4);
     sampler.ignore_stop = true;
     mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 64, .extra_stop_id = -1};
-    assert_int_equal(mb_decode(session, attender, &request, &result, err, sizeof err), MB_OK);
+    assert_int_equal(mb_decode(session, attender, &request, &result, &err), MB_OK);
     assert_int_equal(result.count, 64);
     assert_int_equal(result.denoise_forwards, 8);
     mb_decode_result_free(&result);
     volatile int stop = 1;
-    assert_int_equal(mb_decode_fixed_work(session, attender, 1, 5, &stop, &result, err, sizeof err), MB_E_STOP);
-    assert_int_equal(mb_decode_fixed_work(session, attender, 1, 33, NULL, &result, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_decode_fixed_work(session, attender, 1, 5, &stop, &result, &err), MB_E_STOP);
+    assert_int_equal(mb_decode_fixed_work(session, attender, 1, 33, NULL, &result, &err), MB_E_INPUT);
     mb_decode_result_free(&result);
     mb_attender_close(attender);
     mb_session_close(session);
@@ -120,13 +120,13 @@ static void fixed_work_is_the_same_for_all(void **state)
     (void)state;
     opened o = open_model("models/tiny", MB_BF16, 2);
     mb_session *session = open_session(&o, 2, 320);
-    char err[256] = "";
-    assert_int_equal(mb_session_fill_random(session, 256, 3, err, sizeof err), MB_OK);
+    mb_error err = {0};
+    assert_int_equal(mb_session_fill_random(session, 256, 3, &err), MB_OK);
     for (int i = 0; i < 3; i++) {
         mb_attender *attender = open_attender(session, &fake_method, &options[i % 2]);
         mb_decode_result result = {0};
         mb_session_rotate(session, i == 2 ? 8 : 7);
-        assert_int_equal(mb_decode_fixed_work(session, attender, 2, 8, NULL, &result, err, sizeof err), MB_OK);
+        assert_int_equal(mb_decode_fixed_work(session, attender, 2, 8, NULL, &result, &err), MB_OK);
         inputs[i] = last_fake->inputs;
         mb_decode_result_free(&result);
         mb_attender_close(attender);

@@ -21,17 +21,18 @@
 static mb_tokenizer *open_folder(const char *folder)
 {
     mb_tokenizer *tokenizer = NULL;
-    char err[512] = "";
-    if (mb_tokenizer_open(&tokenizer, folder, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    mb_error err = {0};
+    if (mb_tokenizer_open(&tokenizer, folder, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return tokenizer;
 }
 
 static cJSON *read_golden(void)
 {
-    char *text = NULL, err[256] = "";
+    char *text = NULL;
+    mb_error err = {0};
     size_t size = 0;
-    assert_int_equal(mb_file_read(FIXTURES "golden.json", 1 << 24, &text, &size, err, sizeof err), MB_OK);
+    assert_int_equal(mb_file_read(FIXTURES "golden.json", 1 << 24, &text, &size, &err), MB_OK);
     cJSON *root = cJSON_Parse(text);
     assert_non_null(root);
     free(text);
@@ -50,8 +51,8 @@ static void check_ids(const mb_tokenizer *tokenizer, const char *text, size_t le
 {
     int32_t *ids = NULL;
     size_t n = 0;
-    char err[256] = "";
-    assert_int_equal(mb_tokenizer_encode(tokenizer, text, length, true, &ids, &n, err, sizeof err), MB_OK);
+    mb_error err = {0};
+    assert_int_equal(mb_tokenizer_encode(tokenizer, text, length, true, &ids, &n, &err), MB_OK);
     bool same = n == want_n && (n == 0 || memcmp(ids, want, n * sizeof *ids) == 0);
     for (size_t i = 0; !same && i < n; i++)
         fprintf(stderr, "%d ", ids[i]);
@@ -62,9 +63,10 @@ static void check_ids(const mb_tokenizer *tokenizer, const char *text, size_t le
 
 static void check_text(const mb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip, const char *want)
 {
-    char *text = NULL, err[256] = "";
+    char *text = NULL;
+    mb_error err = {0};
     size_t length = 0;
-    assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, skip, &text, &length, err, sizeof err), MB_OK);
+    assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, skip, &text, &length, &err), MB_OK);
     assert_string_equal(text, want);
     assert_int_equal(length, strlen(want));
     free(text);
@@ -131,14 +133,15 @@ static void invalid_utf8(void **state)
     cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(golden, "repair"))
     {
         const char *hex = string_of(entry, "hex"), *want = string_of(entry, "text");
-        char bytes[256], err[256] = "";
+        char bytes[256];
+        mb_error err = {0};
         size_t length = strlen(hex) / 2, n = 0;
         int32_t *ids = NULL;
         for (size_t i = 0; i < length; i++) {
             char pair[3] = {hex[2 * i], hex[2 * i + 1], 0};
             bytes[i] = (char)strtoul(pair, NULL, 16);
         }
-        assert_int_equal(mb_tokenizer_encode(tokenizer, want, strlen(want), true, &ids, &n, err, sizeof err),
+        assert_int_equal(mb_tokenizer_encode(tokenizer, want, strlen(want), true, &ids, &n, &err),
                          MB_OK);
         check_ids(tokenizer, bytes, length, ids, n);
         check_text(tokenizer, ids, n, false, want);
@@ -155,12 +158,13 @@ static void special_off_is_plain_text(void **state)
     const char *text = "a<|im_end|>b";
     int32_t *ids = NULL, end = mb_tokenizer_id(tokenizer, "<|im_end|>");
     size_t n = 0, length = 0;
-    char err[256] = "", *back = NULL;
+    char *back = NULL;
+    mb_error err = {0};
     assert_int_equal(end, 658);
-    assert_int_equal(mb_tokenizer_encode(tokenizer, text, strlen(text), false, &ids, &n, err, sizeof err), MB_OK);
+    assert_int_equal(mb_tokenizer_encode(tokenizer, text, strlen(text), false, &ids, &n, &err), MB_OK);
     for (size_t i = 0; i < n; i++)
         assert_true(ids[i] < 656);
-    assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, true, &back, &length, err, sizeof err), MB_OK);
+    assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, true, &back, &length, &err), MB_OK);
     assert_string_equal(back, text);
     free(back);
     free(ids);
@@ -179,9 +183,10 @@ static void zero_bytes_survive(void **state)
     const char text[] = "nul\0byte";
     int32_t *ids = NULL;
     size_t n = 0, length = 0;
-    char err[256] = "", *back = NULL;
-    assert_int_equal(mb_tokenizer_encode(tokenizer, text, 8, true, &ids, &n, err, sizeof err), MB_OK);
-    assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, false, &back, &length, err, sizeof err), MB_OK);
+    char *back = NULL;
+    mb_error err = {0};
+    assert_int_equal(mb_tokenizer_encode(tokenizer, text, 8, true, &ids, &n, &err), MB_OK);
+    assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, false, &back, &length, &err), MB_OK);
     assert_int_equal(length, 8);
     assert_memory_equal(back, text, 9);
     free(back);
@@ -199,12 +204,13 @@ static void long_runs(void **state)
         mb_text text = {0};
         int32_t *ids = NULL;
         size_t n = 0, length = 0;
-        char err[256] = "", *back = NULL;
+        char *back = NULL;
+        mb_error err = {0};
         while (text.length < 1000000)
             mb_text_puts(&text, units[u]);
-        assert_int_equal(mb_tokenizer_encode(tokenizer, text.data, text.length, true, &ids, &n, err, sizeof err),
+        assert_int_equal(mb_tokenizer_encode(tokenizer, text.data, text.length, true, &ids, &n, &err),
                          MB_OK);
-        assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, false, &back, &length, err, sizeof err), MB_OK);
+        assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, false, &back, &length, &err), MB_OK);
         if ((unsigned char)units[u][0] < 0x80 || (unsigned char)units[u][0] == 0xe4) { /* NFC leaves these alone */
             assert_int_equal(length, text.length);
             assert_memory_equal(back, text.data, length);
@@ -221,9 +227,9 @@ static void *encode_in_thread(void *tokenizer)
     for (int round = 0; round < 50; round++) {
         int32_t *ids = NULL;
         size_t n = 0;
-        char err[256] = "";
+        mb_error err = {0};
         const char *text = "Hello world, I'm here: 1 2 3 <|im_end|> 你好";
-        if (mb_tokenizer_encode(tokenizer, text, strlen(text), true, &ids, &n, err, sizeof err) != MB_OK || n < 10)
+        if (mb_tokenizer_encode(tokenizer, text, strlen(text), true, &ids, &n, &err) != MB_OK || n < 10)
             return "failed";
         free(ids);
     }
@@ -250,9 +256,10 @@ static void threads_share_one(void **state)
 /* The fixture's tokenizer.json with the first `from` replaced by `to`. */
 static char *edited(const char *from, const char *to)
 {
-    char *text = NULL, err[256] = "";
+    char *text = NULL;
+    mb_error err = {0};
     size_t size = 0;
-    assert_int_equal(mb_file_read(FIXTURES "bpe/tokenizer.json", 1 << 24, &text, &size, err, sizeof err), MB_OK);
+    assert_int_equal(mb_file_read(FIXTURES "bpe/tokenizer.json", 1 << 24, &text, &size, &err), MB_OK);
     char *at = strstr(text, from);
     assert_non_null(at);
     char *result = mb_string_format("%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
@@ -295,12 +302,13 @@ static void damaged_files(void **state)
          "adds tokens"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char *folder = folder_new(), *text = edited(cases[i].from, cases[i].to), err[512] = "";
+        char *folder = folder_new(), *text = edited(cases[i].from, cases[i].to);
+        mb_error err = {0};
         mb_tokenizer *tokenizer = NULL;
         folder_put_text(folder, "tokenizer.json", text);
-        int rc = mb_tokenizer_open(&tokenizer, folder, err, sizeof err);
-        if (rc != MB_E_INPUT || !strstr(err, cases[i].says) || !strstr(err, folder))
-            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err, cases[i].says);
+        int rc = mb_tokenizer_open(&tokenizer, folder, &err);
+        if (rc != MB_E_INPUT || !strstr(err.text, cases[i].says) || !strstr(err.text, folder))
+            fail_msg("case %zu: rc %d, \"%s\", expected \"%s\"", i, rc, err.text, cases[i].says);
         assert_null(tokenizer);
         folder_remove(folder);
         free(folder);
@@ -311,18 +319,19 @@ static void damaged_files(void **state)
 static void missing_and_contradicting_files(void **state)
 {
     (void)state;
-    char *folder = folder_new(), err[512] = "";
+    char *folder = folder_new();
+    mb_error err = {0};
     mb_tokenizer *tokenizer = NULL;
-    assert_int_equal(mb_tokenizer_open(&tokenizer, folder, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "neither tokenizer.json nor vocab.json"));
+    assert_int_equal(mb_tokenizer_open(&tokenizer, folder, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "neither tokenizer.json nor vocab.json"));
     folder_copy(folder, "vocab.json", FIXTURES "bpe_pair/vocab.json");
-    assert_int_equal(mb_tokenizer_open(&tokenizer, folder, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_tokenizer_open(&tokenizer, folder, &err), MB_E_INPUT);
     folder_copy(folder, "merges.txt", FIXTURES "bpe_pair/merges.txt");
     folder_put_text(folder, "added_tokens.json", "{\"<|end|>\": 5}");
-    assert_int_equal(mb_tokenizer_open(&tokenizer, folder, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "another token"));
+    assert_int_equal(mb_tokenizer_open(&tokenizer, folder, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "another token"));
     folder_put_text(folder, "added_tokens.json", "{\"<|end|>\": 9000}"); /* gaps in the numbering are legal */
-    assert_int_equal(mb_tokenizer_open(&tokenizer, folder, err, sizeof err), MB_OK);
+    assert_int_equal(mb_tokenizer_open(&tokenizer, folder, &err), MB_OK);
     assert_int_equal(mb_tokenizer_id(tokenizer, "<|end|>"), 9000);
     check_text(tokenizer, (const int32_t[]){9000, 8000}, 2, true, "<|end|>");
     mb_tokenizer_close(tokenizer);

@@ -40,9 +40,9 @@ static mb_device *open_cpu(mb_type type)
 {
     mb_device_options options = {.type = type, .threads = 2, .arena_bytes = (size_t)1 << 30};
     mb_device *device = NULL;
-    char err[512] = "";
-    if (mb_kernels_cpu()->open(&device, &options, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    mb_error err = {0};
+    if (mb_kernels_cpu()->open(&device, &options, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return device;
 }
 
@@ -87,9 +87,9 @@ static uint32_t walk(const mb_model *model)
 static mb_model *open_model(const mb_model_request *request, mb_device *device, mb_type type)
 {
     mb_model *model = NULL;
-    char err[512] = "";
-    if (mb_model_open(&model, request, mb_kernels_cpu(), device, type, err, sizeof err) != MB_OK)
-        fail_msg("%s", err);
+    mb_error err = {0};
+    if (mb_model_open(&model, request, mb_kernels_cpu(), device, type, &err) != MB_OK)
+        fail_msg("%s", err.text);
     return model;
 }
 
@@ -125,13 +125,14 @@ static void hashes(void **state)
     mb_device *device = open_cpu(MB_BF16);
     mb_model_request request = {.path = "models/tiny"};
     mb_model *model = open_model(&request, device, MB_BF16);
-    char config[MB_HASH_CAP], weights[MB_HASH_CAP], tokenizer[MB_HASH_CAP], file[MB_HASH_CAP], err[256];
+    char config[MB_HASH_CAP], weights[MB_HASH_CAP], tokenizer[MB_HASH_CAP], file[MB_HASH_CAP];
+    mb_error err = {0};
     mb_model_hashes(model, config, weights, tokenizer);
-    assert_int_equal(mb_hash_file("models/tiny/config.json", file, err, sizeof err), MB_OK);
+    assert_int_equal(mb_hash_file("models/tiny/config.json", file, &err), MB_OK);
     assert_string_equal(config, file);
-    assert_int_equal(mb_hash_file("models/tiny/model.safetensors", file, err, sizeof err), MB_OK);
+    assert_int_equal(mb_hash_file("models/tiny/model.safetensors", file, &err), MB_OK);
     assert_string_equal(weights, file);
-    assert_int_equal(mb_hash_file("models/tiny/tokenizer.json", file, err, sizeof err), MB_OK);
+    assert_int_equal(mb_hash_file("models/tiny/tokenizer.json", file, &err), MB_OK);
     assert_string_equal(tokenizer, file);
     mb_model_close(model);
     mb_kernels_cpu()->close(device);
@@ -272,11 +273,11 @@ static void random_activations_stay_finite(void **state)
         int32_t ids[48];
         float *logits = NULL;
         double squares = 0;
-        char err[512] = "";
+        mb_error err = {0};
         for (int i = 0; i < 48; i++)
             ids[i] = i * 41 % 2048;
-        if (mb_model_logits(model, ids, 48, &logits, err, sizeof err) != MB_OK)
-            fail_msg("%s", err);
+        if (mb_model_logits(model, ids, 48, &logits, &err) != MB_OK)
+            fail_msg("%s", err.text);
         for (size_t i = 0; i < (size_t)48 * 2048; i++) {
             assert_true(isfinite(logits[i]));
             squares += (double)logits[i] * logits[i];
@@ -428,11 +429,11 @@ static void refuse(char *folder, const char *says)
     mb_device *device = open_cpu(MB_F32);
     mb_model_request request = {.path = folder};
     mb_model *model = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     size_t before = mb_kernels_cpu()->mark(device);
-    int rc = mb_model_open(&model, &request, mb_kernels_cpu(), device, MB_F32, err, sizeof err);
-    if (rc != MB_E_INPUT || !strstr(err, says) || !strstr(err, folder))
-        fail_msg("rc %d, \"%s\", expected \"%s\"", rc, err, says);
+    int rc = mb_model_open(&model, &request, mb_kernels_cpu(), device, MB_F32, &err);
+    if (rc != MB_E_INPUT || !strstr(err.text, says) || !strstr(err.text, folder))
+        fail_msg("rc %d, \"%s\", expected \"%s\"", rc, err.text, says);
     assert_null(model);
     assert_int_equal(mb_kernels_cpu()->mark(device), before);
     mb_kernels_cpu()->close(device);
@@ -474,13 +475,13 @@ static void small_arena(void **state)
     mb_device_options options = {.type = MB_BF16, .threads = 1, .arena_bytes = (size_t)4 << 20};
     mb_device *device = NULL;
     mb_model *model = NULL;
-    char err[512] = "";
+    mb_error err = {0};
     mb_model_request request = {.shape = "tiny"};
-    assert_int_equal(mb_kernels_cpu()->open(&device, &options, err, sizeof err), 0);
+    assert_int_equal(mb_kernels_cpu()->open(&device, &options, &err), 0);
     size_t before = mb_kernels_cpu()->mark(device);
-    assert_int_equal(mb_model_open(&model, &request, mb_kernels_cpu(), device, MB_BF16, err, sizeof err),
+    assert_int_equal(mb_model_open(&model, &request, mb_kernels_cpu(), device, MB_BF16, &err),
                      MB_E_SYSTEM);
-    assert_non_null(strstr(err, "no room"));
+    assert_non_null(strstr(err.text, "no room"));
     assert_int_equal(mb_kernels_cpu()->mark(device), before);
     mb_kernels_cpu()->close(device);
 }

@@ -51,7 +51,7 @@ enum { FAKE_TASKS = sizeof fake_tasks / sizeof *fake_tasks };
 #define FAKE_CHECK(call)                                                                                          \
     do {                                                                                                          \
         if ((call) != MB_OK) {                                                                                    \
-            fprintf(stderr, "%s: %s\n", #call, err);                                                              \
+            fprintf(stderr, "%s: %s\n", #call, (err)->text);                                                           \
             return MB_E_BUG;                                                                                      \
         }                                                                                                         \
     } while (0)
@@ -66,7 +66,7 @@ static double fake_recall(const fake_method *m, int64_t k, int layer, int step)
 }
 
 static int fake_sample(mb_store *store, int64_t cell, const fake_method *m, int64_t k, const char *task,
-                       const char *key, bool adaptive, bool recall, double depth, int32_t context, char *err)
+                       const char *key, bool adaptive, bool recall, double depth, int32_t context, mb_error *err)
 {
     mb_random draw = mb_random_named(7, key); /* the item is as hard for every method */
     mb_random own = mb_random_named(7, task);
@@ -136,12 +136,12 @@ static int fake_sample(mb_store *store, int64_t cell, const fake_method *m, int6
         s.sparse_calls = 10 * FAKE_STEPS;
         s.dense_calls = 2 * FAKE_STEPS;
     }
-    return mb_store_sample(store, &s, err, 512);
+    return mb_store_sample(store, &s, err);
 }
 
 /* Times of one method at one context: first, later, commit steps, blocks; raw samples with 3 % jitter. */
 static int fake_latency(mb_store *store, int64_t cell, const fake_method *m, int64_t k, int32_t context,
-                        int32_t steps, char *err)
+                        int32_t steps, mb_error *err)
 {
     enum { REPEATS = 12 };
     static const char *const phases[] = {"first_step", "later_step", "commit", "block", "prefill"};
@@ -168,7 +168,7 @@ static int fake_latency(mb_store *store, int64_t cell, const fake_method *m, int
                                          .graph = true,
                                          .kept = i != 3,
                                          .timer = "cuda_event"};
-    FAKE_CHECK(mb_store_latency(store, cell, rows, n, err, 512));
+    FAKE_CHECK(mb_store_latency(store, cell, rows, n, err));
     mb_memory_row memory = {context,
                             1,
                             15000000000ll,
@@ -177,12 +177,12 @@ static int fake_latency(mb_store *store, int64_t cell, const fake_method *m, int
                             600000000ll,
                             0};
     memory.peak = memory.weights + memory.kv + memory.index + memory.scratch;
-    FAKE_CHECK(mb_store_memory(store, cell, &memory, err, 512));
+    FAKE_CHECK(mb_store_memory(store, cell, &memory, err));
     return MB_OK;
 }
 
 static int fake_breakdown(mb_store *store, int64_t cell, const fake_method *m, int64_t k, int32_t context,
-                          char *err)
+                          mb_error *err)
 {
     double exact_us = 0.12 * context;
     mb_breakdown_row rows[] = {
@@ -195,12 +195,12 @@ static int fake_breakdown(mb_store *store, int64_t cell, const fake_method *m, i
         {context, 1, "later", "sampler", 90, 6},
         {context, 1, "later", "idle", 80, 0},
     };
-    return mb_store_breakdown(store, cell, rows, sizeof rows / sizeof *rows, err, 512);
+    return mb_store_breakdown(store, cell, rows, sizeof rows / sizeof *rows, err);
 }
 
 /* All cells of one method configuration. data[FAKE_TASKS] are the tasks' datasets, the last one NIAH's. */
 static int fake_arm(mb_store *store, const mb_cell_key *base, const fake_method *m, int64_t k, const int64_t *data,
-                    const int64_t *samplers, int samples, char *err)
+                    const int64_t *samplers, int samples, mb_error *err)
 {
     char key[64];
     for (int adaptive = 0; adaptive < 2; adaptive++) {
@@ -211,7 +211,7 @@ static int fake_arm(mb_store *store, const mb_cell_key *base, const fake_method 
                 cell_key.dataset = data[t];
                 cell_key.sampler = samplers[adaptive];
                 cell_key.pass = recall ? "recall" : "quality";
-                FAKE_CHECK(mb_store_cell(store, &cell_key, &cell, err, 512));
+                FAKE_CHECK(mb_store_cell(store, &cell_key, &cell, err));
                 for (int i = 0; i < samples; i++) {
                     if (t < FAKE_TASKS) {
                         snprintf(key, sizeof key, "%s-%03d", fake_tasks[t][0], i);
@@ -235,12 +235,12 @@ static int fake_arm(mb_store *store, const mb_cell_key *base, const fake_method 
     int64_t cell;
     cell_key.sampler = samplers[0];
     cell_key.pass = "latency";
-    FAKE_CHECK(mb_store_cell(store, &cell_key, &cell, err, 512));
+    FAKE_CHECK(mb_store_cell(store, &cell_key, &cell, err));
     for (int32_t context = 16384; context <= 131072; context *= 2)
         for (int32_t steps = 4; steps <= 32; steps *= 2)
             FAKE_CHECK(fake_latency(store, cell, m, k, context, steps, err));
     cell_key.pass = "breakdown";
-    FAKE_CHECK(mb_store_cell(store, &cell_key, &cell, err, 512));
+    FAKE_CHECK(mb_store_cell(store, &cell_key, &cell, err));
     for (int32_t context = 32768; context <= 131072; context *= 2)
         FAKE_CHECK(fake_breakdown(store, cell, m, k, context, err));
     return MB_OK;
@@ -249,7 +249,8 @@ static int fake_arm(mb_store *store, const mb_cell_key *base, const fake_method 
 /* Writes the store. samples: items per task (NIAH: 15 times as many prompts). */
 static int fake_store(const char *path, int samples)
 {
-    char err[512] = "", label[64];
+    char label[64];
+    mb_error failure = {0}, *err = &failure;
     mb_store *store = NULL;
     int64_t env, model, data[FAKE_TASKS + 1], samplers[2], run, cell, config;
     mb_env_row env_row = {.host = "bench",
@@ -275,11 +276,11 @@ static int fake_store(const char *path, int samples)
                               .vocab = 1000};
     mb_sampler_row fixed = {"fixed", FAKE_STEPS, 32, 32, 0, false, false, "bf16"};
     mb_sampler_row adaptive = {"threshold", 32, 32, 32, 0.9, true, false, "bf16"};
-    FAKE_CHECK(mb_store_open(&store, path, MB_STORE_WRITE, err, sizeof err));
-    FAKE_CHECK(mb_store_env(store, &env_row, &env, err, sizeof err));
-    FAKE_CHECK(mb_store_model(store, &model_row, &model, err, sizeof err));
-    FAKE_CHECK(mb_store_sampler(store, &fixed, &samplers[0], err, sizeof err));
-    FAKE_CHECK(mb_store_sampler(store, &adaptive, &samplers[1], err, sizeof err));
+    FAKE_CHECK(mb_store_open(&store, path, MB_STORE_WRITE, err));
+    FAKE_CHECK(mb_store_env(store, &env_row, &env, err));
+    FAKE_CHECK(mb_store_model(store, &model_row, &model, err));
+    FAKE_CHECK(mb_store_sampler(store, &fixed, &samplers[0], err));
+    FAKE_CHECK(mb_store_sampler(store, &adaptive, &samplers[1], err));
     for (int t = 0; t <= FAKE_TASKS; t++) {
         bool niah = t == FAKE_TASKS;
         mb_dataset_row row = {niah ? "niah_single" : fake_tasks[t][0],
@@ -291,9 +292,9 @@ static int fake_store(const char *path, int samples)
                               "prompt",
                               NULL,
                               64};
-        FAKE_CHECK(mb_store_dataset(store, &row, &data[t], err, sizeof err));
+        FAKE_CHECK(mb_store_dataset(store, &row, &data[t], err));
     }
-    FAKE_CHECK(mb_store_run(store, "fake", "{\"methods\": [\"all\"]}", 42, env, "harness", &run, err, sizeof err));
+    FAKE_CHECK(mb_store_run(store, "fake", "{\"methods\": [\"all\"]}", 42, env, "harness", &run, err));
     for (int m = 0; m < FAKE_METHODS; m++) {
         for (int64_t k = 256; k <= (fake_methods[m].budgeted ? 1024 : 256); k *= 2) {
             snprintf(label, sizeof label, fake_methods[m].budgeted ? "%s k=%lld" : "%s", fake_methods[m].name,
@@ -307,21 +308,21 @@ static int fake_store(const char *path, int samples)
                                  fake_methods[m].caps,
                                  fake_methods[m].budgeted ? k : -1,
                                  label};
-            FAKE_CHECK(mb_store_config(store, &row, &config, err, sizeof err));
+            FAKE_CHECK(mb_store_config(store, &row, &config, err));
             mb_cell_key key = {.run = run, .model = model, .config = config};
             FAKE_CHECK(fake_arm(store, &key, &fake_methods[m], k, data, samplers, samples, err));
         }
     }
     mb_config_row mac = {"mac", "1", "reuse", "paper", "", "{}", 1, 512, "mac k=512"};
-    FAKE_CHECK(mb_store_config(store, &mac, &config, err, sizeof err));
+    FAKE_CHECK(mb_store_config(store, &mac, &config, err));
     mb_cell_key key = {run, model, data[0], config, samplers[0], "quality"};
-    FAKE_CHECK(mb_store_cell(store, &key, &cell, err, sizeof err));
+    FAKE_CHECK(mb_store_cell(store, &key, &cell, err));
     FAKE_CHECK(mb_store_cell_state(store, cell, "skipped",
-                                   "needs queries before RoPE, which this model does not keep", err, sizeof err));
-    FAKE_CHECK(mb_store_event(store, run, "note", "the store of a test", err, sizeof err));
-    FAKE_CHECK(mb_gates_run(store, run, err, sizeof err));
-    FAKE_CHECK(mb_store_run_end(store, run, "done", 12.5, 1 << 28, err, sizeof err));
-    FAKE_CHECK(mb_store_close(store, err, sizeof err));
+                                   "needs queries before RoPE, which this model does not keep", err));
+    FAKE_CHECK(mb_store_event(store, run, "note", "the store of a test", err));
+    FAKE_CHECK(mb_gates_run(store, run, err));
+    FAKE_CHECK(mb_store_run_end(store, run, "done", 12.5, 1 << 28, err));
+    FAKE_CHECK(mb_store_close(store, err));
     return MB_OK;
 }
 

@@ -22,7 +22,8 @@
 
 typedef struct small_store {
     mb_store *store;
-    char path[128], err[512];
+    char path[128];
+    mb_error err;
     int64_t env, model, data, sampler, run;
 } small_store;
 
@@ -58,18 +59,17 @@ static inline void small_open(small_store *s, uint64_t seed)
                           .vocab = 100};
     mb_dataset_row data = {"qa", "longbench", "single-doc QA", "en", "qa_f1", "f", "p", NULL, 32};
     mb_sampler_row sampler = {"fixed", 8, 16, 16, 0, false, false, "f32"};
-    OK(mb_store_open(&s->store, s->path, MB_STORE_WRITE, s->err, sizeof s->err));
-    OK(mb_store_env(s->store, &env, &s->env, s->err, sizeof s->err));
-    OK(mb_store_model(s->store, &model, &s->model, s->err, sizeof s->err));
-    OK(mb_store_dataset(s->store, &data, &s->data, s->err, sizeof s->err));
-    OK(mb_store_sampler(s->store, &sampler, &s->sampler, s->err, sizeof s->err));
-    OK(mb_store_run(s->store, "small", "{\"tasks\": [\"qa\"], \"limit\": 4}", seed, s->env, "cmd", &s->run, s->err,
-                    sizeof s->err));
+    OK(mb_store_open(&s->store, s->path, MB_STORE_WRITE, &s->err));
+    OK(mb_store_env(s->store, &env, &s->env, &s->err));
+    OK(mb_store_model(s->store, &model, &s->model, &s->err));
+    OK(mb_store_dataset(s->store, &data, &s->data, &s->err));
+    OK(mb_store_sampler(s->store, &sampler, &s->sampler, &s->err));
+    OK(mb_store_run(s->store, "small", "{\"tasks\": [\"qa\"], \"limit\": 4}", seed, s->env, "cmd", &s->run, &s->err));
 }
 
 static inline void small_close(small_store *s)
 {
-    OK(mb_store_close(s->store, s->err, sizeof s->err));
+    OK(mb_store_close(s->store, &s->err));
     s->store = NULL;
 }
 
@@ -82,7 +82,7 @@ static inline int64_t small_config(small_store *s, const char *method, uint64_t 
     else
         snprintf(label, sizeof label, "%s", method);
     mb_config_row row = {method, "1", "words", "paper", NULL, "{}", caps, k, label};
-    OK(mb_store_config(s->store, &row, &id, s->err, sizeof s->err));
+    OK(mb_store_config(s->store, &row, &id, &s->err));
     return id;
 }
 
@@ -90,7 +90,7 @@ static inline int64_t small_cell(small_store *s, int64_t config, const char *pas
 {
     mb_cell_key key = {s->run, s->model, strcmp(pass, "latency") ? s->data : 0, config, s->sampler, pass};
     int64_t id = 0;
-    OK(mb_store_cell(s->store, &key, &id, s->err, sizeof s->err));
+    OK(mb_store_cell(s->store, &key, &id, &s->err));
     return id;
 }
 
@@ -120,18 +120,18 @@ static inline mb_sample_row small_row(int64_t cell, const char *key, double scor
 static inline void small_sample(small_store *s, int64_t cell, const char *key, double score)
 {
     mb_sample_row row = small_row(cell, key, score);
-    OK(mb_store_sample(s->store, &row, s->err, sizeof s->err));
+    OK(mb_store_sample(s->store, &row, &s->err));
 }
 
 /* Result of a query as CSV without its head. */
 static inline char *small_query(mb_store *store, const char *sql)
 {
     static char text[65536];
-    char err[512] = "";
+    mb_error err = {0};
     mb_text out = {0};
-    int rc = mb_table_query(store, sql, MB_TABLE_CSV, 0, &out, err, sizeof err);
+    int rc = mb_table_query(store, sql, MB_TABLE_CSV, 0, &out, &err);
     if (rc != MB_OK)
-        fail_msg("%s: %s", sql, err);
+        fail_msg("%s: %s", sql, err.text);
     const char *line = out.data ? strchr(out.data, '\n') : NULL;
     snprintf(text, sizeof text, "%s", line ? line + 1 : "");
     mb_text_free(&out);

@@ -123,14 +123,14 @@ static void fill(small_store *s)
 {
     int64_t data[TASKS] = {s->data};
     mb_dataset_row other = {"needles", "niah", "retrieval", "en", "contains", "f", "p", NULL, 32};
-    OK(mb_store_dataset(s->store, &other, &data[1], s->err, sizeof s->err));
+    OK(mb_store_dataset(s->store, &other, &data[1], &s->err));
     for (int i = 0; i < ARMS; i++) {
         const arm *a = &arms[i];
         int64_t config;
         mb_config_row row = {
             a->method, "1",     "words", "paper", NULL, a->options, strcmp(a->method, "exact") ? 0 : 8,
             a->k,      a->label};
-        OK(mb_store_config(s->store, &row, &config, s->err, sizeof s->err));
+        OK(mb_store_config(s->store, &row, &config, &s->err));
         for (int j = 0; j < SAMPLES; j++) {
             char key[16];
             snprintf(key, sizeof key, "s%d", j);
@@ -141,7 +141,7 @@ static void fill(small_store *s)
             sample.work = a->work[j];
             sample.work_select = a->select;
             sample.denoise_forwards = a->forwards;
-            OK(mb_store_sample(s->store, &sample, s->err, sizeof s->err));
+            OK(mb_store_sample(s->store, &sample, &s->err));
         }
         for (int t = 0; t < TASKS && a->index[t] > 0; t++) { /* task 1 has three times the blocks */
             mb_recall_row recall = {2, 2, t ? 3 : 1, 2, a->index[t], a->mass[t], 0.1, NULL, NULL};
@@ -149,7 +149,7 @@ static void fill(small_store *s)
             mb_sample_row sample = small_row(small_cell(s, config, "recall"), "s0", NAN);
             sample.recalls = &recall;
             sample.recall_count = 1;
-            OK(mb_store_sample(s->store, &sample, s->err, sizeof s->err));
+            OK(mb_store_sample(s->store, &sample, &s->err));
         }
     }
 }
@@ -306,7 +306,7 @@ static void report_prints_common_levels(void **state)
     small_path(&s, "equal-report");
     small_open(&s, 7);
     fill(&s);
-    OK(mb_report(s.store, NULL, MB_TABLE_MARKDOWN, 0, &out, s.err, sizeof s.err));
+    OK(mb_report(s.store, NULL, MB_TABLE_MARKDOWN, 0, &out, &s.err));
     const char *scores = strstr(out.data, "### score in percent at equal work");
     assert_non_null(scores);
     /* quest, both macs, and exact alone at 1.0; random over the tasks is one point at 0.6 */

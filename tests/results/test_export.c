@@ -10,10 +10,10 @@
 
 static char *folder_of(const char *name)
 {
-    char err[512] = "";
+    mb_error err = {0};
     const char *base = getenv("TMPDIR");
     char *path = mb_string_format("%s/mb-%s-%ld", base ? base : "/tmp", name, (long)getpid());
-    OK(mb_folder_make(path, err, sizeof err));
+    OK(mb_folder_make(path, &err));
     return path;
 }
 
@@ -41,15 +41,15 @@ static void exports_predictions(void **state)
     row.answers_json = "[\"one\", \"two\"]";
     row.classes_json = "[\"c1\", \"c2\"]";
     row.length = 4321;
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     row = small_row(cell, "a", 0);
     row.prediction = "";
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     mb_sample_row bad = {.cell = cell, .key = "b", .status = "failed", .error = "why", .score = NAN, .depth = -1};
-    OK(mb_store_sample(s.store, &bad, s.err, sizeof s.err));
-    OK(mb_export_pred(s.store, NULL, folder, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &bad, &s.err));
+    OK(mb_export_pred(s.store, NULL, folder, &s.err));
     char *path = mb_string_format("%s/pred/tiny-beta_k=64/qa.jsonl", folder);
-    OK(mb_file_read(path, 1 << 20, &data, &size, s.err, sizeof s.err));
+    OK(mb_file_read(path, 1 << 20, &data, &size, &s.err));
     /* In the order of storing; the failed sample has no line. */
     assert_string_equal(data,
                         "{\"pred\": \"say \\\"\xe4\xb8\xad\\\"\\n\\ttab \\\\ end\\u0001\", \"answers\": [\"one\", "
@@ -74,14 +74,14 @@ static void exports_predictions(void **state)
 
 static char *content(const char *path)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_store *store = NULL;
     mb_text out = {0};
-    OK(mb_store_open(&store, path, MB_STORE_READ, err, sizeof err));
+    OK(mb_store_open(&store, path, MB_STORE_READ, &err));
     const char *sql = mb_embedded_find("results/queries/content.sql", NULL);
     assert_non_null(sql);
-    OK(mb_table_query(store, sql, MB_TABLE_CSV, 0, &out, err, sizeof err));
-    mb_store_close(store, NULL, 0);
+    OK(mb_table_query(store, sql, MB_TABLE_CSV, 0, &out, &err));
+    mb_store_close(store, NULL);
     return mb_text_take(&out);
 }
 
@@ -129,12 +129,13 @@ static void same_seed_same_content(void **state)
 
 static void runs_every_example_query(void **state)
 {
-    char *folder = folder_of("queries"), *path = mb_string_format("%s/a.db", folder), err[512] = "";
+    char *folder = folder_of("queries"), *path = mb_string_format("%s/a.db", folder);
+    mb_error err = {0};
     mb_store *store = NULL;
     int queries = 0;
     (void)state;
     OK(fake_store(path, 2));
-    OK(mb_store_open(&store, path, MB_STORE_READ, err, sizeof err));
+    OK(mb_store_open(&store, path, MB_STORE_READ, &err));
     for (size_t i = 0; mb_embedded_path(i); i++) {
         mb_text out = {0};
         if (strncmp(mb_embedded_path(i), "results/queries/", 16) != 0)
@@ -142,8 +143,8 @@ static void runs_every_example_query(void **state)
         queries++;
         const char *sql = mb_embedded_find(mb_embedded_path(i), NULL);
         assert_true(strncmp(sql, "-- ", 3) == 0); /* says what it is for */
-        if (mb_table_query(store, sql, MB_TABLE_TERMINAL, 0, &out, err, sizeof err) != MB_OK)
-            fail_msg("%s: %s", mb_embedded_path(i), err);
+        if (mb_table_query(store, sql, MB_TABLE_TERMINAL, 0, &out, &err) != MB_OK)
+            fail_msg("%s: %s", mb_embedded_path(i), err.text);
         if (!out.data || strcmp(out.data, "(no rows)\n") == 0)
             fail_msg("%s gives no rows", mb_embedded_path(i));
         mb_text_free(&out);
@@ -160,7 +161,7 @@ static void runs_every_example_query(void **state)
             fail_msg("%s is empty", name);
     }
     free(views);
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
     remove_tree(folder);
     free(folder);
     free(path);
@@ -175,7 +176,7 @@ static void exports_the_long_form(void **state)
     small_open(&s, 7);
     int64_t cell = small_cell(&s, small_config(&s, "beta", 0, 64), "quality");
     small_sample(&s, cell, "a", 0.1);
-    OK(mb_export(s.store, NULL, MB_TABLE_JSONL, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, NULL, MB_TABLE_JSONL, &out, &s.err));
     cJSON *json = cJSON_Parse(out.data);
     assert_non_null(json);
     assert_float_equal(cJSON_GetObjectItem(json, "score")->valuedouble, 0.1, 0);
@@ -183,10 +184,10 @@ static void exports_the_long_form(void **state)
     assert_true(cJSON_IsNull(cJSON_GetObjectItem(json, "depth")));
     cJSON_Delete(json);
     mb_text_clear(&out);
-    OK(mb_export(s.store, NULL, MB_TABLE_CSV, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, NULL, MB_TABLE_CSV, &out, &s.err));
     assert_true(strncmp(out.data, "run,benchmark,task,item,", 24) == 0);
     mb_text_clear(&out);
-    OK(mb_export(s.store, NULL, MB_TABLE_MARKDOWN, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, NULL, MB_TABLE_MARKDOWN, &out, &s.err));
     assert_non_null(strstr(out.data, "| method |"));
     mb_text_free(&out);
     small_close(&s);
@@ -211,28 +212,28 @@ static void exports_one_run(void **state)
     small_path(&s, "runs");
     small_open(&s, 7);
     small_sample(&s, small_cell(&s, small_config(&s, "beta", 0, 64), "quality"), "a", 0.1);
-    OK(mb_store_close(s.store, s.err, sizeof s.err));
+    OK(mb_store_close(s.store, &s.err));
     small_open(&s, 8);
     int64_t cell = small_cell(&s, small_config(&s, "beta", 0, 64), "quality");
     small_sample(&s, cell, "a", 0.2);
     small_sample(&s, cell, "b", 0.3);
-    OK(mb_export(s.store, NULL, MB_TABLE_JSONL, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, NULL, MB_TABLE_JSONL, &out, &s.err));
     assert_int_equal(lines_of(&out), 3);
     mb_text_clear(&out);
-    OK(mb_export(s.store, "small#2", MB_TABLE_JSONL, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, "small#2", MB_TABLE_JSONL, &out, &s.err));
     assert_int_equal(lines_of(&out), 2);
     assert_null(strstr(out.data, "\"run\": \"small\""));
     mb_text_clear(&out);
-    OK(mb_export(s.store, "small", MB_TABLE_MARKDOWN, &out, s.err, sizeof s.err));
+    OK(mb_export(s.store, "small", MB_TABLE_MARKDOWN, &out, &s.err));
     assert_non_null(strstr(out.data, "run small\n"));
-    assert_int_equal(mb_export(s.store, "other", MB_TABLE_CSV, &out, s.err, sizeof s.err), MB_E_INPUT);
-    assert_int_equal(mb_export_pred(s.store, "other", folder, s.err, sizeof s.err), MB_E_INPUT);
-    OK(mb_export_pred(s.store, "small", folder, s.err, sizeof s.err));
+    assert_int_equal(mb_export(s.store, "other", MB_TABLE_CSV, &out, &s.err), MB_E_INPUT);
+    assert_int_equal(mb_export_pred(s.store, "other", folder, &s.err), MB_E_INPUT);
+    OK(mb_export_pred(s.store, "small", folder, &s.err));
     char *one = mb_string_format("%s/pred/tiny-beta_k=64/qa.jsonl", folder);
     char *labelled = mb_string_format("%s/pred/small_2-tiny-beta_k=64/qa.jsonl", folder);
     assert_true(mb_file_exists(one));
     assert_false(mb_file_exists(labelled));
-    OK(mb_export_pred(s.store, NULL, folder, s.err, sizeof s.err));
+    OK(mb_export_pred(s.store, NULL, folder, &s.err));
     assert_true(mb_file_exists(labelled));
     free(one);
     free(labelled);

@@ -13,11 +13,11 @@ static char root[128];
 
 static int make_root(void **state)
 {
-    char err[512] = "";
+    mb_error err = {0};
     const char *folder = getenv("TMPDIR");
     (void)state;
     snprintf(root, sizeof root, "%s/mb-plots-%ld", folder ? folder : "/tmp", (long)getpid());
-    return mb_folder_make(root, err, sizeof err);
+    return mb_folder_make(root, &err);
 }
 
 static int remove_root(void **state)
@@ -45,18 +45,19 @@ static int count_files(const char *pattern)
 
 static char *read_text(const char *name)
 {
-    char path[256], err[512] = "", *data = NULL;
+    char path[256], *data = NULL;
+    mb_error err = {0};
     size_t size = 0;
     snprintf(path, sizeof path, "%s/%s", root, name);
-    OK(mb_file_read(path, 1 << 24, &data, &size, err, sizeof err));
+    OK(mb_file_read(path, 1 << 24, &data, &size, &err));
     return data;
 }
 
-static int draw(mb_store *store, const char *folder, int *drawn, char *err)
+static int draw(mb_store *store, const char *folder, int *drawn, mb_error *err)
 {
     char path[256];
     snprintf(path, sizeof path, "%s/%s", root, folder);
-    return mb_plot_all(store, NULL, path, drawn, err, 512);
+    return mb_plot_all(store, NULL, path, drawn, err);
 }
 
 static void draws_every_figure(void **state)
@@ -73,7 +74,8 @@ static void draws_every_figure(void **state)
         "memory",          "pareto",
         "counter_grid-mage-hit_rate",
     };
-    char path[256], name[128], err[512] = "";
+    char path[256], name[128];
+    mb_error err = {0};
     mb_store *store = NULL;
     int drawn = 0;
     (void)state;
@@ -81,9 +83,9 @@ static void draws_every_figure(void **state)
         skip();
     snprintf(path, sizeof path, "%s/full.db", root);
     OK(fake_store(path, 2));
-    OK(mb_store_open(&store, path, MB_STORE_READ, err, sizeof err));
-    if (draw(store, "full", &drawn, err) != MB_OK)
-        fail_msg("%s", err);
+    OK(mb_store_open(&store, path, MB_STORE_READ, &err));
+    if (draw(store, "full", &drawn, &err) != MB_OK)
+        fail_msg("%s", err.text);
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         snprintf(name, sizeof name, "full/%s.png", figures[i]);
         char *png = read_text(name);
@@ -113,7 +115,7 @@ static void draws_every_figure(void **state)
     assert_non_null(strstr(text, "'mage'; key_style[2] = 2;"));
     assert_non_null(strstr(text, "'quest'; key_style[3] = 4;"));
     free(text);
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
 }
 
 /* What labels may hold, and gnuplot takes as markup, quotes or formats. */
@@ -132,11 +134,11 @@ static void draws_hostile_names(void **state)
         char label[64];
         snprintf(label, sizeof label, "it's_{a}^%%d \"x\" \\n k=%d", 100 * k);
         mb_config_row row = {"it's", "1", "", "", NULL, "{}", 0, 100 * k, label};
-        OK(mb_store_config(s.store, &row, &config, s.err, sizeof s.err));
+        OK(mb_store_config(s.store, &row, &config, &s.err));
         mb_sample_row sample = small_row(small_cell(&s, config, "quality"), "a", 0.25 * k);
         sample.context = 512;
         sample.depth = 50;
-        OK(mb_store_sample(s.store, &sample, s.err, sizeof s.err));
+        OK(mb_store_sample(s.store, &sample, &s.err));
         mb_latency_row time = {.phase = "later_step",
                                .context = 64,
                                .batch = 1,
@@ -147,11 +149,11 @@ static void draws_hostile_names(void **state)
                                .temperature = NAN,
                                .power = NAN,
                                .other_processes = -1};
-        OK(mb_store_latency(s.store, small_cell(&s, config, "latency"), &time, 1, s.err, sizeof s.err));
+        OK(mb_store_latency(s.store, small_cell(&s, config, "latency"), &time, 1, &s.err));
     }
-    OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because", s.err, sizeof s.err));
-    if (draw(s.store, "hostile's folder", &drawn, s.err) != MB_OK)
-        fail_msg("%s", s.err);
+    OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because", &s.err));
+    if (draw(s.store, "hostile's folder", &drawn, &s.err) != MB_OK)
+        fail_msg("%s", s.err.text);
     assert_true(drawn >= 4); /* two accuracies, needles, step time */
     assert_int_equal(count_files("hostile's folder/data/*.log"), 0);
     char *svg = read_text("hostile's folder/accuracy_work.svg");
@@ -168,7 +170,7 @@ static void draws_nothing_of_nothing(void **state)
     (void)state;
     small_path(&s, "nothing");
     small_open(&s, 7);
-    OK(draw(s.store, "nothing", &drawn, s.err));
+    OK(draw(s.store, "nothing", &drawn, &s.err));
     assert_int_equal(drawn, 0);
     assert_int_equal(count_files("nothing/*.png"), 0);
     small_close(&s);
@@ -186,27 +188,27 @@ static void says_that_gnuplot_is_missing(void **state)
     small_open(&s, 7);
     small_sample(&s, small_cell(&s, small_config(&s, "plain", 8, -1), "quality"), "a", 1);
     setenv("PATH", "/nonexistent", 1);
-    int rc = draw(s.store, "missing", &drawn, s.err);
+    int rc = draw(s.store, "missing", &drawn, &s.err);
     setenv("PATH", path, 1);
     assert_int_equal(rc, MB_E_SYSTEM);
     assert_int_equal(drawn, 0);
-    assert_non_null(strstr(s.err, "gnuplot-nox"));
+    assert_non_null(strstr(s.err.text, "gnuplot-nox"));
     small_close(&s);
     unlink(s.path);
 }
 
 static int draw_for_people(const char *database, const char *folder)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_store *store = NULL;
     int drawn = 0;
     if (!mb_file_exists(database) && fake_store(database, 8) != MB_OK)
         return 1;
-    int rc = mb_store_open(&store, database, MB_STORE_READ, err, sizeof err);
+    int rc = mb_store_open(&store, database, MB_STORE_READ, &err);
     if (rc == MB_OK)
-        rc = mb_plot_all(store, NULL, folder, &drawn, err, sizeof err);
-    mb_store_close(store, NULL, 0);
-    printf("%s%s%d figures\n", err, *err ? "\n" : "", drawn);
+        rc = mb_plot_all(store, NULL, folder, &drawn, &err);
+    mb_store_close(store, NULL);
+    printf("%s%s%d figures\n", err.text, *err.text ? "\n" : "", drawn);
     return rc != MB_OK;
 }
 

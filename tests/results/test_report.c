@@ -27,9 +27,9 @@ static int remove_store(void **state)
 
 static mb_store *open_fake(void)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_store *store = NULL;
-    OK(mb_store_open(&store, fake_path, MB_STORE_READ, err, sizeof err));
+    OK(mb_store_open(&store, fake_path, MB_STORE_READ, &err));
     return store;
 }
 
@@ -37,9 +37,9 @@ static mb_store *open_fake(void)
 
 static void expect_table(mb_store *store, const char *sql, mb_table_format format, int width, const char *expected)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_text out = {0};
-    OK(mb_table_query(store, sql, format, width, &out, err, sizeof err));
+    OK(mb_table_query(store, sql, format, width, &out, &err));
     assert_string_equal(out.data ? out.data : "", expected);
     mb_text_free(&out);
 }
@@ -68,7 +68,7 @@ static void prints_every_format(void **state)
                  "{\"name\": \"\xe4\xb8\xad\\n\\\"q\\\"\", \"n\": -3, \"x\": 2, \"y\": \"z\"}\n");
     expect_table(store, "SELECT 1 AS a WHERE 0", MB_TABLE_TERMINAL, 0, "(no rows)\n");
     expect_table(store, "SELECT 1 AS a WHERE 0", MB_TABLE_CSV, 0, "a\n");
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
 }
 
 /* Longest line in columns. */
@@ -88,43 +88,43 @@ static size_t widest_line(const char *text)
 
 static void narrows_long_text(void **state)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_text out = {0};
     mb_store *store = open_fake();
     (void)state;
     OK(mb_table_query(store,
                       "SELECT prediction || prediction || prediction AS a, answers, item FROM v_samples LIMIT 5",
-                      MB_TABLE_TERMINAL, 50, &out, err, sizeof err));
+                      MB_TABLE_TERMINAL, 50, &out, &err));
     assert_true(widest_line(out.data) <= 50);
     assert_non_null(strstr(out.data, "\xe2\x80\xa6"));
     mb_text_free(&out);
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
 }
 
 static void refuses_what_is_no_select(void **state)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_text out = {0};
     mb_store *store = open_fake();
     (void)state;
-    assert_int_equal(mb_table_query(store, "DELETE FROM sample", MB_TABLE_CSV, 0, &out, err, sizeof err),
+    assert_int_equal(mb_table_query(store, "DELETE FROM sample", MB_TABLE_CSV, 0, &out, &err),
                      MB_E_INPUT);
-    assert_int_equal(mb_table_query(store, "SELEC 1", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "SELEC"));
-    assert_int_equal(mb_table_query(store, "", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_table_query(store, "SELEC 1", MB_TABLE_CSV, 0, &out, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "SELEC"));
+    assert_int_equal(mb_table_query(store, "", MB_TABLE_CSV, 0, &out, &err), MB_E_INPUT);
     mb_text_free(&out);
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
 }
 
 /* ---- the report ---- */
 
 static char *report(mb_store *store, const char *run, mb_table_format format, int width)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_text out = {0};
-    int rc = mb_report(store, run, format, width, &out, err, sizeof err);
+    int rc = mb_report(store, run, format, width, &out, &err);
     if (rc != MB_OK)
-        fail_msg("%s", err);
+        fail_msg("%s", err.text);
     return mb_text_take(&out);
 }
 
@@ -163,7 +163,7 @@ static void report_says_everything(void **state)
     assert_non_null(strstr(text, "## run fake"));
     assert_null(strstr(text, "\xe2\x94\x80"));
     free(text);
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
 }
 
 static void report_fits_the_width(void **state)
@@ -176,7 +176,7 @@ static void report_fits_the_width(void **state)
             fail_msg("%zu columns at width %d", widest_line(text), width);
         free(text);
     }
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
 }
 
 static void report_is_the_same_twice(void **state)
@@ -188,12 +188,12 @@ static void report_is_the_same_twice(void **state)
     assert_non_null(strstr(a, "run,model,sampler,task,method,config,k,score"));
     free(a);
     free(b);
-    char err[512] = "";
+    mb_error err = {0};
     mb_text out = {0};
-    assert_int_equal(mb_report(store, "nobody", MB_TABLE_CSV, 0, &out, err, sizeof err), MB_E_INPUT);
-    assert_non_null(strstr(err, "nobody"));
+    assert_int_equal(mb_report(store, "nobody", MB_TABLE_CSV, 0, &out, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "nobody"));
     mb_text_free(&out);
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
 }
 
 /* An interval of the report's CSV covers the paired mean of the view. */
@@ -220,7 +220,7 @@ static void report_agrees_with_the_views(void **state)
     assert_float_equal(delta, view_delta, 1e-12);
     assert_true(low <= delta && delta <= high && low < high);
     free(text);
-    mb_store_close(store, NULL, 0);
+    mb_store_close(store, NULL);
 }
 
 static void a_failed_gate_is_red(void **state)
@@ -229,7 +229,7 @@ static void a_failed_gate_is_red(void **state)
     (void)state;
     small_path(&s, "red");
     small_open(&s, 7);
-    OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because", s.err, sizeof s.err));
+    OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because", &s.err));
     char *text = report(s.store, NULL, MB_TABLE_TERMINAL, 0);
     assert_non_null(strstr(text, "FAIL  some gate: because"));
     free(text);
@@ -251,8 +251,7 @@ static void wide_tables_go_on_below(void **state)
     small_open(&s, 7);
     OK(mb_table_query(s.store,
                       "SELECT 'a method k=1024' AS method, 1000001 AS first, 1000002 AS second, 1000003 AS third, "
-                      "1000004 AS fourth, 1000005 AS fifth, 1000006 AS sixth", MB_TABLE_TERMINAL, 40, &out, s.err,
-                      sizeof s.err));
+                      "1000004 AS fourth, 1000005 AS fifth, 1000006 AS sixth", MB_TABLE_TERMINAL, 40, &out, &s.err));
     for (const char *line = out.data; *line;) {
         size_t n = strcspn(line, "\n"), columns = 0;
         for (size_t i = 0; i < n; i++)

@@ -42,9 +42,9 @@ static void keeps_a_sample(void **state)
     row.group = "0-4k";
     row.depth = 50;
     row.context = 128;
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     small_close(&s);
-    OK(mb_store_open(&s.store, s.path, MB_STORE_READ, s.err, sizeof s.err));
+    OK(mb_store_open(&s.store, s.path, MB_STORE_READ, &s.err));
     assert_string_equal(small_query(s.store,
                                     "SELECT score, engaged, work, work_select, length, context, depth, bucket, "
                                     "prompt_tokens, token_hash, prefill_us, decode_us FROM v_samples"),
@@ -101,7 +101,7 @@ static void finds_identities_again(void **state)
     assert_int_equal(mb_store_cell_samples(b.store, cell), 1);
     mb_sample_row failed = {
         .cell = cell, .key = "k3", .status = "failed", .error = "why", .score = NAN, .depth = -1};
-    OK(mb_store_sample(b.store, &failed, b.err, sizeof b.err));
+    OK(mb_store_sample(b.store, &failed, &b.err));
     assert_int_equal(mb_store_cell_samples(b.store, cell),
                      1); /* a failed one is tried again, so it counts as open */
     /* The first session was never ended: it was killed as far as the store knows. */
@@ -110,12 +110,12 @@ static void finds_identities_again(void **state)
     assert_int_equal(small_cell(&b, config, "latency"), small_cell(&b, config, "latency"));
     /* The limit only extends a run; another seed or another key is another run. */
     int64_t run = 0;
-    OK(mb_store_run(b.store, "small", "{\"limit\": 9, \"tasks\": [\"qa\"]}", 7, b.env, "c", &run, b.err, 512));
+    OK(mb_store_run(b.store, "small", "{\"limit\": 9, \"tasks\": [\"qa\"]}", 7, b.env, "c", &run, &b.err));
     assert_int_equal(run, b.run);
-    OK(mb_store_run(b.store, "small", "{\"tasks\": [\"qa\"]}", 8, b.env, "c", &run, b.err, 512));
+    OK(mb_store_run(b.store, "small", "{\"tasks\": [\"qa\"]}", 8, b.env, "c", &run, &b.err));
     assert_int_not_equal(run, b.run);
     assert_string_equal(small_query(b.store, "SELECT label FROM run ORDER BY id"), "small\nsmall#2\n");
-    OK(mb_store_run_end(b.store, b.run, "done", 1.5, 1024, b.err, 512));
+    OK(mb_store_run_end(b.store, b.run, "done", 1.5, 1024, &b.err));
     assert_string_equal(small_query(b.store, "SELECT state, peak_bytes, sessions FROM v_runs WHERE run = 'small'"),
                         "done,1024,3\n");
     small_close(&b);
@@ -131,16 +131,16 @@ static void replaces_failures_only(void **state)
     int64_t cell = small_cell(&s, small_config(&s, "m", 0, 64), "quality");
     mb_sample_row bad = {
         .cell = cell, .key = "k1", .status = "failed", .error = "f.jsonl:3: no answer", .score = NAN, .depth = -1};
-    OK(mb_store_sample(s.store, &bad, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &bad, &s.err));
     assert_int_equal(mb_store_has_sample(s.store, cell, "k1"), 0);
     assert_string_equal(small_query(s.store, "SELECT what, status, item, reason FROM v_failures"),
                         "sample,failed,k1,f.jsonl:3: no answer\n");
     small_sample(&s, cell, "k1", 0.5);
     assert_int_equal(mb_store_has_sample(s.store, cell, "k1"), 1);
     small_sample(&s, cell, "k1", 0.9); /* stored already: nothing changes */
-    OK(mb_store_sample(s.store, &bad, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &bad, &s.err));
     assert_string_equal(small_query(s.store, "SELECT status, score FROM v_samples"), "ok,0.5\n");
-    OK(mb_store_cell_state(s.store, cell, "skipped", "needs a GPU", s.err, sizeof s.err));
+    OK(mb_store_cell_state(s.store, cell, "skipped", "needs a GPU", &s.err));
     assert_string_equal(small_query(s.store, "SELECT what, status, reason FROM v_failures"),
                         "cell,skipped,needs a GPU\n");
     small_sample(&s, cell, "k2", 1); /* it runs after all */
@@ -169,20 +169,20 @@ static void measures_again(void **state)
                                    .other_processes = -1,
                                    .kept = true,
                                    .timer = "host_clock"};
-    OK(mb_store_latency(s.store, cell, rows, 5, s.err, sizeof s.err));
+    OK(mb_store_latency(s.store, cell, rows, 5, &s.err));
     rows[0].us = 99;
-    OK(mb_store_latency(s.store, cell, rows, 1, s.err, sizeof s.err));
+    OK(mb_store_latency(s.store, cell, rows, 1, &s.err));
     assert_string_equal(small_query(s.store, "SELECT phase, i, time_us, throttle IS NULL FROM latency"),
                         "commit,0,13,1\ncommit,1,14,1\nlater_step,0,99,1\n");
     mb_breakdown_row parts[2] = {{64, 1, "later", "gemm", 5, 3}, {64, 1, "later", "selection", 2, 1}};
-    OK(mb_store_breakdown(s.store, cell, parts, 2, s.err, sizeof s.err));
+    OK(mb_store_breakdown(s.store, cell, parts, 2, &s.err));
     parts[1].part = "sampler";
-    OK(mb_store_breakdown(s.store, cell, parts, 2, s.err, sizeof s.err));
+    OK(mb_store_breakdown(s.store, cell, parts, 2, &s.err));
     assert_string_equal(small_query(s.store, "SELECT part FROM breakdown ORDER BY i"), "gemm\nsampler\n");
     mb_memory_row memory = {64, 1, 1, 2, 3, 4, 10};
-    OK(mb_store_memory(s.store, cell, &memory, s.err, sizeof s.err));
+    OK(mb_store_memory(s.store, cell, &memory, &s.err));
     memory.peak = 11;
-    OK(mb_store_memory(s.store, cell, &memory, s.err, sizeof s.err));
+    OK(mb_store_memory(s.store, cell, &memory, &s.err));
     assert_string_equal(small_query(s.store, "SELECT peak_bytes FROM v_memory"), "11\n");
     small_close(&s);
     unlink(s.path);
@@ -192,12 +192,12 @@ static void measures_again(void **state)
 
 static void expect_refusal(const char *path, mb_store_mode mode, const char *words)
 {
-    char err[512] = "";
+    mb_error err = {0};
     mb_store *store = NULL;
-    assert_int_equal(mb_store_open(&store, path, mode, err, sizeof err), MB_E_INPUT);
+    assert_int_equal(mb_store_open(&store, path, mode, &err), MB_E_INPUT);
     assert_null(store);
-    if (!strstr(err, words) || !strstr(err, path))
-        fail_msg("\"%s\" does not say \"%s\"", err, words);
+    if (!strstr(err.text, words) || !strstr(err.text, path))
+        fail_msg("\"%s\" does not say \"%s\"", err.text, words);
 }
 
 static void write_database(const char *path, const char *sql)
@@ -214,14 +214,14 @@ static void refuses_what_is_not_ours(void **state)
     small_store s = {0};
     small_path(&s, "alien");
     expect_refusal(s.path, MB_STORE_READ, "no such file");
-    OK(mb_file_write(s.path, "", 0, s.err, 512));
+    OK(mb_file_write(s.path, "", 0, &s.err));
     expect_refusal(s.path, MB_STORE_READ, "empty");
     unlink(s.path);
     write_database(s.path, "CREATE TABLE mine(x); INSERT INTO mine VALUES (1)");
     expect_refusal(s.path, MB_STORE_WRITE, "another program");
     expect_refusal(s.path, MB_STORE_READ, "another program");
     unlink(s.path);
-    OK(mb_file_write(s.path, "this is no database, but a text of some length, as one has them", 63, s.err, 512));
+    OK(mb_file_write(s.path, "this is no database, but a text of some length, as one has them", 63, &s.err));
     expect_refusal(s.path, MB_STORE_WRITE, "not an SQLite database");
     unlink(s.path);
     expect_refusal("/tmp", MB_STORE_WRITE, "is a folder");
@@ -261,19 +261,19 @@ static void refuses_a_second_writer(void **state)
 {
     (void)state;
     small_store s = {0};
-    char err[512] = "";
+    mb_error err = {0};
     mb_store *other = NULL;
     small_path(&s, "busy");
     small_open(&s, 7);
     expect_refusal(s.path, MB_STORE_WRITE, "another program is writing");
-    OK(mb_store_open(&other, s.path, MB_STORE_READ, err, sizeof err)); /* reading is fine meanwhile */
+    OK(mb_store_open(&other, s.path, MB_STORE_READ, &err)); /* reading is fine meanwhile */
     assert_string_equal(small_query(other, "SELECT count(*) FROM v_runs"), "1\n");
     int64_t cell = small_cell(&s, small_config(&s, "m", 0, 64), "quality");
     small_sample(&s, cell, "k1", 1);
     assert_string_equal(small_query(other, "SELECT count(*) FROM v_samples"), "1\n");
     mb_sample_row row = small_row(cell, "k2", 1);
-    assert_int_equal(mb_store_sample(other, &row, err, sizeof err), MB_E_BUG);
-    OK(mb_store_close(other, err, sizeof err));
+    assert_int_equal(mb_store_sample(other, &row, &err), MB_E_BUG);
+    OK(mb_store_close(other, &err));
     small_close(&s);
     sqlite3 *foreign; /* any other SQLite client that holds the write lock */
     assert_int_equal(sqlite3_open(s.path, &foreign), SQLITE_OK);
@@ -304,16 +304,16 @@ static void refuses_a_read_only_folder(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        char err[512] = "";
+        mb_error err = {0};
         mb_store *store = NULL;
         if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
             _exit(9);
-        int rc = mb_store_open(&store, path, MB_STORE_WRITE, err, sizeof err);
-        if (rc != MB_E_INPUT || !strstr(err, path) || !strstr(err, "--db"))
+        int rc = mb_store_open(&store, path, MB_STORE_WRITE, &err);
+        if (rc != MB_E_INPUT || !strstr(err.text, path) || !strstr(err.text, "--db"))
             _exit(1);
-        if (mb_store_open(&store, path, MB_STORE_READ, err, sizeof err) != MB_OK) /* it can still be read */
+        if (mb_store_open(&store, path, MB_STORE_READ, &err) != MB_OK) /* it can still be read */
             _exit(2);
-        mb_store_close(store, NULL, 0);
+        mb_store_close(store, NULL);
         _exit(0);
     }
     int status = 0;
@@ -341,7 +341,7 @@ static void survives_a_full_database(void **state)
     char *pages = small_query(s.store, "SELECT * FROM pragma_page_count");
     char sql[64];
     snprintf(sql, sizeof sql, "PRAGMA max_page_count = %d", atoi(pages) + 2);
-    OK(store_exec(s.store, sql, "limiting", s.err, 512));
+    OK(store_exec(s.store, sql, "limiting", &s.err));
     int rc = MB_OK;
     char key[16], big[4096];
     memset(big, 'x', sizeof big - 1);
@@ -351,13 +351,13 @@ static void survives_a_full_database(void **state)
         snprintf(key, sizeof key, "k%d", i);
         mb_sample_row row = small_row(cell, key, 1);
         row.prediction = big;
-        rc = mb_store_sample(s.store, &row, s.err, sizeof s.err);
+        rc = mb_store_sample(s.store, &row, &s.err);
     }
     stored--;
     assert_int_equal(rc, MB_E_SYSTEM);
-    assert_non_null(strstr(s.err, "disk is full"));
+    assert_non_null(strstr(s.err.text, "disk is full"));
     assert_int_equal(mb_store_cell_samples(s.store, cell), stored);
-    OK(store_exec(s.store, "PRAGMA max_page_count = 100000", "limiting", s.err, 512));
+    OK(store_exec(s.store, "PRAGMA max_page_count = 100000", "limiting", &s.err));
     small_sample(&s, cell, key, 1); /* the same sample goes in once there is room */
     assert_string_equal(small_query(s.store, "SELECT * FROM pragma_integrity_check"), "ok\n");
     small_close(&s);
@@ -379,7 +379,8 @@ static void survives_a_file_limit(void **state)
     assert_true(child >= 0);
     if (child == 0) {
         struct rlimit limit = {(rlim_t)65536, (rlim_t)65536};
-        char key[16], err[512] = "";
+        char key[16];
+        mb_error err = {0};
         signal(SIGXFSZ, SIG_IGN);
         small_store c = s;
         small_open(&c, 7);
@@ -390,10 +391,10 @@ static void survives_a_file_limit(void **state)
         for (int i = 0; i < 500 && rc == MB_OK; i++) {
             snprintf(key, sizeof key, "k%d", i);
             mb_sample_row row = small_row(cell, key, 1);
-            rc = mb_store_sample(c.store, &row, err, sizeof err);
+            rc = mb_store_sample(c.store, &row, &err);
         }
-        mb_store_close(c.store, NULL, 0);
-        _exit(rc == MB_E_SYSTEM && strstr(err, "disk") && strstr(err, c.path) ? 0 : 1);
+        mb_store_close(c.store, NULL);
+        _exit(rc == MB_E_SYSTEM && strstr(err.text, "disk") && strstr(err.text, c.path) ? 0 : 1);
     }
     int status = 0;
     waitpid(child, &status, 0);
@@ -438,7 +439,7 @@ static void survives_sigkill(void **state)
                 mb_sample_row row = small_row(cell, key, 1);
                 row.recalls = recall;
                 row.recall_count = 3;
-                if (mb_store_sample(c.store, &row, c.err, 512) != MB_OK || write(pipes[1], "x", 1) != 1)
+                if (mb_store_sample(c.store, &row, &c.err) != MB_OK || write(pipes[1], "x", 1) != 1)
                     _exit(1);
             }
         }

@@ -21,7 +21,7 @@ static void times(small_store *s, int64_t cell, const char *phase, int32_t conte
                                    .temperature = NAN,
                                    .power = NAN,
                                    .other_processes = -1}; /* negative: dropped */
-    OK(mb_store_latency(s->store, cell, rows, (size_t)n, s->err, sizeof s->err));
+    OK(mb_store_latency(s->store, cell, rows, (size_t)n, &s->err));
 }
 
 static void accuracy_and_pairs(void **state)
@@ -42,10 +42,10 @@ static void accuracy_and_pairs(void **state)
     row.blocks = 2;
     row.prediction = "another";
     row.engaged = 1;
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     mb_sample_row bad = {
         .cell = sparse, .key = "d", .status = "failed", .error = "why", .score = NAN, .depth = -1};
-    OK(mb_store_sample(s.store, &bad, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &bad, &s.err));
     small_sample(&s, exact, "d", 1.0);
     /* beta: (0.5 + 0.5 + 0.25) / 3; engaged (0.5 + 0.5 + 1) / 3; forwards (8 + 8 + 14) / (1 + 1 + 2) = 7.5 */
     assert_string_equal(small_query(s.store,
@@ -60,10 +60,10 @@ static void accuracy_and_pairs(void **state)
                         "-0.083333,3,1,1,1,0.666667,7.5,8\n");
     /* Other prompt tokens are another prompt: no pair. */
     row = small_row(sparse, "e", 1);
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     row.cell = exact;
     row.token_hash = "other tokens";
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     assert_string_equal(small_query(s.store, "SELECT n FROM v_paired WHERE is_reference = 0"), "3\n");
     assert_string_equal(small_query(s.store, "SELECT what, status, item, reason FROM v_failures"),
                         "sample,failed,d,why\n");
@@ -87,11 +87,11 @@ static void recall_is_weighted_by_blocks(void **state)
     mb_sample_row row = small_row(cell, "a", NAN);
     row.recalls = a;
     row.recall_count = 2;
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     row = small_row(cell, "b", NAN);
     row.recalls = &b;
     row.recall_count = 1;
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     /* layer 1 step 1: index (3*0.375 + 1*1) / 4 = 0.53125, mass (3*0.75 + 1*0.5) / 4 = 0.6875, two samples */
     assert_string_equal(
         small_query(s.store, "SELECT layer, step, index_recall, mass_recall, n, blocks FROM v_recall"),
@@ -125,7 +125,7 @@ static void grids_are_weighted_by_what_was_counted(void **state)
         mb_sample_row row = small_row(cell, i ? "b" : "a", 1);
         row.grids = i ? two : one;
         row.grid_count = i ? 3 : 4;
-        OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+        OK(mb_store_sample(s.store, &row, &s.err));
     }
     /* (3 + 1) / (4 + 12), not the mean of 3/4 and 1/12 */
     assert_string_equal(
@@ -135,7 +135,7 @@ static void grids_are_weighted_by_what_was_counted(void **state)
     const mb_grid_row nothing = {"hits", "", "higher", "mean", 2, 1, 0, 0};
     bad.grids = &nothing;
     bad.grid_count = 1;
-    assert_int_equal(mb_store_sample(s.store, &bad, s.err, sizeof s.err), MB_E_BUG); /* a share of nothing */
+    assert_int_equal(mb_store_sample(s.store, &bad, &s.err), MB_E_BUG); /* a share of nothing */
     assert_string_equal(small_query(s.store, "SELECT count(*) FROM v_samples"), "2\n");
     small_close(&s);
     unlink(s.path);
@@ -200,7 +200,7 @@ static void breakdown_and_needles(void **state)
     mb_breakdown_row parts[2][2] = {{{64, 1, "later", "gemm", 20, 2}, {64, 1, "later", "dense attention", 60, 1}},
                                     {{64, 1, "later", "gemm", 20, 2}, {64, 1, "later", "sparse attention", 5, 1}}};
     for (int i = 0; i < 2; i++)
-        OK(mb_store_breakdown(s.store, small_cell(&s, configs[i], "breakdown"), parts[i], 2, s.err, sizeof s.err));
+        OK(mb_store_breakdown(s.store, small_cell(&s, configs[i], "breakdown"), parts[i], 2, &s.err));
     assert_string_equal(small_query(s.store, "SELECT config, part, us, share, relative FROM v_breakdown "
                                              "ORDER BY config_id, part_order"),
                         "alpha,gemm,20,0.25,0.25\nalpha,dense attention,60,0.75,0.75\n"
@@ -212,7 +212,7 @@ static void breakdown_and_needles(void **state)
         mb_sample_row row = small_row(cell, key, i % 3 == 0);
         row.context = i < 3 ? 512 : 1024;
         row.depth = i % 3 == 2 ? 100 : 0;
-        OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+        OK(mb_store_sample(s.store, &row, &s.err));
     }
     assert_string_equal(small_query(s.store, "SELECT length, depth, score, n FROM v_niah ORDER BY 1, 2"),
                         "512,0,0.5,2\n512,100,0,1\n1024,0,0.5,2\n1024,100,0,1\n");
@@ -220,7 +220,7 @@ static void breakdown_and_needles(void **state)
     mb_sample_row row = small_row(cell, "h", 1);
     row.forwards_histogram = histogram;
     row.histogram_size = 4;
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     assert_string_equal(small_query(s.store, "SELECT forwards, blocks, share FROM v_forwards"),
                         "1,1,0.25\n3,3,0.75\n");
     small_close(&s);
@@ -245,7 +245,7 @@ static void longbench_means(void **state)
     for (int i = 0; i < 3; i++) {
         mb_dataset_row data = {tasks[i].task, "longbench", tasks[i].category, tasks[i].language, "qa_f1", "f", "p",
                                NULL,          32};
-        OK(mb_store_dataset(s.store, &data, &s.data, s.err, sizeof s.err));
+        OK(mb_store_dataset(s.store, &data, &s.data, &s.err));
         small_sample(&s, small_cell(&s, config, "quality"), "x", tasks[i].score);
     }
     /* categories: one (0.5 + 0.75) / 2 = 0.625, two 0.25: mean 0.4375; not Chinese: (0.5 + 0.25) / 2 = 0.375 */
@@ -295,7 +295,7 @@ static void gates(void **state)
     const float head[1] = {1};
     small_path(&s, "gates");
     small_open(&s, 7);
-    OK(mb_gates_run(s.store, s.run, s.err, sizeof s.err));
+    OK(mb_gates_run(s.store, s.run, &s.err));
     assert_string_equal(small_query(s.store, "SELECT DISTINCT verdict FROM v_gates"), "skip\n");
     int64_t exact = small_cell(&s, small_config(&s, "alpha", 8, -1), "quality");
     int64_t full = small_cell(&s, small_config(&s, "beta", 0, 4096), "quality");
@@ -311,11 +311,11 @@ static void gates(void **state)
     mb_sample_row row = small_row(small_cell(&s, small_config(&s, "gamma", 4, 64), "recall"), "k0", NAN);
     row.recalls = &recall;
     row.recall_count = 1;
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
     recall.mass_recall = 0.8;
     row.cell = small_cell(&s, narrow_config, "recall");
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
-    OK(mb_gates_run(s.store, s.run, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
+    OK(mb_gates_run(s.store, s.run, &s.err));
     assert_string_equal(small_query(s.store, "SELECT name, verdict FROM v_gates ORDER BY name"),
                         "full budget equals the reference,pass\ngraph and eager agree,skip\n"
                         "no sparse arm above the reference,pass\noracle bounds the recall,pass\n");
@@ -330,9 +330,9 @@ static void gates(void **state)
     row.key = "k1";
     row.token_hash = "k1";
     row.cell = small_cell(&s, small_config(&s, "epsilon", 0, 64), "recall");
-    OK(mb_store_sample(s.store, &row, s.err, sizeof s.err));
-    OK(mb_store_gate(s.store, s.run, "graph and eager agree", "pass", "12 outputs", s.err, sizeof s.err));
-    OK(mb_gates_run(s.store, s.run, s.err, sizeof s.err));
+    OK(mb_store_sample(s.store, &row, &s.err));
+    OK(mb_store_gate(s.store, s.run, "graph and eager agree", "pass", "12 outputs", &s.err));
+    OK(mb_gates_run(s.store, s.run, &s.err));
     assert_string_equal(small_query(s.store, "SELECT name, verdict FROM v_gates ORDER BY name"),
                         "full budget equals the reference,fail\ngraph and eager agree,pass\n"
                         "no sparse arm above the reference,fail\noracle bounds the recall,fail\n");

@@ -36,14 +36,11 @@ static const mb_option options[] = {
 static void misbehave(state *s, const mb_call *call, mb_selection *out);
 static void misbehave_attend(state *s, const mb_call *call, void *out, float *lse);
 
-static int open_it(void **self, const mb_host *host, const mb_shape *shape, const void *values, char *err,
-                   size_t err_cap)
+static int open_it(void **self, const mb_host *host, const mb_shape *shape, const void *values, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) {
-        snprintf(err, err_cap, "out of memory");
-        return -1;
-    }
+    if (!s) 
+        return mb_method_fail(err, "out of memory");
 #ifdef BREAK_OPEN
     raise(SIGSEGV);
 #endif
@@ -61,10 +58,10 @@ static void close_it(void *self)
     free(self);
 }
 
-static int select_it(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_it(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     if (call->phase == MB_PHASE_COMMIT)
         return 0;
     int rc = s->host->score_recent(s->host, call, INFINITY, 1.0f, s->scores);
@@ -77,10 +74,10 @@ static int select_it(void *self, const mb_call *call, mb_selection *out, char *e
     return rc;
 }
 
-static int attend_it(void *self, const mb_call *call, void *out, float *lse, char *err, size_t err_cap)
+static int attend_it(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
 {
     state *s = self;
-    (void)err, (void)err_cap;
+    (void)err;
     int rc = s->host->attend_pages(s->host, call, &s->set, MB_SCOPE_PREFIX, NULL, out, lse);
     if (rc == 0)
         misbehave_attend(s, call, out, lse);

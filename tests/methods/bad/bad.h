@@ -1,16 +1,15 @@
 /* bad.h - a method that would load; each file of this folder breaks one thing and includes this. */
 #include "methods/method.h"
 
-static int open_it(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                   size_t err_cap)
+static int open_it(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    (void)self, (void)host, (void)shape, (void)options, (void)err, (void)err_cap;
+    (void)self, (void)host, (void)shape, (void)options, (void)err;
     return 0;
 }
 
-static int select_it(void *self, const mb_call *call, mb_selection *out, char *err, size_t err_cap)
+static int select_it(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
-    (void)self, (void)call, (void)out, (void)err, (void)err_cap;
+    (void)self, (void)call, (void)out, (void)err;
     return 0;
 }
 

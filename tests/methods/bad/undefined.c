@@ -3,10 +3,9 @@
 
 int missing_everywhere(void);
 
-static int open_missing(void **self, const mb_host *host, const mb_shape *shape, const void *options, char *err,
-                        size_t err_cap)
+static int open_missing(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    return open_it(self, host, shape, options, err, err_cap) + missing_everywhere();
+    return open_it(self, host, shape, options, err) + missing_everywhere();
 }
 
 static const mb_method method = {SOUND, .name = "undefined", .open = open_missing, .select = select_it};
