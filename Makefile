@@ -23,16 +23,16 @@ LDFLAGS += $(SANITIZE) -rdynamic
 VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 # ---- rooms ---------------------------------------------------------------------------------------------------
-room = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)/*.c))
+room = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)/*.c $(2)))
 METHOD_SOURCES := $(sort $(wildcard methods/*.c))
 METHOD_NAMES := $(basename $(notdir $(METHOD_SOURCES)))
 BASE := $(call room,base)
 KERNELS := $(call room,kernels) $(call room,kernels/cpu)
 METHODS := $(call room,methods) $(call room,methods/registry)
-MODEL := $(call room,model)
-DATASETS := $(call room,datasets)
+MODEL := $(call room,model,model/*/*.c)
+DATASETS := $(call room,datasets,datasets/*/*.c)
 RESULTS := $(call room,results)
-DRIVER := $(filter-out $(BUILD)/driver/main.o,$(call room,driver))
+DRIVER := $(filter-out $(BUILD)/driver/main.o,$(call room,driver,driver/*/*.c))
 
 ifneq ($(NVCC),)
 CUDA_HOME := $(abspath $(dir $(NVCC))/..)

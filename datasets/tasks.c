@@ -5,7 +5,7 @@
  * A new family is one file and one line in `families`.
  */
 #include "datasets/internal.h"
-#include "datasets/metrics.h"
+#include "datasets/metric/metrics.h"
 
 #include <pthread.h>
 #include <stdlib.h>

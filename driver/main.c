@@ -1,5 +1,5 @@
 /* main.c - the entry point: flags, plug-ins, then one sub-command or a run. */
-#include "driver/commands.h"
+#include "driver/command/commands.h"
 #include "driver/run.h"
 
 #include <signal.h>

@@ -2,7 +2,7 @@
  * run.c - one run from the config to the plots, and what it leaves behind when something stops it: every finished
  * sample is stored, so the same command continues.
  */
-#include "driver/isolate.h"
+#include "driver/worker/isolate.h"
 #include "driver/run.h"
 
 #include <stdio.h>

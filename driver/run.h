@@ -10,8 +10,8 @@
 #define MB_RUN_H
 
 #include "datasets/datasets.h"
-#include "driver/config.h"
-#include "driver/progress.h"
+#include "driver/config/config.h"
+#include "driver/os/progress.h"
 #include "results/results.h"
 
 /* Set by SIGINT and SIGTERM; every pass looks at it between forwards. */

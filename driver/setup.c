@@ -2,7 +2,7 @@
  * setup.c - opening a run. Everything that can be refused is refused here, before any work: dimensions against
  * the config, memory against the device, options against the methods.
  */
-#include "driver/isolate.h"
+#include "driver/worker/isolate.h"
 #include "driver/run.h"
 
 #include <stdio.h>

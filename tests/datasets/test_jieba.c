@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "datasets/internal.h"
-#include "datasets/jieba.h"
+#include "datasets/metric/jieba.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "datasets/internal.h"
-#include "datasets/metrics.h"
-#include "datasets/score.h"
+#include "datasets/metric/metrics.h"
+#include "datasets/score/score.h"
 
 #include <math.h>
 #include <stdlib.h>

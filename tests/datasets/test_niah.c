@@ -3,7 +3,7 @@
  * published files (the 35 depths of the Claude 2.1 run, the 15 of the GPT-4 run, numpy's linspace); positions are
  * found again in the prompt and counted with the codec, not taken from the generator.
  */
-#include "datasets/generate.h"
+#include "datasets/generate/generate.h"
 #include "tests/datasets/codecs.h"
 
 #include <setjmp.h>

@@ -2,7 +2,7 @@
  * test_ruler.c - the 13 RULER tasks: lengths, structure as RULER describes the official files,
  * determinism, refusals. Scores are in test_ruler_score.c.
  */
-#include "datasets/generate.h"
+#include "datasets/generate/generate.h"
 #include "tests/datasets/codecs.h"
 
 #include <setjmp.h>

@@ -32,10 +32,10 @@ check_room base base/*.[ch]
 check_room kernels kernels/*.[ch] kernels/*/*.[ch] kernels/*/*.cu kernels/*/*.cuh
 check_room registry methods/registry/*.[ch]
 check_room methods methods/*.[ch] methods/examples/*.[ch]
-check_room model model/*.[ch]
-check_room datasets datasets/*.[ch]
+check_room model model/*.[ch] model/*/*.[ch]
+check_room datasets datasets/*.[ch] datasets/*/*.[ch]
 check_room results results/*.[ch]
-check_room driver driver/*.[ch]
+check_room driver driver/*.[ch] driver/*/*.[ch]
 
 # ---- no method's name in shared code ----------------------------------------------------------------------------
 # Names that are also English words are looked for as quoted strings only; the others anywhere.
@@ -43,15 +43,15 @@ english=' exact random window oracle residual example '
 for source in methods/*.c; do
     name=$(basename "$source" .c)
     if [[ $english == *" $name "* ]]; then
-        hits=$(grep -nF "\"$name\"" driver/*.[ch] model/*.[ch] kernels/*.[ch] kernels/*/*.* | grep -v weights)
+        hits=$(grep -nF "\"$name\"" driver/*.[ch] driver/*/*.[ch] model/*.[ch] model/*/*.[ch] kernels/*.[ch] kernels/*/*.* | grep -v weights)
     else
-        hits=$(grep -niwF "$name" driver/*.[ch] model/*.[ch] kernels/*.[ch] kernels/*/*.*)
+        hits=$(grep -niwF "$name" driver/*.[ch] driver/*/*.[ch] model/*.[ch] model/*/*.[ch] kernels/*.[ch] kernels/*/*.*)
     fi
     [ -z "$hits" ] || complain "a method's name in shared code: $hits"
 done
 
 # ---- conditional compilation only in kernels/ -----------------------------------------------------------------------
-hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c model/*.c methods/*.c methods/registry/*.c datasets/*.c results/*.c |
+hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c driver/*/*.c model/*.c model/*/*.c methods/*.c methods/registry/*.c datasets/*.c datasets/*/*.c results/*.c |
        grep -vE '__cplusplus')
 [ -z "$hits" ] || complain "conditional compilation outside kernels/: $hits"
 

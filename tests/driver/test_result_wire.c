@@ -2,7 +2,7 @@
  * test_result_wire.c - results come out of their bytes as they went in, and bytes that were cut, stretched or
  * changed are refused without a read outside of them (the sanitizers watch).
  */
-#include "driver/result_wire.h"
+#include "driver/worker/result_wire.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

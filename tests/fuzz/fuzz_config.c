@@ -2,7 +2,7 @@
  * fuzz_config.c - any text as config.json, what follows a zero byte as generation_config.json: the result is a
  * refusal with a sentence, or a configuration whose numbers are safe to compute with.
  */
-#include "model/config.h"
+#include "model/checkpoint/config.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  * fuzz_safetensors.c - any bytes as a weight file: the parser must refuse or describe them, and every tensor that
  * it describes must lie inside the file.
  */
-#include "model/safetensors.h"
+#include "model/checkpoint/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>

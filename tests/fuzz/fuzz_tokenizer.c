@@ -3,8 +3,8 @@
  * merges.txt, tokenizer_config.json and added_tokens.json with zero bytes between them; anything else is text for
  * the tokenizer of the tests. Text must come back from its ids as its own NFC form.
  */
-#include "model/tokenizer.h"
-#include "model/unicode.h"
+#include "model/tokenizer/tokenizer.h"
+#include "model/tokenizer/unicode.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "model/engine.h"
+#include "model/engine/engine.h"
 #include "tests/model/folder.h"
 
 #include <math.h>

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "model/config.h"
+#include "model/checkpoint/config.h"
 #include "tests/model/folder.h"
 
 /* Sizes as in the published 7B; the extra keys come in front. */

@@ -5,7 +5,7 @@
  */
 #include "tests/model/engine_fixture.h"
 
-#include "model/safetensors.h"
+#include "model/checkpoint/safetensors.h"
 
 #include <cjson/cJSON.h>
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "model/safetensors.h"
+#include "model/checkpoint/safetensors.h"
 #include "tests/model/folder.h"
 
 /* Length, header, `data` bytes 0, 1, 2, ... in memory of exactly that size, so that ASan sees a step too far. */

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "model/internal.h"
-#include "model/sampler.h"
+#include "model/sampler/sampler.h"
 
 #include <math.h>
 #include <stdio.h>

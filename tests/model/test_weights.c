@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "model/convert.h"
+#include "model/checkpoint/convert.h"
 #include "model/internal.h"
 #include "tests/model/folder.h"
 

@@ -1,0 +1,218 @@
+/*
+ * cli.c - flags. One table names each flag, where its value goes and its help line; it parses, checks and prints
+ * the usage.
+ */
+#include "driver/command/commands.h"
+
+#include "driver/os/paths.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum flag_kind { FLAG_TRUE, FLAG_TEXT, FLAG_NUMBER, FLAG_SET, FLAG_PLUGIN } flag_kind;
+
+typedef struct flag {
+    const char *name, *value;    /* "--limit", "N" */
+    flag_kind kind;
+    size_t offset;
+    const char *commands;        /* where it means something, "run list"; NULL = everywhere */
+    const char *help;
+} flag;
+
+#define AT(field) offsetof(mb_cli, field)
+
+static const flag flags[] = {
+    {"--config", "FILE", FLAG_TEXT, AT(config), "run",
+     "run this config (default: the built-in configs/quick.json)"},
+    {"--set", "KEY=VALUE", FLAG_SET, 0, "run generate", "override any config key, e.g. --set methods.NAME.k=1024"},
+    {"--model", "DIR", FLAG_TEXT, AT(model), "run list doctor tokenize logits generate",
+     "checkpoint folder, as downloaded"},
+    {"--data", "DIR", FLAG_TEXT, AT(data), "run doctor", "folder of the benchmark files"},
+    {"--methods", "A,B", FLAG_TEXT, AT(methods), "run", "only these methods"},
+    {"--tasks", "A,B", FLAG_TEXT, AT(tasks), "run", "only these tasks or groups"},
+    {"--limit", "N", FLAG_NUMBER, AT(limit), "run", "at most N samples a task"},
+    {"--seed", "N", FLAG_NUMBER, AT(seed), "run", "seed of everything drawn"},
+    {"--device", "NAME", FLAG_TEXT, AT(device), "run logits generate bench-kernels", "auto, cpu, cuda or cuda:N"},
+    {"--db", "FILE", FLAG_TEXT, AT(database), "run list report plot export", "SQLite file of the results"},
+    {"--out", "PATH", FLAG_TEXT, AT(out), "run plot export logits new-method",
+     "folder of the figures, or the file a sub-command writes"},
+    {"--plugin", "FILE.so", FLAG_PLUGIN, 0, NULL, "load a method; also every *.so in $MASKBENCH_PLUGIN_PATH"},
+    {"--fresh", NULL, FLAG_TRUE, AT(fresh), "run", "forget what is stored in the database and start again"},
+    {"--dry-run", NULL, FLAG_TRUE, AT(dry_run), "run",
+     "print the plan and what is stored already; compute nothing"},
+    {"--quiet", NULL, FLAG_TRUE, AT(quiet), NULL, "no progress, no table"},
+    {"--profile", NULL, FLAG_TRUE, AT(profile), "run",
+     "latency pass once, with NVTX ranges and without timers, for a profiler"},
+    {"--audit", NULL, FLAG_TRUE, AT(audit), "run", "latency pass: check outputs of random steps while timing"},
+    {"--decode", NULL, FLAG_TRUE, AT(decode), "tokenize", "ids from standard input to text"},
+    {"--ids", "FILE", FLAG_TEXT, AT(ids), "logits", "token ids, separated by white space"},
+    {"--type", "bf16|f32", FLAG_TEXT, AT(type), "logits generate bench-kernels", "storage type"},
+    {"--prompt", "FILE", FLAG_TEXT, AT(prompt), "generate", "text of the user's turn, - for standard input"},
+    {"--method", "NAME", FLAG_TEXT, AT(method), "generate", "attention method; --set KEY=VALUE sets its options"},
+    {"--max-new-tokens", "N", FLAG_NUMBER, AT(max_new_tokens), "generate", "length of the answer (128)"},
+    {"--steps", "N", FLAG_NUMBER, AT(steps), "generate", "fixed steps per block in place of the threshold"},
+    {"--trace", NULL, FLAG_TRUE, AT(trace), "generate", "tokens unmasked per step, on standard error"},
+    {"--run", "ID", FLAG_TEXT, AT(run), "report plot export", "only this run (default: the newest; export: all)"},
+    {"--pred", "DIR", FLAG_TEXT, AT(pred), "export", "the benchmark's official pred/ layout"},
+    {"--csv", NULL, FLAG_TRUE, AT(csv), "list report export", "comma-separated"},
+    {"--jsonl", NULL, FLAG_TRUE, AT(jsonl), "list report export bench-kernels", "one JSON object a line"},
+    {"--md", NULL, FLAG_TRUE, AT(markdown), "list report export", "Markdown"},
+    {"--case", "NAME", FLAG_TEXT, AT(kernel_case), "bench-kernels", "only cases whose name contains this"},
+    {"--version", NULL, FLAG_TRUE, AT(version), NULL, "print the version"},
+    {"--help", NULL, FLAG_TRUE, AT(help), NULL, "print this"},
+};
+#define NUMBER_MAX ((int64_t)1 << 53) /* numbers pass through JSON: beyond, a double no longer tells them apart */
+#define FLAG_COUNT (sizeof flags / sizeof flags[0])
+
+/* Whether a list of commands holds this one. */
+static bool belongs(const char *commands, const char *command)
+{
+    size_t length = strlen(command);
+    for (const char *p = commands; p && *p; p += strcspn(p, " "), p += *p == ' ')
+        if (strcspn(p, " ") == length && strncmp(p, command, length) == 0)
+            return true;
+    return !commands;
+}
+
+void mb_cli_usage(void)
+{
+    puts("maskbench: attention methods on one block-diffusion language model\n\n"
+         "  ./harness [--config FILE] [flags]      run: table, SQLite file, figures\n"
+         "  ./harness list methods|tasks|models|runs [DB]\n"
+         "  ./harness help METHOD | TASK | config  options of a method, own keys of a task, keys of a config\n"
+         "  ./harness report DB | plot DB | export DB --pred DIR|--csv|--jsonl|--md\n"
+         "  ./harness score DIR                    score a folder of predictions in the official layout\n"
+         "  ./harness new-method NAME [--out DIR]  a working method to start from, with a config and a test\n"
+         "  ./harness doctor                       what this machine has and what is missing\n"
+         "  ./harness tokenize --model DIR [--decode]\n"
+         "  ./harness logits --model DIR --ids FILE --out FILE.npy\n"
+         "  ./harness generate --model DIR --prompt FILE [--method NAME] [--trace]\n"
+         "  ./harness bench-kernels [--case NAME] [--device NAME]\n\nflags");
+    for (size_t i = 0; i < FLAG_COUNT; i++) {
+        printf("  %-16s %-10s ", flags[i].name, flags[i].value ? flags[i].value : "");
+        if (!belongs(flags[i].commands, "run")) {
+            for (const char *p = flags[i].commands; *p; p++)
+                fputs(*p == ' ' ? ", " : (const char[]){*p, '\0'}, stdout);
+            fputs(": ", stdout);
+        }
+        puts(flags[i].help);
+    }
+    puts("\nexit codes: 0 done, 1 failure, 2 wrong input, 3 some samples failed, 4 a sanity gate failed, "
+         "130 interrupted");
+}
+
+static int store_value(mb_cli *cli, const flag *f, const char *value, mb_error *err)
+{
+    void *field = (char *)cli + f->offset;
+    char *end = NULL;
+    switch (f->kind) {
+    case FLAG_TRUE:
+        *(bool *)field = true;
+        break;
+    case FLAG_TEXT:
+        *(const char **)field = value;
+        break;
+    case FLAG_NUMBER:
+        errno = 0;
+        *(int64_t *)field = strtoll(value, &end, 10);
+        if (errno || end == value || *end || *(int64_t *)field < 0 || *(int64_t *)field > NUMBER_MAX)
+            return mb_fail(err, MB_E_INPUT, "%s takes a whole number from 0 to %lld, not \"%s\"", f->name,
+                           (long long)NUMBER_MAX, value);
+        break;
+    case FLAG_SET:
+        if (cli->set_count == sizeof cli->sets / sizeof cli->sets[0])
+            return mb_fail(err, MB_E_INPUT, "too many --set flags");
+        cli->sets[cli->set_count++] = value;
+        break;
+    case FLAG_PLUGIN:
+        if (cli->plugin_count == sizeof cli->plugins / sizeof cli->plugins[0])
+            return mb_fail(err, MB_E_INPUT, "too many --plugin flags");
+        cli->plugins[cli->plugin_count++] = value;
+        break;
+    }
+    return MB_OK;
+}
+
+/* The command line as a shell would take it again. */
+static char *quote_command(int argc, char **argv)
+{
+    mb_text text = {0};
+    for (int i = 0; i < argc; i++) {
+        bool plain = argv[i][0] && strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                                   "_-./=,:+@%") == strlen(argv[i]);
+        mb_text_puts(&text, i ? " " : "");
+        if (plain) {
+            mb_text_puts(&text, argv[i]);
+            continue;
+        }
+        mb_text_puts(&text, "'");
+        for (const char *p = argv[i]; *p; p++) {
+            if (*p == '\'')
+                mb_text_puts(&text, "'\\''");
+            else
+                mb_text_append(&text, p, 1);
+        }
+        mb_text_puts(&text, "'");
+    }
+    return mb_text_take(&text);
+}
+
+/* A flag that a command does not look at is a misunderstanding: better said than passed over. */
+static int check_places(const mb_cli *cli, const bool given[FLAG_COUNT], mb_error *err)
+{
+    const char *command = cli->word_count ? cli->words[0] : "run";
+    for (size_t k = 0; k < FLAG_COUNT; k++)
+        if (given[k] && !belongs(flags[k].commands, command))
+            return mb_fail(err, MB_E_INPUT, "%s says nothing to \"%s\"; it belongs to: %s", flags[k].name,
+                           command, flags[k].commands);
+    return MB_OK;
+}
+
+int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err)
+{
+    bool given[FLAG_COUNT] = {false};
+    memset(cli, 0, sizeof *cli);
+    cli->limit = cli->seed = cli->steps = cli->max_new_tokens = -1;
+    cli->command = quote_command(argc, argv);
+    cli->default_model = mb_shared_path("models/tiny");
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        if (strcmp(word, "-h") == 0)
+            word = "--help";
+        if (word[0] != '-' || word[1] == '\0') {
+            if (cli->word_count == sizeof cli->words / sizeof cli->words[0])
+                return mb_fail(err, MB_E_INPUT, "too many words");
+            cli->words[cli->word_count++] = word;
+            continue;
+        }
+        size_t k = 0, length = strcspn(word, "=");
+        while (k < FLAG_COUNT && (strlen(flags[k].name) != length || strncmp(flags[k].name, word, length) != 0))
+            k++;
+        if (k == FLAG_COUNT)
+            return mb_fail(err, MB_E_INPUT, "unknown flag %s; ./harness --help lists them", word);
+        const char *value = word[length] == '=' ? word + length + 1 : NULL;
+        if (flags[k].kind == FLAG_TRUE && value)
+            return mb_fail(err, MB_E_INPUT, "%s takes no value", flags[k].name);
+        if (flags[k].kind != FLAG_TRUE && !value) {
+            if (++i >= argc)
+                return mb_fail(err, MB_E_INPUT, "%s needs a value: %s %s", flags[k].name, flags[k].name,
+                               flags[k].value);
+            value = argv[i];
+        }
+        int rc = store_value(cli, &flags[k], value, err);
+        if (rc != MB_OK)
+            return rc;
+        given[k] = true;
+    }
+    return cli->help || cli->version ? MB_OK : check_places(cli, given, err);
+}
+
+void mb_cli_free(mb_cli *cli)
+{
+    free(cli->command);
+    free(cli->default_model);
+    cli->command = cli->default_model = NULL;
+}

@@ -1,0 +1,308 @@
+/* commands.c - the sub-commands that look things up or read a store: list, help, report, plot, export, score; run.
+ */
+#include "driver/command/commands.h"
+#include "driver/os/paths.h"
+#include "driver/run.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int mb_command_fail(int rc, const char *err)
+{
+    fprintf(stderr, "harness: %s\n", err);
+    return rc == MB_E_INPUT ? 2 : rc == MB_E_STOP ? 130 : 1;
+}
+
+/* Prints and frees a text; 0, or 1 when it could not be built. */
+static int print_text(mb_text *text)
+{
+    int code = text->failed ? 1 : 0;
+    if (!text->failed && text->data)
+        fwrite(text->data, 1, text->length, stdout);
+    mb_text_free(text);
+    return code;
+}
+
+static mb_table_format chosen_format(const mb_cli *cli)
+{
+    return cli->csv ? MB_TABLE_CSV : cli->jsonl ? MB_TABLE_JSONL : cli->markdown ? MB_TABLE_MARKDOWN
+                                                                                 : MB_TABLE_TERMINAL;
+}
+
+/* The database a sub-command names: its word, --db, or the only sensible default. */
+static const char *chosen_database(const mb_cli *cli, size_t word)
+{
+    return cli->word_count > word ? cli->words[word] : cli->database ? cli->database : "results/quick.db";
+}
+
+/* "counter hit_rate by layer and step (higher is better): ..." */
+static void list_counter(const char *name, const char *axes, const char *unit, const char *better,
+                         const char *help)
+{
+    printf("%-16s   counter %s%s%s", "", name, *axes ? " by " : "", axes);
+    if (*unit || *better)
+        printf(" (%s%s%s%s)", unit, *unit && *better ? ", " : "", better, *better ? " is better" : "");
+    printf(": %s\n", help);
+}
+
+static int list_methods(void)
+{
+    for (size_t i = 0; i < mb_registry_count(); i++) {
+        const mb_method *m = mb_registry_at(i);
+        const char *origin = mb_registry_origin(m);
+        printf("%-16s %s%s%s%s\n", m->name, m->summary, *origin ? "  [" : "", origin, *origin ? "]" : "");
+        for (const mb_counter *c = m->counters; c && c->name; c++)
+            list_counter(c->name, "", c->unit, c->better, c->help);
+        for (const mb_grid *g = m->grids; g && g->name; g++)
+            list_counter(g->name, mb_grid_axes(g->axes), g->unit, g->better, g->help);
+    }
+    return 0;
+}
+
+static int list_tasks(void)
+{
+    const char *benchmark = "";
+    for (size_t i = 0; i < mb_task_count(); i++) {
+        const mb_task_info *t = mb_task_at(i);
+        if (strcmp(benchmark, t->benchmark) != 0) {
+            benchmark = t->benchmark;
+            printf("%s\n", benchmark);
+        }
+        printf("  %-24s %-22s %-4s %-17s %5d new tokens\n", t->name, t->category, t->language, t->metric,
+               t->max_new_tokens);
+    }
+    puts("\nA benchmark's name stands for all of its tasks; so do longbench_en (English and code), longbench_zh "
+         "and all.\n"
+         "./harness help TASK shows the keys that a task has of its own.");
+    return 0;
+}
+
+/* Checkpoint folders below models/ or --model. */
+static int list_models(const mb_cli *cli)
+{
+    char *root = mb_shared_path(cli->model ? cli->model : "models");
+    struct dirent **names = NULL;
+    int n = root ? scandir(root, &names, NULL, alphasort) : -1, found = 0;
+    for (int i = 0; i < n; i++) {
+        char *path = mb_string_format("%s/%s", root, names[i]->d_name);
+        mb_error err = {0};
+        char *config = mb_string_format("%s/config.json", path ? path : "");
+        mb_model_request request = {.path = path};
+        mb_model_config shape;
+        if (names[i]->d_name[0] != '.' && config && mb_file_exists(config)) {
+            found++;
+            char experts[64] = "";
+            int rc = mb_model_inspect(&request, &shape, &err);
+            if (rc == MB_OK && shape.moe.experts > 0)
+                snprintf(experts, sizeof experts, "%d of %d experts, ", shape.moe.per_token, shape.moe.experts);
+            if (rc == MB_OK)
+                printf("%-32s %s, %d layers, %s%d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in "
+                       "bf16\n",
+                       path, mb_family_name(shape.family), shape.layers, experts, shape.query_heads, shape.kv_heads,
+                       shape.head_dim, shape.hidden, shape.block, shape.positions,
+                       (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
+            else
+                printf("%-32s %s\n", path, err.text);
+        }
+        free(config);
+        free(path);
+        free(names[i]);
+    }
+    free(names);
+    if (!found)
+        printf("no checkpoint folder below %s\n", root ? root : "models");
+    free(root);
+    return 0;
+}
+
+static int query_store(const mb_cli *cli, size_t word, const char *sql)
+{
+    mb_error err = {0};
+    mb_store *store = NULL;
+    mb_text text = {0};
+    int rc = mb_store_open(&store, chosen_database(cli, word), MB_STORE_READ, &err);
+    if (rc == MB_OK)
+        rc = mb_table_query(store, sql, chosen_format(cli), mb_terminal_width(), &text, &err);
+    mb_store_close(store, NULL);
+    if (rc != MB_OK) {
+        mb_text_free(&text);
+        return mb_command_fail(rc, err.text);
+    }
+    return print_text(&text);
+}
+
+/* What tells runs apart at a glance, in 80 columns; v_runs (--csv, --jsonl) has the rest, whole configs among it.
+ */
+static const char runs_sql[] = "SELECT run, state, replace(substr(started_at, 1, 16), 'T', ' ') AS started, "
+                               "samples, failed, gates_failed AS red, "
+                               "device, seed, git FROM v_runs ORDER BY session_id";
+
+int mb_command_list(const mb_cli *cli)
+{
+    const char *what = cli->word_count > 1 ? cli->words[1] : "";
+    if (strcmp(what, "methods") == 0)
+        return list_methods();
+    if (strcmp(what, "tasks") == 0)
+        return list_tasks();
+    if (strcmp(what, "models") == 0)
+        return list_models(cli);
+    if (strcmp(what, "runs") == 0)
+        return query_store(cli, 2, cli->csv || cli->jsonl ? "SELECT * FROM v_runs" : runs_sql);
+    return mb_command_fail(MB_E_INPUT, "list what? methods, tasks, models or runs [DB]");
+}
+
+/* A task as a config names it, with its own keys. */
+static int help_task(const mb_task_info *t)
+{
+    printf("%s: %s of %s, %s\n  scored by %s, at most %d new tokens%s\n", t->name, t->category, t->benchmark,
+           t->language, t->metric, t->max_new_tokens, t->chat ? ", in the chat template" : "");
+    printf("\nkeys of a config's {\"task\": \"%s\", ...}\n  limit           samples; 0 = all\n"
+           "  data            folder of the benchmark files\n", t->name);
+    for (const char *line = t->options; line && *line;) {
+        size_t n = strcspn(line, "\n");
+        printf("  %.*s\n", (int)n, line);
+        line += n + (line[n] == '\n');
+    }
+    return 0;
+}
+
+int mb_command_help(const mb_cli *cli)
+{
+    mb_text text = {0};
+    const char *name = cli->word_count > 1 ? cli->words[1] : "";
+    if (!*name) {
+        mb_cli_usage();
+        return 0;
+    }
+    if (strcmp(name, "config") == 0) {
+        mb_config_help(&text);
+        return print_text(&text);
+    }
+    const mb_method *method = mb_registry_find(name);
+    const mb_task_info *task = mb_task_find(name);
+    if (!method && task)
+        return help_task(task);
+    if (!method) {
+        mb_error err = {0};
+        mb_fail(&err, 0,
+                "no method and no task is named \"%s\"; ./harness list methods and list tasks show "
+                "them, ./harness help config the keys of a config",
+                name);
+        return mb_command_fail(MB_E_INPUT, err.text);
+    }
+    char *help = mb_method_help(method);
+    if (!help)
+        return mb_command_fail(MB_E_SYSTEM, "no memory");
+    fputs(help, stdout);
+    free(help);
+    return 0;
+}
+
+int mb_command_report(const mb_cli *cli)
+{
+    mb_error err = {0};
+    mb_store *store = NULL;
+    mb_text text = {0};
+    int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, &err);
+    if (rc == MB_OK)
+        rc = mb_report(store, cli->run, chosen_format(cli), mb_terminal_width(), &text, &err);
+    mb_store_close(store, NULL);
+    if (rc != MB_OK) {
+        mb_text_free(&text);
+        return mb_command_fail(rc, err.text);
+    }
+    return print_text(&text);
+}
+
+int mb_command_plot(const mb_cli *cli)
+{
+    mb_error err = {0};
+    const char *path = chosen_database(cli, 1);
+    mb_store *store = NULL;
+    int drawn = 0;
+    size_t stem =
+        strlen(path) > 3 && strcmp(path + strlen(path) - 3, ".db") == 0 ? strlen(path) - 3 : strlen(path);
+    char *folder = cli->out ? mb_string_copy(cli->out) : mb_string_format("%.*s", (int)stem, path);
+    int rc = folder ? mb_store_open(&store, path, MB_STORE_READ, &err)
+                    : mb_no_memory(&err, "a path");
+    if (rc == MB_OK)
+        rc = mb_plot_all(store, cli->run, folder, &drawn, &err);
+    mb_store_close(store, NULL);
+    if (rc == MB_OK)
+        printf("%d figures in %s\n", drawn, folder);
+    free(folder);
+    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+}
+
+int mb_command_export(const mb_cli *cli)
+{
+    mb_error err = {0};
+    mb_store *store = NULL;
+    mb_text text = {0};
+    if (!cli->pred && !cli->csv && !cli->jsonl && !cli->markdown)
+        return mb_command_fail(MB_E_INPUT, "export how? --pred DIR, --csv, --jsonl or --md");
+    int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, &err);
+    if (rc == MB_OK && cli->pred)
+        rc = mb_export_pred(store, cli->run, cli->pred, &err);
+    if (rc == MB_OK && (cli->csv || cli->jsonl || cli->markdown))
+        rc = mb_export(store, cli->run, chosen_format(cli), &text, &err);
+    mb_store_close(store, NULL);
+    if (rc == MB_OK && cli->out && text.data)
+        rc = mb_file_write(cli->out, text.data, text.length, &err);
+    else if (rc == MB_OK && text.data)
+        return print_text(&text);
+    if (rc == MB_OK && cli->pred) /* not among rows that somebody reads from standard output */
+        printf("predictions in %s/pred\n", cli->pred);
+    mb_text_free(&text);
+    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+}
+
+int mb_command_score(const mb_cli *cli)
+{
+    mb_error reason = {0};
+    mb_error err = {0};
+    mb_text text = {0}, summary = {0};
+    if (cli->word_count != 2)
+        return mb_command_fail(MB_E_INPUT, "score which folder? ./harness score DIR, with one TASK.jsonl a task");
+    int rc = mb_score_folder(cli->words[1], &text, &err);
+    if (rc != MB_OK) {
+        mb_text_free(&text);
+        return mb_command_fail(rc, err.text);
+    }
+    /* Standard output is the official result.json and nothing else; what else there is to say goes beside it. */
+    if (*err.text)
+        fprintf(stderr, "harness: %s\n", err.text);
+    if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, &reason) == MB_OK &&
+        summary.data)
+        fputs(summary.data, stderr);
+    mb_text_free(&summary);
+    return print_text(&text);
+}
+
+int mb_command_run(const mb_cli *cli)
+{
+    mb_error err = {0};
+    mb_run_config config;
+    mb_config_flags flags = {.sets = cli->sets,
+                             .set_count = cli->set_count,
+                             .model = cli->model,
+                             .data = cli->data,
+                             .methods = cli->methods,
+                             .tasks = cli->tasks,
+                             .database = cli->database,
+                             .plots = cli->out,
+                             .device = cli->device,
+                             .limit = cli->limit,
+                             .seed = cli->seed};
+    mb_run_flags run = {.fresh = cli->fresh, .dry_run = cli->dry_run, .quiet = cli->quiet, .profile = cli->profile,
+                        .audit = cli->audit};
+    int rc = mb_config_load(&config, cli->config, &flags, &err);
+    if (rc != MB_OK)
+        return mb_command_fail(rc, err.text);
+    int code = mb_run_main(&config, &run, cli->command ? cli->command : "./harness");
+    mb_config_free(&config);
+    return code;
+}

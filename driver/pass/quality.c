@@ -1,0 +1,236 @@
+/*
+ * quality.c - the pass in which every method decodes on its own trajectory, and the forced pass in which every
+ * block starts from the reference's tokens. Nothing is timed for a latency table here: the wall times in these
+ * rows are those of a run that also counts and stores.
+ */
+#include "driver/worker/isolate.h"
+#include "driver/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Copies what a decode measured into its row. */
+static void fill_row(mb_sample_row *row, const mb_decode_result *result)
+{
+    row->new_tokens = (int32_t)result->count;
+    row->blocks = result->blocks;
+    row->denoise_forwards = result->denoise_forwards;
+    row->commit_forwards = result->commit_forwards;
+    row->stopped = result->stopped;
+    row->engaged = result->engaged;
+    row->work = result->work;
+    row->work_select = result->work_select;
+    row->decode_us = result->decode_us;
+    row->forwards_histogram = result->forwards_histogram;
+    row->histogram_size = MB_FORWARD_HISTOGRAM;
+    row->agree = result->agree;
+    row->compared = result->compared;
+}
+
+/* The method's own counters; rows must have room for 32. */
+static size_t fill_counters(const mb_method *method, const mb_decode_result *result, mb_counter_row *rows)
+{
+    size_t n = 0;
+    for (const mb_counter *c = method->counters; c && c->name && n < 32; c++, n++)
+        rows[n] = (mb_counter_row){c->name, c->unit, c->better, c->aggregate, result->counters[n]};
+    return n;
+}
+
+/* Its counters by layer and step: *rows malloc'ed, in the order of the result. */
+static int fill_grids(const mb_method *method, const mb_decode_result *result, mb_grid_row **rows, mb_error *err)
+{
+    *rows = result->grid_count ? calloc(result->grid_count, sizeof **rows) : NULL;
+    if (result->grid_count && !*rows)
+        return mb_no_memory(err, "%zu counters by layer and step",
+                       result->grid_count);
+    size_t declared = 0;
+    while (method->grids && method->grids[declared].name)
+        declared++;
+    for (size_t i = 0; i < result->grid_count; i++) {
+        const mb_grid_value *v = &result->grids[i];
+        if (v->grid < 0 || (size_t)v->grid >= declared)   /* it came through a pipe */
+            return mb_fail(err, MB_E_SAMPLE, "method %s: a value of grid %d, which it does not have",
+                           method->name, v->grid);
+        const mb_grid *g = &method->grids[v->grid];
+        (*rows)[i] = (mb_grid_row){g->name,  g->unit, g->better, g->aggregate,
+                                   v->layer, v->step, v->sum,    v->weight};
+    }
+    return MB_OK;
+}
+
+/* Status row of a sample that has no result: the method cannot run here, or its decode failed. */
+static int store_status(mb_run *run, const mb_prepared *prepared, int64_t cell, const char *status,
+                        const char *reason, mb_error *err)
+{
+    mb_sample_row row;
+    mb_run_row(prepared, cell, &row);
+    row.status = status;
+    row.error = reason;
+    return mb_store_sample(run->store, &row, err);
+}
+
+/* Text of the answer, score and row of one decoded sample. */
+static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell,
+                        const mb_decode_result *result, mb_error *err)
+{
+    mb_counter_row counters[32];
+    mb_grid_row *grids = NULL;
+    mb_error reason = {0};
+    char *text = NULL;
+    size_t length = 0;
+    mb_sample_row row;
+    int rc = mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &text,
+                                 &length, err);
+    if (rc != MB_OK)
+        goto out;
+    mb_run_row(prepared, cell, &row);
+    fill_row(&row, result);
+    row.prediction = text;
+    row.counter_count = fill_counters(arm->spec->method, result, counters);
+    row.counters = counters;
+    rc = fill_grids(arm->spec->method, result, &grids, err);
+    if (rc != MB_OK)
+        goto out;
+    row.grid_count = result->grid_count;
+    row.grids = grids;
+    rc = mb_sample_score(prepared->task->task, prepared->sample, text, &row.score, &reason);
+    if (rc == MB_E_SAMPLE) { /* the answer is kept: it can be scored elsewhere */
+        row.status = "skipped";
+        row.error = reason.text;
+        row.score = NAN;
+        rc = MB_OK;
+    } else if (rc != MB_OK) {
+        mb_fail(err, rc, "%s", reason.text);
+        goto out;
+    }
+    rc = mb_store_sample(run->store, &row, err);
+out:
+    free(grids);
+    free(text);
+    return rc;
+}
+
+/* A failed decode is a row; only a broken machine or the user's interrupt ends the run. */
+static int store_failure(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell, int code,
+                         mb_error *err)
+{
+    char reason[MB_ERROR_CAP];
+    if (code == MB_E_STOP || code == MB_E_SYSTEM)
+        return code;
+    snprintf(reason, sizeof reason, "%s", err->text);
+    run->failed_samples++;
+    mb_progress_note(&run->progress, "failed: %s on %s %s: %s", arm->spec->label, prepared->task->task,
+                     prepared->sample->key, reason);
+    return store_status(run, prepared, cell, "failed", reason, err);
+}
+
+/* The rows of an arm that is known not to work. */
+static int store_broken(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell, mb_error *err)
+{
+    run->failed_samples++;
+    mb_progress_step(&run->progress, false);
+    return store_status(run, prepared, cell, "failed", arm->reason, err);
+}
+
+static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error *err)
+{
+    int64_t cell = 0;
+    mb_decode_result result = {0};
+    mb_decode_request request;
+    int rc = mb_run_cell(run, arm, prepared->dataset_id, "quality", &cell, err);
+    if (rc != MB_OK)
+        return rc;
+    if (mb_store_has_sample(run->store, cell, prepared->sample->key)) {
+        mb_progress_step(&run->progress, false);
+        return MB_OK;
+    }
+    if (arm->broken)
+        return store_broken(run, prepared, arm, cell, err);
+    if (!arm->attender && !arm->isolated) {
+        rc = mb_store_cell_state(run->store, cell, "skipped", arm->reason, err);
+        if (rc == MB_OK)
+            rc = store_status(run, prepared, cell, "skipped", arm->reason, err);
+        mb_progress_step(&run->progress, false);
+        return rc;
+    }
+    if ((rc = mb_run_prefill(run, prepared, err)) != MB_OK)
+        return store_failure(run, prepared, arm, cell, rc, err);
+    mb_run_request(run, prepared, arm->sampler, &request);
+    rc = mb_isolate_decode(run, prepared, arm, &request, &result, err);
+    rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
+                     : store_failure(run, prepared, arm, cell, rc, err);
+    mb_decode_result_free(&result);
+    mb_progress_step(&run->progress, true);
+    return rc;
+}
+
+int mb_quality_sample(mb_run *run, mb_prepared *prepared, mb_error *err)
+{
+    for (size_t i = 0; i < run->arm_count; i++) {
+        int rc = quality_arm(run, prepared, &run->arms[i], err);
+        if (rc != MB_OK)
+            return rc;
+        if (mb_interrupted)
+            return MB_E_STOP;
+    }
+    return MB_OK;
+}
+
+/* The reference decodes first; then every method denoises the same blocks and is overwritten with its tokens. */
+static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb_error *err)
+{
+    mb_arm *reference = mb_run_reference(run, sampler);
+    mb_decode_result truth = {0};
+    mb_decode_request request;
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
+        mb_arm *arm = &run->arms[i];
+        mb_decode_result result = {0};
+        int64_t cell = 0;
+        if (arm->sampler != sampler || (!arm->attender && !arm->isolated && !arm->broken))
+            continue;
+        rc = mb_run_cell(run, arm, prepared->dataset_id, "forced", &cell, err);
+        if (rc != MB_OK)
+            break;
+        if (mb_store_has_sample(run->store, cell, prepared->sample->key)) {
+            mb_progress_step(&run->progress, false);
+            continue;
+        }
+        if (arm->broken) {
+            rc = store_broken(run, prepared, arm, cell, err);
+            continue;
+        }
+        if (!reference) {
+            rc = store_status(run, prepared, cell, "skipped", "no method in this config equals exact attention",
+                              err);
+            continue;
+        }
+        rc = mb_run_prefill(run, prepared, err);
+        mb_run_request(run, prepared, sampler, &request);
+        if (rc == MB_OK && !truth.ids)
+            rc = mb_decode(run->session, reference->attender, &request, &truth, err);
+        if (rc != MB_OK) { /* there is nothing to force: a row, as in the other passes */
+            rc = store_failure(run, prepared, arm, cell, rc, err);
+            continue;
+        }
+        request.forced = truth.ids;
+        request.forced_count = truth.count;
+        rc = mb_isolate_decode(run, prepared, arm, &request, &result, err);
+        rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
+                         : store_failure(run, prepared, arm, cell, rc, err);
+        mb_decode_result_free(&result);
+        mb_progress_step(&run->progress, true);
+    }
+    mb_decode_result_free(&truth);
+    return rc;
+}
+
+int mb_forced_sample(mb_run *run, mb_prepared *prepared, mb_error *err)
+{
+    int rc = MB_OK;
+    for (size_t s = 0; rc == MB_OK && s < run->config->sampler_count; s++)
+        rc = forced_sampler(run, prepared, s, err);
+    return rc;
+}

@@ -1,0 +1,250 @@
+/*
+ * samples.c - the stream of samples: read, tokenised once, prefilled at most once, handed to every pass. A sample
+ * that is bad costs its own rows: they are stored as failed with file and line, and the run goes on.
+ */
+#include "driver/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char *json_strings(char *const *strings, size_t count)
+{
+    cJSON *array = cJSON_CreateArray();
+    for (size_t i = 0; array && i < count; i++)
+        cJSON_AddItemToArray(array, cJSON_CreateString(strings[i]));
+    char *text = array ? cJSON_PrintUnformatted(array) : NULL;
+    cJSON_Delete(array);
+    return text;
+}
+
+static int32_t answer_tokens(const mb_run *run, const mb_sample *sample)
+{
+    return run->config->max_new_tokens ? run->config->max_new_tokens : sample->max_new_tokens;
+}
+
+static int prepare(mb_run *run, mb_prepared *prepared, mb_error *err)
+{
+    const mb_sample *sample = prepared->sample;
+    /* Two blocks more: the prompt's tail begins the first block, and the answer's end fills up the last one. */
+    int32_t hard_limit = run->capacity - answer_tokens(run, sample) - 2 * run->shape.block;
+    int32_t most = run->config->max_length;
+    if (hard_limit < run->shape.block)
+        return mb_fail(err, MB_E_SAMPLE,
+                       "an answer of %d tokens leaves no room for a prompt in %d positions",
+                       answer_tokens(run, sample), run->shape.positions);
+    if (sample->truncate_middle && (most == 0 || most > hard_limit - run->chat_overhead))
+        most = hard_limit - run->chat_overhead;
+    mb_prompt_request request = {.text = sample->prompt,
+                                 .answer_prefix = sample->answer_prefix,
+                                 .chat = sample->chat,
+                                 .max_tokens = sample->truncate_middle ? most : 0,
+                                 .hard_limit = hard_limit};
+    int rc = mb_prompt_build(run->model, &request, &prepared->ids, &prepared->count, &prepared->truncated, err);
+    if (rc != MB_OK)
+        return rc;
+    mb_hash_bytes(prepared->ids, prepared->count * sizeof *prepared->ids, prepared->token_hash);
+    prepared->answers_json = json_strings(sample->answers, sample->answer_count);
+    if (sample->classes)
+        prepared->classes_json = json_strings(sample->classes, sample->class_count);
+    if (!prepared->answers_json || (sample->classes && !prepared->classes_json))
+        return mb_no_memory(err, "a sample");
+    return MB_OK;
+}
+
+static void prepared_free(mb_prepared *prepared)
+{
+    mb_sample_free(prepared->sample);
+    free(prepared->ids);
+    free(prepared->answers_json);
+    free(prepared->classes_json);
+}
+
+int mb_run_prefill(mb_run *run, mb_prepared *prepared, mb_error *err)
+{
+    if (prepared->prefilled)
+        return MB_OK;
+    int rc =
+        mb_session_prefill(run->session, 0, prepared->ids, prepared->count, &prepared->prefill_us, err);
+    prepared->prefilled = rc == MB_OK;
+    return rc;
+}
+
+void mb_run_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row)
+{
+    const mb_sample *sample = prepared->sample;
+    *row = (mb_sample_row){.cell = cell,
+                           .key = sample->key,
+                           .status = "ok",
+                           .answers_json = prepared->answers_json,
+                           .classes_json = prepared->classes_json,
+                           .group = sample->group,
+                           .token_hash = prepared->token_hash,
+                           .score = NAN,
+                           .length = sample->length,
+                           .prompt_tokens = (int32_t)prepared->count,
+                           .context = sample->context,
+                           .depth = sample->depth,
+                           .truncated = prepared->truncated,
+                           .prefill_us = prepared->prefill_us};
+}
+
+int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell, mb_error *err)
+{
+    mb_cell_key key = {.run = run->run_id, .model = run->model_id, .dataset = dataset_id, .config = arm->config_id,
+                       .sampler = run->sampler_ids[arm->sampler], .pass = pass};
+    return mb_store_cell(run->store, &key, cell, err);
+}
+
+void mb_run_request(const mb_run *run, const mb_prepared *prepared, size_t sampler, mb_decode_request *request)
+{
+    const mb_sample *sample = prepared->sample;
+    *request = (mb_decode_request){.sampler = &run->samplers[sampler],
+                                   .max_new_tokens = answer_tokens(run, sample),
+                                   .min_new_tokens = sample->stop_newline ? 1 : 0,
+                                   .extra_stop_id = -1,
+                                   .request = prepared->number,
+                                   .stop = &mb_interrupted};
+    if (sample->stop_newline) { /* the last token of "\n", as the benchmark takes it */
+        int32_t *ids = NULL;
+        size_t n = 0;
+        if (run->codec.encode(run->codec.self, "\n", 1, &ids, &n) == MB_OK && n > 0)
+            request->extra_stop_id = ids[n - 1];
+        free(ids);
+    }
+}
+
+/* A sample that could not be read or tokenised: one failed row in every quality cell of the task. */
+static int store_bad_sample(mb_run *run, const mb_prepared *prepared, int64_t line, const char *reason, mb_error *err)
+{
+    char key[64];
+    snprintf(key, sizeof key, "unreadable-%lld", (long long)line);
+    run->failed_samples++;
+    mb_progress_note(&run->progress, "failed sample of %s: %s", prepared->task->task, reason);
+    for (size_t i = 0; i < run->arm_count; i++) {
+        int64_t cell = 0;
+        int rc = mb_run_cell(run, &run->arms[i], prepared->dataset_id, "quality", &cell, err);
+        mb_sample_row row = {.cell = cell, .status = "failed", .error = reason, .score = NAN, .depth = -1};
+        row.key = prepared->sample && prepared->sample->key ? prepared->sample->key : key;
+        if (rc == MB_OK)
+            rc = mb_store_sample(run->store, &row, err);
+        if (rc != MB_OK)
+            return rc;
+    }
+    return MB_OK;
+}
+
+static int run_passes(mb_run *run, mb_prepared *prepared, int64_t index, mb_error *err)
+{
+    const mb_run_config *config = run->config;
+    int rc = MB_OK;
+    uint64_t start = mb_clock_ns();
+    if (config->pass_quality)
+        rc = mb_quality_sample(run, prepared, err);
+    if (rc == MB_OK && config->pass_forced)
+        rc = mb_forced_sample(run, prepared, err);
+    run->seconds_quality += (double)(mb_clock_ns() - start) * 1e-9;
+    start = mb_clock_ns();
+    if (rc == MB_OK && config->pass_recall && (config->recall_limit == 0 || index < config->recall_limit))
+        rc = mb_recall_sample(run, prepared, err);
+    run->seconds_recall += (double)(mb_clock_ns() - start) * 1e-9;
+    return rc;
+}
+
+static int store_dataset(mb_run *run, const mb_task_spec *spec, const mb_task *task, int64_t *id, mb_error *err)
+{
+    const mb_task_info *info = mb_task_find(spec->task);
+    char hash[MB_HASH_CAP];
+    mb_task_hash(task, hash);
+    mb_dataset_row row = {.task = info->name, .benchmark = info->benchmark, .category = info->category,
+                          .language = info->language, .metric = info->metric, .file_hash = hash,
+                          .prompt_hash = info->prompt_hash ? info->prompt_hash : "",
+                          .options_json = spec->options ? spec->options : "{}",
+                          .max_new_tokens = mb_run_new_tokens(run, spec)};
+    return mb_store_dataset(run->store, &row, id, err);
+}
+
+static int open_task(mb_run *run, const mb_task_spec *spec, mb_task **task, mb_error *err)
+{
+    mb_task_request request = {.task = spec->task, .folder = spec->folder, .limit = spec->limit,
+                               .seed = run->config->seed, .codec = &run->codec, .options = spec->options,
+                               .prompt_overhead = run->chat_overhead};
+    return mb_task_open(task, &request, err);
+}
+
+int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int64_t *id, mb_error *err)
+{
+    mb_task *task = NULL;
+    int rc = open_task(run, spec, &task, err);
+    if (rc == MB_OK) {
+        *samples = mb_task_size(task);
+        if (run->store)
+            rc = store_dataset(run, spec, task, id, err);
+    }
+    mb_task_close(task);
+    return rc;
+}
+
+/* A task whose metric cannot be computed here (a dictionary is missing): its cells say so, nothing is decoded. */
+static int skip_task(mb_run *run, const mb_task_spec *spec, int64_t dataset_id, const char *reason, mb_error *err)
+{
+    mb_progress_note(&run->progress, "skipped %s: %s", spec->task, reason);
+    for (size_t i = 0; i < run->arm_count; i++) {
+        int64_t cell = 0;
+        int rc = mb_run_cell(run, &run->arms[i], dataset_id, "quality", &cell, err);
+        if (rc == MB_OK)
+            rc = mb_store_cell_state(run->store, cell, "skipped", reason, err);
+        if (rc != MB_OK)
+            return rc;
+    }
+    return MB_OK;
+}
+
+static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, mb_error *err)
+{
+    mb_task *task = NULL;
+    int64_t dataset_id = 0, index = 0;
+    int rc = open_task(run, spec, &task, err);
+    if (rc != MB_OK)
+        return rc;
+    if ((rc = store_dataset(run, spec, task, &dataset_id, err)) != MB_OK)
+        goto out;
+    mb_progress_label(&run->progress, spec->task);
+    mb_error reason = {0};
+    if (mb_task_ready(spec->task, &reason) != MB_OK) {
+        rc = skip_task(run, spec, dataset_id, reason.text, err);
+        goto out;
+    }
+    for (;; index++) {
+        mb_prepared prepared = {.task = spec, .number = *number, .dataset_id = dataset_id};
+        int more = mb_task_next(task, &prepared.sample, err);
+        if (more == 0)
+            break;
+        rc = more < 0 ? more : prepare(run, &prepared, err);
+        if (rc == MB_E_SAMPLE) {
+            mb_fail(&reason, 0, "%s", err->text);
+            rc = store_bad_sample(run, &prepared, index, reason.text, err);
+        } else if (rc == MB_OK) {
+            rc = run_passes(run, &prepared, index, err);
+        }
+        prepared_free(&prepared);
+        (*number)++;
+        if (rc == MB_OK && mb_interrupted)
+            rc = MB_E_STOP;
+        if (rc != MB_OK)
+            break;
+    }
+out:
+    mb_task_close(task);
+    return rc;
+}
+
+int mb_run_tasks(mb_run *run, mb_error *err)
+{
+    int64_t number = 0;
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < run->config->task_count; i++)
+        rc = run_task(run, &run->config->tasks[i], &number, err);
+    return rc;
+}

@@ -1,0 +1,360 @@
+/*
+ * worker.c - starting a worker, asking it, and telling how it ended.
+ *
+ * A message is struct header and its bytes, in both directions. Time runs only while the note stands still, and
+ * not before the method's first hook of a question: loading a model or a long prefill is no hanging method. The
+ * worker leaves by _exit() when its socket closes or its parent dies, so nothing is left over however the parent
+ * ends.
+ */
+#include "driver/worker/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAGIC 0x6d626a6fu
+#define SLICE_MS 50
+#define LAST_MOMENTS 100 /* slices that a worker whose socket is closed has to end by itself */
+#define MESSAGE_MAX ((uint64_t)1 << 30)
+#define SOCKET_FD 3 /* in the worker */
+#define NOTE_FD 4
+
+extern char **environ;
+
+struct header {
+    uint32_t magic;
+    uint64_t bytes;
+    mb_error err;
+};
+
+struct mb_worker {
+    pid_t pid;
+    int socket;
+    mb_attender_note *note;
+};
+
+static mb_attender_note *map_note(int fd)
+{
+    void *at = mmap(NULL, sizeof(mb_attender_note), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static bool send_all(int fd, const void *data, size_t n)
+{
+    for (const char *at = data; n > 0;) {
+        ssize_t sent = send(fd, at, n, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            return false;
+        at += sent;
+        n -= (size_t)sent;
+    }
+    return true;
+}
+
+static bool send_message(int fd, int code, const char *sentence, const mb_text *text)
+{
+    struct header header = {.magic = MAGIC, .bytes = text ? text->length : 0};
+    mb_fail(&header.err, code, "%s", sentence);
+    return send_all(fd, &header, sizeof header) && (header.bytes == 0 || send_all(fd, text->data, header.bytes));
+}
+
+/* ---- starting and ending ---- */
+
+/* The worker's environment is ours but for the list of plug-ins: it loads the one it is for. */
+static char **environment_of_worker(void)
+{
+    size_t n = 0, kept = 0;
+    while (environ[n])
+        n++;
+    char **list = calloc(n + 1, sizeof *list);
+    for (size_t i = 0; list && i < n; i++)
+        if (strncmp(environ[i], "MASKBENCH_PLUGIN_PATH=", 22) != 0)
+            list[kept++] = environ[i];
+    return list;
+}
+
+/* What a plug-in prints is no part of our standard output. */
+static int spawn(pid_t *pid, int socket, int note, const char *plugin)
+{
+    const char *const argv[] = {"harness", "worker", "--plugin", plugin, NULL};
+    posix_spawn_file_actions_t actions;
+    char **environment = environment_of_worker();
+    if (!environment)
+        return ENOMEM;
+    int rc = posix_spawn_file_actions_init(&actions);
+    if (rc == 0) {
+        rc = posix_spawn_file_actions_adddup2(&actions, socket, SOCKET_FD);
+        rc = rc ? rc : posix_spawn_file_actions_adddup2(&actions, note, NOTE_FD);
+        rc = rc ? rc : posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+        rc = rc ? rc
+                : posix_spawn(pid, "/proc/self/exe", &actions, NULL, (char *const *)(uintptr_t)argv, environment);
+        posix_spawn_file_actions_destroy(&actions);
+    }
+    free(environment);
+    return rc;
+}
+
+int mb_worker_start(mb_worker **out, const char *plugin, mb_error *err)
+{
+    mb_worker *worker = calloc(1, sizeof *worker);
+    int ends[2] = {-1, -1}, note = -1, far_end = -1, rc = MB_OK;
+    *out = NULL;
+    if (worker)
+        worker->socket = -1;
+    if (!worker || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0 ||
+        (note = memfd_create("maskbench note", MFD_CLOEXEC)) < 0 || ftruncate(note, sizeof *worker->note) != 0 ||
+        !(worker->note = map_note(note))) {
+        rc = mb_fail(err, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(errno));
+        goto out;
+    }
+    worker->socket = ends[0];
+    ends[0] = -1;
+    /* Out of the way of the numbers that they get in the worker, or one dup2() would overwrite the other. */
+    int moved = fcntl(note, F_DUPFD_CLOEXEC, NOTE_FD + 1);
+    far_end = fcntl(ends[1], F_DUPFD_CLOEXEC, NOTE_FD + 1);
+    int code = moved < 0 || far_end < 0 ? errno : spawn(&worker->pid, far_end, moved, plugin);
+    if (moved >= 0)
+        close(moved);
+    if (code != 0) {
+        worker->pid = 0;
+        rc = mb_fail(err, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(code));
+        goto out;
+    }
+    *out = worker;
+    worker = NULL;
+out:
+    if (note >= 0)
+        close(note);
+    if (far_end >= 0)
+        close(far_end);
+    if (ends[0] >= 0)
+        close(ends[0]);
+    if (ends[1] >= 0)
+        close(ends[1]);
+    mb_worker_end(worker);
+    return rc;
+}
+
+/* Waits for the end of the process: for a moment, then by force. Its status as waitpid() gives it; false: it was
+ * ended by us. */
+static bool reap(mb_worker *worker, int moments, int *status)
+{
+    bool alone = false;
+    *status = 0;
+    if (worker->pid <= 0)
+        return false;
+    for (int i = 0; i < moments && !alone; i++) {
+        alone = waitpid(worker->pid, status, WNOHANG) == worker->pid;
+        if (!alone)
+            poll(NULL, 0, SLICE_MS);
+    }
+    if (!alone) {
+        kill(worker->pid, SIGKILL);
+        while (waitpid(worker->pid, status, 0) < 0 && errno == EINTR)
+            ;
+    }
+    worker->pid = 0;
+    return alone;
+}
+
+void mb_worker_end(mb_worker *worker)
+{
+    int status;
+    if (!worker)
+        return;
+    reap(worker, 0, &status); /* it holds nothing that an orderly end would save */
+    if (worker->socket >= 0)
+        close(worker->socket);
+    if (worker->note)
+        munmap(worker->note, sizeof *worker->note);
+    free(worker);
+}
+
+/* ---- asking ---- */
+
+/* "in select(), layer 3, block 0, step 1" */
+static void describe_place(const mb_attender_note *note, char *place, size_t cap)
+{
+    char hook[sizeof note->hook];
+    memcpy(hook, note->hook, sizeof hook);
+    hook[sizeof hook - 1] = '\0';
+    if (!hook[0])
+        snprintf(place, cap, "before its first hook");
+    else if (note->layer >= 0)
+        snprintf(place, cap, "%s %s(), layer %d, block %d, step %d", note->inside ? "in" : "after", hook,
+                 note->layer, note->block, note->step);
+    else if (note->step > 0 || note->block > 0)
+        snprintf(place, cap, "%s %s(), block %d, step %d", note->inside ? "in" : "after", hook, note->block,
+                 note->step);
+    else
+        snprintf(place, cap, "%s %s()", note->inside ? "in" : "after", hook);
+}
+
+/* Whether the whole message has arrived. */
+static bool is_complete(const mb_text *got)
+{
+    struct header header;
+    if (got->length < sizeof header)
+        return false;
+    memcpy(&header, got->data, sizeof header);
+    return header.magic != MAGIC || got->length - sizeof header >= header.bytes;
+}
+
+/* Collects a message. MB_OK: it is complete or the other side is gone; MB_E_SAMPLE: time is up; MB_E_STOP. */
+static int receive(const mb_worker *worker, const mb_worker_question *question, mb_text *got)
+{
+    const volatile mb_attender_note *note = worker->note;
+    uint64_t beats = note->beats, since = mb_clock_ns();
+    char buffer[65536];
+    while (!is_complete(got) && !got->failed) {
+        struct pollfd wait = {.fd = worker->socket, .events = POLLIN};
+        int ready = poll(&wait, 1, SLICE_MS);
+        if (question->stop && *question->stop)
+            return MB_E_STOP;
+        if (ready > 0) {
+            ssize_t n = read(worker->socket, buffer, sizeof buffer);
+            if (n == 0 || (n < 0 && errno != EINTR) || got->length > MESSAGE_MAX)
+                return MB_OK;
+            if (n > 0)
+                mb_text_append(got, buffer, (size_t)n);
+        }
+        if (note->beats != beats || ready > 0 || !note->hook[0]) {
+            beats = note->beats;
+            since = mb_clock_ns();
+        }
+        if ((double)(mb_clock_ns() - since) * 1e-9 > question->seconds)
+            return MB_E_SAMPLE;
+    }
+    return MB_OK;
+}
+
+/* A complete answer. Once a method has run, what the machine refuses is its doing: a broken GPU context, memory.
+ */
+static int take_answer(const mb_worker_question *question, const mb_text *got, const char *place, bool entered,
+                       mb_text *answer, mb_error *err)
+{
+    struct header header;
+    memcpy(&header, got->data, sizeof header);
+    header.err.text[sizeof header.err.text - 1] = '\0';
+    mb_text_append(answer, got->data + sizeof header, header.bytes);
+    if (answer->failed)
+        return mb_no_memory(err, "the answer of a worker");
+    if (entered && (header.err.code == MB_E_SYSTEM || header.err.code == MB_E_BUG))
+        return mb_fail(err, MB_E_SAMPLE, "method %s broke its process %s: %s", question->name, place,
+                       header.err.text);
+    return mb_fail(err, header.err.code, "%s", header.err.text);
+}
+
+int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, mb_error *err)
+{
+    mb_text got = {0};
+    char place[128];
+    struct header header;
+    memset(worker->note, 0, sizeof *worker->note);
+    /* A worker that died between two questions is met here and told from its status below. */
+    bool sent = send_message(worker->socket, MB_OK, "", question->text);
+    int received = sent ? receive(worker, question, &got) : MB_OK, rc;
+    describe_place(worker->note, place, sizeof place);
+    if (received == MB_E_STOP) {
+        rc = mb_fail(err, MB_E_STOP, "interrupted");
+    } else if (received == MB_E_SAMPLE) {
+        rc = mb_fail(err, MB_E_SAMPLE, "method %s " MB_WORKER_HUNG " %g s %s: its process was ended",
+                     question->name, question->seconds, place);
+    } else if (got.failed) {
+        rc = mb_no_memory(err, "the answer of a worker");
+    } else if (is_complete(&got) && (memcpy(&header, got.data, sizeof header), header.magic == MAGIC) &&
+               got.length == sizeof header + header.bytes) {
+        rc = take_answer(question, &got, place, worker->note->hook[0], answer, err);
+    } else {
+        int status;
+        bool alone = reap(worker, is_complete(&got) ? 0 : LAST_MOMENTS, &status);
+        if (!alone) /* what it sent is no message, or it closed the socket and goes on */
+            rc = mb_fail(err, MB_E_SAMPLE,
+                         "method %s cut its process off %s and " MB_WORKER_HUNG " %g s: it was ended",
+                         question->name, place, LAST_MOMENTS * SLICE_MS * 1e-3);
+        else if (WIFSIGNALED(status))
+            rc = mb_fail(err, MB_E_SAMPLE, "method %s crashed %s: signal %d, %s", question->name, place,
+                         WTERMSIG(status), strsignal(WTERMSIG(status)));
+        else
+            rc = mb_fail(err, MB_E_SAMPLE, "method %s ended its process %s: exit code %d", question->name,
+                         place, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+    }
+    mb_text_free(&got);
+    return rc;
+}
+
+/* ---- the worker's own side ---- */
+
+/* One question. False: the other side is gone. */
+static bool read_question(mb_text *question)
+{
+    char buffer[65536];
+    mb_text got = {0};
+    mb_text_clear(question);
+    while (!is_complete(&got)) {
+        ssize_t n = read(SOCKET_FD, buffer, sizeof buffer);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0 || got.failed)
+            break;
+        mb_text_append(&got, buffer, (size_t)n);
+    }
+    bool whole = is_complete(&got) && !got.failed;
+    if (whole)
+        mb_text_append(question, got.data + sizeof(struct header), got.length - sizeof(struct header));
+    mb_text_free(&got);
+    return whole && !question->failed;
+}
+
+/* A crash is a row in a table, not a file; who started us decides about interrupts, and we do not outlive it. */
+static void behave(void)
+{
+    static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM};
+    struct rlimit none = {0, 0};
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a parent that died before this line is met as a closed socket */
+    setrlimit(RLIMIT_CORE, &none);
+    for (size_t i = 0; i < sizeof fatal / sizeof fatal[0]; i++)
+        signal(fatal[i], SIG_DFL);
+    signal(SIGINT, SIG_IGN);
+}
+
+int mb_worker_serve(mb_worker_answer_fn function, void *context, mb_error *err)
+{
+    mb_text question = {0};
+    int type = 0;
+    socklen_t size = sizeof type;
+    mb_attender_note *note = NULL;
+    if (getsockopt(SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || !(note = map_note(NOTE_FD)))
+        return mb_fail(err, MB_E_INPUT,
+                       "the command worker is what a run starts for its plug-ins; it has no use by itself");
+    /* Programs that a plug-in starts must not hold the socket open. */
+    fcntl(SOCKET_FD, F_SETFD, FD_CLOEXEC);
+    fcntl(NOTE_FD, F_SETFD, FD_CLOEXEC);
+    behave();
+    while (read_question(&question)) {
+        mb_text answer = {0};
+        mb_error sentence = {0};
+        int code = function(context, note, &question, &answer, &sentence);
+        if (answer.failed)
+            code = mb_no_memory(&sentence, "the worker's answer");
+        bool sent = send_message(SOCKET_FD, code, sentence.text, answer.failed ? NULL : &answer);
+        mb_text_free(&answer);
+        if (!sent)
+            break;
+    }
+    fflush(NULL);
+    _exit(EXIT_SUCCESS); /* nothing of the plug-in runs again, no destructor either */
+}

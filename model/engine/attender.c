@@ -1,0 +1,415 @@
+/*
+ * attender.c - an opened method: its memory, its hooks, the calls they see. A hook's failure becomes MB_E_SAMPLE
+ * with the method, the hook and the place in front of the method's own sentence: it costs that method's cell.
+ */
+#include "model/engine/engine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The host's copy of a method built against an older or newer contract: what it does not have is NULL. */
+static void copy_method(mb_method *to, const mb_method *from)
+{
+    size_t size = from->size < sizeof *to ? from->size : sizeof *to;
+    memset(to, 0, sizeof *to);
+    memcpy(to, from, size);
+}
+
+size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const void *options)
+{
+    mb_attender attender = {.shape = *shape, .opening = true};
+    mb_error err = {0};
+    copy_method(&attender.method, method);
+    if (attender.method
+            .memory) /* which knows nothing of the guards behind its indices: two sets a layer, and some */
+        return attender.method.memory(shape, options) + (size_t)(shape->layers + 8) * 8 * MB_GUARD_BYTES;
+    mb_host_fill(&attender, 0);
+    int rc = attender.method.open(&attender.self, &attender.host, &attender.shape, options, &err);
+    if (attender.method.close && (rc == MB_OK || attender.self))
+        attender.method.close(attender.self);
+    return attender.counted;
+}
+
+/* Whether the forwards of a method can be captured: it says so by step_mode(), or it has nothing but dense
+ * answers and no hook that could do more. */
+static bool is_capturable(const mb_method *method)
+{
+    if (method->step_mode)
+        return true;
+    return (method->caps & MB_CAP_LOSSLESS) && !method->observe && !method->attend && !method->kv_added;
+}
+
+int mb_attender_open(mb_attender **attender, mb_session *session, const mb_method *method, const void *options,
+                     int32_t steps, uint64_t seed, bool *unsupported, mb_error *err)
+{
+    *attender = NULL;
+    if (unsupported)
+        *unsupported = false;
+    mb_attender *a = calloc(1, sizeof *a);
+    mb_error why = {0};
+    int rc = MB_OK;
+    if (!a)
+        return mb_no_memory(err, "method %s", method->name);
+    copy_method(&a->method, method);
+    a->session = session;
+    mb_session_shape(session, steps, &a->shape);
+    if (a->method.supports) {
+        int answer = a->method.supports(&a->shape, options, &why);
+        if (answer != 0) {
+            if (unsupported)
+                *unsupported = true;
+            rc = mb_fail(err, MB_E_INPUT, "%s", why.text[0] ? why.text : "the method does not say why");
+            goto out;
+        }
+    }
+    a->arena_mark = session->kernels->mark(session->device);
+    session->attenders++;
+    a->opening = true;
+    mb_host_fill(a, seed);
+    int answer = a->method.open(&a->self, &a->host, &a->shape, options, &why);
+    a->opening = false;
+    if (answer < 0) {
+        rc = mb_fail(err, MB_E_SAMPLE, "method %s cannot be opened: %s", method->name,
+                     why.text[0] ? why.text : "it does not say why");
+        /* A method that failed half-way may still own memory behind self. */
+        if (a->self && a->method.close)
+            a->method.close(a->self);
+        session->kernels->release(session->device, a->arena_mark);
+        session->attenders--;
+        goto out;
+    }
+    a->opened = true;
+    a->capturable = is_capturable(&a->method);
+    *attender = a;
+    a = NULL;
+out:
+    if (a)
+        free(a->guards);
+    free(a);
+    return rc;
+}
+
+void mb_attender_close(mb_attender *attender)
+{
+    if (!attender)
+        return;
+    mb_session *session = attender->session;
+    for (size_t i = 0; i < attender->graph_count; i++)
+        if (attender->graphs[i].graph)
+            session->kernels->graph_free(session->device, attender->graphs[i].graph);
+    free(attender->graphs);
+    free(attender->guards);
+    free(attender->words);
+    if (attender->method.close)
+        attender->method.close(attender->self);
+    session->kernels->release(session->device, attender->arena_mark);
+    session->attenders--;
+    free(attender);
+}
+
+bool mb_attender_replays(const mb_attender *attender)
+{
+    return attender->session->graphs && attender->capturable;
+}
+
+void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer, mb_call *call, mb_call_view *view)
+{
+    mb_input input = mb_session_input(session);
+    bool forward = pass->phase != MB_PHASE_PREFILL;
+    memset(call, 0, sizeof *call);
+    memset(view, 0, sizeof *view);
+    view->session = (mb_session *)session;
+    view->rows = (mb_rows){.batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
+                           .prefix_len = mb_input_at(session, input.prefix), .max_prefix = pass->max_prefix,
+                           .block_keys = forward ? session->block : 0};
+    call->size = sizeof *call;
+    call->request = pass->request;
+    call->block = pass->block;
+    call->step = pass->step;
+    call->mode = pass->mode;
+    call->phase = pass->phase;
+    call->layer = layer;
+    call->rows = pass->rows;
+    call->row_offset = pass->row_offset;
+    call->masked_rows = pass->masked_rows;
+    call->max_prefix = pass->max_prefix;
+    call->prefix_len = view->rows.prefix_len;
+    call->masked = mb_input_at(session, input.masked);
+    call->stream = session->kernels->stream ? session->kernels->stream(session->device) : NULL;
+    call->internal = view;
+    if (layer < 0)
+        return;
+    view->kv = session->kv[layer];
+    call->k = view->kv.k;
+    call->v = view->kv.v;
+    if (!forward)
+        return;
+    call->q = session->buffer[MB_BUFFER_Q];
+    call->q_pre = pass->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL;
+}
+
+/* ---- hooks ---- */
+
+void mb_attender_watch(mb_attender *attender, mb_attender_note *note, int64_t budget)
+{
+    attender->note = note;
+    attender->budget = budget;
+}
+
+static void enter(const mb_attender *attender, const char *hook, const mb_call *call)
+{
+    mb_attender_note *note = attender->note;
+    if (!note)
+        return;
+    note->layer = call ? call->layer : -1;
+    note->block = call ? call->block : 0;
+    note->step = call ? call->step : 0;
+    strncpy(note->hook, hook, sizeof note->hook - 1);
+    note->inside = 1;
+    note->beats++;
+}
+
+static void leave(const mb_attender *attender)
+{
+    if (!attender->note)
+        return;
+    attender->note->inside = 0;
+    attender->note->beats++;
+}
+
+static const char *const hook_names[] = {"request_begin", "kv_added", "block_begin", "step_begin",
+                                         "observe",       "step_end", "block_end"};
+
+static int hook_failed(const mb_attender *attender, const char *hook, const mb_call *call, const char *why,
+                       mb_error *err)
+{
+    const char *name = attender->method.name;
+    if (!why[0]) /* most often it hands on the code of an operation that failed */
+        why = attender->session->kernels->error(attender->session->device);
+    if (!why[0])
+        why = "it does not say why";
+    if (call->layer < 0)
+        return mb_fail(err, MB_E_SAMPLE, "method %s failed in %s(), block %d, step %d: %s", name, hook,
+                       call->block, call->step, why);
+    return mb_fail(err, MB_E_SAMPLE, "method %s failed in %s(), layer %d, block %d, step %d: %s", name,
+                   hook, call->layer, call->block, call->step, why);
+}
+
+int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err)
+{
+    const mb_method *method = &attender->method;
+    int (*const hooks[])(void *, const mb_call *, mb_error *) = {
+        method->request_begin, method->kv_added, method->block_begin, method->step_begin,
+        method->observe,       method->step_end, method->block_end};
+    mb_error why = {0};
+    if (!hooks[hook])
+        return hook == MB_HOOK_OBSERVE ? hook_failed(attender, hook_names[hook], call,
+                                                     "select() wants by-products, but there is no observe()", err) : MB_OK;
+    enter(attender, hook_names[hook], call);
+    int rc = hooks[hook](attender->self, call, &why);
+    leave(attender);
+    return rc < 0 ? hook_failed(attender, hook_names[hook], call, why.text, err) : MB_OK;
+}
+
+int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, mb_error *err)
+{
+    mb_error why = {0};
+    memset(selection, 0, sizeof *selection);
+    enter(attender, "select", call);
+    int rc = attender->method.select(attender->self, call, selection, &why);
+    leave(attender);
+    return rc < 0 ? hook_failed(attender, "select", call, why.text, err) : MB_OK;
+}
+
+int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, mb_error *err)
+{
+    mb_error why = {0};
+    if (!attender->method.attend)
+        return hook_failed(attender, "attend", call, "select() answers that the method attends, but it cannot",
+                           err);
+    enter(attender, "attend", call);
+    int rc = attender->method.attend(attender->self, call, out, lse, &why);
+    leave(attender);
+    return rc < 0 ? hook_failed(attender, "attend", call, why.text, err) : MB_OK;
+}
+
+int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, mb_error *err)
+{
+    *mode = 0;
+    if (!attender->method.step_mode)
+        return MB_OK;
+    enter(attender, "step_mode", call);
+    *mode = attender->method.step_mode(attender->self, call);
+    leave(attender);
+    if (*mode < 0 || *mode > 7)
+        return hook_failed(attender, "step_mode", call, "the mode is not in 0..7", err);
+    return MB_OK;
+}
+
+int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse,
+                        float *mass, mb_error *err)
+{
+    mb_session *session = attender->session;
+    call->lse = lse;
+    call->mass = mass;
+    if ((selection->want & MB_WANT_MASS) && !mass) {
+        mb_attention args = mb_call_attention(call);
+        args.mass = session->buffer[MB_BUFFER_MASS];
+        args.mass_stride = session->stride;
+        args.row_weight = mb_call_row_weight(call, selection->rows);
+        args.lse = lse;
+        int rc = MB_OK;
+        if (selection->normaliser == MB_OVER_PREFIX) {
+            args.span = MB_SPAN_PREFIX;
+            args.lse = session->buffer[MB_BUFFER_LSE_PREFIX];
+            rc = session->kernels->attend(session->device, &args);
+        } else {
+            rc = session->kernels->mass(session->device, &args);
+        }
+        if (rc != MB_OK)
+            return mb_session_failed(session, rc, "attention mass", err);
+        call->mass = args.mass;
+    }
+    return mb_attender_hook(attender, MB_HOOK_OBSERVE, call, err);
+}
+
+int mb_attender_begin(mb_attender *attender, const mb_pass *pass, mb_error *err)
+{
+    mb_session *session = attender->session;
+    mb_pass prefill = *pass;
+    mb_call call;
+    mb_call_view view;
+    prefill.phase = MB_PHASE_PREFILL;
+    prefill.rows = session->block;
+    prefill.row_offset = prefill.step = prefill.block = prefill.masked_rows = prefill.mode = 0;
+    attender->request = pass->request;
+    mb_call_make(session, &prefill, -1, &call, &view);
+    int rc = mb_attender_hook(attender, MB_HOOK_REQUEST_BEGIN, &call, err);
+    for (int32_t l = 0; l < session->config->layers && rc == MB_OK; l++) {
+        mb_call_make(session, &prefill, l, &call, &view);
+        rc = mb_attender_hook(attender, MB_HOOK_KV_ADDED, &call, err);
+    }
+    return rc;
+}
+
+/* What report() may wait with. */
+static int read_back(const mb_host *host, void *dst, const void *src, size_t bytes)
+{
+    const mb_attender *attender = host->internal;
+    return attender->session->kernels->download(attender->session->device, dst, src, bytes);
+}
+
+int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_error *err)
+{
+    const mb_counter *counters = attender->method.counters;
+    double all[64] = {0};
+    mb_error why = {0};
+    size_t declared = 0;
+    while (counters && declared < 64 && counters[declared].name)
+        declared++;
+    if (!attender->method.report || declared == 0)
+        return MB_OK;
+    enter(attender, "report", NULL);
+    int rc = attender->method.report(attender->self, read_back, all, &why);
+    leave(attender);
+    if (rc < 0)
+        return mb_fail(err, MB_E_SAMPLE, "method %s failed in report(): %s", attender->method.name,
+                       why.text[0] ? why.text : "it does not say why");
+    for (size_t i = 0; i < declared && i < count; i++)
+        values[i] = all[i];
+    return MB_OK;
+}
+
+/* ---- counters by layer and step ---- */
+
+#define MOST_STEPS 4096   /* no block has more; a step beyond it is a method's mistake */
+
+struct collector {
+    const mb_attender *attender;
+    mb_grid_value *values;
+    size_t count, capacity;
+    int32_t grids;
+    char why[256];            /* the first refusal; later ones follow from it */
+};
+
+static int refuse(struct collector *c, int code, const char *grid, const char *what, int32_t layer, int32_t step)
+{
+    if (!c->why[0])
+        snprintf(c->why, sizeof c->why, "grid %s, layer %d, step %d: %s", grid, layer, step, what);
+    return code;
+}
+
+/* An axis holds 0 .. most, or nothing but -1. */
+static bool on_axis(bool has, int32_t at, int32_t most)
+{
+    return has ? at >= 0 && at <= most : at == -1;
+}
+
+static int put_value(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight)
+{
+    struct collector *c = to;
+    if (grid < 0 || grid >= c->grids)
+        return refuse(c, MB_E_SAMPLE, "?", "the table has no such row", layer, step);
+    const mb_grid *row = &c->attender->method.grids[grid];
+    if (!on_axis(row->axes & MB_GRID_LAYER, layer, c->attender->shape.layers - 1) ||
+        !on_axis(row->axes & MB_GRID_STEP, step, MOST_STEPS))
+        return refuse(c, MB_E_SAMPLE, row->name, "there is no such place", layer, step);
+    if (!isfinite(sum) || !isfinite(weight) || weight < 0)
+        return refuse(c, MB_E_SAMPLE, row->name, "not a finite value with a weight from 0 on", layer, step);
+    if (weight == 0)
+        return MB_OK;
+    if (c->count == c->capacity) {
+        size_t capacity = c->capacity ? 2 * c->capacity : 256;
+        mb_grid_value *grown = realloc(c->values, capacity * sizeof *grown);
+        if (!grown)
+            return refuse(c, MB_E_SYSTEM, row->name, "no memory", layer, step);
+        c->values = grown;
+        c->capacity = capacity;
+    }
+    c->values[c->count++] = (mb_grid_value){sum, weight, grid, layer, step, 0};
+    return MB_OK;
+}
+
+static int compare_places(const void *a, const void *b)
+{
+    const mb_grid_value *x = a, *y = b;
+    if (x->grid != y->grid)
+        return x->grid < y->grid ? -1 : 1;
+    if (x->layer != y->layer)
+        return x->layer < y->layer ? -1 : 1;
+    return (x->step > y->step) - (x->step < y->step);
+}
+
+int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, mb_error *err)
+{
+    const mb_method *method = &attender->method;
+    struct collector c = {.attender = attender};
+    mb_error why = {0};
+    *values = NULL;
+    *count = 0;
+    while (method->grids && method->grids[c.grids].name)
+        c.grids++;
+    if (!method->report_grids || c.grids == 0)
+        return MB_OK;
+    enter(attender, "report_grids", NULL);
+    int rc = method->report_grids(attender->self, read_back, put_value, &c, &why);
+    leave(attender);
+    if (c.count)
+        qsort(c.values, c.count, sizeof *c.values, compare_places);
+    for (size_t i = 1; i < c.count; i++)
+        if (compare_places(&c.values[i - 1], &c.values[i]) == 0)
+            refuse(&c, MB_E_SAMPLE, method->grids[c.values[i].grid].name, "there are two values",
+                   c.values[i].layer, c.values[i].step);
+    if (rc < 0 || c.why[0]) {
+        free(c.values);
+        return mb_fail(err, MB_E_SAMPLE, "method %s failed in report_grids(): %s", method->name,
+                       c.why[0]  ? c.why
+                       : why.text[0] ? why.text
+                                 : "it does not say why");
+    }
+    *values = c.values;
+    *count = c.count;
+    return MB_OK;
+}

@@ -1,0 +1,144 @@
+/*
+ * attention.c - the attention of one layer of one forward, as the attender decides: exactly with by-products,
+ * over a selection, or by the method itself with the current block merged in. In a shadow pass the driver must
+ * answer dense, and everybody else is asked on the same queries afterwards.
+ *
+ * Work is counted on the device for denoising forwards: prefix keys attended against prefix keys present. An
+ * opaque call (a method's own attention without an index) counts its prefix keys but none attended; what it read
+ * the method tells by count_read(), or declares in select_tokens.
+ */
+#include "model/engine/engine.h"
+
+#include <string.h>
+
+static int failed(const mb_session *session, int rc, int32_t layer, const char *what, mb_error *err)
+{
+    return mb_fail(err, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
+}
+
+/* A broken promise of a method costs its own cell. */
+static int refused(const mb_attender *attender, const mb_call *call, const char *what, mb_error *err)
+{
+    return mb_fail(err, MB_E_SAMPLE, "method %s, layer %d, block %d, step %d: %s", attender->method.name,
+                   call->layer, call->block, call->step, what);
+}
+
+static int count_work(mb_session *session, const mb_pass *pass, const mb_rows *rows, const mb_page_set *set,
+                      bool opaque)
+{
+    double *work = (double *)session->buffer[MB_BUFFER_WORK] + (opaque ? 2 : 0);
+    if (pass->phase == MB_PHASE_COMMIT || !session->measure.counting)
+        return MB_OK;
+    mb_pages pages = {0};
+    if (set)
+        pages = (mb_pages){.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
+                           .counts = set->counts};
+    return session->kernels->count_work(session->device, rows, session->config->kv_heads, set ? &pages : NULL,
+                                        work);
+}
+
+/* Exact attention, with what observe() and the shadows want to see. */
+static int attend_dense(mb_session *session, mb_pass *pass, mb_call *call, mb_attention *args,
+                        const mb_selection *selection, mb_error *err)
+{
+    bool mass = selection->want & MB_WANT_MASS, watched = selection->want != 0;
+    args->span = MB_SPAN_ALL;
+    if (watched || pass->shadow_count > 0)
+        args->lse = session->buffer[MB_BUFFER_LSE];
+    bool along = mass && selection->normaliser == MB_OVER_ALL; /* the mass comes with the attention */
+    if (along) {
+        args->mass = session->buffer[MB_BUFFER_MASS];
+        args->mass_stride = session->stride;
+        args->row_weight = mb_call_row_weight(call, selection->rows);
+    }
+    int rc = session->kernels->attend(session->device, args);
+    if (rc != MB_OK)
+        return failed(session, rc, call->layer, "attention", err);
+    if (watched)
+        rc = mb_attender_observe(pass->attender, call, selection, args->lse, along ? args->mass : NULL, err);
+    if (rc == MB_OK && pass->shadow_count > 0)
+        rc = mb_shadows_ask(session, pass, pass->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err);
+    return rc;
+}
+
+/* The method's own prefix state, merged with the exact attention of the block. */
+static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, mb_attention *args,
+                      const mb_page_set *set, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    void **buffer = session->buffer;
+    int64_t states = (int64_t)call->rows * pass->batch * session->config->query_heads;
+    int rc = mb_attender_attend(pass->attender, call, buffer[MB_BUFFER_STATE_PREFIX], buffer[MB_BUFFER_LSE_PREFIX],
+                                err);
+    if (rc == MB_OK && pass->checked)
+        rc = mb_check_state(pass->attender, call, err);
+    if (rc == MB_OK && pass->audited)
+        rc = mb_audit_state(session, pass, call, set, err);
+    if (rc != MB_OK)
+        return rc;
+    void *out = args->out;
+    args->span = MB_SPAN_BLOCK;
+    args->out = buffer[MB_BUFFER_STATE_BLOCK];
+    args->lse = buffer[MB_BUFFER_LSE_BLOCK];
+    rc = kernels->attend(session->device, args);
+    if (rc == MB_OK)
+        rc = kernels->state_merge(session->device, states, session->config->head_dim,
+                                  buffer[MB_BUFFER_STATE_PREFIX], session->type, buffer[MB_BUFFER_LSE_PREFIX],
+                                  args->out, session->type, args->lse, out, session->type, buffer[MB_BUFFER_LSE]);
+    return rc == MB_OK ? MB_OK : failed(session, rc, call->layer, "merging the block", err);
+}
+
+int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, mb_error *err)
+{
+    mb_call call;
+    mb_call_view view;
+    mb_selection selection;
+    mb_call_make(session, pass, layer, &call, &view);
+    int rc = pass->audited ? mb_audit_poison(session, err) : MB_OK;
+    if (rc == MB_OK)
+        rc = mb_attender_select(pass->attender, &call, &selection, err);
+    if (rc != MB_OK)
+        return rc;
+    if (selection.answer != MB_DENSE && pass->shadow_count > 0)
+        return refused(pass->attender, &call, "the method that leads a shadow pass must attend exactly", err);
+    mb_attention args = mb_call_attention(&call);
+    args.out = session->buffer[MB_BUFFER_ATTENDED];
+    const mb_page_set *set = selection.answer == MB_DENSE ? NULL : selection.pages;
+    if ((selection.answer == MB_SPARSE || set) && !mb_check_shape(set))
+        return refused(pass->attender, &call, "select() gave no usable page set", err);
+    if (pass->checked)
+        rc = set ? mb_check_pages(pass->attender, &call, set, err)
+                 : mb_check_guards(pass->attender, &call, err);
+    if (rc != MB_OK)
+        return rc;
+    switch (selection.answer) {
+    case MB_DENSE:
+        rc = attend_dense(session, pass, &call, &args, &selection, err);
+        break;
+    case MB_SPARSE: {
+        mb_pages pages = {.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
+                          .counts = set->counts};
+        args.pages = &pages;
+        rc = session->kernels->attend_sparse(session->device, &args);
+        if (rc != MB_OK)
+            failed(session, rc, layer, "sparse attention", err);
+        else if (pass->audited)
+            rc = mb_audit_sparse(session, pass, &call, &args, set, err);
+        args.pages = NULL;
+        break;
+    }
+    case MB_ATTEND:
+        rc = attend_own(session, pass, &call, &args, set, err);
+        break;
+    default:
+        return refused(pass->attender, &call, "select() gave an answer that does not exist", err);
+    }
+    if (rc != MB_OK)
+        return rc;
+    if (pass->max_prefix > 0)
+        pass->select_share += selection.select_tokens / pass->max_prefix;
+    pass->layers++;
+    pass->sparse_layers += selection.answer != MB_DENSE;
+    rc = count_work(session, pass, &view.rows, set, selection.answer == MB_ATTEND && !set);
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "counting work", err);
+}

@@ -1,0 +1,189 @@
+/*
+ * forward.c - the transformer as a sequence of kernels: the parts of a layer, and one forward of a block. Rounding
+ * points are the kernels' (models.md 2.2); the order of operations here is the layer's in models.md 2.2.
+ *
+ * The residual stream x is in MB_BUFFER_X; the output of o and down stays in MB_BUFFER_DELTA until the next
+ * normalisation adds it, so that one kernel does both. Nothing here allocates, waits or reads back.
+ */
+#include "model/engine/engine.h"
+
+static int failed(const mb_session *session, int rc, int32_t layer, const char *what, mb_error *err)
+{
+    return mb_fail(err, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
+}
+
+int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, mb_error *err)
+{
+    const mb_model *model = session->model;
+    int rc = session->kernels->embed(session->device, ids, n, model->embed, model->config.vocab,
+                                     model->config.hidden, session->buffer[MB_BUFFER_X]);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err);
+}
+
+int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
+                   mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    const struct mb_layer *weights = &session->model->layers[layer];
+    /* All sequences of the batch are rows of one product. */
+    int64_t n = (int64_t)rows->batch * rows->rows;
+    int64_t width = (int64_t)(config->query_heads + 2 * config->kv_heads) * config->head_dim;
+    float eps = (float)config->norm_eps;
+    int rc = kernels->add_rmsnorm(session->device, session->buffer[MB_BUFFER_X],
+                                  layer > 0 ? session->buffer[MB_BUFFER_DELTA] : NULL, weights->input_norm, eps,
+                                  config->norm_one_rounding, n, config->hidden, session->buffer[MB_BUFFER_NORMED]);
+    if (rc == MB_OK)
+        rc = kernels->gemm(session->device, session->buffer[MB_BUFFER_NORMED], weights->qkv, weights->qkv_bias, n,
+                           width, config->hidden, session->buffer[MB_BUFFER_QKV]);
+    if (rc == MB_OK) {
+        mb_qkv args = {.rows = *rows,
+                       .kv = *kv,
+                       .query_heads = config->query_heads,
+                       .qkv = session->buffer[MB_BUFFER_QKV],
+                       .q_norm = weights->q_norm,
+                       .k_norm = weights->k_norm,
+                       .norm_eps = eps,
+                       .norm_one_rounding = config->norm_one_rounding,
+                       .rotary_dim = config->rotary_dim,
+                       .cos_sin = session->model->cos_sin,
+                       .q_out = session->buffer[MB_BUFFER_Q],
+                       .q_pre = q_pre};
+        rc = kernels->qkv_finish(session->device, &args);
+    }
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "query, key and value", err);
+}
+
+/* Gate, up, SwiGLU, down of n rows in MB_BUFFER_NORMED: a dense layer's MLP, or the shared expert. */
+static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, int64_t inner)
+{
+    const mb_kernels *kernels = session->kernels;
+    mb_device *device = session->device;
+    void **buffer = session->buffer;
+    int64_t hidden = session->config->hidden;
+    int rc = kernels->gemm(device, buffer[MB_BUFFER_NORMED], weights->gate_up, NULL, n, 2 * inner, hidden,
+                           buffer[MB_BUFFER_GATE_UP]);
+    if (rc == MB_OK)
+        rc = kernels->swiglu(device, buffer[MB_BUFFER_GATE_UP], n, inner, buffer[MB_BUFFER_MLP]);
+    if (rc == MB_OK)
+        rc = kernels->gemm(device, buffer[MB_BUFFER_MLP], weights->down, NULL, n, hidden, inner,
+                           buffer[MB_BUFFER_DELTA]);
+    return rc;
+}
+
+/* models.md 5.3, point 6: the routed experts' sum, and on top of it what the shared expert left in
+ * MB_BUFFER_DELTA. */
+static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, bool shared)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    const mb_moe *moe = &config->moe;
+    void **buffer = session->buffer;
+    float *logits = buffer[MB_BUFFER_ROUTER], *factors = logits + n * moe->experts;
+    int32_t *ids = (int32_t *)(void *)(factors + n * moe->per_token);
+    mb_router router = {.n = n, .width = config->hidden, .experts = moe->experts, .top_k = moe->per_token,
+                        .groups = moe->groups, .groups_kept = moe->groups_kept, .score = moe->score,
+                        .round_logits = moe->rounded, .round_weights = moe->rounded, .normalise = moe->normalise,
+                        .scale = (float)moe->scale, .hidden = buffer[MB_BUFFER_NORMED], .weight = weights->router,
+                        .bias = weights->router_bias, .logits = logits, .ids = ids, .weights = factors};
+    mb_experts experts = {.n = n, .width = config->hidden, .experts = moe->experts, .top_k = moe->per_token,
+                          .size = moe->size, .combine = moe->combine, .hidden = buffer[MB_BUFFER_NORMED],
+                          .ids = ids, .weights = factors, .gate_up = weights->expert_gate_up,
+                          .down = weights->expert_down, .add = shared ? buffer[MB_BUFFER_DELTA] : NULL,
+                          .out = buffer[MB_BUFFER_DELTA], .scratch = buffer[MB_BUFFER_EXPERTS]};
+    int rc = kernels->route(session->device, &router);
+    return rc == MB_OK ? kernels->experts(session->device, &experts) : rc;
+}
+
+int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    const struct mb_layer *weights = &session->model->layers[layer];
+    mb_device *device = session->device;
+    void **buffer = session->buffer;
+    int64_t hidden = config->hidden, inner = mb_layer_inner(config, layer);
+    int rc = kernels->gemm(device, buffer[MB_BUFFER_ATTENDED], weights->o, NULL, n, hidden,
+                           (int64_t)config->query_heads * config->head_dim, buffer[MB_BUFFER_DELTA]);
+    if (rc == MB_OK)
+        rc = kernels->add_rmsnorm(device, buffer[MB_BUFFER_X], buffer[MB_BUFFER_DELTA], weights->post_norm,
+                                  (float)config->norm_eps, config->norm_one_rounding, n, hidden,
+                                  buffer[MB_BUFFER_NORMED]);
+    if (rc == MB_OK && inner > 0)
+        rc = dense_mlp(session, weights, n, inner);
+    if (rc == MB_OK && mb_layer_is_moe(config, layer))
+        rc = expert_mlp(session, weights, n, inner > 0);
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "output and feed-forward", err);
+}
+
+int mb_forward_norm(mb_session *session, int64_t n, mb_error *err)
+{
+    const mb_model_config *config = session->config;
+    int rc = session->kernels->add_rmsnorm(session->device, session->buffer[MB_BUFFER_X],
+                                           session->buffer[MB_BUFFER_DELTA], session->model->final_norm,
+                                           (float)config->norm_eps, config->norm_one_rounding, n, config->hidden,
+                                           session->buffer[MB_BUFFER_NORMED]);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "final normalisation", err);
+}
+
+int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err)
+{
+    const mb_model_config *config = session->config;
+    /* The logits buffer holds one block's rows; a prefill asks for a piece at a time. */
+    const char *rows = (const char *)session->buffer[MB_BUFFER_NORMED] +
+                       (size_t)first * (size_t)config->hidden * mb_type_size(session->type);
+    int rc = session->kernels->gemm(session->device, rows, session->model->lm_head, NULL, n, config->vocab,
+                                    config->hidden, session->buffer[MB_BUFFER_LOGITS]);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "logits", err);
+}
+
+/* The commit's keys of one layer are final now: whoever keeps an index over keys is told. */
+static int keys_added(mb_session *session, mb_pass *pass, int32_t layer, mb_error *err)
+{
+    mb_call call;
+    mb_call_view view;
+    mb_call_make(session, pass, layer, &call, &view);
+    int rc = mb_attender_hook(pass->attender, MB_HOOK_KV_ADDED, &call, err);
+    for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
+        struct mb_shadow *shadow = &pass->shadows[i];
+        call.mode = shadow->mode;
+        if (!shadow->failed && mb_attender_hook(shadow->attender, MB_HOOK_KV_ADDED, &call, &shadow->error) < 0)
+            shadow->failed = true;
+    }
+    return rc;
+}
+
+int mb_forward(mb_session *session, mb_pass *pass, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    mb_input input = mb_session_input(session);
+    int64_t n = (int64_t)pass->batch * pass->rows;
+    mb_rows rows = {.batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
+                    .prefix_len = mb_input_at(session, input.prefix), .max_prefix = pass->max_prefix,
+                    .block_keys = session->block};
+    pass->sparse_layers = pass->layers = 0;
+    pass->select_share = 0;
+    int rc = mb_forward_embed(session, mb_input_at(session, input.ids), n, err);
+    for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
+        rc = mb_forward_qkv(session, l, &rows, &session->kv[l],
+                            pass->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, err);
+        if (rc == MB_OK)
+            rc = mb_layer_attention(session, pass, l, err);
+        if (rc == MB_OK && pass->phase == MB_PHASE_COMMIT)
+            rc = keys_added(session, pass, l, err);
+        if (rc == MB_OK)
+            rc = mb_forward_mlp(session, l, n, err);
+    }
+    if (rc == MB_OK)
+        rc = mb_forward_norm(session, n, err);
+    if (rc == MB_OK)
+        rc = mb_forward_head(session, 0, n, err);
+    if (rc != MB_OK)
+        return rc;
+    /* Tokens and probabilities lie together: one download. */
+    int32_t *best = session->buffer[MB_BUFFER_BEST];
+    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, pass->confidence,
+                       best, (float *)(best + n));
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "best tokens", err);
+}

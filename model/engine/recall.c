@@ -1,0 +1,336 @@
+/*
+ * recall.c - the shadow pass: what a method would have chosen, against the exact best keys of the same step.
+ *
+ * For each layer and denoising step the exact pass gives every prefix key's mass, averaged over all rows of the
+ * block and the query heads of a KV head. S* is the |S| heaviest keys (ties: lower index).
+ *      index recall = |S n S*| / |S|,   mass recall = mass(S) / mass(S*),   captured mass = mass(S)
+ * (methods.md 0.6), averaged over KV heads, then over the blocks of the sample. A KV head whose selection is the
+ * whole prefix is left out, and a layer-step where all are counts as dense, never as recall 1. An empty
+ * selection has recall 0.
+ */
+#include "model/engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- exact keys by mass ---- */
+
+/* Indices 0 .. n-1 by descending mass, stable: three counting passes over the bits of the floats, which order like
+ * the numbers because a mass is not negative. order and other: n entries each; the result is in order. */
+static void sort_by_mass(const float *mass, int32_t n, int32_t *order, int32_t *other)
+{
+    for (int32_t j = 0; j < n; j++)
+        other[j] = j;
+    for (int pass = 0; pass < 3; pass++) { /* an odd number: from `other` to `order` in the end */
+        const int32_t *from = pass % 2 == 0 ? other : order;
+        int32_t *to = pass % 2 == 0 ? order : other, start[2048] = {0}, at = 0;
+        for (int32_t i = 0; i < n; i++) {
+            uint32_t bits;
+            memcpy(&bits, &mass[i], sizeof bits);
+            start[~bits >> (11 * pass) & 2047u]++;
+        }
+        for (int32_t digit = 0; digit < 2048; digit++) {
+            int32_t count = start[digit];
+            start[digit] = at;
+            at += count;
+        }
+        for (int32_t i = 0; i < n; i++) {
+            uint32_t bits;
+            memcpy(&bits, &mass[from[i]], sizeof bits);
+            to[start[~bits >> (11 * pass) & 2047u]++] = from[i];
+        }
+    }
+}
+
+void mb_ranking_free(mb_ranking *ranking)
+{
+    free(ranking->rank);
+    free(ranking->order);
+    free(ranking->cumulated);
+    free(ranking->mass);
+    memset(ranking, 0, sizeof *ranking);
+}
+
+int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, mb_error *err)
+{
+    size_t heads = (size_t)session->config->kv_heads, stride = (size_t)session->stride;
+    if (!ranking->mass) {
+        ranking->rank = malloc(heads * stride * sizeof *ranking->rank);
+        ranking->order = malloc(2 * stride * sizeof *ranking->order);
+        ranking->cumulated = malloc(heads * (stride + 1) * sizeof *ranking->cumulated);
+        ranking->mass = malloc(heads * stride * sizeof *ranking->mass);
+        if (!ranking->rank || !ranking->order || !ranking->cumulated || !ranking->mass)
+            return mb_no_memory(err, "ranking %zu keys", heads * stride);
+    }
+    ranking->heads = (int32_t)heads;
+    ranking->prefix = prefix;
+    ranking->stride = (int32_t)stride;
+    int rc = session->kernels->download(session->device, ranking->mass, session->buffer[MB_BUFFER_MASS_EXACT],
+                                        heads * stride * sizeof *ranking->mass);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "reading the exact mass", err);
+    for (size_t h = 0; h < heads; h++) {
+        double *cumulated = ranking->cumulated + h * (stride + 1);
+        int32_t *rank = ranking->rank + h * stride;
+        float *mass = ranking->mass + h * stride;
+        for (int32_t j = 0; j < prefix; j++) {
+            if (!(mass[j] >= 0))
+                return mb_fail(err, MB_E_SAMPLE, "the exact attention mass of key %d is not a number", j);
+            mass[j] = mass[j] == 0.0f ? 0.0f : mass[j]; /* no minus zero */
+        }
+        sort_by_mass(mass, prefix, ranking->order, ranking->order + stride);
+        cumulated[0] = 0;
+        for (int32_t i = 0; i < prefix; i++) {
+            rank[ranking->order[i]] = i;
+            cumulated[i + 1] = cumulated[i] + (double)mass[ranking->order[i]];
+        }
+    }
+    return MB_OK;
+}
+
+/* ---- one selection ---- */
+
+/* Tokens that the first `count` pages hold; -1 when they are not ascending, distinct pages of the prefix. */
+static int64_t count_tokens(const int32_t *ids, int32_t count, int32_t granularity, int32_t prefix)
+{
+    int64_t tokens = 0, last = -1;
+    for (int32_t i = 0; i < count; i++) {
+        int64_t first = (int64_t)ids[i] * granularity;
+        if (ids[i] <= last || ids[i] < 0 || first >= prefix)
+            return -1;
+        last = ids[i];
+        tokens += first + granularity <= prefix ? granularity : prefix - first;
+    }
+    return tokens;
+}
+
+int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *ids,
+                      const int32_t *counts, mb_recall_sum *sum, mb_error *err)
+{
+    double index[64], mass[64], captured = 0, index_sum = 0, mass_sum = 0;
+    bool compared[64] = {false};
+    int32_t heads = ranking->heads < 64 ? ranking->heads : 64, used = 0, prefix = ranking->prefix;
+    for (int32_t h = 0; h < heads; h++) {
+        const int32_t *pages = ids + (size_t)h * (size_t)capacity;
+        const int32_t *rank = ranking->rank + (size_t)h * (size_t)ranking->stride;
+        const float *weight = ranking->mass + (size_t)h * (size_t)ranking->stride;
+        const double *best = ranking->cumulated + (size_t)h * ((size_t)ranking->stride + 1);
+        if (counts[h] < -1 || counts[h] > capacity)
+            return mb_fail(err, MB_E_SAMPLE, "KV head %d selects %d pages, its index holds %d", h,
+                           counts[h], capacity);
+        if (counts[h] == -1)
+            continue;
+        int64_t size = count_tokens(pages, counts[h], granularity, prefix), hits = 0;
+        if (size < 0)
+            return mb_fail(err, MB_E_SAMPLE,
+                           "KV head %d selects pages that are not ascending, distinct and inside the prefix of %d "
+                           "tokens", h, prefix);
+        if (size >= prefix)
+            continue;
+        double held = 0;
+        for (int32_t i = 0; i < counts[h]; i++) {
+            int32_t first = pages[i] * granularity;
+            int32_t end = first + granularity < prefix ? first + granularity : prefix;
+            for (int32_t j = first; j < end; j++) {
+                hits += rank[j] < size;
+                held += (double)weight[j];
+            }
+        }
+        index[h] = size > 0 ? (double)hits / (double)size : 0;
+        mass[h] = best[size] > 0 ? held / best[size] : 0;
+        index_sum += index[h];
+        mass_sum += mass[h];
+        captured += held;
+        compared[h] = true;
+        used++;
+    }
+    if (used == 0)
+        return 1;
+    for (int32_t h = 0; h < heads; h++) {
+        if (!compared[h])
+            continue;
+        sum->index_head[h] += index[h];
+        sum->mass_head[h] += mass[h];
+        sum->head_blocks[h]++;
+    }
+    sum->index += index_sum / used;
+    sum->mass += mass_sum / used;
+    sum->captured += captured / used;
+    sum->blocks++;
+    return 0;
+}
+
+/* ---- asking the shadows ---- */
+
+/* The sums of a step's layer, grown as steps come. */
+static mb_recall_sum *sum_of(mb_shadow *shadow, int32_t layers, int32_t step, int32_t layer)
+{
+    if (step > shadow->steps) {
+        mb_recall_sum *sums = realloc(shadow->sums, (size_t)step * (size_t)layers * sizeof *sums);
+        if (!sums)
+            return NULL;
+        memset(sums + (size_t)shadow->steps * (size_t)layers, 0,
+               (size_t)(step - shadow->steps) * (size_t)layers * sizeof *sums);
+        shadow->sums = sums;
+        shadow->steps = step;
+    }
+    return &shadow->sums[(size_t)(step - 1) * (size_t)layers + (size_t)layer];
+}
+
+/* Reads a selection back and compares it. */
+static int compare_pages(mb_session *session, const mb_pass *pass, mb_shadow *shadow, const mb_ranking *ranking,
+                         int32_t layer, const mb_page_set *set)
+{
+    size_t heads = (size_t)session->config->kv_heads, entries = heads * (size_t)set->capacity;
+    if (entries > shadow->ids_capacity) {
+        int32_t *ids = realloc(shadow->ids, entries * sizeof *ids);
+        if (!ids)
+            return mb_no_memory(&shadow->error, "reading %zu pages",
+                           entries);
+        shadow->ids = ids;
+        shadow->ids_capacity = entries;
+    }
+    if (!shadow->counts && !(shadow->counts = malloc(heads * sizeof *shadow->counts)))
+        return mb_no_memory(&shadow->error, "reading page counts");
+    int rc = session->kernels->download(session->device, shadow->ids, set->ids, entries * sizeof *shadow->ids);
+    if (rc == MB_OK)
+        rc = session->kernels->download(session->device, shadow->counts, set->counts,
+                                        heads * sizeof *shadow->counts);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "reading a selection", &shadow->error);
+    mb_recall_sum *sum = sum_of(shadow, session->config->layers, pass->step, layer);
+    if (!sum)
+        return mb_no_memory(&shadow->error, "recall of %d steps",
+                       pass->step);
+    rc = mb_recall_compare(ranking, set->granularity, set->capacity, shadow->ids, shadow->counts, sum,
+                           &shadow->error);
+    if (rc < 0)
+        return mb_fail_prefix(&shadow->error, rc, "method %s, layer %d, block %d, step %d",
+                              shadow->attender->method.name, layer, pass->block, pass->step);
+    shadow->dense_calls += rc == 1;
+    shadow->sparse_calls += rc == 0;
+    return MB_OK;
+}
+
+/* One shadow, one layer: its hooks in the normal order, on the exact pass's queries and statistics. */
+static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_ranking *ranking, int32_t layer,
+               float *lse)
+{
+    mb_attender *attender = shadow->attender;
+    mb_error *err = &shadow->error;
+    mb_call call;
+    mb_call_view view;
+    mb_selection selection;
+    mb_call_make(session, pass, layer, &call, &view);
+    call.mode = shadow->mode;
+    int rc = mb_attender_select(attender, &call, &selection, err);
+    if (rc != MB_OK)
+        return rc;
+    bool counted = pass->phase != MB_PHASE_COMMIT;
+    if (selection.answer == MB_DENSE) {
+        shadow->dense_calls += counted;
+        return selection.want ? mb_attender_observe(attender, &call, &selection, lse, NULL, err) : MB_OK;
+    }
+    if (selection.answer != MB_SPARSE && selection.answer != MB_ATTEND)
+        return mb_fail(err, MB_E_SAMPLE,
+                       "method %s, layer %d: select() gave an answer that does not exist", attender->method.name,
+                       layer);
+    if ((selection.answer == MB_SPARSE || selection.pages) && !mb_check_shape(selection.pages))
+        return mb_fail(err, MB_E_SAMPLE,
+                       "method %s, layer %d, block %d, step %d: select() gave no usable "
+                       "page set",
+                       attender->method.name, layer, call.block, call.step);
+    if (selection.answer == MB_ATTEND) /* its state goes on as if it had been asked to attend */
+        rc = mb_attender_attend(attender, &call, session->buffer[MB_BUFFER_STATE_PREFIX],
+                                session->buffer[MB_BUFFER_LSE_PREFIX], err);
+    if (rc == MB_OK && pass->checked && selection.answer == MB_ATTEND)
+        rc = mb_check_state(attender, &call, err);
+    if (rc == MB_OK && pass->checked)
+        rc = selection.pages ? mb_check_pages(attender, &call, selection.pages, err)
+                             : mb_check_guards(attender, &call, err);
+    if (rc != MB_OK || !counted || !selection.pages)
+        return rc;
+    if (ranking->prefix == 0) {
+        shadow->dense_calls++;
+        return MB_OK;
+    }
+    return compare_pages(session, pass, shadow, ranking, layer, selection.pages);
+}
+
+int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse, mb_error *err)
+{
+    if (pass->phase != MB_PHASE_COMMIT) {
+        mb_call call;
+        mb_call_view view;
+        mb_call_make(session, pass, layer, &call, &view);
+        mb_attention args = mb_call_attention(&call);
+        args.lse = lse;
+        args.mass = session->buffer[MB_BUFFER_MASS_EXACT];
+        args.mass_stride = session->stride;
+        int rc = session->kernels->mass(session->device, &args);
+        if (rc != MB_OK)
+            return mb_session_failed(session, rc, "exact attention mass", err);
+        rc = mb_ranking_make(ranking, session, session->prefix[0], err);
+        if (rc != MB_OK)
+            return rc;
+    }
+    for (size_t i = 0; i < pass->shadow_count; i++) {
+        mb_shadow *shadow = &pass->shadows[i];
+        if (!shadow->failed && ask(session, pass, shadow, ranking, layer, lse) < 0)
+            shadow->failed = true;
+    }
+    return MB_OK;
+}
+
+/* ---- results ---- */
+
+int mb_shadow_result(const mb_shadow *shadow, int32_t layers, int32_t heads, mb_recall *recall, mb_error *err)
+{
+    size_t used = 0, all = (size_t)shadow->steps * (size_t)layers;
+    memset(recall, 0, sizeof *recall);
+    recall->dense_calls = shadow->dense_calls;
+    recall->sparse_calls = shadow->sparse_calls;
+    recall->failed = shadow->failed;
+    recall->error = shadow->error;
+    for (size_t i = 0; i < all; i++)
+        used += shadow->sums[i].blocks > 0;
+    if (used == 0)
+        return MB_OK;
+    recall->cells = calloc(used, sizeof *recall->cells);
+    if (!recall->cells)
+        return mb_no_memory(err, "%zu recall cells", used);
+    heads = heads < 64 ? heads : 64;
+    for (size_t i = 0; i < all; i++) {
+        const mb_recall_sum *sum = &shadow->sums[i];
+        if (sum->blocks == 0)
+            continue;
+        mb_recall_cell *cell = &recall->cells[recall->count++];
+        cell->step = (int32_t)(i / (size_t)layers) + 1;
+        cell->layer = (int32_t)(i % (size_t)layers);
+        cell->blocks = sum->blocks;
+        cell->heads = heads;
+        cell->index_recall = sum->index / sum->blocks;
+        cell->mass_recall = sum->mass / sum->blocks;
+        cell->captured_mass = sum->captured / sum->blocks;
+        for (int32_t h = 0; h < heads; h++) {
+            int32_t n = sum->head_blocks[h]; /* 0: this head always read everything; it has no recall */
+            cell->index_head[h] = n > 0 ? (float)(sum->index_head[h] / n) : -1.0f;
+            cell->mass_head[h] = n > 0 ? (float)(sum->mass_head[h] / n) : -1.0f;
+        }
+    }
+    return MB_OK;
+}
+
+void mb_shadow_free(mb_shadow *shadow)
+{
+    free(shadow->sums);
+    free(shadow->ids);
+    free(shadow->counts);
+    memset(shadow, 0, sizeof *shadow);
+}
+
+void mb_recall_free(mb_recall *recall)
+{
+    free(recall->cells);
+    memset(recall, 0, sizeof *recall);
+}

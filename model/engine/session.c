@@ -1,0 +1,443 @@
+/*
+ * session.c - opening a session (KV cache and buffers of a batch), prefilling prompts into it, filling it with
+ * random keys and values. The prefilled state is the snapshot that every decoding starts from.
+ */
+#include "model/engine/engine.h"
+
+#include "model/checkpoint/convert.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+int mb_session_failed(const mb_session *session, int rc, const char *what, mb_error *err)
+{
+    return mb_fail(err, rc, "%s: %s", what, session->kernels->error(session->device));
+}
+
+/* Tokens, flags and lengths lie in one block at fixed places: one upload a step, and addresses that a captured
+ * graph may keep. */
+mb_input mb_session_input(const mb_session *session)
+{
+    size_t rows = (size_t)session->batch * (size_t)session->block;
+    return (mb_input){.ids = 0, .masked = rows, .masked_weight = 2 * rows, .centre_weight = 3 * rows,
+                      .prefix = 4 * rows, .words = 4 * rows + (size_t)session->batch};
+}
+
+/* Hooks between steps read lengths from device memory, where a step's upload has not been yet. */
+int mb_session_send_prefix(mb_session *session, mb_error *err)
+{
+    int rc = session->kernels->upload(session->device, mb_input_at(session, mb_session_input(session).prefix),
+                                      session->prefix, (size_t)session->batch * sizeof *session->prefix);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "uploading prefix lengths", err);
+}
+
+/* Eight bounds for the life of a session: few graphs, and grids at most an eighth of the capacity too large. */
+int32_t mb_session_bound(const mb_session *session, int32_t prefix)
+{
+    if (!session->kernels->capture_begin)
+        return prefix;
+    int32_t bucket = (session->capacity / 8 + 63) / 64 * 64;
+    int64_t bound = bucket > 0 ? ((int64_t)prefix + bucket - 1) / bucket * bucket : prefix;
+    return bound < session->capacity ? (int32_t)bound : session->capacity;
+}
+
+/* The batch is the outermost dimension of the cache, so one sequence is a cache by itself. */
+mb_kv mb_session_kv_of(const mb_session *session, int32_t layer, int32_t sequence)
+{
+    mb_kv kv = session->kv[layer];
+    size_t bytes = (size_t)sequence * (size_t)kv.kv_heads * (size_t)kv.capacity * (size_t)kv.head_dim *
+                   mb_type_size(session->type);
+    kv.k = (char *)kv.k + bytes;
+    kv.v = (char *)kv.v + bytes;
+    kv.batch = 1;
+    return kv;
+}
+
+/* Takes all device memory of the session. */
+static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    for (int32_t l = 0; l < config->layers; l++) {
+        mb_kv *kv = &session->kv[l];
+        *kv = (mb_kv){.batch = session->batch, .kv_heads = config->kv_heads, .capacity = session->capacity,
+                      .head_dim = config->head_dim};
+        kv->k = kernels->alloc(session->device, sizes->kv_bytes);
+        kv->v = kernels->alloc(session->device, sizes->kv_bytes);
+        if (!kv->k || !kv->v)
+            return mb_session_failed(session, MB_E_SYSTEM, "no device memory for the KV cache", err);
+    }
+    for (int i = 0; i < MB_BUFFER_COUNT; i++) {
+        session->buffer[i] = kernels->alloc(session->device, sizes->bytes[i]);
+        if (!session->buffer[i])
+            return mb_session_failed(session, MB_E_SYSTEM, "no device memory for a session's buffers", err);
+    }
+    session->scratch_bytes = sizes->bytes[MB_BUFFER_SCRATCH];
+    mb_attention args = {.rows = {.batch = session->batch, .rows = session->block, .max_prefix = session->capacity,
+                                  .block_keys = session->block},
+                         .kv = session->kv[0], .query_heads = config->query_heads};
+    size_t wanted = kernels->top_k_scratch(session->batch, config->kv_heads, session->stride);
+    size_t votes = kernels->votes_scratch(&args, session->capacity);
+    wanted = votes > wanted ? votes : wanted;
+    if (wanted > session->scratch_bytes)
+        return mb_fail(err, MB_E_BUG,
+                       "choosing among %d keys wants %zu bytes of scratch, the plan has %zu", session->capacity,
+                       wanted, session->scratch_bytes);
+    return MB_OK;
+}
+
+/* What no plan can help against; memory is the plan's business. */
+static int check_request(const mb_model_config *config, const mb_session_request *request, mb_error *err)
+{
+    if (request->batch < 1 || request->batch > 4096)
+        return mb_fail(err, MB_E_INPUT, "batch %d: use 1 to 4096 sequences", request->batch);
+    if (request->capacity < config->block)
+        return mb_fail(err, MB_E_INPUT, "capacity %d is smaller than one block of %d tokens",
+                       request->capacity, config->block);
+    if (config->block > 256)
+        return mb_fail(err, MB_E_INPUT, "blocks of %d tokens: up to 256 can be decoded", config->block);
+    if (request->capacity > config->positions)
+        return mb_fail(err, MB_E_INPUT,
+                       "a context of %d tokens is longer than the %d positions of %s (max_position_embeddings)",
+                       request->capacity, config->positions, config->name);
+    if (request->prefill_chunk < 0)
+        return mb_fail(err, MB_E_INPUT, "prefill chunk %d: use 0 for the default or a positive number",
+                       request->prefill_chunk);
+    return MB_OK;
+}
+
+int mb_session_open(mb_session **session, mb_model *model, const mb_session_request *request, mb_error *err)
+{
+    mb_buffer_sizes sizes;
+    mb_session *s = NULL;
+    *session = NULL;
+    int rc = check_request(&model->config, request, err);
+    if (rc != MB_OK)
+        return rc;
+    mb_buffer_sizes_make(&model->config, model->type, request, &sizes);
+    s = calloc(1, sizeof *s);
+    if (!s)
+        return mb_no_memory(err, "a session");
+    size_t batch = (size_t)request->batch;
+    s->model = model;
+    s->config = &model->config;
+    s->kernels = model->kernels;
+    s->device = model->device;
+    s->type = model->type;
+    s->batch = request->batch;
+    s->block = model->config.block;
+    s->capacity = request->capacity;
+    s->stride = sizes.stride;
+    s->chunk = sizes.chunk;
+    s->graphs = s->has_graphs = request->graphs && s->kernels->capture_begin;
+    s->measure.counting = true;
+    s->arena_mark = s->kernels->mark(s->device);
+    s->kv = calloc((size_t)model->config.layers, sizeof *s->kv);
+    s->snapshot = calloc(batch, sizeof *s->snapshot);
+    s->prefix = calloc(batch, sizeof *s->prefix);
+    s->prompt = calloc(batch, sizeof *s->prompt);
+    s->prompt_count = calloc(batch, sizeof *s->prompt_count);
+    s->seed = calloc(batch, sizeof *s->seed);
+    s->staging = calloc(mb_session_input(s).words, sizeof *s->staging);
+    s->answer = calloc(2 * (size_t)sizes.rows, sizeof *s->answer);
+    if (!s->kv || !s->snapshot || !s->prefix || !s->prompt || !s->prompt_count || !s->seed || !s->staging ||
+        !s->answer) {
+        rc = mb_no_memory(err, "a session");
+        goto out;
+    }
+    rc = take_memory(s, &sizes, err);
+    if (rc != MB_OK)
+        goto out;
+    *session = s;
+    s = NULL;
+out:
+    mb_session_close(s);
+    return rc;
+}
+
+void mb_session_close(mb_session *session)
+{
+    if (!session)
+        return;
+    session->kernels->release(session->device, session->arena_mark);
+    for (int32_t b = 0; session->prompt && b < session->batch; b++)
+        free(session->prompt[b]);
+    free(session->prompt);
+    free(session->prompt_count);
+    free(session->seed);
+    free(session->snapshot);
+    free(session->prefix);
+    free(session->kv);
+    free(session->staging);
+    free(session->answer);
+    free(session);
+}
+
+void mb_session_measure(mb_session *session, const mb_measure *measure)
+{
+    session->measure = measure ? *measure : (mb_measure){.counting = true};
+}
+
+void mb_session_use_graphs(mb_session *session, bool graphs)
+{
+    session->graphs = graphs && session->has_graphs;
+}
+
+void mb_session_rotate(mb_session *session, uint64_t rotation)
+{
+    session->rotation = rotation;
+}
+
+void mb_session_shape(const mb_session *session, int32_t steps, mb_shape *shape)
+{
+    mb_shape_make(session->config, session->type, session->batch, session->capacity, steps, shape);
+}
+
+/* ---- prefill ---- */
+
+/* One chunk through all layers; its keys join the cache. */
+static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *ids, int32_t first, int32_t n,
+                         mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    const mb_model_config *config = session->config;
+    mb_input input = mb_session_input(session);
+    int32_t *device_ids = mb_input_at(session, input.words), *device_first = mb_input_at(session, input.prefix);
+    /* To the kernels a chunk is a block of n rows behind a prefix of `first` tokens. */
+    mb_rows rows = {.batch = 1, .rows = n, .prefix_len = device_first, .max_prefix = first, .block_keys = n};
+    int rc = kernels->upload(session->device, device_ids, ids, (size_t)n * sizeof *ids);
+    if (rc == MB_OK)
+        rc = kernels->upload(session->device, device_first, &first, sizeof first);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "prefill", err);
+    rc = mb_forward_embed(session, device_ids, n, err);
+    for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
+        mb_kv kv = mb_session_kv_of(session, l, sequence);
+        rc = mb_forward_qkv(session, l, &rows, &kv, NULL, err);
+        if (rc != MB_OK)
+            break;
+        void *q = session->buffer[MB_BUFFER_Q], *out = session->buffer[MB_BUFFER_ATTENDED];
+        if (n % session->block == 0) {
+            rc = kernels->attend_prefill(session->device, &kv, 0, config->query_heads, q, first, n, session->block,
+                                         out);
+        } else { /* the block that ends the text is cut short: all its rows see all its keys */
+            mb_attention args = {.rows = rows, .kv = kv, .query_heads = config->query_heads, .q = q,
+                                 .span = MB_SPAN_ALL, .out = out};
+            rc = kernels->attend(session->device, &args);
+        }
+        if (rc != MB_OK)
+            return mb_session_failed(session, rc, "attention of the prefill", err);
+        rc = mb_forward_mlp(session, l, n, err);
+    }
+    return rc;
+}
+
+/* Logits of rows [0, n) of the chunk that was just run, as fp32 on the host. */
+static int read_logits(mb_session *session, int32_t n, float *to, mb_error *err)
+{
+    size_t vocab = (size_t)session->config->vocab, most = (size_t)session->batch * (size_t)session->block;
+    void *piece = malloc(most * vocab * mb_type_size(session->type));
+    int rc = piece ? MB_OK : mb_no_memory(err, "logits of %zu tokens", vocab);
+    for (int32_t first = 0; first < n && rc == MB_OK; first += (int32_t)most) {
+        size_t rows = (size_t)(n - first) < most ? (size_t)(n - first) : most;
+        rc = mb_forward_head(session, first, (int64_t)rows, err);
+        if (rc != MB_OK)
+            break;
+        rc = session->kernels->download(session->device, piece, session->buffer[MB_BUFFER_LOGITS],
+                                        rows * vocab * mb_type_size(session->type));
+        if (rc != MB_OK)
+            rc = mb_session_failed(session, rc, "reading logits", err);
+        else
+            mb_type_convert(to + (size_t)first * vocab, MB_F32, piece, session->type, rows * vocab);
+    }
+    free(piece);
+    return rc;
+}
+
+/* Best token of the last of n rows that were just run. */
+static int read_best(mb_session *session, int32_t n, int32_t *best, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    int32_t *ids = session->buffer[MB_BUFFER_BEST];
+    float probability = 0;
+    int rc = mb_forward_head(session, n - 1, 1, err);
+    if (rc != MB_OK)
+        return rc;
+    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], 1, session->config->vocab, MB_F32, ids,
+                       (float *)(ids + 1));
+    if (rc == MB_OK)
+        rc = kernels->download(session->device, best, ids, sizeof *best);
+    if (rc == MB_OK)
+        rc = kernels->download(session->device, &probability, ids + 1, sizeof probability);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "best token of the prefill", err);
+    /* NaN fails both comparisons. */
+    if (!(probability > 0.0f && probability <= 1.001f))
+        return mb_fail(err, MB_E_SAMPLE, "the prefill's logits are not finite");
+    return MB_OK;
+}
+
+int mb_session_prefill_rows(mb_session *session, int32_t sequence, const int32_t *ids, int32_t from, int32_t to,
+                            float *logits, int32_t *best, mb_error *err)
+{
+    int32_t whole = to / session->block * session->block; /* a tail shorter than a block gets a chunk of its own */
+    int rc = MB_OK;
+    for (int32_t first = from; first < to && rc == MB_OK;) {
+        int32_t end = first < whole ? whole : to;
+        int32_t n = end - first < session->chunk ? end - first : session->chunk;
+        rc = prefill_chunk(session, sequence, ids + first, first, n, err);
+        bool last = first + n == to;
+        if (rc == MB_OK && (logits || (best && last)))
+            rc = mb_forward_norm(session, n, err);
+        if (rc == MB_OK && logits)
+            rc = read_logits(session, n, logits + (size_t)(first - from) * (size_t)session->config->vocab, err);
+        if (rc == MB_OK && best && last)
+            rc = read_best(session, n, best, err);
+        first += n;
+    }
+    return rc;
+}
+
+/* An id outside the vocabulary would read outside the embedding. */
+static int check_ids(const mb_session *session, const int32_t *ids, size_t n, mb_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= session->config->vocab)
+            return mb_fail(err, MB_E_SAMPLE, "token %zu of the prompt is %d, the vocabulary has %d", i,
+                           ids[i], session->config->vocab);
+    return MB_OK;
+}
+
+int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us, mb_error *err)
+{
+    if (us)
+        *us = 0;
+    if (sequence < 0 || sequence >= session->batch)
+        return mb_fail(err, MB_E_BUG, "sequence %d of a batch of %d", sequence, session->batch);
+    if (n > (size_t)session->capacity - (size_t)session->block)
+        return mb_fail(err, MB_E_SAMPLE,
+                       "a prompt of %zu tokens leaves no room for a block in a cache of %d tokens", n,
+                       session->capacity);
+    int rc = check_ids(session, ids, n, err);
+    if (rc != MB_OK)
+        return rc;
+    int32_t *copy = malloc((n ? n : 1) * sizeof *copy);
+    if (!copy)
+        return mb_no_memory(err, "a prompt of %zu tokens", n);
+    if (n)
+        memcpy(copy, ids, n * sizeof *copy);
+    free(session->prompt[sequence]);
+    session->prompt[sequence] = copy;
+    session->prompt_count[sequence] = n;
+    /* Until the prefill has succeeded the sequence is empty: a failure leaves no half snapshot behind. */
+    session->snapshot[sequence] = session->prefix[sequence] = 0;
+    session->seed[sequence] = -1;
+    int32_t whole = (int32_t)(n / (size_t)session->block) * session->block;
+    const mb_kernels *kernels = session->kernels;
+    kernels->range_push(session->device, "prefill");
+    rc = kernels->timer_mark(session->device, 0);
+    if (rc == MB_OK)
+        rc = mb_session_prefill_rows(session, sequence, copy, 0, whole, NULL,
+                                     whole > 0 ? &session->seed[sequence] : NULL, err);
+    else
+        mb_session_failed(session, rc, "timer", err);
+    if (rc == MB_OK) {
+        double elapsed = 0;
+        rc = kernels->timer_mark(session->device, 1);
+        if (rc == MB_OK)
+            rc = kernels->timer_elapsed(session->device, 0, 1, &elapsed);
+        if (rc != MB_OK)
+            mb_session_failed(session, rc, "timer", err);
+        if (us)
+            *us = elapsed;
+    }
+    kernels->range_pop(session->device);
+    if (rc == MB_OK)
+        session->snapshot[sequence] = session->prefix[sequence] = whole;
+    return rc;
+}
+
+/* ---- random fill ---- */
+
+/* About normal, variance 1: a sum of four uniforms. */
+static float random_normal(mb_random *random)
+{
+    uint64_t bits = mb_random_next(random);
+    int32_t sum = (int32_t)(bits & 0xffff) + (int32_t)(bits >> 16 & 0xffff) + (int32_t)(bits >> 32 & 0xffff) +
+                  (int32_t)(bits >> 48);
+    return (float)(sum - 2 * 65535) / 37837.0f;
+}
+
+/* Keys and values of one head are random; every other head, layer and sequence holds the same rows rotated by an
+ * offset of its own. Rows of one head are distinct, and the fill runs at the device's copy speed. */
+static int fill_head(mb_session *session, char *first, char *to, int32_t tokens, int32_t shift, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    size_t row = (size_t)session->config->head_dim * mb_type_size(session->type);
+    size_t head = (size_t)shift * row, tail = (size_t)(tokens - shift) * row;
+    int rc = kernels->copy(session->device, to, first + head, tail);
+    if (rc == MB_OK && head > 0)
+        rc = kernels->copy(session->device, to + tail, first, head);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "random fill", err);
+}
+
+int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, mb_error *err)
+{
+    const mb_model_config *config = session->config;
+    if (tokens < 0 || tokens > session->capacity - session->block)
+        return mb_fail(err, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d",
+                       tokens, session->capacity);
+    size_t dim = (size_t)config->head_dim, n = (size_t)tokens * dim;
+    size_t slot = (size_t)session->capacity * dim * mb_type_size(session->type);
+    float *numbers = malloc((n ? n : 1) * sizeof *numbers);
+    void *stored = malloc((n ? n : 1) * mb_type_size(session->type));
+    mb_random random = mb_random_named(seed, "random keys and values");
+    int rc = MB_OK;
+    if (!numbers || !stored) {
+        rc = mb_no_memory(err, "%d random keys", tokens);
+        goto out;
+    }
+    /* Keys first, then values; the first head of the first layer is the source of all others. */
+    for (int side = 0; side < 2 && tokens > 0; side++) {
+        char *first = side == 0 ? session->kv[0].k : session->kv[0].v;
+        for (size_t i = 0; i < n; i++)
+            numbers[i] = random_normal(&random);
+        mb_type_convert(stored, session->type, numbers, MB_F32, n);
+        rc = session->kernels->upload(session->device, first, stored, n * mb_type_size(session->type));
+        if (rc != MB_OK) {
+            mb_session_failed(session, rc, "random fill", err);
+            goto out;
+        }
+        for (int32_t l = 0; l < config->layers; l++) {
+            char *to = side == 0 ? session->kv[l].k : session->kv[l].v;
+            for (int32_t i = l == 0 ? 1 : 0; i < session->batch * config->kv_heads; i++) {
+                int32_t shift = (int32_t)mb_random_below(&random, (uint64_t)tokens);
+                rc = fill_head(session, first, to + (size_t)i * slot, tokens, shift, err);
+                if (rc != MB_OK)
+                    goto out;
+            }
+        }
+    }
+    int32_t whole = tokens / session->block * session->block;
+    for (int32_t b = 0; b < session->batch; b++) {
+        /* Nobody wrote these keys: a prompt of token 0 stands for them, so that the samplers run as usual. */
+        int32_t *ids = calloc(whole > 0 ? (size_t)whole : 1, sizeof *ids);
+        if (!ids) {
+            rc = mb_no_memory(err, "a prompt of %d tokens", whole);
+            goto out;
+        }
+        free(session->prompt[b]);
+        session->prompt[b] = ids;
+        session->prompt_count[b] = (size_t)whole;
+        session->snapshot[b] = session->prefix[b] = whole;
+        session->seed[b] = 0;
+    }
+    rc = session->kernels->sync(session->device);
+    if (rc != MB_OK)
+        mb_session_failed(session, rc, "random fill", err);
+out:
+    free(numbers);
+    free(stored);
+    return rc;
+}

@@ -1,0 +1,274 @@
+/*
+ * step.c - one step from the host's side: upload the block, run the forward, read the best tokens back. Where the
+ * backend has graphs and the method promises that its work depends on its mode alone, a forward runs eagerly the
+ * first time, is captured the second time it comes up with the same (mode, phase, rows, bound of the prefix), and
+ * replayed from then on. The eager run lets a backend prepare what it may not do while capturing.
+ *
+ * A step uploads one array (tokens, mask flags, row weights, prefix lengths) to a fixed place and downloads one
+ * array (tokens, probabilities): nothing else crosses the bus.
+ */
+#include "model/engine/engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Fills the staging area from the blocks' tokens and sends it. */
+static int send_input(mb_session *session, mb_pass *pass, const int32_t *tokens, mb_error *err)
+{
+    mb_input input = mb_session_input(session);
+    int32_t *words = session->staging, mask = session->config->mask_id, rows = pass->rows;
+    float *flags = (float *)(void *)words;
+    int32_t centre = session->block / 2 - pass->row_offset;
+    if (centre < 0 || centre >= rows)
+        centre = rows / 2; /* a sub-block that does not hold the block's centre: its own */
+    for (int32_t b = 0; b < pass->batch; b++) {
+        int32_t masked = 0;
+        for (int32_t r = 0; r < rows; r++) {
+            int32_t token = tokens[b * session->block + pass->row_offset + r];
+            words[input.ids + (size_t)(b * rows + r)] = token;
+            flags[input.masked + (size_t)(b * rows + r)] = token == mask ? 1.0f : 0.0f;
+            flags[input.centre_weight + (size_t)(b * rows + r)] = r == centre ? 1.0f : 0.0f;
+            masked += token == mask;
+        }
+        for (int32_t r = 0; r < rows; r++)
+            flags[input.masked_weight + (size_t)(b * rows + r)] =
+                masked > 0 ? flags[input.masked + (size_t)(b * rows + r)] : 1.0f;
+        words[input.prefix + (size_t)b] = session->prefix[b];
+        if (b == 0)
+            pass->masked_rows = masked;
+    }
+    int rc = session->kernels->upload(session->device, session->buffer[MB_BUFFER_INPUT], words,
+                                      input.words * sizeof *words);
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "uploading a block", err);
+}
+
+/* ---- graphs ---- */
+
+static mb_captured *find_graph(const mb_session *session, mb_attender *attender, const mb_pass *pass)
+{
+    for (size_t i = 0; i < attender->graph_count; i++) {
+        mb_captured *g = &attender->graphs[i];
+        if (g->mode == pass->mode && g->phase == pass->phase && g->batch == pass->batch && g->rows == pass->rows &&
+            g->row_offset == pass->row_offset && g->max_prefix == pass->max_prefix &&
+            g->confidence == pass->confidence && g->counting == session->measure.counting)
+            return g;
+    }
+    return NULL;
+}
+
+/* Notes that a forward of this kind has come up; its graph follows the second time. */
+static int note_forward(mb_attender *attender, const mb_pass *pass, mb_error *err)
+{
+    if (attender->graph_count == attender->graph_capacity) {
+        size_t capacity = attender->graph_capacity ? 2 * attender->graph_capacity : 16;
+        mb_captured *graphs = realloc(attender->graphs, capacity * sizeof *graphs);
+        if (!graphs)
+            return mb_no_memory(err, "%zu graphs", capacity);
+        attender->graphs = graphs;
+        attender->graph_capacity = capacity;
+    }
+    attender->graphs[attender->graph_count++] =
+        (mb_captured){.mode = pass->mode, .batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
+                      .max_prefix = pass->max_prefix, .phase = pass->phase, .confidence = pass->confidence,
+                      .counting = attender->session->measure.counting};
+    return MB_OK;
+}
+
+static int capture(mb_session *session, mb_pass *pass, mb_captured *graph, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    mb_graph *captured = NULL;
+    pass->checked = false; /* a check waits for the device */
+    int rc = kernels->capture_begin(session->device);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "capturing a step", err);
+    int forward = mb_forward(session, pass, err);
+    /* A capture is ended whatever happened inside it, or the device stays in capture mode. */
+    rc = kernels->capture_end(session->device, &captured);
+    if (forward != MB_OK) {
+        if (rc == MB_OK)
+            kernels->graph_free(session->device, captured);
+        return forward;
+    }
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "capturing a step", err);
+    graph->sparse_layers = pass->sparse_layers;
+    graph->layers = pass->layers;
+    graph->select_share = pass->select_share;
+    graph->graph = captured;
+    return MB_OK;
+}
+
+/* The graph of this forward, captured if this is its second time; NULL: it runs eagerly. */
+static int prepare_graph(mb_session *session, mb_pass *pass, mb_captured **graph, mb_error *err)
+{
+    /* A replay runs no hook, so nothing of a watched method could be checked, nor told from a hang. */
+    bool replay = session->graphs && pass->attender->capturable && pass->shadow_count == 0 && !pass->audited &&
+                  !pass->attender->note;
+    *graph = replay ? find_graph(session, pass->attender, pass) : NULL;
+    if (*graph && !(*graph)->graph)
+        return capture(session, pass, *graph, err);
+    return replay && !*graph ? note_forward(pass->attender, pass, err) : MB_OK;
+}
+
+/* Runs the forward: the captured graph where there is one, the operations one by one otherwise. */
+static int launch(mb_session *session, mb_pass *pass, const mb_captured *graph, double *us, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    int rc = MB_OK;
+    pass->replayed = graph != NULL;
+    if (us && (rc = kernels->timer_mark(session->device, 0)) != MB_OK)
+        return mb_session_failed(session, rc, "timer", err);
+    if (graph) {
+        rc = kernels->graph_launch(session->device, graph->graph);
+        if (rc != MB_OK)
+            return mb_session_failed(session, rc, "replaying a step", err);
+        pass->sparse_layers = graph->sparse_layers;
+        pass->layers = graph->layers;
+        pass->select_share = graph->select_share;
+    } else if ((rc = mb_forward(session, pass, err)) != MB_OK) {
+        return rc;
+    }
+    if (us) {
+        rc = kernels->timer_mark(session->device, 1);
+        if (rc == MB_OK)
+            rc = kernels->timer_elapsed(session->device, 0, 1, us);
+        if (rc != MB_OK)
+            return mb_session_failed(session, rc, "timer", err);
+    }
+    return MB_OK;
+}
+
+/* Between profile_begin and profile_end. A profiler that fails is reported and costs no forward. */
+static int launch_profiled(mb_session *session, mb_pass *pass, const mb_captured *graph, bool deliver, double *us,
+                           mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    mb_profile_report report = {.phase = pass->phase, .step = pass->step, .replayed = graph != NULL};
+    mb_kernel_record *records = NULL;
+    bool open = kernels->profile_begin(session->device) == MB_OK;
+    if (!open)
+        report.error = kernels->error(session->device);
+    int rc = launch(session, pass, graph, us, err);
+    if (open && kernels->profile_end(session->device, &records, &report.count) != MB_OK && rc == MB_OK)
+        report.error = kernels->error(session->device);
+    report.us = *us;
+    report.records = records;
+    if (rc == MB_OK && (deliver || report.error))
+        session->measure.profile(session->measure.user, &report);
+    free(records);
+    return rc;
+}
+
+/* Kernels of a replay learn what they are for from the same forward run one by one just before. */
+static int run_profiled(mb_session *session, mb_pass *pass, const mb_captured *graph, double *us, mb_error *err)
+{
+    int rc = launch_profiled(session, pass, NULL, !graph, us, err);
+    return rc == MB_OK && graph ? launch_profiled(session, pass, graph, true, us, err) : rc;
+}
+
+static int run_forward(mb_session *session, mb_pass *pass, double *us, mb_error *err)
+{
+    const mb_measure *measure = &session->measure;
+    mb_captured *graph = NULL;
+    int32_t stride = measure->profile_stride > 0 ? measure->profile_stride : 1;
+    double ignored = 0;
+    pass->audited = mb_audit_draw(session, pass);
+    int rc = prepare_graph(session, pass, &graph, err);
+    if (rc != MB_OK)
+        return rc;
+    if (measure->profile && (pass->phase != MB_PHASE_LATER_STEP || pass->step % stride == 0))
+        return run_profiled(session, pass, graph, us ? us : &ignored, err);
+    bool timed = us && !measure->untimed && !pass->audited;
+    if (us && !timed)
+        *us = NAN;
+    return launch(session, pass, graph, timed ? us : NULL, err);
+}
+
+/* ---- the step ---- */
+
+/* Runs one of the step's hooks on the driver and the shadows; those that fail drop out. */
+static int step_hook(mb_session *session, mb_pass *pass, mb_hook hook, mb_error *err)
+{
+    mb_call call;
+    mb_call_view view;
+    mb_call_make(session, pass, -1, &call, &view);
+    int rc = mb_attender_hook(pass->attender, hook, &call, err);
+    for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
+        mb_shadow *shadow = &pass->shadows[i];
+        call.mode = shadow->mode;
+        if (!shadow->failed &&
+            mb_attender_hook(shadow->attender, hook, &call, &shadow->error) < 0)
+            shadow->failed = true;
+    }
+    return rc;
+}
+
+static int ask_modes(mb_session *session, mb_pass *pass, mb_error *err)
+{
+    mb_call call;
+    mb_call_view view;
+    pass->mode = 0;
+    mb_call_make(session, pass, -1, &call, &view);
+    int rc = mb_attender_mode(pass->attender, &call, &pass->mode, err);
+    for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
+        mb_shadow *shadow = &pass->shadows[i];
+        if (!shadow->failed &&
+            mb_attender_mode(shadow->attender, &call, &shadow->mode, &shadow->error) < 0)
+            shadow->failed = true;
+    }
+    return rc;
+}
+
+/* The answers: finite probabilities and tokens of the vocabulary. A method that made NaN costs its own cell. */
+static int read_answer(mb_session *session, const mb_pass *pass, int32_t *ids, float *probability, mb_error *err)
+{
+    size_t n = (size_t)pass->batch * (size_t)pass->rows;
+    int rc = session->kernels->download(session->device, session->answer, session->buffer[MB_BUFFER_BEST],
+                                        2 * n * sizeof *ids);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "reading the best tokens", err);
+    memcpy(ids, session->answer, n * sizeof *ids);
+    memcpy(probability, session->answer + n, n * sizeof *probability);
+    for (size_t i = 0; i < n; i++) {
+        bool finite = probability[i] > 0.0f && probability[i] <= 1.001f;
+        if (!finite || ids[i] < 0 || ids[i] >= session->config->vocab)
+            return mb_fail(err, MB_E_SAMPLE,
+                           "method %s: the logits are not finite (%s, block %d, step %d, row %zu)",
+                           pass->attender->method.name,
+                           pass->phase == MB_PHASE_COMMIT       ? "commit"
+                           : pass->phase == MB_PHASE_FIRST_STEP ? "first step"
+                                                                : "later step",
+                           pass->block, pass->step, i);
+    }
+    return MB_OK;
+}
+
+int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability,
+            double *us, mb_error *err)
+{
+    int32_t longest = 0;
+    for (int32_t b = 0; b < pass->batch; b++) {
+        if (session->prefix[b] > session->capacity - session->block)
+            return mb_fail(err, MB_E_SAMPLE,
+                           "the cache of %d tokens is full: %d are committed and a block has %d",
+                           session->capacity, session->prefix[b], session->block);
+        longest = session->prefix[b] > longest ? session->prefix[b] : longest;
+    }
+    pass->max_prefix = mb_session_bound(session, longest);
+    int rc = send_input(session, pass, tokens, err);
+    if (rc == MB_OK)
+        rc = ask_modes(session, pass, err);
+    if (rc == MB_OK && pass->phase != MB_PHASE_COMMIT)
+        rc = step_hook(session, pass, MB_HOOK_STEP_BEGIN, err);
+    session->kernels->range_push(session->device, pass->phase == MB_PHASE_COMMIT       ? "commit"
+                                                  : pass->phase == MB_PHASE_FIRST_STEP ? "first step"
+                                                                                       : "later step");
+    if (rc == MB_OK)
+        rc = run_forward(session, pass, us, err);
+    session->kernels->range_pop(session->device);
+    if (rc == MB_OK && pass->phase != MB_PHASE_COMMIT)
+        rc = step_hook(session, pass, MB_HOOK_STEP_END, err);
+    return rc == MB_OK ? read_answer(session, pass, ids, probability, err) : rc;
+}

@@ -1,0 +1,398 @@
+/*
+ * load.c - the files of a tokenizer -> its tables (models.md 10.1 and 10.2).
+ *
+ * Two layouts: tokenizer.json alone, or vocab.json with merges.txt. Added tokens are the union of what
+ * tokenizer.json, tokenizer_config.json and added_tokens.json say; a contradiction is an error. A tokenizer.json
+ * that asks for anything this program does not do (byte fallback, another normaliser, a BOS) is refused, because
+ * loading it anyway would give other ids without anybody noticing.
+ */
+#include "model/tokenizer/tokenizer.h"
+
+#include "model/checkpoint/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FILE_MAX_BYTES ((size_t)256 << 20)
+
+/* NULL for absent and null; get(NULL, ...) is NULL too, so that paths can be chained. */
+static const cJSON *get(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return item && !cJSON_IsNull(item) ? item : NULL;
+}
+
+static bool is_type(const cJSON *object, const char *type)
+{
+    const cJSON *item = get(object, "type");
+    return cJSON_IsString(item) && strcmp(item->valuestring, type) == 0;
+}
+
+/* ---- vocabulary and merges ---- */
+
+/* {token: id}. Afterwards all 256 single bytes must be tokens: then any text can be encoded and nothing is ever
+ * unknown. */
+static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb_error *err)
+{
+    mb_text bytes = {0};
+    int rc = MB_OK;
+    if (!cJSON_IsObject(vocab))
+        return mb_fail(err, MB_E_INPUT, "%s: the vocabulary is missing or no object", where);
+    if (!mb_tokenizer_index_reserve(t, (size_t)cJSON_GetArraySize(vocab)))
+        return mb_no_memory(err, "the vocabulary of %s", where);
+    for (const cJSON *entry = vocab->child; entry && rc == MB_OK; entry = entry->next) {
+        int64_t id = 0;
+        if (!mb_model_json_integer(entry, 0, INT32_MAX, &id)) {
+            rc = mb_fail(err, MB_E_INPUT, "%s: the id of token \"%.64s\" must be a whole number >= 0",
+                         where, entry->string);
+            break;
+        }
+        mb_text_clear(&bytes);
+        bool mapped = mb_tokenizer_unmap(&bytes, entry->string, strlen(entry->string));
+        if (!mapped || bytes.length == 0) /* never made by merges; kept for decoding, spelled as it is */
+            rc = mb_tokenizer_add(t, id, entry->string, strlen(entry->string), where, err);
+        else
+            rc = mb_tokenizer_add(t, id, bytes.data, bytes.length, where, err);
+        if (rc == MB_OK && mapped && bytes.length && !mb_tokenizer_index_put(t, (int32_t)id))
+            rc = mb_fail(err, MB_E_INPUT, "%s: token \"%.64s\" is in the vocabulary twice", where,
+                         entry->string);
+    }
+    mb_text_free(&bytes);
+    for (int byte = 0; byte < 256 && rc == MB_OK; byte++) {
+        char one = (char)(unsigned char)byte;
+        t->byte_ids[byte] = mb_tokenizer_index_find(t, &one, 1);
+        if (t->byte_ids[byte] < 0)
+            rc = mb_fail(err, MB_E_INPUT,
+                         "%s: the vocabulary has no token for byte %d; this is no byte-level tokenizer", where,
+                         byte);
+    }
+    return rc;
+}
+
+/* One merge; left and right as the file spells them. */
+static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const char *right, size_t right_n,
+                     int32_t rank, mb_text *bytes, const char *where, mb_error *err)
+{
+    mb_text_clear(bytes);
+    /* Both halves go into one buffer; their concatenation is the merged token's bytes. */
+    bool ok = left_n && right_n && mb_tokenizer_unmap(bytes, left, left_n);
+    size_t middle = bytes->length;
+    ok = ok && mb_tokenizer_unmap(bytes, right, right_n) && !bytes->failed;
+    int32_t a = ok ? mb_tokenizer_index_find(t, bytes->data, middle) : -1;
+    int32_t b = ok ? mb_tokenizer_index_find(t, bytes->data + middle, bytes->length - middle) : -1;
+    int32_t whole = ok ? mb_tokenizer_index_find(t, bytes->data, bytes->length) : -1;
+    if (a < 0 || b < 0 || whole < 0)
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") uses tokens that the "
+                       "vocabulary lacks", where, rank + 1, (int)(left_n < 64 ? left_n : 64), left,
+                       (int)(right_n < 64 ? right_n : 64), right);
+    if (!mb_tokenizer_rules_put(t, a, b, rank, whole))
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") stands there twice", where,
+                       rank + 1, (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64),
+                       right);
+    return MB_OK;
+}
+
+/* "left right" -> one merge. */
+static int add_merge_line(mb_tokenizer *t, const char *line, size_t n, int32_t rank, mb_text *bytes,
+                          const char *where, mb_error *err)
+{
+    const char *blank = memchr(line, ' ', n);
+    if (!blank || memchr(blank + 1, ' ', (size_t)(line + n - blank - 1)))
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d must be two tokens with one space between them",
+                       where, rank + 1);
+    return add_merge(t, line, (size_t)(blank - line), blank + 1, (size_t)(line + n - blank - 1), rank, bytes,
+                     where, err);
+}
+
+/* Rank = position in the list. Strings are the older form, pairs the newer one. */
+static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *where, mb_error *err)
+{
+    mb_text bytes = {0};
+    int rc = MB_OK;
+    int32_t rank = 0;
+    if (!cJSON_IsArray(merges))
+        return mb_fail(err, MB_E_INPUT, "%s: \"merges\" is missing or no list", where);
+    if (!mb_tokenizer_rules_reserve(t, (size_t)cJSON_GetArraySize(merges)))
+        return mb_no_memory(err, "the merges of %s", where);
+    for (const cJSON *merge = merges->child; merge && rc == MB_OK; merge = merge->next, rank++) {
+        const cJSON *a = cJSON_IsArray(merge) ? merge->child : NULL, *b = a ? a->next : NULL;
+        if (cJSON_IsString(merge))
+            rc = add_merge_line(t, merge->valuestring, strlen(merge->valuestring), rank, &bytes, where, err);
+        else if (cJSON_IsString(a) && cJSON_IsString(b) && !b->next)
+            rc = add_merge(t, a->valuestring, strlen(a->valuestring), b->valuestring, strlen(b->valuestring), rank,
+                           &bytes, where, err);
+        else
+            rc = mb_fail(err, MB_E_INPUT, "%s: merge %d must be a string or a pair of strings", where,
+                         rank + 1);
+    }
+    mb_text_free(&bytes);
+    return rc;
+}
+
+/* merges.txt: one merge a line; only the first line may be a version, since "# #" is a merge like any other. */
+static int read_merges_text(mb_tokenizer *t, const char *text, size_t size, const char *where, mb_error *err)
+{
+    const char *end = text + size, *line = text;
+    mb_text bytes = {0};
+    size_t lines = 1;
+    int32_t rank = 0;
+    int rc = MB_OK;
+    for (size_t i = 0; i < size; i++)
+        lines += text[i] == '\n';
+    if (!mb_tokenizer_rules_reserve(t, lines))
+        return mb_no_memory(err, "the merges of %s", where);
+    while (line < end && rc == MB_OK) {
+        const char *stop = memchr(line, '\n', (size_t)(end - line));
+        size_t n = (size_t)((stop ? stop : end) - line);
+        bool version = line == text && n >= 8 && memcmp(line, "#version", 8) == 0;
+        if (n && line[n - 1] == '\r')
+            n--;
+        if (n && !version)
+            rc = add_merge_line(t, line, n, rank++, &bytes, where, err);
+        line = stop ? stop + 1 : end;
+    }
+    mb_text_free(&bytes);
+    return rc;
+}
+
+/* ---- tokenizer.json ---- */
+
+/* The pattern of the pre-tokenizer: a Sequence of a Split by regex and ByteLevel. */
+static const char *find_pattern(const cJSON *pre)
+{
+    const cJSON *list = is_type(pre, "Sequence") ? get(pre, "pretokenizers") : NULL;
+    const cJSON *split = list ? list->child : NULL, *level = split ? split->next : NULL;
+    if (!is_type(split, "Split") || !is_type(level, "ByteLevel") || level->next)
+        return NULL;
+    const cJSON *regex = get(get(split, "pattern"), "Regex"), *behavior = get(split, "behavior");
+    if (!cJSON_IsString(regex) || !cJSON_IsString(behavior) || strcmp(behavior->valuestring, "Isolated") != 0 ||
+        cJSON_IsTrue(get(split, "invert")) || cJSON_IsTrue(get(level, "add_prefix_space")) ||
+        !cJSON_IsFalse(get(level, "use_regex")))
+        return NULL;
+    return regex->valuestring;
+}
+
+/* Absent, null and "" all say: none. */
+static bool empty_text(const cJSON *item)
+{
+    return !item || (cJSON_IsString(item) && item->valuestring[0] == '\0');
+}
+
+/* Everything in the file that would change ids is looked at; what is not known to be harmless is refused. */
+static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
+{
+    const cJSON *model = get(root, "model"), *normalizer = get(root, "normalizer");
+    const cJSON *post = get(root, "post_processor"), *decoder = get(root, "decoder");
+    const char *problem = NULL;
+    if (!cJSON_IsObject(model) || (get(model, "type") && !is_type(model, "BPE")))
+        problem = "its model is not BPE";
+    else if (get(model, "dropout") &&
+             !(cJSON_IsNumber(get(model, "dropout")) && get(model, "dropout")->valuedouble == 0))
+        problem = "it asks for BPE dropout";
+    else if (get(model, "unk_token") || cJSON_IsTrue(get(model, "byte_fallback")) ||
+             cJSON_IsTrue(get(model, "ignore_merges")))
+        problem = "it uses unk_token, byte_fallback or ignore_merges";
+    else if (!empty_text(get(model, "continuing_subword_prefix")) || !empty_text(get(model, "end_of_word_suffix")))
+        problem = "it uses subword prefixes or word suffixes";
+    else if (normalizer && !is_type(normalizer, "NFC"))
+        problem = "its normalizer is not NFC";
+    else if (!find_pattern(get(root, "pre_tokenizer")))
+        problem = "its pre_tokenizer is not Split (regex, isolated) followed by ByteLevel";
+    else if (post && !is_type(post, "ByteLevel"))
+        problem = "its post_processor adds tokens";
+    else if (decoder && !is_type(decoder, "ByteLevel"))
+        problem = "its decoder is not ByteLevel";
+    if (problem)
+        return mb_fail(err, MB_E_INPUT,
+                       "%s: %s; only byte-level BPE as in Qwen2 and Qwen3 is supported", where, problem);
+    return MB_OK;
+}
+
+/* One added token as {content, special, ...}. */
+static int read_added(mb_tokenizer *t, int64_t id, const cJSON *entry, const char *where, mb_error *err)
+{
+    const cJSON *content = get(entry, "content");
+    if (!cJSON_IsString(content))
+        return mb_fail(err, MB_E_INPUT, "%s: added token %lld has no \"content\"", where, (long long)id);
+    if (cJSON_IsTrue(get(entry, "single_word")) || cJSON_IsTrue(get(entry, "lstrip")) ||
+        cJSON_IsTrue(get(entry, "rstrip")))
+        return mb_fail(err, MB_E_INPUT,
+                       "%s: added token \"%.64s\" asks for single_word, lstrip or rstrip, which is not supported",
+                       where, content->valuestring);
+    return mb_tokenizer_add_added(t, id, content->valuestring, cJSON_IsTrue(get(entry, "special")), where, err);
+}
+
+/* The vocabulary comes before the added tokens, which may repeat entries of it. */
+static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where, mb_error *err)
+{
+    const cJSON *model = get(root, "model"), *entry;
+    int rc = check_pipeline(root, where, err);
+    if (rc == MB_OK)
+        rc = read_vocab(t, get(model, "vocab"), where, err);
+    if (rc == MB_OK)
+        rc = read_merges_json(t, get(model, "merges"), where, err);
+    cJSON_ArrayForEach(entry, get(root, "added_tokens"))
+    {
+        int64_t id = 0;
+        if (rc == MB_OK && !mb_model_json_integer(get(entry, "id"), 0, INT32_MAX, &id))
+            rc = mb_fail(err, MB_E_INPUT, "%s: an added token has no id", where);
+        if (rc == MB_OK)
+            rc = read_added(t, id, entry, where, err);
+    }
+    if (rc == MB_OK)
+        rc = mb_split_compile(&t->split, find_pattern(get(root, "pre_tokenizer")), where, err);
+    t->nfc = get(root, "normalizer") != NULL;
+    return rc;
+}
+
+/* ---- the smaller files ---- */
+
+/* tokenizer_config.json: {"added_tokens_decoder": {"151643": {content, special, ...}}}. */
+static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, mb_error *err)
+{
+    const cJSON *entry;
+    int rc = MB_OK;
+    cJSON_ArrayForEach(entry, get(root, "added_tokens_decoder"))
+    {
+        char *end = NULL;
+        long long id = entry->string ? strtoll(entry->string, &end, 10) : -1;
+        if (rc == MB_OK && (!end || end == entry->string || *end || id < 0))
+            rc = mb_fail(err, MB_E_INPUT, "%s: added_tokens_decoder has the key \"%.32s\", no token id",
+                         where, entry->string ? entry->string : "");
+        if (rc == MB_OK)
+            rc = read_added(t, id, entry, where, err);
+    }
+    return rc;
+}
+
+/* True when tokenizer_config.json names the text as one of its special tokens. */
+static bool named_special(const cJSON *config, const char *text)
+{
+    static const char *const keys[] = {"bos_token", "eos_token", "pad_token", "unk_token", "mask_token"};
+    const cJSON *item;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        item = get(config, keys[i]);
+        if (cJSON_IsObject(item))
+            item = get(item, "content");
+        if (cJSON_IsString(item) && strcmp(item->valuestring, text) == 0)
+            return true;
+    }
+    cJSON_ArrayForEach(item, get(config, "additional_special_tokens"))
+        if (cJSON_IsString(item) && strcmp(item->valuestring, text) == 0)
+            return true;
+    return false;
+}
+
+/* added_tokens.json: {text: id}, without flags; the configuration says which of them are special. */
+static int read_added_file(mb_tokenizer *t, const cJSON *root, const cJSON *config, const char *where, mb_error *err)
+{
+    int rc = MB_OK;
+    for (const cJSON *entry = root->child; entry && rc == MB_OK; entry = entry->next) {
+        int64_t id = 0;
+        if (!mb_model_json_integer(entry, 0, INT32_MAX, &id))
+            rc = mb_fail(err, MB_E_INPUT, "%s: the id of \"%.64s\" must be a whole number >= 0", where,
+                         entry->string);
+        else
+            rc = mb_tokenizer_add_added(t, id, entry->string, named_special(config, entry->string), where, err);
+    }
+    return rc;
+}
+
+int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files *files, const char *where,
+                       mb_error *err)
+{
+    mb_tokenizer *t = calloc(1, sizeof *t);
+    cJSON *main_json = NULL, *config = NULL, *added = NULL;
+    char name[512];
+    int rc;
+    *tokenizer = NULL;
+    if (!t)
+        return mb_no_memory(err, "a tokenizer of %s", where);
+#define NAME(file) (snprintf(name, sizeof name, "%s/%s", where, file), name)
+    if (files->tokenizer) {
+        NAME("tokenizer.json");
+        rc = mb_model_json_parse(&main_json, files->tokenizer, files->tokenizer_size, name, err);
+        if (rc == MB_OK)
+            rc = read_tokenizer(t, main_json, name, err);
+    } else {
+        NAME("vocab.json");
+        rc = mb_model_json_parse(&main_json, files->vocab, files->vocab_size, name, err);
+        if (rc == MB_OK)
+            rc = read_vocab(t, main_json, name, err);
+        if (rc == MB_OK)
+            rc = read_merges_text(t, files->merges, files->merges_size, NAME("merges.txt"), err);
+        if (rc == MB_OK)
+            rc = mb_split_compile(&t->split, NULL, name, err);
+        t->nfc = true;
+    }
+    if (rc == MB_OK && files->config) {
+        rc = mb_model_json_parse(&config, files->config, files->config_size, NAME("tokenizer_config.json"), err);
+        if (rc == MB_OK)
+            rc = read_config(t, config, name, err);
+    }
+    if (rc == MB_OK && files->added) {
+        rc = mb_model_json_parse(&added, files->added, files->added_size, NAME("added_tokens.json"), err);
+        if (rc == MB_OK)
+            rc = read_added_file(t, added, config, name, err);
+    }
+#undef NAME
+    cJSON_Delete(main_json);
+    cJSON_Delete(config);
+    cJSON_Delete(added);
+    if (rc == MB_OK) {
+        mb_tokenizer_sort_added(t);
+        *tokenizer = t;
+    } else {
+        mb_tokenizer_close(t);
+    }
+    return rc;
+}
+
+/* ---- the folder ---- */
+
+/* Reads folder/name when it is there; *data stays NULL otherwise. */
+static int read_optional(const char *folder, const char *name, char **data, size_t *size, mb_hash *hash, mb_error *err)
+{
+    char *path = mb_string_format("%s/%s", folder, name);
+    int rc = MB_OK;
+    if (!path)
+        return mb_no_memory(err, "reading %s/%s", folder, name);
+    if (mb_file_exists(path)) {
+        rc = mb_file_read(path, FILE_MAX_BYTES, data, size, err);
+        if (rc == MB_OK)
+            mb_hash_add(hash, *data, *size);
+    }
+    free(path);
+    return rc;
+}
+
+int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, mb_error *err)
+{
+    static const char *const names[5] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
+                                         "added_tokens.json"};
+    char *data[5] = {NULL}, hex[MB_HASH_CAP] = "";
+    size_t size[5] = {0};
+    mb_hash *hash = mb_hash_new();
+    int rc = MB_OK;
+    *tokenizer = NULL;
+    if (!hash)
+        return mb_no_memory(err, "opening the tokenizer of %s", folder);
+    for (int i = 0; i < 5 && rc == MB_OK; i++)
+        if (i == 0 || i > 2 || !data[0]) /* with a tokenizer.json the older pair of files is not used */
+            rc = read_optional(folder, names[i], &data[i], &size[i], hash, err);
+    mb_hash_end(hash, hex);
+    if (rc == MB_OK && !data[0] && !(data[1] && data[2]))
+        rc = mb_fail(err, MB_E_INPUT,
+                     "%s has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there",
+                     folder);
+    if (rc == MB_OK) {
+        struct mb_tokenizer_files files = {data[0], data[1], data[2], data[3], data[4],
+                                           size[0], size[1], size[2], size[3], size[4]};
+        rc = mb_tokenizer_build(tokenizer, &files, folder, err);
+    }
+    if (rc == MB_OK)
+        memcpy((*tokenizer)->hash, hex, sizeof hex);
+    for (int i = 0; i < 5; i++)
+        free(data[i]);
+    return rc;
+}

@@ -1,0 +1,192 @@
+/*
+ * table.c - the tables of a tokenizer: tokens by id, ids by bytes, added tokens by first byte, and the
+ * byte-level alphabet in which the files spell all of them.
+ */
+#include "model/tokenizer/tokenizer.h"
+
+#include "model/tokenizer/unicode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ID_MAX (1 << 22)
+#define ADDED_MAX 65536
+
+int mb_tokenizer_add(mb_tokenizer *tokenizer, int64_t id, const char *bytes, size_t n, const char *where,
+                     mb_error *err)
+{
+    if (id < 0 || id >= ID_MAX)
+        return mb_fail(err, MB_E_INPUT, "%s: token id %lld is outside 0 to %d", where, (long long)id,
+                       ID_MAX - 1);
+    if (id >= tokenizer->capacity) {
+        int32_t capacity = tokenizer->capacity ? tokenizer->capacity : 1024;
+        while (capacity <= id)
+            capacity *= 2;
+        struct mb_token *tokens = realloc(tokenizer->tokens, (size_t)capacity * sizeof *tokens);
+        if (!tokens)
+            return mb_fail(err, MB_E_SYSTEM, "%s: no memory for %d tokens", where, capacity);
+        memset(tokens + tokenizer->capacity, 0, (size_t)(capacity - tokenizer->capacity) * sizeof *tokens);
+        tokenizer->tokens = tokens;
+        tokenizer->capacity = capacity;
+    }
+    struct mb_token *token = &tokenizer->tokens[id];
+    if (token->used)
+        return mb_fail(err, MB_E_INPUT, "%s: token id %lld is used twice", where, (long long)id);
+    *token = (struct mb_token){.offset = tokenizer->pool.length, .length = (uint32_t)n, .used = true};
+    mb_text_append(&tokenizer->pool, bytes, n);
+    if (tokenizer->pool.failed)
+        return mb_no_memory(err, "the tokens of %s", where);
+    if (id >= tokenizer->size)
+        tokenizer->size = (int32_t)id + 1;
+    return MB_OK;
+}
+
+int32_t mb_tokenizer_size(const mb_tokenizer *tokenizer)
+{
+    return tokenizer->size;
+}
+
+/* ---- ids by bytes: open addressing, at most half full ---- */
+
+/* Order of bytes matters, zero bytes count. */
+static uint64_t hash_bytes(const char *bytes, size_t n)
+{
+    uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a: tokens are short */
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ (unsigned char)bytes[i]) * 0x100000001b3ull;
+    return hash ^ (hash >> 29);
+}
+
+bool mb_tokenizer_index_reserve(mb_tokenizer *tokenizer, size_t count)
+{
+    size_t slots = 64;
+    while (slots < 2 * count)
+        slots *= 2;
+    tokenizer->lookup = malloc(slots * sizeof *tokenizer->lookup);
+    if (!tokenizer->lookup)
+        return false;
+    memset(tokenizer->lookup, 0xff, slots * sizeof *tokenizer->lookup);
+    tokenizer->lookup_mask = slots - 1;
+    return true;
+}
+
+/* The slot of these bytes: theirs, or the empty one where they belong. */
+static int32_t *index_slot(const mb_tokenizer *tokenizer, const char *bytes, size_t n)
+{
+    size_t i = hash_bytes(bytes, n) & tokenizer->lookup_mask;
+    for (; tokenizer->lookup[i] >= 0; i = (i + 1) & tokenizer->lookup_mask) {
+        const struct mb_token *token = &tokenizer->tokens[tokenizer->lookup[i]];
+        if (token->length == n && memcmp(tokenizer->pool.data + token->offset, bytes, n) == 0)
+            break;
+    }
+    return &tokenizer->lookup[i];
+}
+
+/* The token must have been added before: the table stores ids and compares their bytes in the pool. */
+bool mb_tokenizer_index_put(mb_tokenizer *tokenizer, int32_t id)
+{
+    const struct mb_token *token = &tokenizer->tokens[id];
+    int32_t *slot = index_slot(tokenizer, tokenizer->pool.data + token->offset, token->length);
+    if (*slot >= 0)
+        return false;
+    *slot = id;
+    return true;
+}
+
+int32_t mb_tokenizer_index_find(const mb_tokenizer *tokenizer, const char *bytes, size_t n)
+{
+    return *index_slot(tokenizer, bytes, n);
+}
+
+/* ---- added tokens ---- */
+
+/* Contradictions are errors because either reading would silently give other ids to the same text. */
+int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text, bool special, const char *where,
+                           mb_error *err)
+{
+    size_t n = strlen(text);
+    if (n == 0 || n > 4096 || !mb_utf8_check(text, n, NULL))
+        return mb_fail(err, MB_E_INPUT, "%s: the added token with id %lld is empty, too long or no UTF-8",
+                       where, (long long)id);
+    for (size_t i = 0; i < tokenizer->added_count; i++) {
+        const struct mb_added_token *other = &tokenizer->added[i];
+        bool same_text = strcmp(other->text, text) == 0;
+        if (same_text && other->id == id)
+            return MB_OK; /* the same entry in a second file */
+        if (same_text || other->id == id)
+            return mb_fail(err, MB_E_INPUT, "%s: added token \"%.64s\" (id %lld) contradicts \"%.64s\" "
+                           "(id %d)", where, text, (long long)id, other->text, other->id);
+    }
+    if (tokenizer->added_count == ADDED_MAX)
+        return mb_fail(err, MB_E_INPUT, "%s: more than %d added tokens", where, ADDED_MAX);
+    if (tokenizer->added_count % 64 == 0) {
+        struct mb_added_token *larger =
+            realloc(tokenizer->added, (tokenizer->added_count + 64) * sizeof *tokenizer->added);
+        if (!larger)
+            return mb_no_memory(err, "the added tokens of %s", where);
+        tokenizer->added = larger;
+    }
+    /* An added token may also stand in the vocabulary, under the same id and with the same text. */
+    if (id >= 0 && id < tokenizer->size && tokenizer->tokens[id].used) {
+        const struct mb_token *token = &tokenizer->tokens[id];
+        if (token->length != n || memcmp(tokenizer->pool.data + token->offset, text, n) != 0)
+            return mb_fail(err, MB_E_INPUT,
+                           "%s: added token \"%.64s\" has id %lld, which the vocabulary gives to another token",
+                           where, text, (long long)id);
+    } else {
+        int rc = mb_tokenizer_add(tokenizer, id, text, n, where, err);
+        if (rc != MB_OK)
+            return rc;
+    }
+    char *copy = mb_string_copy(text);
+    if (!copy)
+        return mb_no_memory(err, "the added tokens of %s", where);
+    tokenizer->tokens[id].special = special;
+    tokenizer->added[tokenizer->added_count++] = (struct mb_added_token){copy, n, (int32_t)id, special};
+    return MB_OK;
+}
+
+/* Longest first within a first byte: the first match is then the longest. */
+static int by_byte_and_length(const void *a, const void *b)
+{
+    const struct mb_added_token *x = a, *y = b;
+    unsigned char first_x = (unsigned char)x->text[0], first_y = (unsigned char)y->text[0];
+    if (first_x != first_y)
+        return first_x < first_y ? -1 : 1;
+    if (x->length != y->length)
+        return x->length > y->length ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+void mb_tokenizer_sort_added(mb_tokenizer *tokenizer)
+{
+    size_t k = 0;
+    if (tokenizer->added_count)
+        qsort(tokenizer->added, tokenizer->added_count, sizeof *tokenizer->added, by_byte_and_length);
+    for (size_t byte = 0; byte < 257; byte++) {
+        while (k < tokenizer->added_count && (unsigned char)tokenizer->added[k].text[0] < byte)
+            k++;
+        tokenizer->added_first[byte] = k;
+    }
+}
+
+/* ---- the byte-level alphabet ---- */
+
+bool mb_tokenizer_unmap(mb_text *bytes, const char *token, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        i += mb_utf8_next(token + i, n - i, &c);
+        bool itself = (c >= 33 && c <= 126) || (c >= 161 && c <= 172) || (c >= 174 && c <= 255);
+        if (!itself) {
+            /* The other 68 bytes, in rising order, are U+0100 and on: 0-32, 127-160, 173. */
+            if (c < 0x100 || c > 0x143)
+                return false;
+            c -= 0x100;
+            c = c <= 32 ? c : c <= 66 ? c - 33 + 127 : 173;
+        }
+        char byte = (char)(unsigned char)c;
+        mb_text_append(bytes, &byte, 1);
+    }
+    return true;
+}
