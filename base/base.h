@@ -17,11 +17,11 @@ extern "C" {
 
 /* Result codes: 0, or one of these. */
 #define MB_OK 0
-#define MB_E_INPUT (-1)    /* the user's file, key or flag is wrong: exit code 2 */
-#define MB_E_SYSTEM (-2)   /* the machine said no: memory, disk, device: exit code 1 */
-#define MB_E_BUG (-3)      /* a promise inside the program was broken: exit code 1 */
-#define MB_E_SAMPLE (-4)   /* only this sample is bad: stored as failed, the run goes on */
-#define MB_E_STOP (-5)     /* interrupted by the user */
+#define MB_E_INPUT (-1)  /* the user's file, key or flag is wrong: exit code 2 */
+#define MB_E_SYSTEM (-2) /* the machine said no: memory, disk, device: exit code 1 */
+#define MB_E_BUG (-3)    /* a promise inside the program was broken: exit code 1 */
+#define MB_E_SAMPLE (-4) /* only this sample is bad: stored as failed, the run goes on */
+#define MB_E_STOP (-5)   /* interrupted by the user */
 
 #if defined(__GNUC__)
 #define MB_PRINTF(a, b) __attribute__((format(printf, a, b)))
@@ -49,19 +49,19 @@ int mb_no_memory(mb_error *err, const char *format, ...) MB_PRINTF(2, 3);
 
 /* ---- growable text: zero-initialise, append, free ---- */
 typedef struct mb_text {
-    char *data;      /* NUL-terminated once anything was appended; NULL before */
+    char *data; /* NUL-terminated once anything was appended; NULL before */
     size_t length, capacity;
-    bool failed;     /* an allocation failed: the content is not to be used */
+    bool failed; /* an allocation failed: the content is not to be used */
 } mb_text;
 
 void mb_text_append(mb_text *text, const char *bytes, size_t n);
 void mb_text_puts(mb_text *text, const char *string);
 void mb_text_printf(mb_text *text, const char *format, ...) MB_PRINTF(2, 3);
-void mb_text_clear(mb_text *text);  /* keeps the memory */
+void mb_text_clear(mb_text *text); /* keeps the memory */
 void mb_text_free(mb_text *text);
-char *mb_text_take(mb_text *text);  /* hands over data (malloc'ed, "" when empty; NULL when failed), resets text */
+char *mb_text_take(mb_text *text); /* hands over data (malloc'ed, "" when empty; NULL when failed), resets text */
 
-char *mb_string_copy(const char *string);                  /* malloc'ed; NULL in, NULL out */
+char *mb_string_copy(const char *string); /* malloc'ed; NULL in, NULL out */
 char *mb_string_format(const char *format, ...) MB_PRINTF(1, 2);
 
 /* ---- UTF-8 ---- */
@@ -87,25 +87,27 @@ int mb_file_map(const char *path, const unsigned char **data, size_t *size, mb_e
 void mb_file_unmap(const unsigned char *data, size_t size);
 bool mb_file_exists(const char *path);
 bool mb_folder_exists(const char *path);
-int mb_folder_make(const char *path, mb_error *err);   /* with parents */
+int mb_folder_make(const char *path, mb_error *err); /* with parents */
 
 /* ---- content hash: XXH3-128, 32 hex digits ---- */
 #define MB_HASH_CAP 33
 typedef struct mb_hash mb_hash;
-mb_hash *mb_hash_new(void);                                         /* NULL: out of memory */
+mb_hash *mb_hash_new(void); /* NULL: out of memory */
 void mb_hash_add(mb_hash *hash, const void *data, size_t size);
-void mb_hash_end(mb_hash *hash, char hex[MB_HASH_CAP]);             /* also frees */
+void mb_hash_end(mb_hash *hash, char hex[MB_HASH_CAP]); /* also frees */
 void mb_hash_bytes(const void *data, size_t size, char hex[MB_HASH_CAP]);
 int mb_hash_file(const char *path, char hex[MB_HASH_CAP], mb_error *err);
 
 /* ---- random numbers: splitmix64, equal on every machine ---- */
-typedef struct mb_random { uint64_t state; } mb_random;
+typedef struct mb_random {
+    uint64_t state;
+} mb_random;
 mb_random mb_random_seed(uint64_t seed);
 /* A stream of its own for (seed, text): the same text gives the same numbers. */
 mb_random mb_random_named(uint64_t seed, const char *name);
 uint64_t mb_random_next(mb_random *random);
-uint64_t mb_random_below(mb_random *random, uint64_t n);            /* uniform 0 .. n-1, n > 0, no bias */
-double mb_random_unit(mb_random *random);                           /* [0, 1) */
+uint64_t mb_random_below(mb_random *random, uint64_t n); /* uniform 0 .. n-1, n > 0, no bias */
+double mb_random_unit(mb_random *random);                /* [0, 1) */
 
 /* ---- text files compiled into the program (SQL, gnuplot scripts, prompts, the default config) ---- */
 /* Content by repository path ("results/schema.sql"), NUL-terminated; NULL = not embedded. size may be NULL. */
@@ -114,7 +116,7 @@ const char *mb_embedded_find(const char *path, size_t *size);
 const char *mb_embedded_path(size_t i);
 
 /* ---- time ---- */
-uint64_t mb_clock_ns(void);   /* monotonic */
+uint64_t mb_clock_ns(void); /* monotonic */
 
 #ifdef __cplusplus
 }

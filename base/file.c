@@ -41,8 +41,8 @@ int mb_file_read(const char *path, size_t max, char **data, size_t *size, mb_err
     if (rc != MB_OK)
         return rc;
     if (total > max) {
-        rc = mb_fail(err, MB_E_INPUT, "%s has %zu bytes, more than the %zu that make sense here", path,
-                     total, max);
+        rc =
+            mb_fail(err, MB_E_INPUT, "%s has %zu bytes, more than the %zu that make sense here", path, total, max);
         goto out;
     }
     buffer = malloc(total + 1);

@@ -7,7 +7,9 @@
 #include <time.h>
 #include <xxhash.h>
 
-struct mb_hash { XXH3_state_t *state; };
+struct mb_hash {
+    XXH3_state_t *state;
+};
 
 mb_hash *mb_hash_new(void)
 {

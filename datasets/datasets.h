@@ -19,24 +19,24 @@ typedef struct mb_codec {
 
 /* One sample. All strings malloc'ed and owned by the sample; NULL where a task has none. */
 typedef struct mb_sample {
-    char *key;               /* unique within the task, stable between runs ("_id", "len4096_depth50_3") */
-    char *prompt;            /* the template filled in, not truncated, no chat wrapper */
-    char *answer_prefix;     /* put after the assistant header ("" = none) */
-    char **answers;          /* references */
+    char *key;           /* unique within the task, stable between runs ("_id", "len4096_depth50_3") */
+    char *prompt;        /* the template filled in, not truncated, no chat wrapper */
+    char *answer_prefix; /* put after the assistant header ("" = none) */
+    char **answers;      /* references */
     size_t answer_count;
-    char **classes;          /* all_classes, or NULL */
+    char **classes; /* all_classes, or NULL */
     size_t class_count;
     int32_t max_new_tokens;
-    bool chat;               /* wrap in the chat template */
-    bool truncate_middle;    /* the benchmark cuts the middle of a prompt that is too long */
-    bool stop_newline;       /* samsum: newline is a stop token and one token is forced */
-    int64_t length;          /* the benchmark's own length field, or tokens for generated tasks */
-    char *language;          /* "en", "zh", "python", ... */
-    char *group;             /* bucket, difficulty, ...: "0-4k", "hard/long"; NULL = none */
-    int32_t context;         /* generated tasks: requested tokens; 0 = not a grid task */
-    double depth;            /* needle depth in percent, -1 = none */
-    char *source;            /* "file:line" or "generated", for error sentences */
-    char *scoring;           /* a rule other than the task's own ("keywords", "digits"); NULL = the task's */
+    bool chat;            /* wrap in the chat template */
+    bool truncate_middle; /* the benchmark cuts the middle of a prompt that is too long */
+    bool stop_newline;    /* samsum: newline is a stop token and one token is forced */
+    int64_t length;       /* the benchmark's own length field, or tokens for generated tasks */
+    char *language;       /* "en", "zh", "python", ... */
+    char *group;          /* bucket, difficulty, ...: "0-4k", "hard/long"; NULL = none */
+    int32_t context;      /* generated tasks: requested tokens; 0 = not a grid task */
+    double depth;         /* needle depth in percent, -1 = none */
+    char *source;         /* "file:line" or "generated", for error sentences */
+    char *scoring;        /* a rule other than the task's own ("keywords", "digits"); NULL = the task's */
 } mb_sample;
 void mb_sample_free(mb_sample *sample);
 
@@ -44,8 +44,8 @@ void mb_sample_free(mb_sample *sample);
  * mb_task_info.options. */
 typedef struct mb_task_request {
     const char *task;
-    const char *folder;      /* data folder; NULL for tasks that are generated from built-in text */
-    int64_t limit;           /* 0 = all */
+    const char *folder; /* data folder; NULL for tasks that are generated from built-in text */
+    int64_t limit;      /* 0 = all */
     uint64_t seed;
     const mb_codec *codec;   /* required by generated tasks */
     const char *options;     /* JSON object of the task's own keys (lengths, depths, ...), or NULL */
@@ -53,11 +53,11 @@ typedef struct mb_task_request {
 } mb_task_request;
 
 typedef struct mb_task_info {
-    const char *name;        /* "hotpotqa" */
-    const char *benchmark;   /* "longbench", "longbench_e", "longbench_v2", "niah", "ruler", "longgenbench" */
-    const char *category;    /* "multi-doc QA", ... */
+    const char *name;      /* "hotpotqa" */
+    const char *benchmark; /* "longbench", "longbench_e", "longbench_v2", "niah", "ruler", "longgenbench" */
+    const char *category;  /* "multi-doc QA", ... */
     const char *language;
-    const char *metric;      /* "qa_f1", ... */
+    const char *metric; /* "qa_f1", ... */
     int32_t max_new_tokens;
     bool chat;
     const char *options;     /* help text of the task's own keys, or NULL */
@@ -66,7 +66,7 @@ typedef struct mb_task_info {
 
 size_t mb_task_count(void);
 const mb_task_info *mb_task_at(size_t i);
-const mb_task_info *mb_task_find(const char *name);     /* NULL = unknown */
+const mb_task_info *mb_task_find(const char *name); /* NULL = unknown */
 /* Expands "longbench", "longbench_en", "longbench_e", "ruler", "niah", ... or one task name into task names.
  * *names malloc'ed array of borrowed strings. */
 int mb_task_expand(const char *group, const char ***names, size_t *count, mb_error *err);
@@ -85,7 +85,8 @@ void mb_task_close(mb_task *task);
 
 /* Score of one prediction, 0..1 (unrounded): the benchmark's per-row score, maximum over references where the
  * benchmark says so. MB_E_SAMPLE where it cannot be computed (e.g. Chinese without a dictionary). */
-int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score, mb_error *err);
+int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score,
+                    mb_error *err);
 
 /* MB_OK when the task's metric can be computed on this machine; else MB_E_SAMPLE and the reason: the task's
  * samples are then stored as skipped (Chinese tasks without jieba's dictionary). */

@@ -14,8 +14,8 @@
 
 /* ---- families ---------------------------------------------------------------------------------------------- */
 typedef struct mb_task_family {
-    const char *name;          /* "longbench" */
-    mb_task_info *rows;        /* static table; prompt_hash is filled by tasks.c on first use, leave it NULL */
+    const char *name;   /* "longbench" */
+    mb_task_info *rows; /* static table; prompt_hash is filled by tasks.c on first use, leave it NULL */
     size_t row_count;
     /* Appends the bytes that the prompt hash covers: every template that this task's prompts are made of (and, for
      * generated tasks, a version word of the generator). Called once per row; must not fail but by memory. */
@@ -25,8 +25,8 @@ typedef struct mb_task_family {
     /* As mb_task_next. */
     int (*next)(void *state, mb_sample **sample, mb_error *err);
     void (*hash)(void *state, char hex[MB_HASH_CAP]);
-    int64_t (*size)(void *state);                      /* -1 = unknown; the limit is applied by tasks.c */
-    void (*close)(void *state);                        /* accepts a half-opened state, never NULL */
+    int64_t (*size)(void *state); /* -1 = unknown; the limit is applied by tasks.c */
+    void (*close)(void *state);   /* accepts a half-opened state, never NULL */
     /* As mb_sample_score; row is the task's row. */
     int (*score)(const mb_task_info *row, const mb_sample *sample, const char *prediction, double *score,
                  mb_error *err);
@@ -38,7 +38,7 @@ struct mb_task {
     const mb_task_family *family;
     const mb_task_info *info;
     void *state;
-    int64_t limit, yielded;    /* bad rows count as yielded: a limit names rows of the file */
+    int64_t limit, yielded; /* bad rows count as yielded: a limit names rows of the file */
 };
 
 extern const mb_task_family mb_family_longbench, mb_family_longbench_e, mb_family_longbench_v2,
@@ -67,7 +67,7 @@ int mb_jsonl_open(mb_jsonl **reader, const char *path, mb_error *err);
 /* 1 and *row (the caller's, cJSON_Delete); 0 at the end; MB_E_SAMPLE "file:line: what" for a line that is no JSON
  * object in UTF-8, the next call goes on with the next line; MB_E_SYSTEM ends. Blank lines are passed over. */
 int mb_jsonl_next(mb_jsonl *reader, cJSON **row, mb_error *err);
-int64_t mb_jsonl_line(const mb_jsonl *reader);         /* 1-based number of the line last returned */
+int64_t mb_jsonl_line(const mb_jsonl *reader); /* 1-based number of the line last returned */
 const char *mb_jsonl_path(const mb_jsonl *reader);
 void mb_jsonl_close(mb_jsonl *reader);
 /* Rows that mb_jsonl_next would yield, bad ones included; reads the file but parses nothing. -1: unreadable. */
@@ -84,8 +84,8 @@ const char *mb_json_string(const cJSON *object, const char *name);
 typedef struct mb_rows {
     const mb_task_info *info;
     mb_jsonl *reader;
-    int64_t count;             /* rows, counted when first asked for; -1 before */
-    int64_t read;              /* rows given so far, bad ones included */
+    int64_t count; /* rows, counted when first asked for; -1 before */
+    int64_t read;  /* rows given so far, bad ones included */
 } mb_rows;
 /* Opens the first of folder/<names[i]> that exists (NULL-terminated; folder NULL = datasets/data). When none does,
  * MB_E_INPUT says where it looked and that `datasets/fetch.sh <fetch>` provides it. */

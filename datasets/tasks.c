@@ -194,7 +194,8 @@ void mb_task_close(mb_task *task)
     free(task);
 }
 
-int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score, mb_error *err)
+int mb_sample_score(const char *task, const mb_sample *sample, const char *prediction, double *score,
+                    mb_error *err)
 {
     const mb_task_family *family = NULL;
     const mb_task_info *row = task ? row_find(task, &family) : NULL;

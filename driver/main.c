@@ -38,15 +38,24 @@ static int load_plugins(const mb_cli *cli, mb_error *err)
 int main(int argc, char **argv)
 {
     /* words: how many a command may have, its own name among them. */
-    static const struct { const char *name; int (*run)(const mb_cli *); size_t words; } commands[] = {
-        {"list", mb_command_list, 3},         {"help", mb_command_help, 2},
-        {"report", mb_command_report, 2},     {"plot", mb_command_plot, 2},
-        {"export", mb_command_export, 2},     {"score", mb_command_score, 2},
-        {"doctor", mb_command_doctor, 1},     {"tokenize", mb_command_tokenize, 1},
-        {"logits", mb_command_logits, 1},     {"generate", mb_command_generate, 1},
-        {"new-method", mb_command_new_method, 2}, {"run", mb_command_run, 1},
-        {"bench-kernels", mb_command_bench_kernels, 1},
-        {"worker", mb_command_worker, 1}}; /* not for people: what a run starts for its plug-ins */
+    static const struct {
+        const char *name;
+        int (*run)(const mb_cli *);
+        size_t words;
+    } commands[] = {{"list", mb_command_list, 3},
+                    {"help", mb_command_help, 2},
+                    {"report", mb_command_report, 2},
+                    {"plot", mb_command_plot, 2},
+                    {"export", mb_command_export, 2},
+                    {"score", mb_command_score, 2},
+                    {"doctor", mb_command_doctor, 1},
+                    {"tokenize", mb_command_tokenize, 1},
+                    {"logits", mb_command_logits, 1},
+                    {"generate", mb_command_generate, 1},
+                    {"new-method", mb_command_new_method, 2},
+                    {"run", mb_command_run, 1},
+                    {"bench-kernels", mb_command_bench_kernels, 1},
+                    {"worker", mb_command_worker, 1}}; /* not for people: what a run starts for its plug-ins */
     mb_error err = {0};
     mb_cli cli;
     catch_signals();

@@ -70,8 +70,9 @@ static int count_work(mb_run *run, int64_t *units, mb_error *err)
     const mb_latency_spec *latency = &config->latency;
     if (config->pass_latency)
         for (size_t i = 0; i < latency->context_count; i++)
-            *units += (int64_t)(latency->step_count * (latency->batch_count + (latency->largest_batch &&
-                                latency->contexts[i] >= latency->largest_from)));
+            *units += (int64_t)(latency->step_count *
+                                (latency->batch_count +
+                                 (latency->largest_batch && latency->contexts[i] >= latency->largest_from)));
     if (config->pass_breakdown)
         *units += (int64_t)(latency->breakdown_count * latency->batch_count);
     return MB_OK;
@@ -184,8 +185,8 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
     if (run.run_id) {
         mb_error ignored = {0};
         const char *state = rc == MB_OK ? "done" : rc == MB_E_STOP ? "interrupted" : "failed";
-        int stored = mb_store_run_end(run.store, run.run_id, state, seconds_since(start), mb_peak_memory(),
-                                      &ignored);
+        int stored =
+            mb_store_run_end(run.store, run.run_id, state, seconds_since(start), mb_peak_memory(), &ignored);
         if (rc == MB_OK && stored != MB_OK)
             rc = mb_fail(&err, stored, "%s", ignored.text);
     }

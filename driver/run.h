@@ -24,13 +24,13 @@ typedef struct mb_run_flags {
 /* A method configuration under one sampler: the unit that fills a row of every table. */
 typedef struct mb_arm {
     const mb_method_spec *spec;
-    size_t sampler;             /* index into mb_run.samplers */
+    size_t sampler; /* index into mb_run.samplers */
     int64_t config_id;
-    mb_attender *attender;      /* NULL when unsupported here */
-    char reason[MB_ERROR_CAP];           /* why, then */
-    bool isolated;              /* its hooks run in a worker process only; attender is NULL */
-    bool broken;                /* it cannot be opened, or hung before: every sample fails with reason */
-    struct mb_worker *worker;   /* of an isolated one, while there is one */
+    mb_attender *attender;     /* NULL when unsupported here */
+    char reason[MB_ERROR_CAP]; /* why, then */
+    bool isolated;             /* its hooks run in a worker process only; attender is NULL */
+    bool broken;               /* it cannot be opened, or hung before: every sample fails with reason */
+    struct mb_worker *worker;  /* of an isolated one, while there is one */
 } mb_arm;
 
 /* What a rehearsal found wrong with a plug-in at one context. */
@@ -43,23 +43,23 @@ typedef struct mb_fault {
 typedef struct mb_run {
     mb_run_config *config;
     mb_run_flags flags;
-    bool serving;               /* this process is a worker: the plug-in that it is for runs here */
+    bool serving; /* this process is a worker: the plug-in that it is for runs here */
     mb_store *store;
     const mb_kernels *kernels;
     mb_device *device;
     mb_device_info device_info;
-    mb_model_config shape;      /* the model's dimensions */
+    mb_model_config shape; /* the model's dimensions */
     mb_model *model;
     mb_session *session;
-    mb_sampler *samplers;       /* [config->sampler_count] */
+    mb_sampler *samplers; /* [config->sampler_count] */
     int64_t *sampler_ids;
-    mb_arm *arms;               /* sampler-major, then the config's method order */
+    mb_arm *arms; /* sampler-major, then the config's method order */
     size_t arm_count;
-    mb_fault *faults;           /* of plug-ins that must not be timed */
+    mb_fault *faults; /* of plug-ins that must not be timed */
     size_t fault_count;
     int64_t run_id, env_id, model_id;
-    int32_t capacity;           /* tokens the session holds per sequence */
-    int32_t chat_overhead;      /* tokens that the chat wrapper adds to a prompt */
+    int32_t capacity;      /* tokens the session holds per sequence */
+    int32_t chat_overhead; /* tokens that the chat wrapper adds to a prompt */
     mb_codec codec;
     mb_progress progress;
     int64_t failed_samples;
@@ -99,7 +99,7 @@ int mb_run_print_plan(mb_run *run, mb_error *err);
 typedef struct mb_prepared {
     const mb_task_spec *task;
     mb_sample *sample;
-    int64_t number;             /* running number within the run: seeds and the method's request id */
+    int64_t number; /* running number within the run: seeds and the method's request id */
     int64_t dataset_id;
     int32_t *ids;
     size_t count;
@@ -117,7 +117,8 @@ int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int6
 int mb_run_prefill(mb_run *run, mb_prepared *prepared, mb_error *err);
 /* The row of a sample with everything but the result filled in. */
 void mb_run_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row);
-int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell, mb_error *err);
+int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell,
+                mb_error *err);
 /* What a decode asks for: sampler, limits, stop flag. */
 void mb_run_request(const mb_run *run, const mb_prepared *prepared, size_t sampler, mb_decode_request *request);
 

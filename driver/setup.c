@@ -15,8 +15,11 @@
 static mb_model_request model_request(const mb_run *run)
 {
     const mb_run_config *config = run->config;
-    return (mb_model_request){.path = config->model_path, .shape = config->model_shape, .seed = config->model_seed,
-                              .block = config->block, .positions = config->positions,
+    return (mb_model_request){.path = config->model_path,
+                              .shape = config->model_shape,
+                              .seed = config->model_seed,
+                              .block = config->block,
+                              .positions = config->positions,
                               .unloaded = run->flags.dry_run};
 }
 
@@ -76,8 +79,8 @@ int mb_run_inspect(mb_run *run, mb_error *err)
     if (rc != MB_OK)
         return rc;
     if (config->max_length > run->shape.positions)
-        return mb_fail(err, MB_E_INPUT, "config key max_length is %d but %s has %d positions",
-                       config->max_length, run->shape.name, run->shape.positions);
+        return mb_fail(err, MB_E_INPUT, "config key max_length is %d but %s has %d positions", config->max_length,
+                       run->shape.name, run->shape.positions);
     run->samplers = calloc(config->sampler_count, sizeof *run->samplers);
     run->sampler_ids = calloc(config->sampler_count, sizeof *run->sampler_ids);
     if (!run->samplers || !run->sampler_ids)
@@ -158,7 +161,8 @@ static int open_device(mb_run *run, mb_error *err)
     if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
         return mb_fail(err, MB_E_INPUT,
                        "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length "
-                       "or shorter lengths help", (double)plan.total / 0x1p30, config->memory_gib);
+                       "or shorter lengths help",
+                       (double)plan.total / 0x1p30, config->memory_gib);
     /* Latency cases differ in size and are planned one by one: they share all that there is, less one worker. */
     if (config->pass_latency || config->pass_breakdown) {
         options.arena_bytes = (size_t)(config->memory_gib * 0x1p30);
@@ -209,14 +213,15 @@ int mb_run_open_model(mb_run *run, mb_error *err)
 {
     mb_model_request request = model_request(run);
     int rc = open_device(run, err);
-    return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err) : rc;
+    return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err)
+                       : rc;
 }
 
 int mb_run_open_session(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
-    mb_session_request request = {.batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk,
-                                  .graphs = config->graphs};
+    mb_session_request request = {
+        .batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk, .graphs = config->graphs};
     return mb_session_open(&run->session, run->model, &request, err);
 }
 
@@ -280,10 +285,18 @@ static int store_identities(mb_run *run, mb_error *err)
     char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
     bool gpu = strcmp(run->kernels->name, "cpu") != 0;
     mb_environment_read(&environment, run->config->threads);
-    mb_env_row env = {.host = environment.host, .os = environment.os, .cpu = environment.cpu,
-                      .gpu = gpu ? run->device_info.name : "", .gpu_uuid = "", .driver = "", .cuda = "",
-                      .device = run->kernels->name, .git = environment.git, .build = environment.build,
-                      .detail = run->device_info.detail, .threads = environment.threads};
+    mb_env_row env = {.host = environment.host,
+                      .os = environment.os,
+                      .cpu = environment.cpu,
+                      .gpu = gpu ? run->device_info.name : "",
+                      .gpu_uuid = "",
+                      .driver = "",
+                      .cuda = "",
+                      .device = run->kernels->name,
+                      .git = environment.git,
+                      .build = environment.build,
+                      .detail = run->device_info.detail,
+                      .threads = environment.threads};
     int rc = mb_store_env(run->store, &env, &run->env_id, err);
     if (rc != MB_OK)
         return rc;
@@ -323,10 +336,15 @@ static int store_identities(mb_run *run, mb_error *err)
         const char *path = mb_registry_origin(spec->method);
         if (*path && (rc = mb_hash_file(path, origin, err)) != MB_OK)
             return rc;
-        mb_config_row row = {.method = spec->method->name, .version = spec->method->version,
-                             .summary = spec->method->summary, .reference = spec->method->reference,
-                             .origin_hash = origin, .options_json = spec->json, .caps = spec->method->caps,
-                             .k = spec->k, .label = spec->label};
+        mb_config_row row = {.method = spec->method->name,
+                             .version = spec->method->version,
+                             .summary = spec->method->summary,
+                             .reference = spec->method->reference,
+                             .origin_hash = origin,
+                             .options_json = spec->json,
+                             .caps = spec->method->caps,
+                             .k = spec->k,
+                             .label = spec->label};
         if ((rc = mb_store_config(run->store, &row, &run->arms[i].config_id, err)) != MB_OK)
             return rc;
     }

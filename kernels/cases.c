@@ -53,8 +53,8 @@ const mb_kernel_case mb_kernel_cases[] = {
     {CASE("route sigmoid ties", ROUTE), TEST, SHAPE(17, 0, 64), EXPERTS(64, 6, 8, 3), .mode = MB_SCORE_SIGMOID,
      .flags = MB_CASE_BIAS | MB_CASE_TIES},
     {CASE("route softmax", ROUTE), TEST, SHAPE(32, 0, 256), EXPERTS(128, 8, 1, 1), .mode = MB_SCORE_SOFTMAX},
-    {CASE("route softmax rounded", ROUTE), TEST, SHAPE(9, 0, 100), EXPERTS(128, 8, 1, 1),
-     .mode = MB_SCORE_SOFTMAX, .flags = MB_CASE_ROUND | MB_CASE_TIES},
+    {CASE("route softmax rounded", ROUTE), TEST, SHAPE(9, 0, 100), EXPERTS(128, 8, 1, 1), .mode = MB_SCORE_SOFTMAX,
+     .flags = MB_CASE_ROUND | MB_CASE_TIES},
     {CASE("route one row", ROUTE), TEST, SHAPE(1, 0, 2048), EXPERTS(256, 8, 8, 4), .mode = MB_SCORE_SIGMOID},
     {CASE("route many rows", ROUTE), TEST, SHAPE(301, 0, 40), EXPERTS(7, 3, 1, 1), .mode = MB_SCORE_SIGMOID,
      .flags = MB_CASE_BIAS},
@@ -268,8 +268,7 @@ const mb_kernel_case mb_kernel_cases[] = {
 
     {CASE("tiny k64", SPARSE), BENCH, HEADS(8, 2, 64), .rows = 32, LENGTHS(1, 2048), .page = 1, .k = 64},
     {CASE("7b k512", SPARSE), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(1, 131072), .page = 1, .k = 512},
-    {CASE("7b k512 batch 8", SPARSE), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(8, 131072), .page = 1,
-     .k = 512},
+    {CASE("7b k512 batch 8", SPARSE), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(8, 131072), .page = 1, .k = 512},
     {CASE("7b 32 pages of 16", SPARSE), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(1, 131072), .page = 16,
      .k = 32},
 
@@ -284,11 +283,10 @@ const mb_kernel_case mb_kernel_cases[] = {
     {CASE("7b 128k votes", VOTES), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(1, 131072), .k = 512},
     {CASE("tiny page bounds", PAGE_BOUNDS), BENCH, HEADS(8, 2, 64), .rows = 32, LENGTHS(1, 2048), .page = 16,
      .mode = 1},
-    {CASE("7b 128k page bounds", PAGE_BOUNDS), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(1, 131072),
-     .page = 16, .mode = 1},
+    {CASE("7b 128k page bounds", PAGE_BOUNDS), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(1, 131072), .page = 16,
+     .mode = 1},
     {CASE("tiny page scores", PAGE_SCORES), BENCH, HEADS(8, 2, 64), .rows = 32, LENGTHS(1, 2048), .page = 16},
-    {CASE("7b 128k page scores", PAGE_SCORES), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(1, 131072),
-     .page = 16},
+    {CASE("7b 128k page scores", PAGE_SCORES), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(1, 131072), .page = 16},
     {CASE("7b 128k page scores batch 8", PAGE_SCORES), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(8, 131072),
      .page = 16},
     {CASE("7b 128k page scores query", PAGE_SCORES), BENCH, HEADS(28, 4, 128), .rows = 32, EQUAL(8, 131072),
@@ -310,9 +308,9 @@ const size_t mb_kernel_case_count = sizeof mb_kernel_cases / sizeof *mb_kernel_c
 const char *mb_case_operation_name(mb_case_operation operation)
 {
     static const char *const names[] = {
-        "embed",       "add_rmsnorm", "gemm",   "qkv_finish",    "swiglu",         "top1",
-        "route",       "experts",     "attend", "attend_sparse", "attend_prefill", "mass",
-        "votes",       "page_bounds", "page_scores", "key_scores", "top_k",        "top_p",
-        "scores",      "state_merge", "state_downdate", "row_distance", "count_work"};
+        "embed",  "add_rmsnorm", "gemm",           "qkv_finish",    "swiglu",         "top1",
+        "route",  "experts",     "attend",         "attend_sparse", "attend_prefill", "mass",
+        "votes",  "page_bounds", "page_scores",    "key_scores",    "top_k",          "top_p",
+        "scores", "state_merge", "state_downdate", "row_distance",  "count_work"};
     return names[operation];
 }

@@ -23,9 +23,15 @@ int mb_cuda_device_count(mb_error *why)
 
 const char *mb_part_name(mb_part part)
 {
-    static const char *const names[MB_PART_COUNT] = {
-        "gemm",  "dense attention", "selection", "sparse attention", "block attention", "norms and element-wise",
-        "sampler", "copies", "method's own kernels"};
+    static const char *const names[MB_PART_COUNT] = {"gemm",
+                                                     "dense attention",
+                                                     "selection",
+                                                     "sparse attention",
+                                                     "block attention",
+                                                     "norms and element-wise",
+                                                     "sampler",
+                                                     "copies",
+                                                     "method's own kernels"};
     return part >= 0 && part < MB_PART_COUNT ? names[part] : "unknown";
 }
 

@@ -29,26 +29,29 @@ extern "C" {
 typedef enum mb_type { MB_F32 = 0, MB_BF16 = 1, MB_F16 = 2, MB_I32 = 3 } mb_type;
 
 /* Bytes of one element of a type. */
-static inline size_t mb_type_size(mb_type type) { return type == MB_BF16 || type == MB_F16 ? 2 : 4; }
+static inline size_t mb_type_size(mb_type type)
+{
+    return type == MB_BF16 || type == MB_F16 ? 2 : 4;
+}
 
 typedef struct mb_device mb_device; /* opaque: one CPU thread pool or one GPU with its stream and arena */
 typedef struct mb_graph mb_graph;   /* opaque: a captured sequence of operations */
 
 typedef struct mb_device_options {
-    mb_type type;        /* storage type T of activations and KV cache */
-    int threads;         /* CPU: worker threads, 0 = all cores this process may use */
-    int ordinal;         /* CUDA: device number */
-    size_t arena_bytes;  /* what alloc() may hand out in all; the CPU only reserves address space. 0: as much as
-                          * there is (a GPU keeps 1 GiB back for graphs and libraries) */
-    size_t spare_bytes;  /* with arena_bytes 0 a GPU leaves these free as well, for other processes */
+    mb_type type;       /* storage type T of activations and KV cache */
+    int threads;        /* CPU: worker threads, 0 = all cores this process may use */
+    int ordinal;        /* CUDA: device number */
+    size_t arena_bytes; /* what alloc() may hand out in all; the CPU only reserves address space. 0: as much as
+                         * there is (a GPU keeps 1 GiB back for graphs and libraries) */
+    size_t spare_bytes; /* with arena_bytes 0 a GPU leaves these free as well, for other processes */
 } mb_device_options;
 
 typedef struct mb_device_info {
-    char name[128];          /* "NVIDIA H200", "AMD EPYC ..." */
-    char detail[256];        /* driver, compute capability, SM count; or ISA and threads */
-    size_t memory_total;     /* bytes */
-    size_t memory_free;      /* bytes, now */
-    size_t arena_free;       /* bytes that alloc() can still hand out */
+    char name[128];      /* "NVIDIA H200", "AMD EPYC ..." */
+    char detail[256];    /* driver, compute capability, SM count; or ISA and threads */
+    size_t memory_total; /* bytes */
+    size_t memory_free;  /* bytes, now */
+    size_t arena_free;   /* bytes that alloc() can still hand out */
 } mb_device_info;
 
 /* The KV cache of one layer: k and v are [batch][kv_heads][capacity][head_dim] of T, keys after RoPE.
@@ -71,10 +74,10 @@ typedef struct mb_rows {
  * Page p covers keys p*granularity .. min((p+1)*granularity, prefix_len)-1. ids ascend and are distinct.
  * count -1 means all of the prefix (a batch may mix dense and sparse entries in one launch). */
 typedef struct mb_pages {
-    int32_t granularity;     /* 1, 16, 32, 64 or 128 tokens */
-    int32_t capacity;        /* entries reserved per (sequence, KV head) */
-    const int32_t *ids;      /* [batch][kv_heads][capacity], device */
-    const int32_t *counts;   /* [batch][kv_heads], device */
+    int32_t granularity;   /* 1, 16, 32, 64 or 128 tokens */
+    int32_t capacity;      /* entries reserved per (sequence, KV head) */
+    const int32_t *ids;    /* [batch][kv_heads][capacity], device */
+    const int32_t *counts; /* [batch][kv_heads], device */
 } mb_pages;
 
 /* Which keys a dense attention covers. */
@@ -102,13 +105,13 @@ typedef struct mb_attention {
     int32_t query_heads;
     const void *q;
     mb_span span;
-    const int32_t *active;   /* NULL, or [batch][kv_heads]: 0 = leave everything of this KV head untouched */
-    const mb_pages *pages;   /* attend_sparse: the prefix keys; NULL for attend */
-    void *out;               /* NULL = the log-sum-exp only */
-    float *lse;              /* NULL, or [batch][rows][query_heads] over the covered keys */
+    const int32_t *active; /* NULL, or [batch][kv_heads]: 0 = leave everything of this KV head untouched */
+    const mb_pages *pages; /* attend_sparse: the prefix keys; NULL for attend */
+    void *out;             /* NULL = the log-sum-exp only */
+    float *lse;            /* NULL, or [batch][rows][query_heads] over the covered keys */
     /* Optional by-products of attend (span ALL or PREFIX), over prefix keys; NULL = not wanted. */
-    float *mass;             /* [batch][kv_heads][mass_stride]: see mb_kernels.mass */
-    float *tile_mass;        /* [batch][kv_heads][tile_stride]: mass summed over tiles of 64 keys */
+    float *mass;      /* [batch][kv_heads][mass_stride]: see mb_kernels.mass */
+    float *tile_mass; /* [batch][kv_heads][tile_stride]: mass summed over tiles of 64 keys */
     int64_t mass_stride, tile_stride;
     const float *row_weight; /* NULL = every row counts 1; else [batch][rows], e.g. 1 for masked rows */
 } mb_attention;
@@ -116,16 +119,16 @@ typedef struct mb_attention {
 /* Rotary embedding and normalisation of freshly projected q, k, v. */
 typedef struct mb_qkv {
     mb_rows rows;
-    mb_kv kv;                 /* where k and v are written: slots prefix_len + row_offset + r */
+    mb_kv kv; /* where k and v are written: slots prefix_len + row_offset + r */
     int32_t query_heads;
-    const void *qkv;          /* [batch*rows][(query_heads + 2*kv_heads) * head_dim]: all q | all k | all v */
+    const void *qkv;             /* [batch*rows][(query_heads + 2*kv_heads) * head_dim]: all q | all k | all v */
     const void *q_norm, *k_norm; /* NULL (Qwen2) or [head_dim] weights of T (Qwen3) */
     float norm_eps;
-    int32_t norm_one_rounding;   /* as in mb_kernels.add_rmsnorm */
-    int32_t rotary_dim;       /* how many dimensions turn, pairs j and j + rotary_dim/2; even; 0 = head_dim */
-    const float *cos_sin;     /* [positions][rotary_dim]: cos of rotary_dim/2 angles, then sin; rounded to T */
-    void *q_out;              /* [batch][rows][query_heads][head_dim] after RoPE */
-    void *q_pre;              /* NULL, or the same shape before RoPE (after q-norm) */
+    int32_t norm_one_rounding; /* as in mb_kernels.add_rmsnorm */
+    int32_t rotary_dim;        /* how many dimensions turn, pairs j and j + rotary_dim/2; even; 0 = head_dim */
+    const float *cos_sin;      /* [positions][rotary_dim]: cos of rotary_dim/2 angles, then sin; rounded to T */
+    void *q_out;               /* [batch][rows][query_heads][head_dim] after RoPE */
+    void *q_pre;               /* NULL, or the same shape before RoPE (after q-norm) */
 } mb_qkv;
 
 /* ---- mixture of experts (models.md 4.2, 5.3) ---- */
@@ -146,16 +149,16 @@ typedef struct mb_router {
     int32_t experts, top_k;      /* up to MB_EXPERTS_MAX; up to MB_TOP_EXPERTS_MAX and the experts that compete */
     int32_t groups, groups_kept; /* 1, 1 = no groups; groups divides experts */
     mb_score score;
-    int32_t round_logits;        /* z is rounded to T first, as a linear layer of T does */
-    int32_t round_weights;       /* the weights are rounded to T */
+    int32_t round_logits;  /* z is rounded to T first, as a linear layer of T does */
+    int32_t round_weights; /* the weights are rounded to T */
     int32_t normalise;
     float scale;
-    const void *hidden;          /* [n][width] of T */
-    const void *weight;          /* [experts][width] of T */
-    const float *bias;           /* [experts] fp32, or NULL */
-    float *logits;               /* [n][experts]: z; also the operation's scratch */
-    int32_t *ids;                /* [n][top_k], by falling c */
-    float *weights;              /* [n][top_k] */
+    const void *hidden; /* [n][width] of T */
+    const void *weight; /* [experts][width] of T */
+    const float *bias;  /* [experts] fp32, or NULL */
+    float *logits;      /* [n][experts]: z; also the operation's scratch */
+    int32_t *ids;       /* [n][top_k], by falling c */
+    float *weights;     /* [n][top_k] */
 } mb_router;
 
 #define MB_EXPERTS_MAX 1024
@@ -171,17 +174,17 @@ typedef enum mb_combine {
  * m = T(T(silu(T(h * gate[e]^T))) * T(h * up[e]^T)). out = y, or T(y + add); out may be add. Weights of an expert
  * that no row chose are not read. */
 typedef struct mb_experts {
-    int64_t n, width;            /* rows; H */
+    int64_t n, width;             /* rows; H */
     int32_t experts, top_k, size; /* size: I, the inner width of one expert */
     mb_combine combine;
-    const void *hidden;          /* [n][width] of T */
-    const int32_t *ids;          /* [n][top_k], distinct in a row */
-    const float *weights;        /* [n][top_k] */
-    const void *gate_up;         /* [experts][2*size][width] of T: gate rows, then up rows */
-    const void *down;            /* [experts][width][size] of T */
-    const void *add;             /* NULL, or [n][width] of T */
-    void *out;                   /* [n][width] of T; not hidden */
-    void *scratch;               /* mb_experts_scratch() bytes */
+    const void *hidden;   /* [n][width] of T */
+    const int32_t *ids;   /* [n][top_k], distinct in a row */
+    const float *weights; /* [n][top_k] */
+    const void *gate_up;  /* [experts][2*size][width] of T: gate rows, then up rows */
+    const void *down;     /* [experts][width][size] of T */
+    const void *add;      /* NULL, or [n][width] of T */
+    void *out;            /* [n][width] of T; not hidden */
+    void *scratch;        /* mb_experts_scratch() bytes */
 } mb_experts;
 
 /* Bytes of the three parts of an expert layer's scratch, each a multiple of 256: which pairs (row, place in its
@@ -205,10 +208,10 @@ static inline size_t mb_experts_scratch(int64_t n, int64_t width, int32_t expert
 
 /* How page bounds of several query rows become one score per page and KV head (methods.md 2.7). */
 typedef enum mb_merge {
-    MB_MERGE_MEAN = 0,    /* mean over rows of the bound */
-    MB_MERGE_MAX = 1,     /* max over rows of the bound */
-    MB_MERGE_QUERY = 2,   /* bound of the mean query: cheapest */
-    MB_MERGE_SOFTMAX = 3  /* softmax over pages of scale*bound per row, then mean */
+    MB_MERGE_MEAN = 0,   /* mean over rows of the bound */
+    MB_MERGE_MAX = 1,    /* max over rows of the bound */
+    MB_MERGE_QUERY = 2,  /* bound of the mean query: cheapest */
+    MB_MERGE_SOFTMAX = 3 /* softmax over pages of scale*bound per row, then mean */
 } mb_merge;
 
 #define MB_TIMER_SLOTS 64
@@ -216,21 +219,21 @@ typedef enum mb_merge {
 /* What a GPU kernel was for: the stacked parts of a breakdown. */
 typedef enum mb_part {
     MB_PART_GEMM = 0,
-    MB_PART_DENSE_ATTENTION = 1,   /* exact attention over the prefix (and block), prefill */
-    MB_PART_SELECTION = 2,         /* masses, scores, bounds, top-k */
+    MB_PART_DENSE_ATTENTION = 1, /* exact attention over the prefix (and block), prefill */
+    MB_PART_SELECTION = 2,       /* masses, scores, bounds, top-k */
     MB_PART_SPARSE_ATTENTION = 3,
-    MB_PART_BLOCK_ATTENTION = 4,   /* the block on its own keys, merges of states */
-    MB_PART_ELEMENTWISE = 5,       /* embedding, norms, RoPE, SwiGLU */
-    MB_PART_SAMPLER = 6,           /* best token, probabilities */
-    MB_PART_COPY = 7,              /* copies and fills */
-    MB_PART_METHOD = 8,            /* kernels that a method brought itself */
+    MB_PART_BLOCK_ATTENTION = 4, /* the block on its own keys, merges of states */
+    MB_PART_ELEMENTWISE = 5,     /* embedding, norms, RoPE, SwiGLU */
+    MB_PART_SAMPLER = 6,         /* best token, probabilities */
+    MB_PART_COPY = 7,            /* copies and fills */
+    MB_PART_METHOD = 8,          /* kernels that a method brought itself */
     MB_PART_COUNT = 9
 } mb_part;
 
 /* One kernel that ran while a profile was open. */
 typedef struct mb_kernel_record {
     char name[96];
-    double start_us, end_us;       /* on the device's clock, from the first kernel of the profile */
+    double start_us, end_us; /* on the device's clock, from the first kernel of the profile */
     mb_part part;
 } mb_kernel_record;
 
@@ -243,22 +246,22 @@ typedef struct mb_telemetry {
 } mb_telemetry;
 
 typedef struct mb_kernels {
-    const char *name;     /* "cpu", "cuda" */
+    const char *name; /* "cpu", "cuda" */
 
     /* ---- device ---- */
     /* 0 and *device, or negative with one sentence in err. The only place that may create memory pools. */
     int (*open)(mb_device **device, const mb_device_options *options, mb_error *err);
     void (*close)(mb_device *device);
     void (*info)(mb_device *device, mb_device_info *info);
-    const char *(*error)(mb_device *device);      /* text of the last failure, never NULL */
+    const char *(*error)(mb_device *device); /* text of the last failure, never NULL */
     /* Bump allocation from the arena, 256-byte aligned and zeroed; NULL when the arena is used up (the
      * caller planned it, so that is a bug in the plan). mark/release free in LIFO order. */
     void *(*alloc)(mb_device *device, size_t bytes);
     size_t (*mark)(mb_device *device);
     void (*release)(mb_device *device, size_t mark);
-    int (*upload)(mb_device *device, void *dst, const void *host, size_t bytes);    /* returns after the copy */
-    int (*download)(mb_device *device, void *host, const void *src, size_t bytes);  /* waits for the device */
-    int (*copy)(mb_device *device, void *dst, const void *src, size_t bytes);       /* device to device */
+    int (*upload)(mb_device *device, void *dst, const void *host, size_t bytes);   /* returns after the copy */
+    int (*download)(mb_device *device, void *host, const void *src, size_t bytes); /* waits for the device */
+    int (*copy)(mb_device *device, void *dst, const void *src, size_t bytes);      /* device to device */
     int (*fill)(mb_device *device, void *dst, int byte, size_t bytes);
     int (*sync)(mb_device *device);
 
@@ -270,7 +273,7 @@ typedef struct mb_kernels {
     void (*graph_free)(mb_device *device, mb_graph *graph);
     int (*timer_mark)(mb_device *device, int slot); /* event in the stream; host clock on the CPU */
     int (*timer_elapsed)(mb_device *device, int from, int to, double *us); /* waits for `to` */
-    void (*range_push)(mb_device *device, const char *name);              /* NVTX; nothing on CPU */
+    void (*range_push)(mb_device *device, const char *name);               /* NVTX; nothing on CPU */
     void (*range_pop)(mb_device *device);
 
     /* ---- transformer ---- */
@@ -444,7 +447,8 @@ typedef struct mb_kernels {
     int (*ring_reach)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
                       const int32_t *slot, const mb_state_ring *ring, int32_t age, const int32_t *active,
                       const int32_t *missed, int32_t *heads, int32_t *reached);
-    /* *tokens += sum over (b, h) that are active (NULL = all) of prefix keys in pages, as count_work counts them. */
+    /* *tokens += sum over (b, h) that are active (NULL = all) of prefix keys in pages, as count_work counts them.
+     */
     int (*count_read)(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
                       const int32_t *active, double *tokens);
 

@@ -23,7 +23,7 @@ typedef struct settings {
 } settings;
 
 typedef struct layer_state {
-    int32_t *channels;   /* [Hkv][count] */
+    int32_t *channels; /* [Hkv][count] */
     mb_page_set set;
 } layer_state;
 
@@ -31,17 +31,17 @@ typedef struct state {
     const mb_host *host;
     settings options;
     mb_shape shape;
-    int32_t count;         /* heavy channels of a head */
-    float *scores;         /* [batch][Hkv][stride] */
-    float *weights;        /* [Hkv][D] of one calibration */
-    layer_state layers[];  /* [layers] */
+    int32_t count;        /* heavy channels of a head */
+    float *scores;        /* [batch][Hkv][stride] */
+    float *weights;       /* [Hkv][D] of one calibration */
+    layer_state layers[]; /* [layers] */
 } state;
 
 static int open_double_sparsity(void **self, const mb_host *host, const mb_shape *shape, const void *options,
                                 mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -89,7 +89,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
         return 0;
     if (call->mode == MODE_CALIBRATE) {
         rc = host->heavy_channels(host, call, s->count, layer->channels, s->weights);
-        out->select_tokens = 0.5 * call->max_prefix;   /* all channels of all keys, once a request */
+        out->select_tokens = 0.5 * call->max_prefix; /* all channels of all keys, once a request */
     }
     out->select_tokens += 0.5 * call->max_prefix * s->count / s->shape.head_dim;
     if (rc == 0)

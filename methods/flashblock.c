@@ -23,24 +23,25 @@ typedef struct settings {
 } settings;
 
 typedef struct layer_state {
-    void *out;    /* [batch][block][Hq][D] of the KV type */
-    float *lse;   /* [batch][block][Hq] */
+    void *out;  /* [batch][block][Hq][D] of the KV type */
+    float *lse; /* [batch][block][Hq] */
 } layer_state;
 
 typedef struct state {
     const mb_host *host;
     settings options;
     mb_shape shape;
-    int32_t masked, age;           /* after the last step: masked rows, steps since the last refresh */
-    double reused, later;          /* denoising steps after the first of a block */
+    int32_t masked, age;  /* after the last step: masked rows, steps since the last refresh */
+    double reused, later; /* denoising steps after the first of a block */
     mb_page_set everything, nothing;
-    layer_state layers[];          /* [layers] */
+    layer_state layers[]; /* [layers] */
 } state;
 
-static int open_flashblock(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
+static int open_flashblock(void **self, const mb_host *host, const mb_shape *shape, const void *options,
+                           mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -143,8 +144,7 @@ static const mb_option options[] = {
     {0}};
 
 static const mb_counter counters[] = {
-    {"reuse_rate", "", "higher", "mean", "steps after the first of a block that did not read the prefix"},
-    {0}};
+    {"reuse_rate", "", "higher", "mean", "steps after the first of a block that did not read the prefix"}, {0}};
 
 const mb_method mb_method_flashblock = {
     .abi = MB_METHOD_ABI,

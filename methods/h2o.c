@@ -26,22 +26,22 @@ typedef struct settings {
 } settings;
 
 typedef struct layer_state {
-    float *counts;   /* [batch][Hkv][stride]: c */
+    float *counts; /* [batch][Hkv][stride]: c */
     mb_page_set set;
 } layer_state;
 
 typedef struct state {
     const mb_host *host;
     settings options;
-    size_t bytes;          /* of a score array */
-    float *ranking;        /* [batch][Hkv][stride]: c with the recent keys on top */
-    layer_state layers[];  /* [layers] */
+    size_t bytes;         /* of a score array */
+    float *ranking;       /* [batch][Hkv][stride]: c with the recent keys on top */
+    layer_state layers[]; /* [layers] */
 } state;
 
 static int open_h2o(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -83,7 +83,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     out->want = MB_WANT_MASS;
     out->rows = (mb_row_set)s->options.rows;
     out->normaliser = MB_OVER_ALL;
-    out->select_tokens = 0.5 * call->max_prefix;   /* a second pass over the keys */
+    out->select_tokens = 0.5 * call->max_prefix; /* a second pass over the keys */
     return 0;
 }
 
@@ -96,7 +96,7 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     int32_t k = layer->set.capacity;
     int32_t recent = (int32_t)(s->options.recent * k);
     int rc = call->mode == MODE_START ? host->fill(host, call, layer->counts, 0, s->bytes) : 0;
-    if (rc == 0)   /* minus infinity plus a mass stays minus infinity: evicted is evicted */
+    if (rc == 0) /* minus infinity plus a mass stays minus infinity: evicted is evicted */
         rc = host->score_axpby(host, call, 1.0f, call->mass, 1.0f, layer->counts);
     if (rc == 0)
         rc = host->copy(host, call, s->ranking, layer->counts, s->bytes);

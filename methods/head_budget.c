@@ -26,16 +26,16 @@ typedef struct state {
     const mb_host *host;
     settings options;
     int32_t k, k_min;
-    int32_t *budgets;     /* [batch][Hkv] */
-    void *scratch;        /* three score arrays */
-    mb_page_set sets[];   /* [layers] */
+    int32_t *budgets;   /* [batch][Hkv] */
+    void *scratch;      /* three score arrays */
+    mb_page_set sets[]; /* [layers] */
 } state;
 
 static int open_head_budget(void **self, const mb_host *host, const mb_shape *shape, const void *options,
                             mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -79,7 +79,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     out->want = MB_WANT_MASS;
     out->rows = (mb_row_set)s->options.rows;
     out->normaliser = (mb_normaliser)s->options.normaliser;
-    out->select_tokens = 0.5 * call->max_prefix;   /* a second pass over the keys */
+    out->select_tokens = 0.5 * call->max_prefix; /* a second pass over the keys */
     return 0;
 }
 

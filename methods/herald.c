@@ -23,13 +23,13 @@ typedef struct settings {
 typedef struct state {
     const mb_host *host;
     settings options;
-    mb_page_set sets[];  /* [layers] */
+    mb_page_set sets[]; /* [layers] */
 } state;
 
 static int open_herald(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -66,7 +66,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     out->want = MB_WANT_MASS;
     out->rows = MB_ROWS_CENTRE;
     out->normaliser = (mb_normaliser)s->options.normaliser;
-    out->select_tokens = 0.5 * call->max_prefix;   /* keys once more, for one row's logits */
+    out->select_tokens = 0.5 * call->max_prefix; /* keys once more, for one row's logits */
     return 0;
 }
 

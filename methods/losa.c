@@ -25,9 +25,9 @@ typedef struct settings {
 } settings;
 
 typedef struct layer_state {
-    void *bounds;     /* Quest's, [batch][Hkv][pages][2][D] */
-    void *q, *out;    /* [batch][block][Hq][D] of the KV type: last queries, prefix output */
-    float *lse;       /* [batch][block][Hq] */
+    void *bounds;  /* Quest's, [batch][Hkv][pages][2][D] */
+    void *q, *out; /* [batch][block][Hq][D] of the KV type: last queries, prefix output */
+    float *lse;    /* [batch][block][Hq] */
     mb_page_set set;
 } layer_state;
 
@@ -37,12 +37,12 @@ typedef struct state {
     mb_shape shape;
     int32_t page;
     mb_page_set everything;
-    float *scores;            /* [batch][Hkv][stride], one entry a page */
-    float *distance;          /* [batch][block][Hq] */
-    int32_t *chosen;          /* [batch][block][Hq] */
-    void *fresh;              /* [batch][block][Hq][D] */
+    float *scores;   /* [batch][Hkv][stride], one entry a page */
+    float *distance; /* [batch][block][Hq] */
+    int32_t *chosen; /* [batch][block][Hq] */
+    void *fresh;     /* [batch][block][Hq][D] */
     float *fresh_lse;
-    layer_state layers[];     /* [layers] */
+    layer_state layers[]; /* [layers] */
 } state;
 
 static const int32_t page_tokens[] = {16, 32, 64, 128};
@@ -78,7 +78,7 @@ static int alloc_all(state *s)
 static int open_losa(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -122,9 +122,9 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     layer_state *layer = &s->layers[call->layer];
-    if (call->rows != s->shape.block) 
+    if (call->rows != s->shape.block)
         return mb_method_fail(err, "a forward has %d of %d rows; comparing a row with its last query needs all",
-                 call->rows, s->shape.block);
+                              call->rows, s->shape.block);
     out->answer = MB_ATTEND;
     out->pages = call->mode == MODE_FIRST ? &s->everything : &layer->set;
     if (call->mode == MODE_FIRST)

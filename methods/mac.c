@@ -37,8 +37,8 @@ enum { AXIS_STEPS = 0, AXIS_BLOCKS = 1, AXIS_BOTH = 2 };
 enum { RULE_ABSOLUTE = 0, RULE_RELATIVE = 1 };
 enum { MIXED_KEEP = 0, MIXED_REFRESH = 1 };
 enum { MATCH_ROW = 0, MATCH_ANY = 1 };
-enum { MOST_RING = 64 };            /* blocks */
-enum { HITS, ROWS, PASSES, HEADS, ALL_HIT, SOME_HIT, NONE_HIT, COUNTS };   /* what reuse_groups counts */
+enum { MOST_RING = 64 };                                                 /* blocks */
+enum { HITS, ROWS, PASSES, HEADS, ALL_HIT, SOME_HIT, NONE_HIT, COUNTS }; /* what reuse_groups counts */
 enum { REFRESHED, MATCHED, CLASSES };
 
 typedef struct settings {
@@ -69,14 +69,14 @@ typedef struct state {
     mb_page_set body, tail;       /* [0, N-amend), the last amend keys */
     mb_page_set bands[MOST_RING]; /* of age d, at d-1: the B keys before N-amend-(d-1)*B */
     int32_t *active, *old;        /* [batch][Hkv]: KV heads that read their prefix; that have a row so old */
-    int32_t *missed, *slot, *reached;   /* [batch][block][Hq] */
-    float *distance, *norm;       /* [batch][block][Hq] */
-    entries now;                  /* of this block, all layers: what later steps match */
-    entries ring;                 /* of first steps: [ring] times all layers; axis blocks and both */
-    entries near, fresh, view;    /* scratch: band or tail; recomputed; the rows of a partial forward */
-    double *filed;                /* [bins][layers][CLASSES][COUNTS], by step; 0: commits */
-    double *running;              /* [layers][CLASSES][COUNTS] of the later step that runs */
-    int32_t bins;                 /* the last holds all later steps */
+    int32_t *missed, *slot, *reached; /* [batch][block][Hq] */
+    float *distance, *norm;           /* [batch][block][Hq] */
+    entries now;                      /* of this block, all layers: what later steps match */
+    entries ring;                     /* of first steps: [ring] times all layers; axis blocks and both */
+    entries near, fresh, view;        /* scratch: band or tail; recomputed; the rows of a partial forward */
+    double *filed;                    /* [bins][layers][CLASSES][COUNTS], by step; 0: commits */
+    double *running;                  /* [layers][CLASSES][COUNTS] of the later step that runs */
+    int32_t bins;                     /* the last holds all later steps */
 } state;
 
 /* ---- opening ---- */
@@ -86,7 +86,7 @@ static size_t vector_bytes(const state *s)
     return (size_t)s->shape.head_dim * (size_t)s->shape.element_size;
 }
 
-static size_t sheet_bytes(const state *s)   /* of the counts of all layers */
+static size_t sheet_bytes(const state *s) /* of the counts of all layers */
 {
     return (size_t)s->shape.layers * CLASSES * COUNTS * sizeof(double);
 }
@@ -167,7 +167,7 @@ static int alloc_all(state *s)
 static int open_mac(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -202,7 +202,7 @@ static int step_mode(void *self, const mb_call *call)
     state *s = self;
     const settings *o = &s->options;
     if (call->max_prefix < o->min_prefix)
-        return MODE_DENSE;   /* nothing is stored, so that the next block finds no entries */
+        return MODE_DENSE; /* nothing is stored, so that the next block finds no entries */
     bool mine = s->request == call->request && s->block == call->block;
     if (call->phase == MB_PHASE_COMMIT)
         return o->commit != 0 && mine && o->axis != AXIS_BLOCKS ? MODE_STEP : MODE_DENSE;
@@ -331,8 +331,12 @@ static int move_entries(const state *s, const mb_call *call, const entries *whol
 static mb_ring ring_of(const state *s, int32_t layer)
 {
     entries e = of_layer(s, &s->ring, layer);
-    return (mb_ring){.blocks = (int32_t)s->options.ring, .pitch = (int64_t)(kept_layers(s) * s->states),
-                     .ages = s->ages, .q = e.q, .out = e.out, .lse = e.lse};
+    return (mb_ring){.blocks = (int32_t)s->options.ring,
+                     .pitch = (int64_t)(kept_layers(s) * s->states),
+                     .ages = s->ages,
+                     .q = e.q,
+                     .out = e.out,
+                     .lse = e.lse};
 }
 
 static int match(state *s, const mb_call *call, const entries *stored)
@@ -353,9 +357,10 @@ static int match(state *s, const mb_call *call, const entries *stored)
     counts += ((size_t)call->layer * CLASSES + (refresh ? REFRESHED : MATCHED)) * COUNTS;
     /* No distance is below a negative threshold: a refresh misses everywhere. */
     bool relative = !refresh && s->options.rule == RULE_RELATIVE && s->options.distance <= 0;
-    return rc == 0 ? host->reuse_groups(host, call, s->distance, s->norm, refresh ? -1.0f : s->threshold, relative,
-                                        (float)s->options.miss_share, s->active, s->missed, counts,
-                                        counts + ALL_HIT) : rc;
+    return rc == 0
+               ? host->reuse_groups(host, call, s->distance, s->norm, refresh ? -1.0f : s->threshold, relative,
+                                    (float)s->options.miss_share, s->active, s->missed, counts, counts + ALL_HIT)
+               : rc;
 }
 
 static int select_state(void *self, const mb_call *call, mb_selection *out, mb_error *err)
@@ -364,16 +369,16 @@ static int select_state(void *self, const mb_call *call, mb_selection *out, mb_e
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     bool first = call->phase == MB_PHASE_FIRST_STEP, partial = call->rows != s->shape.block;
-    if (first && partial) 
+    if (first && partial)
         return mb_method_fail(err, "the first step of a block has %d of %d rows; its entries need all", call->rows,
-                 s->shape.block);
+                              s->shape.block);
     entries now = of_layer(s, &s->now, call->layer);
     int rc = first && call->layer == s->options.dense_layers ? make_sets(s, call) : 0;
     if (rc == 0 && partial)
         rc = move_entries(s, call, &now, false);
     if (rc == 0)
         rc = match(s, call, partial ? &s->view : &now);
-    out->answer = MB_ATTEND;   /* without an index: attend() counts what it reads, as long as a head's bands are */
+    out->answer = MB_ATTEND; /* without an index: attend() counts what it reads, as long as a head's bands are */
     /* Read to choose: the stored queries of a KV head's group. */
     double blocks = call->mode == MODE_BLOCK ? (double)s->options.ring : call->mode == MODE_STEP ? 1 : 0;
     out->select_tokens = 0.5 * blocks * call->rows * s->shape.query_heads / s->shape.kv_heads;
@@ -421,7 +426,7 @@ static int attend(void *self, const mb_call *call, void *out, float *lse, mb_err
     entries whole = of_layer(s, &s->now, call->layer), now = partial ? s->view : whole;
     (void)err;
     int rc = call->mode == MODE_BLOCK ? start_from_ring(s, call, missed, &now) : 0;
-    if (rc == 0)   /* what missed: the far prefix, exactly */
+    if (rc == 0) /* what missed: the far prefix, exactly */
         rc = attend_counted(s, call, s->amend == 0 ? NULL : &s->body, s->active, &s->fresh);
     if (rc == 0)
         rc = host->rows_copy(host, call, s->active, missed, s->fresh.out, s->fresh.lse, now.out, now.lse);
@@ -439,7 +444,7 @@ static int attend(void *self, const mb_call *call, void *out, float *lse, mb_err
 
 static double share_of(double part, double all)
 {
-    return all > 0 ? part / all : NAN;   /* nothing was counted */
+    return all > 0 ? part / all : NAN; /* nothing was counted */
 }
 
 /* Host copy of all counts, malloc'ed, or NULL and a sentence. */
@@ -457,7 +462,7 @@ static double *read_counts(const state *s, int (*read)(const mb_host *, void *ds
 
 static const double *counts_at(const state *s, const double *counts, int32_t step, int32_t layer, int class)
 {
-    return counts + (((size_t)step * (size_t)s->shape.layers + (size_t)layer) * CLASSES + (size_t)class) * COUNTS;
+    return counts + (((size_t)step * (size_t)s->shape.layers + (size_t)layer) * CLASSES + (size_t) class) * COUNTS;
 }
 
 static int report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),

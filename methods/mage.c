@@ -32,7 +32,7 @@ typedef struct settings {
 
 typedef struct layer_state {
     mb_page_set set;
-    float *scores;  /* votes or a copy of the mass, kept until the budgets are known; NULL when not needed */
+    float *scores; /* votes or a copy of the mass, kept until the budgets are known; NULL when not needed */
 } layer_state;
 
 typedef struct state {
@@ -78,7 +78,7 @@ static int alloc_all(state *s)
 static int open_mage(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -93,7 +93,7 @@ static int open_mage(void **self, const mb_host *host, const mb_shape *shape, co
     if (alloc_all(s) == 0)
         return 0;
     return mb_method_fail(err, "no device memory for the index of %d layers with up to %d tokens", shape->layers,
-             s->k_max);
+                          s->k_max);
 }
 
 static int step_mode(void *self, const mb_call *call)
@@ -155,13 +155,14 @@ static int observe(void *self, const mb_call *call, mb_error *err)
         rc = score_votes(s, call, heads, (size_t)(call->layer - first));
     if (s->options.budget == BUDGET_FIXED)
         return rc == 0 ? host->top_k(host, call, layer->scores ? layer->scores : call->mass, s->k_max, NULL,
-                                     &layer->set) : rc;
+                                     &layer->set)
+                       : rc;
     if (call->layer < s->shape.layers - 1)
         return rc;
     if (rc == 0)
         rc = host->budget_layers(host, call, s->stats, s->shape.layers - first,
-                                 smaller(s->options.k, s->shape.capacity),
-                                 smaller(s->options.k_min, s->k_max), s->k_max, s->budgets);
+                                 smaller(s->options.k, s->shape.capacity), smaller(s->options.k_min, s->k_max),
+                                 s->k_max, s->budgets);
     for (int l = first; l < s->shape.layers && rc == 0; l++)
         rc = host->top_k(host, call, s->layers[l].scores, s->k_max, s->budgets + (size_t)(l - first) * heads,
                          &s->layers[l].set);

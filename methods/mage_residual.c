@@ -19,7 +19,7 @@
 #include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
-enum { RESULT_FP32 = 4, SECOND_FP32 = 2 };   /* fp32_flags of the state operations */
+enum { RESULT_FP32 = 4, SECOND_FP32 = 2 }; /* fp32_flags of the state operations */
 
 typedef struct settings {
     int64_t k, dense_layers;
@@ -28,8 +28,8 @@ typedef struct settings {
 
 typedef struct layer_state {
     mb_page_set set;
-    float *rest;       /* [batch][block][Hq][D] */
-    float *rest_lse;   /* [batch][block][Hq] */
+    float *rest;     /* [batch][block][Hq][D] */
+    float *rest_lse; /* [batch][block][Hq] */
 } layer_state;
 
 typedef struct state {
@@ -37,11 +37,11 @@ typedef struct state {
     settings options;
     mb_shape shape;
     mb_page_set everything;
-    float *scores;            /* [batch][Hkv][stride] */
-    void *part;               /* [batch][block][Hq][D] of the KV type: attention over the selected keys */
-    float *part_lse;          /* [batch][block][Hq] */
-    float *rows, *rows_lse;   /* the residual of a forward with fewer rows than the block */
-    layer_state layers[];     /* [layers] */
+    float *scores;          /* [batch][Hkv][stride] */
+    void *part;             /* [batch][block][Hq][D] of the KV type: attention over the selected keys */
+    float *part_lse;        /* [batch][block][Hq] */
+    float *rows, *rows_lse; /* the residual of a forward with fewer rows than the block */
+    layer_state layers[];   /* [layers] */
 } state;
 
 static int alloc_all(state *s)
@@ -72,7 +72,7 @@ static int open_mage_residual(void **self, const mb_host *host, const mb_shape *
                               mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -110,7 +110,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     layer_state *layer = &s->layers[call->layer];
     out->answer = MB_ATTEND;
     out->pages = call->mode == MODE_SELECT ? &s->everything : &layer->set;
-    if (call->mode == MODE_SELECT) {   /* one more pass over the keys for the mass, one over the selected keys */
+    if (call->mode == MODE_SELECT) { /* one more pass over the keys for the mass, one over the selected keys */
         int32_t k = layer->set.capacity < call->max_prefix ? layer->set.capacity : call->max_prefix;
         out->select_tokens = 0.5 * call->max_prefix + k;
     }
@@ -140,16 +140,17 @@ static int attend_first(state *s, const mb_call *call, layer_state *layer, void 
     if (rc == 0)
         rc = host->attend_pages(host, call, &layer->set, MB_SCOPE_PREFIX, NULL, s->part, s->part_lse);
     return rc == 0 ? host->state_downdate(host, call, out, lse, s->part, s->part_lse, RESULT_FP32, layer->rest,
-                                          layer->rest_lse) : rc;
+                                          layer->rest_lse)
+                   : rc;
 }
 
 static int attend(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
 {
     state *s = self;
     layer_state *layer = &s->layers[call->layer];
-    if (call->mode == MODE_SELECT && call->rows != s->shape.block) 
-        return mb_method_fail(err, "the first step of a block has %d of %d rows; the residual needs all", call->rows,
-                 s->shape.block);
+    if (call->mode == MODE_SELECT && call->rows != s->shape.block)
+        return mb_method_fail(err, "the first step of a block has %d of %d rows; the residual needs all",
+                              call->rows, s->shape.block);
     if (call->mode == MODE_SELECT)
         return attend_first(s, call, layer, out, lse);
     const float *rest = layer->rest, *rest_lse = layer->rest_lse;
@@ -162,8 +163,9 @@ static int attend(void *self, const mb_call *call, void *out, float *lse, mb_err
         rest = s->rows;
         rest_lse = s->rows_lse;
     }
-    return rc == 0 ? s->host->state_merge(s->host, call, s->part, s->part_lse, rest, rest_lse, SECOND_FP32, out,
-                                          lse) : rc;
+    return rc == 0
+               ? s->host->state_merge(s->host, call, s->part, s->part_lse, rest, rest_lse, SECOND_FP32, out, lse)
+               : rc;
 }
 
 static const mb_option options[] = {

@@ -52,7 +52,8 @@ typedef struct mb_error {
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
 #endif
-static inline int mb_method_fail(mb_error *err, const char *format, ...)
+static inline int
+mb_method_fail(mb_error *err, const char *format, ...)
 {
     if (err) {
         va_list args;
@@ -68,33 +69,33 @@ static inline int mb_method_fail(mb_error *err, const char *format, ...)
 
 /* Fixed from open() to close(). */
 typedef struct mb_shape {
-    uint32_t size;         /* sizeof(mb_shape) of the host */
-    int32_t layers;        /* L */
-    int32_t query_heads;   /* Hq */
-    int32_t kv_heads;      /* Hkv; query head a reads KV head a / (Hq/Hkv) */
-    int32_t head_dim;      /* D; attention scale is D^-0.5 */
-    int32_t block;         /* B, tokens of a block */
-    int32_t batch;         /* sequences that share a launch */
-    int32_t capacity;      /* largest prefix, tokens; score rows have `stride` entries */
-    int32_t stride;        /* capacity rounded up to 64: row stride of every score array [batch][Hkv][stride] */
-    int32_t steps;         /* denoising steps T scheduled per block; 0 = adaptive, unknown */
-    int32_t element_size;  /* bytes of a KV element */
+    uint32_t size;        /* sizeof(mb_shape) of the host */
+    int32_t layers;       /* L */
+    int32_t query_heads;  /* Hq */
+    int32_t kv_heads;     /* Hkv; query head a reads KV head a / (Hq/Hkv) */
+    int32_t head_dim;     /* D; attention scale is D^-0.5 */
+    int32_t block;        /* B, tokens of a block */
+    int32_t batch;        /* sequences that share a launch */
+    int32_t capacity;     /* largest prefix, tokens; score rows have `stride` entries */
+    int32_t stride;       /* capacity rounded up to 64: row stride of every score array [batch][Hkv][stride] */
+    int32_t steps;        /* denoising steps T scheduled per block; 0 = adaptive, unknown */
+    int32_t element_size; /* bytes of a KV element */
 } mb_shape;
 
 typedef enum mb_phase {
     MB_PHASE_PREFILL = 0,    /* only kv_added() sees this: the whole prefix is new */
     MB_PHASE_FIRST_STEP = 1, /* step 1: the block is all [MASK], or as masked as it will ever be */
     MB_PHASE_LATER_STEP = 2,
-    MB_PHASE_COMMIT = 3      /* the clean forward that appends the block's keys and values */
+    MB_PHASE_COMMIT = 3 /* the clean forward that appends the block's keys and values */
 } mb_phase;
 
 /* Where the run is. Under graph replay only mode, phase, layer and the sizes are meaningful. */
 typedef struct mb_call {
     uint32_t size;
-    int64_t request;           /* running number of the sample */
-    int32_t block;             /* running number of the block within the request, from 0 */
-    int32_t step;              /* 1 .. T; 0 for a commit */
-    int32_t mode;              /* what step_mode() answered; 0 without it */
+    int64_t request; /* running number of the sample */
+    int32_t block;   /* running number of the block within the request, from 0 */
+    int32_t step;    /* 1 .. T; 0 for a commit */
+    int32_t mode;    /* what step_mode() answered; 0 without it */
     mb_phase phase;
     int32_t layer;             /* 0 .. L-1 */
     int32_t rows;              /* query rows per sequence in this forward: B, or a sub-block */
@@ -118,23 +119,23 @@ typedef struct mb_call {
 /* Pages of the prefix per (sequence, KV head), in device memory from mb_host.pages_alloc(). Page p covers keys
  * p*granularity .. min((p+1)*granularity, N)-1. ids ascend and are distinct; counts -1 = the whole prefix. */
 typedef struct mb_page_set {
-    int32_t granularity;  /* 1, 16, 32, 64 or 128 tokens */
-    int32_t capacity;     /* entries per (sequence, KV head) */
-    int32_t *ids;         /* [batch][Hkv][capacity] */
-    int32_t *counts;      /* [batch][Hkv] */
+    int32_t granularity; /* 1, 16, 32, 64 or 128 tokens */
+    int32_t capacity;    /* entries per (sequence, KV head) */
+    int32_t *ids;        /* [batch][Hkv][capacity] */
+    int32_t *counts;     /* [batch][Hkv] */
 } mb_page_set;
 
 typedef enum mb_answer { MB_DENSE = 0, MB_SPARSE = 1, MB_ATTEND = 2 } mb_answer;
 
 /* By-products of a dense pass, delivered to observe(). */
-#define MB_WANT_LSE 1u          /* call->lse */
-#define MB_WANT_MASS 2u         /* call->mass; implies the log-sum-exp */
+#define MB_WANT_LSE 1u  /* call->lse */
+#define MB_WANT_MASS 2u /* call->mass; implies the log-sum-exp */
 
 /* Which rows an average runs over. */
 typedef enum mb_row_set {
     MB_ROWS_ALL = 0,
-    MB_ROWS_MASKED = 1,  /* rows that are [MASK]; all rows when none is */
-    MB_ROWS_CENTRE = 2   /* the one row in the middle of the block */
+    MB_ROWS_MASKED = 1, /* rows that are [MASK]; all rows when none is */
+    MB_ROWS_CENTRE = 2  /* the one row in the middle of the block */
 } mb_row_set;
 
 /* Over which keys the softmax behind a mass is normalised. */
@@ -142,17 +143,20 @@ typedef enum mb_normaliser { MB_OVER_ALL = 0, MB_OVER_PREFIX = 1 } mb_normaliser
 
 typedef struct mb_selection {
     mb_answer answer;
-    uint32_t want;              /* MB_DENSE: MB_WANT_* */
-    mb_row_set rows;            /* with MB_WANT_MASS */
-    mb_normaliser normaliser;   /* with MB_WANT_MASS */
-    const mb_page_set *pages;   /* MB_SPARSE: the index. MB_ATTEND: the one used, or NULL (opaque, count_read()) */
-    double select_tokens;       /* prefix tokens' worth of K+V bytes per KV head read to choose, for the work */
+    uint32_t want;            /* MB_DENSE: MB_WANT_* */
+    mb_row_set rows;          /* with MB_WANT_MASS */
+    mb_normaliser normaliser; /* with MB_WANT_MASS */
+    const mb_page_set *pages; /* MB_SPARSE: the index. MB_ATTEND: the one used, or NULL (opaque, count_read()) */
+    double select_tokens;     /* prefix tokens' worth of K+V bytes per KV head read to choose, for the work */
 } mb_selection;
 
 /* ---- what a method may call ---- */
 
-typedef enum mb_merge_rule {    /* how bounds of R query rows become one score per page */
-    MB_BOUND_MEAN = 0, MB_BOUND_MAX = 1, MB_BOUND_MEAN_QUERY = 2, MB_BOUND_SOFTMAX = 3
+typedef enum mb_merge_rule { /* how bounds of R query rows become one score per page */
+                             MB_BOUND_MEAN = 0,
+                             MB_BOUND_MAX = 1,
+                             MB_BOUND_MEAN_QUERY = 2,
+                             MB_BOUND_SOFTMAX = 3
 } mb_merge_rule;
 
 typedef enum mb_scope { MB_SCOPE_ALL = 0, MB_SCOPE_PREFIX = 1, MB_SCOPE_BLOCK = 2 } mb_scope;
@@ -161,8 +165,8 @@ typedef enum mb_scope { MB_SCOPE_ALL = 0, MB_SCOPE_PREFIX = 1, MB_SCOPE_BLOCK = 
  * [batch][B][Hq][D] of the KV type and [batch][B][Hq]; those of block s of the ring begin s*pitch states on. */
 typedef struct mb_ring {
     int32_t blocks;
-    int64_t pitch;         /* states = (sequence, row, query head) */
-    const uint8_t *ages;   /* device [blocks]: how many blocks ago it was stored, from 1; 0 = nothing is stored */
+    int64_t pitch;       /* states = (sequence, row, query head) */
+    const uint8_t *ages; /* device [blocks]: how many blocks ago it was stored, from 1; 0 = nothing is stored */
     const void *q, *out;
     const float *lse;
 } mb_ring;
@@ -172,14 +176,14 @@ typedef struct mb_host mb_host;
 struct mb_host {
     uint32_t abi, size;
     void *internal;
-    uint64_t seed;              /* of the run; the same for every method */
+    uint64_t seed; /* of the run; the same for every method */
     /* One line to the user, level 0 = note, 1 = warning. */
     void (*log)(const mb_host *, int level, const char *message);
     /* Device memory, zeroed, 256-byte aligned, freed by the host after close(). open() only; NULL = over plan. */
     void *(*alloc)(const mb_host *, size_t bytes);
     /* Fills set with memory for `capacity` entries per (sequence, KV head), counts 0. 0 or negative. */
     int (*pages_alloc)(const mb_host *, int32_t granularity, int32_t capacity, mb_page_set *set);
-    float *(*scores_alloc)(const mb_host *);               /* one [batch][Hkv][stride] array, or NULL */
+    float *(*scores_alloc)(const mb_host *); /* one [batch][Hkv][stride] array, or NULL */
     int (*copy)(const mb_host *, const mb_call *, void *dst, const void *src, size_t bytes);
     int (*fill)(const mb_host *, const mb_call *, void *dst, int byte, size_t bytes);
 
@@ -258,8 +262,8 @@ struct mb_host {
     /* Which KV heads must read their prefix again. A row misses unless distance < threshold, or, with relative 1,
      * distance < threshold*norm (both from row_distance or row_match; NaN misses). active [batch][Hkv] = -1 where
      * more than `share` of the head's rows miss, else 0: as counts of a page set, what is read again. missed
-     * [batch][rows][Hq] = 1 where a row misses; may be NULL. counts: NULL, or 4 doubles that grow by rows that hit,
-     * rows, active heads, heads. */
+     * [batch][rows][Hq] = 1 where a row misses; may be NULL. counts: NULL, or 4 doubles that grow by rows that
+     * hit, rows, active heads, heads. */
     int (*reuse_decide)(const mb_host *, const mb_call *, const float *distance, const float *norm,
                         float threshold, int relative, float share, int32_t *active, int32_t *missed,
                         double *counts);
@@ -303,10 +307,10 @@ struct mb_host {
 /* ---- options: data, not code ---- */
 
 typedef enum mb_option_type {
-    MB_OPTION_INT = 0,    /* int64_t */
-    MB_OPTION_REAL = 1,   /* double */
-    MB_OPTION_BOOL = 2,   /* int32_t 0 or 1 */
-    MB_OPTION_CHOICE = 3  /* int32_t index into `choices` */
+    MB_OPTION_INT = 0,   /* int64_t */
+    MB_OPTION_REAL = 1,  /* double */
+    MB_OPTION_BOOL = 2,  /* int32_t 0 or 1 */
+    MB_OPTION_CHOICE = 3 /* int32_t index into `choices` */
 } mb_option_type;
 
 /* One row a key: validates the config, prints `./harness help METHOD`, is stored with every result. The host
@@ -315,53 +319,54 @@ typedef struct mb_option {
     const char *name;
     mb_option_type type;
     size_t offset;
-    double preset, min, max;   /* preset: the default; for CHOICE the index; min/max inclusive */
-    const char *choices;       /* CHOICE: "a|b|c" */
-    const char *unit;          /* "tokens", "", ... */
-    const char *help;          /* one sentence; says when a paper leaves the value open */
-} mb_option;                   /* the table ends with a row whose name is NULL */
+    double preset, min, max; /* preset: the default; for CHOICE the index; min/max inclusive */
+    const char *choices;     /* CHOICE: "a|b|c" */
+    const char *unit;        /* "tokens", "", ... */
+    const char *help;        /* one sentence; says when a paper leaves the value open */
+} mb_option;                 /* the table ends with a row whose name is NULL */
 
 /* A counter the method reports at the end of a request. */
 typedef struct mb_counter {
     const char *name, *unit;
-    const char *better;        /* "higher", "lower" or "" */
-    const char *aggregate;     /* "mean", "sum", "max" */
+    const char *better;    /* "higher", "lower" or "" */
+    const char *aggregate; /* "mean", "sum", "max" */
     const char *help;
-} mb_counter;                  /* ends with name NULL */
+} mb_counter; /* ends with name NULL */
 
 /* A counter with a value per layer, per denoising step, or per layer and step. */
 #define MB_GRID_LAYER 1u
 #define MB_GRID_STEP 2u
 typedef struct mb_grid {
-    const char *name, *unit, *better, *aggregate, *help;   /* as in mb_counter; names apart from those */
-    uint32_t axes;             /* MB_GRID_LAYER, MB_GRID_STEP or both */
-} mb_grid;                     /* ends with name NULL */
+    const char *name, *unit, *better, *aggregate, *help; /* as in mb_counter; names apart from those */
+    uint32_t axes;                                       /* MB_GRID_LAYER, MB_GRID_STEP or both */
+} mb_grid;                                               /* ends with name NULL */
 
 /* Takes one value of row `grid` of the table: layer 0 .. L-1, step 1 .. T or 0 = commits; -1 on an axis that the
- * grid does not have. "mean": sum / weight, and over requests sum of sums / sum of weights, so a share hands in its
- * numerator and its denominator. "sum" and "max": the number is in sum, weight is 1. Weight 0 is not stored: a
+ * grid does not have. "mean": sum / weight, and over requests sum of sums / sum of weights, so a share hands in
+ * its numerator and its denominator. "sum" and "max": the number is in sum, weight is 1. Weight 0 is not stored: a
  * place where nothing was counted has no value. Each place once. Returns 0, or negative: give it back. */
 typedef int (*mb_grid_put)(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight);
 
 /* ---- the method ---- */
 
-#define MB_CAP_PRE_ROPE 1ull   /* needs call->q_pre */
-#define MB_CAP_OPAQUE 2ull     /* MB_ATTEND without an index: left out of recall */
-#define MB_CAP_REFERENCE 4ull  /* costs more than exact by design (oracles): never drawn in speed plots */
-#define MB_CAP_LOSSLESS 8ull   /* equals exact attention for any options (the exact method itself) */
-#define MB_CAP_REUSE 16ull     /* keeps attention states across forwards: exact at a full budget only while queries
-                                * stay the same */
+#define MB_CAP_PRE_ROPE 1ull  /* needs call->q_pre */
+#define MB_CAP_OPAQUE 2ull    /* MB_ATTEND without an index: left out of recall */
+#define MB_CAP_REFERENCE 4ull /* costs more than exact by design (oracles): never drawn in speed plots */
+#define MB_CAP_LOSSLESS 8ull  /* equals exact attention for any options (the exact method itself) */
+#define MB_CAP_REUSE                                                                                              \
+    16ull /* keeps attention states across forwards: exact at a full budget only while queries                    \
+           * stay the same */
 #define MB_CAP_LAYER_BUDGET 32ull /* k is a mean over the layers: a single one may read more */
 
 typedef struct mb_method {
-    uint32_t abi;              /* MB_METHOD_ABI, for ever the first field */
-    uint32_t size;             /* sizeof(mb_method) this was built with */
+    uint32_t abi;  /* MB_METHOD_ABI, for ever the first field */
+    uint32_t size; /* sizeof(mb_method) this was built with */
     const char *name, *version;
-    const char *summary;       /* one line */
-    const char *reference;     /* paper, section */
+    const char *summary;   /* one line */
+    const char *reference; /* paper, section */
     uint64_t caps;
-    const mb_option *options;  /* or NULL */
-    size_t options_size;       /* of the struct that the rows write into */
+    const mb_option *options;   /* or NULL */
+    size_t options_size;        /* of the struct that the rows write into */
     const mb_counter *counters; /* or NULL */
 
     /* Optional. 0 = runs, 1 = cannot run here and why (stored as a skipped row). */
@@ -371,7 +376,7 @@ typedef struct mb_method {
     size_t (*memory)(const mb_shape *shape, const void *options);
     /* Required. options: the filled struct, valid until close(). *self may stay NULL. */
     int (*open)(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err);
-    void (*close)(void *self);                                     /* optional */
+    void (*close)(void *self); /* optional */
 
     /* Optional. A number that tells apart steps whose hooks enqueue different work: 0..7. Filling it promises
      * that the work depends on nothing else, so that forwards can be captured in graphs. */
@@ -400,7 +405,7 @@ typedef struct mb_method {
     int (*report)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
                   double *values, mb_error *err);
 
-    const mb_grid *grids;      /* or NULL: counters by layer and step */
+    const mb_grid *grids; /* or NULL: counters by layer and step */
     /* Required with grids; called after report(), under the same terms. put() is called for every value. What
      * kernels count per step is filed by step_begin and step_end: they run live at every denoising step, also
      * where the forward between them is replayed, so a copy that they enqueue may depend on call->step. */

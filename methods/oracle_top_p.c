@@ -24,14 +24,14 @@ typedef struct settings {
 typedef struct state {
     const mb_host *host;
     settings options;
-    float *scores;    /* [batch][Hkv][stride] */
-    mb_page_set set;  /* one for all layers: it lives for one layer of one forward */
+    float *scores;   /* [batch][Hkv][stride] */
+    mb_page_set set; /* one for all layers: it lives for one layer of one forward */
 } state;
 
 static int open_top_p(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -61,8 +61,8 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
         return 0;
     int32_t k_max = s->set.capacity;
     int32_t k_min = s->options.k_min < k_max ? (int32_t)s->options.k_min : k_max;
-    int rc = host->mass(host, call, NULL, (mb_row_set)s->options.rows, (mb_normaliser)s->options.normaliser,
-                        s->scores);
+    int rc =
+        host->mass(host, call, NULL, (mb_row_set)s->options.rows, (mb_normaliser)s->options.normaliser, s->scores);
     if (rc == 0)
         rc = host->top_p(host, call, s->scores, (float)s->options.p, k_min, k_max, &s->set);
     out->answer = MB_SPARSE;

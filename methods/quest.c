@@ -26,7 +26,7 @@ typedef struct settings {
 } settings;
 
 typedef struct layer_state {
-    void *bounds;     /* [batch][Hkv][pages][max D | min D] of the KV type */
+    void *bounds; /* [batch][Hkv][pages][max D | min D] of the KV type */
     mb_page_set set;
 } layer_state;
 
@@ -44,15 +44,15 @@ static const int32_t page_tokens[] = {16, 32, 64, 128};
 static int open_quest(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
     s->options = *(const settings *)options;
     s->page = page_tokens[s->options.page];
     /* The prefix is a whole number of blocks: with blocks of whole pages its last page is always full. */
-    s->keep_last = s->options.keep_last == KEEP_ALWAYS ||
-                   (s->options.keep_last == KEEP_AUTO && shape->block % s->page != 0);
+    s->keep_last =
+        s->options.keep_last == KEEP_ALWAYS || (s->options.keep_last == KEEP_AUTO && shape->block % s->page != 0);
     /* Whole pages, rounded up: a budget of at least the context then covers it. */
     int64_t tokens = s->options.k < shape->capacity ? s->options.k : shape->capacity;
     int32_t pages = (int32_t)((tokens + s->page - 1) / s->page);

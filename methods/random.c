@@ -21,14 +21,14 @@ typedef struct settings {
 typedef struct state {
     const mb_host *host;
     settings options;
-    float *scores;       /* [batch][Hkv][stride] */
-    mb_page_set sets[];  /* [layers] */
+    float *scores;      /* [batch][Hkv][stride] */
+    mb_page_set sets[]; /* [layers] */
 } state;
 
 static int open_random(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;

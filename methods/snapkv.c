@@ -24,7 +24,7 @@ typedef struct settings {
 } settings;
 
 typedef struct layer_state {
-    float *scores;   /* [batch][Hkv][stride]: frozen over the prompt, huge behind it */
+    float *scores; /* [batch][Hkv][stride]: frozen over the prompt, huge behind it */
     mb_page_set set;
 } layer_state;
 
@@ -32,7 +32,7 @@ typedef struct state {
     const mb_host *host;
     settings options;
     mb_shape shape;
-    layer_state layers[];  /* [layers] */
+    layer_state layers[]; /* [layers] */
 } state;
 
 static int supports(const mb_shape *shape, const void *options, mb_error *why)
@@ -49,7 +49,7 @@ static int supports(const mb_shape *shape, const void *options, mb_error *why)
 static int open_snapkv(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -89,7 +89,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
         out->want = MB_WANT_MASS;
         out->rows = MB_ROWS_ALL;
         out->normaliser = MB_OVER_ALL;
-        out->select_tokens = 0.5 * call->max_prefix;   /* a second pass over the keys */
+        out->select_tokens = 0.5 * call->max_prefix; /* a second pass over the keys */
         return 0;
     }
     out->answer = MB_SPARSE;
@@ -111,8 +111,8 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     /* Byte 0x7f four times is 3.4e38: tokens that are generated later are above every score. */
     int rc = host->fill(host, call, layer->scores, 0x7f, bytes);
     if (rc == 0)
-        rc = host->score_smooth(host, call, call->mass, (int32_t)s->options.kernel, s->options.pool,
-                                layer->scores);
+        rc =
+            host->score_smooth(host, call, call->mass, (int32_t)s->options.kernel, s->options.pool, layer->scores);
     if (rc == 0)
         rc = host->score_edges(host, call, 1, 0, window, 1e30f, layer->scores);
     return rc == 0 ? host->top_k(host, call, layer->scores, k, NULL, &layer->set) : rc;

@@ -25,11 +25,11 @@ typedef struct settings {
 typedef struct state {
     const mb_host *host;
     settings options;
-    int64_t request;      /* where the sets in hand were chosen */
+    int64_t request; /* where the sets in hand were chosen */
     int32_t block;
-    float *scores, *pooled;  /* [batch][Hkv][stride] */
-    int32_t *budgets;     /* [batch][Hkv] tokens when k is 0, else NULL */
-    mb_page_set sets[];   /* [layers] */
+    float *scores, *pooled; /* [batch][Hkv][stride] */
+    int32_t *budgets;       /* [batch][Hkv] tokens when k is 0, else NULL */
+    mb_page_set sets[];     /* [layers] */
 } state;
 
 static int supports(const mb_shape *shape, const void *options, mb_error *why)
@@ -47,7 +47,7 @@ static int open_sparse_dllm(void **self, const mb_host *host, const mb_shape *sh
                             mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -105,7 +105,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
         return 0;
     if (call->mode == MODE_SELECT) {
-        out->select_tokens = 0.5 * call->max_prefix;   /* one pass over the keys */
+        out->select_tokens = 0.5 * call->max_prefix; /* one pass over the keys */
         return choose(s, call, &s->sets[call->layer]);
     }
     out->answer = MB_SPARSE;

@@ -31,13 +31,13 @@ typedef struct settings {
 typedef struct state {
     const mb_host *host;
     settings options;
-    int32_t page;         /* tokens of a key block */
-    int32_t dense_steps;  /* the last of them chooses */
-    int64_t request;      /* where the sets in hand were chosen */
+    int32_t page;        /* tokens of a key block */
+    int32_t dense_steps; /* the last of them chooses */
+    int64_t request;     /* where the sets in hand were chosen */
     int32_t block;
-    float *scores;        /* [batch][Hkv][stride], one entry a key block */
-    int32_t *budgets;     /* [batch][Hkv] key blocks when k is 0, else NULL */
-    mb_page_set sets[];   /* [layers] */
+    float *scores;      /* [batch][Hkv][stride], one entry a key block */
+    int32_t *budgets;   /* [batch][Hkv] key blocks when k is 0, else NULL */
+    mb_page_set sets[]; /* [layers] */
 } state;
 
 static const int32_t page_tokens[] = {16, 32, 64, 128};
@@ -52,10 +52,11 @@ static int32_t count_dense_steps(const settings *options, int32_t steps)
     return n < 1 ? 1 : n;
 }
 
-static int open_sparsed(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
+static int open_sparsed(void **self, const mb_host *host, const mb_shape *shape, const void *options,
+                        mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -109,7 +110,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     out->want = MB_WANT_MASS;
     out->rows = (mb_row_set)s->options.rows;
     out->normaliser = MB_OVER_ALL;
-    out->select_tokens = 0.5 * call->max_prefix;   /* a second pass over the keys */
+    out->select_tokens = 0.5 * call->max_prefix; /* a second pass over the keys */
     return 0;
 }
 

@@ -34,8 +34,8 @@ typedef struct state {
     const mb_host *host;
     settings options;
     mb_shape shape;
-    float *scores;    /* [batch][Hkv][stride] */
-    mb_page_set rho;  /* one for all layers; lives for one forward */
+    float *scores;   /* [batch][Hkv][stride] */
+    mb_page_set rho; /* one for all layers; lives for one forward */
 } state;
 
 /* The paper's r in 32 layers, at the same relative depth, but above s. */
@@ -52,12 +52,12 @@ static int supports(const mb_shape *shape, const void *options, mb_error *why)
     const settings *o = options;
     if (o->select_layer >= shape->layers) {
         mb_method_fail(why, "select_layer %lld does not exist: the model has layers 0 to %d",
-                 (long long)o->select_layer, shape->layers - 1);
+                       (long long)o->select_layer, shape->layers - 1);
         return 1;
     }
     if (reselect_layer(o, shape->layers) <= o->select_layer) {
-        mb_method_fail(why, "reselect_layer %lld must be above select_layer %lld",
-                 (long long)o->reselect_layer, (long long)o->select_layer);
+        mb_method_fail(why, "reselect_layer %lld must be above select_layer %lld", (long long)o->reselect_layer,
+                       (long long)o->select_layer);
         return 1;
     }
     return 0;
@@ -66,7 +66,7 @@ static int supports(const mb_shape *shape, const void *options, mb_error *why)
 static int open_tidal(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -112,7 +112,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
         return 0;
     }
     out->answer = MB_DENSE;
-    out->select_tokens = 0.5 * call->max_prefix;   /* either score takes one more pass over the keys */
+    out->select_tokens = 0.5 * call->max_prefix; /* either score takes one more pass over the keys */
     if (o->score == SCORE_MASS) {
         out->want = MB_WANT_MASS;
         out->rows = (mb_row_set)o->rows;
@@ -128,7 +128,7 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     state *s = self;
     (void)err;
     size_t bytes = (size_t)s->shape.batch * (size_t)s->shape.kv_heads * (size_t)s->shape.stride * sizeof(float);
-    int rc = s->host->copy(s->host, call, s->scores, call->mass, bytes);   /* the host's array stays as it is */
+    int rc = s->host->copy(s->host, call, s->scores, call->mass, bytes); /* the host's array stays as it is */
     return rc == 0 ? choose(s, call) : rc;
 }
 

@@ -24,14 +24,14 @@ typedef struct state {
     const mb_host *host;
     settings options;
     mb_shape shape;
-    float *scores;    /* [batch][Hkv][stride] */
-    mb_page_set set;  /* one for all layers: it depends on the prefix length alone */
+    float *scores;   /* [batch][Hkv][stride] */
+    mb_page_set set; /* one for all layers: it depends on the prefix length alone */
 } state;
 
 static int open_window(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;

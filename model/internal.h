@@ -11,20 +11,20 @@
 
 /* Weights of one decoder layer: device pointers to T, row-major [out][in] as nn.Linear stores them. */
 struct mb_layer {
-    void *input_norm;  /* [hidden] */
-    void *qkv;         /* [(query_heads + 2*kv_heads) * head_dim][hidden]: all q rows | all k rows | all v rows */
-    void *qkv_bias;    /* [(query_heads + 2*kv_heads) * head_dim], or NULL without config.qkv_bias */
-    void *q_norm;      /* [head_dim], or NULL without config.qk_norm */
-    void *k_norm;      /* [head_dim], or NULL without config.qk_norm */
-    void *o;           /* [hidden][query_heads * head_dim] */
-    void *post_norm;   /* [hidden] */
-    void *gate_up;     /* [2*I][hidden]: all gate rows | all up rows. I: mb_layer_inner(); NULL where that is 0 */
-    void *down;        /* [hidden][I] */
+    void *input_norm; /* [hidden] */
+    void *qkv;        /* [(query_heads + 2*kv_heads) * head_dim][hidden]: all q rows | all k rows | all v rows */
+    void *qkv_bias;   /* [(query_heads + 2*kv_heads) * head_dim], or NULL without config.qkv_bias */
+    void *q_norm;     /* [head_dim], or NULL without config.qk_norm */
+    void *k_norm;     /* [head_dim], or NULL without config.qk_norm */
+    void *o;          /* [hidden][query_heads * head_dim] */
+    void *post_norm;  /* [hidden] */
+    void *gate_up;    /* [2*I][hidden]: all gate rows | all up rows. I: mb_layer_inner(); NULL where that is 0 */
+    void *down;       /* [hidden][I] */
     /* Layers with experts; NULL elsewhere. There gate_up and down are the shared expert's. */
-    void *router;      /* [experts][hidden] */
-    float *router_bias; /* [experts] fp32 whatever T is, or NULL without config.moe.bias */
+    void *router;         /* [experts][hidden] */
+    float *router_bias;   /* [experts] fp32 whatever T is, or NULL without config.moe.bias */
     void *expert_gate_up; /* [experts][2*size][hidden]: of each expert all gate rows | all up rows */
-    void *expert_down; /* [experts][hidden][size] */
+    void *expert_down;    /* [experts][hidden][size] */
 };
 
 /* Whether a layer has experts. */
@@ -41,18 +41,18 @@ static inline int32_t mb_layer_inner(const mb_model_config *config, int32_t laye
 
 struct mb_model {
     mb_model_config config;
-    const mb_kernels *kernels;   /* the caller's */
-    mb_device *device;           /* the caller's */
-    mb_type type;                /* storage type T of all weights */
-    void *embed;                 /* [vocab][hidden] device */
-    void *final_norm;            /* [hidden] device */
-    void *lm_head;               /* [vocab][hidden] device; == embed when config.tied */
-    struct mb_layer *layers;     /* host array of config.layers entries */
-    float *cos_sin;              /* [positions][rotary_dim] device, fp32 rounded to T: cos of rotary_dim/2 angles,
-                                    then sin */
-    mb_tokenizer *tokenizer;     /* NULL for synthetic models */
+    const mb_kernels *kernels; /* the caller's */
+    mb_device *device;         /* the caller's */
+    mb_type type;              /* storage type T of all weights */
+    void *embed;               /* [vocab][hidden] device */
+    void *final_norm;          /* [hidden] device */
+    void *lm_head;             /* [vocab][hidden] device; == embed when config.tied */
+    struct mb_layer *layers;   /* host array of config.layers entries */
+    float *cos_sin;            /* [positions][rotary_dim] device, fp32 rounded to T: cos of rotary_dim/2 angles,
+                                  then sin */
+    mb_tokenizer *tokenizer;   /* NULL for synthetic models */
     char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
-    size_t arena_mark;           /* mb_kernels.mark() before the first weight */
+    size_t arena_mark; /* mb_kernels.mark() before the first weight */
 };
 
 /* Rounds an fp32 value to T and back (round to nearest even), as a kernel's store does. */

@@ -27,7 +27,7 @@ struct loading {
     mb_model *model;
     const mb_checkpoint *checkpoint; /* NULL: random weights */
     uint64_t seed;
-    unsigned char *stage;            /* STAGE_BYTES */
+    unsigned char *stage; /* STAGE_BYTES */
     const char *folder;
     mb_error *err;
 };
@@ -68,12 +68,11 @@ static int check_part(const struct loading *load, const mb_weight_part *part, in
     part_name(name, sizeof name, part, layer, copy);
     const mb_tensor *tensor = mb_checkpoint_find(load->checkpoint, name);
     if (!tensor)
-        return mb_fail(load->err, MB_E_INPUT,
-                       "%s: tensor %s is missing from the weights, config.json asks for it", load->folder, name);
+        return mb_fail(load->err, MB_E_INPUT, "%s: tensor %s is missing from the weights, config.json asks for it",
+                       load->folder, name);
     if (!tensor->usable)
-        return mb_fail(load->err, MB_E_INPUT,
-                       "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded", load->folder, name,
-                       tensor->dtype);
+        return mb_fail(load->err, MB_E_INPUT, "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded",
+                       load->folder, name, tensor->dtype);
     bool vector = mb_layout_is_vector(part);
     if (tensor->rank != (vector ? 1 : 2) || tensor->shape[0] != part->rows ||
         (!vector && tensor->shape[1] != part->cols)) {
@@ -81,12 +80,11 @@ static int check_part(const struct loading *load, const mb_weight_part *part, in
         for (int32_t i = 0; i < tensor->rank; i++)
             mb_text_printf(&found, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
         if (vector)
-            mb_fail(load->err, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld]",
-                    load->folder, name, found.data ? found.data : "", (long long)part->rows);
+            mb_fail(load->err, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld]", load->folder, name,
+                    found.data ? found.data : "", (long long)part->rows);
         else
-            mb_fail(load->err, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld, %lld]",
-                    load->folder, name, found.data ? found.data : "", (long long)part->rows,
-                    (long long)part->cols);
+            mb_fail(load->err, 0, "%s: tensor %s has shape [%s], config.json makes it [%lld, %lld]", load->folder,
+                    name, found.data ? found.data : "", (long long)part->rows, (long long)part->cols);
         mb_text_free(&found);
         return MB_E_INPUT;
     }
@@ -120,8 +118,9 @@ static int check_extra(const struct loading *load)
         if (!known)
             return mb_fail(load->err, MB_E_INPUT,
                            "%s: the weights have a tensor %.200s that config.json does not explain (%d layers, "
-                           "q/k/v bias %s, q/k norm %s, %d experts)", load->folder, tensor->name, config->layers,
-                           config->qkv_bias ? "on" : "off", config->qk_norm ? "on" : "off", config->moe.experts);
+                           "q/k/v bias %s, q/k norm %s, %d experts)",
+                           load->folder, tensor->name, config->layers, config->qkv_bias ? "on" : "off",
+                           config->qk_norm ? "on" : "off", config->moe.experts);
     }
     return MB_OK;
 }
@@ -171,7 +170,7 @@ struct share {
     unsigned char *out;
     mb_type type;
     uint64_t stream;
-    uint64_t first;    /* index of the first value in its tensor: a multiple of RANDOM_BLOCK */
+    uint64_t first; /* index of the first value in its tensor: a multiple of RANDOM_BLOCK */
     size_t n;
     double deviation;
 };
@@ -213,8 +212,8 @@ static void random_fill(unsigned char *out, mb_type type, uint64_t stream, uint6
     size_t each = (n / count / RANDOM_BLOCK + 1) * RANDOM_BLOCK;
     for (size_t k = 0; k < count; k++) {
         size_t begin = k * each < n ? k * each : n, end = begin + each < n ? begin + each : n;
-        shares[k] = (struct share){out + begin * mb_type_size(type), type, stream, first + begin, end - begin,
-                                   deviation};
+        shares[k] =
+            (struct share){out + begin * mb_type_size(type), type, stream, first + begin, end - begin, deviation};
         if (k > 0 && begin < end)
             started[k] = pthread_create(&threads[k], NULL, random_values, &shares[k]) == 0;
     }
@@ -331,8 +330,8 @@ static int load_cos_sin(const struct loading *load)
     float *table = (float *)(void *)load->stage, frequency[512];
     model->cos_sin = model->kernels->alloc(model->device, (size_t)config->positions * width * sizeof(float));
     if (!model->cos_sin)
-        return mb_fail(load->err, MB_E_SYSTEM,
-                       "the device arena has no room for the RoPE table of %d positions", config->positions);
+        return mb_fail(load->err, MB_E_SYSTEM, "the device arena has no room for the RoPE table of %d positions",
+                       config->positions);
     for (size_t j = 0; j < pairs; j++)
         frequency[j] = 1.0f / powf((float)config->rope_theta, (float)(2 * j) / (float)width);
     for (size_t first = 0; first < (size_t)config->positions; first += rows) {
@@ -379,7 +378,8 @@ static int open_tokenizer(mb_model *model, const char *folder, mb_error *err)
     if (size > config->vocab)
         return mb_fail(err, MB_E_INPUT,
                        "%s: the tokenizer has ids up to %d, config.json a vocabulary of %d: they do not belong "
-                       "together", folder, size - 1, config->vocab);
+                       "together",
+                       folder, size - 1, config->vocab);
     mb_tokenizer_hash(model->tokenizer, model->tokenizer_hash);
     return MB_OK;
 }

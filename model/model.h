@@ -36,36 +36,36 @@ typedef struct mb_moe {
     int32_t groups, groups_kept; /* group-limited choice; 1, 1 = among all experts */
     mb_score score;
     mb_combine combine;
-    double scale;                /* of the weights */
-    bool bias;                   /* a bias per expert counts in the choice, not in the weight */
-    bool normalise;              /* weights of a token add up to scale */
-    bool rounded;                /* logits and weights are rounded to T, else fp32 */
+    double scale;   /* of the weights */
+    bool bias;      /* a bias per expert counts in the choice, not in the weight */
+    bool normalise; /* weights of a token add up to scale */
+    bool rounded;   /* logits and weights are rounded to T, else fp32 */
 } mb_moe;
 
 typedef struct mb_model_config {
-    char name[64];               /* folder name, or the shape's */
+    char name[64]; /* folder name, or the shape's */
     mb_family family;
     int32_t layers, hidden, query_heads, kv_heads, head_dim, intermediate, vocab;
-    int32_t rotary_dim;          /* dimensions of a head that RoPE turns: the first ones; head_dim = all */
+    int32_t rotary_dim; /* dimensions of a head that RoPE turns: the first ones; head_dim = all */
     mb_moe moe;
-    int32_t positions;           /* max_position_embeddings */
-    int32_t block;               /* B: bd_size or block_size */
-    int32_t sub_block;           /* 8 for Fast-dLLM v2, else B */
+    int32_t positions; /* max_position_embeddings */
+    int32_t block;     /* B: bd_size or block_size */
+    int32_t sub_block; /* 8 for Fast-dLLM v2, else B */
     int32_t mask_id;
     int32_t stop_ids[8], stop_count;
     double rope_theta, norm_eps;
     bool qkv_bias, qk_norm, tied, norm_one_rounding;
-    bool synthetic;              /* random weights: rows are labelled so */
+    bool synthetic; /* random weights: rows are labelled so */
 } mb_model_config;
 
 /* What the caller asks for; zero/NULL = take it from the checkpoint. */
 typedef struct mb_model_request {
-    const char *path;            /* checkpoint folder, or NULL with shape */
-    const char *shape;           /* a row of the table in shapes.c: fast_dllm_v2_7b, sdar_8b, llada2_mini, ... */
-    uint64_t seed;               /* random weights */
-    int32_t block;               /* overrides B */
-    int32_t positions;           /* overrides max_position_embeddings (synthetic models: up to 2M) */
-    bool unloaded; /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
+    const char *path;  /* checkpoint folder, or NULL with shape */
+    const char *shape; /* a row of the table in shapes.c: fast_dllm_v2_7b, sdar_8b, llada2_mini, ... */
+    uint64_t seed;     /* random weights */
+    int32_t block;     /* overrides B */
+    int32_t positions; /* overrides max_position_embeddings (synthetic models: up to 2M) */
+    bool unloaded;     /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
 } mb_model_request;
 
 typedef struct mb_model mb_model;
@@ -97,16 +97,16 @@ int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_
                         char **text, size_t *length, mb_error *err);
 /* The id of an added token, or of the vocabulary entry with exactly these bytes; -1 = no such token. */
 int32_t mb_tokenizer_id(const mb_tokenizer *tokenizer, const char *token);
-const mb_tokenizer *mb_model_tokenizer(const mb_model *model);               /* NULL for synthetic models */
+const mb_tokenizer *mb_model_tokenizer(const mb_model *model); /* NULL for synthetic models */
 
 /* ---- prompts ---- */
 
 typedef struct mb_prompt_request {
-    const char *text;            /* the filled prompt of the benchmark */
-    const char *answer_prefix;   /* put after the assistant header; "" or NULL */
-    bool chat; /* wrap in the family's chat template (system prompt as in models.md 3.10/4.7/5.5) */
-    int32_t max_tokens;          /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
-    int32_t hard_limit;          /* most tokens of the final prompt: MB_E_SAMPLE beyond it; 0 = no limit */
+    const char *text;          /* the filled prompt of the benchmark */
+    const char *answer_prefix; /* put after the assistant header; "" or NULL */
+    bool chat;          /* wrap in the family's chat template (system prompt as in models.md 3.10/4.7/5.5) */
+    int32_t max_tokens; /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
+    int32_t hard_limit; /* most tokens of the final prompt: MB_E_SAMPLE beyond it; 0 = no limit */
 } mb_prompt_request;
 
 /* *ids malloc'ed. *truncated says whether the middle was cut. Guarantees n <= hard_limit or MB_E_SAMPLE. */
@@ -118,13 +118,13 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
 typedef struct mb_session mb_session;
 
 typedef struct mb_session_request {
-    int32_t batch;               /* sequences */
-    int32_t capacity;            /* largest prefix + one block, tokens per sequence */
-    int32_t prefill_chunk;       /* rows per prefill forward; 0 = default */
-    bool graphs;                 /* capture and replay denoising steps where kernels and method allow */
+    int32_t batch;         /* sequences */
+    int32_t capacity;      /* largest prefix + one block, tokens per sequence */
+    int32_t prefill_chunk; /* rows per prefill forward; 0 = default */
+    bool graphs;           /* capture and replay denoising steps where kernels and method allow */
 } mb_session_request;
 
-typedef struct mb_memory_plan {  /* device bytes */
+typedef struct mb_memory_plan { /* device bytes */
     size_t weights, kv, activations, logits, statistics, methods, total;
 } mb_memory_plan;
 
@@ -135,7 +135,8 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
 void mb_session_close(mb_session *session);
 /* Prefill floor(n/B)*B tokens of `sequence` block-causally; the tail is kept for the first block. The result is
  * the snapshot every mb_decode() starts from. *us receives the time. */
-int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us, mb_error *err);
+int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us,
+                       mb_error *err);
 /* Synthetic: fills `tokens` random keys and values with realistic norms into every sequence. */
 int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, mb_error *err);
 
@@ -157,10 +158,10 @@ void mb_attender_close(mb_attender *attender);
 
 /* Where a method is, for somebody who looks on from outside, e.g. another process through shared memory. */
 typedef struct mb_attender_note {
-    uint64_t beats;              /* grows with every hook that begins or ends */
-    int32_t inside;              /* 1 = the method is running, 0 = hook is the last one that returned */
-    int32_t layer, block, step;  /* layer -1: the hook belongs to no layer */
-    char hook[16];               /* "select"; "" before the first one */
+    uint64_t beats;             /* grows with every hook that begins or ends */
+    int32_t inside;             /* 1 = the method is running, 0 = hook is the last one that returned */
+    int32_t layer, block, step; /* layer -1: the hook belongs to no layer */
+    char hook[16];              /* "select"; "" before the first one */
 } mb_attender_note;
 /* Keeps *note up to date from now on (NULL: no more), and holds the selections of checked forwards to `budget`
  * tokens per KV head, rounded up to pages (0: any number). */
@@ -171,19 +172,19 @@ int64_t mb_attender_budget(const mb_method *method, const void *options);
 /* ---- decoding ---- */
 
 typedef enum mb_schedule {
-    MB_SCHEDULE_THRESHOLD = 0,   /* the family's reference sampler: all above threshold, at least one */
-    MB_SCHEDULE_FIXED = 1        /* `steps` denoising steps per block: B/steps best tokens a step */
+    MB_SCHEDULE_THRESHOLD = 0, /* the family's reference sampler: all above threshold, at least one */
+    MB_SCHEDULE_FIXED = 1      /* `steps` denoising steps per block: B/steps best tokens a step */
 } mb_schedule;
 
 typedef struct mb_sampler {
     mb_schedule schedule;
-    int32_t steps;               /* FIXED: 1 .. B; THRESHOLD with SDAR static: tokens per step = B/steps */
-    double threshold;            /* strict >, compared in the confidence type */
-    bool dynamic;                /* SDAR, LLaDA2: all above the threshold (true), or the static rule */
-    bool block_cache;            /* Fast-dLLM v2: sub-block calls on the block cache */
-    mb_type confidence;          /* rounding of probabilities; family default: BF16, LLaDA2: F32 */
-    bool compat_prompt_bug;      /* Fast-dLLM v2 quirk Q1 (P == B), default off */
-    bool ignore_stop;            /* latency: decode all blocks whatever comes */
+    int32_t steps;          /* FIXED: 1 .. B; THRESHOLD with SDAR static: tokens per step = B/steps */
+    double threshold;       /* strict >, compared in the confidence type */
+    bool dynamic;           /* SDAR, LLaDA2: all above the threshold (true), or the static rule */
+    bool block_cache;       /* Fast-dLLM v2: sub-block calls on the block cache */
+    mb_type confidence;     /* rounding of probabilities; family default: BF16, LLaDA2: F32 */
+    bool compat_prompt_bug; /* Fast-dLLM v2 quirk Q1 (P == B), default off */
+    bool ignore_stop;       /* latency: decode all blocks whatever comes */
 } mb_sampler;
 
 /* The family's published defaults. */
@@ -192,61 +193,61 @@ void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler);
 /* One denoising event for --trace and the fixtures. */
 typedef struct mb_trace_step {
     int32_t block, step, masked_before;
-    char kind;                   /* 'd' denoise, 's' sub-block denoise, 'C' commit or prefill */
+    char kind; /* 'd' denoise, 's' sub-block denoise, 'C' commit or prefill */
     int32_t prefix, rows, row_offset;
-    const int32_t *positions;    /* absolute positions unmasked by this step */
-    const int32_t *tokens;       /* their tokens */
+    const int32_t *positions; /* absolute positions unmasked by this step */
+    const int32_t *tokens;    /* their tokens */
     int32_t count;
 } mb_trace_step;
 
 /* Recall of one (layer, step), averaged over blocks of the sample; per KV head. */
 typedef struct mb_recall_cell {
-    int32_t layer, step;         /* step 1 .. */
-    int32_t blocks;              /* how many block-steps are averaged */
-    double index_recall;         /* |S n S*|/|S|, mean over KV heads */
-    double mass_recall;          /* mass(S)/mass(S*), mean over KV heads */
-    double captured_mass;        /* mass(S), absolute */
+    int32_t layer, step;                 /* step 1 .. */
+    int32_t blocks;                      /* how many block-steps are averaged */
+    double index_recall;                 /* |S n S*|/|S|, mean over KV heads */
+    double mass_recall;                  /* mass(S)/mass(S*), mean over KV heads */
+    double captured_mass;                /* mass(S), absolute */
     float index_head[64], mass_head[64]; /* per KV head; -1 = it always read the whole prefix: no recall */
     int32_t heads;
 } mb_recall_cell;
 
 typedef struct mb_recall {
-    mb_recall_cell *cells;       /* malloc'ed; free with mb_recall_free */
+    mb_recall_cell *cells; /* malloc'ed; free with mb_recall_free */
     size_t count;
     int64_t dense_calls, sparse_calls; /* layer-steps left out because they ran dense / counted */
-    bool failed;                 /* this shadow's hook or index was bad: error says where; the others went on */
+    bool failed; /* this shadow's hook or index was bad: error says where; the others went on */
     mb_error error;
 } mb_recall;
 void mb_recall_free(mb_recall *recall);
 
 /* One value of a method's grid counter: sum / weight where the grid is a mean, sum else. */
 typedef struct mb_grid_value {
-    double sum, weight;          /* weight > 0 */
-    int32_t grid;                /* row of the method's table */
-    int32_t layer, step;         /* -1: not an axis of this grid; step 0: commits */
-    int32_t unused;              /* 0: no byte of it is undefined */
+    double sum, weight;  /* weight > 0 */
+    int32_t grid;        /* row of the method's table */
+    int32_t layer, step; /* -1: not an axis of this grid; step 0: commits */
+    int32_t unused;      /* 0: no byte of it is undefined */
 } mb_grid_value;
 
 #define MB_FORWARD_HISTOGRAM 65
 
 typedef struct mb_decode_result {
-    int32_t *ids;                /* new tokens only, cut after the first stop token; malloc'ed */
+    int32_t *ids; /* new tokens only, cut after the first stop token; malloc'ed */
     size_t count;
-    bool stopped;                /* a stop token ended it */
+    bool stopped; /* a stop token ended it */
     int32_t blocks, denoise_forwards, commit_forwards;
     int32_t forwards_histogram[MB_FORWARD_HISTOGRAM]; /* blocks by number of denoising forwards; last = more */
-    double engaged;              /* sparse layer-calls / all denoising layer-calls, 0..1 */
+    double engaged;                                   /* sparse layer-calls / all denoising layer-calls, 0..1 */
     /* Denoising forwards only (commits are counted in commit_forwards and run dense unless the method says so): */
-    double work;                 /* prefix tokens attended / (prefix tokens x layer-calls), dense steps included */
-    double work_select;          /* the same for bytes read to select, in K+V token equivalents */
-    double decode_us;            /* wall time of the blocks, commits included */
+    double work;        /* prefix tokens attended / (prefix tokens x layer-calls), dense steps included */
+    double work_select; /* the same for bytes read to select, in K+V token equivalents */
+    double decode_us;   /* wall time of the blocks, commits included */
     /* Times of single forwards by kind, microseconds, in order; malloc'ed. */
     double *first_us, *later_us, *commit_us;
     size_t first_count, later_count, commit_count;
-    uint64_t digest;             /* fixed work: of all tokens that its forwards predicted, in order */
-    int32_t agree, compared;     /* forced mode: tokens equal to the reference before overwriting */
-    double counters[32];         /* the method's own, in its order */
-    mb_grid_value *grids;        /* its counters by layer and step, ordered by (grid, layer, step); malloc'ed */
+    uint64_t digest;         /* fixed work: of all tokens that its forwards predicted, in order */
+    int32_t agree, compared; /* forced mode: tokens equal to the reference before overwriting */
+    double counters[32];     /* the method's own, in its order */
+    mb_grid_value *grids;    /* its counters by layer and step, ordered by (grid, layer, step); malloc'ed */
     size_t grid_count;
 } mb_decode_result;
 void mb_decode_result_free(mb_decode_result *result);
@@ -254,16 +255,16 @@ void mb_decode_result_free(mb_decode_result *result);
 typedef struct mb_decode_request {
     const mb_sampler *sampler;
     int32_t max_new_tokens; /* as the reference samplers round it: SDAR, LLaDA2 up to a block, Fast-dLLM v2 down */
-    int32_t min_new_tokens;      /* stop tokens among the first so many are ordinary tokens */
-    int32_t extra_stop_id;       /* -1 = none (samsum's newline) */
-    int64_t request;             /* number handed to the method */
-    bool time_forwards;          /* mark every forward (adds a wait per forward) */
+    int32_t min_new_tokens; /* stop tokens among the first so many are ordinary tokens */
+    int32_t extra_stop_id;  /* -1 = none (samsum's newline) */
+    int64_t request;        /* number handed to the method */
+    bool time_forwards;     /* mark every forward (adds a wait per forward) */
     void (*trace)(void *user, const mb_trace_step *step);
     void *user;
     /* Forced trajectory: reference tokens by absolute position after the prompt; overwritten before commit. */
     const int32_t *forced;
     size_t forced_count;
-    const volatile int *stop;    /* nonzero = return MB_E_STOP at the next forward */
+    const volatile int *stop; /* nonzero = return MB_E_STOP at the next forward */
 } mb_decode_request;
 
 /* Decode sequence 0 from the snapshot with one attender; the cache is cut back to the snapshot afterwards. */
@@ -273,7 +274,8 @@ int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_reques
 /* Recall pass, shadow: decode once with `exact`; at every layer and step each of `shadows` selects on the same
  * queries and is compared with the exact top-k of the same size. recalls: one per shadow. Times mean nothing. */
 int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const *shadows, size_t shadow_count,
-                     const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, mb_error *err);
+                     const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls,
+                     mb_error *err);
 
 /* Latency: `blocks` blocks of `steps` steps on every sequence of the batch from its snapshot (or random fill),
  * no early stop, the cache cut back between blocks so that the context stays. Appends to the arrays of result. */
@@ -284,10 +286,10 @@ int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blo
 
 /* One forward that has just ended. The time that a watcher takes does not count. */
 typedef struct mb_forward_report {
-    mb_phase phase;              /* FIRST_STEP, LATER_STEP or COMMIT */
+    mb_phase phase; /* FIRST_STEP, LATER_STEP or COMMIT */
     int32_t block, step;
-    double us;                   /* between the events around it; NAN: audited or untimed */
-    bool replayed;               /* from a graph */
+    double us;     /* between the events around it; NAN: audited or untimed */
+    bool replayed; /* from a graph */
 } mb_forward_report;
 
 /* The kernels of one forward. records are the caller's for the time of the call. error: why there are none. */
@@ -295,30 +297,30 @@ typedef struct mb_profile_report {
     mb_phase phase;
     int32_t step;
     bool replayed;
-    double us;                   /* between events, with the profiler attached */
+    double us; /* between events, with the profiler attached */
     const mb_kernel_record *records;
     size_t count;
-    const char *error;           /* NULL, or the sentence */
+    const char *error; /* NULL, or the sentence */
 } mb_profile_report;
 
 /* Outputs checked against a recomputation over the index that the method shows, on random denoising forwards.
  * Before select() and attend() the buffers that they should fill hold NaN, so an old output does not pass. */
 typedef struct mb_audit {
-    double share;                /* of the denoising forwards, 0..1 */
-    mb_random random;            /* seeded by the caller */
-    int64_t k;                   /* token budget per KV head of the method that runs, <= 0: none */
-    int64_t forwards, layers;    /* audited so far; layers: calls that were compared */
-    int64_t opaque;              /* calls without an index, or with a state of other queries by design */
+    double share;             /* of the denoising forwards, 0..1 */
+    mb_random random;         /* seeded by the caller */
+    int64_t k;                /* token budget per KV head of the method that runs, <= 0: none */
+    int64_t forwards, layers; /* audited so far; layers: calls that were compared */
+    int64_t opaque;           /* calls without an index, or with a state of other queries by design */
 } mb_audit;
 
 typedef struct mb_measure {
-    bool counting;               /* count the keys read: a kernel more per layer, so timed forwards leave it off */
-    bool untimed;                /* no events: for an external profiler */
+    bool counting; /* count the keys read: a kernel more per layer, so timed forwards leave it off */
+    bool untimed;  /* no events: for an external profiler */
     void (*forward)(void *user, const mb_forward_report *report);
     void (*profile)(void *user, const mb_profile_report *report); /* needs kernels->profile_begin */
-    int32_t profile_stride;      /* of the later steps every so many-th is profiled; 0 = all */
+    int32_t profile_stride; /* of the later steps every so many-th is profiled; 0 = all */
     void *user;
-    mb_audit *audit;             /* NULL = no audit. A mismatch is MB_E_SAMPLE and says where */
+    mb_audit *audit; /* NULL = no audit. A mismatch is MB_E_SAMPLE and says where */
 } mb_measure;
 /* Copies *measure; NULL = as after opening: counting, nobody watches. */
 void mb_session_measure(mb_session *session, const mb_measure *measure);

@@ -76,7 +76,8 @@ static int encode_rendered(const mb_model *model, const mb_prompt_request *reque
 }
 
 /* decode(ids[0 .. half)) + decode(ids[n-half .. n)), appended to out. */
-static int cut_middle(const mb_model *model, const int32_t *ids, size_t n, size_t half, mb_text *out, mb_error *err)
+static int cut_middle(const mb_model *model, const int32_t *ids, size_t n, size_t half, mb_text *out,
+                      mb_error *err)
 {
     const int32_t *start[2] = {ids, ids + (n - half)};
     mb_text_clear(out);
@@ -159,7 +160,8 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
     if (rc == MB_OK && request->hard_limit > 0 && *n > (size_t)request->hard_limit)
         rc = mb_fail(err, MB_E_SAMPLE,
                      "the prompt has %zu tokens%s, the run has room for %d: raise the context or lower the prompt "
-                     "limit", *n, *truncated ? " after its middle was cut" : "", request->hard_limit);
+                     "limit",
+                     *n, *truncated ? " after its middle was cut" : "", request->hard_limit);
     if (rc == MB_OK && *n == 0)
         rc = mb_fail(err, MB_E_SAMPLE, "the prompt is empty");
 out:

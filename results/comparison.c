@@ -137,8 +137,8 @@ static int load_scores(mb_store *store, comparison *c, mb_error *err)
 
 static int load_curves(mb_store *store, comparison *c, mb_error *err)
 {
-    sqlite3_stmt *s = store_statement(
-        store, "SELECT config_id, curve FROM v_curve WHERE run_id = ? AND model_id = ?", err);
+    sqlite3_stmt *s =
+        store_statement(store, "SELECT config_id, curve FROM v_curve WHERE run_id = ? AND model_id = ?", err);
     int code;
     if (!s)
         return MB_E_SYSTEM;

@@ -101,8 +101,7 @@ int mb_export_pred(mb_store *store, const char *run, const char *folder, mb_erro
             mb_text_puts(&path, "-");
             put_name(&path, text_at(s, 4));
         }
-        rc = path.failed ? mb_no_memory(err, "exporting into %s", folder)
-                         : mb_folder_make(path.data, err);
+        rc = path.failed ? mb_no_memory(err, "exporting into %s", folder) : mb_folder_make(path.data, err);
         mb_text_puts(&path, "/");
         put_name(&path, text_at(s, 1));
         mb_text_puts(&path, ".jsonl");
@@ -135,8 +134,7 @@ int mb_export(mb_store *store, const char *run, mb_table_format format, mb_text 
         "dense_calls, sparse_calls, prefill_us, decode_us, synthetic FROM v_samples "
         "WHERE %lld < 0 OR run_id = %lld ORDER BY run_id, cell_id, item_id",
         (sqlite3_int64)id, (sqlite3_int64)id);
-    rc = sql ? mb_table_query(store, sql, format, 0, out, err)
-             : mb_no_memory(err, "exporting samples");
+    rc = sql ? mb_table_query(store, sql, format, 0, out, err) : mb_no_memory(err, "exporting samples");
     sqlite3_free(sql);
     return rc;
 }

@@ -155,8 +155,7 @@ int figure_style(mb_store *store, const char *method)
     if (!s)
         return 1;
     store_bind(s, "t", method);
-    return store_step_integer(store, s, &place, &found, "naming colours", &err) == MB_OK ? (int)place
-                                                                                                    : 1;
+    return store_step_integer(store, s, &place, &found, "naming colours", &err) == MB_OK ? (int)place : 1;
 }
 
 /* ---- settings ---- */
@@ -255,8 +254,7 @@ static int write_text(const figure *f, const char *file, const char *extension, 
                       mb_error *err)
 {
     char *path = mb_string_format("%s/data/%s%s", f->folder, file, extension);
-    int rc = path ? mb_file_write(path, data, size, err)
-                  : mb_no_memory(err, "drawing %s", f->name);
+    int rc = path ? mb_file_write(path, data, size, err) : mb_no_memory(err, "drawing %s", f->name);
     free(path);
     return rc;
 }
@@ -352,8 +350,7 @@ static int end_gnuplot(const figure *f, const char *format, drawing *d, char *sa
     d->child = -1;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return MB_OK;
-    return mb_fail(err, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format,
-                   said);
+    return mb_fail(err, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format, said);
 }
 
 int figure_end(figure *f, mb_error *err)
@@ -422,7 +419,8 @@ static int part_style(const figure *f, const char *label)
     return next;
 }
 
-int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql, mb_error *err)
+int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql,
+                 mb_error *err)
 {
     char panel[256] = "", series[256] = "";
     sqlite3_stmt *s = NULL;

@@ -49,7 +49,8 @@ int figure_style(mb_store *store, const char *method);
 
 /* A figure from one query on one view, with the columns panel, series, method, x, y, low, high, x tic, y tic, dash
  * and with ?1 = run; rows ordered by panel and series. method NULL: a part of a stack. */
-int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql, mb_error *err);
+int figure_query(figure *f, const char *script, const char *suffix, const char *title, const char *sql,
+                 mb_error *err);
 
 /* figures_quality.c, figures_speed.c: all figures of their kind */
 int figures_quality(figure *f, mb_error *err);

@@ -226,8 +226,7 @@ static int needles(figure *f, mb_error *err)
         char title[200];
         snprintf(title, sizeof title, "Needle in a haystack: %s", method);
         char *query = sqlite3_mprintf(sql, PREFIX("run_niah"), method);
-        rc = query ? figure_query(f, "niah", method, title, query, err)
-                   : mb_no_memory(err, "the needle figures");
+        rc = query ? figure_query(f, "niah", method, title, query, err) : mb_no_memory(err, "the needle figures");
         sqlite3_free(query);
     }
     if (rc == MB_OK && code != SQLITE_DONE)

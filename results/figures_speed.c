@@ -51,23 +51,20 @@ static const char breakdown_sql[] = "SELECT " PREFIX(
                                                            "a.sampler_id, a.step_kind <> 'later', a.step_kind, "
                                                            "a.part_order, 4";
 
-static const char tpob_sql[] =
-    "SELECT " PREFIX(
-        "run_latency") " || " BUDGET " || ', ' || " CONTEXT " || ' context, batch ' || a.batch, " SERIES ", "
-                       "a.method, a.steps, a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, a.steps, NULL, 1 "
-                       "FROM run_latency a JOIN " BUDGETS(
-                           "run_latency") " WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.phase = 'block' "
-                                          "AND " LAST("run_latency",
-                                                      "context") " AND " FIRST("run_latency",
-                                                                               "batch") " AND "
-                                                                                        "(SELECT count(DISTINCT "
-                                                                                        "steps) FROM run_latency "
-                                                                                        "WHERE run_id = ?1 AND "
-                                                                                        "phase = 'block') > 1 "
-                                                                                        "ORDER BY a.model_id, "
-                                                                                        "a.sampler_id, "
-                                                                                        "b.k, " BY_SERIES
-                                                                                        ", a.steps";
+static const char tpob_sql[] = "SELECT " PREFIX(
+    "run_latency") " || " BUDGET " || ', ' || " CONTEXT " || ' context, batch ' || a.batch, " SERIES ", "
+                   "a.method, a.steps, a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, a.steps, NULL, 1 "
+                   "FROM run_latency a JOIN " BUDGETS(
+                       "run_latency") " WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.phase = 'block' "
+                                      "AND " LAST("run_latency", "context") " AND " FIRST(
+                                          "run_latency", "batch") " AND "
+                                                                  "(SELECT count(DISTINCT "
+                                                                  "steps) FROM run_latency "
+                                                                  "WHERE run_id = ?1 AND "
+                                                                  "phase = 'block') > 1 "
+                                                                  "ORDER BY a.model_id, "
+                                                                  "a.sampler_id, "
+                                                                  "b.k, " BY_SERIES ", a.steps";
 
 static const char break_even_sql[] = "SELECT " PREFIX(
     "run_break_even") " || coalesce('k = ' || a.k || ', ', '') || 'batch ' || a.batch, " SERIES ", "
@@ -110,7 +107,8 @@ static const char memory_sql[] = MEMORY("1", "peak (GiB)", "a.peak_bytes / 10737
 static const char pareto_sql[] = "SELECT " PREFIX(
     "run_pareto") " || " CONTEXT " || ' context, batch ' || a.batch || ', T = ' || a.steps, a.curve, "
                   "a.method, a.speedup, 100 * a.delta, NULL, NULL, NULL, NULL, "
-                  "CASE WHEN (SELECT min(c.config_id) FROM run_pareto c WHERE c.run_id = ?1 AND c.curve = a.curve) "
+                  "CASE WHEN (SELECT min(c.config_id) FROM run_pareto c WHERE c.run_id = ?1 AND c.curve = "
+                  "a.curve) "
                   "> (SELECT min(m.config_id) FROM run_pareto m WHERE m.run_id = ?1 AND m.method = a.method) "
                   "THEN 4 ELSE 1 END FROM run_pareto a WHERE a.run_id = ?1 AND "
                   "a.is_oracle = 0 AND a.speedup IS NOT NULL AND " LAST("run_pareto", "context") " AND " FIRST(

@@ -174,7 +174,8 @@ int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, mb_e
         return MB_E_SYSTEM;
     store_bind(s, "tttttti", hash, row->method, row->version, row->summary, row->reference, row->origin_hash,
                (int64_t)row->caps);
-    rc = insert_or_find(store, s, "SELECT id FROM method WHERE hash = ?", hash, &method, "storing the method", err);
+    rc =
+        insert_or_find(store, s, "SELECT id FROM method WHERE hash = ?", hash, &method, "storing the method", err);
     if (rc != MB_OK)
         return rc;
     char method_hash[MB_HASH_CAP];
@@ -196,9 +197,9 @@ int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, mb_e
  * is new. */
 static int config_hash(const char *config_json, uint64_t seed, char hex[MB_HASH_CAP])
 {
-    static const char *const extending[] = {"limit",   "results", "plots",  "threads", "data",   "tasks",
-                                            "methods", "sampler", "passes", "recall",  "latency",
-                                            "plugin_seconds"};
+    static const char *const extending[] = {"limit",  "results", "plots",   "threads",
+                                            "data",   "tasks",   "methods", "sampler",
+                                            "passes", "recall",  "latency", "plugin_seconds"};
     cJSON *json = config_json ? cJSON_Parse(config_json) : NULL;
     char *plain = NULL;
     if (cJSON_IsObject(json)) {
@@ -362,8 +363,7 @@ int mb_store_cell_state(mb_store *store, int64_t cell, const char *state, const 
     int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
-    sqlite3_stmt *s =
-        store_statement(store, "UPDATE cell SET state = ?2, reason = ?3 WHERE id = ?1", err);
+    sqlite3_stmt *s = store_statement(store, "UPDATE cell SET state = ?2, reason = ?3 WHERE id = ?1", err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "itt", cell, state, reason);
@@ -391,8 +391,8 @@ int64_t mb_store_cell_samples(mb_store *store, int64_t cell)
     mb_error err = {0};
     int64_t count = 0;
     bool found = false;
-    sqlite3_stmt *s = store_statement(
-        store, "SELECT count(*) FROM sample WHERE cell_id = ? AND status <> 'failed'", &err);
+    sqlite3_stmt *s =
+        store_statement(store, "SELECT count(*) FROM sample WHERE cell_id = ? AND status <> 'failed'", &err);
     if (!s)
         return 0;
     store_bind(s, "i", cell);
@@ -427,8 +427,8 @@ int store_find_run(mb_store *store, const char *name, int64_t *id, char **label,
     } else if (newest) {
         rc = mb_fail(err, MB_E_INPUT, "%s: no run is stored in it", store->path);
     } else {
-        rc = mb_fail(err, MB_E_INPUT, "%s: has no run \"%s\": SELECT run FROM v_runs names them",
-                     store->path, name);
+        rc = mb_fail(err, MB_E_INPUT, "%s: has no run \"%s\": SELECT run FROM v_runs names them", store->path,
+                     name);
     }
     sqlite3_reset(s);
     return rc;

@@ -130,8 +130,8 @@ int mb_store_gate(mb_store *store, int64_t run, const char *name, const char *ve
     int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
-    sqlite3_stmt *s = store_statement(
-        store, "INSERT OR REPLACE INTO gate(run_id, name, verdict, detail) VALUES (?,?,?,?)", err);
+    sqlite3_stmt *s =
+        store_statement(store, "INSERT OR REPLACE INTO gate(run_id, name, verdict, detail) VALUES (?,?,?,?)", err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ittt", run, name, verdict, detail);

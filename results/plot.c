@@ -33,8 +33,7 @@ static int make_caption(mb_store *store, int64_t run, mb_text *caption, mb_error
                        column_text(s, 0), column_text(s, 1), column_text(s, 2), column_text(s, 3),
                        column_text(s, 4), column_text(s, 5), (long long)sqlite3_column_int64(s, 6),
                        (long long)sqlite3_column_int64(s, 7));
-    int rc = code == SQLITE_ROW || code == SQLITE_DONE ? MB_OK
-                                                       : store_error(store, code, "reading the run", err);
+    int rc = code == SQLITE_ROW || code == SQLITE_DONE ? MB_OK : store_error(store, code, "reading the run", err);
     sqlite3_reset(s);
     return rc;
 }
@@ -57,9 +56,8 @@ static int add_gates(mb_store *store, int64_t run, mb_text *caption, mb_text *st
         if (*column_text(s, 3))
             mb_text_printf(stamp, "GATE FAILED: %s", column_text(s, 3));
     }
-    int rc = code == SQLITE_ROW || code == SQLITE_DONE
-                 ? MB_OK
-                 : store_error(store, code, "reading the gates", err);
+    int rc =
+        code == SQLITE_ROW || code == SQLITE_DONE ? MB_OK : store_error(store, code, "reading the gates", err);
     sqlite3_reset(s);
     return rc;
 }
@@ -93,8 +91,7 @@ static int read_views(mb_store *store, int64_t run, mb_error *err)
             sqlite3_mprintf("DROP TABLE IF EXISTS temp.run_%s; CREATE TEMP TABLE run_%s AS SELECT * FROM v_%s "
                             "WHERE run_id = %lld",
                             views[i], views[i], views[i], (sqlite3_int64)run);
-        rc = sql ? store_exec(store, sql, "reading the views", err)
-                 : mb_no_memory(err, "drawing figures");
+        rc = sql ? store_exec(store, sql, "reading the views", err) : mb_no_memory(err, "drawing figures");
         sqlite3_free(sql);
     }
     return rc;
@@ -106,8 +103,7 @@ int mb_plot_all(mb_store *store, const char *run, const char *folder, int *drawn
     mb_text caption = {0}, stamp = {0};
     char *data = mb_string_format("%s/data", folder);
     *drawn = 0;
-    int rc = data ? store_find_run(store, run, &f.run_id, NULL, err)
-                  : mb_no_memory(err, "drawing figures");
+    int rc = data ? store_find_run(store, run, &f.run_id, NULL, err) : mb_no_memory(err, "drawing figures");
     if (rc == MB_OK)
         rc = mb_folder_make(data, err);
     if (rc == MB_OK)

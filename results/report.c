@@ -373,8 +373,7 @@ static int common_levels(const paper *p, const comparison *c, double *levels, si
     for (*count = 0; (code = sqlite3_step(s)) == SQLITE_ROW && *count < LEVELS;)
         levels[(*count)++] = sqlite3_column_double(s, 0);
     sqlite3_reset(s);
-    return code == SQLITE_DONE || code == SQLITE_ROW ? MB_OK
-                                                     : store_error(p->store, code, "comparing", err);
+    return code == SQLITE_DONE || code == SQLITE_ROW ? MB_OK : store_error(p->store, code, "comparing", err);
 }
 
 /* One quantity of v_equal_work over the tasks: a row a curve, a column a level. */
@@ -479,7 +478,8 @@ static const char grid_sql[] =
     "count(DISTINCT step) AS steps, max(n) AS n FROM v_counter_grid WHERE run_id = %lld AND pass = 'quality' "
     "GROUP BY model_id, sampler_id, config_id, name ORDER BY model_id, sampler_id, config_id, name";
 
-static int report_for_people(const paper *p, const char *label, const comparison *list, size_t count, mb_error *err)
+static int report_for_people(const paper *p, const char *label, const comparison *list, size_t count,
+                             mb_error *err)
 {
     int rc = head(p, label, err);
     for (size_t i = 0; rc == MB_OK && i < count; i++) {
@@ -499,11 +499,10 @@ static int report_for_people(const paper *p, const char *label, const comparison
         rc = equal_work(p, c, err);
     }
     if (rc == MB_OK && count)
-        mb_text_puts(
-            p->out,
-            "\n+ and - after a score: the 95 % interval of its paired difference excludes 0.\n"
-            "recall: against the exact top k, layers and steps that ran dense left out.\n"
-            "work: prefix tokens read, share of exact's. engaged: share of sparse layer calls.\n");
+        mb_text_puts(p->out,
+                     "\n+ and - after a score: the 95 % interval of its paired difference excludes 0.\n"
+                     "recall: against the exact top k, layers and steps that ran dense left out.\n"
+                     "work: prefix tokens read, share of exact's. engaged: share of sparse layer calls.\n");
     if (rc == MB_OK)
         rc = listing(p, "latency: medians", latency_sql, err);
     if (rc == MB_OK)

@@ -18,7 +18,7 @@ typedef enum mb_store_mode { MB_STORE_WRITE = 0, MB_STORE_READ = 1, MB_STORE_SCR
 /* WRITE creates the file and the schema, refuses another application_id or schema version, and fails at once
  * with a clear sentence when another process writes (busy), the folder is read-only or the disk is full. */
 int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err);
-int mb_store_close(mb_store *store, mb_error *err);   /* checkpoints the WAL; NULL is fine */
+int mb_store_close(mb_store *store, mb_error *err); /* checkpoints the WAL; NULL is fine */
 const char *mb_store_path(const mb_store *store);
 
 /* ---- identities: insert or find by content; *id receives the row ---- */
@@ -35,14 +35,14 @@ typedef struct mb_dataset_row {
     const char *task, *benchmark, *category, *language, *metric, *file_hash, *prompt_hash, *options_json;
     int32_t max_new_tokens;
 } mb_dataset_row;
-typedef struct mb_config_row {          /* a method configuration */
+typedef struct mb_config_row { /* a method configuration */
     const char *method, *version, *summary, *reference, *origin_hash, *options_json;
-    uint64_t caps;                      /* MB_CAP_* as stored integer */
-    int64_t k;                          /* token budget, -1 = none (NULL in the store) */
-    const char *label;                  /* short unique label for tables: "mage k=256" */
+    uint64_t caps;     /* MB_CAP_* as stored integer */
+    int64_t k;         /* token budget, -1 = none (NULL in the store) */
+    const char *label; /* short unique label for tables: "mage k=256" */
 } mb_config_row;
 typedef struct mb_sampler_row {
-    const char *schedule;               /* "threshold" or "fixed" */
+    const char *schedule; /* "threshold" or "fixed" */
     int32_t steps, block, sub_block;
     double threshold;
     bool dynamic, block_cache;
@@ -63,77 +63,84 @@ int mb_store_run(mb_store *, const char *name, const char *config_json, uint64_t
 int mb_store_run_end(mb_store *, int64_t run_id, const char *state /* done | interrupted | failed */,
                      double seconds, int64_t peak_bytes, mb_error *err);
 
-typedef struct mb_cell_key {            /* run x model x dataset x config x sampler x pass */
-    int64_t run, model, dataset, config, sampler;   /* dataset 0 for latency cells */
-    const char *pass;                   /* "quality", "recall", "forced", "latency", "breakdown" */
+typedef struct mb_cell_key {                      /* run x model x dataset x config x sampler x pass */
+    int64_t run, model, dataset, config, sampler; /* dataset 0 for latency cells */
+    const char *pass;                             /* "quality", "recall", "forced", "latency", "breakdown" */
 } mb_cell_key;
 int mb_store_cell(mb_store *, const mb_cell_key *, int64_t *cell_id, mb_error *err);
 /* A cell that cannot run at all (method unsupported, dataset missing): state "skipped"/"failed" with reason. */
 int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char *reason, mb_error *err);
 /* 1 = this sample of this cell is stored (any status but "failed"), 0 = not. */
 int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
-int64_t mb_store_cell_samples(mb_store *, int64_t cell);   /* those that has_sample() finds, for --dry-run */
+int64_t mb_store_cell_samples(mb_store *, int64_t cell); /* those that has_sample() finds, for --dry-run */
 
 /* ---- samples ---- */
 typedef struct mb_recall_row {
     int32_t layer, step, blocks, heads;
     double index_recall, mass_recall, captured_mass;
-    const float *index_head, *mass_head;   /* [heads]; negative = this head has no recall */
+    const float *index_head, *mass_head; /* [heads]; negative = this head has no recall */
 } mb_recall_row;
-typedef struct mb_counter_row { const char *name, *unit, *better, *aggregate; double value; } mb_counter_row;
-typedef struct mb_grid_row {            /* a counter by layer and step, one place */
+typedef struct mb_counter_row {
     const char *name, *unit, *better, *aggregate;
-    int32_t layer, step;                /* -1 = not by it; step 0 = commits */
-    double total, weight;               /* of a mean: numerator and denominator; weight > 0 */
+    double value;
+} mb_counter_row;
+typedef struct mb_grid_row { /* a counter by layer and step, one place */
+    const char *name, *unit, *better, *aggregate;
+    int32_t layer, step;  /* -1 = not by it; step 0 = commits */
+    double total, weight; /* of a mean: numerator and denominator; weight > 0 */
 } mb_grid_row;
 typedef struct mb_sample_row {
     int64_t cell;
-    const char *key;                    /* mb_sample.key */
-    const char *status;                 /* "ok", "failed", "skipped" */
-    const char *error;                  /* sentence for failed/skipped, with source */
+    const char *key;    /* mb_sample.key */
+    const char *status; /* "ok", "failed", "skipped" */
+    const char *error;  /* sentence for failed/skipped, with source */
     const char *prediction, *answers_json, *classes_json, *group;
-    const char *token_hash;             /* of the prompt's ids */
-    double score;                       /* NAN = none */
+    const char *token_hash; /* of the prompt's ids */
+    double score;           /* NAN = none */
     int64_t length;
     int32_t prompt_tokens, context, new_tokens, blocks, denoise_forwards, commit_forwards;
-    double depth;                       /* -1 = none */
+    double depth; /* -1 = none */
     bool truncated, stopped;
     double engaged, work, work_select;
     double prefill_us, decode_us;
-    const int32_t *forwards_histogram; int32_t histogram_size;
+    const int32_t *forwards_histogram;
+    int32_t histogram_size;
     int32_t agree, compared;
-    const mb_recall_row *recalls; size_t recall_count;
+    const mb_recall_row *recalls;
+    size_t recall_count;
     int64_t dense_calls, sparse_calls;
-    const mb_counter_row *counters; size_t counter_count;
-    const mb_grid_row *grids; size_t grid_count;   /* rows of one name follow each other */
+    const mb_counter_row *counters;
+    size_t counter_count;
+    const mb_grid_row *grids;
+    size_t grid_count; /* rows of one name follow each other */
 } mb_sample_row;
 /* One transaction; replaces a "failed" row of the same key. MB_E_SYSTEM when the disk is full: nothing is lost. */
 int mb_store_sample(mb_store *, const mb_sample_row *, mb_error *err);
 
 /* ---- latency ---- */
 typedef struct mb_latency_row {
-    const char *phase;                  /* "prefill", "first_step", "later_step", "commit", "block", "request" */
+    const char *phase; /* "prefill", "first_step", "later_step", "commit", "block", "request" */
     int32_t context, batch, steps;
     double us;
-    int32_t sm_mhz;                     /* 0 = unknown */
-    int64_t throttle;                   /* bit mask, -1 = unknown */
-    double temperature, power;          /* Celsius, watt; NAN = unknown */
-    int32_t other_processes;            /* -1 = unknown */
+    int32_t sm_mhz;            /* 0 = unknown */
+    int64_t throttle;          /* bit mask, -1 = unknown */
+    double temperature, power; /* Celsius, watt; NAN = unknown */
+    int32_t other_processes;   /* -1 = unknown */
     bool graph, kept;
-    const char *timer;                  /* "cuda_event", "host_clock" */
+    const char *timer; /* "cuda_event", "host_clock" */
 } mb_latency_row;
 /* Raw samples in one transaction. A case is (cell, context, batch, steps, graph, phase); every case among the rows
  * replaces what the cell held of it. */
 int mb_store_latency(mb_store *, int64_t cell, const mb_latency_row *rows, size_t count, mb_error *err);
 typedef struct mb_memory_row {
     int32_t context, batch;
-    int64_t weights, kv, index, scratch, peak;  /* bytes */
+    int64_t weights, kv, index, scratch, peak; /* bytes */
 } mb_memory_row;
 int mb_store_memory(mb_store *, int64_t cell, const mb_memory_row *row, mb_error *err);
 typedef struct mb_breakdown_row {
     int32_t context, batch;
-    const char *step_kind;              /* "first", "later", "commit" */
-    const char *part;                   /* "gemm", "dense attention", "selection", ... */
+    const char *step_kind; /* "first", "later", "commit" */
+    const char *part;      /* "gemm", "dense attention", "selection", ... */
     double us;
     int32_t kernels;
 } mb_breakdown_row;
@@ -145,10 +152,14 @@ int mb_store_event(mb_store *, int64_t run, const char *level, const char *text,
 
 /* ---- reading: reports and exports from the views ---- */
 typedef enum mb_table_format {
-    MB_TABLE_TERMINAL = 0, MB_TABLE_MARKDOWN, MB_TABLE_CSV, MB_TABLE_JSONL
+    MB_TABLE_TERMINAL = 0,
+    MB_TABLE_MARKDOWN,
+    MB_TABLE_CSV,
+    MB_TABLE_JSONL
 } mb_table_format;
 /* Runs one SELECT and renders its rows; the one table printer of the project. max_width 0 = no limit. */
-int mb_table_query(mb_store *, const char *sql, mb_table_format format, int max_width, mb_text *out, mb_error *err);
+int mb_table_query(mb_store *, const char *sql, mb_table_format format, int max_width, mb_text *out,
+                   mb_error *err);
 /* The comparison report of a run (label or number; NULL = the one started last): accuracy with paired differences,
  * recall, work, forwards, latency, gates. CSV and JSONL: one row per configuration and task, unrounded. */
 int mb_report(mb_store *, const char *run, mb_table_format format, int max_width, mb_text *out, mb_error *err);

@@ -48,8 +48,8 @@ static int store_item(mb_store *store, const mb_sample_row *row, int64_t *item, 
 static int make_room(mb_store *store, int64_t cell, int64_t item, bool *taken, mb_error *err)
 {
     int64_t one = 0;
-    sqlite3_stmt *s = store_statement(
-        store, "DELETE FROM sample WHERE cell_id = ? AND item_id = ? AND status = 'failed'", err);
+    sqlite3_stmt *s =
+        store_statement(store, "DELETE FROM sample WHERE cell_id = ? AND item_id = ? AND status = 'failed'", err);
     if (!s)
         return MB_E_SYSTEM;
     store_bind(s, "ii", cell, item);
@@ -152,8 +152,8 @@ static int store_forwards(mb_store *store, int64_t id, const mb_sample_row *row,
     for (int32_t i = 0; row->forwards_histogram && i < row->histogram_size; i++) {
         if (row->forwards_histogram[i] == 0)
             continue;
-        sqlite3_stmt *s = store_statement(
-            store, "INSERT INTO forwards(sample_id, forwards, blocks) VALUES (?,?,?)", err);
+        sqlite3_stmt *s =
+            store_statement(store, "INSERT INTO forwards(sample_id, forwards, blocks) VALUES (?,?,?)", err);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "ijj", id, i, row->forwards_histogram[i]);
@@ -195,8 +195,8 @@ static int store_counters(mb_store *store, int64_t id, const mb_sample_row *row,
         int rc = declare(store, sql, row->cell, c->name, c->unit, c->better, c->aggregate, &counter, err);
         if (rc != MB_OK)
             return rc;
-        sqlite3_stmt *s = store_statement(
-            store, "INSERT INTO counter_value(sample_id, counter_id, value) VALUES (?,?,?)", err);
+        sqlite3_stmt *s =
+            store_statement(store, "INSERT INTO counter_value(sample_id, counter_id, value) VALUES (?,?,?)", err);
         if (!s)
             return MB_E_SYSTEM;
         store_bind(s, "iid", id, counter, c->value);

@@ -49,8 +49,8 @@ int store_error(mb_store *store, int rc, const char *doing, mb_error *err)
                        primary == SQLITE_NOTADB ? "not an SQLite database" : "the database is damaged");
     case SQLITE_READONLY:
     case SQLITE_PERM:
-        return mb_fail(err, MB_E_INPUT,
-                       "%s: the file or its folder is read-only: choose another file with --db", path);
+        return mb_fail(err, MB_E_INPUT, "%s: the file or its folder is read-only: choose another file with --db",
+                       path);
     case SQLITE_CANTOPEN:
         return mb_fail(err, MB_E_INPUT, "%s: cannot open it (%s)", path,
                        number ? strerror(number) : "does the folder exist, and may it be written?");
@@ -442,8 +442,8 @@ static int open_for_reading(mb_store *store, mb_error *err)
     char hash[MB_HASH_CAP];
     bool fresh = false, current = false;
     if (!mb_file_exists(store->path))
-        return mb_fail(err, MB_E_INPUT, "%s: there is no such file: a run with --db %s makes it",
-                       store->path, store->path);
+        return mb_fail(err, MB_E_INPUT, "%s: there is no such file: a run with --db %s makes it", store->path,
+                       store->path);
     int code = sqlite3_open_v2(store->path, &store->db, SQLITE_OPEN_READONLY, NULL);
     if (code == SQLITE_OK) {
         sqlite3_busy_timeout(store->db, 10000);
@@ -471,8 +471,8 @@ static int open_for_reading(mb_store *store, mb_error *err)
     rc = views_current(store, hash, &current, err);
     if (rc == MB_OK && !current) {
         char *text = temporary_views(views);
-        rc = text ? store_exec(store, text, "making the views", err)
-                  : mb_no_memory(err, "opening %s", store->path);
+        rc =
+            text ? store_exec(store, text, "making the views", err) : mb_no_memory(err, "opening %s", store->path);
         free(text);
     }
     return rc;

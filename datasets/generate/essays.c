@@ -113,8 +113,7 @@ int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, mb_error *err)
     int rc = list_folder(path, &names, &count, err);
     for (size_t i = 0; i < count && rc == MB_OK; i++) {
         char *file = mb_string_format("%s/%s", path, names[i]);
-        rc = file ? add_file(file, out, hash, err)
-                  : mb_no_memory(err, "the essays of %s", path);
+        rc = file ? add_file(file, out, hash, err) : mb_no_memory(err, "the essays of %s", path);
         free(file);
     }
     for (size_t i = 0; i < count; i++)
@@ -123,8 +122,7 @@ int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, mb_error *err)
     if (rc == MB_OK && out->failed)
         rc = mb_no_memory(err, "the essays of %s", path);
     if (rc == MB_OK && !out->length)
-        rc = mb_fail(err, MB_E_INPUT,
-                     "%s holds no .txt file with text; run: bash datasets/fetch.sh essays", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s holds no .txt file with text; run: bash datasets/fetch.sh essays", path);
     return rc;
 }
 

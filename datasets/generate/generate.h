@@ -44,7 +44,8 @@ typedef struct mb_options {
     const char *task; /* for sentences */
 } mb_options;
 /* Parses and refuses keys outside known (NULL-terminated). */
-int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known, mb_error *err);
+int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known,
+                    mb_error *err);
 void mb_options_close(mb_options *options);
 /* Each leaves *value alone when the key is absent; MB_E_INPUT names key and range. */
 int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value,
@@ -100,7 +101,8 @@ void mb_pieces_free(mb_pieces *pieces);
 
 typedef struct mb_haystack mb_haystack;
 /* kind: "text" (built in), "noise" (RULER's five sentences), or the path of essays. */
-int mb_haystack_open(mb_haystack **haystack, const char *kind, uint64_t seed, const mb_codec *codec, mb_error *err);
+int mb_haystack_open(mb_haystack **haystack, const char *kind, uint64_t seed, const mb_codec *codec,
+                     mb_error *err);
 /* Appends sentences of together at most `budget` tokens. What is missing is less than one sentence; the built-in
  * text nearly always meets the budget exactly. The pieces live as long as the haystack. */
 int mb_haystack_fill(mb_haystack *haystack, mb_random *random, int64_t budget, mb_pieces *out, mb_error *err);

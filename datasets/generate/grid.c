@@ -52,9 +52,8 @@ static int read_range(const mb_options *options, const char *key, const cJSON *i
     if ((a && !cJSON_IsNumber(a)) || (b && !cJSON_IsNumber(b)) || !cJSON_IsNumber(n) || !(*from >= low) ||
         !(*to <= high) || !(*from <= *to) || !(n->valuedouble >= 1) || n->valuedouble > MAX_POINTS ||
         n->valuedouble != floor(n->valuedouble))
-        return mb_fail(err, MB_E_INPUT,
-                       "\"%s\" of task %s needs %g <= from <= to <= %g and a count from 1 to %d", key,
-                       options->task, low, high, MAX_POINTS);
+        return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s needs %g <= from <= to <= %g and a count from 1 to %d",
+                       key, options->task, low, high, MAX_POINTS);
     *count = (size_t)n->valuedouble;
     return MB_OK;
 }
@@ -73,9 +72,8 @@ static int read_list(const mb_options *options, const char *key, const cJSON *it
     for (const cJSON *part = item->child; part; part = part->next) {
         double v = cJSON_IsNumber(part) ? part->valuedouble : NAN;
         if (!(v >= low && v <= high) || (whole && v != floor(v)))
-            return mb_fail(err, MB_E_INPUT,
-                           "\"%s\" of task %s: entry %zu must be a%s number from %g to %g", key, options->task,
-                           *count, whole ? " whole" : "", low, high);
+            return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s: entry %zu must be a%s number from %g to %g", key,
+                           options->task, *count, whole ? " whole" : "", low, high);
         (*values)[(*count)++] = v;
     }
     return MB_OK;

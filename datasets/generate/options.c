@@ -8,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known, mb_error *err)
+int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known,
+                    mb_error *err)
 {
     *options = (mb_options){.task = task};
     if (!json || !*json)
@@ -55,9 +56,8 @@ int mb_options_int(const mb_options *options, const char *key, int64_t low, int6
         return MB_OK;
     if (!cJSON_IsNumber(item) || item->valuedouble != floor(item->valuedouble) ||
         item->valuedouble < (double)low || item->valuedouble > (double)high)
-        return mb_fail(err, MB_E_INPUT,
-                       "option \"%s\" of task %s must be a whole number from %lld to %lld", key, options->task,
-                       (long long)low, (long long)high);
+        return mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be a whole number from %lld to %lld", key,
+                       options->task, (long long)low, (long long)high);
     *value = (int64_t)item->valuedouble;
     return MB_OK;
 }
@@ -68,8 +68,7 @@ int mb_options_bool(const mb_options *options, const char *key, bool *value, mb_
     if (!item)
         return MB_OK;
     if (!cJSON_IsBool(item))
-        return mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be true or false", key,
-                       options->task);
+        return mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be true or false", key, options->task);
     *value = cJSON_IsTrue(item);
     return MB_OK;
 }
@@ -106,8 +105,7 @@ int mb_prompts_load(const char *name, cJSON **root, mb_error *err)
     const char *text = mb_prompt_find(name, &size);
     *root = text ? cJSON_ParseWithLength(text, size) : NULL;
     if (!*root)
-        return mb_fail(err, MB_E_BUG, "datasets/prompts/%s is missing from the program or is no JSON",
-                       name);
+        return mb_fail(err, MB_E_BUG, "datasets/prompts/%s is missing from the program or is no JSON", name);
     return MB_OK;
 }
 

@@ -115,8 +115,7 @@ int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_reque
     lb->prompts = config_read("longbench_prompts.json");
     lb->template_text = base_name(row, lb->name, sizeof lb->name) ? mb_json_string(lb->prompts, lb->name) : NULL;
     if (!lb->template_text)
-        return mb_fail(err, MB_E_BUG, "datasets/prompts/longbench_prompts.json has no prompt for %s",
-                       row->name);
+        return mb_fail(err, MB_E_BUG, "datasets/prompts/longbench_prompts.json has no prompt for %s", row->name);
     for (size_t i = 0; i < 4; i++) {
         snprintf(files[i], sizeof files[i], "%s%s.jsonl", layouts[i], row->name);
         names[i] = files[i];
@@ -140,15 +139,14 @@ static int texts_copy(const longbench *lb, const cJSON *row, const char *field, 
     const char *path = mb_jsonl_path(lb->rows.reader);
     long long line = (long long)mb_jsonl_line(lb->rows.reader);
     if (!list || cJSON_IsNull(list))
-        return required ? mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" is missing", path, line, field)
-                        : MB_OK;
+        return required ? mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" is missing", path, line, field) : MB_OK;
     if (!cJSON_IsArray(list) || (required && !list->child))
         return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" is no list of texts", path, line, field);
     cJSON_ArrayForEach(item, list)
     {
         if (!cJSON_IsString(item))
-            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" holds something that is no text",
-                           path, line, field);
+            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" holds something that is no text", path, line,
+                           field);
         if (!add(sample, item->valuestring, strlen(item->valuestring)))
             return mb_fail(err, MB_E_SYSTEM, "%s:%lld: no memory for the row", path, line);
     }

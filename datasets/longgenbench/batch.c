@@ -36,8 +36,7 @@ int mb_batches_open(mb_batches *b, const mb_task_info *info, const mb_task_reque
     mb_options options;
     size_t size;
     *b = (mb_batches){.info = info, .batch = mmlu ? 20 : 35, .questions = 700};
-    int rc =
-        mb_options_open(&options, info->name, request->options, mmlu ? known_mmlu : known_gsm8k, err);
+    int rc = mb_options_open(&options, info->name, request->options, mmlu ? known_mmlu : known_gsm8k, err);
     if (rc == MB_OK)
         rc = mb_options_int(&options, "batch", 1, 1000, &b->batch, err);
     if (rc == MB_OK && !mmlu)

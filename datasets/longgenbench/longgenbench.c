@@ -123,8 +123,7 @@ static int plan_fill(const mb_rows *plan, const cJSON *row, mb_sample *sample, m
         return MB_E_SAMPLE;
     sample->length = number_of(row);
     if (!sample->length)
-        return mb_fail(err, MB_E_SAMPLE, "%s: field \"number\" is no whole number from 1",
-                       sample->source);
+        return mb_fail(err, MB_E_SAMPLE, "%s: field \"number\" is no whole number from 1", sample->source);
     sample->prompt = mb_string_copy(prompt);
     sample->group = mb_string_copy(type);
     sample->language = mb_string_copy("en");

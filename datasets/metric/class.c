@@ -93,7 +93,8 @@ int mb_metric_count(const char *prediction, const char *reference, double *score
     return rc;
 }
 
-int mb_metric_retrieval(const char *prediction, const char *reference, const char *cue, double *score, mb_error *err)
+int mb_metric_retrieval(const char *prediction, const char *reference, const char *cue, double *score,
+                        mb_error *err)
 {
     *score = 0;
     /* The first place where the cue is followed by a digit. */
@@ -109,6 +110,5 @@ int mb_metric_retrieval(const char *prediction, const char *reference, const cha
         if (n || rc != MB_OK)
             return rc;
     }
-    return mb_fail(err, MB_E_SAMPLE, "the reference \"%.60s\" holds no \"%s\" with a number", reference,
-                   cue);
+    return mb_fail(err, MB_E_SAMPLE, "the reference \"%.60s\" holds no \"%s\" with a number", reference, cue);
 }

@@ -205,8 +205,8 @@ int mb_hmm_load(mb_hmm *hmm, const char *folder, mb_error *err)
                 goto out;
             }
             if (!mb_file_exists(path)) {
-                rc = mb_fail(err, MB_E_INPUT, "%s has dict.txt but neither hmm.json nor finalseg/%s",
-                             folder, files[i]);
+                rc = mb_fail(err, MB_E_INPUT, "%s has dict.txt but neither hmm.json nor finalseg/%s", folder,
+                             files[i]);
                 break;
             }
             rc = table_read(hmm, path, i, err);

@@ -25,7 +25,8 @@ int mb_metric_classification(const char *prediction, const char *reference, char
                              size_t class_count, double *score);
 int mb_metric_count(const char *prediction, const char *reference, double *score);
 /* cue: the text before the number in the reference, "Paragraph " or the Chinese one. */
-int mb_metric_retrieval(const char *prediction, const char *reference, const char *cue, double *score, mb_error *err);
+int mb_metric_retrieval(const char *prediction, const char *reference, const char *cue, double *score,
+                        mb_error *err);
 
 /* ---- code (metric_code.c) ---- */
 int mb_metric_code(const char *prediction, const char *reference, double *score);

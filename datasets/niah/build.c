@@ -166,7 +166,8 @@ static size_t boundary(const mb_pieces *pieces, double depth)
 
 /* Filler up to budget, the other needles scattered, the asked ones at the depth (and further on, as in the
  * original's multi-needle test: each next one a k-th of the rest deeper, measured on the text as it has grown). */
-static int lay_out(draft *d, const char *fill_stream, int64_t budget, double depth, mb_pieces *pieces, mb_error *err)
+static int lay_out(draft *d, const char *fill_stream, int64_t budget, double depth, mb_pieces *pieces,
+                   mb_error *err)
 {
     mb_niah *niah = d->niah;
     size_t asked = (size_t)niah->asked;

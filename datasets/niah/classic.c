@@ -72,9 +72,8 @@ static int encode_essays(mb_niah *niah, size_t need, mb_error *err)
             return mb_fail(err, rc, "the essays of task %s could not be encoded", niah->row->name);
         niah->essay_count = count;
     }
-    return count >= need
-               ? MB_OK
-               : mb_fail(err, MB_E_INPUT, "the essays of task %s are too short", niah->row->name);
+    return count >= need ? MB_OK
+                         : mb_fail(err, MB_E_INPUT, "the essays of task %s are too short", niah->row->name);
 }
 
 static bool is_stop(const mb_niah *niah, int32_t id)
@@ -167,8 +166,7 @@ int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sa
         n += limit - tokens;
     }
     if (rc == MB_OK && best_tokens < 0)
-        rc = mb_fail(err, MB_E_SAMPLE, "sample %s: no cut of the essays fits %d tokens", cell->key,
-                     cell->length);
+        rc = mb_fail(err, MB_E_SAMPLE, "sample %s: no cut of the essays fits %d tokens", cell->key, cell->length);
     if (rc < 0)
         goto out;
     sample->prompt = mb_text_take(&best);

@@ -130,8 +130,8 @@ static int open_built_in(mb_niah *niah, mb_error *err)
         const char *key = i ? "queries" : "values";
         bool mine = i ? queries : values;
         if (!mine && cJSON_GetObjectItemCaseSensitive(options->root, key))
-            rc = mb_fail(err, MB_E_INPUT, "task %s has no option \"%s\"; niah_multi%.5s has it",
-                         niah->row->name, key, i ? "query" : "value");
+            rc = mb_fail(err, MB_E_INPUT, "task %s has no option \"%s\"; niah_multi%.5s has it", niah->row->name,
+                         key, i ? "query" : "value");
         else if (mine)
             rc = mb_options_int(options, key, 1, MB_NIAH_ASKED_MAX, &many, err);
     }
@@ -204,8 +204,8 @@ static int niah_next(void *state, mb_sample **sample, mb_error *err)
     if (niah->at >= niah_size(niah))
         return 0;
     if (!niah->codec)
-        return mb_fail(err, MB_E_INPUT,
-                       "task %s is generated to a number of tokens: it needs a tokenizer", niah->row->name);
+        return mb_fail(err, MB_E_INPUT, "task %s is generated to a number of tokens: it needs a tokenizer",
+                       niah->row->name);
     mb_niah_cell cell = {.number = niah->at % niah->samples};
     int64_t at = niah->at / niah->samples, depths = (int64_t)niah->grid.depth_count;
     cell.depth = niah->grid.depths[at % depths];

@@ -333,8 +333,7 @@ int mb_jsonl_next(mb_jsonl *reader, cJSON **row, mb_error *err)
         if (reader->row.capacity > KEEP)
             mb_text_free(&reader->row);
         if (!*row)
-            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: %s", reader->path, (long long)reader->start,
-                           reason.text);
+            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: %s", reader->path, (long long)reader->start, reason.text);
         return 1;
     }
 }

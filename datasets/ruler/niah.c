@@ -65,8 +65,7 @@ int mb_ruler_niah_open(mb_ruler *ruler, const mb_task_request *request, mb_error
         rc = mb_options_string(&ruler->options, "essay", NULL, &essay, err);
     if (rc < 0 || strcmp(ruler->task->haystack, "essay") != 0)
         return rc;
-    rc = strcmp(essay, "text") == 0 ? built_in_essay(ruler, err)
-                                    : mb_essays_read(essay, &ruler->essay, NULL, err);
+    rc = strcmp(essay, "text") == 0 ? built_in_essay(ruler, err) : mb_essays_read(essay, &ruler->essay, NULL, err);
     if (rc == MB_OK && ruler->essay.failed)
         rc = mb_ruler_memory(err);
     if (rc == MB_OK) {

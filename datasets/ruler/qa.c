@@ -337,8 +337,7 @@ static int qa_write(mb_ruler_draft *draft, int64_t n, mb_text *out, mb_error *er
                        d->texts[own->order[places[i] % own->count]]);
     free(places);
     const mb_prompt_pair pairs[] = {{"context", context.data}, {"query", own->q->text}};
-    int rc = context.failed ? mb_ruler_memory(err)
-                            : mb_ruler_fill(draft->ruler, "qa", pairs, 2, out, err);
+    int rc = context.failed ? mb_ruler_memory(err) : mb_ruler_fill(draft->ruler, "qa", pairs, 2, out, err);
     mb_text_free(&context);
     return rc;
 }

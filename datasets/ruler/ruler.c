@@ -241,8 +241,8 @@ static int ruler_next(void *state, mb_sample **sample, mb_error *err)
     if (ruler->at >= ruler_size(ruler))
         return 0;
     if (!ruler->codec)
-        return mb_fail(err, MB_E_INPUT,
-                       "task %s is generated to a number of tokens: it needs a tokenizer", ruler->row->name);
+        return mb_fail(err, MB_E_INPUT, "task %s is generated to a number of tokens: it needs a tokenizer",
+                       ruler->row->name);
     mb_ruler_draft draft = {.ruler = ruler, .number = ruler->at % ruler->samples};
     draft.length = ruler->grid.lengths[ruler->at / ruler->samples];
     ruler->at++;

@@ -70,8 +70,7 @@ static int write_chain(const mb_ruler_draft *draft, size_t which, int64_t n, mb_
             mb_text_puts(&context, "\n");
     }
     const mb_prompt_pair pairs[] = {{"context", context.data}, {"query", own->value[which]}};
-    int rc = context.failed ? mb_ruler_memory(err)
-                            : mb_ruler_fill(draft->ruler, "vt", pairs, 2, out, err);
+    int rc = context.failed ? mb_ruler_memory(err) : mb_ruler_fill(draft->ruler, "vt", pairs, 2, out, err);
     mb_text_free(&context);
     return rc;
 }
@@ -230,8 +229,7 @@ static int write_list(const mb_ruler_draft *draft, const size_t *order, size_t w
         put_word(draft->ruler, order, list[places[i]], &context);
     }
     const mb_prompt_pair pairs[] = {{"context", context.data}};
-    rc = context.failed ? mb_ruler_memory(err)
-                        : mb_ruler_fill(draft->ruler, "cwe", pairs, 1, out, err);
+    rc = context.failed ? mb_ruler_memory(err) : mb_ruler_fill(draft->ruler, "cwe", pairs, 1, out, err);
 out:
     free(places);
     free(list);
@@ -318,8 +316,7 @@ static int fwe_write(mb_ruler_draft *draft, int64_t n, mb_text *out, mb_error *e
         mb_text_puts(&context, own->words[list[places[i]]]);
     }
     const mb_prompt_pair pairs[] = {{"context", context.data}};
-    rc = context.failed ? mb_ruler_memory(err)
-                        : mb_ruler_fill(draft->ruler, "fwe", pairs, 1, out, err);
+    rc = context.failed ? mb_ruler_memory(err) : mb_ruler_fill(draft->ruler, "fwe", pairs, 1, out, err);
 out:
     free(list);
     free(places);

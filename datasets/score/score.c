@@ -137,16 +137,16 @@ static int texts_take(const cJSON *list, mb_sample *sample, bool (*add)(mb_sampl
 }
 
 /* One line of a prediction file: MB_E_INPUT when it is not one. */
-static int row_score(const char *task, const cJSON *row, const char *path, int64_t line, scores *into, mb_error *err)
+static int row_score(const char *task, const cJSON *row, const char *path, int64_t line, scores *into,
+                     mb_error *err)
 {
     const char *pred = mb_json_string(row, "pred");
     const cJSON *answers = mb_json_member(row, "answers"), *length = mb_json_member(row, "length");
     double score = 0;
     int rc;
     if (!pred || !cJSON_IsArray(answers))
-        return mb_fail(err, MB_E_INPUT,
-                       "%s:%lld: a prediction has the text \"pred\" and the list \"answers\"", path,
-                       (long long)line);
+        return mb_fail(err, MB_E_INPUT, "%s:%lld: a prediction has the text \"pred\" and the list \"answers\"",
+                       path, (long long)line);
     mb_sample *sample = mb_sample_new();
     rc = sample ? texts_take(answers, sample, mb_sample_add_answer) : MB_E_SYSTEM;
     if (rc == MB_OK)
@@ -284,8 +284,8 @@ int mb_score_folder(const char *folder, mb_text *out, mb_error *err)
         if (!path)
             rc = mb_no_memory(err, "scoring %s", folder);
         else if (!task)
-            rc = mb_fail(err, MB_E_INPUT, "%s: no task is named \"%.*s\"", path,
-                         (int)strcspn(files[i], "."), files[i]);
+            rc = mb_fail(err, MB_E_INPUT, "%s: no task is named \"%.*s\"", path, (int)strcspn(files[i], "."),
+                         files[i]);
         else if (is_skipped(task, &reason))
             mb_text_printf(&skipped, "%s%s", skipped.length ? ", " : "", task->name);
         else
@@ -297,8 +297,8 @@ int mb_score_folder(const char *folder, mb_text *out, mb_error *err)
     if (rc == MB_OK && (out->failed || skipped.failed))
         rc = mb_no_memory(err, "the result of %s", folder);
     if (rc == MB_OK) /* not an error, but it must be said */
-        mb_fail(err, 0, "%s%s%s%s", skipped.length ? "not scored: " : "",
-                skipped.length ? skipped.data : "", skipped.length ? ": " : "", skipped.length ? reason.text : "");
+        mb_fail(err, 0, "%s%s%s%s", skipped.length ? "not scored: " : "", skipped.length ? skipped.data : "",
+                skipped.length ? ": " : "", skipped.length ? reason.text : "");
 out:
     for (size_t i = 0; i < count; i++)
         free(files[i]);

@@ -18,9 +18,8 @@ bool mb_score_v2_applies(const char *folder, char *const *files, size_t count)
     mb_jsonl *reader = NULL;
     cJSON *row = NULL;
     char *path = count ? mb_string_format("%s/%s", folder, files[0]) : NULL;
-    bool applies = path && mb_jsonl_open(&reader, path, NULL) == MB_OK &&
-                   mb_jsonl_next(reader, &row, NULL) == 1 && mb_json_member(row, "judge") &&
-                   mb_json_string(row, "difficulty");
+    bool applies = path && mb_jsonl_open(&reader, path, NULL) == MB_OK && mb_jsonl_next(reader, &row, NULL) == 1 &&
+                   mb_json_member(row, "judge") && mb_json_string(row, "difficulty");
     cJSON_Delete(row);
     mb_jsonl_close(reader);
     free(path);

@@ -120,8 +120,7 @@ static int bench_all(const mb_cli *cli, const mb_kernels *kernels, mb_device *de
             continue;
         if (mb_interrupted)
             return mb_fail(err, MB_E_STOP, "interrupted");
-        if (mb_bench_case(kernels, device, type, &mb_kernel_cases[i], &ceilings, limit, &row, err) !=
-            MB_OK) {
+        if (mb_bench_case(kernels, device, type, &mb_kernel_cases[i], &ceilings, limit, &row, err) != MB_OK) {
             fprintf(stderr, "harness: %s\n", err->text);
             failed++;
         } else if (print_row(cli, &row) != MB_OK) {
@@ -145,15 +144,13 @@ int mb_command_bench_kernels(const mb_cli *cli)
     for (size_t i = 0; i < mb_kernel_case_count; i++)
         count += chosen(cli, &mb_kernel_cases[i]);
     if (count == 0)
-        rc = mb_fail(&err, MB_E_INPUT, "no bench case's \"operation: name\" contains \"%s\"",
-                     cli->kernel_case);
+        rc = mb_fail(&err, MB_E_INPUT, "no bench case's \"operation: name\" contains \"%s\"", cli->kernel_case);
     else if (cli->type && strcmp(cli->type, "bf16") != 0 && strcmp(cli->type, "f32") != 0)
         rc = mb_fail(&err, MB_E_INPUT, "--type is bf16 or f32, not \"%s\"", cli->type);
     if (rc == MB_OK && cli->type && strcmp(cli->type, "f32") == 0)
         options.type = MB_F32;
     if (rc == MB_OK)
-        rc = mb_device_open(cli->device ? cli->device : "auto", &options, &kernels, &device, &note,
-                            &err);
+        rc = mb_device_open(cli->device ? cli->device : "auto", &options, &kernels, &device, &note, &err);
     if (rc == MB_OK) {
         if (note.text[0])
             fprintf(stderr, "harness: %s\n", note.text);

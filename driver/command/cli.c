@@ -15,10 +15,10 @@
 typedef enum flag_kind { FLAG_TRUE, FLAG_TEXT, FLAG_NUMBER, FLAG_SET, FLAG_PLUGIN } flag_kind;
 
 typedef struct flag {
-    const char *name, *value;    /* "--limit", "N" */
+    const char *name, *value; /* "--limit", "N" */
     flag_kind kind;
     size_t offset;
-    const char *commands;        /* where it means something, "run list"; NULL = everywhere */
+    const char *commands; /* where it means something, "run list"; NULL = everywhere */
     const char *help;
 } flag;
 
@@ -64,7 +64,8 @@ static const flag flags[] = {
     {"--version", NULL, FLAG_TRUE, AT(version), NULL, "print the version"},
     {"--help", NULL, FLAG_TRUE, AT(help), NULL, "print this"},
 };
-#define NUMBER_MAX ((int64_t)1 << 53) /* numbers pass through JSON: beyond, a double no longer tells them apart */
+#define NUMBER_MAX ((int64_t)1 << 53) /* numbers pass through JSON: beyond, a double no longer tells them apart   \
+                                       */
 #define FLAG_COUNT (sizeof flags / sizeof flags[0])
 
 /* Whether a list of commands holds this one. */
@@ -166,8 +167,8 @@ static int check_places(const mb_cli *cli, const bool given[FLAG_COUNT], mb_erro
     const char *command = cli->word_count ? cli->words[0] : "run";
     for (size_t k = 0; k < FLAG_COUNT; k++)
         if (given[k] && !belongs(flags[k].commands, command))
-            return mb_fail(err, MB_E_INPUT, "%s says nothing to \"%s\"; it belongs to: %s", flags[k].name,
-                           command, flags[k].commands);
+            return mb_fail(err, MB_E_INPUT, "%s says nothing to \"%s\"; it belongs to: %s", flags[k].name, command,
+                           flags[k].commands);
     return MB_OK;
 }
 

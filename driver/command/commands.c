@@ -28,8 +28,10 @@ static int print_text(mb_text *text)
 
 static mb_table_format chosen_format(const mb_cli *cli)
 {
-    return cli->csv ? MB_TABLE_CSV : cli->jsonl ? MB_TABLE_JSONL : cli->markdown ? MB_TABLE_MARKDOWN
-                                                                                 : MB_TABLE_TERMINAL;
+    return cli->csv        ? MB_TABLE_CSV
+           : cli->jsonl    ? MB_TABLE_JSONL
+           : cli->markdown ? MB_TABLE_MARKDOWN
+                           : MB_TABLE_TERMINAL;
 }
 
 /* The database a sub-command names: its word, --db, or the only sensible default. */
@@ -101,8 +103,8 @@ static int list_models(const mb_cli *cli)
             if (rc == MB_OK)
                 printf("%-32s %s, %d layers, %s%d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in "
                        "bf16\n",
-                       path, mb_family_name(shape.family), shape.layers, experts, shape.query_heads, shape.kv_heads,
-                       shape.head_dim, shape.hidden, shape.block, shape.positions,
+                       path, mb_family_name(shape.family), shape.layers, experts, shape.query_heads,
+                       shape.kv_heads, shape.head_dim, shape.hidden, shape.block, shape.positions,
                        (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
             else
                 printf("%-32s %s\n", path, err.text);
@@ -160,7 +162,8 @@ static int help_task(const mb_task_info *t)
     printf("%s: %s of %s, %s\n  scored by %s, at most %d new tokens%s\n", t->name, t->category, t->benchmark,
            t->language, t->metric, t->max_new_tokens, t->chat ? ", in the chat template" : "");
     printf("\nkeys of a config's {\"task\": \"%s\", ...}\n  limit           samples; 0 = all\n"
-           "  data            folder of the benchmark files\n", t->name);
+           "  data            folder of the benchmark files\n",
+           t->name);
     for (const char *line = t->options; line && *line;) {
         size_t n = strcspn(line, "\n");
         printf("  %.*s\n", (int)n, line);
@@ -226,8 +229,7 @@ int mb_command_plot(const mb_cli *cli)
     size_t stem =
         strlen(path) > 3 && strcmp(path + strlen(path) - 3, ".db") == 0 ? strlen(path) - 3 : strlen(path);
     char *folder = cli->out ? mb_string_copy(cli->out) : mb_string_format("%.*s", (int)stem, path);
-    int rc = folder ? mb_store_open(&store, path, MB_STORE_READ, &err)
-                    : mb_no_memory(&err, "a path");
+    int rc = folder ? mb_store_open(&store, path, MB_STORE_READ, &err) : mb_no_memory(&err, "a path");
     if (rc == MB_OK)
         rc = mb_plot_all(store, cli->run, folder, &drawn, &err);
     mb_store_close(store, NULL);
@@ -275,8 +277,7 @@ int mb_command_score(const mb_cli *cli)
     /* Standard output is the official result.json and nothing else; what else there is to say goes beside it. */
     if (*err.text)
         fprintf(stderr, "harness: %s\n", err.text);
-    if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, &reason) == MB_OK &&
-        summary.data)
+    if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, &reason) == MB_OK && summary.data)
         fputs(summary.data, stderr);
     mb_text_free(&summary);
     return print_text(&text);
@@ -297,7 +298,10 @@ int mb_command_run(const mb_cli *cli)
                              .device = cli->device,
                              .limit = cli->limit,
                              .seed = cli->seed};
-    mb_run_flags run = {.fresh = cli->fresh, .dry_run = cli->dry_run, .quiet = cli->quiet, .profile = cli->profile,
+    mb_run_flags run = {.fresh = cli->fresh,
+                        .dry_run = cli->dry_run,
+                        .quiet = cli->quiet,
+                        .profile = cli->profile,
                         .audit = cli->audit};
     int rc = mb_config_load(&config, cli->config, &flags, &err);
     if (rc != MB_OK)

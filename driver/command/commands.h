@@ -12,8 +12,8 @@ typedef struct mb_cli {
     size_t set_count, plugin_count, word_count;
     int64_t limit, seed, steps, max_new_tokens;
     bool fresh, dry_run, quiet, help, version, decode, trace, csv, jsonl, markdown, profile, audit;
-    char *command;               /* the whole command line, quoted for a shell; owned */
-    char *default_model;         /* models/tiny, where it was found; owned */
+    char *command;       /* the whole command line, quoted for a shell; owned */
+    char *default_model; /* models/tiny, where it was found; owned */
 } mb_cli;
 
 /* MB_E_INPUT with one sentence for an unknown flag, a missing value or a bad number. */

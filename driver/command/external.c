@@ -138,8 +138,8 @@ static int write_npy(const char *path, const float *values, size_t rows, size_t 
     mb_text_append(&file, magic, sizeof magic);
     mb_text_append(&file, header, (size_t)n);
     mb_text_append(&file, (const char *)values, rows * columns * sizeof *values);
-    int rc = file.failed ? mb_no_memory(err, "writing %s", path)
-                         : mb_file_write(path, file.data, file.length, err);
+    int rc =
+        file.failed ? mb_no_memory(err, "writing %s", path) : mb_file_write(path, file.data, file.length, err);
     mb_text_free(&file);
     return rc;
 }
@@ -165,11 +165,11 @@ int mb_command_logits(const mb_cli *cli)
         rc = parse_ids(text, cli->ids, &ids, &n, &err);
     for (size_t i = 0; rc == MB_OK && i < n; i++)
         if (ids[i] >= o.shape.vocab)
-            rc = mb_fail(&err, MB_E_INPUT, "%s: id %d is not below the vocabulary size %d", cli->ids,
-                         ids[i], o.shape.vocab);
+            rc = mb_fail(&err, MB_E_INPUT, "%s: id %d is not below the vocabulary size %d", cli->ids, ids[i],
+                         o.shape.vocab);
     if (rc == MB_OK && (n == 0 || n > (size_t)o.shape.positions))
-        rc = mb_fail(&err, MB_E_INPUT, "%s holds %zu ids; the model takes 1 to %d", cli->ids, n,
-                     o.shape.positions);
+        rc =
+            mb_fail(&err, MB_E_INPUT, "%s holds %zu ids; the model takes 1 to %d", cli->ids, n, o.shape.positions);
     if (rc == MB_OK) {
         mb_session_request session = {.batch = 1, .capacity = (int32_t)n + 2 * o.shape.block};
         mb_memory_plan plan;
@@ -194,8 +194,10 @@ static void print_trace(void *user, const mb_trace_step *step)
 {
     const mb_tokenizer *tokenizer = user;
     fprintf(stderr, "block %d step %d %s %d rows at %d, %d masked:", step->block, step->step,
-            step->kind == 'C' ? "commit" : step->kind == 's' ? "sub-block" : "denoise", step->rows,
-            step->prefix + step->row_offset, step->masked_before);
+            step->kind == 'C'   ? "commit"
+            : step->kind == 's' ? "sub-block"
+                                : "denoise",
+            step->rows, step->prefix + step->row_offset, step->masked_before);
     for (int32_t i = 0; i < step->count; i++) {
         char *text = NULL;
         size_t length = 0;
@@ -242,13 +244,17 @@ static int generate(const mb_cli *cli, opened *o, const mb_method *method, const
     if (rc == MB_OK)
         rc = mb_session_prefill(session, 0, ids, n, &us, err);
     if (rc == MB_OK) {
-        mb_decode_request decode = {.sampler = &sampler, .max_new_tokens = max_new_tokens, .extra_stop_id = -1,
-                                    .stop = &mb_interrupted, .trace = cli->trace ? print_trace : NULL,
+        mb_decode_request decode = {.sampler = &sampler,
+                                    .max_new_tokens = max_new_tokens,
+                                    .extra_stop_id = -1,
+                                    .stop = &mb_interrupted,
+                                    .trace = cli->trace ? print_trace : NULL,
                                     .user = (void *)(uintptr_t)mb_model_tokenizer(o->model)};
         rc = mb_decode(session, attender, &decode, &result, err);
     }
     if (rc == MB_OK)
-        rc = mb_tokenizer_decode(mb_model_tokenizer(o->model), result.ids, result.count, true, &text, &length, err);
+        rc =
+            mb_tokenizer_decode(mb_model_tokenizer(o->model), result.ids, result.count, true, &text, &length, err);
     if (rc == MB_OK) {
         fwrite(text, 1, length, stdout);
         fputc('\n', stdout);
@@ -274,8 +280,8 @@ static int check_numbers(const mb_cli *cli, const mb_model_config *shape, int32_
         shape->positions - 3 * (int64_t)shape->block; /* a block of prompt, and what decoding rounds up */
     int64_t wanted = cli->max_new_tokens >= 0 ? cli->max_new_tokens : 128;
     if (cli->steps == 0 || cli->steps > shape->block)
-        return mb_fail(err, MB_E_INPUT, "--steps %lld: a block of %s takes 1 to %d steps",
-                       (long long)cli->steps, shape->name, shape->block);
+        return mb_fail(err, MB_E_INPUT, "--steps %lld: a block of %s takes 1 to %d steps", (long long)cli->steps,
+                       shape->name, shape->block);
     if (wanted < 1 || wanted > most)
         return mb_fail(err, MB_E_INPUT, "--max-new-tokens %lld: %s has room for 1 to %lld with a prompt",
                        (long long)wanted, shape->name, (long long)most);
@@ -329,8 +335,8 @@ int mb_command_generate(const mb_cli *cli)
         mb_memory_plan_make(&o.shape, type, &session, mb_attender_bytes(method, &shape, options), &plan);
         free(options);
         rc = open_model(cli, type, plan.total, &o, &err);
-        mb_prompt_request request = {.text = prompt, .chat = true,
-                                     .hard_limit = capacity - max_new_tokens - 2 * o.shape.block};
+        mb_prompt_request request = {
+            .text = prompt, .chat = true, .hard_limit = capacity - max_new_tokens - 2 * o.shape.block};
         if (rc == MB_OK)
             rc = mb_prompt_build(o.model, &request, &ids, &n, &truncated, &err);
         if (rc == MB_E_SAMPLE)

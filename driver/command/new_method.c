@@ -17,7 +17,9 @@
 #define NAME_MAX_LENGTH 40
 
 /* Every place where a template speaks of itself. Longer texts first: the last row is part of most of them. */
-static const struct { const char *text, *with; } renames[] = {
+static const struct {
+    const char *text, *with;
+} renames[] = {
     {"methods/examples/example.json", "@.json"},
     {"methods/examples/example.c", "@.c"},
     {"\"methods/method.h\"", "\"method.h\""},
@@ -33,12 +35,12 @@ static int check_name(const char *name, mb_error *err)
         name[0] < 'a')
         return mb_fail(err, MB_E_INPUT,
                        "new-method %s: a name has 1 to %d characters of a-z, 0-9 and _ and begins with a "
-                       "letter", name,
-                       NAME_MAX_LENGTH);
+                       "letter",
+                       name, NAME_MAX_LENGTH);
     const mb_method *other = mb_registry_find(name);
     if (other)
-        return mb_fail(err, MB_E_INPUT,
-                       "new-method %s: there is a method of this name (%s); choose another", name, other->summary);
+        return mb_fail(err, MB_E_INPUT, "new-method %s: there is a method of this name (%s); choose another", name,
+                       other->summary);
     return MB_OK;
 }
 
@@ -70,8 +72,7 @@ static int write_file(const char *template, const char *path, const char *name, 
     if (!text)
         return mb_fail(err, MB_E_BUG, "the template %s was not compiled in", template);
     char *renamed = rename_template(text, name);
-    int rc = renamed ? mb_file_write(path, renamed, strlen(renamed), err)
-                     : mb_no_memory(err, "%s", path);
+    int rc = renamed ? mb_file_write(path, renamed, strlen(renamed), err) : mb_no_memory(err, "%s", path);
     free(renamed);
     if (rc == MB_OK && runs && chmod(path, 0755) != 0)
         rc = mb_fail(err, MB_E_SYSTEM, "cannot make %s executable", path);
@@ -80,10 +81,11 @@ static int write_file(const char *template, const char *path, const char *name, 
 
 int mb_command_new_method(const mb_cli *cli)
 {
-    static const struct { const char *template, *before, *after; } files[] = {
-        {"methods/examples/example.c", "", ".c"},
-        {"methods/examples/example.json", "", ".json"},
-        {"methods/examples/check_example.sh", "check_", ".sh"}};
+    static const struct {
+        const char *template, *before, *after;
+    } files[] = {{"methods/examples/example.c", "", ".c"},
+                 {"methods/examples/example.json", "", ".json"},
+                 {"methods/examples/check_example.sh", "check_", ".sh"}};
     enum { FILES = sizeof files / sizeof files[0] };
     const char *folder = cli->out ? cli->out : ".";
     char *paths[FILES] = {NULL};

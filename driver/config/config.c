@@ -124,8 +124,7 @@ static int apply_set(cJSON *root, const char *assignment, mb_error *err)
 {
     const char *equals = strchr(assignment, '=');
     if (!equals || equals == assignment)
-        return mb_fail(err, MB_E_INPUT, "--set %s: write it as key=value, e.g. --set limit=20",
-                       assignment);
+        return mb_fail(err, MB_E_INPUT, "--set %s: write it as key=value, e.g. --set limit=20", assignment);
     char *path = mb_string_copy(assignment);
     if (!path)
         return mb_no_memory(err, "--set");
@@ -268,7 +267,7 @@ static int ints_of(const cJSON *object, const char *name, int32_t preset, int32_
     *count = n;
     if (cJSON_IsArray(value)) {
         size_t i = 0;
-        cJSON_ArrayForEach(item, value) (*values)[i++] = (int32_t)item->valuedouble;
+        cJSON_ArrayForEach(item, value)(*values)[i++] = (int32_t)item->valuedouble;
     } else {
         (*values)[0] = cJSON_IsNumber(value) ? (int32_t)value->valuedouble : preset;
     }
@@ -317,9 +316,14 @@ static int read_passes(mb_run_config *config, mb_error *err)
         config->pass_quality = true;
         return MB_OK;
     }
-    const struct { const char *name; bool *flag; } known[] = {
-        {"quality", &config->pass_quality}, {"recall", &config->pass_recall},   {"forced", &config->pass_forced},
-        {"latency", &config->pass_latency}, {"breakdown", &config->pass_breakdown}};
+    const struct {
+        const char *name;
+        bool *flag;
+    } known[] = {{"quality", &config->pass_quality},
+                 {"recall", &config->pass_recall},
+                 {"forced", &config->pass_forced},
+                 {"latency", &config->pass_latency},
+                 {"breakdown", &config->pass_breakdown}};
     if (!cJSON_IsArray(passes) || !passes->child)
         return mb_fail(err, MB_E_INPUT,
                        "config key passes must be a list that is not empty, such as [\"quality\", \"recall\"]");
@@ -373,8 +377,7 @@ static int read_latency(mb_run_config *config, mb_error *err)
     spec->blocks_min = (int32_t)number_of(latency, "blocks_min", 2);
     spec->blocks_max = (int32_t)number_of(latency, "blocks_max", 100);
     if (spec->blocks_max < spec->blocks_min)
-        return mb_fail(err, MB_E_INPUT,
-                       "config key latency.blocks_max is smaller than latency.blocks_min");
+        return mb_fail(err, MB_E_INPUT, "config key latency.blocks_max is smaller than latency.blocks_min");
     spec->seconds = number_of(latency, "seconds", 15);
     spec->error = number_of(latency, "error", 0.005);
     spec->synthetic_cache = truth_of(latency, "synthetic_cache", true);
@@ -453,15 +456,12 @@ static int read_all(mb_run_config *config, const char *path, mb_error *err)
         return rc;
     config->recall_limit = (int64_t)number_of(recall, "limit", 0);
     if ((rc = read_model(config, err)) != MB_OK || (rc = read_passes(config, err)) != MB_OK ||
-        (rc = read_samplers(config, err)) != MB_OK ||
-        (rc = read_latency(config, err)) != MB_OK ||
-        (rc = mb_config_read_methods(config, err)) != MB_OK ||
-        (rc = mb_config_read_tasks(config, err)) != MB_OK)
+        (rc = read_samplers(config, err)) != MB_OK || (rc = read_latency(config, err)) != MB_OK ||
+        (rc = mb_config_read_methods(config, err)) != MB_OK || (rc = mb_config_read_tasks(config, err)) != MB_OK)
         return rc;
     if (!config->results || !config->plots || !config->path || !config->device || !config->data)
         return mb_no_memory(err, "the config");
-    if (config->task_count == 0 &&
-        (config->pass_quality || config->pass_recall || config->pass_forced))
+    if (config->task_count == 0 && (config->pass_quality || config->pass_recall || config->pass_forced))
         return mb_fail(err, MB_E_INPUT,
                        "config key tasks is empty but the passes need tasks; see `./harness list tasks`");
     return MB_OK;
@@ -498,8 +498,7 @@ int mb_config_load(mb_run_config *config, const char *path, const mb_config_flag
         text = mb_string_copy(embedded);
         path = EMBEDDED_CONFIG;
         if (!text) {
-            rc = mb_fail(err, MB_E_BUG,
-                         "the default config was not compiled in; give one with --config FILE");
+            rc = mb_fail(err, MB_E_BUG, "the default config was not compiled in; give one with --config FILE");
             goto out;
         }
     }
@@ -529,7 +528,7 @@ void mb_config_free(mb_run_config *config)
     free(config->latency.breakdown_contexts);
     free(config->latency.batches);
     free(config->latency.steps);
-    char *strings[] = {config->name, config->path, config->device, config->model_path,
+    char *strings[] = {config->name,        config->path, config->device,  config->model_path,
                        config->model_shape, config->data, config->results, config->plots};
     for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++)
         free(strings[i]);
@@ -546,7 +545,7 @@ int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_conf
     if (schedule)
         sampler->schedule = strcmp(schedule, "fixed") == 0 ? MB_SCHEDULE_FIXED : MB_SCHEDULE_THRESHOLD;
     if (confidence)
-        sampler->confidence = strcmp(confidence, "f32") == 0    ? MB_F32
+        sampler->confidence = strcmp(confidence, "f32") == 0   ? MB_F32
                               : strcmp(confidence, "f16") == 0 ? MB_F16
                                                                : MB_BF16;
     int32_t preset = sampler->schedule == MB_SCHEDULE_FIXED || sampler->steps <= 0 ? model->block : sampler->steps;
@@ -556,8 +555,7 @@ int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_conf
     sampler->block_cache = truth_of(json, "block_cache", sampler->block_cache);
     sampler->compat_prompt_bug = truth_of(json, "compat_prompt_bug", sampler->compat_prompt_bug);
     if (sampler->steps > model->block)
-        return mb_fail(err, MB_E_INPUT,
-                       "config key sampler.steps is %d but a block of this model has %d tokens", sampler->steps,
-                       model->block);
+        return mb_fail(err, MB_E_INPUT, "config key sampler.steps is %d but a block of this model has %d tokens",
+                       sampler->steps, model->block);
     return MB_OK;
 }

@@ -60,7 +60,8 @@ const mb_key mb_config_keys[] = {
      "denoising steps T per block (fixed), or the static rule's"},
     {"sampler", "threshold", MB_KEY_REAL, 0, 1, NULL, "the family's",
      "confidence above which tokens are unmasked (strictly)"},
-    {"sampler", "dynamic", MB_KEY_BOOL, 0, 1, NULL, "true", "SDAR, LLaDA2: all above the threshold; false = static"},
+    {"sampler", "dynamic", MB_KEY_BOOL, 0, 1, NULL, "true",
+     "SDAR, LLaDA2: all above the threshold; false = static"},
     {"sampler", "block_cache", MB_KEY_BOOL, 0, 1, NULL, "false",
      "Fast-dLLM v2: sub-block calls on the block cache"},
     {"sampler", "confidence", MB_KEY_CHOICE, 0, 0, "f32|bf16|f16", "the family's",
@@ -94,13 +95,20 @@ const mb_key mb_config_keys[] = {
 static const char *type_name(mb_key_type type)
 {
     switch (type) {
-    case MB_KEY_STRING: return "text";
-    case MB_KEY_INT: return "whole number";
-    case MB_KEY_REAL: return "number";
-    case MB_KEY_BOOL: return "true or false";
-    case MB_KEY_INTS: return "list of whole numbers";
-    case MB_KEY_CHOICE: return "one of";
-    case MB_KEY_ANY: break;
+    case MB_KEY_STRING:
+        return "text";
+    case MB_KEY_INT:
+        return "whole number";
+    case MB_KEY_REAL:
+        return "number";
+    case MB_KEY_BOOL:
+        return "true or false";
+    case MB_KEY_INTS:
+        return "list of whole numbers";
+    case MB_KEY_CHOICE:
+        return "one of";
+    case MB_KEY_ANY:
+        break;
     }
     return "see help";
 }
@@ -110,11 +118,10 @@ static int check_number(const cJSON *value, const mb_key *key, const char *path,
     bool whole = key->type != MB_KEY_REAL;
     double number = value->valuedouble;
     if (!cJSON_IsNumber(value) || !isfinite(number) || (whole && number != floor(number)))
-        return mb_fail(err, MB_E_INPUT, "config key %s must be a %s", path,
-                       whole ? "whole number" : "number");
+        return mb_fail(err, MB_E_INPUT, "config key %s must be a %s", path, whole ? "whole number" : "number");
     if (number < key->min || number > key->max)
-        return mb_fail(err, MB_E_INPUT, "config key %s is %.10g; it must lie between %.10g and %.10g",
-                       path, number, key->min, key->max);
+        return mb_fail(err, MB_E_INPUT, "config key %s is %.10g; it must lie between %.10g and %.10g", path,
+                       number, key->min, key->max);
     return MB_OK;
 }
 
@@ -151,8 +158,7 @@ static int check_value(const cJSON *value, const mb_key *key, const char *path, 
         if (cJSON_IsNumber(value))
             return check_number(value, key, path, err);
         if (!cJSON_IsArray(value) || cJSON_GetArraySize(value) == 0)
-            return mb_fail(err, MB_E_INPUT, "config key %s must be a whole number or a list of them",
-                           path);
+            return mb_fail(err, MB_E_INPUT, "config key %s must be a whole number or a list of them", path);
         cJSON_ArrayForEach(item, value)
         {
             int rc = check_number(item, key, path, err);
@@ -174,8 +180,8 @@ int mb_config_check_once(const cJSON *object, const char *path, mb_error *err)
     {
         for (const cJSON *other = value->next; other; other = other->next)
             if (value->string && strcmp(other->string, value->string) == 0)
-                return mb_fail(err, MB_E_INPUT, "config key %s%s%s is given twice", path,
-                               *path ? "." : "", value->string);
+                return mb_fail(err, MB_E_INPUT, "config key %s%s%s is given twice", path, *path ? "." : "",
+                               value->string);
     }
     return MB_OK;
 }

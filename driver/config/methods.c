@@ -62,9 +62,8 @@ static int add_method(mb_run_config *config, const mb_method *method, const cJSO
         const cJSON *value = cJSON_IsArray(o) ? cJSON_GetArrayItem(o, (int)choice[i]) : o;
         snprintf(path, sizeof path, "methods.%s.%s", method->name, o->string);
         char *text = scalar_text(value);
-        int rc =
-            text ? mb_options_set(method, spec->options, o->string, text, path, err)
-                 : mb_fail(err, MB_E_INPUT, "config key %s must be a value or a list of values", path);
+        int rc = text ? mb_options_set(method, spec->options, o->string, text, path, err)
+                      : mb_fail(err, MB_E_INPUT, "config key %s must be a value or a list of values", path);
         free(text);
         if (rc != MB_OK)
             return rc;
@@ -95,8 +94,8 @@ static int sweep_method(mb_run_config *config, const cJSON *options, mb_error *e
         return rc;
     }
     if (!cJSON_IsObject(options))
-        return mb_fail(err, MB_E_INPUT,
-                       "config key methods.%s must be an object of options, {} for the defaults", options->string);
+        return mb_fail(err, MB_E_INPUT, "config key methods.%s must be an object of options, {} for the defaults",
+                       options->string);
     char path[256];
     snprintf(path, sizeof path, "methods.%s", options->string);
     int rc = mb_config_check_once(options, path, err);
@@ -155,8 +154,7 @@ static int check_task(const cJSON *task, const char *path, mb_error *err)
         return mb_fail(err, MB_E_INPUT, "config key %s.data must be text in quotes", path);
     if (limit && (!cJSON_IsNumber(limit) || limit->valuedouble < 0 || limit->valuedouble > 1e9 ||
                   limit->valuedouble != (double)(int64_t)limit->valuedouble))
-        return mb_fail(err, MB_E_INPUT, "config key %s.limit must be a whole number from 0 to 1000000000",
-                       path);
+        return mb_fail(err, MB_E_INPUT, "config key %s.limit must be a whole number from 0 to 1000000000", path);
     return mb_config_check_once(task, path, err);
 }
 
@@ -193,8 +191,7 @@ int mb_config_read_tasks(mb_run_config *config, mb_error *err)
                                 ? task->valuestring
                                 : cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(task, "task"));
         if (!group)
-            return mb_fail(err, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}",
-                           path);
+            return mb_fail(err, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}", path);
         if (cJSON_IsObject(task) && (rc = check_task(task, path, err)) != MB_OK)
             return rc;
         cJSON *own = cJSON_IsObject(task) ? cJSON_Duplicate(task, true) : NULL;

@@ -7,9 +7,9 @@
 
 typedef struct mb_progress {
     bool quiet, terminal, drawn;
-    int64_t total, done;        /* units of work; skipped ones count as done but not for the rate */
+    int64_t total, done; /* units of work; skipped ones count as done but not for the rate */
     int64_t worked;
-    uint64_t started, last;     /* nanoseconds */
+    uint64_t started, last; /* nanoseconds */
     char label[96];
 } mb_progress;
 

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROFILED_STRIDE 8        /* every so many-th later step is profiled */
+#define PROFILED_STRIDE 8 /* every so many-th later step is profiled */
 #define FORWARDS_CAP 48
 #define SUM_TOLERANCE 0.03
 #define PARTS (MB_PART_COUNT + 1) /* the idle gap last */
@@ -26,13 +26,13 @@ static const char *const kind_names[KINDS] = {"first", "later", "commit"};
 /* One kind of forward of one method. */
 typedef struct part_times {
     double us[PARTS][FORWARDS_CAP];
-    int32_t kernels[PARTS];      /* of the last forward */
+    int32_t kernels[PARTS]; /* of the last forward */
     size_t forwards;
 } part_times;
 
 typedef struct breakdown_work {
     part_times kinds[KINDS];
-    mb_error error;             /* of the profiler */
+    mb_error error; /* of the profiler */
 } breakdown_work;
 
 static int kind_of(mb_phase phase)
@@ -125,7 +125,8 @@ static int profile_slot(mb_latency_case *c, mb_latency_slot *slot, breakdown_wor
     mb_session_use_graphs(c->session, true);
     for (int block = 0; rc == MB_OK && block < 4; block++) {
         mb_decode_result result = {0};
-        mb_measure measure = {.profile = block == 3 ? forward_profiled : NULL, .user = work,
+        mb_measure measure = {.profile = block == 3 ? forward_profiled : NULL,
+                              .user = work,
                               .profile_stride = c->steps > PROFILED_STRIDE ? PROFILED_STRIDE : 1};
         mb_session_measure(c->session, &measure);
         mb_session_rotate(c->session, (uint64_t)block); /* every method's parts on the same inputs */

@@ -32,7 +32,8 @@ int mb_latency_event(mb_latency_case *c, const char *level, const char *who, con
     return rc;
 }
 
-int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason, mb_error *err)
+int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason,
+                      mb_error *err)
 {
     int64_t cell = 0;
     slot->failed = true;
@@ -115,8 +116,10 @@ static int fill_cache(mb_latency_case *c, mb_error *err)
 static int open_group(mb_latency_case *c, const size_t *order, size_t count, size_t *opened, mb_error *err)
 {
     mb_run *run = c->run;
-    mb_session_request request = {.batch = c->batch, .capacity = mb_latency_capacity(run, c->context),
-                                  .prefill_chunk = run->config->prefill_chunk, .graphs = run->config->graphs};
+    mb_session_request request = {.batch = c->batch,
+                                  .capacity = mb_latency_capacity(run, c->context),
+                                  .prefill_chunk = run->config->prefill_chunk,
+                                  .graphs = run->config->graphs};
     int rc = mb_session_open(&c->session, run->model, &request, err);
     if (rc == MB_OK)
         rc = fill_cache(c, err);
@@ -145,8 +148,8 @@ static void close_group(mb_latency_case *c, const size_t *order, size_t opened)
     c->session = NULL;
 }
 
-int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, mb_error *err),
-                      void *user, mb_error *err)
+int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, mb_error *err), void *user,
+                      mb_error *err)
 {
     mb_run *run = c->run;
     size_t reference = reference_index(run), next = 0, free_bytes = bytes_free(run);
@@ -206,8 +209,10 @@ static int time_prefill(mb_latency_case *c, mb_error *err)
 {
     mb_run *run = c->run;
     size_t reference = reference_index(run);
-    mb_session_request request = {.batch = 1, .capacity = mb_latency_capacity(run, c->context),
-                                  .prefill_chunk = run->config->prefill_chunk, .graphs = run->config->graphs};
+    mb_session_request request = {.batch = 1,
+                                  .capacity = mb_latency_capacity(run, c->context),
+                                  .prefill_chunk = run->config->prefill_chunk,
+                                  .graphs = run->config->graphs};
     mb_session *session = NULL;
     mb_random random = mb_random_named(run->config->seed, "latency prefill");
     double us = 0;
@@ -217,7 +222,11 @@ static int time_prefill(mb_latency_case *c, mb_error *err)
     int rc = ids ? MB_OK : mb_no_memory(err, "%d random tokens", c->context);
     for (int32_t i = 0; rc == MB_OK && i < c->context; i++)
         ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->shape.vocab);
-    mb_latency_row row = {.phase = "prefill", .context = c->context, .batch = 1, .steps = c->steps, .kept = true,
+    mb_latency_row row = {.phase = "prefill",
+                          .context = c->context,
+                          .batch = 1,
+                          .steps = c->steps,
+                          .kept = true,
                           .timer = mb_latency_timer(run)};
     mb_telemetry before, after;
     if (rc == MB_OK)
@@ -248,10 +257,11 @@ static int measure_group(mb_latency_case *c, void *user, mb_error *err)
     return c->run->flags.profile ? mb_latency_ranges(c, err) : mb_latency_measure(c, user, err);
 }
 
-int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps, mb_error *err)
+int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps,
+                         mb_error *err)
 {
-    *c = (mb_latency_case){.run = run, .context = context, .batch = batch, .steps = steps,
-                           .count = run->config->method_count};
+    *c = (mb_latency_case){
+        .run = run, .context = context, .batch = batch, .steps = steps, .count = run->config->method_count};
     c->audits = mb_random_named(run->config->seed + (uint64_t)context * 31 + (uint64_t)batch, "audits");
     c->slots = calloc(c->count, sizeof *c->slots);
     if (!c->slots)
@@ -297,8 +307,8 @@ int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error
     if (mb_latency_capacity(run, context) > run->shape.positions)
         return mb_fail(err, MB_E_INPUT,
                        "config key latency.contexts holds %d but %s has %d positions (a block more is needed; "
-                       "model.positions raises it for synthetic models)", context, run->shape.name,
-                       run->shape.positions);
+                       "model.positions raises it for synthetic models)",
+                       context, run->shape.name, run->shape.positions);
     return MB_OK;
 }
 
@@ -324,13 +334,13 @@ static int latency_context(mb_run *run, int32_t context, int32_t steps, mb_laten
     bool seen = false;
     int rc = mb_latency_check(run, context, steps, err);
     int32_t largest = rc == MB_OK && spec->largest_batch && context >= spec->largest_from
-                          ? mb_latency_largest(run, context, steps) : 0;
+                          ? mb_latency_largest(run, context, steps)
+                          : 0;
     for (size_t b = 0; rc == MB_OK && b < spec->batch_count; b++) {
         seen = seen || spec->batches[b] == largest;
         rc = latency_case(run, context, spec->batches[b], steps, totals, err);
     }
-    return rc == MB_OK && largest > 0 && !seen ? latency_case(run, context, largest, steps, totals, err)
-                                               : rc;
+    return rc == MB_OK && largest > 0 && !seen ? latency_case(run, context, largest, steps, totals, err) : rc;
 }
 
 int mb_latency_pass(mb_run *run, mb_error *err)
@@ -340,8 +350,8 @@ int mb_latency_pass(mb_run *run, mb_error *err)
     mb_latency_totals totals = {.measured = calloc(methods, sizeof *totals.measured),
                                 .opaque_told = calloc(methods, sizeof *totals.opaque_told),
                                 .reasons = calloc(methods, sizeof *totals.reasons)};
-    int rc = totals.measured && totals.opaque_told && totals.reasons
-                 ? MB_OK : mb_no_memory(err, "the latency pass");
+    int rc =
+        totals.measured && totals.opaque_told && totals.reasons ? MB_OK : mb_no_memory(err, "the latency pass");
     for (size_t x = 0; rc == MB_OK && x < spec->context_count; x++) {
         for (size_t s = 0; rc == MB_OK && s < spec->step_count; s++) {
             int32_t steps = spec->steps[s] ? spec->steps[s] : run->shape.block;

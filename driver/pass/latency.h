@@ -30,24 +30,24 @@ typedef struct mb_time_sample {
 /* One method in one case. Samples outlive the attender: a reference is opened once per group. */
 typedef struct mb_latency_slot {
     const mb_arm *arm;
-    mb_attender *attender;       /* NULL while its group is not open */
+    mb_attender *attender; /* NULL while its group is not open */
     mb_time_sample *samples;
     size_t count, capacity;
-    bool replays;                /* graphs are possible */
-    bool graph;                  /* the faster mode, in which the headline is measured */
-    double window[2];            /* median of the last block's steps, by mode */
-    uint64_t digest[2];          /* predicted tokens on the same inputs, by mode */
+    bool replays;       /* graphs are possible */
+    bool graph;         /* the faster mode, in which the headline is measured */
+    double window[2];   /* median of the last block's steps, by mode */
+    uint64_t digest[2]; /* predicted tokens on the same inputs, by mode */
     bool warm, done, capped, failed;
-    int32_t groups;              /* in which it was measured */
-    uint64_t turns;              /* blocks so far: the n-th of every method has the same inputs */
+    int32_t groups; /* in which it was measured */
+    uint64_t turns; /* blocks so far: the n-th of every method has the same inputs */
     mb_audit audit;
-    char reason[MB_ERROR_CAP];            /* why it is not measured here; "" = it is */
+    char reason[MB_ERROR_CAP]; /* why it is not measured here; "" = it is */
 } mb_latency_slot;
 
 typedef struct mb_latency_case {
     mb_run *run;
     int32_t context, batch, steps;
-    mb_latency_slot *slots;      /* one per method configuration */
+    mb_latency_slot *slots; /* one per method configuration */
     size_t count;
     mb_session *session;
     /* While a block runs: */
@@ -62,16 +62,17 @@ typedef struct mb_latency_case {
 typedef struct mb_latency_totals {
     int64_t compared, different, dropped, timed, audited, audited_layers;
     char first_different[128];
-    bool *measured, *opaque_told;  /* [methods] */
-    char (*reasons)[256];          /* [methods] the last one */
+    bool *measured, *opaque_told; /* [methods] */
+    char (*reasons)[256];         /* [methods] the last one */
 } mb_latency_totals;
 
 /* ---- latency.c ---- */
 /* Calls `work` with a session and attenders open for each group of slots that fits the device together. Slots that
  * do not fit or are unsupported get a reason. */
-int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, mb_error *err),
-                      void *user, mb_error *err);
-int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps, mb_error *err);
+int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, mb_error *err), void *user,
+                      mb_error *err);
+int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps,
+                         mb_error *err);
 void mb_latency_case_close(mb_latency_case *c);
 /* Context and steps against the model. */
 int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error *err);
@@ -79,7 +80,8 @@ int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error
 int32_t mb_latency_largest(const mb_run *run, int32_t context, int32_t steps);
 int32_t mb_latency_capacity(const mb_run *run, int32_t context);
 /* A method's failure costs its own cells: stored, counted, MB_OK. */
-int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason, mb_error *err);
+int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason,
+                      mb_error *err);
 /* An event of the run with the case in front. */
 int mb_latency_event(mb_latency_case *c, const char *level, const char *who, const char *text, mb_error *err);
 

@@ -3,9 +3,9 @@
  * same cache, in the same process, so that a drift of the clock meets all of them.
  *
  * Inside a timed forward: embedding, all layers with the method's hooks, logits, best tokens. Outside: uploading
- * the block (inputs rotate, the same for all methods, so that no output can be used again), reading the tokens back,
- * step hooks, telemetry. A block's time is wall time over all of its forwards with the host's work between them,
- * telemetry excluded.
+ * the block (inputs rotate, the same for all methods, so that no output can be used again), reading the tokens
+ * back, step hooks, telemetry. A block's time is wall time over all of its forwards with the host's work between
+ * them, telemetry excluded.
  *
  * Where graphs are possible, both launch modes are tried on the same inputs (the predicted tokens must agree) and
  * the faster one is measured: for the reference as for everyone else. Warm-up ends when the medians of two
@@ -19,12 +19,12 @@
 #include <string.h>
 
 #define WARM_AGREEMENT 0.02
-#define WARM_BLOCKS 8            /* cap of the warm-up */
+#define WARM_BLOCKS 8 /* cap of the warm-up */
 #define SAMPLES_MIN 10
-#define TELEMETRY_NS 20000000u   /* the driver refreshes its own readings no faster */
-#define SAME_INPUTS 1000003u     /* rotation of the blocks that both launch modes run */
-#define AUDITED_BLOCKS 0.4       /* share of blocks with audited forwards under --audit */
-#define AUDITED_FORWARDS 0.15    /* of the forwards of such a block */
+#define TELEMETRY_NS 20000000u /* the driver refreshes its own readings no faster */
+#define SAME_INPUTS 1000003u   /* rotation of the blocks that both launch modes run */
+#define AUDITED_BLOCKS 0.4     /* share of blocks with audited forwards under --audit */
+#define AUDITED_FORWARDS 0.15  /* of the forwards of such a block */
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -111,8 +111,7 @@ static int run_block(mb_latency_case *c, mb_latency_slot *slot, bool graph, bool
     mb_session_rotate(c->session, rotation ? rotation : slot->turns++);
     look(c, &c->before, true);
     c->block_state = c->before;
-    int rc =
-        mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, &why);
+    int rc = mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, &why);
     mb_session_measure(c->session, NULL);
     if (rc == MB_E_SAMPLE) {
         rc = mb_latency_failed(c, slot, "latency", why.text, err);
@@ -309,7 +308,8 @@ int mb_latency_ranges(mb_latency_case *c, mb_error *err)
             mb_session_use_graphs(c->session, true);
             mb_session_measure(c->session, &measure);
             run->kernels->range_push(run->device, block < 2 ? "warm-up" : c->slots[i].arm->spec->label);
-            rc = mb_decode_fixed_work(c->session, c->slots[i].attender, 1, c->steps, &mb_interrupted, &result, err);
+            rc =
+                mb_decode_fixed_work(c->session, c->slots[i].attender, 1, c->steps, &mb_interrupted, &result, err);
             run->kernels->range_pop(run->device);
             mb_session_measure(c->session, NULL);
             mb_decode_result_free(&result);

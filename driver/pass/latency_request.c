@@ -12,7 +12,7 @@
 
 #define REQUEST_BLOCKS 2
 #define REPEATS 3
-#define TEMPLATE_TOKENS 64       /* of the chat template and the question */
+#define TEMPLATE_TOKENS 64 /* of the chat template and the question */
 #define TEXT "datasets/text/haystack.txt"
 
 /* About `context` tokens of embedded text with a request at its end, in the chat template. */
@@ -26,8 +26,8 @@ static int make_prompt(const mb_run *run, int32_t context, int32_t **ids, size_t
     while (!prompt.failed && prompt.length < (size_t)context * 6)
         mb_text_puts(&prompt, text);
     mb_text_puts(&prompt, "\n\nSay in one paragraph what the text above is about.");
-    mb_prompt_request request = {.text = prompt.data, .chat = true, .max_tokens = context - TEMPLATE_TOKENS,
-                                 .hard_limit = context};
+    mb_prompt_request request = {
+        .text = prompt.data, .chat = true, .max_tokens = context - TEMPLATE_TOKENS, .hard_limit = context};
     int rc = prompt.failed ? mb_no_memory(err, "a prompt")
                            : mb_prompt_build(run->model, &request, ids, count, &truncated, err);
     mb_text_free(&prompt);
@@ -62,9 +62,12 @@ static int describe(mb_latency_case *c, const mb_arm *arm, const mb_decode_resul
 static int request_group(mb_latency_case *c, void *user, mb_error *err)
 {
     mb_run *run = c->run;
-    mb_decode_request request = {.sampler = &run->samplers[0], .max_new_tokens = REQUEST_BLOCKS * run->shape.block,
-                                 .min_new_tokens = REQUEST_BLOCKS * run->shape.block, .extra_stop_id = -1,
-                                 .time_forwards = true, .stop = &mb_interrupted};
+    mb_decode_request request = {.sampler = &run->samplers[0],
+                                 .max_new_tokens = REQUEST_BLOCKS * run->shape.block,
+                                 .min_new_tokens = REQUEST_BLOCKS * run->shape.block,
+                                 .extra_stop_id = -1,
+                                 .time_forwards = true,
+                                 .stop = &mb_interrupted};
     const int32_t *ids = ((const int32_t *const *)user)[0];
     size_t count = *((const size_t *const *)user)[1];
     int rc = mb_session_prefill(c->session, 0, ids, count, NULL, err);
@@ -85,11 +88,19 @@ static int request_group(mb_latency_case *c, void *user, mb_error *err)
                 rc = describe(c, slot->arm, &result, err);
             mb_telemetry_read(run, &state);
             if (rc == MB_OK && !slot->failed && round > 0)
-                rows[n++] = (mb_latency_row){
-                    .phase = "request", .context = c->context, .batch = 1, .steps = 0, .us = result.decode_us,
-                    .sm_mhz = state.sm_mhz, .throttle = state.throttle, .temperature = state.temperature,
-                    .power = state.power, .other_processes = state.other_processes,
-                    .graph = mb_attender_replays(slot->attender), .kept = true, .timer = "host_clock"};
+                rows[n++] = (mb_latency_row){.phase = "request",
+                                             .context = c->context,
+                                             .batch = 1,
+                                             .steps = 0,
+                                             .us = result.decode_us,
+                                             .sm_mhz = state.sm_mhz,
+                                             .throttle = state.throttle,
+                                             .temperature = state.temperature,
+                                             .power = state.power,
+                                             .other_processes = state.other_processes,
+                                             .graph = mb_attender_replays(slot->attender),
+                                             .kept = true,
+                                             .timer = "host_clock"};
             mb_decode_result_free(&result);
         }
         int64_t cell = 0;

@@ -57,11 +57,19 @@ static double sustained_clock(const mb_latency_slot *slot)
 static mb_latency_row make_row(const mb_latency_case *c, const mb_time_sample *s, double reference)
 {
     bool slow = s->state.sm_mhz > 0 && s->state.sm_mhz < CLOCK_SHARE * reference;
-    return (mb_latency_row){.phase = phase_names[s->phase], .context = c->context, .batch = c->batch,
-                            .steps = c->steps, .us = s->us, .sm_mhz = s->state.sm_mhz,
-                            .throttle = s->state.throttle, .temperature = s->state.temperature,
-                            .power = s->state.power, .other_processes = s->state.other_processes,
-                            .graph = s->graph, .kept = !slow, .timer = mb_latency_timer(c->run)};
+    return (mb_latency_row){.phase = phase_names[s->phase],
+                            .context = c->context,
+                            .batch = c->batch,
+                            .steps = c->steps,
+                            .us = s->us,
+                            .sm_mhz = s->state.sm_mhz,
+                            .throttle = s->state.throttle,
+                            .temperature = s->state.temperature,
+                            .power = s->state.power,
+                            .other_processes = s->state.other_processes,
+                            .graph = s->graph,
+                            .kept = !slow,
+                            .timer = mb_latency_timer(c->run)};
 }
 
 int mb_latency_store_one(mb_run *run, const mb_arm *arm, const mb_latency_row *row, mb_error *err)
@@ -76,8 +84,11 @@ int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, mb_
     mb_memory_plan plan;
     int64_t cell = 0;
     mb_run_plan(c->run, c->batch, mb_latency_capacity(c->run, c->context), c->steps, slot->arm, 1, &plan);
-    mb_memory_row row = {.context = c->context, .batch = c->batch, .weights = (int64_t)plan.weights,
-                         .kv = (int64_t)plan.kv, .index = (int64_t)plan.methods,
+    mb_memory_row row = {.context = c->context,
+                         .batch = c->batch,
+                         .weights = (int64_t)plan.weights,
+                         .kv = (int64_t)plan.kv,
+                         .index = (int64_t)plan.methods,
                          .scratch = (int64_t)(plan.activations + plan.logits + plan.statistics),
                          .peak = (int64_t)plan.total};
     int rc = mb_run_cell(c->run, slot->arm, 0, "latency", &cell, err);
@@ -89,8 +100,8 @@ static int store_slot(mb_latency_case *c, mb_latency_slot *slot, mb_latency_tota
     mb_latency_row *rows = calloc(slot->count + 1, sizeof *rows);
     int64_t cell = 0, dropped = 0;
     double reference = sustained_clock(slot);
-    int rc = rows ? mb_run_cell(c->run, slot->arm, 0, "latency", &cell, err)
-                  : mb_no_memory(err, "latency samples");
+    int rc =
+        rows ? mb_run_cell(c->run, slot->arm, 0, "latency", &cell, err) : mb_no_memory(err, "latency samples");
     for (size_t i = 0; rc == MB_OK && i < slot->count; i++) {
         rows[i] = make_row(c, &slot->samples[i], reference);
         dropped += !rows[i].kept;

@@ -43,19 +43,18 @@ static int fill_grids(const mb_method *method, const mb_decode_result *result, m
 {
     *rows = result->grid_count ? calloc(result->grid_count, sizeof **rows) : NULL;
     if (result->grid_count && !*rows)
-        return mb_no_memory(err, "%zu counters by layer and step",
-                       result->grid_count);
+        return mb_no_memory(err, "%zu counters by layer and step", result->grid_count);
     size_t declared = 0;
     while (method->grids && method->grids[declared].name)
         declared++;
     for (size_t i = 0; i < result->grid_count; i++) {
         const mb_grid_value *v = &result->grids[i];
-        if (v->grid < 0 || (size_t)v->grid >= declared)   /* it came through a pipe */
-            return mb_fail(err, MB_E_SAMPLE, "method %s: a value of grid %d, which it does not have",
-                           method->name, v->grid);
+        if (v->grid < 0 || (size_t)v->grid >= declared) /* it came through a pipe */
+            return mb_fail(err, MB_E_SAMPLE, "method %s: a value of grid %d, which it does not have", method->name,
+                           v->grid);
         const mb_grid *g = &method->grids[v->grid];
-        (*rows)[i] = (mb_grid_row){g->name,  g->unit, g->better, g->aggregate,
-                                   v->layer, v->step, v->sum,    v->weight};
+        (*rows)[i] =
+            (mb_grid_row){g->name, g->unit, g->better, g->aggregate, v->layer, v->step, v->sum, v->weight};
     }
     return MB_OK;
 }
@@ -81,8 +80,8 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
     char *text = NULL;
     size_t length = 0;
     mb_sample_row row;
-    int rc = mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &text,
-                                 &length, err);
+    int rc =
+        mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &text, &length, err);
     if (rc != MB_OK)
         goto out;
     mb_run_row(prepared, cell, &row);

@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int store_recall(mb_run *run, const mb_prepared *prepared, int64_t cell, const mb_recall *recall, mb_error *err)
+static int store_recall(mb_run *run, const mb_prepared *prepared, int64_t cell, const mb_recall *recall,
+                        mb_error *err)
 {
     mb_sample_row row;
     mb_recall_row *rows = calloc(recall->count + 1, sizeof *rows);
@@ -18,9 +19,14 @@ static int store_recall(mb_run *run, const mb_prepared *prepared, int64_t cell, 
         return mb_no_memory(err, "the recall of a sample");
     for (size_t i = 0; i < recall->count; i++) {
         const mb_recall_cell *c = &recall->cells[i];
-        rows[i] = (mb_recall_row){.layer = c->layer, .step = c->step, .blocks = c->blocks, .heads = c->heads,
-                                  .index_recall = c->index_recall, .mass_recall = c->mass_recall,
-                                  .captured_mass = c->captured_mass, .index_head = c->index_head,
+        rows[i] = (mb_recall_row){.layer = c->layer,
+                                  .step = c->step,
+                                  .blocks = c->blocks,
+                                  .heads = c->heads,
+                                  .index_recall = c->index_recall,
+                                  .mass_recall = c->mass_recall,
+                                  .captured_mass = c->captured_mass,
+                                  .index_head = c->index_head,
                                   .mass_head = c->mass_head};
     }
     mb_run_row(prepared, cell, &row);

@@ -31,8 +31,7 @@ static int prepare(mb_run *run, mb_prepared *prepared, mb_error *err)
     int32_t hard_limit = run->capacity - answer_tokens(run, sample) - 2 * run->shape.block;
     int32_t most = run->config->max_length;
     if (hard_limit < run->shape.block)
-        return mb_fail(err, MB_E_SAMPLE,
-                       "an answer of %d tokens leaves no room for a prompt in %d positions",
+        return mb_fail(err, MB_E_SAMPLE, "an answer of %d tokens leaves no room for a prompt in %d positions",
                        answer_tokens(run, sample), run->shape.positions);
     if (sample->truncate_middle && (most == 0 || most > hard_limit - run->chat_overhead))
         most = hard_limit - run->chat_overhead;
@@ -65,8 +64,7 @@ int mb_run_prefill(mb_run *run, mb_prepared *prepared, mb_error *err)
 {
     if (prepared->prefilled)
         return MB_OK;
-    int rc =
-        mb_session_prefill(run->session, 0, prepared->ids, prepared->count, &prepared->prefill_us, err);
+    int rc = mb_session_prefill(run->session, 0, prepared->ids, prepared->count, &prepared->prefill_us, err);
     prepared->prefilled = rc == MB_OK;
     return rc;
 }
@@ -92,8 +90,12 @@ void mb_run_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row)
 
 int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell, mb_error *err)
 {
-    mb_cell_key key = {.run = run->run_id, .model = run->model_id, .dataset = dataset_id, .config = arm->config_id,
-                       .sampler = run->sampler_ids[arm->sampler], .pass = pass};
+    mb_cell_key key = {.run = run->run_id,
+                       .model = run->model_id,
+                       .dataset = dataset_id,
+                       .config = arm->config_id,
+                       .sampler = run->sampler_ids[arm->sampler],
+                       .pass = pass};
     return mb_store_cell(run->store, &key, cell, err);
 }
 
@@ -116,7 +118,8 @@ void mb_run_request(const mb_run *run, const mb_prepared *prepared, size_t sampl
 }
 
 /* A sample that could not be read or tokenised: one failed row in every quality cell of the task. */
-static int store_bad_sample(mb_run *run, const mb_prepared *prepared, int64_t line, const char *reason, mb_error *err)
+static int store_bad_sample(mb_run *run, const mb_prepared *prepared, int64_t line, const char *reason,
+                            mb_error *err)
 {
     char key[64];
     snprintf(key, sizeof key, "unreadable-%lld", (long long)line);
@@ -157,8 +160,12 @@ static int store_dataset(mb_run *run, const mb_task_spec *spec, const mb_task *t
     const mb_task_info *info = mb_task_find(spec->task);
     char hash[MB_HASH_CAP];
     mb_task_hash(task, hash);
-    mb_dataset_row row = {.task = info->name, .benchmark = info->benchmark, .category = info->category,
-                          .language = info->language, .metric = info->metric, .file_hash = hash,
+    mb_dataset_row row = {.task = info->name,
+                          .benchmark = info->benchmark,
+                          .category = info->category,
+                          .language = info->language,
+                          .metric = info->metric,
+                          .file_hash = hash,
                           .prompt_hash = info->prompt_hash ? info->prompt_hash : "",
                           .options_json = spec->options ? spec->options : "{}",
                           .max_new_tokens = mb_run_new_tokens(run, spec)};
@@ -167,8 +174,12 @@ static int store_dataset(mb_run *run, const mb_task_spec *spec, const mb_task *t
 
 static int open_task(mb_run *run, const mb_task_spec *spec, mb_task **task, mb_error *err)
 {
-    mb_task_request request = {.task = spec->task, .folder = spec->folder, .limit = spec->limit,
-                               .seed = run->config->seed, .codec = &run->codec, .options = spec->options,
+    mb_task_request request = {.task = spec->task,
+                               .folder = spec->folder,
+                               .limit = spec->limit,
+                               .seed = run->config->seed,
+                               .codec = &run->codec,
+                               .options = spec->options,
                                .prompt_overhead = run->chat_overhead};
     return mb_task_open(task, &request, err);
 }

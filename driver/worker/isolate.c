@@ -46,8 +46,8 @@ static int ask(const mb_run *run, mb_arm *arm, const mb_text *question, mb_text 
                                 .text = question,
                                 .seconds = run->config->plugin_seconds,
                                 .stop = &mb_interrupted};
-    int rc = question->failed ? mb_no_memory(err, "a worker's job")
-                              : mb_worker_ask(arm->worker, &asked, answer, err);
+    int rc =
+        question->failed ? mb_no_memory(err, "a worker's job") : mb_worker_ask(arm->worker, &asked, answer, err);
     if (rc != MB_OK)
         end_worker(arm);
     return rc;

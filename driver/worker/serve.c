@@ -53,8 +53,7 @@ static int choose_arms(struct serving *s, const char *label, size_t sampler, mb_
     free(run->arms);
     run->arms = s->arms;
     run->arm_count = kept;
-    return s->arm ? MB_OK
-                  : mb_fail(err, MB_E_BUG, "a worker was asked for the unknown configuration %s", label);
+    return s->arm ? MB_OK : mb_fail(err, MB_E_BUG, "a worker was asked for the unknown configuration %s", label);
 }
 
 static int open_attender(struct serving *s, mb_attender **attender, mb_session *session, int32_t steps,
@@ -62,8 +61,8 @@ static int open_attender(struct serving *s, mb_attender **attender, mb_session *
 {
     const mb_method_spec *spec = s->arm->spec;
     enter_open(note);
-    int rc = mb_attender_open(attender, session, spec->method, spec->options, steps, s->config.seed, unsupported,
-                              err);
+    int rc =
+        mb_attender_open(attender, session, spec->method, spec->options, steps, s->config.seed, unsupported, err);
     note->inside = 0;
     if (rc == MB_OK)
         mb_attender_watch(*attender, note, mb_isolate_budget(spec));

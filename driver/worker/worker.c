@@ -289,8 +289,8 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
             rc = mb_fail(err, MB_E_SAMPLE, "method %s crashed %s: signal %d, %s", question->name, place,
                          WTERMSIG(status), strsignal(WTERMSIG(status)));
         else
-            rc = mb_fail(err, MB_E_SAMPLE, "method %s ended its process %s: exit code %d", question->name,
-                         place, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+            rc = mb_fail(err, MB_E_SAMPLE, "method %s ended its process %s: exit code %d", question->name, place,
+                         WIFEXITED(status) ? WEXITSTATUS(status) : -1);
     }
     mb_text_free(&got);
     return rc;

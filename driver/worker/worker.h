@@ -18,10 +18,10 @@
 typedef struct mb_worker mb_worker;
 
 typedef struct mb_worker_question {
-    const char *name;            /* of the method, for sentences */
-    const mb_text *text;         /* what is asked */
-    double seconds;              /* without a sign of life of the method, until the worker is ended */
-    const volatile int *stop;    /* nonzero: end it and return MB_E_STOP */
+    const char *name;         /* of the method, for sentences */
+    const mb_text *text;      /* what is asked */
+    double seconds;           /* without a sign of life of the method, until the worker is ended */
+    const volatile int *stop; /* nonzero: end it and return MB_E_STOP */
 } mb_worker_question;
 
 /* Starts ./harness worker with `plugin` (a shared object) loaded. MB_E_SYSTEM with a sentence. */
@@ -30,7 +30,7 @@ int mb_worker_start(mb_worker **worker, const char *plugin, mb_error *err);
  * hook, layer and step when the method crashed, left, hung or broke the device. After anything but MB_OK end the
  * worker. */
 int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, mb_error *err);
-void mb_worker_end(mb_worker *worker);   /* NULL is fine */
+void mb_worker_end(mb_worker *worker); /* NULL is fine */
 
 /* ---- the worker's own side ---- */
 

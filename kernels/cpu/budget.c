@@ -122,7 +122,7 @@ int mb_cpu_budget_heads(mb_device *device, const float *scores, int64_t score_st
             candidate *first = pool + count;
             int64_t own = 0;
             for (int64_t j = 0; j < n; j++)
-                if (row[j] > -INFINITY)   /* false for NaN, too */
+                if (row[j] > -INFINITY) /* false for NaN, too */
                     first[own++] = (candidate){row[j], h, (int32_t)j};
             qsort(first, (size_t)own, sizeof *first, by_score);
             int64_t given = own < k_min ? own : k_min;

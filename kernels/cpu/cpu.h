@@ -217,8 +217,9 @@ int mb_cpu_row_gather(mb_device *, int32_t batch, int32_t rows, int32_t query_he
 int mb_cpu_row_top(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, const float *distance,
                    int32_t count, int32_t *chosen);
 
-int mb_cpu_ring_match(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim, const void *a,
-                      const mb_state_ring *ring, int any, int32_t *slot, float *distance, float *norm);
+int mb_cpu_ring_match(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
+                      const void *a, const mb_state_ring *ring, int any, int32_t *slot, float *distance,
+                      float *norm);
 int mb_cpu_ring_gather(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
                        const int32_t *slot, const mb_state_ring *ring, void *out, float *lse);
 int mb_cpu_ring_reach(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,

@@ -130,7 +130,7 @@ int mb_cpu_row_top(mb_device *device, int32_t batch, int32_t rows, int32_t query
         const float *own = distance + b * rows * query_heads;
         int32_t *flags = chosen + b * rows * query_heads;
         memset(flags, 0, (size_t)rows * (size_t)query_heads * sizeof *flags);
-        for (int32_t i = 0; i < count && i < rows; i++) {   /* blocks are short: pick the largest, repeatedly */
+        for (int32_t i = 0; i < count && i < rows; i++) { /* blocks are short: pick the largest, repeatedly */
             int64_t best = -1;
             double most = -1.0;
             for (int64_t r = 0; r < rows; r++) {
@@ -180,14 +180,14 @@ int mb_cpu_heavy_channels(mb_device *device, const mb_attention *args, int32_t c
                 own[c] += (float)(q[c] * k[c]);
         }
         int32_t found = 0;
-        for (int64_t c = 0; c < dim; c++) {   /* its rank decides; channels come out in order */
+        for (int64_t c = 0; c < dim; c++) { /* its rank decides; channels come out in order */
             int64_t better = 0;
             for (int64_t d = 0; d < dim; d++)
                 better += own[d] > own[c] || (own[d] == own[c] && d < c);
             if (better < count && found < count)
                 channels[h * count + found++] = (int32_t)c;
         }
-        if (found < count)   /* NaN in a cache: nothing ranks above anything */
+        if (found < count) /* NaN in a cache: nothing ranks above anything */
             return mb_cpu_fail(device, MB_E_SAMPLE, "heavy_channels: a query or a key is not a number");
     }
     return MB_OK;

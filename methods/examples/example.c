@@ -28,46 +28,43 @@
  * A plain struct, and below a table of rows that write into it. int64_t for INT, double for REAL, int32_t for
  * BOOL and CHOICE. Not required; but a row named "k" makes the method comparable at equal budgets. */
 typedef struct settings {
-    int64_t k;       /* tokens */
-    int64_t sink;    /* tokens */
-    int64_t kernel;  /* tokens, odd */
-    int32_t commit;  /* 0 dense, 1 sparse */
+    int64_t k;      /* tokens */
+    int64_t sink;   /* tokens */
+    int64_t kernel; /* tokens, odd */
+    int32_t commit; /* 0 dense, 1 sparse */
 } settings;
 
-static const mb_option options[] = {
-    {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
-     "prefix keys that a KV head reads"},
-    {"sink", MB_OPTION_INT, offsetof(settings, sink), 4, 0, 1 << 20, NULL, "tokens",
-     "first tokens that are always read, within k"},
-    {"kernel", MB_OPTION_INT, offsetof(settings, kernel), 5, 1, 63, NULL, "tokens",
-     "width of the smoothing; even widths are refused by supports()"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block"},
-    {0}};   /* the end of the table */
+static const mb_option options[] = {{"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
+                                     "prefix keys that a KV head reads"},
+                                    {"sink", MB_OPTION_INT, offsetof(settings, sink), 4, 0, 1 << 20, NULL,
+                                     "tokens", "first tokens that are always read, within k"},
+                                    {"kernel", MB_OPTION_INT, offsetof(settings, kernel), 5, 1, 63, NULL, "tokens",
+                                     "width of the smoothing; even widths are refused by supports()"},
+                                    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0,
+                                     "dense|sparse", "", "attention of the forward that stores a finished block"},
+                                    {0}}; /* the end of the table */
 
 /* ---- counters -----------------------------------------------------------------------------------------------
  * Numbers of your own: they are stored with every sample and printed in the report. Not required. */
-static const mb_counter counters[] = {
-    {"blocks", "blocks", "", "sum", "blocks for which an index was chosen"},
-    {0}};
+static const mb_counter counters[] = {{"blocks", "blocks", "", "sum", "blocks for which an index was chosen"},
+                                      {0}};
 
 /* The same by layer, by step, or by both: one value a place. A share hands in numerator and denominator, so that
  * means over samples are right. They end in the view v_counter_grid and in a figure. Not required. */
 static const mb_grid grids[] = {
-    {"reached", "blocks", "", "sum", "blocks that had this denoising step", MB_GRID_STEP},
-    {0}};
+    {"reached", "blocks", "", "sum", "blocks that had this denoising step", MB_GRID_STEP}, {0}};
 
 enum { MOST_STEPS = 256 };
 
 /* ---- state --------------------------------------------------------------------------------------------------
  * One object per configuration and session. It lives from open() to close(). */
 typedef struct state {
-    const mb_host *host;  /* the functions we may call; valid until close() */
+    const mb_host *host; /* the functions we may call; valid until close() */
     settings options;
-    double blocks;        /* host memory: hooks may change it, kernels cannot see it */
+    double blocks; /* host memory: hooks may change it, kernels cannot see it */
     double reached[MOST_STEPS];
-    float *scores;        /* device memory: [batch][Hkv][stride] fp32 */
-    mb_page_set sets[];   /* [layers], each with its ids and counts in device memory */
+    float *scores;      /* device memory: [batch][Hkv][stride] fp32 */
+    mb_page_set sets[]; /* [layers], each with its ids and counts in device memory */
 } state;
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
@@ -97,7 +94,7 @@ static void close_example(void *self)
 static int open_example(void **self, const mb_host *host, const mb_shape *shape, const void *values, mb_error *err)
 {
     state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
     *self = s;
     s->host = host;
@@ -105,7 +102,7 @@ static int open_example(void **self, const mb_host *host, const mb_shape *shape,
     int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
     int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
     for (int l = 0; l < shape->layers && rc == 0; l++)
-        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);   /* granularity 1: an entry is a token */
+        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]); /* granularity 1: an entry is a token */
     if (rc != 0)
         mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
     return rc;
@@ -170,10 +167,10 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     switch (call->mode) {
     case MODE_SELECT:
         out->answer = MB_DENSE;
-        out->want = MB_WANT_MASS;                      /* observe() will see call->mass */
+        out->want = MB_WANT_MASS; /* observe() will see call->mass */
         out->rows = MB_ROWS_ALL;
         out->normaliser = MB_OVER_ALL;
-        out->select_tokens = 0.5 * call->max_prefix;   /* the mass costs a second pass over the keys */
+        out->select_tokens = 0.5 * call->max_prefix; /* the mass costs a second pass over the keys */
         break;
     case MODE_REUSE:
         out->answer = MB_SPARSE;
@@ -196,11 +193,11 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     int32_t sink = s->options.sink < set->capacity ? (int32_t)s->options.sink : set->capacity;
     int rc = host->score_smooth(host, call, call->mass, (int32_t)s->options.kernel, 0, s->scores);
     if (rc == 0)
-        rc = host->score_edges(host, call, 1, sink, 0, 2.0f, s->scores);   /* above every mass, which is <= 1 */
+        rc = host->score_edges(host, call, 1, sink, 0, 2.0f, s->scores); /* above every mass, which is <= 1 */
     if (rc == 0)
         rc = host->top_k(host, call, s->scores, set->capacity, NULL, set);
     if (rc != 0)
-        mb_method_fail(err, "choosing the keys of layer %d failed", call->layer);   /* a sentence, no newline */
+        mb_method_fail(err, "choosing the keys of layer %d failed", call->layer); /* a sentence, no newline */
     return rc;
 }
 
@@ -234,11 +231,11 @@ static int report_grids(void *self, int (*read)(const mb_host *, void *dst, cons
 static const mb_method method = {
     .abi = MB_METHOD_ABI,
     .size = sizeof(mb_method),
-    .name = "example",   /* Required: a-z, 0-9, _ and - */
-    .version = "1.0",    /* Required */
-    .summary = "smoothed mass of the first step chooses the keys of the later ones",   /* Required */
-    .reference = "none; first-step selection with SnapKV's pooling",   /* Required: paper, section */
-    .caps = 0,           /* MB_CAP_*: e.g. MB_CAP_PRE_ROPE if you read call->q_pre */
+    .name = "example", /* Required: a-z, 0-9, _ and - */
+    .version = "1.0",  /* Required */
+    .summary = "smoothed mass of the first step chooses the keys of the later ones", /* Required */
+    .reference = "none; first-step selection with SnapKV's pooling",                 /* Required: paper, section */
+    .caps = 0, /* MB_CAP_*: e.g. MB_CAP_PRE_ROPE if you read call->q_pre */
     .options = options,
     .options_size = sizeof(settings),
     .counters = counters,

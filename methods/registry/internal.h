@@ -11,13 +11,13 @@
 
 /* Room for `counters` in a decode result; a method may not declare more. */
 #define MB_REGISTRY_COUNTERS 32
-#define MB_REGISTRY_GRIDS 32   /* the same of `grids` */
+#define MB_REGISTRY_GRIDS 32 /* the same of `grids` */
 
 typedef struct mb_registry_entry {
     const mb_method *method;
-    mb_method *owned;   /* the host's copy of a plug-in's struct; NULL for a built-in */
-    char *origin;       /* real path of the shared object; NULL for a built-in */
-    void *library;      /* dlopen handle */
+    mb_method *owned; /* the host's copy of a plug-in's struct; NULL for a built-in */
+    char *origin;     /* real path of the shared object; NULL for a built-in */
+    void *library;    /* dlopen handle */
 } mb_registry_entry;
 
 /* Everything that can be checked without running the method: name, hooks, option rows, counters. */

@@ -54,10 +54,16 @@ static void store(const mb_option *option, void *options, int64_t integer, doubl
     void *at = (char *)options + option->offset;
     int32_t small = (int32_t)integer;
     switch (option->type) {
-    case MB_OPTION_INT: memcpy(at, &integer, sizeof integer); break;
-    case MB_OPTION_REAL: memcpy(at, &real, sizeof real); break;
+    case MB_OPTION_INT:
+        memcpy(at, &integer, sizeof integer);
+        break;
+    case MB_OPTION_REAL:
+        memcpy(at, &real, sizeof real);
+        break;
     case MB_OPTION_BOOL:
-    case MB_OPTION_CHOICE: memcpy(at, &small, sizeof small); break;
+    case MB_OPTION_CHOICE:
+        memcpy(at, &small, sizeof small);
+        break;
     }
 }
 
@@ -68,10 +74,16 @@ static double load(const mb_option *option, const void *options)
     int32_t small = 0;
     double real = 0;
     switch (option->type) {
-    case MB_OPTION_INT: memcpy(&integer, at, sizeof integer); return (double)integer;
-    case MB_OPTION_REAL: memcpy(&real, at, sizeof real); return real;
+    case MB_OPTION_INT:
+        memcpy(&integer, at, sizeof integer);
+        return (double)integer;
+    case MB_OPTION_REAL:
+        memcpy(&real, at, sizeof real);
+        return real;
     case MB_OPTION_BOOL:
-    case MB_OPTION_CHOICE: memcpy(&small, at, sizeof small); return small;
+    case MB_OPTION_CHOICE:
+        memcpy(&small, at, sizeof small);
+        return small;
     }
     return 0;
 }
@@ -88,11 +100,10 @@ static int check_option(const mb_method *method, const mb_option *o, mb_error *e
         return mb_fail(err, MB_E_INPUT, "type %d does not exist", (int)o->type);
     size_t size = value_size(o->type);
     if (o->offset > method->options_size || size > method->options_size - o->offset)
-        return mb_fail(err, MB_E_INPUT, "offset %zu plus %zu bytes is beyond options_size %zu", o->offset,
-                       size, method->options_size);
+        return mb_fail(err, MB_E_INPUT, "offset %zu plus %zu bytes is beyond options_size %zu", o->offset, size,
+                       method->options_size);
     if (o->offset % size != 0)
-        return mb_fail(err, MB_E_INPUT, "offset %zu is not a multiple of the value's %zu bytes",
-                       o->offset, size);
+        return mb_fail(err, MB_E_INPUT, "offset %zu is not a multiple of the value's %zu bytes", o->offset, size);
     double min = o->min, max = o->max;
     if (o->type == MB_OPTION_CHOICE) {
         if (!o->choices || !*o->choices)
@@ -140,8 +151,8 @@ void *mb_options_new(const mb_method *method)
 
 static int out_of_range(const mb_option *o, const char *key_path, const char *value, mb_error *err)
 {
-    return mb_fail(err, MB_E_INPUT, "%s: must be between %.15g and %.15g%s%s, not %s", key_path, o->min,
-                   o->max, *o->unit ? " " : "", o->unit, value);
+    return mb_fail(err, MB_E_INPUT, "%s: must be between %.15g and %.15g%s%s, not %s", key_path, o->min, o->max,
+                   *o->unit ? " " : "", o->unit, value);
 }
 
 static int set_integer(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
@@ -165,7 +176,7 @@ static int set_real(const mb_option *o, void *options, const char *value, const 
         return mb_fail(err, MB_E_INPUT, "%s: must be a number, not \"%s\"", key_path, value);
     if (!(real >= o->min && real <= o->max))
         return out_of_range(o, key_path, value, err);
-    store(o, options, 0, real == 0 ? 0.0 : real);   /* -0 and 0 are one configuration */
+    store(o, options, 0, real == 0 ? 0.0 : real); /* -0 and 0 are one configuration */
     return MB_OK;
 }
 
@@ -205,11 +216,11 @@ static int unknown_option(const mb_method *method, const char *name, const char 
         mb_text_printf(&list, "%s%s", o == method->options ? "" : ", ", o->name);
     int rc;
     if (list.data && !list.failed)
-        rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"; it has %s", key_path, method->name,
-                     name, list.data);
+        rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"; it has %s", key_path, method->name, name,
+                     list.data);
     else
-        rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"; it has none at all", key_path,
-                     method->name, name);
+        rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"; it has none at all", key_path, method->name,
+                     name);
     mb_text_free(&list);
     return rc;
 }
@@ -221,10 +232,14 @@ int mb_options_set(const mb_method *method, void *options, const char *name, con
     if (!o)
         return unknown_option(method, name, key_path, err);
     switch (o->type) {
-    case MB_OPTION_INT: return set_integer(o, options, value, key_path, err);
-    case MB_OPTION_REAL: return set_real(o, options, value, key_path, err);
-    case MB_OPTION_BOOL: return set_bool(o, options, value, key_path, err);
-    case MB_OPTION_CHOICE: return set_choice(o, options, value, key_path, err);
+    case MB_OPTION_INT:
+        return set_integer(o, options, value, key_path, err);
+    case MB_OPTION_REAL:
+        return set_real(o, options, value, key_path, err);
+    case MB_OPTION_BOOL:
+        return set_bool(o, options, value, key_path, err);
+    case MB_OPTION_CHOICE:
+        return set_choice(o, options, value, key_path, err);
     }
     return mb_fail(err, MB_E_BUG, "%s: option type %d does not exist", key_path, (int)o->type);
 }
@@ -254,9 +269,15 @@ static void put_value(mb_text *text, const mb_option *o, double value, bool quot
     size_t n = 0;
     const char *word;
     switch (o->type) {
-    case MB_OPTION_INT: mb_text_printf(text, "%lld", (long long)value); break;
-    case MB_OPTION_REAL: put_real(text, value); break;
-    case MB_OPTION_BOOL: mb_text_puts(text, value != 0 ? "true" : "false"); break;
+    case MB_OPTION_INT:
+        mb_text_printf(text, "%lld", (long long)value);
+        break;
+    case MB_OPTION_REAL:
+        put_real(text, value);
+        break;
+    case MB_OPTION_BOOL:
+        mb_text_puts(text, value != 0 ? "true" : "false");
+        break;
     case MB_OPTION_CHOICE:
         word = choice_at(o->choices, (int)value, &n);
         mb_text_puts(text, quote ? "\"" : "");

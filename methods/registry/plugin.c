@@ -33,7 +33,8 @@ static int open_library(const char *path, void **library, mb_error *err)
         const char *text = dlerror();
         return mb_fail(err, MB_E_INPUT,
                        "it cannot be loaded as a shared object: %s; methods/examples/example.c shows how to build "
-                       "one", text ? text : "no reason given");
+                       "one",
+                       text ? text : "no reason given");
     }
     return MB_OK;
 }
@@ -47,7 +48,7 @@ static int copy_method(void *library, mb_method **copy, mb_error *err)
         return mb_fail(err, MB_E_INPUT,
                        "the symbol %s is missing; a method exports \"const mb_method *%s(uint32_t host_abi)\"",
                        MB_METHOD_ENTRY, MB_METHOD_ENTRY);
-    memcpy(&entry, &symbol, sizeof entry);   /* ISO C has no cast from object to function pointer */
+    memcpy(&entry, &symbol, sizeof entry); /* ISO C has no cast from object to function pointer */
     const mb_method *method = entry(MB_METHOD_ABI);
     if (!method)
         return mb_fail(err, MB_E_INPUT, "it does not serve ABI version %u of this program; rebuild it",
@@ -77,7 +78,7 @@ int mb_registry_load(const char *path, mb_error *err)
     if (!entry.origin)
         return mb_fail(err, MB_E_INPUT, "plug-in %s: cannot open it: %s", path, strerror(errno));
     if (mb_registry_has_origin(entry.origin)) {
-        free(entry.origin);   /* named on the command line and found in the folder as well */
+        free(entry.origin); /* named on the command line and found in the folder as well */
         return MB_OK;
     }
     int rc = open_library(entry.origin, &entry.library, err);

@@ -69,8 +69,8 @@ int mb_registry_add(const mb_registry_entry *entry, mb_error *err)
     const mb_method *other = mb_registry_find(entry->method->name);
     if (other) {
         const char *origin = mb_registry_origin(other);
-        return mb_fail(err, MB_E_INPUT, "the name \"%s\" is taken by %s%s; rename the method",
-                       other->name, *origin ? "the plug-in " : "a built-in method", origin);
+        return mb_fail(err, MB_E_INPUT, "the name \"%s\" is taken by %s%s; rename the method", other->name,
+                       *origin ? "the plug-in " : "a built-in method", origin);
     }
     mb_registry_entry *grown = realloc(plugins, (plugin_count + 1) * sizeof *plugins);
     if (!grown)
@@ -99,8 +99,9 @@ void mb_registry_unload(void)
 static bool name_is_plain(const char *name, bool dash)
 {
     size_t n = strlen(name);
-    return n > 0 && n < 64 && strspn(name, dash ? "abcdefghijklmnopqrstuvwxyz0123456789_-"
-                                               : "abcdefghijklmnopqrstuvwxyz0123456789_") == n;
+    return n > 0 && n < 64 &&
+           strspn(name,
+                  dash ? "abcdefghijklmnopqrstuvwxyz0123456789_-" : "abcdefghijklmnopqrstuvwxyz0123456789_") == n;
 }
 
 static bool is_one_of(const char *text, const char *const *list)
@@ -122,11 +123,9 @@ static int check_counter(const char *kind, const char *name, const char *unit, c
     if (!unit || !help)
         return mb_fail(err, MB_E_INPUT, "%s \"%s\": unit and help must not be NULL", kind, name);
     if (!is_one_of(better, betters))
-        return mb_fail(err, MB_E_INPUT, "%s \"%s\": better must be \"higher\", \"lower\" or \"\"", kind,
-                       name);
+        return mb_fail(err, MB_E_INPUT, "%s \"%s\": better must be \"higher\", \"lower\" or \"\"", kind, name);
     if (!is_one_of(aggregate, aggregates))
-        return mb_fail(err, MB_E_INPUT, "%s \"%s\": aggregate must be \"mean\", \"sum\" or \"max\"",
-                       kind, name);
+        return mb_fail(err, MB_E_INPUT, "%s \"%s\": aggregate must be \"mean\", \"sum\" or \"max\"", kind, name);
     return MB_OK;
 }
 
@@ -154,16 +153,13 @@ static int check_grids(const mb_method *method, mb_error *err)
         if (rc != MB_OK)
             return rc;
         if (g->axes == 0 || (g->axes & ~(MB_GRID_LAYER | MB_GRID_STEP)))
-            return mb_fail(err, MB_E_INPUT, "grid \"%s\": axes are MB_GRID_LAYER, MB_GRID_STEP or both",
-                           g->name);
+            return mb_fail(err, MB_E_INPUT, "grid \"%s\": axes are MB_GRID_LAYER, MB_GRID_STEP or both", g->name);
         for (const mb_grid *other = method->grids; other < g; other++)
             if (strcmp(other->name, g->name) == 0)
-                return mb_fail(err, MB_E_INPUT, "grid \"%s\": the table has two rows of this name",
-                               g->name);
+                return mb_fail(err, MB_E_INPUT, "grid \"%s\": the table has two rows of this name", g->name);
     }
     if (n > MB_REGISTRY_GRIDS)
-        return mb_fail(err, MB_E_INPUT, "%zu grids are declared, at most %d are stored", n,
-                       MB_REGISTRY_GRIDS);
+        return mb_fail(err, MB_E_INPUT, "%zu grids are declared, at most %d are stored", n, MB_REGISTRY_GRIDS);
     if (n > 0 && !method->report_grids)
         return mb_fail(err, MB_E_INPUT, "grids are declared but the report_grids() hook is missing");
     return MB_OK;
@@ -172,16 +168,14 @@ static int check_grids(const mb_method *method, mb_error *err)
 int mb_registry_check(const mb_method *method, mb_error *err)
 {
     if (!method->name || !name_is_plain(method->name, true))
-        return mb_fail(err, MB_E_INPUT,
-                       "the method's name \"%s\" must be 1 to 63 characters of a-z, 0-9, _ and -",
+        return mb_fail(err, MB_E_INPUT, "the method's name \"%s\" must be 1 to 63 characters of a-z, 0-9, _ and -",
                        method->name ? method->name : "(null)");
     if (!method->version || !method->summary || !method->reference)
-        return mb_fail(err, MB_E_INPUT,
-                       "method \"%s\": version, summary and reference must not be NULL", method->name);
+        return mb_fail(err, MB_E_INPUT, "method \"%s\": version, summary and reference must not be NULL",
+                       method->name);
     const char *missing = !method->open ? "open" : !method->select ? "select" : NULL;
     if (missing)
-        return mb_fail(err, MB_E_INPUT, "method \"%s\": the required hook %s() is missing", method->name,
-                       missing);
+        return mb_fail(err, MB_E_INPUT, "method \"%s\": the required hook %s() is missing", method->name, missing);
     int rc = mb_registry_check_options(method, err);
     if (rc == MB_OK)
         rc = check_counters(method, err);

@@ -13,7 +13,7 @@
 /* All methods, built-in first in file-name order, then plug-ins in loading order. */
 size_t mb_registry_count(void);
 const mb_method *mb_registry_at(size_t i);
-const mb_method *mb_registry_find(const char *name);        /* NULL = unknown */
+const mb_method *mb_registry_find(const char *name); /* NULL = unknown */
 /* Path of the shared object, "" for a built-in. */
 const char *mb_registry_origin(const mb_method *method);
 
@@ -21,7 +21,7 @@ const char *mb_registry_origin(const mb_method *method);
 int mb_registry_load(const char *path, mb_error *err);
 /* Every *.so in each folder of a colon-separated list ($MASKBENCH_PLUGIN_PATH), in file-name order. */
 int mb_registry_load_path(const char *folders, mb_error *err);
-void mb_registry_unload(void);                              /* at the end of the program */
+void mb_registry_unload(void); /* at the end of the program */
 
 /* ---- options ---- */
 /* malloc'ed option struct with every preset filled; NULL for a method without options. */

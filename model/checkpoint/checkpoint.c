@@ -22,9 +22,9 @@ struct shard {
 };
 
 struct mb_checkpoint {
-    struct shard *shards;        /* sorted by name */
+    struct shard *shards; /* sorted by name */
     size_t shard_count;
-    const mb_tensor **tensors;   /* those that count, sorted by name */
+    const mb_tensor **tensors; /* those that count, sorted by name */
     size_t tensor_count;
 };
 
@@ -86,8 +86,8 @@ static int shard_names(const cJSON *map, const char *where, char ***names, size_
         if (!plain_name(entry->valuestring))
             return mb_fail(err, MB_E_INPUT,
                            "%s: weight_map: \"%.100s\" is refused as the file of %.200s: only plain names of "
-                           ".safetensors files in the same folder are read", where, entry->valuestring,
-                           entry->string);
+                           ".safetensors files in the same folder are read",
+                           where, entry->valuestring, entry->string);
         all[n++] = entry->valuestring;
     }
     /* A weight map names the same few files thousands of times: sort, then keep one of each run. */
@@ -96,8 +96,8 @@ static int shard_names(const cJSON *map, const char *where, char ***names, size_
         if (distinct == 0 || strcmp(all[distinct - 1], all[i]) != 0)
             all[distinct++] = all[i];
     if (distinct == 0 || distinct > SHARDS_MAX)
-        return mb_fail(err, MB_E_INPUT, "%s: weight_map names %zu files; 1 to %d are possible", where,
-                       distinct, SHARDS_MAX);
+        return mb_fail(err, MB_E_INPUT, "%s: weight_map names %zu files; 1 to %d are possible", where, distinct,
+                       SHARDS_MAX);
     *count = distinct;
     return MB_OK;
 }
@@ -116,8 +116,8 @@ static int collect_tensors(mb_checkpoint *checkpoint, const cJSON *root, const c
             if (strcmp(checkpoint->shards[i].name, entry->valuestring) == 0)
                 tensor = mb_safetensors_find(&checkpoint->shards[i].table, entry->string);
         if (!tensor)
-            return mb_fail(err, MB_E_INPUT, "%s: weight_map says that %.200s is in %s, but it is not",
-                           where, entry->string, entry->valuestring);
+            return mb_fail(err, MB_E_INPUT, "%s: weight_map says that %.200s is in %s, but it is not", where,
+                           entry->string, entry->valuestring);
         checkpoint->tensors[checkpoint->tensor_count++] = tensor;
         total += tensor->bytes;
     }
@@ -135,7 +135,8 @@ static int collect_tensors(mb_checkpoint *checkpoint, const cJSON *root, const c
     if (size && (uint64_t)expected != total)
         return mb_fail(err, MB_E_INPUT,
                        "%s: metadata.total_size is %lld bytes, the listed tensors have %llu: files of different "
-                       "downloads are mixed", where, (long long)expected, (unsigned long long)total);
+                       "downloads are mixed",
+                       where, (long long)expected, (unsigned long long)total);
     return MB_OK;
 }
 
@@ -208,7 +209,8 @@ int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, mb_error 
     else
         rc = mb_fail(err, MB_E_INPUT,
                      "%s has neither model.safetensors nor model.safetensors.index.json: the weights are missing "
-                     "(pytorch_model.bin files are not read)", folder);
+                     "(pytorch_model.bin files are not read)",
+                     folder);
     if (rc == MB_OK) {
         *checkpoint = opened;
         opened = NULL;

@@ -27,9 +27,9 @@ static bool is_called(const cJSON *root, const char *part)
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(root, "model_type"), *item;
     if (cJSON_IsString(type) && strcasestr(type->valuestring, part))
         return true;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(root, "architectures"))
-        if (cJSON_IsString(item) && strcasestr(item->valuestring, part))
-            return true;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(
+                                 root, "architectures")) if (cJSON_IsString(item) &&
+                                                             strcasestr(item->valuestring, part)) return true;
     return false;
 }
 
@@ -57,7 +57,8 @@ static int find_family(const cJSON *root, mb_family *family, bool *moe, const ch
             (!mb_json_get(root, "bd_size") && !mb_json_get(root, "block_size")))
             return mb_fail(err, MB_E_INPUT,
                            "%s: model_type \"%.64s\" without \"mask_token_id\" and \"block_size\" (or "
-                           "\"bd_size\") is no block-diffusion model", where, name);
+                           "\"bd_size\") is no block-diffusion model",
+                           where, name);
         *family = MB_FAMILY_SDAR;
         return MB_OK;
     }
@@ -97,13 +98,17 @@ static int refuse_unsupported(const cJSON *root, mb_family family, const char *w
         return rc;
     if (sliding)
         return mb_fail(err, MB_E_INPUT, "%s: sliding-window attention is not supported", where);
-    cJSON_ArrayForEach(item, mb_json_get(root, "layer_types"))
-        if (!cJSON_IsString(item) || strcmp(item->valuestring, "full_attention") != 0)
-            return mb_fail(err, MB_E_INPUT, "%s: layer_types: only \"full_attention\" is supported",
-                           where);
+    cJSON_ArrayForEach(
+        item,
+        mb_json_get(
+            root,
+            "layer_types")) if (!cJSON_IsString(item) ||
+                                strcmp(item->valuestring, "full_attention") !=
+                                    0) return mb_fail(err, MB_E_INPUT,
+                                                      "%s: layer_types: only \"full_attention\" is supported",
+                                                      where);
     if (rotary != 1.0 && family != MB_FAMILY_LLADA2)
-        return mb_fail(err, MB_E_INPUT, "%s: partial_rotary_factor %g is not supported, only 1", where,
-                       rotary);
+        return mb_fail(err, MB_E_INPUT, "%s: partial_rotary_factor %g is not supported, only 1", where, rotary);
     if (!scaling)
         scaling = mb_json_get(root, "rope_parameters"); /* where newer files keep theta and type */
     if (scaling) {
@@ -134,16 +139,16 @@ static void add_stop(mb_model_config *config, int32_t id)
 }
 
 /* eos_token_id: an integer or a list of them. */
-static int read_stops(mb_model_config *config, const cJSON *item, const char *where, const char *key, mb_error *err)
+static int read_stops(mb_model_config *config, const cJSON *item, const char *where, const char *key,
+                      mb_error *err)
 {
     const int room = (int)(sizeof config->stop_ids / sizeof config->stop_ids[0]);
     const cJSON *one = cJSON_IsArray(item) ? item->child : item;
     for (; one; one = cJSON_IsArray(item) ? one->next : NULL) {
         int64_t id = 0;
         if (!mb_model_json_integer(one, 0, config->vocab - 1, &id))
-            return mb_fail(err, MB_E_INPUT,
-                           "%s: \"%s\" must be token ids from 0 to %d: one, or a list of them", where, key,
-                           config->vocab - 1);
+            return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be token ids from 0 to %d: one, or a list of them",
+                           where, key, config->vocab - 1);
         if (config->stop_count == room)
             return mb_fail(err, MB_E_INPUT, "%s: \"%s\" lists more than %d ids", where, key, room);
         add_stop(config, (int32_t)id);
@@ -186,8 +191,7 @@ int mb_config_finish(mb_model_config *config, const mb_model_request *request, c
     if (request && request->positions)
         config->positions = request->positions;
     if (config->block < 1 || config->block > BLOCK_MAX)
-        return mb_fail(err, MB_E_INPUT, "%s: block size %d is outside 1 to %d", where, config->block,
-                       BLOCK_MAX);
+        return mb_fail(err, MB_E_INPUT, "%s: block size %d is outside 1 to %d", where, config->block, BLOCK_MAX);
     if (config->positions < config->block || config->positions > POSITIONS_MAX)
         return mb_fail(err, MB_E_INPUT, "%s: %d positions are outside %d (one block) to %d", where,
                        config->positions, config->block, POSITIONS_MAX);
@@ -196,18 +200,17 @@ int mb_config_finish(mb_model_config *config, const mb_model_request *request, c
     if (config->family == MB_FAMILY_FAST_DLLM_V2) {
         config->sub_block = config->block < FAST_DLLM_SUB_BLOCK ? config->block : FAST_DLLM_SUB_BLOCK;
         if (config->block % config->sub_block)
-            return mb_fail(err, MB_E_INPUT, "%s: block size %d is no multiple of the sub-block of %d",
-                           where, config->block, config->sub_block);
+            return mb_fail(err, MB_E_INPUT, "%s: block size %d is no multiple of the sub-block of %d", where,
+                           config->block, config->sub_block);
     }
     if (config->query_heads % config->kv_heads)
         return mb_fail(err, MB_E_INPUT, "%s: %d query heads are no multiple of %d KV heads", where,
                        config->query_heads, config->kv_heads);
     if (config->head_dim % 2)
-        return mb_fail(err, MB_E_INPUT, "%s: head_dim %d is odd, RoPE needs pairs", where,
-                       config->head_dim);
+        return mb_fail(err, MB_E_INPUT, "%s: head_dim %d is odd, RoPE needs pairs", where, config->head_dim);
     if (config->rotary_dim < 2 || config->rotary_dim % 2 || config->rotary_dim > config->head_dim)
-        return mb_fail(err, MB_E_INPUT, "%s: RoPE cannot turn %d of %d dimensions", where,
-                       config->rotary_dim, config->head_dim);
+        return mb_fail(err, MB_E_INPUT, "%s: RoPE cannot turn %d of %d dimensions", where, config->rotary_dim,
+                       config->head_dim);
     if (config->mask_id < 0 || config->mask_id >= config->vocab)
         return mb_fail(err, MB_E_INPUT, "%s: mask token %d is outside the vocabulary of %d", where,
                        config->mask_id, config->vocab);
@@ -225,12 +228,9 @@ static int read_sizes(mb_model_config *config, const cJSON *root, const char *wh
         const char *key;
         int32_t max, *value;
     } sizes[] = {
-        {"num_hidden_layers", 1024, &config->layers},
-        {"hidden_size", 65536, &config->hidden},
-        {"num_attention_heads", 1024, &config->query_heads},
-        {"num_key_value_heads", 64, &config->kv_heads},
-        {"intermediate_size", 1 << 20, &config->intermediate},
-        {"vocab_size", 1 << 22, &config->vocab},
+        {"num_hidden_layers", 1024, &config->layers},          {"hidden_size", 65536, &config->hidden},
+        {"num_attention_heads", 1024, &config->query_heads},   {"num_key_value_heads", 64, &config->kv_heads},
+        {"intermediate_size", 1 << 20, &config->intermediate}, {"vocab_size", 1 << 22, &config->vocab},
     };
     int rc = MB_OK;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && rc == MB_OK; i++)
@@ -245,8 +245,8 @@ static int read_sizes(mb_model_config *config, const cJSON *root, const char *wh
                            config->hidden, config->query_heads);
         config->head_dim = config->hidden / config->query_heads;
         if (config->head_dim > 1024)
-            return mb_fail(err, MB_E_INPUT, "%s: heads of %d dimensions are not supported (up to 1024)",
-                           where, config->head_dim);
+            return mb_fail(err, MB_E_INPUT, "%s: heads of %d dimensions are not supported (up to 1024)", where,
+                           config->head_dim);
     }
     return rc;
 }
@@ -271,9 +271,8 @@ static int read_llada2(mb_model_config *config, const cJSON *root, const char *w
     if (rc == MB_OK)
         rc = mb_model_json_want_int(root, "rotary_dim", where, 0, 1024, &rotary, err);
     if (rc == MB_OK && rotary != 0 && rotary != config->rotary_dim)
-        rc =
-            mb_fail(err, MB_E_INPUT, "%s: \"rotary_dim\" %d is not head_dim * partial_rotary_factor = %d",
-                    where, rotary, config->rotary_dim);
+        rc = mb_fail(err, MB_E_INPUT, "%s: \"rotary_dim\" %d is not head_dim * partial_rotary_factor = %d", where,
+                     rotary, config->rotary_dim);
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0] && rc == MB_OK; i++) {
         bool value = fixed[i].wanted;
         rc = mb_model_json_want_bool(root, fixed[i].key, where, &value, err);
@@ -375,13 +374,12 @@ int mb_model_inspect(const mb_model_request *request, mb_model_config *config, m
     int rc = MB_OK;
     *config = (mb_model_config){0};
     if (!request->path && !request->shape)
-        return mb_fail(err, MB_E_INPUT,
-                       "no model: give a checkpoint folder with --model DIR, or a named shape");
+        return mb_fail(err, MB_E_INPUT, "no model: give a checkpoint folder with --model DIR, or a named shape");
     if (request->shape && !request->path)
         return mb_config_shape(config, request, err);
     if (request->shape)
-        return mb_fail(err, MB_E_INPUT, "both the folder %s and the shape %s are given: choose one",
-                       request->path, request->shape);
+        return mb_fail(err, MB_E_INPUT, "both the folder %s and the shape %s are given: choose one", request->path,
+                       request->shape);
     path = mb_string_format("%s/config.json", request->path);
     generation_path = mb_string_format("%s/generation_config.json", request->path);
     if (!path || !generation_path) {
@@ -391,7 +389,8 @@ int mb_model_inspect(const mb_model_request *request, mb_model_config *config, m
     if (!mb_file_exists(path)) {
         rc = mb_fail(err, MB_E_INPUT,
                      "%s is missing: give the checkpoint folder with --model DIR (a folder as downloaded from the "
-                     "Hugging Face hub)", path);
+                     "Hugging Face hub)",
+                     path);
         goto out;
     }
     rc = mb_file_read(path, 16 << 20, &json, &json_size, err);

@@ -15,8 +15,8 @@ static int need(const cJSON *root, const char *key, const char *where, mb_error 
 {
     return mb_json_get(root, key)
                ? MB_OK
-               : mb_fail(err, MB_E_INPUT,
-                         "%s: \"%s\" is missing: the weights of the experts depend on it", where, key);
+               : mb_fail(err, MB_E_INPUT, "%s: \"%s\" is missing: the weights of the experts depend on it", where,
+                         key);
 }
 
 /* What both kinds have. */
@@ -40,8 +40,7 @@ static int fixed_text(const cJSON *root, const char *key, const char *value, con
 {
     const cJSON *item = mb_json_get(root, key);
     if (item && (!cJSON_IsString(item) || strcmp(item->valuestring, value) != 0))
-        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be \"%s\": nothing else is computed", where, key,
-                       value);
+        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be \"%s\": nothing else is computed", where, key, value);
     return MB_OK;
 }
 
@@ -86,14 +85,13 @@ static int read_dense_layers(mb_moe *moe, const cJSON *root, const char *where, 
     int32_t step = 1;
     int rc = mb_model_json_want_int(root, "decoder_sparse_step", where, 1, 1024, &step, err);
     if (rc == MB_OK && step != 1)
-        rc = mb_fail(err, MB_E_INPUT, "%s: \"decoder_sparse_step\" %d is not supported, only 1", where,
-                     step);
+        rc = mb_fail(err, MB_E_INPUT, "%s: \"decoder_sparse_step\" %d is not supported, only 1", where, step);
     cJSON_ArrayForEach(item, list)
     {
         int64_t layer = 0;
         if (rc == MB_OK && (!mb_model_json_integer(item, 0, 1024, &layer) || layer != moe->dense_layers++))
-            rc = mb_fail(err, MB_E_INPUT,
-                         "%s: \"mlp_only_layers\" may list the first layers only, as 0, 1, ...", where);
+            rc = mb_fail(err, MB_E_INPUT, "%s: \"mlp_only_layers\" may list the first layers only, as 0, 1, ...",
+                         where);
     }
     return rc;
 }
@@ -117,8 +115,7 @@ static int read_sdar(mb_model_config *config, const cJSON *root, const char *whe
     int rc = read_common(moe, root, where, err);
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0] && rc == MB_OK; i++)
         if (mb_json_get(root, foreign[i]))
-            rc = mb_fail(err, MB_E_INPUT, "%s: \"%s\" does not belong to experts of this kind", where,
-                         foreign[i]);
+            rc = mb_fail(err, MB_E_INPUT, "%s: \"%s\" does not belong to experts of this kind", where, foreign[i]);
     return rc == MB_OK ? read_dense_layers(moe, root, where, err) : rc;
 }
 

@@ -41,8 +41,7 @@ int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char 
                 column = 1;
             }
         }
-        mb_fail(err, 0, "%s: not valid JSON (or nested too deeply) at line %zu, column %zu", where, line,
-                column);
+        mb_fail(err, 0, "%s: not valid JSON (or nested too deeply) at line %zu, column %zu", where, line, column);
     }
     cJSON_Delete(*root);
     *root = NULL;
@@ -101,8 +100,7 @@ int mb_model_json_want_int(const cJSON *object, const char *key, const char *whe
     if (!item)
         return MB_OK;
     if (!mb_model_json_integer(item, min, max, &v))
-        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be an integer from %d to %d", where, key, min,
-                       max);
+        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be an integer from %d to %d", where, key, min, max);
     *value = (int32_t)v;
     return MB_OK;
 }
@@ -111,8 +109,8 @@ int mb_model_json_need_int(const cJSON *object, const char *key, const char *whe
                            int32_t *value, mb_error *err)
 {
     if (!lookup(object, key))
-        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" is missing; it must be an integer from %d to %d",
-                       where, key, min, max);
+        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" is missing; it must be an integer from %d to %d", where, key,
+                       min, max);
     return mb_model_json_want_int(object, key, where, min, max, value, err);
 }
 
@@ -124,8 +122,7 @@ int mb_model_json_want_real(const cJSON *object, const char *key, const char *wh
         return MB_OK;
     /* !(a && b) rather than the opposite comparisons: a NaN fails both. */
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= min && item->valuedouble <= max))
-        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be a number from %g to %g", where, key, min,
-                       max);
+        return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be a number from %g to %g", where, key, min, max);
     *value = item->valuedouble;
     return MB_OK;
 }

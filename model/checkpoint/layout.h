@@ -8,26 +8,26 @@
 #include "model/internal.h"
 
 typedef enum mb_weight_kind {
-    MB_WEIGHT_EMBED,   /* embedding rows */
-    MB_WEIGHT_LINEAR,  /* a projection from the normed residual stream */
-    MB_WEIGHT_OUTPUT,  /* a projection whose result is added to the residual stream: o, down */
-    MB_WEIGHT_HEAD,    /* lm_head */
+    MB_WEIGHT_EMBED,  /* embedding rows */
+    MB_WEIGHT_LINEAR, /* a projection from the normed residual stream */
+    MB_WEIGHT_OUTPUT, /* a projection whose result is added to the residual stream: o, down */
+    MB_WEIGHT_HEAD,   /* lm_head */
     MB_WEIGHT_BIAS,
     MB_WEIGHT_NORM,
-    MB_WEIGHT_BALANCE  /* the bias of a router: a vector of fp32, whatever T is; random models have zeros */
+    MB_WEIGHT_BALANCE /* the bias of a router: a vector of fp32, whatever T is; random models have zeros */
 } mb_weight_kind;
 
 /* One named tensor of the checkpoint and the rows of the device tensor that it becomes; or, with copies, one
  * tensor of each expert, whose number stands in the name. */
 typedef struct mb_weight_part {
-    const char *name;       /* "model.norm.weight"; inside a layer the rest after "model.layers.N."; %d = expert */
+    const char *name; /* "model.norm.weight"; inside a layer the rest after "model.layers.N."; %d = expert */
     mb_weight_kind kind;
-    int64_t rows, cols;     /* vectors: rows = length, cols = 1, and the checkpoint's shape is [rows] */
-    size_t field;           /* offset of the void * in struct mb_layer or struct mb_model */
-    int64_t first_row;      /* where the part begins in the device tensor */
-    int64_t tensor_rows;    /* rows of the whole device tensor */
-    int32_t copies;         /* experts; 0 = a single tensor */
-    int64_t copy_rows;      /* rows of the device tensor from one expert to the next */
+    int64_t rows, cols;  /* vectors: rows = length, cols = 1, and the checkpoint's shape is [rows] */
+    size_t field;        /* offset of the void * in struct mb_layer or struct mb_model */
+    int64_t first_row;   /* where the part begins in the device tensor */
+    int64_t tensor_rows; /* rows of the whole device tensor */
+    int32_t copies;      /* experts; 0 = a single tensor */
+    int64_t copy_rows;   /* rows of the device tensor from one expert to the next */
 } mb_weight_part;
 
 #define MB_WEIGHT_PARTS_MAX 20

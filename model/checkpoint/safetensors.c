@@ -22,11 +22,11 @@ static const struct dtype {
     bool usable;
     mb_type type;
 } dtypes[] = {
-    {"BF16", 2, true, MB_BF16},    {"F16", 2, true, MB_F16},      {"F32", 4, true, MB_F32},
-    {"F64", 8, false, MB_F32},     {"I64", 8, false, MB_F32},     {"U64", 8, false, MB_F32},
-    {"I32", 4, false, MB_F32},     {"U32", 4, false, MB_F32},     {"I16", 2, false, MB_F32},
-    {"U16", 2, false, MB_F32},     {"I8", 1, false, MB_F32},      {"U8", 1, false, MB_F32},
-    {"BOOL", 1, false, MB_F32},    {"F8_E4M3", 1, false, MB_F32}, {"F8_E5M2", 1, false, MB_F32},
+    {"BF16", 2, true, MB_BF16}, {"F16", 2, true, MB_F16},      {"F32", 4, true, MB_F32},
+    {"F64", 8, false, MB_F32},  {"I64", 8, false, MB_F32},     {"U64", 8, false, MB_F32},
+    {"I32", 4, false, MB_F32},  {"U32", 4, false, MB_F32},     {"I16", 2, false, MB_F32},
+    {"U16", 2, false, MB_F32},  {"I8", 1, false, MB_F32},      {"U8", 1, false, MB_F32},
+    {"BOOL", 1, false, MB_F32}, {"F8_E4M3", 1, false, MB_F32}, {"F8_E5M2", 1, false, MB_F32},
 };
 
 /* NULL for a type that the format does not define: then not even the tensor's size is known. */
@@ -66,13 +66,11 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
     {
         int64_t n = 0;
         if (tensor->rank == MB_TENSOR_RANK_MAX || !mb_model_json_integer(item, 0, (int64_t)1 << 48, &n))
-            return mb_fail(err, MB_E_INPUT,
-                           "%s: tensor %.200s: shape must be at most %d whole numbers >= 0", where, name,
-                           MB_TENSOR_RANK_MAX);
+            return mb_fail(err, MB_E_INPUT, "%s: tensor %.200s: shape must be at most %d whole numbers >= 0",
+                           where, name, MB_TENSOR_RANK_MAX);
         tensor->shape[tensor->rank++] = n;
         if (__builtin_mul_overflow(bytes, (uint64_t)n, &bytes))
-            return mb_fail(err, MB_E_INPUT, "%s: tensor %.200s: the product of its shape overflows",
-                           where, name);
+            return mb_fail(err, MB_E_INPUT, "%s: tensor %.200s: the product of its shape overflows", where, name);
     }
     /* 2^53 is the limit of what cJSON's doubles tell apart; a file of that size does not exist. */
     int64_t from = 0, to = 0;
@@ -82,9 +80,8 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
                        "%s: tensor %.200s: data_offsets must be two whole numbers with 0 <= begin <= end", where,
                        name);
     if ((uint64_t)(to - from) != bytes)
-        return mb_fail(err, MB_E_INPUT,
-                       "%s: tensor %.200s spans %lld bytes, its shape and dtype %s need %llu", where, name,
-                       (long long)(to - from), kind->name, (unsigned long long)bytes);
+        return mb_fail(err, MB_E_INPUT, "%s: tensor %.200s spans %lld bytes, its shape and dtype %s need %llu",
+                       where, name, (long long)(to - from), kind->name, (unsigned long long)bytes);
     tensor->bytes = (size_t)bytes;
     *begin = (uint64_t)from;
     *end = (uint64_t)to;
@@ -118,8 +115,8 @@ static int check_overlap(const mb_safetensors *table, const char *where, mb_erro
     qsort(order, table->count, sizeof *order, by_place);
     for (size_t i = 1; i < table->count && rc == MB_OK; i++)
         if (order[i]->data < order[i - 1]->data + order[i - 1]->bytes)
-            rc = mb_fail(err, MB_E_INPUT, "%s: tensors %.200s and %.200s overlap", where,
-                         order[i - 1]->name, order[i]->name);
+            rc = mb_fail(err, MB_E_INPUT, "%s: tensors %.200s and %.200s overlap", where, order[i - 1]->name,
+                         order[i]->name);
     free(order);
     return rc;
 }
@@ -172,8 +169,8 @@ int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_
                        "%s is incomplete: weight files have at least 8 bytes, this one %zu; download it again",
                        where, size);
     if (mb_model_is_lfs_pointer(data, size))
-        return mb_fail(err, MB_E_INPUT,
-                       "%s is a Git LFS pointer, not the file itself: run `git lfs pull` there", where);
+        return mb_fail(err, MB_E_INPUT, "%s is a Git LFS pointer, not the file itself: run `git lfs pull` there",
+                       where);
     for (int i = 7; i >= 0; i--)
         length = length << 8 | data[i];
     if (length < 2 || length > HEADER_MAX)

@@ -14,13 +14,13 @@
 #define MB_TENSOR_RANK_MAX 8
 
 typedef struct mb_tensor {
-    const char *name;            /* owned by the file's table */
-    char dtype[16];              /* as written: "BF16" ... */
-    bool usable;                 /* BF16, F16 or F32: type is set */
+    const char *name; /* owned by the file's table */
+    char dtype[16];   /* as written: "BF16" ... */
+    bool usable;      /* BF16, F16 or F32: type is set */
     mb_type type;
     int32_t rank;
     int64_t shape[MB_TENSOR_RANK_MAX];
-    const unsigned char *data;   /* into the mapped file */
+    const unsigned char *data; /* into the mapped file */
     size_t bytes;
 } mb_tensor;
 
@@ -34,7 +34,7 @@ typedef struct mb_safetensors {
 int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_t size, const char *where,
                          mb_error *err);
 void mb_safetensors_free(mb_safetensors *table);
-const mb_tensor *mb_safetensors_find(const mb_safetensors *table, const char *name);   /* NULL = none */
+const mb_tensor *mb_safetensors_find(const mb_safetensors *table, const char *name); /* NULL = none */
 
 /* All weight files of a folder. */
 typedef struct mb_checkpoint mb_checkpoint;

@@ -121,8 +121,11 @@ void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer,
     memset(call, 0, sizeof *call);
     memset(view, 0, sizeof *view);
     view->session = (mb_session *)session;
-    view->rows = (mb_rows){.batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
-                           .prefix_len = mb_input_at(session, input.prefix), .max_prefix = pass->max_prefix,
+    view->rows = (mb_rows){.batch = pass->batch,
+                           .rows = pass->rows,
+                           .row_offset = pass->row_offset,
+                           .prefix_len = mb_input_at(session, input.prefix),
+                           .max_prefix = pass->max_prefix,
                            .block_keys = forward ? session->block : 0};
     call->size = sizeof *call;
     call->request = pass->request;
@@ -193,8 +196,8 @@ static int hook_failed(const mb_attender *attender, const char *hook, const mb_c
     if (call->layer < 0)
         return mb_fail(err, MB_E_SAMPLE, "method %s failed in %s(), block %d, step %d: %s", name, hook,
                        call->block, call->step, why);
-    return mb_fail(err, MB_E_SAMPLE, "method %s failed in %s(), layer %d, block %d, step %d: %s", name,
-                   hook, call->layer, call->block, call->step, why);
+    return mb_fail(err, MB_E_SAMPLE, "method %s failed in %s(), layer %d, block %d, step %d: %s", name, hook,
+                   call->layer, call->block, call->step, why);
 }
 
 int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err)
@@ -206,7 +209,8 @@ int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, m
     mb_error why = {0};
     if (!hooks[hook])
         return hook == MB_HOOK_OBSERVE ? hook_failed(attender, hook_names[hook], call,
-                                                     "select() wants by-products, but there is no observe()", err) : MB_OK;
+                                                     "select() wants by-products, but there is no observe()", err)
+                                       : MB_OK;
     enter(attender, hook_names[hook], call);
     int rc = hooks[hook](attender->self, call, &why);
     leave(attender);
@@ -324,14 +328,14 @@ int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_e
 
 /* ---- counters by layer and step ---- */
 
-#define MOST_STEPS 4096   /* no block has more; a step beyond it is a method's mistake */
+#define MOST_STEPS 4096 /* no block has more; a step beyond it is a method's mistake */
 
 struct collector {
     const mb_attender *attender;
     mb_grid_value *values;
     size_t count, capacity;
     int32_t grids;
-    char why[256];            /* the first refusal; later ones follow from it */
+    char why[256]; /* the first refusal; later ones follow from it */
 };
 
 static int refuse(struct collector *c, int code, const char *grid, const char *what, int32_t layer, int32_t step)
@@ -405,9 +409,9 @@ int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size
     if (rc < 0 || c.why[0]) {
         free(c.values);
         return mb_fail(err, MB_E_SAMPLE, "method %s failed in report_grids(): %s", method->name,
-                       c.why[0]  ? c.why
+                       c.why[0]      ? c.why
                        : why.text[0] ? why.text
-                                 : "it does not say why");
+                                     : "it does not say why");
     }
     *values = c.values;
     *count = c.count;

@@ -23,8 +23,11 @@ static const mb_call_view *view_of(const mb_call *call)
 mb_attention mb_call_attention(const mb_call *call)
 {
     const mb_call_view *view = view_of(call);
-    return (mb_attention){.rows = view->rows, .kv = view->kv, .query_heads = view->session->config->query_heads,
-                          .q = call->q, .span = MB_SPAN_ALL};
+    return (mb_attention){.rows = view->rows,
+                          .kv = view->kv,
+                          .query_heads = view->session->config->query_heads,
+                          .q = call->q,
+                          .span = MB_SPAN_ALL};
 }
 
 const float *mb_call_row_weight(const mb_call *call, mb_row_set rows)
@@ -43,8 +46,8 @@ static int32_t kv_heads(const mb_call *call)
 
 static mb_pages pages_of(const mb_page_set *set)
 {
-    return (mb_pages){.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
-                      .counts = set->counts};
+    return (mb_pages){
+        .granularity = set->granularity, .capacity = set->capacity, .ids = set->ids, .counts = set->counts};
 }
 
 static mb_span span_of(mb_scope scope)
@@ -181,7 +184,8 @@ static int host_votes(const mb_host *host, const mb_call *call, const float *lse
     if (rc == MB_OK && session->kernels->votes_scratch(&args, k) > session->scratch_bytes)
         rc = MB_E_SYSTEM;
     return rc == MB_OK ? session->kernels->votes(session->device, &args, k, scores, stats,
-                                                 session->buffer[MB_BUFFER_SCRATCH]) : rc;
+                                                 session->buffer[MB_BUFFER_SCRATCH])
+                       : rc;
 }
 
 /* ---- page bounds and linear scores ---- */
@@ -473,8 +477,12 @@ static int host_row_top(const mb_host *host, const mb_call *call, const float *d
 
 static mb_state_ring ring_of(const mb_ring *ring)
 {
-    return (mb_state_ring){.blocks = ring->blocks, .pitch = ring->pitch, .ages = ring->ages, .q = ring->q,
-                           .out = ring->out, .lse = ring->lse};
+    return (mb_state_ring){.blocks = ring->blocks,
+                           .pitch = ring->pitch,
+                           .ages = ring->ages,
+                           .q = ring->q,
+                           .out = ring->out,
+                           .lse = ring->lse};
 }
 
 static int host_ring_match(const mb_host *host, const mb_call *call, const void *a, const mb_ring *ring, int any,
@@ -531,21 +539,49 @@ static int host_count_read(const mb_host *host, const mb_call *call, const mb_pa
 
 void mb_host_fill(mb_attender *attender, uint64_t seed)
 {
-    attender->host = (mb_host){
-        .abi = MB_METHOD_ABI, .size = sizeof(mb_host), .internal = attender, .seed = seed, .log = host_log,
-        .alloc = host_alloc, .pages_alloc = host_pages_alloc, .scores_alloc = host_scores_alloc,
-        .copy = host_copy, .fill = host_fill, .attend = host_attend, .attend_pages = host_attend_pages,
-        .mass = host_mass, .votes = host_votes, .bounds_alloc = host_bounds_alloc,
-        .page_bounds = host_page_bounds, .page_scores = host_page_scores, .key_scores = host_key_scores,
-        .top_k = host_top_k, .top_p = host_top_p, .score_edges = host_score_edges,
-        .score_pool = host_score_pool, .score_smooth = host_score_smooth, .score_axpby = host_score_axpby,
-        .score_head_mean = host_score_head_mean, .score_random = host_score_random,
-        .state_merge = host_state_merge, .state_downdate = host_state_downdate,
-        .row_distance = host_row_distance, .score_recent = host_score_recent,
-        .budget_ratio = host_budget_ratio, .budget_layers = host_budget_layers,
-        .budget_heads = host_budget_heads, .score_keep = host_score_keep, .heavy_channels = host_heavy_channels,
-        .reuse_decide = host_reuse_decide, .rows_copy = host_rows_copy, .row_match = host_row_match,
-        .row_gather = host_row_gather, .row_top = host_row_top, .reuse_groups = host_reuse_groups,
-        .ring_match = host_ring_match, .ring_gather = host_ring_gather, .ring_reach = host_ring_reach,
-        .count_read = host_count_read};
+    attender->host = (mb_host){.abi = MB_METHOD_ABI,
+                               .size = sizeof(mb_host),
+                               .internal = attender,
+                               .seed = seed,
+                               .log = host_log,
+                               .alloc = host_alloc,
+                               .pages_alloc = host_pages_alloc,
+                               .scores_alloc = host_scores_alloc,
+                               .copy = host_copy,
+                               .fill = host_fill,
+                               .attend = host_attend,
+                               .attend_pages = host_attend_pages,
+                               .mass = host_mass,
+                               .votes = host_votes,
+                               .bounds_alloc = host_bounds_alloc,
+                               .page_bounds = host_page_bounds,
+                               .page_scores = host_page_scores,
+                               .key_scores = host_key_scores,
+                               .top_k = host_top_k,
+                               .top_p = host_top_p,
+                               .score_edges = host_score_edges,
+                               .score_pool = host_score_pool,
+                               .score_smooth = host_score_smooth,
+                               .score_axpby = host_score_axpby,
+                               .score_head_mean = host_score_head_mean,
+                               .score_random = host_score_random,
+                               .state_merge = host_state_merge,
+                               .state_downdate = host_state_downdate,
+                               .row_distance = host_row_distance,
+                               .score_recent = host_score_recent,
+                               .budget_ratio = host_budget_ratio,
+                               .budget_layers = host_budget_layers,
+                               .budget_heads = host_budget_heads,
+                               .score_keep = host_score_keep,
+                               .heavy_channels = host_heavy_channels,
+                               .reuse_decide = host_reuse_decide,
+                               .rows_copy = host_rows_copy,
+                               .row_match = host_row_match,
+                               .row_gather = host_row_gather,
+                               .row_top = host_row_top,
+                               .reuse_groups = host_reuse_groups,
+                               .ring_match = host_ring_match,
+                               .ring_gather = host_ring_gather,
+                               .ring_reach = host_ring_reach,
+                               .count_read = host_count_read};
 }

@@ -31,8 +31,8 @@ static int count_work(mb_session *session, const mb_pass *pass, const mb_rows *r
         return MB_OK;
     mb_pages pages = {0};
     if (set)
-        pages = (mb_pages){.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
-                           .counts = set->counts};
+        pages = (mb_pages){
+            .granularity = set->granularity, .capacity = set->capacity, .ids = set->ids, .counts = set->counts};
     return session->kernels->count_work(session->device, rows, session->config->kv_heads, set ? &pages : NULL,
                                         work);
 }
@@ -107,8 +107,7 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, mb_err
     if ((selection.answer == MB_SPARSE || set) && !mb_check_shape(set))
         return refused(pass->attender, &call, "select() gave no usable page set", err);
     if (pass->checked)
-        rc = set ? mb_check_pages(pass->attender, &call, set, err)
-                 : mb_check_guards(pass->attender, &call, err);
+        rc = set ? mb_check_pages(pass->attender, &call, set, err) : mb_check_guards(pass->attender, &call, err);
     if (rc != MB_OK)
         return rc;
     switch (selection.answer) {
@@ -116,8 +115,8 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, mb_err
         rc = attend_dense(session, pass, &call, &args, &selection, err);
         break;
     case MB_SPARSE: {
-        mb_pages pages = {.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
-                          .counts = set->counts};
+        mb_pages pages = {
+            .granularity = set->granularity, .capacity = set->capacity, .ids = set->ids, .counts = set->counts};
         args.pages = &pages;
         rc = session->kernels->attend_sparse(session->device, &args);
         if (rc != MB_OK)

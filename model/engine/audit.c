@@ -60,7 +60,8 @@ int mb_audit_poison(mb_session *session, mb_error *err)
     return rc;
 }
 
-static int caught(const mb_session *session, const mb_pass *pass, const mb_call *call, const char *what, mb_error *err)
+static int caught(const mb_session *session, const mb_pass *pass, const mb_call *call, const char *what,
+                  mb_error *err)
 {
     (void)session;
     return mb_fail(err, MB_E_SAMPLE, "audit of method %s, layer %d, block %d, step %d: %s",
@@ -93,10 +94,9 @@ static int check_index(mb_session *session, const mb_pass *pass, const mb_call *
     int32_t *ids = malloc(lists * capacity * sizeof *ids), *counts = malloc(lists * sizeof *counts);
     const char *complaint = NULL;
     int rc = ids && counts ? MB_OK : mb_no_memory(err, "auditing an index");
-    if (rc == MB_OK && (session->kernels->download(session->device, ids, set->ids,
-                                                   lists * capacity * sizeof *ids) != MB_OK ||
-                        session->kernels->download(session->device, counts, set->counts,
-                                                   lists * sizeof *counts) != MB_OK))
+    if (rc == MB_OK &&
+        (session->kernels->download(session->device, ids, set->ids, lists * capacity * sizeof *ids) != MB_OK ||
+         session->kernels->download(session->device, counts, set->counts, lists * sizeof *counts) != MB_OK))
         rc = mb_session_failed(session, MB_E_SYSTEM, "audit", err);
     for (int32_t b = 0; rc == MB_OK && !complaint && b < sequences; b++) {
         int32_t entries = (session->prefix[b] + set->granularity - 1) / set->granularity;
@@ -149,9 +149,12 @@ static bool same_states(const float *a, const float *b, const float *lse_a, cons
                 break;
         }
         if (worst > tolerance * fmax(scale, 1e-3)) {
-            mb_fail(complaint, 0, isinf(worst) ? "the output of state %zu was not written" :
-                    "the output of state %zu differs by %.3g from attention over its index (values up to %.3g)", s,
-                    worst, scale);
+            mb_fail(
+                complaint, 0,
+                isinf(worst)
+                    ? "the output of state %zu was not written"
+                    : "the output of state %zu differs by %.3g from attention over its index (values up to %.3g)",
+                s, worst, scale);
             return false;
         }
         double d = lse_a ? fabs((double)lse_a[s] - (double)lse_b[s]) : 0;
@@ -215,8 +218,8 @@ int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call
     int rc = check_index(session, pass, call, set, err);
     if (rc != MB_OK)
         return rc;
-    mb_pages pages = {.granularity = set->granularity, .capacity = set->capacity, .ids = set->ids,
-                      .counts = set->counts};
+    mb_pages pages = {
+        .granularity = set->granularity, .capacity = set->capacity, .ids = set->ids, .counts = set->counts};
     mb_attention args = mb_call_attention(call);
     args.span = MB_SPAN_PREFIX;
     args.pages = &pages;

@@ -109,7 +109,7 @@ static int check_ids(const mb_attender *attender, const mb_call *call, const int
     if (!fault)
         return MB_OK;
     snprintf(what, sizeof what, "page %d of KV head %d %s (entry %d of %d; the prefix has pages 0 to %d)",
-            ids[i - 1], head, fault, i, count, pages - 1);
+             ids[i - 1], head, fault, i, count, pages - 1);
     return breach(attender, call, what, err);
 }
 
@@ -138,7 +138,7 @@ int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set
             size_t at = (size_t)b * (size_t)heads + (size_t)h;
             if (counts[at] < -1 || counts[at] > set->capacity) {
                 snprintf(what, sizeof what, "KV head %d selects %d pages, its index holds %d", h, counts[at],
-                        set->capacity);
+                         set->capacity);
                 return breach(attender, call, what, err);
             }
             rc = check_ids(attender, call, ids + at * (size_t)set->capacity, counts[at], h, pages, err);
@@ -147,8 +147,8 @@ int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set
             used += counts[at] < 0 ? pages : counts[at];
         }
         if (attender->budget > 0 && used > most) {
-            snprintf(what, sizeof what, "%d KV heads select %lld pages of %d tokens, k = %lld allows %lld",
-                    heads, (long long)used, set->granularity, (long long)attender->budget, (long long)most);
+            snprintf(what, sizeof what, "%d KV heads select %lld pages of %d tokens, k = %lld allows %lld", heads,
+                     (long long)used, set->granularity, (long long)attender->budget, (long long)most);
             return breach(attender, call, what, err);
         }
     }
@@ -175,8 +175,8 @@ int mb_check_state(mb_attender *attender, const mb_call *call, mb_error *err)
         return mb_no_memory(err, "checking %zu states", states);
     uint32_t *lse = words + values;
     const uint16_t *halves = (const uint16_t *)(const void *)words;
-    int rc = session->kernels->download(session->device, words, session->buffer[MB_BUFFER_STATE_PREFIX],
-                                        values * size);
+    int rc =
+        session->kernels->download(session->device, words, session->buffer[MB_BUFFER_STATE_PREFIX], values * size);
     if (rc == MB_OK)
         rc = session->kernels->download(session->device, lse, session->buffer[MB_BUFFER_LSE_PREFIX],
                                         states * sizeof *lse);

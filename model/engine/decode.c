@@ -27,7 +27,7 @@ struct decoder {
     mb_decode_result *result;
     struct times first, later, commit;
     int32_t block;
-    bool forgotten;           /* quirk Q1 threw the snapshot away */
+    bool forgotten; /* quirk Q1 threw the snapshot away */
     double layers, sparse_layers, select_tokens;
     float *probability;
 };
@@ -74,11 +74,19 @@ static bool is_checked(const struct decoder *d, int32_t step)
 
 static mb_pass make_pass(struct decoder *d, mb_phase phase, int32_t step)
 {
-    return (mb_pass){.attender = d->attender, .shadows = d->shadows, .shadow_count = d->shadow_count,
-                     .ranking = &d->ranking, .request = d->request->request, .phase = phase, .block = d->block,
-                     .step = step, .batch = 1, .rows = d->session->block,
+    return (mb_pass){.attender = d->attender,
+                     .shadows = d->shadows,
+                     .shadow_count = d->shadow_count,
+                     .ranking = &d->ranking,
+                     .request = d->request->request,
+                     .phase = phase,
+                     .block = d->block,
+                     .step = step,
+                     .batch = 1,
+                     .rows = d->session->block,
                      .max_prefix = mb_session_bound(d->session, d->session->prefix[0]),
-                     .pre_rope = wants_pre_rope(d), .checked = is_checked(d, step),
+                     .pre_rope = wants_pre_rope(d),
+                     .checked = is_checked(d, step),
                      .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : d->request->sampler->confidence};
 }
 
@@ -120,8 +128,7 @@ static int block_hook(struct decoder *d, mb_hook hook, const int32_t *tokens, mb
     int rc = mb_attender_hook(d->attender, hook, &call, err);
     for (size_t i = 0; i < d->shadow_count && rc == MB_OK; i++) {
         mb_shadow *shadow = &d->shadows[i];
-        if (!shadow->failed &&
-            mb_attender_hook(shadow->attender, hook, &call, &shadow->error) < 0)
+        if (!shadow->failed && mb_attender_hook(shadow->attender, hook, &call, &shadow->error) < 0)
             shadow->failed = true;
     }
     return rc;
@@ -190,11 +197,16 @@ static void fill_sampling(const struct decoder *d, mb_sampling *sampling)
 {
     const mb_model_config *config = d->session->config;
     const mb_decode_request *request = d->request;
-    *sampling = (mb_sampling){.sampler = request->sampler, .family = config->family, .block = config->block,
-                              .sub_block = config->sub_block, .mask_id = config->mask_id,
+    *sampling = (mb_sampling){.sampler = request->sampler,
+                              .family = config->family,
+                              .block = config->block,
+                              .sub_block = config->sub_block,
+                              .mask_id = config->mask_id,
                               .max_new_tokens = request->max_new_tokens,
-                              .min_new_tokens = request->min_new_tokens, .forced = request->forced,
-                              .forced_count = request->forced_count, .trace = request->trace,
+                              .min_new_tokens = request->min_new_tokens,
+                              .forced = request->forced,
+                              .forced_count = request->forced_count,
+                              .trace = request->trace,
                               .user = request->user};
     for (int32_t i = 0; i < config->stop_count && i < 8; i++)
         sampling->stop_ids[sampling->stop_count++] = config->stop_ids[i];
@@ -206,8 +218,8 @@ static void fill_sampling(const struct decoder *d, mb_sampling *sampling)
 static int read_work(struct decoder *d, mb_error *err)
 {
     double work[4] = {0};
-    int rc = d->session->kernels->download(d->session->device, work, d->session->buffer[MB_BUFFER_WORK],
-                                           sizeof work);
+    int rc =
+        d->session->kernels->download(d->session->device, work, d->session->buffer[MB_BUFFER_WORK], sizeof work);
     if (rc != MB_OK)
         return mb_session_failed(d->session, rc, "reading the work counters", err);
     double present = work[1] + work[3];
@@ -287,9 +299,13 @@ static int check(const struct decoder *d, const mb_sampling *sampling, mb_error 
 static int decode(struct decoder *d, mb_error *err)
 {
     mb_session *session = d->session;
-    mb_network network = {.self = d, .prefill = network_prefill, .forget = network_forget,
-                          .block_begin = network_block_begin, .block_end = network_block_end,
-                          .denoise = network_denoise, .commit = network_commit};
+    mb_network network = {.self = d,
+                          .prefill = network_prefill,
+                          .forget = network_forget,
+                          .block_begin = network_block_begin,
+                          .block_end = network_block_end,
+                          .denoise = network_denoise,
+                          .commit = network_commit};
     mb_sampling sampling;
     memset(d->result, 0, sizeof *d->result);
     d->first = (struct times){&d->result->first_us, &d->result->first_count, 0};
@@ -336,8 +352,8 @@ int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_reques
 int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const *shadows, size_t shadow_count,
                      const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, mb_error *err)
 {
-    struct decoder d = {.session = session, .attender = exact, .request = request, .result = result,
-                        .shadow_count = shadow_count};
+    struct decoder d = {
+        .session = session, .attender = exact, .request = request, .result = result, .shadow_count = shadow_count};
     memset(recalls, 0, shadow_count * sizeof *recalls);
     memset(result, 0, sizeof *result);
     d.shadows = calloc(shadow_count ? shadow_count : 1, sizeof *d.shadows);

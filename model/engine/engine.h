@@ -66,20 +66,20 @@ struct mb_session {
     mb_device *device;
     mb_type type;
     int32_t batch, block, capacity, stride, chunk;
-    bool graphs, has_graphs;     /* replay now; asked for at opening and the backend has them */
+    bool graphs, has_graphs; /* replay now; asked for at opening and the backend has them */
     size_t arena_mark;
-    mb_kv *kv;                   /* [layers] */
+    mb_kv *kv; /* [layers] */
     void *buffer[MB_BUFFER_COUNT];
     size_t scratch_bytes;
-    int32_t *snapshot;           /* [batch] committed tokens after prefill */
-    int32_t *prefix;             /* [batch] committed tokens now; the device copy goes up with each forward */
-    int32_t **prompt;            /* [batch] the prompt's ids, malloc'ed; zeros after a random fill */
-    size_t *prompt_count;        /* [batch] */
-    int32_t *seed;               /* [batch] best token behind the prefilled part; -1 = nothing is prefilled */
-    int32_t *staging;            /* host copy of MB_BUFFER_INPUT */
-    int32_t *answer;             /* host copy of MB_BUFFER_BEST */
-    int32_t attenders;           /* open ones */
-    uint64_t rotation;           /* numbers the forwards of fixed work, so that inputs differ */
+    int32_t *snapshot;    /* [batch] committed tokens after prefill */
+    int32_t *prefix;      /* [batch] committed tokens now; the device copy goes up with each forward */
+    int32_t **prompt;     /* [batch] the prompt's ids, malloc'ed; zeros after a random fill */
+    size_t *prompt_count; /* [batch] */
+    int32_t *seed;        /* [batch] best token behind the prefilled part; -1 = nothing is prefilled */
+    int32_t *staging;     /* host copy of MB_BUFFER_INPUT */
+    int32_t *answer;      /* host copy of MB_BUFFER_BEST */
+    int32_t attenders;    /* open ones */
+    uint64_t rotation;    /* numbers the forwards of fixed work, so that inputs differ */
     mb_measure measure;
 };
 
@@ -116,20 +116,20 @@ typedef struct mb_pass {
     struct mb_attender *attender; /* decides the attention */
     struct mb_shadow *shadows;    /* shadow pass: those who are asked as well; NULL otherwise */
     size_t shadow_count;
-    struct mb_ranking *ranking;   /* shadow pass: exact keys by mass */
+    struct mb_ranking *ranking; /* shadow pass: exact keys by mass */
     int64_t request;
-    mb_phase phase;               /* FIRST_STEP, LATER_STEP or COMMIT */
-    int32_t block, step;          /* running numbers; step 0 for a commit */
+    mb_phase phase;      /* FIRST_STEP, LATER_STEP or COMMIT */
+    int32_t block, step; /* running numbers; step 0 for a commit */
     int32_t batch, rows, row_offset, masked_rows;
     int32_t max_prefix, mode;
-    bool pre_rope;                /* somebody reads the queries before RoPE */
-    bool checked; /* selections and states are looked at before they are used; not while capturing */
+    bool pre_rope; /* somebody reads the queries before RoPE */
+    bool checked;  /* selections and states are looked at before they are used; not while capturing */
     mb_type confidence;
-    bool audited;                 /* buffers are poisoned and outputs checked: eager, never timed */
-    bool replayed;                /* result: from a graph */
+    bool audited;  /* buffers are poisoned and outputs checked: eager, never timed */
+    bool replayed; /* result: from a graph */
     /* Results: what the driver's hooks answered. */
     int32_t sparse_layers, layers;
-    double select_share;          /* sum over layers of select_tokens / max_prefix */
+    double select_share; /* sum over layers of select_tokens / max_prefix */
 } mb_pass;
 
 /* Enqueues the transformer on MB_BUFFER_INPUT, up to the best token of every row in MB_BUFFER_BEST. */
@@ -167,7 +167,7 @@ int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call
 
 /* ---- attender ---- */
 
-typedef struct mb_captured {  /* a kind of forward that has come up; graph NULL until the second time */
+typedef struct mb_captured { /* a kind of forward that has come up; graph NULL until the second time */
     int32_t mode, batch, rows, row_offset, max_prefix;
     mb_phase phase;
     mb_type confidence;
@@ -178,23 +178,23 @@ typedef struct mb_captured {  /* a kind of forward that has come up; graph NULL 
 } mb_captured;
 
 struct mb_attender {
-    mb_session *session;    /* NULL while the memory of open() is only measured */
-    mb_method method;       /* a copy, missing trailing fields NULL */
+    mb_session *session; /* NULL while the memory of open() is only measured */
+    mb_method method;    /* a copy, missing trailing fields NULL */
     mb_shape shape;
     void *self;
     mb_host host;
-    bool opening;           /* host.alloc works */
+    bool opening; /* host.alloc works */
     bool opened;
     bool capturable;
     size_t arena_mark, counted;
     int64_t request;
-    mb_captured *graphs;    /* malloc'ed list */
+    mb_captured *graphs; /* malloc'ed list */
     size_t graph_count, graph_capacity;
     mb_attender_note *note; /* borrowed; NULL = nobody looks */
     int64_t budget;         /* tokens per KV head that checked selections keep to; 0 = unchecked */
     void **guards;          /* device memory behind each array of an index */
     size_t guard_count;
-    int32_t *words;         /* host copies while something is checked */
+    int32_t *words; /* host copies while something is checked */
     size_t word_count;
 };
 
@@ -210,8 +210,13 @@ void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer,
                   mb_call_view *view);
 /* The hooks. Absent ones are no error; a failing one gives MB_E_SAMPLE and names method, hook, layer and step. */
 typedef enum mb_hook {
-    MB_HOOK_REQUEST_BEGIN, MB_HOOK_KV_ADDED, MB_HOOK_BLOCK_BEGIN, MB_HOOK_STEP_BEGIN, MB_HOOK_OBSERVE,
-    MB_HOOK_STEP_END, MB_HOOK_BLOCK_END
+    MB_HOOK_REQUEST_BEGIN,
+    MB_HOOK_KV_ADDED,
+    MB_HOOK_BLOCK_BEGIN,
+    MB_HOOK_STEP_BEGIN,
+    MB_HOOK_OBSERVE,
+    MB_HOOK_STEP_END,
+    MB_HOOK_BLOCK_END
 } mb_hook;
 int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err);
 int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, mb_error *err);
@@ -262,26 +267,27 @@ typedef struct mb_recall_sum { /* of one (layer, step) */
 typedef struct mb_shadow {
     mb_attender *attender;
     int32_t mode;
-    mb_recall_sum *sums;     /* [steps][layers], grown with the steps */
+    mb_recall_sum *sums; /* [steps][layers], grown with the steps */
     int32_t steps;
     int64_t dense_calls, sparse_calls;
     bool failed;
     mb_error error;
-    int32_t *ids, *counts;   /* host copies of one selection */
+    int32_t *ids, *counts; /* host copies of one selection */
     size_t ids_capacity;
 } mb_shadow;
 
 /* Exact keys of a layer and step by descending mass, per KV head. */
 typedef struct mb_ranking {
     int32_t heads, prefix, stride;
-    int32_t *rank;           /* [heads][prefix] 0 = heaviest */
-    int32_t *order;          /* scratch, [2][stride] */
-    double *cumulated;       /* [heads][prefix+1] mass of the best n */
-    float *mass;             /* [heads][stride] */
+    int32_t *rank;     /* [heads][prefix] 0 = heaviest */
+    int32_t *order;    /* scratch, [2][stride] */
+    double *cumulated; /* [heads][prefix+1] mass of the best n */
+    float *mass;       /* [heads][stride] */
 } mb_ranking;
 
 /* Asks every shadow after the driver's exact attention of this layer; lse is the exact one. */
-int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse, mb_error *err);
+int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse,
+                   mb_error *err);
 int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, mb_error *err);
 void mb_ranking_free(mb_ranking *ranking);
 /* Compares one selection, host copies, with the ranking. 0 = compared, 1 = it holds the whole prefix (dense),

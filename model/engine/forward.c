@@ -81,16 +81,37 @@ static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64
     void **buffer = session->buffer;
     float *logits = buffer[MB_BUFFER_ROUTER], *factors = logits + n * moe->experts;
     int32_t *ids = (int32_t *)(void *)(factors + n * moe->per_token);
-    mb_router router = {.n = n, .width = config->hidden, .experts = moe->experts, .top_k = moe->per_token,
-                        .groups = moe->groups, .groups_kept = moe->groups_kept, .score = moe->score,
-                        .round_logits = moe->rounded, .round_weights = moe->rounded, .normalise = moe->normalise,
-                        .scale = (float)moe->scale, .hidden = buffer[MB_BUFFER_NORMED], .weight = weights->router,
-                        .bias = weights->router_bias, .logits = logits, .ids = ids, .weights = factors};
-    mb_experts experts = {.n = n, .width = config->hidden, .experts = moe->experts, .top_k = moe->per_token,
-                          .size = moe->size, .combine = moe->combine, .hidden = buffer[MB_BUFFER_NORMED],
-                          .ids = ids, .weights = factors, .gate_up = weights->expert_gate_up,
-                          .down = weights->expert_down, .add = shared ? buffer[MB_BUFFER_DELTA] : NULL,
-                          .out = buffer[MB_BUFFER_DELTA], .scratch = buffer[MB_BUFFER_EXPERTS]};
+    mb_router router = {.n = n,
+                        .width = config->hidden,
+                        .experts = moe->experts,
+                        .top_k = moe->per_token,
+                        .groups = moe->groups,
+                        .groups_kept = moe->groups_kept,
+                        .score = moe->score,
+                        .round_logits = moe->rounded,
+                        .round_weights = moe->rounded,
+                        .normalise = moe->normalise,
+                        .scale = (float)moe->scale,
+                        .hidden = buffer[MB_BUFFER_NORMED],
+                        .weight = weights->router,
+                        .bias = weights->router_bias,
+                        .logits = logits,
+                        .ids = ids,
+                        .weights = factors};
+    mb_experts experts = {.n = n,
+                          .width = config->hidden,
+                          .experts = moe->experts,
+                          .top_k = moe->per_token,
+                          .size = moe->size,
+                          .combine = moe->combine,
+                          .hidden = buffer[MB_BUFFER_NORMED],
+                          .ids = ids,
+                          .weights = factors,
+                          .gate_up = weights->expert_gate_up,
+                          .down = weights->expert_down,
+                          .add = shared ? buffer[MB_BUFFER_DELTA] : NULL,
+                          .out = buffer[MB_BUFFER_DELTA],
+                          .scratch = buffer[MB_BUFFER_EXPERTS]};
     int rc = kernels->route(session->device, &router);
     return rc == MB_OK ? kernels->experts(session->device, &experts) : rc;
 }
@@ -159,8 +180,11 @@ int mb_forward(mb_session *session, mb_pass *pass, mb_error *err)
     const mb_model_config *config = session->config;
     mb_input input = mb_session_input(session);
     int64_t n = (int64_t)pass->batch * pass->rows;
-    mb_rows rows = {.batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
-                    .prefix_len = mb_input_at(session, input.prefix), .max_prefix = pass->max_prefix,
+    mb_rows rows = {.batch = pass->batch,
+                    .rows = pass->rows,
+                    .row_offset = pass->row_offset,
+                    .prefix_len = mb_input_at(session, input.prefix),
+                    .max_prefix = pass->max_prefix,
                     .block_keys = session->block};
     pass->sparse_layers = pass->layers = 0;
     pass->select_share = 0;

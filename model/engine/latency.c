@@ -3,8 +3,8 @@
  *
  * Fixed work: every sequence of the batch denoises blocks of a given number of steps, whatever the tokens say; the
  * cache is cut back after each block, so that the context stays as long as it is. Slots are revealed in a fixed
- * order with tokens drawn from a running number: no two blocks of a method see the same input, so it cannot gain by
- * remembering an output, and every method's blocks see the same ones.
+ * order with tokens drawn from a running number: no two blocks of a method see the same input, so it cannot gain
+ * by remembering an output, and every method's blocks see the same ones.
  */
 #include "model/engine/engine.h"
 
@@ -16,10 +16,10 @@ struct work {
     mb_session *session;
     mb_attender *attender;
     mb_decode_result *result;
-    int32_t *tokens, *ids;    /* [batch][block] */
+    int32_t *tokens, *ids; /* [batch][block] */
     float *probability;
     double layers, sparse_layers, select_tokens, prefix_tokens;
-    double watched_us;        /* spent in watchers: no part of the work */
+    double watched_us; /* spent in watchers: no part of the work */
 };
 
 static int append_time(double **list, size_t *count, double us, mb_error *err)
@@ -32,8 +32,8 @@ static int append_time(double **list, size_t *count, double us, mb_error *err)
     return MB_OK;
 }
 
-/* The token that a slot shows once it is revealed, never [MASK]. What a forward predicted has no part in it: methods
- * would go on with different texts and, in a mixture of experts, be charged for different experts. */
+/* The token that a slot shows once it is revealed, never [MASK]. What a forward predicted has no part in it:
+ * methods would go on with different texts and, in a mixture of experts, be charged for different experts. */
 static int32_t drawn(const mb_session *session, int32_t sequence, int32_t slot)
 {
     uint64_t vocab = (uint64_t)session->config->vocab, place = (uint64_t)(sequence * session->block + slot);
@@ -61,8 +61,12 @@ static mb_pass make_pass(const struct work *w, mb_phase phase, int32_t block, in
     int32_t longest = 0;
     for (int32_t b = 0; b < w->session->batch; b++)
         longest = w->session->prefix[b] > longest ? w->session->prefix[b] : longest;
-    return (mb_pass){.attender = w->attender, .phase = phase, .block = block, .step = step,
-                     .batch = w->session->batch, .rows = w->session->block,
+    return (mb_pass){.attender = w->attender,
+                     .phase = phase,
+                     .block = block,
+                     .step = step,
+                     .batch = w->session->batch,
+                     .rows = w->session->block,
                      .max_prefix = mb_session_bound(w->session, longest),
                      .pre_rope = w->attender->method.caps & MB_CAP_PRE_ROPE,
                      .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : MB_BF16};
@@ -89,8 +93,8 @@ static void digest_tokens(struct work *w)
 static void watch(struct work *w, const mb_pass *pass, double us)
 {
     const mb_measure *measure = &w->session->measure;
-    mb_forward_report report = {.phase = pass->phase, .block = pass->block, .step = pass->step, .us = us,
-                                .replayed = pass->replayed};
+    mb_forward_report report = {
+        .phase = pass->phase, .block = pass->block, .step = pass->step, .us = us, .replayed = pass->replayed};
     if (!measure->forward)
         return;
     uint64_t start = mb_clock_ns();
@@ -163,8 +167,8 @@ int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blo
     struct work w = {.session = session, .attender = attender, .result = result};
     int rc = MB_OK;
     if (steps < 1 || steps > session->block)
-        return mb_fail(err, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d", steps,
-                       session->block, session->block);
+        return mb_fail(err, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d", steps, session->block,
+                       session->block);
     w.tokens = malloc(slots * sizeof *w.tokens);
     w.ids = malloc(slots * sizeof *w.ids);
     w.probability = malloc(slots * sizeof *w.probability);

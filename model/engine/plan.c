@@ -64,8 +64,8 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     bytes[MB_BUFFER_BEST] = rows * 2 * 4;
     bytes[MB_BUFFER_WORK] = 4 * sizeof(double);
     /* Votes keep the logits of one KV head's rows, top-k a few words for each (sequence, KV head). */
-    bytes[MB_BUFFER_SCRATCH] = heads / kv_heads * block * (stride * sizeof(float) + 64) + stride +
-                               batch * kv_heads * 64 + 65536;
+    bytes[MB_BUFFER_SCRATCH] =
+        heads / kv_heads * block * (stride * sizeof(float) + 64) + stride + batch * kv_heads * 64 + 65536;
     for (int i = 0; i < MB_BUFFER_COUNT; i++) {
         bytes[i] = padded(bytes[i]);
         sizes->budget[i] = i == MB_BUFFER_LOGITS ? MB_BUDGET_LOGITS
@@ -78,9 +78,16 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
 void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, int32_t capacity, int32_t steps,
                    mb_shape *shape)
 {
-    *shape = (mb_shape){.size = sizeof *shape, .layers = config->layers, .query_heads = config->query_heads,
-                        .kv_heads = config->kv_heads, .head_dim = config->head_dim, .block = config->block,
-                        .batch = batch, .capacity = capacity, .stride = (capacity + 63) / 64 * 64, .steps = steps,
+    *shape = (mb_shape){.size = sizeof *shape,
+                        .layers = config->layers,
+                        .query_heads = config->query_heads,
+                        .kv_heads = config->kv_heads,
+                        .head_dim = config->head_dim,
+                        .block = config->block,
+                        .batch = batch,
+                        .capacity = capacity,
+                        .stride = (capacity + 63) / 64 * 64,
+                        .steps = steps,
                         .element_size = (int32_t)mb_type_size(type)};
 }
 

@@ -116,15 +116,16 @@ int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t ca
         const float *weight = ranking->mass + (size_t)h * (size_t)ranking->stride;
         const double *best = ranking->cumulated + (size_t)h * ((size_t)ranking->stride + 1);
         if (counts[h] < -1 || counts[h] > capacity)
-            return mb_fail(err, MB_E_SAMPLE, "KV head %d selects %d pages, its index holds %d", h,
-                           counts[h], capacity);
+            return mb_fail(err, MB_E_SAMPLE, "KV head %d selects %d pages, its index holds %d", h, counts[h],
+                           capacity);
         if (counts[h] == -1)
             continue;
         int64_t size = count_tokens(pages, counts[h], granularity, prefix), hits = 0;
         if (size < 0)
             return mb_fail(err, MB_E_SAMPLE,
                            "KV head %d selects pages that are not ascending, distinct and inside the prefix of %d "
-                           "tokens", h, prefix);
+                           "tokens",
+                           h, prefix);
         if (size >= prefix)
             continue;
         double held = 0;
@@ -185,8 +186,7 @@ static int compare_pages(mb_session *session, const mb_pass *pass, mb_shadow *sh
     if (entries > shadow->ids_capacity) {
         int32_t *ids = realloc(shadow->ids, entries * sizeof *ids);
         if (!ids)
-            return mb_no_memory(&shadow->error, "reading %zu pages",
-                           entries);
+            return mb_no_memory(&shadow->error, "reading %zu pages", entries);
         shadow->ids = ids;
         shadow->ids_capacity = entries;
     }
@@ -200,8 +200,7 @@ static int compare_pages(mb_session *session, const mb_pass *pass, mb_shadow *sh
         return mb_session_failed(session, rc, "reading a selection", &shadow->error);
     mb_recall_sum *sum = sum_of(shadow, session->config->layers, pass->step, layer);
     if (!sum)
-        return mb_no_memory(&shadow->error, "recall of %d steps",
-                       pass->step);
+        return mb_no_memory(&shadow->error, "recall of %d steps", pass->step);
     rc = mb_recall_compare(ranking, set->granularity, set->capacity, shadow->ids, shadow->counts, sum,
                            &shadow->error);
     if (rc < 0)
@@ -232,9 +231,8 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
         return selection.want ? mb_attender_observe(attender, &call, &selection, lse, NULL, err) : MB_OK;
     }
     if (selection.answer != MB_SPARSE && selection.answer != MB_ATTEND)
-        return mb_fail(err, MB_E_SAMPLE,
-                       "method %s, layer %d: select() gave an answer that does not exist", attender->method.name,
-                       layer);
+        return mb_fail(err, MB_E_SAMPLE, "method %s, layer %d: select() gave an answer that does not exist",
+                       attender->method.name, layer);
     if ((selection.answer == MB_SPARSE || selection.pages) && !mb_check_shape(selection.pages))
         return mb_fail(err, MB_E_SAMPLE,
                        "method %s, layer %d, block %d, step %d: select() gave no usable "
@@ -257,7 +255,8 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
     return compare_pages(session, pass, shadow, ranking, layer, selection.pages);
 }
 
-int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse, mb_error *err)
+int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse,
+                   mb_error *err)
 {
     if (pass->phase != MB_PHASE_COMMIT) {
         mb_call call;

@@ -20,8 +20,12 @@ int mb_session_failed(const mb_session *session, int rc, const char *what, mb_er
 mb_input mb_session_input(const mb_session *session)
 {
     size_t rows = (size_t)session->batch * (size_t)session->block;
-    return (mb_input){.ids = 0, .masked = rows, .masked_weight = 2 * rows, .centre_weight = 3 * rows,
-                      .prefix = 4 * rows, .words = 4 * rows + (size_t)session->batch};
+    return (mb_input){.ids = 0,
+                      .masked = rows,
+                      .masked_weight = 2 * rows,
+                      .centre_weight = 3 * rows,
+                      .prefix = 4 * rows,
+                      .words = 4 * rows + (size_t)session->batch};
 }
 
 /* Hooks between steps read lengths from device memory, where a step's upload has not been yet. */
@@ -61,7 +65,9 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, mb_err
     const mb_model_config *config = session->config;
     for (int32_t l = 0; l < config->layers; l++) {
         mb_kv *kv = &session->kv[l];
-        *kv = (mb_kv){.batch = session->batch, .kv_heads = config->kv_heads, .capacity = session->capacity,
+        *kv = (mb_kv){.batch = session->batch,
+                      .kv_heads = config->kv_heads,
+                      .capacity = session->capacity,
                       .head_dim = config->head_dim};
         kv->k = kernels->alloc(session->device, sizes->kv_bytes);
         kv->v = kernels->alloc(session->device, sizes->kv_bytes);
@@ -74,16 +80,18 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, mb_err
             return mb_session_failed(session, MB_E_SYSTEM, "no device memory for a session's buffers", err);
     }
     session->scratch_bytes = sizes->bytes[MB_BUFFER_SCRATCH];
-    mb_attention args = {.rows = {.batch = session->batch, .rows = session->block, .max_prefix = session->capacity,
+    mb_attention args = {.rows = {.batch = session->batch,
+                                  .rows = session->block,
+                                  .max_prefix = session->capacity,
                                   .block_keys = session->block},
-                         .kv = session->kv[0], .query_heads = config->query_heads};
+                         .kv = session->kv[0],
+                         .query_heads = config->query_heads};
     size_t wanted = kernels->top_k_scratch(session->batch, config->kv_heads, session->stride);
     size_t votes = kernels->votes_scratch(&args, session->capacity);
     wanted = votes > wanted ? votes : wanted;
     if (wanted > session->scratch_bytes)
-        return mb_fail(err, MB_E_BUG,
-                       "choosing among %d keys wants %zu bytes of scratch, the plan has %zu", session->capacity,
-                       wanted, session->scratch_bytes);
+        return mb_fail(err, MB_E_BUG, "choosing among %d keys wants %zu bytes of scratch, the plan has %zu",
+                       session->capacity, wanted, session->scratch_bytes);
     return MB_OK;
 }
 
@@ -93,8 +101,8 @@ static int check_request(const mb_model_config *config, const mb_session_request
     if (request->batch < 1 || request->batch > 4096)
         return mb_fail(err, MB_E_INPUT, "batch %d: use 1 to 4096 sequences", request->batch);
     if (request->capacity < config->block)
-        return mb_fail(err, MB_E_INPUT, "capacity %d is smaller than one block of %d tokens",
-                       request->capacity, config->block);
+        return mb_fail(err, MB_E_INPUT, "capacity %d is smaller than one block of %d tokens", request->capacity,
+                       config->block);
     if (config->block > 256)
         return mb_fail(err, MB_E_INPUT, "blocks of %d tokens: up to 256 can be decoded", config->block);
     if (request->capacity > config->positions)
@@ -222,8 +230,12 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
             rc = kernels->attend_prefill(session->device, &kv, 0, config->query_heads, q, first, n, session->block,
                                          out);
         } else { /* the block that ends the text is cut short: all its rows see all its keys */
-            mb_attention args = {.rows = rows, .kv = kv, .query_heads = config->query_heads, .q = q,
-                                 .span = MB_SPAN_ALL, .out = out};
+            mb_attention args = {.rows = rows,
+                                 .kv = kv,
+                                 .query_heads = config->query_heads,
+                                 .q = q,
+                                 .span = MB_SPAN_ALL,
+                                 .out = out};
             rc = kernels->attend(session->device, &args);
         }
         if (rc != MB_OK)
@@ -304,12 +316,13 @@ static int check_ids(const mb_session *session, const int32_t *ids, size_t n, mb
 {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= session->config->vocab)
-            return mb_fail(err, MB_E_SAMPLE, "token %zu of the prompt is %d, the vocabulary has %d", i,
-                           ids[i], session->config->vocab);
+            return mb_fail(err, MB_E_SAMPLE, "token %zu of the prompt is %d, the vocabulary has %d", i, ids[i],
+                           session->config->vocab);
     return MB_OK;
 }
 
-int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us, mb_error *err)
+int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids, size_t n, double *us,
+                       mb_error *err)
 {
     if (us)
         *us = 0;
@@ -386,8 +399,8 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, m
 {
     const mb_model_config *config = session->config;
     if (tokens < 0 || tokens > session->capacity - session->block)
-        return mb_fail(err, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d",
-                       tokens, session->capacity);
+        return mb_fail(err, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d", tokens,
+                       session->capacity);
     size_t dim = (size_t)config->head_dim, n = (size_t)tokens * dim;
     size_t slot = (size_t)session->capacity * dim * mb_type_size(session->type);
     float *numbers = malloc((n ? n : 1) * sizeof *numbers);

@@ -68,10 +68,14 @@ static int note_forward(mb_attender *attender, const mb_pass *pass, mb_error *er
         attender->graphs = graphs;
         attender->graph_capacity = capacity;
     }
-    attender->graphs[attender->graph_count++] =
-        (mb_captured){.mode = pass->mode, .batch = pass->batch, .rows = pass->rows, .row_offset = pass->row_offset,
-                      .max_prefix = pass->max_prefix, .phase = pass->phase, .confidence = pass->confidence,
-                      .counting = attender->session->measure.counting};
+    attender->graphs[attender->graph_count++] = (mb_captured){.mode = pass->mode,
+                                                              .batch = pass->batch,
+                                                              .rows = pass->rows,
+                                                              .row_offset = pass->row_offset,
+                                                              .max_prefix = pass->max_prefix,
+                                                              .phase = pass->phase,
+                                                              .confidence = pass->confidence,
+                                                              .counting = attender->session->measure.counting};
     return MB_OK;
 }
 
@@ -198,8 +202,7 @@ static int step_hook(mb_session *session, mb_pass *pass, mb_hook hook, mb_error 
     for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
         mb_shadow *shadow = &pass->shadows[i];
         call.mode = shadow->mode;
-        if (!shadow->failed &&
-            mb_attender_hook(shadow->attender, hook, &call, &shadow->error) < 0)
+        if (!shadow->failed && mb_attender_hook(shadow->attender, hook, &call, &shadow->error) < 0)
             shadow->failed = true;
     }
     return rc;
@@ -214,8 +217,7 @@ static int ask_modes(mb_session *session, mb_pass *pass, mb_error *err)
     int rc = mb_attender_mode(pass->attender, &call, &pass->mode, err);
     for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
         mb_shadow *shadow = &pass->shadows[i];
-        if (!shadow->failed &&
-            mb_attender_mode(shadow->attender, &call, &shadow->mode, &shadow->error) < 0)
+        if (!shadow->failed && mb_attender_mode(shadow->attender, &call, &shadow->mode, &shadow->error) < 0)
             shadow->failed = true;
     }
     return rc;
@@ -251,8 +253,7 @@ int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *
     int32_t longest = 0;
     for (int32_t b = 0; b < pass->batch; b++) {
         if (session->prefix[b] > session->capacity - session->block)
-            return mb_fail(err, MB_E_SAMPLE,
-                           "the cache of %d tokens is full: %d are committed and a block has %d",
+            return mb_fail(err, MB_E_SAMPLE, "the cache of %d tokens is full: %d are committed and a block has %d",
                            session->capacity, session->prefix[b], session->block);
         longest = session->prefix[b] > longest ? session->prefix[b] : longest;
     }

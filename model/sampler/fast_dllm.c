@@ -17,13 +17,13 @@
 struct work {
     mb_sampling *sampling;
     const mb_network *network;
-    int32_t number, at;      /* block's running number and position of its first slot */
-    int32_t stop_from;       /* the stop test looks from here */
+    int32_t number, at; /* block's running number and position of its first slot */
+    int32_t stop_from;  /* the stop test looks from here */
     int32_t forwards;
-    bool block_cache;        /* the block's temporary cache holds all B keys */
-    int32_t *best;           /* per slot: token after the shift */
+    bool block_cache; /* the block's temporary cache holds all B keys */
+    int32_t *best;    /* per slot: token after the shift */
     float *confidence;
-    int32_t *row_best;       /* per row: as the network answered */
+    int32_t *row_best; /* per row: as the network answered */
     float *row_confidence;
     bool *open, *chosen;
 };
@@ -135,8 +135,7 @@ static int decode_block(struct work *w, bool *finished, mb_error *err)
     if (network->block_begin &&
         (rc = network->block_begin(network->self, w->number, sampling->tokens + w->at, err)) < 0)
         return rc;
-    rc = sampling->sampler->schedule == MB_SCHEDULE_FIXED ? denoise_fixed(w, err)
-                                                          : denoise_threshold(w, err);
+    rc = sampling->sampler->schedule == MB_SCHEDULE_FIXED ? denoise_fixed(w, err) : denoise_threshold(w, err);
     if (rc < 0)
         return rc;
     *finished = stopped(w);
@@ -192,8 +191,8 @@ int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, mb_err
     w.row_confidence = w.confidence + slots;
     w.chosen = w.open + slots;
     if (sampling->sub_block < 1 || block % sampling->sub_block != 0) {
-        rc = mb_fail(err, MB_E_INPUT, "block %d is not a multiple of the sub-block %d", block,
-                     sampling->sub_block);
+        rc =
+            mb_fail(err, MB_E_INPUT, "block %d is not a multiple of the sub-block %d", block, sampling->sub_block);
         goto out;
     }
     if ((rc = begin(sampling, network, err)) < 0)

@@ -163,8 +163,8 @@ int mb_sampling_commit(mb_sampling *sampling, const mb_network *network, int32_t
     int rc = network->commit(network->self, sampling->tokens + at, next, err);
     if (rc < 0)
         return rc;
-    trace(sampling, &(mb_trace_step){.block = block_number, .kind = 'C', .prefix = sampling->cached,
-                                     .rows = sampling->block});
+    trace(sampling, &(mb_trace_step){
+                        .block = block_number, .kind = 'C', .prefix = sampling->cached, .rows = sampling->block});
     sampling->cached += sampling->block;
     sampling->commit_forwards++;
     return MB_OK;
@@ -184,10 +184,16 @@ void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t ste
         sampling->tokens[at + i] = slot_tokens[i];
     }
     sampling->denoise_forwards++;
-    trace(sampling, &(mb_trace_step){.block = block_number, .step = step, .masked_before = masks,
-                                     .kind = rows < sampling->block ? 's' : 'd', .prefix = sampling->cached,
-                                     .rows = rows, .row_offset = row_offset, .positions = positions,
-                                     .tokens = tokens, .count = count});
+    trace(sampling, &(mb_trace_step){.block = block_number,
+                                     .step = step,
+                                     .masked_before = masks,
+                                     .kind = rows < sampling->block ? 's' : 'd',
+                                     .prefix = sampling->cached,
+                                     .rows = rows,
+                                     .row_offset = row_offset,
+                                     .positions = positions,
+                                     .tokens = tokens,
+                                     .count = count});
 }
 
 void mb_sampling_block_done(mb_sampling *sampling, int32_t forwards)
@@ -197,7 +203,8 @@ void mb_sampling_block_done(mb_sampling *sampling, int32_t forwards)
     sampling->histogram[forwards < last ? forwards : last]++;
 }
 
-int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n, mb_error *err)
+int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n,
+                    mb_error *err)
 {
     if (sampling->block < 1 || sampling->block > 256)
         return mb_fail(err, MB_E_INPUT, "block %d: blocks have 1 to 256 tokens", sampling->block);
@@ -205,8 +212,8 @@ int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int3
         return mb_fail(err, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d steps",
                        sampling->sampler->steps, sampling->block, sampling->block);
     if (n > INT32_MAX / 4 || sampling->max_new_tokens < 0 || sampling->max_new_tokens > INT32_MAX / 4)
-        return mb_fail(err, MB_E_INPUT, "%zu prompt tokens and %d new ones are more than can be counted",
-                       n, sampling->max_new_tokens);
+        return mb_fail(err, MB_E_INPUT, "%zu prompt tokens and %d new ones are more than can be counted", n,
+                       sampling->max_new_tokens);
     int rc = mb_sampling_reserve(sampling, (int32_t)n + sampling->block + 1, err);
     if (rc < 0)
         return rc;

@@ -34,15 +34,15 @@ typedef struct mb_sampling {
     mb_family family;
     int32_t block, sub_block, mask_id;
     int32_t stop_ids[9], stop_count;
-    int32_t max_new_tokens, min_new_tokens;  /* stop tokens among the first min_new_tokens are ordinary tokens */
-    const int32_t *forced;                   /* forced trajectory, by position after the prompt; NULL = none */
+    int32_t max_new_tokens, min_new_tokens; /* stop tokens among the first min_new_tokens are ordinary tokens */
+    const int32_t *forced;                  /* forced trajectory, by position after the prompt; NULL = none */
     size_t forced_count;
     void (*trace)(void *user, const mb_trace_step *step);
     void *user;
     /* ---- results ---- */
-    int32_t *tokens;                         /* prompt and new tokens, malloc'ed; count of them */
+    int32_t *tokens; /* prompt and new tokens, malloc'ed; count of them */
     int32_t count, prompt, capacity;
-    int32_t cached;                          /* length of the network's cache */
+    int32_t cached; /* length of the network's cache */
     bool stopped;
     int32_t blocks, denoise_forwards, commit_forwards;
     int32_t histogram[MB_FORWARD_HISTOGRAM];
@@ -50,7 +50,8 @@ typedef struct mb_sampling {
 } mb_sampling;
 
 /* Runs the family's sampler on a prompt. The caller frees with mb_sampling_free, also after a failure. */
-int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n, mb_error *err);
+int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int32_t *prompt, size_t n,
+                    mb_error *err);
 void mb_sampling_free(mb_sampling *sampling);
 
 /* Length of the sequence when no stop comes: what the cache must hold (without a last seed token). */
@@ -65,10 +66,10 @@ int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, mb_error 
 
 /* What one block needs while it is decoded, and where in the text it is. */
 typedef struct mb_block_work {
-    int32_t *best;               /* [block] tokens, malloc'ed */
-    float *confidence;           /* [block] */
-    bool *flags;                 /* [2*block] */
-    int32_t number, at, steps;   /* running number, position of the first slot, most denoising steps */
+    int32_t *best;             /* [block] tokens, malloc'ed */
+    float *confidence;         /* [block] */
+    bool *flags;               /* [2*block] */
+    int32_t number, at, steps; /* running number, position of the first slot, most denoising steps */
 } mb_block_work;
 int mb_block_work_make(mb_block_work *work, int32_t block, mb_error *err);
 void mb_block_work_free(mb_block_work *work);

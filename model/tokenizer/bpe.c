@@ -10,18 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCAN_MAX 48          /* bytes of a piece that is scanned */
-#define CACHE_PIECE_MAX 64   /* bytes of a piece that is remembered */
-#define CACHE_MAX 65536      /* pieces remembered per call */
+#define SCAN_MAX 48        /* bytes of a piece that is scanned */
+#define CACHE_PIECE_MAX 64 /* bytes of a piece that is remembered */
+#define CACHE_MAX 65536    /* pieces remembered per call */
 
 struct cached {
     uint64_t hash;
-    size_t key;              /* offset in keys; length + 1 is 0 for an empty slot */
-    size_t ids;              /* offset in cached_ids */
+    size_t key; /* offset in keys; length + 1 is 0 for an empty slot */
+    size_t ids; /* offset in cached_ids */
     uint32_t length, count;
 };
 
-struct candidate {           /* a pair that may be merged */
+struct candidate { /* a pair that may be merged */
     int32_t rank, at, left, right;
 };
 

@@ -43,8 +43,8 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb
     for (const cJSON *entry = vocab->child; entry && rc == MB_OK; entry = entry->next) {
         int64_t id = 0;
         if (!mb_model_json_integer(entry, 0, INT32_MAX, &id)) {
-            rc = mb_fail(err, MB_E_INPUT, "%s: the id of token \"%.64s\" must be a whole number >= 0",
-                         where, entry->string);
+            rc = mb_fail(err, MB_E_INPUT, "%s: the id of token \"%.64s\" must be a whole number >= 0", where,
+                         entry->string);
             break;
         }
         mb_text_clear(&bytes);
@@ -54,8 +54,7 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb
         else
             rc = mb_tokenizer_add(t, id, bytes.data, bytes.length, where, err);
         if (rc == MB_OK && mapped && bytes.length && !mb_tokenizer_index_put(t, (int32_t)id))
-            rc = mb_fail(err, MB_E_INPUT, "%s: token \"%.64s\" is in the vocabulary twice", where,
-                         entry->string);
+            rc = mb_fail(err, MB_E_INPUT, "%s: token \"%.64s\" is in the vocabulary twice", where, entry->string);
     }
     mb_text_free(&bytes);
     for (int byte = 0; byte < 256 && rc == MB_OK; byte++) {
@@ -82,13 +81,14 @@ static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const cha
     int32_t b = ok ? mb_tokenizer_index_find(t, bytes->data + middle, bytes->length - middle) : -1;
     int32_t whole = ok ? mb_tokenizer_index_find(t, bytes->data, bytes->length) : -1;
     if (a < 0 || b < 0 || whole < 0)
-        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") uses tokens that the "
-                       "vocabulary lacks", where, rank + 1, (int)(left_n < 64 ? left_n : 64), left,
-                       (int)(right_n < 64 ? right_n : 64), right);
-    if (!mb_tokenizer_rules_put(t, a, b, rank, whole))
-        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") stands there twice", where,
-                       rank + 1, (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64),
+        return mb_fail(err, MB_E_INPUT,
+                       "%s: merge %d (\"%.*s\" + \"%.*s\") uses tokens that the "
+                       "vocabulary lacks",
+                       where, rank + 1, (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64),
                        right);
+    if (!mb_tokenizer_rules_put(t, a, b, rank, whole))
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") stands there twice", where, rank + 1,
+                       (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64), right);
     return MB_OK;
 }
 
@@ -98,8 +98,8 @@ static int add_merge_line(mb_tokenizer *t, const char *line, size_t n, int32_t r
 {
     const char *blank = memchr(line, ' ', n);
     if (!blank || memchr(blank + 1, ' ', (size_t)(line + n - blank - 1)))
-        return mb_fail(err, MB_E_INPUT, "%s: merge %d must be two tokens with one space between them",
-                       where, rank + 1);
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d must be two tokens with one space between them", where,
+                       rank + 1);
     return add_merge(t, line, (size_t)(blank - line), blank + 1, (size_t)(line + n - blank - 1), rank, bytes,
                      where, err);
 }
@@ -122,8 +122,7 @@ static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *wh
             rc = add_merge(t, a->valuestring, strlen(a->valuestring), b->valuestring, strlen(b->valuestring), rank,
                            &bytes, where, err);
         else
-            rc = mb_fail(err, MB_E_INPUT, "%s: merge %d must be a string or a pair of strings", where,
-                         rank + 1);
+            rc = mb_fail(err, MB_E_INPUT, "%s: merge %d must be a string or a pair of strings", where, rank + 1);
     }
     mb_text_free(&bytes);
     return rc;
@@ -203,8 +202,8 @@ static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
     else if (decoder && !is_type(decoder, "ByteLevel"))
         problem = "its decoder is not ByteLevel";
     if (problem)
-        return mb_fail(err, MB_E_INPUT,
-                       "%s: %s; only byte-level BPE as in Qwen2 and Qwen3 is supported", where, problem);
+        return mb_fail(err, MB_E_INPUT, "%s: %s; only byte-level BPE as in Qwen2 and Qwen3 is supported", where,
+                       problem);
     return MB_OK;
 }
 
@@ -257,8 +256,8 @@ static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, mb
         char *end = NULL;
         long long id = entry->string ? strtoll(entry->string, &end, 10) : -1;
         if (rc == MB_OK && (!end || end == entry->string || *end || id < 0))
-            rc = mb_fail(err, MB_E_INPUT, "%s: added_tokens_decoder has the key \"%.32s\", no token id",
-                         where, entry->string ? entry->string : "");
+            rc = mb_fail(err, MB_E_INPUT, "%s: added_tokens_decoder has the key \"%.32s\", no token id", where,
+                         entry->string ? entry->string : "");
         if (rc == MB_OK)
             rc = read_added(t, id, entry, where, err);
     }
@@ -277,14 +276,15 @@ static bool named_special(const cJSON *config, const char *text)
         if (cJSON_IsString(item) && strcmp(item->valuestring, text) == 0)
             return true;
     }
-    cJSON_ArrayForEach(item, get(config, "additional_special_tokens"))
-        if (cJSON_IsString(item) && strcmp(item->valuestring, text) == 0)
-            return true;
+    cJSON_ArrayForEach(item, get(config, "additional_special_tokens")) if (cJSON_IsString(item) &&
+                                                                           strcmp(item->valuestring, text) ==
+                                                                               0) return true;
     return false;
 }
 
 /* added_tokens.json: {text: id}, without flags; the configuration says which of them are special. */
-static int read_added_file(mb_tokenizer *t, const cJSON *root, const cJSON *config, const char *where, mb_error *err)
+static int read_added_file(mb_tokenizer *t, const cJSON *root, const cJSON *config, const char *where,
+                           mb_error *err)
 {
     int rc = MB_OK;
     for (const cJSON *entry = root->child; entry && rc == MB_OK; entry = entry->next) {
@@ -351,7 +351,8 @@ int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files
 /* ---- the folder ---- */
 
 /* Reads folder/name when it is there; *data stays NULL otherwise. */
-static int read_optional(const char *folder, const char *name, char **data, size_t *size, mb_hash *hash, mb_error *err)
+static int read_optional(const char *folder, const char *name, char **data, size_t *size, mb_hash *hash,
+                         mb_error *err)
 {
     char *path = mb_string_format("%s/%s", folder, name);
     int rc = MB_OK;
@@ -382,9 +383,9 @@ int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, mb_error *er
             rc = read_optional(folder, names[i], &data[i], &size[i], hash, err);
     mb_hash_end(hash, hex);
     if (rc == MB_OK && !data[0] && !(data[1] && data[2]))
-        rc = mb_fail(err, MB_E_INPUT,
-                     "%s has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there",
-                     folder);
+        rc =
+            mb_fail(err, MB_E_INPUT,
+                    "%s has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there", folder);
     if (rc == MB_OK) {
         struct mb_tokenizer_files files = {data[0], data[1], data[2], data[3], data[4],
                                            size[0], size[1], size[2], size[3], size[4]};

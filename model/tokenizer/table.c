@@ -16,8 +16,7 @@ int mb_tokenizer_add(mb_tokenizer *tokenizer, int64_t id, const char *bytes, siz
                      mb_error *err)
 {
     if (id < 0 || id >= ID_MAX)
-        return mb_fail(err, MB_E_INPUT, "%s: token id %lld is outside 0 to %d", where, (long long)id,
-                       ID_MAX - 1);
+        return mb_fail(err, MB_E_INPUT, "%s: token id %lld is outside 0 to %d", where, (long long)id, ID_MAX - 1);
     if (id >= tokenizer->capacity) {
         int32_t capacity = tokenizer->capacity ? tokenizer->capacity : 1024;
         while (capacity <= id)
@@ -106,16 +105,18 @@ int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text
 {
     size_t n = strlen(text);
     if (n == 0 || n > 4096 || !mb_utf8_check(text, n, NULL))
-        return mb_fail(err, MB_E_INPUT, "%s: the added token with id %lld is empty, too long or no UTF-8",
-                       where, (long long)id);
+        return mb_fail(err, MB_E_INPUT, "%s: the added token with id %lld is empty, too long or no UTF-8", where,
+                       (long long)id);
     for (size_t i = 0; i < tokenizer->added_count; i++) {
         const struct mb_added_token *other = &tokenizer->added[i];
         bool same_text = strcmp(other->text, text) == 0;
         if (same_text && other->id == id)
             return MB_OK; /* the same entry in a second file */
         if (same_text || other->id == id)
-            return mb_fail(err, MB_E_INPUT, "%s: added token \"%.64s\" (id %lld) contradicts \"%.64s\" "
-                           "(id %d)", where, text, (long long)id, other->text, other->id);
+            return mb_fail(err, MB_E_INPUT,
+                           "%s: added token \"%.64s\" (id %lld) contradicts \"%.64s\" "
+                           "(id %d)",
+                           where, text, (long long)id, other->text, other->id);
     }
     if (tokenizer->added_count == ADDED_MAX)
         return mb_fail(err, MB_E_INPUT, "%s: more than %d added tokens", where, ADDED_MAX);

@@ -90,8 +90,7 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
     *ids = NULL;
     *n = 0;
     if (length > (size_t)1 << 29) /* positions inside a piece are int32, and NFC may triple the bytes */
-        return mb_fail(err, MB_E_INPUT, "%zu bytes are too many to tokenise at once (limit 512 MiB)",
-                       length);
+        return mb_fail(err, MB_E_INPUT, "%zu bytes are too many to tokenise at once (limit 512 MiB)", length);
     if (!mb_utf8_check(text, length, NULL)) {
         mb_utf8_repair(&repaired, text, length);
         if (repaired.failed) {

@@ -15,8 +15,8 @@
 struct mb_token {
     size_t offset;
     uint32_t length;
-    bool used;      /* false: a gap in the numbering */
-    bool special;   /* an added token that skip_special drops */
+    bool used;    /* false: a gap in the numbering */
+    bool special; /* an added token that skip_special drops */
 };
 
 /* The pair of tokens `key` = left << 32 | right becomes token id; lower ranks merge first. Empty: rank -1. */
@@ -33,20 +33,20 @@ struct mb_added_token {
 };
 
 struct mb_tokenizer {
-    struct mb_token *tokens;     /* by id */
-    int32_t size;                /* largest id + 1 */
-    int32_t capacity;            /* tokens allocated */
+    struct mb_token *tokens; /* by id */
+    int32_t size;            /* largest id + 1 */
+    int32_t capacity;        /* tokens allocated */
     mb_text pool;
-    int32_t byte_ids[256];       /* the token of each single byte */
-    int32_t *lookup;             /* hash table: bytes -> id of the vocabulary, -1 = empty */
+    int32_t byte_ids[256]; /* the token of each single byte */
+    int32_t *lookup;       /* hash table: bytes -> id of the vocabulary, -1 = empty */
     size_t lookup_mask;
     struct mb_bpe_rule *rules; /* hash table */
     size_t rule_mask;
     struct mb_added_token *added; /* by first byte, longest first */
     size_t added_count;
-    size_t added_first[257];     /* added tokens that begin with byte b: added_first[b] .. added_first[b+1]-1 */
+    size_t added_first[257]; /* added tokens that begin with byte b: added_first[b] .. added_first[b+1]-1 */
     bool nfc;
-    pcre2_code *split;           /* the pre-tokenizer's pattern */
+    pcre2_code *split; /* the pre-tokenizer's pattern */
     char hash[MB_HASH_CAP];
 };
 
@@ -69,7 +69,7 @@ int mb_tokenizer_add(mb_tokenizer *tokenizer, int64_t id, const char *bytes, siz
                      mb_error *err);
 /* Index of the vocabulary by bytes; `count` is how many will be put in. */
 bool mb_tokenizer_index_reserve(mb_tokenizer *tokenizer, size_t count);
-bool mb_tokenizer_index_put(mb_tokenizer *tokenizer, int32_t id);     /* false: these bytes are there already */
+bool mb_tokenizer_index_put(mb_tokenizer *tokenizer, int32_t id); /* false: these bytes are there already */
 int32_t mb_tokenizer_index_find(const mb_tokenizer *tokenizer, const char *bytes, size_t n); /* -1 = none */
 bool mb_tokenizer_rules_reserve(mb_tokenizer *tokenizer, size_t count);
 bool mb_tokenizer_rules_put(mb_tokenizer *tokenizer, int32_t left, int32_t right, int32_t rank, int32_t id);
@@ -103,10 +103,10 @@ size_t mb_split_next(mb_split *split, const char *text, size_t n, size_t from);
 
 /* What one encode call needs: the ids so far, scratch, and a cache from piece to ids. */
 typedef struct mb_bpe mb_bpe;
-mb_bpe *mb_bpe_open(const mb_tokenizer *tokenizer);   /* NULL = out of memory */
+mb_bpe *mb_bpe_open(const mb_tokenizer *tokenizer); /* NULL = out of memory */
 void mb_bpe_close(mb_bpe *bpe);
-bool mb_bpe_push(mb_bpe *bpe, int32_t id);                            /* false = out of memory, as below */
-bool mb_bpe_piece(mb_bpe *bpe, const char *bytes, size_t n);          /* encodes one piece */
+bool mb_bpe_push(mb_bpe *bpe, int32_t id);                   /* false = out of memory, as below */
+bool mb_bpe_piece(mb_bpe *bpe, const char *bytes, size_t n); /* encodes one piece */
 /* Hands over the ids (malloc'ed, never NULL) or NULL when memory ran out. */
 int32_t *mb_bpe_take(mb_bpe *bpe, size_t *n);
 

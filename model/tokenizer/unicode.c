@@ -96,8 +96,8 @@ bool mb_unicode_nfc(mb_text *text, const char *bytes, size_t n)
     for (size_t i = 0; ok && i < n;) {
         uint32_t character;
         i += mb_utf8_next(bytes + i, n - i, &character);
-        utf8proc_ssize_t made = utf8proc_decompose_char((utf8proc_int32_t)character, buffer + length, EXPANSION,
-                                                        options, &last_class);
+        utf8proc_ssize_t made =
+            utf8proc_decompose_char((utf8proc_int32_t)character, buffer + length, EXPANSION, options, &last_class);
         ok = made >= 1 && made <= EXPANSION;
         length += ok ? (size_t)made : 0;
     }

@@ -45,8 +45,7 @@ static int64_t count(mb_tokenizer *tokenizer, const char *text, bool special)
 {
     int32_t *ids = NULL;
     size_t n = 0;
-    assert_int_equal(mb_tokenizer_encode(tokenizer, text, strlen(text), special, &ids, &n, &err),
-                     MB_OK);
+    assert_int_equal(mb_tokenizer_encode(tokenizer, text, strlen(text), special, &ids, &n, &err), MB_OK);
     free(ids);
     return (int64_t)n;
 }

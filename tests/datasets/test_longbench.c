@@ -391,8 +391,7 @@ static void plans(void **state)
     assert_int_equal(s->max_new_tokens, 16000);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double score = -1;
-        assert_int_equal(mb_sample_score("longgenbench_short", s, cases[i].prediction, &score, &err),
-                         MB_OK);
+        assert_int_equal(mb_sample_score("longgenbench_short", s, cases[i].prediction, &score, &err), MB_OK);
         if (score != cases[i].score)
             fail_msg("\"%s\": %f instead of %f", cases[i].prediction, score, cases[i].score);
     }

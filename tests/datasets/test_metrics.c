@@ -96,8 +96,7 @@ static void no_number_in_the_reference(void **state)
     double score = 1;
     mb_error err = {0};
     (void)state;
-    assert_int_equal(mb_metric_retrieval("5", "Paragraph five", "Paragraph ", &score, &err),
-                     MB_E_SAMPLE);
+    assert_int_equal(mb_metric_retrieval("5", "Paragraph five", "Paragraph ", &score, &err), MB_E_SAMPLE);
     assert_non_null(strstr(err.text, "Paragraph five"));
     assert_int_equal(mb_sample_score("no such task", NULL, "", &score, &err), MB_E_INPUT);
 }

@@ -518,8 +518,7 @@ static void test_refusals(void **state)
         const mb_task_request request = {.task = cases[i].name, .codec = &codecs[0], .options = cases[i].options};
         mb_task *task = NULL;
         if (cases[i].content)
-            assert_int_equal(mb_file_write(broken, cases[i].content, strlen(cases[i].content), &err),
-                             MB_OK);
+            assert_int_equal(mb_file_write(broken, cases[i].content, strlen(cases[i].content), &err), MB_OK);
         assert_int_equal(mb_task_open(&task, &request, &err), MB_E_INPUT);
         if (!strstr(err.text, cases[i].says))
             fail_msg("%s: the sentence \"%s\" does not say %s", cases[i].options, err.text, cases[i].says);

@@ -48,9 +48,9 @@ static void check_text(const char *text, size_t n)
     mb_text repaired = {0};
     mb_utf8_repair(&repaired, text, n);
     utf8proc_uint8_t *nfc = NULL;
-    utf8proc_ssize_t want = utf8proc_map((const utf8proc_uint8_t *)(repaired.data ? repaired.data : ""),
-                                         (utf8proc_ssize_t)repaired.length, &nfc,
-                                         UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_ssize_t want =
+        utf8proc_map((const utf8proc_uint8_t *)(repaired.data ? repaired.data : ""),
+                     (utf8proc_ssize_t)repaired.length, &nfc, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     if (!back || want < 0 || (size_t)want != length || memcmp(back, nfc, length) != 0)
         abort();
     free(nfc);
@@ -97,11 +97,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         files.tokenizer = part[0];
         files.tokenizer_size = length[0];
     } else {
-        files = (struct mb_tokenizer_files){.vocab = part[0], .merges = part[1],
+        files = (struct mb_tokenizer_files){.vocab = part[0],
+                                            .merges = part[1],
                                             .config = length[2] ? part[2] : NULL,
                                             .added = length[3] ? part[3] : NULL,
-                                            .vocab_size = length[0], .merges_size = length[1],
-                                            .config_size = length[2], .added_size = length[3]};
+                                            .vocab_size = length[0],
+                                            .merges_size = length[1],
+                                            .config_size = length[2],
+                                            .added_size = length[3]};
     }
     check_files(&files);
     for (int i = 0; i < 4; i++)

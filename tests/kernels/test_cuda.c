@@ -15,10 +15,20 @@
 
 /* fp32: cuBLASLt and our kernels add in another order than the reference; bf16 attention rounds the
  * probabilities to bf16 before the product with V (relative error 2^-9 of the largest |v|). */
-static const suite_bounds bounds_f32 = {.product = 2e-7 * 64, .attention = 4e-6, .lse = 4e-6, .mass = 4e-5,
-                                        .probability = 4e-6, .slips = 0.01, .same_bits = false};
-static const suite_bounds bounds_bf16 = {.product = 2e-7 * 64, .attention = 6e-3, .lse = 2e-5, .mass = 2e-3,
-                                         .probability = 4e-6, .slips = 0.03, .same_bits = false};
+static const suite_bounds bounds_f32 = {.product = 2e-7 * 64,
+                                        .attention = 4e-6,
+                                        .lse = 4e-6,
+                                        .mass = 4e-5,
+                                        .probability = 4e-6,
+                                        .slips = 0.01,
+                                        .same_bits = false};
+static const suite_bounds bounds_bf16 = {.product = 2e-7 * 64,
+                                         .attention = 6e-3,
+                                         .lse = 2e-5,
+                                         .mass = 2e-3,
+                                         .probability = 4e-6,
+                                         .slips = 0.03,
+                                         .same_bits = false};
 
 static bool open_device(suite *s, mb_type type)
 {
@@ -129,8 +139,10 @@ static void test_graph(void **state)
                 suite_ok(&s, k->capture_begin(s.device), "capture_begin");
             if (!replay || capture) {
                 suite_ok(&s, k->attend(s.device, &args), "attend");
-                suite_ok(&s, k->top_k(s.device, mass, CAPACITY, 1, KV, length, CAPACITY - ROWS, 1, K, NULL, K, ids,
-                                      counts, scratch), "top_k");
+                suite_ok(&s,
+                         k->top_k(s.device, mass, CAPACITY, 1, KV, length, CAPACITY - ROWS, 1, K, NULL, K, ids,
+                                  counts, scratch),
+                         "top_k");
             }
             if (capture)
                 suite_ok(&s, k->capture_end(s.device, &graph), "capture_end");

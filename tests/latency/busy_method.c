@@ -36,10 +36,15 @@ static const mb_option options[] = {
     {"us", MB_OPTION_INT, offsetof(struct busy_options, us), 0, 0, 1e6, NULL, "us", "how long layer 0 is busy"},
     {0}};
 
-static const mb_method method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "busy", .version = "1",
+static const mb_method method = {.abi = MB_METHOD_ABI,
+                                 .size = sizeof(mb_method),
+                                 .name = "busy",
+                                 .version = "1",
                                  .summary = "exact attention and a known time of waiting",
-                                 .reference = "none: a ruler for the latency pass", .options = options,
-                                 .options_size = sizeof(struct busy_options), .open = busy_open,
+                                 .reference = "none: a ruler for the latency pass",
+                                 .options = options,
+                                 .options_size = sizeof(struct busy_options),
+                                 .open = busy_open,
                                  .select = busy_select};
 
 const mb_method *mb_method_entry(uint32_t host_abi);

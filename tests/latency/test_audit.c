@@ -71,9 +71,14 @@ static int own_attend(void *self, const mb_call *call, void *out, float *lse, mb
     return rc == 0 ? o->host->copy(o->host, call, lse, o->kept_lse, states * sizeof(float)) : rc;
 }
 
-static const mb_method own_method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "own",
-                                     .options_size = sizeof(enum conduct), .open = own_open, .close = own_close,
-                                     .select = own_select, .attend = own_attend};
+static const mb_method own_method = {.abi = MB_METHOD_ABI,
+                                     .size = sizeof(mb_method),
+                                     .name = "own",
+                                     .options_size = sizeof(enum conduct),
+                                     .open = own_open,
+                                     .close = own_close,
+                                     .select = own_select,
+                                     .attend = own_attend};
 
 /* One block of three steps, every denoising forward audited. */
 static int audited(enum conduct conduct, int64_t k, mb_audit *audit, mb_error *err)

@@ -17,14 +17,14 @@ typedef struct play {
     mb_call call;
     int32_t prefix[MB_STAGE_BATCH];
     /* device */
-    void **k, **v;                     /* [layers] [batch][kv_heads][slots][head_dim] */
+    void **k, **v; /* [layers] [batch][kv_heads][slots][head_dim] */
     void *q, *q_pre, *out, *block_out, *exact;
     float *lse, *block_lse, *mass, *truth, *masked;
     int32_t *prefix_len;
     /* host */
-    float *row;                        /* [slots][head_dim] and [batch][block][Hq][D], whichever is larger */
+    float *row; /* [slots][head_dim] and [batch][block][Hq][D], whichever is larger */
     void *packed;
-    double *directions;                /* [layers][kv_heads][head_dim] */
+    double *directions; /* [layers][kv_heads][head_dim] */
     int32_t slots;
 } play;
 
@@ -126,9 +126,12 @@ static int put_queries(const play *p, int32_t block, int32_t step, int32_t layer
                     const double *towards = direction(p, layer, head);
                     mb_random own = stream(c, 4 + pre, layer * 64 + query, b, block * c->block + r, 0);
                     mb_random now = stream(c, 6 + pre, layer * 64 + query, b, block * c->block + r,
-                                           !c->still ? step : r < c->moving_rows && step != 1 ? 2 : 1);
-                    float *to = p->row + (((size_t)b * (size_t)c->block + (size_t)r) * (size_t)query_heads +
-                                          (size_t)a) * (size_t)dim;
+                                           !c->still                         ? step
+                                           : r < c->moving_rows && step != 1 ? 2
+                                                                             : 1);
+                    float *to =
+                        p->row + (((size_t)b * (size_t)c->block + (size_t)r) * (size_t)query_heads + (size_t)a) *
+                                     (size_t)dim;
                     for (int32_t i = 0; i < dim; i++)
                         to[i] = (float)(1.2 * towards[i] + 0.6 * normal(&own) + 0.4 * normal(&now));
                 }
@@ -166,8 +169,8 @@ static int poison_values(play *p, const mb_page_set *set, const mb_stage_event *
         for (int32_t j = 0; j < n; j++)
             for (int32_t i = 0; i < shape->head_dim && !used[j]; i++) {
                 float nan = NAN;
-                mb_store_row(env->type, work,
-                             (int64_t)(bh * each + (size_t)j * (size_t)shape->head_dim) + i, 1, &nan);
+                mb_store_row(env->type, work, (int64_t)(bh * each + (size_t)j * (size_t)shape->head_dim) + i, 1,
+                             &nan);
             }
     }
     if (rc == 0)
@@ -230,7 +233,7 @@ static int record_index(play *p, const mb_page_set *set, mb_stage_event *event)
                                     heads * (size_t)set->capacity * sizeof *event->ids);
     for (size_t bh = 0; bh < heads && rc == 0; bh++)
         if (event->counts[bh] < -1 || event->counts[bh] > set->capacity)
-            rc = MB_E_BUG;   /* the index cannot even be read */
+            rc = MB_E_BUG; /* the index cannot even be read */
     return rc == 0 ? measure_captured(p, event) : rc;
 }
 
@@ -360,7 +363,7 @@ static int forward(play *p, int32_t block, int32_t step, mb_error *err)
     p->call.block = block;
     p->call.step = step;
     p->call.phase = step == 0 ? MB_PHASE_COMMIT : step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP;
-    bool denoises = step > 0;   /* a commit has no step_begin and step_end, as in the decoder */
+    bool denoises = step > 0; /* a commit has no step_begin and step_end, as in the decoder */
     int rc = set_masks(p, step);
     p->call.layer = -1;
     p->call.mode = p->method->step_mode ? p->method->step_mode(p->self, &p->call) : 0;
@@ -391,7 +394,7 @@ static int set_prefix(play *p)
     int32_t most = 0;
     for (int32_t b = 0; b < p->c->batch; b++)
         most = p->prefix[b] > most ? p->prefix[b] : most;
-    p->call.max_prefix = p->c->tapes ? p->stage.shape.capacity : most;   /* a graph serves all lengths */
+    p->call.max_prefix = p->c->tapes ? p->stage.shape.capacity : most; /* a graph serves all lengths */
     p->call.prefix_len = p->prefix_len;
     return p->stage.env->kernels->upload(p->stage.env->device, p->prefix_len, p->prefix,
                                          (size_t)p->c->batch * sizeof *p->prefix);
@@ -462,9 +465,15 @@ static void shape_fill(const mb_stage_case *c, mb_shape *shape)
     int32_t most = 0;
     for (int32_t b = 0; b < c->batch; b++)
         most = c->prefix[b] > most ? c->prefix[b] : most;
-    *shape = (mb_shape){.size = sizeof *shape, .layers = c->layers, .query_heads = c->kv_heads * c->group,
-                        .kv_heads = c->kv_heads, .head_dim = c->head_dim, .block = c->block, .batch = c->batch,
-                        .capacity = most + c->blocks * c->block, .steps = c->adaptive ? 0 : c->steps};
+    *shape = (mb_shape){.size = sizeof *shape,
+                        .layers = c->layers,
+                        .query_heads = c->kv_heads * c->group,
+                        .kv_heads = c->kv_heads,
+                        .head_dim = c->head_dim,
+                        .block = c->block,
+                        .batch = c->batch,
+                        .capacity = most + c->blocks * c->block,
+                        .steps = c->adaptive ? 0 : c->steps};
     shape->stride = (shape->capacity + 63) / 64 * 64;
 }
 
@@ -486,9 +495,9 @@ static int allocate(play *p)
     if (!p->row || !p->packed || !p->k || !p->v || !p->directions)
         return MB_E_SYSTEM;
     make_directions(p);
-#define TAKE(field, bytes) \
-    if (!((field) = env->kernels->alloc(env->device, (bytes)))) \
-        return MB_E_SYSTEM
+#define TAKE(field, bytes)                                                                                        \
+    if (!((field) = env->kernels->alloc(env->device, (bytes))))                                                   \
+    return MB_E_SYSTEM
     for (int32_t l = 0; l < s->layers; l++) {
         TAKE(p->k[l], cache * size);
         TAKE(p->v[l], cache * size);
@@ -526,8 +535,12 @@ int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, cons
     memcpy(p.prefix, stage_case->prefix, sizeof p.prefix);
     mb_stage_host_fill(&p.stage);
     int rc = allocate(&p);
-    p.call = (mb_call){.size = sizeof p.call, .request = 1, .rows = stage_case->block, .masked = p.masked,
-                       .internal = &p.stage, .layer = -1};
+    p.call = (mb_call){.size = sizeof p.call,
+                       .request = 1,
+                       .rows = stage_case->block,
+                       .masked = p.masked,
+                       .internal = &p.stage,
+                       .layer = -1};
     if (rc == 0) {
         p.stage.opening = true;
         rc = method->open(&p.self, &p.stage.host, &p.stage.shape, options, err);
@@ -536,7 +549,7 @@ int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, cons
     for (int32_t i = 0; i <= stage_case->warmups && rc == 0; i++) {
         size_t size = run->size;
         mb_shape shape = run->shape;
-        mb_stage_free(run);   /* of an earlier request */
+        mb_stage_free(run); /* of an earlier request */
         run->size = size;
         run->shape = shape;
         memcpy(p.prefix, stage_case->prefix, sizeof p.prefix);

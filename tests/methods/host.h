@@ -16,48 +16,48 @@
 typedef struct mb_stage_env {
     const mb_kernels *kernels;
     mb_device *device;
-    mb_type type;               /* the device's storage type */
+    mb_type type; /* the device's storage type */
 } mb_stage_env;
 
 #define MB_STAGE_BATCH 4
 #define MB_STAGE_STEPS 16
 
-struct mb_tapes;                    /* tape.h */
+struct mb_tapes; /* tape.h */
 
 typedef struct mb_stage_case {
     int32_t layers, kv_heads, group, head_dim;
     int32_t block, steps, blocks, batch;
-    int32_t prefix[MB_STAGE_BATCH];  /* tokens in front of the first block, per sequence */
+    int32_t prefix[MB_STAGE_BATCH]; /* tokens in front of the first block, per sequence */
     uint64_t seed;
-    const int32_t *head_order;       /* NULL, or [kv_heads]: slot h holds logical head head_order[h] */
-    bool adaptive;                   /* the method is not told the number of steps */
-    bool poison;                     /* values that an answer leaves out are NaN while it is attended to */
-    bool still;                      /* the same queries at all steps of a block, but for: */
-    int32_t moving_rows;             /* rows below this one, which change once, at step 2 */
-    int32_t warmups;                 /* requests that the method sees before the one that is recorded */
-    struct mb_tapes *tapes;          /* forwards are replayed as graphs are; NULL: hooks run in all of them */
+    const int32_t *head_order; /* NULL, or [kv_heads]: slot h holds logical head head_order[h] */
+    bool adaptive;             /* the method is not told the number of steps */
+    bool poison;               /* values that an answer leaves out are NaN while it is attended to */
+    bool still;                /* the same queries at all steps of a block, but for: */
+    int32_t moving_rows;       /* rows below this one, which change once, at step 2 */
+    int32_t warmups;           /* requests that the method sees before the one that is recorded */
+    struct mb_tapes *tapes;    /* forwards are replayed as graphs are; NULL: hooks run in all of them */
 } mb_stage_case;
 
 /* One layer of one forward. */
 typedef struct mb_stage_event {
-    int32_t block, step, layer;      /* step 0 = commit */
+    int32_t block, step, layer; /* step 0 = commit */
     int32_t mode;
     int32_t prefix[MB_STAGE_BATCH];
-    mb_selection answer;             /* pages is only told from NULL */
-    int32_t granularity, capacity;   /* of the index; 0 without one */
-    int32_t *ids, *counts;           /* [batch][kv_heads][capacity], [batch][kv_heads] */
-    double *captured;                /* [batch][kv_heads] exact mass on the index */
-    float *out, *exact;              /* [batch][block][query_heads][head_dim] */
-    double read;                     /* prefix tokens of count_read(), over sequences and KV heads */
+    mb_selection answer;           /* pages is only told from NULL */
+    int32_t granularity, capacity; /* of the index; 0 without one */
+    int32_t *ids, *counts;         /* [batch][kv_heads][capacity], [batch][kv_heads] */
+    double *captured;              /* [batch][kv_heads] exact mass on the index */
+    float *out, *exact;            /* [batch][block][query_heads][head_dim] */
+    double read;                   /* prefix tokens of count_read(), over sequences and KV heads */
 } mb_stage_event;
 
 typedef struct mb_stage_run {
     mb_shape shape;
     mb_stage_event *events;
-    size_t count, size;              /* size: floats of out */
-    int32_t hot_allocations;         /* alloc() calls outside open(): must stay 0 */
+    size_t count, size;      /* size: floats of out */
+    int32_t hot_allocations; /* alloc() calls outside open(): must stay 0 */
     double counters[32];
-    double *grids, *weights;         /* [grids][MB_STAGE_STEPS][layers], 0 where nothing was reported */
+    double *grids, *weights; /* [grids][MB_STAGE_STEPS][layers], 0 where nothing was reported */
 } mb_stage_run;
 
 /* Plays the case; 0 or negative with a sentence. The run is filled as far as it came; free it in any case. */
@@ -75,9 +75,9 @@ typedef struct mb_stage {
     mb_host host;
     bool opening;
     int32_t hot_allocations;
-    float *weights_masked, *weights_centre;  /* [batch][block], device */
-    float *lse;                              /* [batch][block][Hq], device: of a mass without its own */
-    double *work;                            /* device: tokens that count_read() was told of */
+    float *weights_masked, *weights_centre; /* [batch][block], device */
+    float *lse;                             /* [batch][block][Hq], device: of a mass without its own */
+    double *work;                           /* device: tokens that count_read() was told of */
 } mb_stage;
 
 void mb_stage_host_fill(mb_stage *stage);

@@ -177,9 +177,9 @@ static int op_key_scores(const mb_host *host, const mb_call *call, const int32_t
 static void *top_scratch(const mb_stage *stage, const mb_page_set *set, int32_t *entries)
 {
     *entries = (stage->shape.capacity + set->granularity - 1) / set->granularity;
-    return stage->env->kernels->alloc(stage->env->device,
-                                      stage->env->kernels->top_k_scratch(stage->shape.batch, stage->shape.kv_heads,
-                                                                         *entries));
+    return stage->env->kernels->alloc(
+        stage->env->device,
+        stage->env->kernels->top_k_scratch(stage->shape.batch, stage->shape.kv_heads, *entries));
 }
 
 static int op_top_k(const mb_host *host, const mb_call *call, const float *scores, int32_t k,
@@ -285,10 +285,9 @@ static int op_state_downdate(const mb_host *host, const mb_call *call, const voi
                              float *lse_rest)
 {
     const mb_stage *stage = stage_of(host);
-    return stage->env->kernels->state_downdate(stage->env->device, states_of(stage, call), stage->shape.head_dim,
-                                               o_total, flagged(stage, flags, 1), lse_total, o_part,
-                                               flagged(stage, flags, 2), lse_part, o_rest,
-                                               flagged(stage, flags, 4), lse_rest);
+    return stage->env->kernels->state_downdate(
+        stage->env->device, states_of(stage, call), stage->shape.head_dim, o_total, flagged(stage, flags, 1),
+        lse_total, o_part, flagged(stage, flags, 2), lse_part, o_rest, flagged(stage, flags, 4), lse_rest);
 }
 
 static int op_row_distance(const mb_host *host, const mb_call *call, const void *a, const void *b, float *distance,
@@ -338,8 +337,7 @@ static int op_score_keep(const mb_host *host, const mb_call *call, const mb_page
     const mb_stage *stage = stage_of(host);
     mb_pages pages = {set->granularity, set->capacity, set->ids, set->counts};
     return stage->env->kernels->score_keep(stage->env->device, &pages, stage->shape.batch, stage->shape.kv_heads,
-                                           call->prefix_len, call->max_prefix, value, scores,
-                                           stage->shape.stride);
+                                           call->prefix_len, call->max_prefix, value, scores, stage->shape.stride);
 }
 
 static int op_heavy_channels(const mb_host *host, const mb_call *call, int32_t count, int32_t *channels,
@@ -454,19 +452,49 @@ static int op_count_read(const mb_host *host, const mb_call *call, const mb_page
 
 void mb_stage_host_fill(mb_stage *stage)
 {
-    stage->host = (mb_host){
-        .abi = MB_METHOD_ABI, .size = sizeof(mb_host), .internal = stage, .seed = 12345,
-        .log = op_log, .alloc = op_alloc, .pages_alloc = op_pages_alloc, .scores_alloc = op_scores_alloc,
-        .copy = op_copy, .fill = op_fill, .attend = op_attend, .attend_pages = op_attend_pages, .mass = op_mass,
-        .votes = op_votes, .bounds_alloc = op_bounds_alloc, .page_bounds = op_page_bounds,
-        .page_scores = op_page_scores, .key_scores = op_key_scores, .top_k = op_top_k, .top_p = op_top_p,
-        .score_edges = op_score_edges, .score_pool = op_score_pool, .score_smooth = op_score_smooth,
-        .score_axpby = op_score_axpby, .score_head_mean = op_score_head_mean, .score_random = op_score_random,
-        .state_merge = op_state_merge, .state_downdate = op_state_downdate, .row_distance = op_row_distance,
-        .score_recent = op_score_recent, .budget_ratio = op_budget_ratio, .budget_layers = op_budget_layers,
-        .budget_heads = op_budget_heads, .score_keep = op_score_keep, .heavy_channels = op_heavy_channels,
-        .reuse_decide = op_reuse_decide, .rows_copy = op_rows_copy, .row_match = op_row_match,
-        .row_gather = op_row_gather, .row_top = op_row_top, .reuse_groups = op_reuse_groups,
-        .ring_match = op_ring_match, .ring_gather = op_ring_gather, .ring_reach = op_ring_reach,
-        .count_read = op_count_read};
+    stage->host = (mb_host){.abi = MB_METHOD_ABI,
+                            .size = sizeof(mb_host),
+                            .internal = stage,
+                            .seed = 12345,
+                            .log = op_log,
+                            .alloc = op_alloc,
+                            .pages_alloc = op_pages_alloc,
+                            .scores_alloc = op_scores_alloc,
+                            .copy = op_copy,
+                            .fill = op_fill,
+                            .attend = op_attend,
+                            .attend_pages = op_attend_pages,
+                            .mass = op_mass,
+                            .votes = op_votes,
+                            .bounds_alloc = op_bounds_alloc,
+                            .page_bounds = op_page_bounds,
+                            .page_scores = op_page_scores,
+                            .key_scores = op_key_scores,
+                            .top_k = op_top_k,
+                            .top_p = op_top_p,
+                            .score_edges = op_score_edges,
+                            .score_pool = op_score_pool,
+                            .score_smooth = op_score_smooth,
+                            .score_axpby = op_score_axpby,
+                            .score_head_mean = op_score_head_mean,
+                            .score_random = op_score_random,
+                            .state_merge = op_state_merge,
+                            .state_downdate = op_state_downdate,
+                            .row_distance = op_row_distance,
+                            .score_recent = op_score_recent,
+                            .budget_ratio = op_budget_ratio,
+                            .budget_layers = op_budget_layers,
+                            .budget_heads = op_budget_heads,
+                            .score_keep = op_score_keep,
+                            .heavy_channels = op_heavy_channels,
+                            .reuse_decide = op_reuse_decide,
+                            .rows_copy = op_rows_copy,
+                            .row_match = op_row_match,
+                            .row_gather = op_row_gather,
+                            .row_top = op_row_top,
+                            .reuse_groups = op_reuse_groups,
+                            .ring_match = op_ring_match,
+                            .ring_gather = op_ring_gather,
+                            .ring_reach = op_ring_reach,
+                            .count_read = op_count_read};
 }

@@ -6,14 +6,22 @@
 #include <string.h>
 
 /* Contexts of two lengths in one batch, neither a multiple of a page; blocks smaller than a page. */
-static const mb_stage_case usual = {.layers = 5, .kv_heads = 3, .group = 2, .head_dim = 16, .block = 8, .steps = 3,
-                                    .blocks = 2, .batch = 2, .prefix = {203, 150}, .seed = 7};
+static const mb_stage_case usual = {.layers = 5,
+                                    .kv_heads = 3,
+                                    .group = 2,
+                                    .head_dim = 16,
+                                    .block = 8,
+                                    .steps = 3,
+                                    .blocks = 2,
+                                    .batch = 2,
+                                    .prefix = {203, 150},
+                                    .seed = 7};
 #define USUAL_K 48
 
 static int breach(mb_error *err, const mb_stage_event *e, const char *what)
 {
-    return mb_fail(err, -1, "%s: block %d, %s %d, layer %d", what, e->block,
-                   e->step ? "step" : "commit, step", e->step, e->layer);
+    return mb_fail(err, -1, "%s: block %d, %s %d, layer %d", what, e->block, e->step ? "step" : "commit, step",
+                   e->step, e->layer);
 }
 
 /* A copy of the options with another budget; NULL when out of memory. The method must have a row "k" then. */
@@ -145,7 +153,8 @@ int mb_property_index_valid(const mb_stage_env *env, const mb_method *method, co
     return rc;
 }
 
-int mb_property_head_permutation(const mb_stage_env *env, const mb_method *method, const void *options, mb_error *err)
+int mb_property_head_permutation(const mb_stage_env *env, const mb_method *method, const void *options,
+                                 mb_error *err)
 {
     static const int32_t order[] = {2, 0, 1};
     mb_stage_case permuted = usual;
@@ -236,7 +245,7 @@ int mb_property_contexts(const mb_stage_env *env, const mb_method *method, const
         if (rc == 0)
             rc = valid(&run, has_budget(method) ? USUAL_K : 0, err);
         if (rc == 0 && has_budget(method) && most + c.block <= USUAL_K) {
-            run.count = run.count / (size_t)c.blocks;   /* the prefix of the first block is within the budget */
+            run.count = run.count / (size_t)c.blocks; /* the prefix of the first block is within the budget */
             rc = near_exact(env, &run, err);
             run.count *= (size_t)c.blocks;
         }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static mb_recording *recording_now;   /* the recorder is a method, and methods get no user pointer */
+static mb_recording *recording_now; /* the recorder is a method, and methods get no user pointer */
 
 static float *copy_floats(const void *from, size_t n)
 {
@@ -40,13 +40,19 @@ static int record_select(void *self, const mb_call *call, mb_selection *out, mb_
 
 int mb_record(const mb_stage_env *env, const mb_stage_case *c, mb_recording *recording, mb_error *err)
 {
-    static const mb_method method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "recorder",
-                                     .version = "1", .summary = "", .reference = "", .caps = MB_CAP_PRE_ROPE,
-                                     .open = record_open, .select = record_select};
+    static const mb_method method = {.abi = MB_METHOD_ABI,
+                                     .size = sizeof(mb_method),
+                                     .name = "recorder",
+                                     .version = "1",
+                                     .summary = "",
+                                     .reference = "",
+                                     .caps = MB_CAP_PRE_ROPE,
+                                     .open = record_open,
+                                     .select = record_select};
     mb_stage_run run;
     memset(recording, 0, sizeof *recording);
     recording->c = *c;
-    recording->c.warmups = 0;   /* data depend on nothing that a method remembers: one request is enough */
+    recording->c.warmups = 0; /* data depend on nothing that a method remembers: one request is enough */
     recording->at = calloc((size_t)(c->blocks * (c->steps + 1) * c->layers), sizeof *recording->at);
     if (!recording->at || env->type != MB_F32)
         return mb_fail(err, -1, "the recorder needs memory and fp32");
@@ -79,8 +85,8 @@ static const float *query_at(const mb_recording *recording, const mb_snapshot *q
                              int32_t a)
 {
     const mb_shape *s = &recording->shape;
-    return query->q + (((size_t)b * (size_t)s->block + (size_t)r) * (size_t)s->query_heads + (size_t)a) *
-                          (size_t)s->head_dim;
+    return query->q +
+           (((size_t)b * (size_t)s->block + (size_t)r) * (size_t)s->query_heads + (size_t)a) * (size_t)s->head_dim;
 }
 
 static size_t slot_at(const mb_recording *recording, int32_t b, int32_t a, int32_t j)

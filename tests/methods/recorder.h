@@ -16,7 +16,7 @@ typedef struct mb_snapshot {
 typedef struct mb_recording {
     mb_stage_case c;
     mb_shape shape;
-    mb_snapshot *at;             /* [blocks][steps+1][layers] */
+    mb_snapshot *at; /* [blocks][steps+1][layers] */
 } mb_recording;
 
 /* Plays the case with a method that only looks. 0 or negative with a sentence. */

@@ -229,7 +229,8 @@ static const struct bad {
 };
 static const struct bad *now;
 
-static int counting_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
+static int counting_open(void **self, const mb_host *host, const mb_shape *shape, const void *options,
+                         mb_error *err)
 {
     (void)self, (void)host, (void)shape, (void)options, (void)err;
     return 0;
@@ -272,8 +273,7 @@ static void test_values(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof bads / sizeof *bads; i++) {
         now = &bads[i];
-        assert_int_equal(mb_attender_open(&attender, session, &method, NULL, 0, 1, &unsupported, &err),
-                         MB_OK);
+        assert_int_equal(mb_attender_open(&attender, session, &method, NULL, 0, 1, &unsupported, &err), MB_OK);
         int rc = decode(attender, 1, &result, &err);
         assert_int_equal(rc, now->says ? MB_E_SAMPLE : MB_OK);
         if (now->says && !strstr(err.text, now->says))
@@ -287,8 +287,7 @@ static void test_values(void **state)
     }
     /* A method of before there were grids: what lies behind its end is not read. */
     older.size = offsetof(mb_method, grids);
-    assert_int_equal(mb_attender_open(&attender, session, &older, NULL, 0, 1, &unsupported, &err),
-                     MB_OK);
+    assert_int_equal(mb_attender_open(&attender, session, &older, NULL, 0, 1, &unsupported, &err), MB_OK);
     if (decode(attender, 1, &result, &err) != MB_OK)
         fail_msg("%s", err.text);
     assert_true(result.grid_count == 0 && !result.grids);

@@ -31,9 +31,9 @@ static void need(int rc, const mb_error *err)
 /* Filler sentences around one needle; the question asks for it. */
 static char *make_prompt(void)
 {
-    static const char *const filler[] = {
-        "The grass is green and the sky is blue. ", "Here we go. There and back. ",
-        "A boat lay in the harbour all winter. ", "Nobody asked about the bridge. "};
+    static const char *const filler[] = {"The grass is green and the sky is blue. ",
+                                         "Here we go. There and back. ", "A boat lay in the harbour all winter. ",
+                                         "Nobody asked about the bridge. "};
     mb_text text = {0};
     mb_random random = mb_random_seed(11);
     mb_text_puts(&text, "Some special magic numbers are hidden within the following text. Make sure to memorize "
@@ -216,7 +216,7 @@ static void test_full_budget_tokens(void **state)
         void *options = mb_options_new(method);
         bool budget = mb_options_budget(method, options) >= 0;
         free(options);
-        size_t count = decode(method, tokens);   /* every method must at least run */
+        size_t count = decode(method, tokens); /* every method must at least run */
         if (!budget || (method->caps & MB_CAP_REUSE))
             continue;
         if (count != n || memcmp(tokens, expected, n * sizeof *tokens) != 0)

@@ -460,8 +460,7 @@ static void test_mac_replayed(void **state)
         for (int replayed = 0; replayed < 2; replayed++) {
             c.tapes = replayed ? tapes : NULL;
             mb_tapes_clear(tapes);
-            if (mb_stage_play(replayed ? &taped : &env, &c, method, options, &runs[replayed], &err) !=
-                0)
+            if (mb_stage_play(replayed ? &taped : &env, &c, method, options, &runs[replayed], &err) != 0)
                 fail_msg("%s: %s", settings[i], err.text);
         }
         /* 2 requests of 6 blocks with 6 forwards each; every kind of forward runs twice before it is replayed. */

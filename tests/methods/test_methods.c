@@ -7,8 +7,16 @@
 
 #include <math.h>
 
-static const mb_stage_case small = {.layers = 6, .kv_heads = 2, .group = 3, .head_dim = 16, .block = 8, .steps = 4,
-                                    .blocks = 2, .batch = 2, .prefix = {104, 72}, .seed = 3};
+static const mb_stage_case small = {.layers = 6,
+                                    .kv_heads = 2,
+                                    .group = 3,
+                                    .head_dim = 16,
+                                    .block = 8,
+                                    .steps = 4,
+                                    .blocks = 2,
+                                    .batch = 2,
+                                    .prefix = {104, 72},
+                                    .seed = 3};
 
 static bool same_indices(const mb_stage_event *a, const mb_stage_event *b)
 {
@@ -24,19 +32,19 @@ static bool same_indices(const mb_stage_event *a, const mb_stage_event *b)
 
 /* Of one (block, step, layer, sequence, KV head): per prefix key, in double. */
 typedef struct truth {
-    double mass[MOST_KEYS];      /* mean over rows of the probability, prefix and block under the softmax */
-    double prefix[MOST_KEYS];    /* the same, prefix only under the softmax */
-    double masked[MOST_KEYS];    /* as mass, over masked rows */
-    double logit[MOST_KEYS];     /* mean over rows of q.k */
-    int votes[MOST_KEYS];        /* rows that have the key among their VOTE_K best */
-    double unions, coverage;     /* of those votes */
-    double bound_mean[16], bound_max[16], bound_query[16];   /* largest true q.k of a page of 16, by merge rule */
+    double mass[MOST_KEYS];   /* mean over rows of the probability, prefix and block under the softmax */
+    double prefix[MOST_KEYS]; /* the same, prefix only under the softmax */
+    double masked[MOST_KEYS]; /* as mass, over masked rows */
+    double logit[MOST_KEYS];  /* mean over rows of q.k */
+    int votes[MOST_KEYS];     /* rows that have the key among their VOTE_K best */
+    double unions, coverage;  /* of those votes */
+    double bound_mean[16], bound_max[16], bound_query[16]; /* largest true q.k of a page of 16, by merge rule */
     int32_t n;
 } truth;
 #define VOTE_K 24
 
 typedef struct probe {
-    truth *cells;                /* [blocks][steps+1][layers][batch][kv_heads] */
+    truth *cells; /* [blocks][steps+1][layers][batch][kv_heads] */
     mb_stage_case c;
     int failures;
 } probe;
@@ -101,13 +109,13 @@ static int probe_select(void *self, const mb_call *call, mb_selection *out, mb_e
         t->n = n;
         for (int p = 0; p < 16; p++)
             t->bound_max[p] = -INFINITY;
-        double (*z)[MOST_KEYS + 64] = calloc((size_t)(s->block * group), sizeof *z);
+        double(*z)[MOST_KEYS + 64] = calloc((size_t)(s->block * group), sizeof *z);
         double mean_query[256] = {0};
         for (int32_t r = 0; r < s->block; r++)
             for (int32_t g = 0; g < group; g++, rows++) {
-                const float *q = (const float *)call->q +
-                                 ((size_t)(b * s->block + r) * (size_t)s->query_heads + (size_t)(h * group + g)) *
-                                     (size_t)dim;
+                const float *q =
+                    (const float *)call->q +
+                    ((size_t)(b * s->block + r) * (size_t)s->query_heads + (size_t)(h * group + g)) * (size_t)dim;
                 bool masked = call->masked[b * s->block + r] > 0;
                 masked_rows += masked;
                 for (int32_t j = 0; j < keys; j++)
@@ -148,15 +156,20 @@ static int probe_select(void *self, const mb_call *call, mb_selection *out, mb_e
 
 static void probe_case(const mb_stage_case *c)
 {
-    static const mb_method method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "probe",
-                                     .version = "1", .summary = "", .reference = "", .open = probe_open,
+    static const mb_method method = {.abi = MB_METHOD_ABI,
+                                     .size = sizeof(mb_method),
+                                     .name = "probe",
+                                     .version = "1",
+                                     .summary = "",
+                                     .reference = "",
+                                     .open = probe_open,
                                      .select = probe_select};
     mb_stage_run run;
     mb_error err = {0};
     free(probing.cells);
     probing.c = *c;
-    probing.cells = calloc((size_t)(c->blocks * (c->steps + 1) * c->layers * c->batch * c->kv_heads),
-                           sizeof *probing.cells);
+    probing.cells =
+        calloc((size_t)(c->blocks * (c->steps + 1) * c->layers * c->batch * c->kv_heads), sizeof *probing.cells);
     assert_non_null(probing.cells);
     if (mb_stage_play(&env, c, &method, NULL, &run, &err) != 0)
         fail_msg("%s", err.text);
@@ -238,7 +251,7 @@ static void test_mage_chooses_at_step_1(void **state)
             for (int32_t step = 2; step <= small.steps; step++) {
                 const mb_stage_event *e = mb_stage_find(&run, block, step, l);
                 assert_int_equal(e->answer.answer, l < 2 ? MB_DENSE : MB_SPARSE);
-                if (l >= 2)   /* equal to the oracle of step 1, and kept */
+                if (l >= 2) /* equal to the oracle of step 1, and kept */
                     assert_true(same_indices(e, mb_stage_find(&oracle, block, 1, l)));
             }
         }
@@ -247,7 +260,7 @@ static void test_mage_chooses_at_step_1(void **state)
     mb_stage_free(&run);
     mb_stage_free(&oracle);
     run = play(&small, "mage", "k=20 rows=masked normaliser=prefix");
-    expect_choice(&run, 1, 20, BY_PREFIX);   /* all rows are masked at step 1 */
+    expect_choice(&run, 1, 20, BY_PREFIX); /* all rows are masked at step 1 */
     mb_stage_free(&run);
 }
 
@@ -266,16 +279,16 @@ static void test_mage_votes(void **state)
 {
     (void)state;
     probe_case(&small);
-    mb_stage_run run = play(&small, "mage", "k=24 rule=votes");   /* k is VOTE_K: the rows' own top-k */
+    mb_stage_run run = play(&small, "mage", "k=24 rule=votes"); /* k is VOTE_K: the rows' own top-k */
     for (int32_t l = 2; l < small.layers; l++)
         for (int32_t bh = 0; bh < small.batch * small.kv_heads; bh++) {
             const truth *t = truth_of(0, 1, l, bh);
             double rank[MOST_KEYS];
-            for (int32_t j = 0; j < t->n; j++)   /* votes first, then mass; recency below both */
+            for (int32_t j = 0; j < t->n; j++) /* votes first, then mass; recency below both */
                 rank[j] = t->votes[j] > 0 ? t->votes[j] + 0.25 * t->mass[j] : 0.5 * (j + 1) / (t->n + 1);
             const mb_stage_event *e = mb_stage_find(&run, 0, 2, l);
             bool held[MOST_KEYS] = {false};
-            double worst = INFINITY, missed = -INFINITY;   /* sums would hide a tie broken the wrong way */
+            double worst = INFINITY, missed = -INFINITY; /* sums would hide a tie broken the wrong way */
             for (int32_t i = 0; i < e->counts[bh]; i++)
                 held[e->ids[bh * e->capacity + i]] = true;
             for (int32_t j = 0; j < t->n; j++) {
@@ -319,7 +332,7 @@ static void test_mage_layer_budgets(void **state)
     }
     assert_true(different > 0);
     mb_stage_free(&run);
-    run = play(&small, "mage", "k=112 budget=layer_adaptive");   /* N <= k: everything */
+    run = play(&small, "mage", "k=112 budget=layer_adaptive"); /* N <= k: everything */
     assert_int_equal(mb_stage_find(&run, 0, 2, 3)->counts[0], 104);
     assert_int_equal(mb_stage_find(&run, 0, 2, 3)->counts[2], 72);
     mb_stage_free(&run);
@@ -370,12 +383,18 @@ static int bound_select(void *self, const mb_call *call, mb_selection *out, mb_e
 
 static void test_quest_bounds(void **state)
 {
-    static const mb_method method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "bounds",
-                                     .version = "1", .summary = "", .reference = "", .open = bound_open,
-                                     .kv_added = bound_kv_added, .select = bound_select};
+    static const mb_method method = {.abi = MB_METHOD_ABI,
+                                     .size = sizeof(mb_method),
+                                     .name = "bounds",
+                                     .version = "1",
+                                     .summary = "",
+                                     .reference = "",
+                                     .open = bound_open,
+                                     .kv_added = bound_kv_added,
+                                     .select = bound_select};
     mb_stage_case c = small;
     (void)state;
-    c.layers = 1;   /* the probe has one array of bounds */
+    c.layers = 1; /* the probe has one array of bounds */
     probe_case(&c);
     for (int rule = MB_BOUND_MEAN; rule <= MB_BOUND_MEAN_QUERY; rule++) {
         mb_stage_run run;
@@ -394,25 +413,25 @@ static void test_quest_pages(void **state)
     mb_stage_run run = play(&small, "quest", "k=48");
     const mb_stage_event *a = mb_stage_find(&run, 0, 1, 2);
     int changes = 0;
-    assert_int_equal(a->answer.answer, MB_SPARSE);   /* no dense step */
+    assert_int_equal(a->answer.answer, MB_SPARSE); /* no dense step */
     assert_int_equal(mb_stage_find(&run, 0, 1, 1)->answer.answer, MB_DENSE);
     assert_int_equal(mb_stage_find(&run, 0, 0, 2)->answer.answer, MB_DENSE);
     assert_int_equal(a->granularity, 16);
     assert_int_equal(a->counts[0], 3);
     assert_true(a->answer.select_tokens == 104 / 16.0);
-    for (int32_t bh = 0; bh < 4; bh++)   /* blocks of 8 do not fill pages of 16: the last page is kept */
+    for (int32_t bh = 0; bh < 4; bh++) /* blocks of 8 do not fill pages of 16: the last page is kept */
         assert_int_equal(a->ids[bh * a->capacity + 2], (a->prefix[bh / 2] - 1) / 16);
     for (int32_t l = 2; l < small.layers; l++)
         for (int32_t step = 2; step <= small.steps; step++)
             changes += !same_indices(mb_stage_find(&run, 0, 1, l), mb_stage_find(&run, 0, step, l));
-    assert_true(changes > 0);   /* estimated anew */
+    assert_true(changes > 0); /* estimated anew */
     mb_stage_free(&run);
     run = play(&small, "quest", "k=48 refresh=0 commit=sparse");
     assert_true(same_indices(mb_stage_find(&run, 0, 1, 2), mb_stage_find(&run, 0, 4, 2)));
     assert_true(same_indices(mb_stage_find(&run, 0, 1, 2), mb_stage_find(&run, 0, 0, 2)));
     assert_true(mb_stage_find(&run, 0, 4, 2)->answer.select_tokens == 0);
     mb_stage_free(&run);
-    run = play(&small, "quest", "k=50");   /* whole pages, rounded up */
+    run = play(&small, "quest", "k=50"); /* whole pages, rounded up */
     assert_int_equal(mb_stage_find(&run, 0, 1, 2)->counts[0], 4);
     mb_stage_free(&run);
 }
@@ -423,7 +442,7 @@ static void test_tidal_layers(void **state)
 {
     mb_stage_case c = small;
     (void)state;
-    c.layers = 12;   /* round(12*13/32) = 5 */
+    c.layers = 12; /* round(12*13/32) = 5 */
     probe_case(&c);
     mb_stage_run run = play(&c, "tidal", "k=20");
     for (int32_t step = 0; step <= c.steps; step++)
@@ -479,7 +498,7 @@ static void test_sparsed_blocks(void **state)
     assert_true(same_indices(mb_stage_find(&run, 0, 2, 5), mb_stage_find(&run, 0, 4, 5)));
     mb_stage_free(&run);
     mb_stage_free(&ratio);
-    mb_stage_case c = small;   /* a block that ends within the dense steps has no pattern for a sparse commit */
+    mb_stage_case c = small; /* a block that ends within the dense steps has no pattern for a sparse commit */
     c.adaptive = true;
     run = play(&c, "sparsed", "k=32 early_steps=9 commit=sparse");
     assert_int_equal(mb_stage_find(&run, 1, 0, 3)->answer.answer, MB_DENSE);
@@ -492,14 +511,10 @@ static void test_sparsed_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_oracle_is_exact_top_k),
-        cmocka_unit_test(test_mage_chooses_at_step_1),
-        cmocka_unit_test(test_mage_refresh),
-        cmocka_unit_test(test_mage_votes),
-        cmocka_unit_test(test_mage_layer_budgets),
-        cmocka_unit_test(test_quest_bounds),
-        cmocka_unit_test(test_quest_pages),
-        cmocka_unit_test(test_tidal_layers),
+        cmocka_unit_test(test_oracle_is_exact_top_k), cmocka_unit_test(test_mage_chooses_at_step_1),
+        cmocka_unit_test(test_mage_refresh),          cmocka_unit_test(test_mage_votes),
+        cmocka_unit_test(test_mage_layer_budgets),    cmocka_unit_test(test_quest_bounds),
+        cmocka_unit_test(test_quest_pages),           cmocka_unit_test(test_tidal_layers),
         cmocka_unit_test(test_sparsed_blocks),
     };
     int rc = cmocka_run_group_tests(tests, open_env, close_env);

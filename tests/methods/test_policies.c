@@ -6,8 +6,16 @@
 
 #include <math.h>
 
-static const mb_stage_case small = {.layers = 6, .kv_heads = 2, .group = 3, .head_dim = 16, .block = 8, .steps = 4,
-                                    .blocks = 2, .batch = 2, .prefix = {104, 72}, .seed = 3};
+static const mb_stage_case small = {.layers = 6,
+                                    .kv_heads = 2,
+                                    .group = 3,
+                                    .head_dim = 16,
+                                    .block = 8,
+                                    .steps = 4,
+                                    .blocks = 2,
+                                    .batch = 2,
+                                    .prefix = {104, 72},
+                                    .seed = 3};
 
 static void test_tidal_supports(void **state)
 {
@@ -60,8 +68,8 @@ static void test_sparsed_steps(void **state)
     assert_int_equal(dense_steps(10, false, "k=32"), 2);
     assert_int_equal(dense_steps(15, false, "k=32"), 3);
     assert_int_equal(dense_steps(32, false, "k=32"), 7);
-    assert_int_equal(dense_steps(32, false, "k=32 inclusive=true"), 8);   /* steps 0 .. int(6.4)+1 of the code */
-    assert_int_equal(dense_steps(8, false, "k=32 skip=0"), 1);            /* something has to be chosen from */
+    assert_int_equal(dense_steps(32, false, "k=32 inclusive=true"), 8); /* steps 0 .. int(6.4)+1 of the code */
+    assert_int_equal(dense_steps(8, false, "k=32 skip=0"), 1);          /* something has to be chosen from */
     assert_int_equal(dense_steps(8, true, "k=32"), 2);
     assert_int_equal(dense_steps(8, true, "k=32 early_steps=5"), 5);
 }
@@ -82,7 +90,7 @@ static void test_window_ids(void **state)
         }
     }
     mb_stage_free(&run);
-    run = play(&small, "window", "k=8 sink=64");   /* sinks never exceed the budget */
+    run = play(&small, "window", "k=8 sink=64"); /* sinks never exceed the budget */
     const mb_stage_event *e = mb_stage_find(&run, 0, 1, 2);
     assert_int_equal(e->counts[0], 8);
     assert_int_equal(e->ids[7], 7);
@@ -91,8 +99,16 @@ static void test_window_ids(void **state)
 
 static void test_random_draws(void **state)
 {
-    mb_stage_case c = {.layers = 4, .kv_heads = 2, .group = 1, .head_dim = 8, .block = 4, .steps = 1, .blocks = 1,
-                       .batch = 1, .prefix = {64}, .seed = 1};
+    mb_stage_case c = {.layers = 4,
+                       .kv_heads = 2,
+                       .group = 1,
+                       .head_dim = 8,
+                       .block = 4,
+                       .steps = 1,
+                       .blocks = 1,
+                       .batch = 1,
+                       .prefix = {64},
+                       .seed = 1};
     int hits[64] = {0}, draws = 0, distinct = 0;
     (void)state;
     for (int seed = 0; seed < 100; seed++) {
@@ -105,14 +121,14 @@ static void test_random_draws(void **state)
             const mb_stage_event *e = mb_stage_find(&run, 0, 1, l);
             assert_int_equal(e->counts[0], 16);
             assert_true(same_index(e, e, 1));
-            assert_memory_equal(e->ids, e->ids + e->capacity, 16 * sizeof *e->ids);   /* one draw for all heads */
+            assert_memory_equal(e->ids, e->ids + e->capacity, 16 * sizeof *e->ids); /* one draw for all heads */
             distinct += l > 0 && !same_index(e, mb_stage_find(&run, 0, 1, l - 1), 0);
             for (int32_t at = 0; at < 16; at++)
                 hits[e->ids[at]]++;
         }
         mb_stage_free(&run);
     }
-    assert_true(distinct > 295);   /* of 300: layers draw their own */
+    assert_true(distinct > 295); /* of 300: layers draw their own */
     double chi = 0, expected = draws / 4.0, variance = draws * 0.25 * 0.75;
     for (int j = 0; j < 64; j++)
         chi += (hits[j] - expected) * (hits[j] - expected) / variance;
@@ -149,23 +165,23 @@ static void test_budget_operations(void **state)
     float e1 = (float)exp(-1.0), stats[2][4] = {{100, 1, 10, 1}, {50, e1, 1, 1}};
     assert_int_equal(k->budget_layers(env.device, stats[0], 2, 1, 2, prefix + 1, 8, 2, 40, budgets), 0);
     for (int i = 0; i < 4; i++)
-        assert_true(budgets[i] == 8 || budgets[i] == 7);   /* 0.5*16, floored after a rounding of e^-1 */
+        assert_true(budgets[i] == 8 || budgets[i] == 7); /* 0.5*16, floored after a rounding of e^-1 */
     stats[1][0] = 1;
-    stats[1][1] = 1;   /* 100 against 1: 15.8 and 0.16, raised to k_min */
+    stats[1][1] = 1; /* 100 against 1: 15.8 and 0.16, raised to k_min */
     assert_int_equal(k->budget_layers(env.device, stats[0], 2, 1, 2, prefix + 1, 8, 2, 40, budgets), 0);
     assert_int_equal(budgets[0], 15);
     assert_int_equal(budgets[3], 2);
     assert_int_equal(k->budget_layers(env.device, stats[0], 2, 1, 2, prefix + 1, 8, 2, 12, budgets), 0);
     assert_int_equal(budgets[0], 12);
     assert_int_equal(k->budget_layers(env.device, stats[0], 2, 1, 2, prefix, 10, 2, 40, budgets), 0);
-    assert_int_equal(budgets[3], 40);   /* the whole prefix fits */
+    assert_int_equal(budgets[3], 40); /* the whole prefix fits */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tidal_supports), cmocka_unit_test(test_sparsed_steps),
-        cmocka_unit_test(test_window_ids),     cmocka_unit_test(test_random_draws),
+        cmocka_unit_test(test_tidal_supports),    cmocka_unit_test(test_sparsed_steps),
+        cmocka_unit_test(test_window_ids),        cmocka_unit_test(test_random_draws),
         cmocka_unit_test(test_budget_operations),
     };
     return cmocka_run_group_tests(tests, open_env, close_env);

@@ -154,7 +154,7 @@ static int broken_open(void **self, const mb_host *host, const mb_shape *shape, 
 static int broken_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     (void)self, (void)err;
-    for (int32_t bh = 0; bh < 6; bh++) {   /* two sequences of three heads; CPU only: writes the index directly */
+    for (int32_t bh = 0; bh < 6; bh++) { /* two sequences of three heads; CPU only: writes the index directly */
         int32_t *ids = broken_set.ids + (size_t)bh * (size_t)broken_set.capacity;
         int32_t n = call->max_prefix < 8 ? call->max_prefix : 8;
         n = (int32_t)broken_k > n ? n : (int32_t)broken_k;
@@ -180,16 +180,22 @@ static void test_properties_catch_faults(void **state)
     if (getenv("MASKBENCH_TEST_DEVICE") && strcmp(getenv("MASKBENCH_TEST_DEVICE"), "cpu") != 0)
         skip();
     static const mb_option rows[] = {{"k", MB_OPTION_INT, 0, 48, 1, 1 << 20, NULL, "tokens", "budget"}, {0}};
-    static const mb_method broken = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "broken",
-                                     .version = "1", .summary = "", .reference = "", .options = rows,
-                                     .options_size = sizeof(int64_t), .open = broken_open,
+    static const mb_method broken = {.abi = MB_METHOD_ABI,
+                                     .size = sizeof(mb_method),
+                                     .name = "broken",
+                                     .version = "1",
+                                     .summary = "",
+                                     .reference = "",
+                                     .options = rows,
+                                     .options_size = sizeof(int64_t),
+                                     .open = broken_open,
                                      .select = broken_select};
     static const struct {
         int fault;
         mb_property_fn *catches;
     } cases[] = {{FAULT_BUDGET, mb_property_index_valid}, {FAULT_ORDER, mb_property_index_valid},
-                 {FAULT_RANGE, mb_property_index_valid}, {FAULT_ALLOC, mb_property_index_valid},
-                 {FAULT_DRIFT, mb_property_repeat}, {FAULT_HEADS, mb_property_head_permutation},
+                 {FAULT_RANGE, mb_property_index_valid},  {FAULT_ALLOC, mb_property_index_valid},
+                 {FAULT_DRIFT, mb_property_repeat},       {FAULT_HEADS, mb_property_head_permutation},
                  {FAULT_EMPTY, mb_property_full_budget}};
     mb_stage_env env = open_stage(MB_F32);
     int64_t options = 48;

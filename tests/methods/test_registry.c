@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-static char plugins[PATH_MAX];   /* build/plugins, beside the test programs */
+static char plugins[PATH_MAX]; /* build/plugins, beside the test programs */
 
 static int find_plugins(void **state)
 {
@@ -45,8 +45,8 @@ static void expect_text(const char *text, const char *part)
 
 static void test_builtins(void **state)
 {
-    static const char *const expected[] = {"exact", "mage", "oracle", "quest", "random", "sparsed", "tidal",
-                                           "window"};
+    static const char *const expected[] = {"exact",  "mage",    "oracle", "quest",
+                                           "random", "sparsed", "tidal",  "window"};
     (void)state;
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
         const mb_method *method = mb_registry_find(expected[i]);
@@ -134,7 +134,7 @@ static void test_good_plugin(void **state)
     assert_non_null(method);
     assert_ptr_equal(mb_registry_at(count), method);
     expect_text(mb_registry_origin(method), "/plugins/example.so");
-    assert_int_equal(load("example", &err), MB_OK);   /* the same file again is no second method */
+    assert_int_equal(load("example", &err), MB_OK); /* the same file again is no second method */
     assert_int_equal(mb_registry_count(), count + 1);
     void *options = mb_options_new(method);
     assert_int_equal(mb_options_budget(method, options), 512);
@@ -178,7 +178,7 @@ static void test_folder(void **state)
     if (mb_registry_load_path(list, &err) != MB_OK)
         fail_msg("%s", err.text);
     assert_int_equal(mb_registry_count(), count + 2);
-    assert_string_equal(mb_registry_at(count)->name, "older");   /* file-name order */
+    assert_string_equal(mb_registry_at(count)->name, "older"); /* file-name order */
     assert_string_equal(mb_registry_at(count + 1)->name, "example");
     mb_registry_unload();
     unlink(a), unlink(b), unlink(note), rmdir(folder);
@@ -238,7 +238,7 @@ static void test_options(void **state)
     set("sparsed", s, "ratio", "inf", "must be between 0 and 1");
     set("sparsed", s, "ratio", "half", "must be a number, not \"half\"");
     set("sparsed", s, "inclusive", "yes", "must be true or false, not \"yes\"");
-    assert_int_equal(mb_options_budget(mage, o), 1024);   /* a refused value changes nothing */
+    assert_int_equal(mb_options_budget(mage, o), 1024); /* a refused value changes nothing */
     free(o);
     free(s);
     assert_null(mb_options_new(mb_registry_find("exact")));
@@ -287,14 +287,9 @@ static void test_all_tables(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_builtins),
-        cmocka_unit_test(test_bad_plugins),
-        cmocka_unit_test(test_bad_paths),
-        cmocka_unit_test(test_good_plugin),
-        cmocka_unit_test(test_older_plugin),
-        cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_all_tables),
+        cmocka_unit_test(test_builtins),    cmocka_unit_test(test_bad_plugins),  cmocka_unit_test(test_bad_paths),
+        cmocka_unit_test(test_good_plugin), cmocka_unit_test(test_older_plugin), cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_options),     cmocka_unit_test(test_all_tables),
     };
     return cmocka_run_group_tests(tests, find_plugins, NULL);
 }

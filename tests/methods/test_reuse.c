@@ -10,14 +10,14 @@ static void test_flashblock(void **state)
 {
     static const struct {
         const char *settings;
-        int source[6];   /* of steps 1..5: the step whose queries read the prefix */
-    } cases[] = {{"tau=100", {0, 1, 1, 1, 1, 1}},            /* four chained reuses */
+        int source[6];                            /* of steps 1..5: the step whose queries read the prefix */
+    } cases[] = {{"tau=100", {0, 1, 1, 1, 1, 1}}, /* four chained reuses */
                  {"tau=1", {0, 1, 2, 3, 4, 5}},
-                 {"tau=2", {0, 1, 1, 3, 3, 5}},              /* 8 6.. rows are masked: 1, 2, 1, 2 change */
+                 {"tau=2", {0, 1, 1, 3, 3, 5}}, /* 8 6.. rows are masked: 1, 2, 1, 2 change */
                  {"tau=100 refresh=2", {0, 1, 1, 3, 3, 5}},
                  {"tau=100 refresh=3", {0, 1, 1, 1, 4, 4}}};
     mb_recording recording = record(&small);
-    mb_reader (*readers)[KEYS] = new_readers();
+    mb_reader(*readers)[KEYS] = new_readers();
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_stage_run run = play(&small, "flashblock", cases[i].settings);
@@ -29,7 +29,7 @@ static void test_flashblock(void **state)
                     int source = cases[i].source[step];
                     read_all(&recording, mb_recording_at(&recording, block, source, l), readers);
                     expect_output(&recording, e, readers);
-                    assert_int_equal(e->counts[0], source == step ? -1 : 0);   /* the work it reports */
+                    assert_int_equal(e->counts[0], source == step ? -1 : 0); /* the work it reports */
                     reused += source != step && l == 0;
                 }
         double rate = reused / (double)(small.blocks * (small.steps - 1));
@@ -48,7 +48,7 @@ static void test_residual(void **state)
     static const char *const settings[] = {"k=24 dense_layers=0", "k=1 dense_layers=0", "k=127 dense_layers=0",
                                            "k=103 dense_layers=0"};
     mb_recording recording = record(&small);
-    mb_reader (*readers)[KEYS] = new_readers();
+    mb_reader(*readers)[KEYS] = new_readers();
     const mb_shape *s = &recording.shape;
     (void)state;
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
@@ -77,7 +77,7 @@ static void test_residual(void **state)
 static void test_losa(void **state)
 {
     mb_recording recording = record(&small);
-    mb_reader (*readers)[KEYS] = new_readers();
+    mb_reader(*readers)[KEYS] = new_readers();
     const mb_shape *s = &recording.shape;
     mb_stage_run run = play(&small, "losa", "k=32 active=3 dense_layers=1");
     (void)state;
@@ -89,14 +89,14 @@ static void test_losa(void **state)
                 const mb_snapshot *last = mb_recording_at(&recording, block, step - 1, 2);
                 double change[8] = {0};
                 for (int32_t i = 0; i < s->block * s->query_heads; i++)
-                    change[i / s->query_heads] += squared_distance(&recording, now->q, last->q,
-                                                                   b * s->block * s->query_heads + i,
-                                                                   b * s->block * s->query_heads + i);
+                    change[i / s->query_heads] +=
+                        squared_distance(&recording, now->q, last->q, b * s->block * s->query_heads + i,
+                                         b * s->block * s->query_heads + i);
                 for (int32_t r = 0; r < s->block; r++) {
                     int rank = 0;
                     for (int32_t other = 0; other < s->block; other++)
                         rank += change[other] > change[r];
-                    for (int32_t a = 0; a < s->query_heads && rank < 3; a++) {   /* active: pages only */
+                    for (int32_t a = 0; a < s->query_heads && rank < 3; a++) { /* active: pages only */
                         int32_t at = (b * s->block + r) * s->query_heads + a, bh = b * s->kv_heads + a / 2;
                         memset(readers[at], 0, sizeof readers[at]);
                         for (int32_t x = 0; x < e->counts[bh] * 16; x++) {

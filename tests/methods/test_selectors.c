@@ -10,8 +10,16 @@
 #define KEYS 160
 
 static mb_recording recording;
-static const mb_stage_case small = {.layers = 4, .kv_heads = 2, .group = 2, .head_dim = 16, .block = 8, .steps = 4,
-                                    .blocks = 3, .batch = 2, .prefix = {104, 72}, .seed = 9};
+static const mb_stage_case small = {.layers = 4,
+                                    .kv_heads = 2,
+                                    .group = 2,
+                                    .head_dim = 16,
+                                    .block = 8,
+                                    .steps = 4,
+                                    .blocks = 3,
+                                    .batch = 2,
+                                    .prefix = {104, 72},
+                                    .seed = 9};
 
 static int open_recorded(void **state)
 {
@@ -118,13 +126,13 @@ static void test_head_budget(void **state)
                 memcpy(sorted[h], mass[h], sizeof sorted[h]);
                 qsort(sorted[h], (size_t)n, sizeof sorted[h][0], by_value);
             }
-            for (int taken = 0; taken < 40; taken++) {   /* guaranteed ones first, then the better head's next */
+            for (int taken = 0; taken < 40; taken++) { /* guaranteed ones first, then the better head's next */
                 int h = other[0] < 6 ? 0 : other[1] < 6 ? 1 : sorted[0][other[0]] >= sorted[1][other[1]] ? 0 : 1;
                 other[h]++;
             }
             for (int32_t h = 0; h < 2; h++)
                 expect_best(e, b * 2 + h, mass[h], n, other[h]);
-            assert_int_equal(e->counts[2 * b] + e->counts[2 * b + 1], 40);   /* the cost of k = 20 a head */
+            assert_int_equal(e->counts[2 * b] + e->counts[2 * b + 1], 40); /* the cost of k = 20 a head */
             uneven += other[0] != other[1];
         }
     assert_true(uneven > 0);
@@ -151,11 +159,11 @@ static void test_snapkv(void **state)
         }
         for (int32_t block = 0; block < small.blocks; block++) {
             for (int32_t j = prompt; j < prompt + block * small.block; j++)
-                score[j] = 2000;   /* generated tokens stay */
+                score[j] = 2000; /* generated tokens stay */
             expect_best(mb_stage_find(&run, block, 3, 2), bh, score, prompt + block * small.block, 30);
         }
     }
-    assert_int_equal(mb_stage_find(&run, 1, 1, 2)->answer.answer, MB_SPARSE);   /* one dense step a request */
+    assert_int_equal(mb_stage_find(&run, 1, 1, 2)->answer.answer, MB_SPARSE); /* one dense step a request */
     mb_stage_free(&run);
 }
 
@@ -196,7 +204,7 @@ static void test_sparse_dllm(void **state)
     mb_stage_run own = play(&small, "sparse_dllm", "k=0 ratio=0.25 share=false kernel=1");
     (void)state;
     for (int32_t b = 0; b < 2; b++) {
-        const mb_snapshot *second = at(1, 2, 1);   /* the second step chooses */
+        const mb_snapshot *second = at(1, 2, 1); /* the second step chooses */
         int32_t n = second->prefix[b];
         double logit[2][KEYS] = {{0}}, pooled[KEYS];
         for (int32_t a = 0; a < 4; a++)
@@ -233,7 +241,8 @@ static void test_double_sparsity(void **state)
                 double q = 0, k = 0;
                 for (int32_t i = 0; i < s->block * s->query_heads; i++)
                     q += i % s->query_heads / 2 == h
-                             ? fabs((double)first->q[(b * s->block * s->query_heads + i) * 16 + c]) : 0;
+                             ? fabs((double)first->q[(b * s->block * s->query_heads + i) * 16 + c])
+                             : 0;
                 for (int32_t j = 0; j < first->prefix[b]; j++)
                     k += fabs((double)first->k[((b * 2 + h) * (s->capacity + s->block) + j) * 16 + c]);
                 weight[c] += q * k;
@@ -244,7 +253,7 @@ static void test_double_sparsity(void **state)
                 rank += weight[d] > weight[c];
             heavy[c] = rank < 4;
         }
-        for (int32_t b = 0; b < 2; b++) {   /* calibrated at the request's first step, used at all others */
+        for (int32_t b = 0; b < 2; b++) { /* calibrated at the request's first step, used at all others */
             const mb_snapshot *now = at(2, 3, 2);
             double score[KEYS] = {0};
             for (int32_t i = 0; i < s->block * 2; i++)
@@ -264,9 +273,8 @@ static void test_double_sparsity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_herald),      cmocka_unit_test(test_top_p),
-        cmocka_unit_test(test_head_budget), cmocka_unit_test(test_snapkv),
-        cmocka_unit_test(test_h2o),         cmocka_unit_test(test_sparse_dllm),
+        cmocka_unit_test(test_herald),          cmocka_unit_test(test_top_p), cmocka_unit_test(test_head_budget),
+        cmocka_unit_test(test_snapkv),          cmocka_unit_test(test_h2o),   cmocka_unit_test(test_sparse_dllm),
         cmocka_unit_test(test_double_sparsity),
     };
     return cmocka_run_group_tests(tests, open_recorded, close_recorded);

@@ -26,7 +26,7 @@ typedef struct opened {
     const mb_kernels *kernels;
     mb_device *device;
     mb_model *model;
-    char *folder;     /* a throw-away copy, or NULL */
+    char *folder; /* a throw-away copy, or NULL */
 } opened;
 
 static inline opened open_model(const char *path, mb_type type, int threads)
@@ -98,7 +98,8 @@ static inline int32_t *needle_prompt(const opened *o, const char *key, const cha
                    " What is the special magic number for %s mentioned in the provided text?<|im_end|>\n"
                    "<|im_start|>assistant\nThe special magic number for %s mentioned in the provided text is",
                    key, key);
-    assert_int_equal(mb_tokenizer_encode(mb_model_tokenizer(o->model), text.data, text.length, true, &ids, n, &err), MB_OK);
+    assert_int_equal(
+        mb_tokenizer_encode(mb_model_tokenizer(o->model), text.data, text.length, true, &ids, n, &err), MB_OK);
     mb_text_free(&text);
     return ids;
 }
@@ -142,7 +143,11 @@ static int dense_select(void *self, const mb_call *call, mb_selection *out, mb_e
     return 0;
 }
 
-static const mb_method dense_method = {.abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "dense",
-                                       .caps = MB_CAP_LOSSLESS, .open = dense_open, .select = dense_select};
+static const mb_method dense_method = {.abi = MB_METHOD_ABI,
+                                       .size = sizeof(mb_method),
+                                       .name = "dense",
+                                       .caps = MB_CAP_LOSSLESS,
+                                       .open = dense_open,
+                                       .select = dense_select};
 
 #endif

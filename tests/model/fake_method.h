@@ -11,8 +11,20 @@
 /* ---- one method, many behaviours ---- */
 
 enum behaviour {
-    DENSE, BEST, WORST, PAGES, ALL_PAGES, OWN_STATE, OWN_NAN, OPAQUE_STATE, WATCH, FAIL, UNSORTED, NO_PAGES,
-    FAIL_OPEN, ALTERNATE
+    DENSE,
+    BEST,
+    WORST,
+    PAGES,
+    ALL_PAGES,
+    OWN_STATE,
+    OWN_NAN,
+    OPAQUE_STATE,
+    WATCH,
+    FAIL,
+    UNSORTED,
+    NO_PAGES,
+    FAIL_OPEN,
+    ALTERNATE
 };
 
 struct fake_options {
@@ -73,12 +85,12 @@ static void note(struct fake *f, const char *hook, const mb_call *call)
                    call->layer, call->prefix_len[0], call->masked_rows);
 }
 
-#define HOOK(name)                                                                                     \
-    static int fake_##name(void *self, const mb_call *call, mb_error *err)                 \
-    {                                                                                                  \
-        (void)err;                                                                      \
-        note(self, #name, call);                                                                       \
-        return 0;                                                                                      \
+#define HOOK(name)                                                                                                \
+    static int fake_##name(void *self, const mb_call *call, mb_error *err)                                        \
+    {                                                                                                             \
+        (void)err;                                                                                                \
+        note(self, #name, call);                                                                                  \
+        return 0;                                                                                                 \
     }
 HOOK(request_begin)
 HOOK(kv_added)
@@ -272,13 +284,26 @@ static int fake_supports(const mb_shape *shape, const void *options, mb_error *w
 }
 
 static const mb_counter counters[] = {{"selected", "calls", "", "sum", "calls of select"},
-                                      {"count", "pages", "", "mean", "pages of the last index"}, {0}};
+                                      {"count", "pages", "", "mean", "pages of the last index"},
+                                      {0}};
 
-static const mb_method fake_method = {
-    .abi = MB_METHOD_ABI, .size = sizeof(mb_method), .name = "fake", .options_size = sizeof(struct fake_options),
-    .counters = counters, .supports = fake_supports, .open = fake_open, .close = fake_close,
-    .request_begin = fake_request_begin, .kv_added = fake_kv_added, .block_begin = fake_block_begin,
-    .step_begin = fake_step_begin, .select = fake_select, .observe = fake_observe, .attend = fake_attend,
-    .step_end = fake_step_end, .block_end = fake_block_end, .report = fake_report};
+static const mb_method fake_method = {.abi = MB_METHOD_ABI,
+                                      .size = sizeof(mb_method),
+                                      .name = "fake",
+                                      .options_size = sizeof(struct fake_options),
+                                      .counters = counters,
+                                      .supports = fake_supports,
+                                      .open = fake_open,
+                                      .close = fake_close,
+                                      .request_begin = fake_request_begin,
+                                      .kv_added = fake_kv_added,
+                                      .block_begin = fake_block_begin,
+                                      .step_begin = fake_step_begin,
+                                      .select = fake_select,
+                                      .observe = fake_observe,
+                                      .attend = fake_attend,
+                                      .step_end = fake_step_end,
+                                      .block_end = fake_block_end,
+                                      .report = fake_report};
 
 #endif

@@ -99,8 +99,8 @@ static void masses_are_right(void **state)
     struct stage *s = *state;
     for (int rows = 0; rows < 3; rows++)
         for (int over = 0; over < 2; over++) {
-            struct fake_options options = {.behaviour = WATCH, .rows = (mb_row_set)rows,
-                                           .normaliser = (mb_normaliser)over};
+            struct fake_options options = {
+                .behaviour = WATCH, .rows = (mb_row_set)rows, .normaliser = (mb_normaliser)over};
             mb_attender *attender = open_attender(s->session, &fake_method, &options);
             mb_decode_result result;
             must_run(s, attender, &result);
@@ -176,11 +176,14 @@ static void recall_of_the_best_and_the_worst(void **state)
     struct stage *s = *state;
     mb_error err = {0};
     int32_t n = (int32_t)s->prompt / 32 * 32;
-    struct fake_options options[8] = {{.behaviour = BEST, .k = 24},       {.behaviour = WORST, .k = 24},
-                                      {.behaviour = FAIL},                {.behaviour = WATCH},
-                                      {.behaviour = BEST, .k = 4000},     {.behaviour = UNSORTED},
-                                      {.behaviour = OPAQUE_STATE},        {.behaviour = PAGES, .k = 2,
-                                                                           .granularity = 16}};
+    struct fake_options options[8] = {{.behaviour = BEST, .k = 24},
+                                      {.behaviour = WORST, .k = 24},
+                                      {.behaviour = FAIL},
+                                      {.behaviour = WATCH},
+                                      {.behaviour = BEST, .k = 4000},
+                                      {.behaviour = UNSORTED},
+                                      {.behaviour = OPAQUE_STATE},
+                                      {.behaviour = PAGES, .k = 2, .granularity = 16}};
     mb_attender *exact = open_attender(s->session, &dense_method, NULL), *shadows[8];
     mb_recall recalls[8];
     mb_decode_result alone, result;
@@ -288,10 +291,12 @@ static void recall_by_hand(void **state)
 static void failures_name_the_place(void **state)
 {
     struct stage *s = *state;
-    static const struct { enum behaviour behaviour; const char *text; } cases[] = {
-        {FAIL, "method fake failed in select(), layer 2, block 0, step 2: no luck today"},
-        {OWN_NAN, "method fake, layer 0, block 0, step 2: attend() gave an output that is not finite"},
-        {NO_PAGES, "method fake, layer 0, block 0, step 1: select() gave no usable page set"}};
+    static const struct {
+        enum behaviour behaviour;
+        const char *text;
+    } cases[] = {{FAIL, "method fake failed in select(), layer 2, block 0, step 2: no luck today"},
+                 {OWN_NAN, "method fake, layer 0, block 0, step 2: attend() gave an output that is not finite"},
+                 {NO_PAGES, "method fake, layer 0, block 0, step 1: select() gave no usable page set"}};
     for (size_t i = 0; i < 3; i++) {
         struct fake_options options = {.behaviour = cases[i].behaviour};
         mb_attender *attender = open_attender(s->session, &fake_method, &options);
@@ -330,11 +335,13 @@ static void opening(void **state)
     mb_attender_close(attender);
     assert_int_equal(s->model.kernels->mark(s->model.device), before);
     options.k = 12345;
-    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, &err), MB_E_INPUT);
+    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, &err),
+                     MB_E_INPUT);
     assert_true(unsupported);
     assert_string_equal(err.text, "block 32 is not to my taste");
     options = (struct fake_options){.behaviour = FAIL_OPEN};
-    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, &err), MB_E_SAMPLE);
+    assert_int_equal(mb_attender_open(&attender, s->session, &fake_method, &options, 0, 1, &unsupported, &err),
+                     MB_E_SAMPLE);
     assert_false(unsupported);
     assert_non_null(strstr(err.text, "the moon is not full"));
     assert_int_equal(s->model.kernels->mark(s->model.device), before);
@@ -355,10 +362,14 @@ static void opening(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hooks_in_order),          cmocka_unit_test(masses_are_right),
-        cmocka_unit_test(work_of_a_known_index),   cmocka_unit_test(everything_equals_exact),
-        cmocka_unit_test(recall_of_the_best_and_the_worst), cmocka_unit_test(recall_by_hand),
-        cmocka_unit_test(failures_name_the_place), cmocka_unit_test(opening),
+        cmocka_unit_test(hooks_in_order),
+        cmocka_unit_test(masses_are_right),
+        cmocka_unit_test(work_of_a_known_index),
+        cmocka_unit_test(everything_equals_exact),
+        cmocka_unit_test(recall_of_the_best_and_the_worst),
+        cmocka_unit_test(recall_by_hand),
+        cmocka_unit_test(failures_name_the_place),
+        cmocka_unit_test(opening),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

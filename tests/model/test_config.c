@@ -12,39 +12,40 @@
 #include "tests/model/folder.h"
 
 /* Sizes as in the published 7B; the extra keys come in front. */
-#define FAST(extra) \
-    "{" extra "\"architectures\":[\"Fast_dLLM_QwenForCausalLM\"],\"model_type\":\"Fast_dLLM_Qwen\"," \
-    "\"num_hidden_layers\":28,\"hidden_size\":3584,\"num_attention_heads\":28,\"num_key_value_heads\":4," \
-    "\"intermediate_size\":18944,\"vocab_size\":152064,\"rope_theta\":1000000.0,\"rope_scaling\":null," \
-    "\"rms_norm_eps\":1e-06,\"max_position_embeddings\":32768,\"use_sliding_window\":false," \
-    "\"sliding_window\":131072,\"max_window_layers\":28,\"bd_size\":32,\"tie_word_embeddings\":false," \
-    "\"layer_types\":[\"full_attention\"],\"eos_token_id\":151645,\"pad_token_id\":151645,\"hidden_act\":\"silu\"}"
-#define SDAR(extra) \
-    "{" extra "\"architectures\":[\"SDARForCausalLM\"],\"model_type\":\"sdar\",\"num_hidden_layers\":36," \
-    "\"hidden_size\":2560,\"num_attention_heads\":32,\"num_key_value_heads\":8,\"head_dim\":128," \
-    "\"intermediate_size\":9728,\"vocab_size\":151936,\"rope_theta\":1000000,\"rms_norm_eps\":1e-06," \
-    "\"max_position_embeddings\":32768,\"block_size\":4,\"mask_token_id\":151669,\"attention_bias\":false," \
+#define FAST(extra)                                                                                               \
+    "{" extra "\"architectures\":[\"Fast_dLLM_QwenForCausalLM\"],\"model_type\":\"Fast_dLLM_Qwen\","              \
+    "\"num_hidden_layers\":28,\"hidden_size\":3584,\"num_attention_heads\":28,\"num_key_value_heads\":4,"         \
+    "\"intermediate_size\":18944,\"vocab_size\":152064,\"rope_theta\":1000000.0,\"rope_scaling\":null,"           \
+    "\"rms_norm_eps\":1e-06,\"max_position_embeddings\":32768,\"use_sliding_window\":false,"                      \
+    "\"sliding_window\":131072,\"max_window_layers\":28,\"bd_size\":32,\"tie_word_embeddings\":false,"            \
+    "\"layer_types\":[\"full_attention\"],\"eos_token_id\":151645,\"pad_token_id\":151645,\"hidden_act\":"        \
+    "\"silu\"}"
+#define SDAR(extra)                                                                                               \
+    "{" extra "\"architectures\":[\"SDARForCausalLM\"],\"model_type\":\"sdar\",\"num_hidden_layers\":36,"         \
+    "\"hidden_size\":2560,\"num_attention_heads\":32,\"num_key_value_heads\":8,\"head_dim\":128,"                 \
+    "\"intermediate_size\":9728,\"vocab_size\":151936,\"rope_theta\":1000000,\"rms_norm_eps\":1e-06,"             \
+    "\"max_position_embeddings\":32768,\"block_size\":4,\"mask_token_id\":151669,\"attention_bias\":false,"       \
     "\"tie_word_embeddings\":false,\"eos_token_id\":151643,\"pad_token_id\":151643}"
 
 /* As the published mini writes it (models.md 5.1): neither mask nor block nor end stand in it. */
-#define LLADA2(extra) \
-    "{" extra "\"architectures\":[\"LLaDA2MoeModelLM\"],\"model_type\":\"llada2_moe\",\"num_hidden_layers\":20," \
-    "\"hidden_size\":2048,\"intermediate_size\":5120,\"first_k_dense_replace\":1,\"hidden_act\":\"silu\"," \
-    "\"max_position_embeddings\":16384,\"moe_intermediate_size\":512,\"norm_topk_prob\":true," \
-    "\"num_experts_per_tok\":8,\"norm_head\":false,\"num_attention_heads\":16,\"num_experts\":256," \
-    "\"num_key_value_heads\":4,\"rope_theta\":600000,\"rope_scaling\":null,\"tie_word_embeddings\":false," \
-    "\"use_bias\":false,\"use_rmsnorm\":true,\"rms_norm_eps\":1e-06,\"head_dim\":128,\"num_shared_experts\":1," \
-    "\"use_qkv_bias\":false,\"norm_softmax\":false,\"vocab_size\":157184,\"rotary_dim\":64," \
-    "\"using_split_qkv_in_self_attention\":false,\"router_dtype\":\"fp32\"," \
-    "\"moe_router_enable_expert_bias\":true,\"routed_scaling_factor\":2.5,\"n_group\":8,\"topk_group\":4," \
-    "\"score_function\":\"sigmoid\",\"max_window_layers\":28,\"partial_rotary_factor\":0.5," \
+#define LLADA2(extra)                                                                                             \
+    "{" extra "\"architectures\":[\"LLaDA2MoeModelLM\"],\"model_type\":\"llada2_moe\",\"num_hidden_layers\":20,"  \
+    "\"hidden_size\":2048,\"intermediate_size\":5120,\"first_k_dense_replace\":1,\"hidden_act\":\"silu\","        \
+    "\"max_position_embeddings\":16384,\"moe_intermediate_size\":512,\"norm_topk_prob\":true,"                    \
+    "\"num_experts_per_tok\":8,\"norm_head\":false,\"num_attention_heads\":16,\"num_experts\":256,"               \
+    "\"num_key_value_heads\":4,\"rope_theta\":600000,\"rope_scaling\":null,\"tie_word_embeddings\":false,"        \
+    "\"use_bias\":false,\"use_rmsnorm\":true,\"rms_norm_eps\":1e-06,\"head_dim\":128,\"num_shared_experts\":1,"   \
+    "\"use_qkv_bias\":false,\"norm_softmax\":false,\"vocab_size\":157184,\"rotary_dim\":64,"                      \
+    "\"using_split_qkv_in_self_attention\":false,\"router_dtype\":\"fp32\","                                      \
+    "\"moe_router_enable_expert_bias\":true,\"routed_scaling_factor\":2.5,\"n_group\":8,\"topk_group\":4,"        \
+    "\"score_function\":\"sigmoid\",\"max_window_layers\":28,\"partial_rotary_factor\":0.5,"                      \
     "\"use_sliding_window\":false}"
-#define SDAR_MOE(extra) \
-    "{" extra "\"architectures\":[\"SDARMoeForCausalLM\"],\"model_type\":\"sdar_moe\",\"num_hidden_layers\":48," \
-    "\"hidden_size\":2048,\"num_attention_heads\":32,\"num_key_value_heads\":4,\"head_dim\":128," \
-    "\"intermediate_size\":6144,\"moe_intermediate_size\":768,\"num_experts\":128,\"num_experts_per_tok\":8," \
-    "\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[],\"vocab_size\":151936," \
-    "\"rope_theta\":1000000,\"rms_norm_eps\":1e-06,\"max_position_embeddings\":32768,\"block_size\":4," \
+#define SDAR_MOE(extra)                                                                                           \
+    "{" extra "\"architectures\":[\"SDARMoeForCausalLM\"],\"model_type\":\"sdar_moe\",\"num_hidden_layers\":48,"  \
+    "\"hidden_size\":2048,\"num_attention_heads\":32,\"num_key_value_heads\":4,\"head_dim\":128,"                 \
+    "\"intermediate_size\":6144,\"moe_intermediate_size\":768,\"num_experts\":128,\"num_experts_per_tok\":8,"     \
+    "\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[],\"vocab_size\":151936,"             \
+    "\"rope_theta\":1000000,\"rms_norm_eps\":1e-06,\"max_position_embeddings\":32768,\"block_size\":4,"           \
     "\"mask_token_id\":151669,\"attention_bias\":false,\"tie_word_embeddings\":false,\"eos_token_id\":151643}"
 
 static int parse(mb_model_config *config, const char *json, const char *generation, mb_error *err)
@@ -92,9 +93,8 @@ static void sdar(void **state)
     assert_int_equal(parse(&c, SDAR(""), "{\"top_p\":1.0}", &err), MB_OK);
     assert_int_equal(c.stop_ids[0], 151643);
     /* theta where newer files keep it */
-    assert_int_equal(parse(&c, SDAR("\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5},"), NULL,
-                           &err),
-                     MB_OK);
+    assert_int_equal(
+        parse(&c, SDAR("\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5},"), NULL, &err), MB_OK);
     assert_true(c.rope_theta == 1e6);
 }
 
@@ -143,7 +143,8 @@ static void llada2(void **state)
     assert_true(shape.rope_theta == c.rope_theta && shape.synthetic);
     assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
     /* keys override what the sampler says */
-    assert_int_equal(parse(&c, LLADA2("\"mask_token_id\":7,\"block_size\":16,\"eos_token_id\":9,"), NULL, &err), MB_OK);
+    assert_int_equal(parse(&c, LLADA2("\"mask_token_id\":7,\"block_size\":16,\"eos_token_id\":9,"), NULL, &err),
+                     MB_OK);
     assert_true(c.mask_id == 7 && c.block == 16 && c.stop_count == 1 && c.stop_ids[0] == 9);
     /* no shared expert, no bias, every layer with experts, one expert a token */
     assert_int_equal(parse(&c,
@@ -172,8 +173,8 @@ static void sdar_moe(void **state)
     assert_int_equal(mb_model_inspect(&request, &shape, &err), MB_OK);
     assert_same_moe(&shape.moe, &c.moe);
     assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
-    assert_int_equal(
-        parse(&c, SDAR_MOE("\"mlp_only_layers\":[0,1],\"norm_topk_prob\":false,"), NULL, &err), MB_OK);
+    assert_int_equal(parse(&c, SDAR_MOE("\"mlp_only_layers\":[0,1],\"norm_topk_prob\":false,"), NULL, &err),
+                     MB_OK);
     assert_true(c.moe.dense_layers == 2 && !c.moe.normalise);
 }
 
@@ -366,9 +367,10 @@ static void published_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fast_dllm), cmocka_unit_test(sdar),     cmocka_unit_test(llada2),
-        cmocka_unit_test(sdar_moe),  cmocka_unit_test(tiny_folder),
-        cmocka_unit_test(refused),   cmocka_unit_test(requests), cmocka_unit_test(published_sizes),
+        cmocka_unit_test(fast_dllm),   cmocka_unit_test(sdar),
+        cmocka_unit_test(llada2),      cmocka_unit_test(sdar_moe),
+        cmocka_unit_test(tiny_folder), cmocka_unit_test(refused),
+        cmocka_unit_test(requests),    cmocka_unit_test(published_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,8 +105,13 @@ static void upload_pass(mb_session *session, mb_attender *attender, mb_phase pha
                         int32_t rows, int32_t row_offset, int32_t *ids, float *probability)
 {
     mb_error err = {0};
-    mb_pass pass = {.attender = attender, .phase = phase, .step = phase == MB_PHASE_COMMIT ? 0 : 1, .batch = 1,
-                    .rows = rows, .row_offset = row_offset, .confidence = MB_F32};
+    mb_pass pass = {.attender = attender,
+                    .phase = phase,
+                    .step = phase == MB_PHASE_COMMIT ? 0 : 1,
+                    .batch = 1,
+                    .rows = rows,
+                    .row_offset = row_offset,
+                    .confidence = MB_F32};
     if (mb_step(session, &pass, tokens, ids, probability, NULL, &err) != MB_OK)
         fail_msg("%s", err.text);
 }
@@ -297,10 +302,13 @@ static void decode_equals_recomputing(void **state)
         if (mb_decode(session, attender, &request, &result, &err) != MB_OK)
             fail_msg("%s", err.text);
         struct plain plain = {.model = o.model};
-        mb_network network = {.self = &plain, .prefill = plain_prefill, .denoise = plain_denoise,
-                              .commit = plain_commit};
-        mb_sampling sampling = {.sampler = &sampler, .family = config->family, .block = config->block,
-                                .sub_block = config->sub_block, .mask_id = config->mask_id,
+        mb_network network = {
+            .self = &plain, .prefill = plain_prefill, .denoise = plain_denoise, .commit = plain_commit};
+        mb_sampling sampling = {.sampler = &sampler,
+                                .family = config->family,
+                                .block = config->block,
+                                .sub_block = config->sub_block,
+                                .mask_id = config->mask_id,
                                 .max_new_tokens = 64};
         for (int32_t s = 0; s < config->stop_count; s++)
             sampling.stop_ids[sampling.stop_count++] = config->stop_ids[s];
@@ -327,8 +335,9 @@ static char *decode_text(const opened *o, const mb_decode_result *result)
     char *text = NULL;
     mb_error err = {0};
     size_t length = 0;
-    assert_int_equal(mb_tokenizer_decode(mb_model_tokenizer(o->model), result->ids, result->count, true, &text,
-                                         &length, &err), MB_OK);
+    assert_int_equal(
+        mb_tokenizer_decode(mb_model_tokenizer(o->model), result->ids, result->count, true, &text, &length, &err),
+        MB_OK);
     return text;
 }
 
@@ -350,8 +359,8 @@ static void finds_the_needle(void **state)
         mb_sampler_default(mb_model_config_of(o.model), &sampler);
         if (i > 0)
             sampler = fixed_sampler(i == 1 ? 8 : 32);
-        mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 24, .extra_stop_id = -1,
-                                     .time_forwards = true};
+        mb_decode_request request = {
+            .sampler = &sampler, .max_new_tokens = 24, .extra_stop_id = -1, .time_forwards = true};
         mb_decode_result result;
         if (mb_decode(session, attender, &request, &result, &err) != MB_OK)
             fail_msg("%s", err.text);
@@ -372,7 +381,9 @@ static void finds_the_needle(void **state)
     close_model(&o);
 }
 
-struct trace_log { mb_text text; };
+struct trace_log {
+    mb_text text;
+};
 
 static void write_trace(void *user, const mb_trace_step *step)
 {
@@ -400,8 +411,11 @@ static void decodes_alike(void **state)
         assert_int_equal(mb_session_prefill(session, 0, ids, n, NULL, &err), MB_OK);
         for (int i = 0; i < 2; i++) {
             struct trace_log log = {{0}};
-            mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 40, .extra_stop_id = -1,
-                                         .trace = write_trace, .user = &log};
+            mb_decode_request request = {.sampler = &sampler,
+                                         .max_new_tokens = 40,
+                                         .extra_stop_id = -1,
+                                         .trace = write_trace,
+                                         .user = &log};
             mb_decode_result result;
             assert_int_equal(mb_decode(session, attender, &request, &result, &err), MB_OK);
             assert_int_equal(session->prefix[0], (int)n / 32 * 32);
@@ -437,8 +451,8 @@ static void forgotten_prompt_comes_back(void **state)
         struct trace_log log = {{0}};
         sampler.compat_prompt_bug = i == 1;
         sampler.block_cache = true;
-        mb_decode_request request = {.sampler = &sampler, .max_new_tokens = 64, .extra_stop_id = -1,
-                                     .trace = write_trace, .user = &log};
+        mb_decode_request request = {
+            .sampler = &sampler, .max_new_tokens = 64, .extra_stop_id = -1, .trace = write_trace, .user = &log};
         mb_decode_result result;
         if (mb_decode(session, attender, &request, &result, &err) != MB_OK)
             fail_msg("%s", err.text);
@@ -491,10 +505,14 @@ static void forced_agrees_with_itself(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_tiny),           cmocka_unit_test(golden_qwen2),
-        cmocka_unit_test(prefill_equals_commits), cmocka_unit_test(sub_block_rows),
-        cmocka_unit_test(decode_equals_recomputing), cmocka_unit_test(finds_the_needle),
-        cmocka_unit_test(decodes_alike),         cmocka_unit_test(forgotten_prompt_comes_back),
+        cmocka_unit_test(golden_tiny),
+        cmocka_unit_test(golden_qwen2),
+        cmocka_unit_test(prefill_equals_commits),
+        cmocka_unit_test(sub_block_rows),
+        cmocka_unit_test(decode_equals_recomputing),
+        cmocka_unit_test(finds_the_needle),
+        cmocka_unit_test(decodes_alike),
+        cmocka_unit_test(forgotten_prompt_comes_back),
         cmocka_unit_test(forced_agrees_with_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -86,8 +86,11 @@ static void golden_prompts(void **state)
         mb_model model = model_of((mb_family)cases[i].family);
         char *text = text_of(cases[i].lines);
         mb_error err = {0};
-        mb_prompt_request request = {.text = text, .answer_prefix = cases[i].prefix, .chat = cases[i].chat,
-                                     .max_tokens = cases[i].max_tokens, .hard_limit = 4000};
+        mb_prompt_request request = {.text = text,
+                                     .answer_prefix = cases[i].prefix,
+                                     .chat = cases[i].chat,
+                                     .max_tokens = cases[i].max_tokens,
+                                     .hard_limit = 4000};
         int32_t *ids = NULL;
         size_t n = 0;
         bool truncated = false;
@@ -151,8 +154,8 @@ static void samples_that_cannot_fit(void **state)
         int max_tokens, hard_limit;
     } cases[] = {{0, 597}, {500, 300}, {0, 1}, {2, 3}}; /* no cut wanted; limits far apart; no room at all */
     for (size_t i = 0; i < 4; i++) {
-        mb_prompt_request request = {.text = text, .chat = true, .max_tokens = cases[i].max_tokens,
-                                     .hard_limit = cases[i].hard_limit};
+        mb_prompt_request request = {
+            .text = text, .chat = true, .max_tokens = cases[i].max_tokens, .hard_limit = cases[i].hard_limit};
         int32_t *ids = NULL;
         size_t n = 1;
         bool truncated = false;
@@ -172,10 +175,12 @@ static void samples_that_cannot_fit(void **state)
 /* models.md 5.5, spelled out; the fixture's tokenizer with three of its added tokens renamed. */
 static void llada2_roles(void **state)
 {
-    static const char *const renamed[3][2] = {
-        {"\"<tool_call>\"", "\"<role>\""}, {"\"</tool_call>\"", "\"</role>\""}, {"\"<|im_end|>\"", "\"<|role_end|>\""}};
-    const char *whole = "<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>Hello world?<|role_end|>"
-                        "<role>ASSISTANT</role>The";
+    static const char *const renamed[3][2] = {{"\"<tool_call>\"", "\"<role>\""},
+                                              {"\"</tool_call>\"", "\"</role>\""},
+                                              {"\"<|im_end|>\"", "\"<|role_end|>\""}};
+    const char *whole =
+        "<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>Hello world?<|role_end|>"
+        "<role>ASSISTANT</role>The";
     char *text = NULL, *folder = folder_new();
     mb_error err = {0};
     size_t size = 0, n = 0, wanted_n = 0;
@@ -187,8 +192,7 @@ static void llada2_roles(void **state)
     mb_prompt_request request = {.text = "Hello world?", .answer_prefix = "The", .chat = true};
     assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_E_INPUT);
     assert_non_null(strstr(err.text, "lacks <role>, which the chat template needs"));
-    assert_int_equal(mb_file_read("tests/model/fixtures/bpe/tokenizer.json", 1 << 20, &text, &size, &err),
-                     MB_OK);
+    assert_int_equal(mb_file_read("tests/model/fixtures/bpe/tokenizer.json", 1 << 20, &text, &size, &err), MB_OK);
     for (size_t i = 0; i < size;) {
         size_t k = 0;
         while (k < 3 && strncmp(text + i, renamed[k][0], strlen(renamed[k][0])) != 0)
@@ -200,7 +204,8 @@ static void llada2_roles(void **state)
     if (mb_tokenizer_open(&model.tokenizer, folder, &err) != MB_OK)
         fail_msg("%s", err.text);
     assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_OK);
-    assert_int_equal(mb_tokenizer_encode(model.tokenizer, whole, strlen(whole), true, &wanted, &wanted_n, &err), MB_OK);
+    assert_int_equal(mb_tokenizer_encode(model.tokenizer, whole, strlen(whole), true, &wanted, &wanted_n, &err),
+                     MB_OK);
     assert_int_equal(n, wanted_n);
     assert_memory_equal(ids, wanted, n * sizeof *ids);
     assert_int_equal(ids[0], mb_tokenizer_id(model.tokenizer, "<role>"));

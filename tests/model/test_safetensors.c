@@ -288,9 +288,9 @@ static void no_weights_at_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_file),        cmocka_unit_test(damaged_files), cmocka_unit_test(damaged_lengths),
-        cmocka_unit_test(deep_nesting),     cmocka_unit_test(every_truncation), cmocka_unit_test(shards),
-        cmocka_unit_test(damaged_indexes),  cmocka_unit_test(no_weights_at_all),
+        cmocka_unit_test(good_file),       cmocka_unit_test(damaged_files),     cmocka_unit_test(damaged_lengths),
+        cmocka_unit_test(deep_nesting),    cmocka_unit_test(every_truncation),  cmocka_unit_test(shards),
+        cmocka_unit_test(damaged_indexes), cmocka_unit_test(no_weights_at_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,13 +8,15 @@
 
 static void plan_equals_allocation(void **state)
 {
-    static const struct { int32_t batch, capacity, chunk; mb_type type; } cases[] = {
-        {1, 512, 0, MB_F32}, {3, 1000, 96, MB_BF16}, {1, 33, 0, MB_BF16}, {2, 4096, 128, MB_F32}};
+    static const struct {
+        int32_t batch, capacity, chunk;
+        mb_type type;
+    } cases[] = {{1, 512, 0, MB_F32}, {3, 1000, 96, MB_BF16}, {1, 33, 0, MB_BF16}, {2, 4096, 128, MB_F32}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         opened o = open_model("models/tiny", cases[i].type, 1);
-        mb_session_request request = {.batch = cases[i].batch, .capacity = cases[i].capacity,
-                                      .prefill_chunk = cases[i].chunk};
+        mb_session_request request = {
+            .batch = cases[i].batch, .capacity = cases[i].capacity, .prefill_chunk = cases[i].chunk};
         mb_memory_plan plan;
         mb_session *session = NULL;
         mb_error err = {0};

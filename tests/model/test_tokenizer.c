@@ -141,8 +141,7 @@ static void invalid_utf8(void **state)
             char pair[3] = {hex[2 * i], hex[2 * i + 1], 0};
             bytes[i] = (char)strtoul(pair, NULL, 16);
         }
-        assert_int_equal(mb_tokenizer_encode(tokenizer, want, strlen(want), true, &ids, &n, &err),
-                         MB_OK);
+        assert_int_equal(mb_tokenizer_encode(tokenizer, want, strlen(want), true, &ids, &n, &err), MB_OK);
         check_ids(tokenizer, bytes, length, ids, n);
         check_text(tokenizer, ids, n, false, want);
         free(ids);
@@ -208,8 +207,7 @@ static void long_runs(void **state)
         mb_error err = {0};
         while (text.length < 1000000)
             mb_text_puts(&text, units[u]);
-        assert_int_equal(mb_tokenizer_encode(tokenizer, text.data, text.length, true, &ids, &n, &err),
-                         MB_OK);
+        assert_int_equal(mb_tokenizer_encode(tokenizer, text.data, text.length, true, &ids, &n, &err), MB_OK);
         assert_int_equal(mb_tokenizer_decode(tokenizer, ids, n, false, &back, &length, &err), MB_OK);
         if ((unsigned char)units[u][0] < 0x80 || (unsigned char)units[u][0] == 0xe4) { /* NFC leaves these alone */
             assert_int_equal(length, text.length);

@@ -166,7 +166,7 @@ static void conversions(void **state)
     assert_true(isnan(mb_type_round(NAN, MB_BF16)) && isnan(mb_type_round(NAN, MB_F16)));
     assert_true(isinf(mb_type_round(INFINITY, MB_BF16)) && isinf(mb_type_round(-INFINITY, MB_F16)));
     assert_true(isinf(mb_type_round(65520.0f, MB_F16)) && mb_type_round(65519.0f, MB_F16) == 65504.0f);
-    assert_true(mb_type_round(1.00390625f, MB_BF16) == 1.0f);        /* half way: to even */
+    assert_true(mb_type_round(1.00390625f, MB_BF16) == 1.0f); /* half way: to even */
     assert_true(mb_type_round(1.01171875f, MB_BF16) == 1.015625f);
     free(bits);
     free(wide);
@@ -479,8 +479,7 @@ static void small_arena(void **state)
     mb_model_request request = {.shape = "tiny"};
     assert_int_equal(mb_kernels_cpu()->open(&device, &options, &err), 0);
     size_t before = mb_kernels_cpu()->mark(device);
-    assert_int_equal(mb_model_open(&model, &request, mb_kernels_cpu(), device, MB_BF16, &err),
-                     MB_E_SYSTEM);
+    assert_int_equal(mb_model_open(&model, &request, mb_kernels_cpu(), device, MB_BF16, &err), MB_E_SYSTEM);
     assert_non_null(strstr(err.text, "no room"));
     assert_int_equal(mb_kernels_cpu()->mark(device), before);
     mb_kernels_cpu()->close(device);
@@ -489,14 +488,10 @@ static void small_arena(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tiny_weights),
-        cmocka_unit_test(hashes),
-        cmocka_unit_test(conversions),
-        cmocka_unit_test(rope_table),
-        cmocka_unit_test(random_weights),
-        cmocka_unit_test(random_activations_stay_finite),
-        cmocka_unit_test(small_model_in_shards),
-        cmocka_unit_test(folders_that_do_not_fit),
+        cmocka_unit_test(tiny_weights),          cmocka_unit_test(hashes),
+        cmocka_unit_test(conversions),           cmocka_unit_test(rope_table),
+        cmocka_unit_test(random_weights),        cmocka_unit_test(random_activations_stay_finite),
+        cmocka_unit_test(small_model_in_shards), cmocka_unit_test(folders_that_do_not_fit),
         cmocka_unit_test(small_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

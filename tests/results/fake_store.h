@@ -1,8 +1,8 @@
 /*
  * fake_store.h - a store as a large run would leave it, for the tests of reports, exports and figures: eight
  * methods at three budgets, tasks of two benchmarks, recall by layer and step, latency at four contexts, memory,
- * breakdowns, counters, also by layer and step, failures. The numbers are invented by formulas (they look like what the literature reports
- * and mean nothing); the same seed gives the same store.
+ * breakdowns, counters, also by layer and step, failures. The numbers are invented by formulas (they look like
+ * what the literature reports and mean nothing); the same seed gives the same store.
  */
 #ifndef TESTS_RESULTS_FAKE_STORE_H
 #define TESTS_RESULTS_FAKE_STORE_H
@@ -51,7 +51,7 @@ enum { FAKE_TASKS = sizeof fake_tasks / sizeof *fake_tasks };
 #define FAKE_CHECK(call)                                                                                          \
     do {                                                                                                          \
         if ((call) != MB_OK) {                                                                                    \
-            fprintf(stderr, "%s: %s\n", #call, (err)->text);                                                           \
+            fprintf(stderr, "%s: %s\n", #call, (err)->text);                                                      \
             return MB_E_BUG;                                                                                      \
         }                                                                                                         \
     } while (0)
@@ -114,8 +114,8 @@ static int fake_sample(mb_store *store, int64_t cell, const fake_method *m, int6
     mb_grid_row places[FAKE_LAYERS * FAKE_STEPS];
     for (int i = 0; s.counters && i < FAKE_LAYERS * FAKE_STEPS; i++) {
         int layer = i / FAKE_STEPS, step = 1 + i % FAKE_STEPS;
-        places[i] = (mb_grid_row){"hit_rate", "",   "higher", "mean",
-                                  layer,      step, 64.0 * (layer + step) / (FAKE_LAYERS + FAKE_STEPS), 64};
+        places[i] = (mb_grid_row){
+            "hit_rate", "", "higher", "mean", layer, step, 64.0 * (layer + step) / (FAKE_LAYERS + FAKE_STEPS), 64};
         s.grids = places;
         s.grid_count = FAKE_LAYERS * FAKE_STEPS;
     }

@@ -247,10 +247,8 @@ static void exports_one_run(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exports_predictions),
-        cmocka_unit_test(exports_one_run),
-        cmocka_unit_test(same_seed_same_content),
-        cmocka_unit_test(runs_every_example_query),
+        cmocka_unit_test(exports_predictions),    cmocka_unit_test(exports_one_run),
+        cmocka_unit_test(same_seed_same_content), cmocka_unit_test(runs_every_example_query),
         cmocka_unit_test(exports_the_long_form),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -63,15 +63,24 @@ static int draw(mb_store *store, const char *folder, int *drawn, mb_error *err)
 static void draws_every_figure(void **state)
 {
     static const char *const figures[] = {
-        "accuracy_budget", "accuracy_budget-fake-1b-threshold_0.9",
-        "accuracy_work",   "recall_layer",
-        "recall_step",     "recall_budget",
-        "niah-mage",       "niah-window",
-        "forwards",        "step_time",
-        "latency_context", "speedup",
-        "breakdown",       "tpob_steps",
-        "break_even",      "crossover",
-        "memory",          "pareto",
+        "accuracy_budget",
+        "accuracy_budget-fake-1b-threshold_0.9",
+        "accuracy_work",
+        "recall_layer",
+        "recall_step",
+        "recall_budget",
+        "niah-mage",
+        "niah-window",
+        "forwards",
+        "step_time",
+        "latency_context",
+        "speedup",
+        "breakdown",
+        "tpob_steps",
+        "break_even",
+        "crossover",
+        "memory",
+        "pareto",
         "counter_grid-mage-hit_rate",
     };
     char path[256], name[128];

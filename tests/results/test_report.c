@@ -107,8 +107,7 @@ static void refuses_what_is_no_select(void **state)
     mb_text out = {0};
     mb_store *store = open_fake();
     (void)state;
-    assert_int_equal(mb_table_query(store, "DELETE FROM sample", MB_TABLE_CSV, 0, &out, &err),
-                     MB_E_INPUT);
+    assert_int_equal(mb_table_query(store, "DELETE FROM sample", MB_TABLE_CSV, 0, &out, &err), MB_E_INPUT);
     assert_int_equal(mb_table_query(store, "SELEC 1", MB_TABLE_CSV, 0, &out, &err), MB_E_INPUT);
     assert_non_null(strstr(err.text, "SELEC"));
     assert_int_equal(mb_table_query(store, "", MB_TABLE_CSV, 0, &out, &err), MB_E_INPUT);
@@ -251,7 +250,8 @@ static void wide_tables_go_on_below(void **state)
     small_open(&s, 7);
     OK(mb_table_query(s.store,
                       "SELECT 'a method k=1024' AS method, 1000001 AS first, 1000002 AS second, 1000003 AS third, "
-                      "1000004 AS fourth, 1000005 AS fifth, 1000006 AS sixth", MB_TABLE_TERMINAL, 40, &out, &s.err));
+                      "1000004 AS fourth, 1000005 AS fifth, 1000006 AS sixth",
+                      MB_TABLE_TERMINAL, 40, &out, &s.err));
     for (const char *line = out.data; *line;) {
         size_t n = strcspn(line, "\n"), columns = 0;
         for (size_t i = 0; i < n; i++)

@@ -116,8 +116,10 @@ static void grids_are_weighted_by_what_was_counted(void **state)
     small_path(&s, "grids");
     small_open(&s, 7);
     int64_t cell = small_cell(&s, small_config(&s, "m", 0, 64), "quality");
-    const mb_grid_row one[] = {{"hits", "", "higher", "mean", 2, 1, 3, 4}, {"hits", "", "higher", "mean", 2, 2, 1, 2},
-                               {"most", "", "", "max", -1, 1, 5, 1},       {"reads", "keys", "", "sum", 0, -1, 7, 1}};
+    const mb_grid_row one[] = {{"hits", "", "higher", "mean", 2, 1, 3, 4},
+                               {"hits", "", "higher", "mean", 2, 2, 1, 2},
+                               {"most", "", "", "max", -1, 1, 5, 1},
+                               {"reads", "keys", "", "sum", 0, -1, 7, 1}};
     const mb_grid_row two[] = {{"hits", "", "higher", "mean", 2, 1, 1, 12},
                                {"most", "", "", "max", -1, 1, 4, 1},
                                {"reads", "keys", "", "sum", 0, -1, 8, 1}};

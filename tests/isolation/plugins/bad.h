@@ -1,7 +1,7 @@
 /*
  * bad.h - a small method that selects the first k keys of every KV head, and the place where each file of this
- * folder goes wrong: misbehave() is called with the method's index at the end of select() and attend(). It works on
- * device memory through mb_host, so that it goes wrong in the same way on every device.
+ * folder goes wrong: misbehave() is called with the method's index at the end of select() and attend(). It works
+ * on device memory through mb_host, so that it goes wrong in the same way on every device.
  */
 #include "methods/method.h"
 
@@ -28,10 +28,9 @@ typedef struct state {
     mb_page_set set;
 } state;
 
-static const mb_option options[] = {
-    {"k", MB_OPTION_INT, offsetof(settings, k), 64, 1, 1 << 24, NULL, "tokens",
-     "prefix keys that a KV head reads"},
-    {0}};
+static const mb_option options[] = {{"k", MB_OPTION_INT, offsetof(settings, k), 64, 1, 1 << 24, NULL, "tokens",
+                                     "prefix keys that a KV head reads"},
+                                    {0}};
 
 static void misbehave(state *s, const mb_call *call, mb_selection *out);
 static void misbehave_attend(state *s, const mb_call *call, void *out, float *lse);
@@ -39,7 +38,7 @@ static void misbehave_attend(state *s, const mb_call *call, void *out, float *ls
 static int open_it(void **self, const mb_host *host, const mb_shape *shape, const void *values, mb_error *err)
 {
     state *s = calloc(1, sizeof *s);
-    if (!s) 
+    if (!s)
         return mb_method_fail(err, "out of memory");
 #ifdef BREAK_OPEN
     raise(SIGSEGV);

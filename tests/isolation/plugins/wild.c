@@ -1,4 +1,5 @@
-/* Overwrites whatever lies behind its index, from the host: on a GPU its index is no memory of the host's at all. */
+/* Overwrites whatever lies behind its index, from the host: on a GPU its index is no memory of the host's at all.
+ */
 #include "tests/isolation/plugins/bad.h"
 
 static void misbehave(state *s, const mb_call *call, mb_selection *out)

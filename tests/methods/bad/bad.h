@@ -17,9 +17,9 @@ static int select_it(void *self, const mb_call *call, mb_selection *out, mb_erro
 #define HOOKS .open = open_it, .select = select_it
 
 const mb_method *mb_method_entry(uint32_t host_abi);
-#define ENTRY(method) \
-    const mb_method *mb_method_entry(uint32_t host_abi) \
-    { \
-        (void)host_abi; \
-        return (method); \
+#define ENTRY(method)                                                                                             \
+    const mb_method *mb_method_entry(uint32_t host_abi)                                                           \
+    {                                                                                                             \
+        (void)host_abi;                                                                                           \
+        return (method);                                                                                          \
     }

@@ -3,7 +3,8 @@
 
 int missing_everywhere(void);
 
-static int open_missing(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
+static int open_missing(void **self, const mb_host *host, const mb_shape *shape, const void *options,
+                        mb_error *err)
 {
     return open_it(self, host, shape, options, err) + missing_everywhere();
 }
