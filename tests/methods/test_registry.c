@@ -72,7 +72,7 @@ static void test_bad_plugins(void **state)
         {"bad/no_symbol", "the symbol mb_method_entry is missing"},
         {"bad/undefined", "missing_everywhere"},
         {"bad/other_abi", "it was built for ABI version 7, this program has version 2"},
-        {"bad/refuses", "it does not serve ABI version 1"},
+        {"bad/refuses", "it does not serve ABI version 2"},
         {"bad/tiny_struct", "its struct has 16 bytes, a method needs at least"},
         {"bad/no_open", "method \"no_open\": the required hook open() is missing"},
         {"bad/no_select", "method \"no_select\": the required hook select() is missing"},
