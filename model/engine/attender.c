@@ -114,30 +114,31 @@ bool mb_attender_replays(const mb_attender *attender)
     return attender->session->graphs && attender->capturable;
 }
 
-void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer, mb_call *call, mb_call_view *view)
+void mb_call_make(const mb_session *session, const mb_forward_run *run, int32_t layer, mb_call *call,
+                  mb_call_view *view)
 {
     mb_input input = mb_session_input(session);
-    bool forward = pass->phase != MB_PHASE_PREFILL;
+    bool forward = run->phase != MB_PHASE_PREFILL;
     memset(call, 0, sizeof *call);
     memset(view, 0, sizeof *view);
     view->session = (mb_session *)session;
-    view->rows = (mb_rows){.batch = pass->batch,
-                           .rows = pass->rows,
-                           .row_offset = pass->row_offset,
+    view->rows = (mb_rows){.batch = run->batch,
+                           .rows = run->rows,
+                           .row_offset = run->row_offset,
                            .prefix_len = mb_input_at(session, input.prefix),
-                           .max_prefix = pass->max_prefix,
+                           .max_prefix = run->max_prefix,
                            .block_keys = forward ? session->block : 0};
     call->size = sizeof *call;
-    call->request = pass->request;
-    call->block = pass->block;
-    call->step = pass->step;
-    call->mode = pass->mode;
-    call->phase = pass->phase;
+    call->request = run->request;
+    call->block = run->block;
+    call->step = run->step;
+    call->mode = run->mode;
+    call->phase = run->phase;
     call->layer = layer;
-    call->rows = pass->rows;
-    call->row_offset = pass->row_offset;
-    call->masked_rows = pass->masked_rows;
-    call->max_prefix = pass->max_prefix;
+    call->rows = run->rows;
+    call->row_offset = run->row_offset;
+    call->masked_rows = run->masked_rows;
+    call->max_prefix = run->max_prefix;
     call->prefix_len = view->rows.prefix_len;
     call->masked = mb_input_at(session, input.masked);
     call->stream = session->kernels->stream ? session->kernels->stream(session->device) : NULL;
@@ -150,7 +151,7 @@ void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer,
     if (!forward)
         return;
     call->q = session->buffer[MB_BUFFER_Q];
-    call->q_pre = pass->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL;
+    call->q_pre = run->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL;
 }
 
 /* ---- hooks ---- */
@@ -279,16 +280,16 @@ int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection
     return mb_attender_hook(attender, MB_HOOK_OBSERVE, call, err);
 }
 
-int mb_attender_begin(mb_attender *attender, const mb_pass *pass, mb_error *err)
+int mb_attender_begin(mb_attender *attender, const mb_forward_run *run, mb_error *err)
 {
     mb_session *session = attender->session;
-    mb_pass prefill = *pass;
+    mb_forward_run prefill = *run;
     mb_call call;
     mb_call_view view;
     prefill.phase = MB_PHASE_PREFILL;
     prefill.rows = session->block;
     prefill.row_offset = prefill.step = prefill.block = prefill.masked_rows = prefill.mode = 0;
-    attender->request = pass->request;
+    attender->request = run->request;
     mb_call_make(session, &prefill, -1, &call, &view);
     int rc = mb_attender_hook(attender, MB_HOOK_REQUEST_BEGIN, &call, err);
     for (int32_t l = 0; l < session->config->layers && rc == MB_OK; l++) {

@@ -1,6 +1,6 @@
 /*
  * attention.c - the attention of one layer of one forward, as the attender decides: exactly with by-products,
- * over a selection, or by the method itself with the current block merged in. In a shadow pass the driver must
+ * over a selection, or by the method itself with the current block merged in. In a shadow run the leader must
  * answer dense, and everybody else is asked on the same queries afterwards.
  *
  * Work is counted on the device for denoising forwards: prefix keys attended against prefix keys present. An
@@ -23,11 +23,11 @@ static int refused(const mb_attender *attender, const mb_call *call, const char 
                    call->layer, call->block, call->step, what);
 }
 
-static int count_work(mb_session *session, const mb_pass *pass, const mb_rows *rows, const mb_page_set *set,
+static int count_work(mb_session *session, const mb_forward_run *run, const mb_rows *rows, const mb_page_set *set,
                       bool opaque)
 {
     double *work = (double *)session->buffer[MB_BUFFER_WORK] + (opaque ? 2 : 0);
-    if (pass->phase == MB_PHASE_COMMIT || !session->measure.counting)
+    if (run->phase == MB_PHASE_COMMIT || !session->measure.counting)
         return MB_OK;
     mb_pages pages = {0};
     if (set)
@@ -38,12 +38,12 @@ static int count_work(mb_session *session, const mb_pass *pass, const mb_rows *r
 }
 
 /* Exact attention, with what observe() and the shadows want to see. */
-static int attend_dense(mb_session *session, mb_pass *pass, mb_call *call, mb_attention *args,
+static int attend_dense(mb_session *session, mb_forward_run *run, mb_call *call, mb_attention *args,
                         const mb_selection *selection, mb_error *err)
 {
     bool mass = selection->want & MB_WANT_MASS, watched = selection->want != 0;
     args->span = MB_SPAN_ALL;
-    if (watched || pass->shadow_count > 0)
+    if (watched || run->shadow_count > 0)
         args->lse = session->buffer[MB_BUFFER_LSE];
     bool along = mass && selection->normaliser == MB_OVER_ALL; /* the mass comes with the attention */
     if (along) {
@@ -55,25 +55,25 @@ static int attend_dense(mb_session *session, mb_pass *pass, mb_call *call, mb_at
     if (rc != MB_OK)
         return failed(session, rc, call->layer, "attention", err);
     if (watched)
-        rc = mb_attender_observe(pass->attender, call, selection, args->lse, along ? args->mass : NULL, err);
-    if (rc == MB_OK && pass->shadow_count > 0)
-        rc = mb_shadows_ask(session, pass, pass->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err);
+        rc = mb_attender_observe(run->attender, call, selection, args->lse, along ? args->mass : NULL, err);
+    if (rc == MB_OK && run->shadow_count > 0)
+        rc = mb_shadows_ask(session, run, run->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err);
     return rc;
 }
 
 /* The method's own prefix state, merged with the exact attention of the block. */
-static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, mb_attention *args,
+static int attend_own(mb_session *session, mb_forward_run *run, const mb_call *call, mb_attention *args,
                       const mb_page_set *set, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     void **buffer = session->buffer;
-    int64_t states = (int64_t)call->rows * pass->batch * session->config->query_heads;
-    int rc = mb_attender_attend(pass->attender, call, buffer[MB_BUFFER_STATE_PREFIX], buffer[MB_BUFFER_LSE_PREFIX],
-                                err);
-    if (rc == MB_OK && pass->checked)
-        rc = mb_check_state(pass->attender, call, err);
-    if (rc == MB_OK && pass->audited)
-        rc = mb_audit_state(session, pass, call, set, err);
+    int64_t states = (int64_t)call->rows * run->batch * session->config->query_heads;
+    int rc =
+        mb_attender_attend(run->attender, call, buffer[MB_BUFFER_STATE_PREFIX], buffer[MB_BUFFER_LSE_PREFIX], err);
+    if (rc == MB_OK && run->checked)
+        rc = mb_check_state(run->attender, call, err);
+    if (rc == MB_OK && run->audited)
+        rc = mb_audit_state(session, run, call, set, err);
     if (rc != MB_OK)
         return rc;
     void *out = args->out;
@@ -88,31 +88,31 @@ static int attend_own(mb_session *session, mb_pass *pass, const mb_call *call, m
     return rc == MB_OK ? MB_OK : failed(session, rc, call->layer, "merging the block", err);
 }
 
-int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, mb_error *err)
+int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, mb_error *err)
 {
     mb_call call;
     mb_call_view view;
     mb_selection selection;
-    mb_call_make(session, pass, layer, &call, &view);
-    int rc = pass->audited ? mb_audit_poison(session, err) : MB_OK;
+    mb_call_make(session, run, layer, &call, &view);
+    int rc = run->audited ? mb_audit_poison(session, err) : MB_OK;
     if (rc == MB_OK)
-        rc = mb_attender_select(pass->attender, &call, &selection, err);
+        rc = mb_attender_select(run->attender, &call, &selection, err);
     if (rc != MB_OK)
         return rc;
-    if (selection.answer != MB_DENSE && pass->shadow_count > 0)
-        return refused(pass->attender, &call, "the method that leads a shadow pass must attend exactly", err);
+    if (selection.answer != MB_DENSE && run->shadow_count > 0)
+        return refused(run->attender, &call, "the method that leads a shadow pass must attend exactly", err);
     mb_attention args = mb_call_attention(&call);
     args.out = session->buffer[MB_BUFFER_ATTENDED];
     const mb_page_set *set = selection.answer == MB_DENSE ? NULL : selection.pages;
     if ((selection.answer == MB_SPARSE || set) && !mb_check_shape(set))
-        return refused(pass->attender, &call, "select() gave no usable page set", err);
-    if (pass->checked)
-        rc = set ? mb_check_pages(pass->attender, &call, set, err) : mb_check_guards(pass->attender, &call, err);
+        return refused(run->attender, &call, "select() gave no usable page set", err);
+    if (run->checked)
+        rc = set ? mb_check_pages(run->attender, &call, set, err) : mb_check_guards(run->attender, &call, err);
     if (rc != MB_OK)
         return rc;
     switch (selection.answer) {
     case MB_DENSE:
-        rc = attend_dense(session, pass, &call, &args, &selection, err);
+        rc = attend_dense(session, run, &call, &args, &selection, err);
         break;
     case MB_SPARSE: {
         mb_pages pages = {
@@ -121,23 +121,23 @@ int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, mb_err
         rc = session->kernels->attend_sparse(session->device, &args);
         if (rc != MB_OK)
             failed(session, rc, layer, "sparse attention", err);
-        else if (pass->audited)
-            rc = mb_audit_sparse(session, pass, &call, &args, set, err);
+        else if (run->audited)
+            rc = mb_audit_sparse(session, run, &call, &args, set, err);
         args.pages = NULL;
         break;
     }
     case MB_ATTEND:
-        rc = attend_own(session, pass, &call, &args, set, err);
+        rc = attend_own(session, run, &call, &args, set, err);
         break;
     default:
-        return refused(pass->attender, &call, "select() gave an answer that does not exist", err);
+        return refused(run->attender, &call, "select() gave an answer that does not exist", err);
     }
     if (rc != MB_OK)
         return rc;
-    if (pass->max_prefix > 0)
-        pass->select_share += selection.select_tokens / pass->max_prefix;
-    pass->layers++;
-    pass->sparse_layers += selection.answer != MB_DENSE;
-    rc = count_work(session, pass, &view.rows, set, selection.answer == MB_ATTEND && !set);
+    if (run->max_prefix > 0)
+        run->select_share += selection.select_tokens / run->max_prefix;
+    run->layers++;
+    run->sparse_layers += selection.answer != MB_DENSE;
+    rc = count_work(session, run, &view.rows, set, selection.answer == MB_ATTEND && !set);
     return rc == MB_OK ? MB_OK : failed(session, rc, layer, "counting work", err);
 }

@@ -21,10 +21,10 @@
 #define TOLERANCE_F32 1e-3
 #define TOLERANCE_LSE 0.02
 
-bool mb_audit_draw(mb_session *session, const mb_pass *pass)
+bool mb_audit_draw(mb_session *session, const mb_forward_run *run)
 {
     mb_audit *audit = session->measure.audit;
-    if (!audit || pass->phase == MB_PHASE_COMMIT || pass->shadow_count > 0)
+    if (!audit || run->phase == MB_PHASE_COMMIT || run->shadow_count > 0)
         return false;
     if (mb_random_unit(&audit->random) >= audit->share)
         return false;
@@ -60,12 +60,12 @@ int mb_audit_poison(mb_session *session, mb_error *err)
     return rc;
 }
 
-static int caught(const mb_session *session, const mb_pass *pass, const mb_call *call, const char *what,
+static int caught(const mb_session *session, const mb_forward_run *run, const mb_call *call, const char *what,
                   mb_error *err)
 {
     (void)session;
     return mb_fail(err, MB_E_SAMPLE, "audit of method %s, layer %d, block %d, step %d: %s",
-                   pass->attender->method.name, call->layer, call->block, call->step, what);
+                   run->attender->method.name, call->layer, call->block, call->step, what);
 }
 
 /* ---- the index ---- */
@@ -84,10 +84,10 @@ static const char *check_list(const int32_t *ids, int32_t count, int32_t capacit
     return NULL;
 }
 
-static int check_index(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set,
+static int check_index(mb_session *session, const mb_forward_run *run, const mb_call *call, const mb_page_set *set,
                        mb_error *err)
 {
-    int32_t heads = session->config->kv_heads, sequences = pass->batch;
+    int32_t heads = session->config->kv_heads, sequences = run->batch;
     size_t lists = (size_t)sequences * (size_t)heads, capacity = (size_t)set->capacity;
     int64_t k = session->measure.audit->k;
     int64_t budget = k > 0 ? (k + set->granularity - 1) / set->granularity : 0;
@@ -112,7 +112,7 @@ static int check_index(mb_session *session, const mb_pass *pass, const mb_call *
             complaint = "an index is larger than the budget k";
     }
     if (complaint)
-        rc = caught(session, pass, call, complaint, err);
+        rc = caught(session, run, call, complaint, err);
     free(ids);
     free(counts);
     return rc;
@@ -169,10 +169,10 @@ static bool same_states(const float *a, const float *b, const float *lse_a, cons
 }
 
 /* Compares what is in two buffers. lse_a NULL: vectors only. */
-static int compare(mb_session *session, const mb_pass *pass, const mb_call *call, const void *a, const void *b,
-                   const float *lse_a, const float *lse_b, mb_error *err)
+static int compare(mb_session *session, const mb_forward_run *run, const mb_call *call, const void *a,
+                   const void *b, const float *lse_a, const float *lse_b, mb_error *err)
 {
-    size_t states = (size_t)pass->batch * (size_t)pass->rows * (size_t)session->config->query_heads;
+    size_t states = (size_t)run->batch * (size_t)run->rows * (size_t)session->config->query_heads;
     size_t dim = (size_t)session->config->head_dim;
     double tolerance = session->type == MB_F32 ? TOLERANCE_F32 : TOLERANCE_BF16;
     float *x = read_array(session, a, session->type, states * dim);
@@ -184,7 +184,7 @@ static int compare(mb_session *session, const mb_pass *pass, const mb_call *call
     if (!x || !y || (lse_a && !p) || (lse_b && !q))
         rc = mb_session_failed(session, MB_E_SYSTEM, "audit: reading outputs back", err);
     else if (!same_states(x, y, p, q, states, dim, tolerance, &complaint))
-        rc = caught(session, pass, call, complaint.text, err);
+        rc = caught(session, run, call, complaint.text, err);
     free(x);
     free(y);
     free(p);
@@ -193,11 +193,11 @@ static int compare(mb_session *session, const mb_pass *pass, const mb_call *call
     return rc;
 }
 
-int mb_audit_sparse(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_attention *args,
+int mb_audit_sparse(mb_session *session, const mb_forward_run *run, const mb_call *call, const mb_attention *args,
                     const mb_page_set *set, mb_error *err)
 {
     mb_attention again = *args;
-    int rc = check_index(session, pass, call, set, err);
+    int rc = check_index(session, run, call, set, err);
     if (rc != MB_OK)
         return rc;
     again.out = session->buffer[MB_BUFFER_STATE_BLOCK]; /* poisoned before select() */
@@ -205,17 +205,17 @@ int mb_audit_sparse(mb_session *session, const mb_pass *pass, const mb_call *cal
     rc = session->kernels->attend_sparse(session->device, &again);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "audit", err);
-    return compare(session, pass, call, args->out, again.out, NULL, NULL, err);
+    return compare(session, run, call, args->out, again.out, NULL, NULL, err);
 }
 
-int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set,
+int mb_audit_state(mb_session *session, const mb_forward_run *run, const mb_call *call, const mb_page_set *set,
                    mb_error *err)
 {
-    if (!set || (pass->attender->method.caps & (MB_CAP_OPAQUE | MB_CAP_REUSE))) {
+    if (!set || (run->attender->method.caps & (MB_CAP_OPAQUE | MB_CAP_REUSE))) {
         session->measure.audit->opaque++;
         return MB_OK;
     }
-    int rc = check_index(session, pass, call, set, err);
+    int rc = check_index(session, run, call, set, err);
     if (rc != MB_OK)
         return rc;
     mb_pages pages = {
@@ -228,6 +228,6 @@ int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call
     rc = session->kernels->attend_sparse(session->device, &args);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "audit", err);
-    return compare(session, pass, call, session->buffer[MB_BUFFER_STATE_PREFIX], args.out,
+    return compare(session, run, call, session->buffer[MB_BUFFER_STATE_PREFIX], args.out,
                    session->buffer[MB_BUFFER_LSE_PREFIX], args.lse, err);
 }

@@ -72,22 +72,22 @@ static bool is_checked(const struct decoder *d, int32_t step)
     return !d->session->kernels->capture_begin || (d->block == 0 && step <= 2) || is_watched(d);
 }
 
-static mb_pass make_pass(struct decoder *d, mb_phase phase, int32_t step)
+static mb_forward_run make_run(struct decoder *d, mb_phase phase, int32_t step)
 {
-    return (mb_pass){.attender = d->attender,
-                     .shadows = d->shadows,
-                     .shadow_count = d->shadow_count,
-                     .ranking = &d->ranking,
-                     .request = d->request->request,
-                     .phase = phase,
-                     .block = d->block,
-                     .step = step,
-                     .batch = 1,
-                     .rows = d->session->block,
-                     .max_prefix = mb_session_bound(d->session, d->session->prefix[0]),
-                     .pre_rope = wants_pre_rope(d),
-                     .checked = is_checked(d, step),
-                     .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : d->request->sampler->confidence};
+    return (mb_forward_run){.attender = d->attender,
+                            .shadows = d->shadows,
+                            .shadow_count = d->shadow_count,
+                            .ranking = &d->ranking,
+                            .request = d->request->request,
+                            .phase = phase,
+                            .block = d->block,
+                            .step = step,
+                            .batch = 1,
+                            .rows = d->session->block,
+                            .max_prefix = mb_session_bound(d->session, d->session->prefix[0]),
+                            .pre_rope = wants_pre_rope(d),
+                            .checked = is_checked(d, step),
+                            .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : d->request->sampler->confidence};
 }
 
 static int check_stop(const struct decoder *d, mb_error *err)
@@ -116,22 +116,12 @@ static int network_forget(void *self, mb_error *err)
     return mb_session_send_prefix(d->session, err);
 }
 
-/* block_begin or block_end on the driver and the shadows. */
 static int block_hook(struct decoder *d, mb_hook hook, const int32_t *tokens, mb_error *err)
 {
-    mb_pass pass = make_pass(d, hook == MB_HOOK_BLOCK_BEGIN ? MB_PHASE_FIRST_STEP : MB_PHASE_COMMIT, 0);
-    mb_call call;
-    mb_call_view view;
+    mb_forward_run run = make_run(d, hook == MB_HOOK_BLOCK_BEGIN ? MB_PHASE_FIRST_STEP : MB_PHASE_COMMIT, 0);
     for (int32_t i = 0; i < d->session->block; i++)
-        pass.masked_rows += tokens[i] == d->session->config->mask_id;
-    mb_call_make(d->session, &pass, -1, &call, &view);
-    int rc = mb_attender_hook(d->attender, hook, &call, err);
-    for (size_t i = 0; i < d->shadow_count && rc == MB_OK; i++) {
-        mb_shadow *shadow = &d->shadows[i];
-        if (!shadow->failed && mb_attender_hook(shadow->attender, hook, &call, &shadow->error) < 0)
-            shadow->failed = true;
-    }
-    return rc;
+        run.masked_rows += tokens[i] == d->session->config->mask_id;
+    return mb_forward_hook(d->session, &run, hook, -1, err);
 }
 
 static int network_block_begin(void *self, int32_t block, const int32_t *tokens, mb_error *err)
@@ -154,20 +144,20 @@ static int network_denoise(void *self, int32_t step, const int32_t *tokens, int3
                            int32_t *ids, float *probability, mb_error *err)
 {
     struct decoder *d = self;
-    mb_pass pass = make_pass(d, step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP, step);
+    mb_forward_run run = make_run(d, step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP, step);
     double us = 0;
     bool timed = d->request->time_forwards;
     int rc = check_stop(d, err);
     if (rc != MB_OK)
         return rc;
-    pass.rows = rows;
-    pass.row_offset = row_offset;
-    rc = mb_step(d->session, &pass, tokens, ids, probability, timed ? &us : NULL, err);
+    run.rows = rows;
+    run.row_offset = row_offset;
+    rc = mb_step(d->session, &run, tokens, ids, probability, timed ? &us : NULL, err);
     if (rc != MB_OK)
         return rc;
-    d->layers += pass.layers;
-    d->sparse_layers += pass.sparse_layers;
-    d->select_tokens += pass.select_share * d->session->prefix[0] * d->session->config->kv_heads;
+    d->layers += run.layers;
+    d->sparse_layers += run.sparse_layers;
+    d->select_tokens += run.select_share * d->session->prefix[0] * d->session->config->kv_heads;
     return timed ? append_time(step == 1 ? &d->first : &d->later, us, err) : MB_OK;
 }
 
@@ -175,7 +165,7 @@ static int network_commit(void *self, const int32_t *tokens, int32_t *next, mb_e
 {
     struct decoder *d = self;
     mb_session *session = d->session;
-    mb_pass pass = make_pass(d, MB_PHASE_COMMIT, 0);
+    mb_forward_run run = make_run(d, MB_PHASE_COMMIT, 0);
     double us = 0;
     bool timed = d->request->time_forwards;
     int32_t ids[256];
@@ -183,7 +173,7 @@ static int network_commit(void *self, const int32_t *tokens, int32_t *next, mb_e
     int rc = check_stop(d, err);
     if (rc != MB_OK)
         return rc;
-    rc = mb_step(session, &pass, tokens, ids, probability, timed ? &us : NULL, err);
+    rc = mb_step(session, &run, tokens, ids, probability, timed ? &us : NULL, err);
     if (rc != MB_OK)
         return rc;
     *next = ids[session->block - 1];
@@ -229,6 +219,12 @@ static int read_work(struct decoder *d, mb_error *err)
     return MB_OK;
 }
 
+static int turn_begin(mb_attender *attender, mb_shadow *shadow, void *user, mb_error *err)
+{
+    (void)shadow;
+    return mb_attender_begin(attender, user, err);
+}
+
 /* Everyone meets the snapshot. */
 static int begin(struct decoder *d, mb_error *err)
 {
@@ -239,14 +235,8 @@ static int begin(struct decoder *d, mb_error *err)
     rc = session->kernels->fill(session->device, session->buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "clearing the work counters", err);
-    mb_pass pass = make_pass(d, MB_PHASE_PREFILL, 0);
-    rc = mb_attender_begin(d->attender, &pass, err);
-    for (size_t i = 0; i < d->shadow_count && rc == MB_OK; i++) {
-        mb_shadow *shadow = &d->shadows[i];
-        if (mb_attender_begin(shadow->attender, &pass, &shadow->error) < 0)
-            shadow->failed = true;
-    }
-    return rc;
+    mb_forward_run run = make_run(d, MB_PHASE_PREFILL, 0);
+    return mb_forward_each(&run, turn_begin, &run, err);
 }
 
 /* The cache as it was before: the committed length, and its content where quirk Q1 wrote over it. */

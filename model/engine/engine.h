@@ -1,5 +1,5 @@
 /*
- * engine.h - what the host side of decoding shares: sessions, attenders, one forward ("pass"), the shadow pass.
+ * engine.h - what the host side of decoding shares: sessions, attenders, one forward ("run"), the shadows.
  * Internal to model/.
  *
  * Memory: a session takes all of its device buffers when it opens (plan.c lists them), an attender takes what its
@@ -112,7 +112,7 @@ int mb_session_prefill_rows(mb_session *session, int32_t sequence, const int32_t
 
 struct mb_shadow;
 
-typedef struct mb_pass {
+typedef struct mb_forward_run {
     struct mb_attender *attender; /* decides the attention */
     struct mb_shadow *shadows;    /* shadow pass: those who are asked as well; NULL otherwise */
     size_t shadow_count;
@@ -127,13 +127,19 @@ typedef struct mb_pass {
     mb_type confidence;
     bool audited;  /* buffers are poisoned and outputs checked: eager, never timed */
     bool replayed; /* result: from a graph */
-    /* Results: what the driver's hooks answered. */
+    /* Results: what the leader's hooks answered. */
     int32_t sparse_layers, layers;
     double select_share; /* sum over layers of select_tokens / max_prefix */
-} mb_pass;
+} mb_forward_run;
+
+/* One attender's part of something that all of a forward do. shadow: NULL for the leader. */
+typedef int (*mb_attender_turn)(struct mb_attender *attender, struct mb_shadow *shadow, void *user, mb_error *err);
+/* The leader's turn, whose failure ends the forward, then that of every shadow still in it; a shadow that fails
+ * keeps its error and drops out. */
+int mb_forward_each(const mb_forward_run *run, mb_attender_turn turn, void *user, mb_error *err);
 
 /* Enqueues the transformer on MB_BUFFER_INPUT, up to the best token of every row in MB_BUFFER_BEST. */
-int mb_forward(mb_session *session, mb_pass *pass, mb_error *err);
+int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err);
 /* The layers' common parts, also used by prefill: rows n, from MB_BUFFER_X/DELTA. attend may be called between. */
 int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
                    mb_error *err);
@@ -145,24 +151,24 @@ int mb_forward_norm(mb_session *session, int64_t n, mb_error *err);
 int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err);
 
 /* Attention of one layer, as the attender decides: MB_BUFFER_Q -> MB_BUFFER_ATTENDED. */
-int mb_layer_attention(mb_session *session, mb_pass *pass, int32_t layer, mb_error *err);
+int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, mb_error *err);
 
 /* A whole step: uploads `tokens` ([batch][block]; rows row_offset .. of each), forwards (replaying a graph where
  * possible), downloads. ids and probability [batch][rows]. us: NULL, or the time between events around it. */
-int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability,
+int mb_step(mb_session *session, mb_forward_run *run, const int32_t *tokens, int32_t *ids, float *probability,
             double *us, mb_error *err);
 
 /* ---- audit (audit.c) ---- */
 
 /* Draws whether a forward is audited. */
-bool mb_audit_draw(mb_session *session, const mb_pass *pass);
+bool mb_audit_draw(mb_session *session, const mb_forward_run *run);
 /* Fills the buffers that select() and attend() lead to with NaN. */
 int mb_audit_poison(mb_session *session, mb_error *err);
 /* A sparse answer: a valid index within the budget, and MB_BUFFER_ATTENDED equal to a second attention over it. */
-int mb_audit_sparse(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_attention *args,
+int mb_audit_sparse(mb_session *session, const mb_forward_run *run, const mb_call *call, const mb_attention *args,
                     const mb_page_set *set, mb_error *err);
 /* A state of the method's own, in MB_BUFFER_STATE_PREFIX: equal to attention over the pages it shows. */
-int mb_audit_state(mb_session *session, const mb_pass *pass, const mb_call *call, const mb_page_set *set,
+int mb_audit_state(mb_session *session, const mb_forward_run *run, const mb_call *call, const mb_page_set *set,
                    mb_error *err);
 
 /* ---- attender ---- */
@@ -205,8 +211,9 @@ typedef struct mb_call_view {
     mb_kv kv;
 } mb_call_view;
 
-/* Fills call and view for a layer (-1: none) of a pass; q, keys and flags are those of the session's buffers. */
-void mb_call_make(const mb_session *session, const mb_pass *pass, int32_t layer, mb_call *call,
+/* Fills call and view for a layer (-1: none) of a forward; q, keys and flags are those of the session's buffers.
+ */
+void mb_call_make(const mb_session *session, const mb_forward_run *run, int32_t layer, mb_call *call,
                   mb_call_view *view);
 /* The hooks. Absent ones are no error; a failing one gives MB_E_SAMPLE and names method, hook, layer and step. */
 typedef enum mb_hook {
@@ -219,6 +226,8 @@ typedef enum mb_hook {
     MB_HOOK_BLOCK_END
 } mb_hook;
 int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err);
+/* One hook of a forward, on its leader and its shadows. layer -1: the hook belongs to no layer. */
+int mb_forward_hook(mb_session *session, const mb_forward_run *run, mb_hook hook, int32_t layer, mb_error *err);
 int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, mb_error *err);
 int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, float *lse, mb_error *err);
 /* step_mode(), 0 without it; MB_E_SAMPLE when it is not in 0..7. */
@@ -228,7 +237,7 @@ int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, 
 int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection *selection, float *lse,
                         float *mass, mb_error *err);
 /* request_begin and kv_added for all layers: the method meets the snapshot. */
-int mb_attender_begin(mb_attender *attender, const mb_pass *pass, mb_error *err);
+int mb_attender_begin(mb_attender *attender, const mb_forward_run *run, mb_error *err);
 /* The method's counters, in its order. */
 int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_error *err);
 /* Its counters by layer and step: *values malloc'ed, ordered by (grid, layer, step), NULL and 0 without any.
@@ -285,8 +294,8 @@ typedef struct mb_ranking {
     float *mass;       /* [heads][stride] */
 } mb_ranking;
 
-/* Asks every shadow after the driver's exact attention of this layer; lse is the exact one. */
-int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse,
+/* Asks every shadow after the leader's exact attention of this layer; lse is the exact one. */
+int mb_shadows_ask(mb_session *session, mb_forward_run *run, mb_ranking *ranking, int32_t layer, float *lse,
                    mb_error *err);
 int mb_ranking_make(mb_ranking *ranking, mb_session *session, int32_t prefix, mb_error *err);
 void mb_ranking_free(mb_ranking *ranking);

@@ -158,44 +158,63 @@ int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "logits", err);
 }
 
-/* The commit's keys of one layer are final now: whoever keeps an index over keys is told. */
-static int keys_added(mb_session *session, mb_pass *pass, int32_t layer, mb_error *err)
+int mb_forward_each(const mb_forward_run *run, mb_attender_turn turn, void *user, mb_error *err)
 {
-    mb_call call;
-    mb_call_view view;
-    mb_call_make(session, pass, layer, &call, &view);
-    int rc = mb_attender_hook(pass->attender, MB_HOOK_KV_ADDED, &call, err);
-    for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
-        struct mb_shadow *shadow = &pass->shadows[i];
-        call.mode = shadow->mode;
-        if (!shadow->failed && mb_attender_hook(shadow->attender, MB_HOOK_KV_ADDED, &call, &shadow->error) < 0)
+    int rc = turn(run->attender, NULL, user, err);
+    for (size_t i = 0; i < run->shadow_count && rc == MB_OK; i++) {
+        struct mb_shadow *shadow = &run->shadows[i];
+        if (!shadow->failed && turn(shadow->attender, shadow, user, &shadow->error) < 0)
             shadow->failed = true;
     }
     return rc;
 }
 
-int mb_forward(mb_session *session, mb_pass *pass, mb_error *err)
+struct hook_turn {
+    mb_hook hook;
+    mb_call *call;
+    int32_t mode; /* the leader's */
+    bool in_step;
+};
+
+/* Modes are chosen for a step: the hooks around a block see mode 0. */
+static int turn_hook(mb_attender *attender, mb_shadow *shadow, void *user, mb_error *err)
+{
+    const struct hook_turn *turn = user;
+    turn->call->mode = shadow && turn->in_step ? shadow->mode : turn->mode;
+    return mb_attender_hook(attender, turn->hook, turn->call, err);
+}
+
+int mb_forward_hook(mb_session *session, const mb_forward_run *run, mb_hook hook, int32_t layer, mb_error *err)
+{
+    mb_call call;
+    mb_call_view view;
+    mb_call_make(session, run, layer, &call, &view);
+    struct hook_turn turn = {hook, &call, run->mode, hook != MB_HOOK_BLOCK_BEGIN && hook != MB_HOOK_BLOCK_END};
+    return mb_forward_each(run, turn_hook, &turn, err);
+}
+
+int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
     mb_input input = mb_session_input(session);
-    int64_t n = (int64_t)pass->batch * pass->rows;
-    mb_rows rows = {.batch = pass->batch,
-                    .rows = pass->rows,
-                    .row_offset = pass->row_offset,
+    int64_t n = (int64_t)run->batch * run->rows;
+    mb_rows rows = {.batch = run->batch,
+                    .rows = run->rows,
+                    .row_offset = run->row_offset,
                     .prefix_len = mb_input_at(session, input.prefix),
-                    .max_prefix = pass->max_prefix,
+                    .max_prefix = run->max_prefix,
                     .block_keys = session->block};
-    pass->sparse_layers = pass->layers = 0;
-    pass->select_share = 0;
+    run->sparse_layers = run->layers = 0;
+    run->select_share = 0;
     int rc = mb_forward_embed(session, mb_input_at(session, input.ids), n, err);
     for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
         rc = mb_forward_qkv(session, l, &rows, &session->kv[l],
-                            pass->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, err);
+                            run->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, err);
         if (rc == MB_OK)
-            rc = mb_layer_attention(session, pass, l, err);
-        if (rc == MB_OK && pass->phase == MB_PHASE_COMMIT)
-            rc = keys_added(session, pass, l, err);
+            rc = mb_layer_attention(session, run, l, err);
+        if (rc == MB_OK && run->phase == MB_PHASE_COMMIT)
+            rc = mb_forward_hook(session, run, MB_HOOK_KV_ADDED, l, err); /* the commit's keys are final now */
         if (rc == MB_OK)
             rc = mb_forward_mlp(session, l, n, err);
     }
@@ -207,7 +226,7 @@ int mb_forward(mb_session *session, mb_pass *pass, mb_error *err)
         return rc;
     /* Tokens and probabilities lie together: one download. */
     int32_t *best = session->buffer[MB_BUFFER_BEST];
-    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, pass->confidence,
-                       best, (float *)(best + n));
+    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, run->confidence, best,
+                       (float *)(best + n));
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "best tokens", err);
 }

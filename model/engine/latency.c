@@ -56,30 +56,28 @@ static void reveal(struct work *w, int32_t step, int32_t steps)
         }
 }
 
-static mb_pass make_pass(const struct work *w, mb_phase phase, int32_t block, int32_t step)
+static mb_forward_run make_run(const struct work *w, mb_phase phase, int32_t block, int32_t step)
 {
     int32_t longest = 0;
     for (int32_t b = 0; b < w->session->batch; b++)
         longest = w->session->prefix[b] > longest ? w->session->prefix[b] : longest;
-    return (mb_pass){.attender = w->attender,
-                     .phase = phase,
-                     .block = block,
-                     .step = step,
-                     .batch = w->session->batch,
-                     .rows = w->session->block,
-                     .max_prefix = mb_session_bound(w->session, longest),
-                     .pre_rope = w->attender->method.caps & MB_CAP_PRE_ROPE,
-                     .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : MB_BF16};
+    return (mb_forward_run){.attender = w->attender,
+                            .phase = phase,
+                            .block = block,
+                            .step = step,
+                            .batch = w->session->batch,
+                            .rows = w->session->block,
+                            .max_prefix = mb_session_bound(w->session, longest),
+                            .pre_rope = w->attender->method.caps & MB_CAP_PRE_ROPE,
+                            .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : MB_BF16};
 }
 
 static int block_hook(struct work *w, mb_hook hook, int32_t block, mb_error *err)
 {
-    mb_pass pass = make_pass(w, hook == MB_HOOK_BLOCK_BEGIN ? MB_PHASE_FIRST_STEP : MB_PHASE_COMMIT, block, 0);
-    mb_call call;
-    mb_call_view view;
-    pass.masked_rows = hook == MB_HOOK_BLOCK_BEGIN ? w->session->block - 1 : 0;
-    mb_call_make(w->session, &pass, -1, &call, &view);
-    return mb_attender_hook(w->attender, hook, &call, err);
+    mb_forward_run run =
+        make_run(w, hook == MB_HOOK_BLOCK_BEGIN ? MB_PHASE_FIRST_STEP : MB_PHASE_COMMIT, block, 0);
+    run.masked_rows = hook == MB_HOOK_BLOCK_BEGIN ? w->session->block - 1 : 0;
+    return mb_forward_hook(w->session, &run, hook, -1, err);
 }
 
 /* FNV-1a over the predicted tokens: equal for two runs on equal inputs, whatever launched their kernels. */
@@ -90,11 +88,11 @@ static void digest_tokens(struct work *w)
         w->result->digest = (w->result->digest ^ (uint64_t)(uint32_t)w->ids[i]) * 0x100000001b3u;
 }
 
-static void watch(struct work *w, const mb_pass *pass, double us)
+static void watch(struct work *w, const mb_forward_run *run, double us)
 {
     const mb_measure *measure = &w->session->measure;
     mb_forward_report report = {
-        .phase = pass->phase, .block = pass->block, .step = pass->step, .us = us, .replayed = pass->replayed};
+        .phase = run->phase, .block = run->block, .step = run->step, .us = us, .replayed = run->replayed};
     if (!measure->forward)
         return;
     uint64_t start = mb_clock_ns();
@@ -104,21 +102,21 @@ static void watch(struct work *w, const mb_pass *pass, double us)
 
 static int forward(struct work *w, mb_phase phase, int32_t block, int32_t step, mb_error *err)
 {
-    mb_pass pass = make_pass(w, phase, block, step);
+    mb_forward_run run = make_run(w, phase, block, step);
     mb_decode_result *result = w->result;
     double us = 0;
-    int rc = mb_step(w->session, &pass, w->tokens, w->ids, w->probability, &us, err);
+    int rc = mb_step(w->session, &run, w->tokens, w->ids, w->probability, &us, err);
     if (rc != MB_OK)
         return rc;
     digest_tokens(w);
-    watch(w, &pass, us);
+    watch(w, &run, us);
     bool timed = !isnan(us);
     if (phase == MB_PHASE_COMMIT)
         return !timed ? MB_OK : append_time(&result->commit_us, &result->commit_count, us, err);
-    w->layers += pass.layers;
-    w->sparse_layers += pass.sparse_layers;
+    w->layers += run.layers;
+    w->sparse_layers += run.sparse_layers;
     for (int32_t b = 0; b < w->session->batch; b++)
-        w->select_tokens += pass.select_share * w->session->prefix[b] * w->session->config->kv_heads;
+        w->select_tokens += run.select_share * w->session->prefix[b] * w->session->config->kv_heads;
     if (!timed)
         return MB_OK;
     if (phase == MB_PHASE_FIRST_STEP)
@@ -183,8 +181,8 @@ int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blo
         mb_session_failed(session, rc, "clearing the work counters", err);
         goto out;
     }
-    mb_pass pass = make_pass(&w, MB_PHASE_PREFILL, 0, 0);
-    if ((rc = mb_attender_begin(attender, &pass, err)) != MB_OK)
+    mb_forward_run run = make_run(&w, MB_PHASE_PREFILL, 0, 0);
+    if ((rc = mb_attender_begin(attender, &run, err)) != MB_OK)
         goto out;
     /* What begin() enqueued (an index over the whole prefix) ends before the clock of the first block starts. */
     if ((rc = session->kernels->sync(session->device)) != MB_OK) {

@@ -104,55 +104,72 @@ static int64_t count_tokens(const int32_t *ids, int32_t count, int32_t granulari
     return tokens;
 }
 
+/* What a head's selection of `size` tokens holds: how many of the best `size` keys, and how much mass. */
+struct held {
+    int64_t hits;
+    double mass;
+};
+
+static struct held count_held(const mb_ranking *ranking, int32_t head, const int32_t *pages, int32_t count,
+                              int32_t granularity, int64_t size)
+{
+    const int32_t *rank = ranking->rank + (size_t)head * (size_t)ranking->stride;
+    const float *weight = ranking->mass + (size_t)head * (size_t)ranking->stride;
+    struct held held = {0};
+    for (int32_t i = 0; i < count; i++) {
+        int32_t first = pages[i] * granularity;
+        int32_t end = first + granularity < ranking->prefix ? first + granularity : ranking->prefix;
+        for (int32_t j = first; j < end; j++) {
+            held.hits += rank[j] < size;
+            held.mass += (double)weight[j];
+        }
+    }
+    return held;
+}
+
+/* Tokens of one head's selection; the whole prefix where it reads densely; MB_E_SAMPLE = not a valid index. */
+static int64_t head_size(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *pages,
+                         int32_t count, mb_error *err)
+{
+    if (count == -1)
+        return ranking->prefix;
+    if (count < -1 || count > capacity)
+        return mb_fail(err, MB_E_SAMPLE, "selects %d pages, its index holds %d", count, capacity);
+    int64_t size = count_tokens(pages, count, granularity, ranking->prefix);
+    return size >= 0 ? size
+                     : mb_fail(err, MB_E_SAMPLE,
+                               "selects pages that are not ascending, distinct and inside the prefix of %d tokens",
+                               ranking->prefix);
+}
+
 int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *ids,
                       const int32_t *counts, mb_recall_sum *sum, mb_error *err)
 {
     double index[64], mass[64], captured = 0, index_sum = 0, mass_sum = 0;
-    bool compared[64] = {false};
-    int32_t heads = ranking->heads < 64 ? ranking->heads : 64, used = 0, prefix = ranking->prefix;
+    int32_t heads = ranking->heads < 64 ? ranking->heads : 64, used = 0, compared[64];
     for (int32_t h = 0; h < heads; h++) {
         const int32_t *pages = ids + (size_t)h * (size_t)capacity;
-        const int32_t *rank = ranking->rank + (size_t)h * (size_t)ranking->stride;
-        const float *weight = ranking->mass + (size_t)h * (size_t)ranking->stride;
         const double *best = ranking->cumulated + (size_t)h * ((size_t)ranking->stride + 1);
-        if (counts[h] < -1 || counts[h] > capacity)
-            return mb_fail(err, MB_E_SAMPLE, "KV head %d selects %d pages, its index holds %d", h, counts[h],
-                           capacity);
-        if (counts[h] == -1)
-            continue;
-        int64_t size = count_tokens(pages, counts[h], granularity, prefix), hits = 0;
+        mb_error reason = {0};
+        int64_t size = head_size(ranking, granularity, capacity, pages, counts[h], &reason);
         if (size < 0)
-            return mb_fail(err, MB_E_SAMPLE,
-                           "KV head %d selects pages that are not ascending, distinct and inside the prefix of %d "
-                           "tokens",
-                           h, prefix);
-        if (size >= prefix)
+            return mb_fail(err, MB_E_SAMPLE, "KV head %d %s", h, reason.text);
+        if (size >= ranking->prefix)
             continue;
-        double held = 0;
-        for (int32_t i = 0; i < counts[h]; i++) {
-            int32_t first = pages[i] * granularity;
-            int32_t end = first + granularity < prefix ? first + granularity : prefix;
-            for (int32_t j = first; j < end; j++) {
-                hits += rank[j] < size;
-                held += (double)weight[j];
-            }
-        }
-        index[h] = size > 0 ? (double)hits / (double)size : 0;
-        mass[h] = best[size] > 0 ? held / best[size] : 0;
-        index_sum += index[h];
-        mass_sum += mass[h];
-        captured += held;
-        compared[h] = true;
-        used++;
+        struct held held = count_held(ranking, h, pages, counts[h], granularity, size);
+        index[used] = size > 0 ? (double)held.hits / (double)size : 0;
+        mass[used] = best[size] > 0 ? held.mass / best[size] : 0;
+        index_sum += index[used];
+        mass_sum += mass[used];
+        captured += held.mass;
+        compared[used++] = h;
     }
     if (used == 0)
         return 1;
-    for (int32_t h = 0; h < heads; h++) {
-        if (!compared[h])
-            continue;
-        sum->index_head[h] += index[h];
-        sum->mass_head[h] += mass[h];
-        sum->head_blocks[h]++;
+    for (int32_t i = 0; i < used; i++) {
+        sum->index_head[compared[i]] += index[i];
+        sum->mass_head[compared[i]] += mass[i];
+        sum->head_blocks[compared[i]]++;
     }
     sum->index += index_sum / used;
     sum->mass += mass_sum / used;
@@ -179,8 +196,8 @@ static mb_recall_sum *sum_of(mb_shadow *shadow, int32_t layers, int32_t step, in
 }
 
 /* Reads a selection back and compares it. */
-static int compare_pages(mb_session *session, const mb_pass *pass, mb_shadow *shadow, const mb_ranking *ranking,
-                         int32_t layer, const mb_page_set *set)
+static int compare_pages(mb_session *session, const mb_forward_run *run, mb_shadow *shadow,
+                         const mb_ranking *ranking, int32_t layer, const mb_page_set *set)
 {
     size_t heads = (size_t)session->config->kv_heads, entries = heads * (size_t)set->capacity;
     if (entries > shadow->ids_capacity) {
@@ -198,34 +215,34 @@ static int compare_pages(mb_session *session, const mb_pass *pass, mb_shadow *sh
                                         heads * sizeof *shadow->counts);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "reading a selection", &shadow->error);
-    mb_recall_sum *sum = sum_of(shadow, session->config->layers, pass->step, layer);
+    mb_recall_sum *sum = sum_of(shadow, session->config->layers, run->step, layer);
     if (!sum)
-        return mb_no_memory(&shadow->error, "recall of %d steps", pass->step);
+        return mb_no_memory(&shadow->error, "recall of %d steps", run->step);
     rc = mb_recall_compare(ranking, set->granularity, set->capacity, shadow->ids, shadow->counts, sum,
                            &shadow->error);
     if (rc < 0)
         return mb_fail_prefix(&shadow->error, rc, "method %s, layer %d, block %d, step %d",
-                              shadow->attender->method.name, layer, pass->block, pass->step);
+                              shadow->attender->method.name, layer, run->block, run->step);
     shadow->dense_calls += rc == 1;
     shadow->sparse_calls += rc == 0;
     return MB_OK;
 }
 
-/* One shadow, one layer: its hooks in the normal order, on the exact pass's queries and statistics. */
-static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_ranking *ranking, int32_t layer,
-               float *lse)
+/* One shadow, one layer: its hooks in the normal order, on the exact forward's queries and statistics. */
+static int ask(mb_session *session, const mb_forward_run *run, mb_shadow *shadow, const mb_ranking *ranking,
+               int32_t layer, float *lse)
 {
     mb_attender *attender = shadow->attender;
     mb_error *err = &shadow->error;
     mb_call call;
     mb_call_view view;
     mb_selection selection;
-    mb_call_make(session, pass, layer, &call, &view);
+    mb_call_make(session, run, layer, &call, &view);
     call.mode = shadow->mode;
     int rc = mb_attender_select(attender, &call, &selection, err);
     if (rc != MB_OK)
         return rc;
-    bool counted = pass->phase != MB_PHASE_COMMIT;
+    bool counted = run->phase != MB_PHASE_COMMIT;
     if (selection.answer == MB_DENSE) {
         shadow->dense_calls += counted;
         return selection.want ? mb_attender_observe(attender, &call, &selection, lse, NULL, err) : MB_OK;
@@ -241,9 +258,9 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
     if (selection.answer == MB_ATTEND) /* its state goes on as if it had been asked to attend */
         rc = mb_attender_attend(attender, &call, session->buffer[MB_BUFFER_STATE_PREFIX],
                                 session->buffer[MB_BUFFER_LSE_PREFIX], err);
-    if (rc == MB_OK && pass->checked && selection.answer == MB_ATTEND)
+    if (rc == MB_OK && run->checked && selection.answer == MB_ATTEND)
         rc = mb_check_state(attender, &call, err);
-    if (rc == MB_OK && pass->checked)
+    if (rc == MB_OK && run->checked)
         rc = selection.pages ? mb_check_pages(attender, &call, selection.pages, err)
                              : mb_check_guards(attender, &call, err);
     if (rc != MB_OK || !counted || !selection.pages)
@@ -252,16 +269,33 @@ static int ask(mb_session *session, mb_pass *pass, mb_shadow *shadow, const mb_r
         shadow->dense_calls++;
         return MB_OK;
     }
-    return compare_pages(session, pass, shadow, ranking, layer, selection.pages);
+    return compare_pages(session, run, shadow, ranking, layer, selection.pages);
 }
 
-int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int32_t layer, float *lse,
+struct ask_turn {
+    mb_session *session;
+    const mb_forward_run *run;
+    const mb_ranking *ranking;
+    int32_t layer;
+    float *lse;
+};
+
+/* The leader has attended already. */
+static int turn_ask(mb_attender *attender, mb_shadow *shadow, void *user, mb_error *err)
+{
+    const struct ask_turn *turn = user;
+    (void)attender;
+    (void)err;
+    return shadow ? ask(turn->session, turn->run, shadow, turn->ranking, turn->layer, turn->lse) : MB_OK;
+}
+
+int mb_shadows_ask(mb_session *session, mb_forward_run *run, mb_ranking *ranking, int32_t layer, float *lse,
                    mb_error *err)
 {
-    if (pass->phase != MB_PHASE_COMMIT) {
+    if (run->phase != MB_PHASE_COMMIT) {
         mb_call call;
         mb_call_view view;
-        mb_call_make(session, pass, layer, &call, &view);
+        mb_call_make(session, run, layer, &call, &view);
         mb_attention args = mb_call_attention(&call);
         args.lse = lse;
         args.mass = session->buffer[MB_BUFFER_MASS_EXACT];
@@ -273,12 +307,8 @@ int mb_shadows_ask(mb_session *session, mb_pass *pass, mb_ranking *ranking, int3
         if (rc != MB_OK)
             return rc;
     }
-    for (size_t i = 0; i < pass->shadow_count; i++) {
-        mb_shadow *shadow = &pass->shadows[i];
-        if (!shadow->failed && ask(session, pass, shadow, ranking, layer, lse) < 0)
-            shadow->failed = true;
-    }
-    return MB_OK;
+    struct ask_turn turn = {session, run, ranking, layer, lse};
+    return mb_forward_each(run, turn_ask, &turn, err);
 }
 
 /* ---- results ---- */

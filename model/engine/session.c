@@ -395,57 +395,65 @@ static int fill_head(mb_session *session, char *first, char *to, int32_t tokens,
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "random fill", err);
 }
 
-int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, mb_error *err)
+/* One side of the cache, keys or values: the first head of the first layer is the source of all others. numbers
+ * and stored have room for the tokens of one head, the latter in the type of the cache. */
+static int fill_side(mb_session *session, bool values, int32_t tokens, mb_random *random, float *numbers,
+                     void *stored, mb_error *err)
 {
     const mb_model_config *config = session->config;
+    size_t n = (size_t)tokens * (size_t)config->head_dim, width = mb_type_size(session->type);
+    size_t slot = (size_t)session->capacity * (size_t)config->head_dim * width;
+    char *first = values ? session->kv[0].v : session->kv[0].k;
+    for (size_t i = 0; i < n; i++)
+        numbers[i] = random_normal(random);
+    mb_type_convert(stored, session->type, numbers, MB_F32, n);
+    int rc = session->kernels->upload(session->device, first, stored, n * width);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "random fill", err);
+    for (int32_t l = 0; l < config->layers; l++) {
+        char *to = values ? session->kv[l].v : session->kv[l].k;
+        for (int32_t i = l == 0 ? 1 : 0; i < session->batch * config->kv_heads && rc == MB_OK; i++) {
+            int32_t shift = (int32_t)mb_random_below(random, (uint64_t)tokens);
+            rc = fill_head(session, first, to + (size_t)i * slot, tokens, shift, err);
+        }
+    }
+    return rc;
+}
+
+/* Nobody wrote these keys: prompts of token 0 stand for them, so that the samplers run as usual. */
+static int fill_prompts(mb_session *session, int32_t tokens, mb_error *err)
+{
+    for (int32_t b = 0; b < session->batch; b++) {
+        int32_t *ids = calloc(tokens > 0 ? (size_t)tokens : 1, sizeof *ids);
+        if (!ids)
+            return mb_no_memory(err, "a prompt of %d tokens", tokens);
+        free(session->prompt[b]);
+        session->prompt[b] = ids;
+        session->prompt_count[b] = (size_t)tokens;
+        session->snapshot[b] = session->prefix[b] = tokens;
+        session->seed[b] = 0;
+    }
+    return MB_OK;
+}
+
+int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, mb_error *err)
+{
     if (tokens < 0 || tokens > session->capacity - session->block)
         return mb_fail(err, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d", tokens,
                        session->capacity);
-    size_t dim = (size_t)config->head_dim, n = (size_t)tokens * dim;
-    size_t slot = (size_t)session->capacity * dim * mb_type_size(session->type);
+    size_t n = (size_t)tokens * (size_t)session->config->head_dim;
     float *numbers = malloc((n ? n : 1) * sizeof *numbers);
     void *stored = malloc((n ? n : 1) * mb_type_size(session->type));
     mb_random random = mb_random_named(seed, "random keys and values");
-    int rc = MB_OK;
-    if (!numbers || !stored) {
-        rc = mb_no_memory(err, "%d random keys", tokens);
+    int rc = numbers && stored ? MB_OK : mb_no_memory(err, "%d random keys", tokens);
+    if (rc == MB_OK && tokens > 0)
+        rc = fill_side(session, false, tokens, &random, numbers, stored, err);
+    if (rc == MB_OK && tokens > 0)
+        rc = fill_side(session, true, tokens, &random, numbers, stored, err);
+    if (rc == MB_OK)
+        rc = fill_prompts(session, tokens / session->block * session->block, err);
+    if (rc != MB_OK)
         goto out;
-    }
-    /* Keys first, then values; the first head of the first layer is the source of all others. */
-    for (int side = 0; side < 2 && tokens > 0; side++) {
-        char *first = side == 0 ? session->kv[0].k : session->kv[0].v;
-        for (size_t i = 0; i < n; i++)
-            numbers[i] = random_normal(&random);
-        mb_type_convert(stored, session->type, numbers, MB_F32, n);
-        rc = session->kernels->upload(session->device, first, stored, n * mb_type_size(session->type));
-        if (rc != MB_OK) {
-            mb_session_failed(session, rc, "random fill", err);
-            goto out;
-        }
-        for (int32_t l = 0; l < config->layers; l++) {
-            char *to = side == 0 ? session->kv[l].k : session->kv[l].v;
-            for (int32_t i = l == 0 ? 1 : 0; i < session->batch * config->kv_heads; i++) {
-                int32_t shift = (int32_t)mb_random_below(&random, (uint64_t)tokens);
-                rc = fill_head(session, first, to + (size_t)i * slot, tokens, shift, err);
-                if (rc != MB_OK)
-                    goto out;
-            }
-        }
-    }
-    int32_t whole = tokens / session->block * session->block;
-    for (int32_t b = 0; b < session->batch; b++) {
-        /* Nobody wrote these keys: a prompt of token 0 stands for them, so that the samplers run as usual. */
-        int32_t *ids = calloc(whole > 0 ? (size_t)whole : 1, sizeof *ids);
-        if (!ids) {
-            rc = mb_no_memory(err, "a prompt of %d tokens", whole);
-            goto out;
-        }
-        free(session->prompt[b]);
-        session->prompt[b] = ids;
-        session->prompt_count[b] = (size_t)whole;
-        session->snapshot[b] = session->prefix[b] = whole;
-        session->seed[b] = 0;
-    }
     rc = session->kernels->sync(session->device);
     if (rc != MB_OK)
         mb_session_failed(session, rc, "random fill", err);

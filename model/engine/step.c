@@ -14,18 +14,18 @@
 #include <string.h>
 
 /* Fills the staging area from the blocks' tokens and sends it. */
-static int send_input(mb_session *session, mb_pass *pass, const int32_t *tokens, mb_error *err)
+static int send_input(mb_session *session, mb_forward_run *run, const int32_t *tokens, mb_error *err)
 {
     mb_input input = mb_session_input(session);
-    int32_t *words = session->staging, mask = session->config->mask_id, rows = pass->rows;
+    int32_t *words = session->staging, mask = session->config->mask_id, rows = run->rows;
     float *flags = (float *)(void *)words;
-    int32_t centre = session->block / 2 - pass->row_offset;
+    int32_t centre = session->block / 2 - run->row_offset;
     if (centre < 0 || centre >= rows)
         centre = rows / 2; /* a sub-block that does not hold the block's centre: its own */
-    for (int32_t b = 0; b < pass->batch; b++) {
+    for (int32_t b = 0; b < run->batch; b++) {
         int32_t masked = 0;
         for (int32_t r = 0; r < rows; r++) {
-            int32_t token = tokens[b * session->block + pass->row_offset + r];
+            int32_t token = tokens[b * session->block + run->row_offset + r];
             words[input.ids + (size_t)(b * rows + r)] = token;
             flags[input.masked + (size_t)(b * rows + r)] = token == mask ? 1.0f : 0.0f;
             flags[input.centre_weight + (size_t)(b * rows + r)] = r == centre ? 1.0f : 0.0f;
@@ -36,7 +36,7 @@ static int send_input(mb_session *session, mb_pass *pass, const int32_t *tokens,
                 masked > 0 ? flags[input.masked + (size_t)(b * rows + r)] : 1.0f;
         words[input.prefix + (size_t)b] = session->prefix[b];
         if (b == 0)
-            pass->masked_rows = masked;
+            run->masked_rows = masked;
     }
     int rc = session->kernels->upload(session->device, session->buffer[MB_BUFFER_INPUT], words,
                                       input.words * sizeof *words);
@@ -45,20 +45,20 @@ static int send_input(mb_session *session, mb_pass *pass, const int32_t *tokens,
 
 /* ---- graphs ---- */
 
-static mb_captured *find_graph(const mb_session *session, mb_attender *attender, const mb_pass *pass)
+static mb_captured *find_graph(const mb_session *session, mb_attender *attender, const mb_forward_run *run)
 {
     for (size_t i = 0; i < attender->graph_count; i++) {
         mb_captured *g = &attender->graphs[i];
-        if (g->mode == pass->mode && g->phase == pass->phase && g->batch == pass->batch && g->rows == pass->rows &&
-            g->row_offset == pass->row_offset && g->max_prefix == pass->max_prefix &&
-            g->confidence == pass->confidence && g->counting == session->measure.counting)
+        if (g->mode == run->mode && g->phase == run->phase && g->batch == run->batch && g->rows == run->rows &&
+            g->row_offset == run->row_offset && g->max_prefix == run->max_prefix &&
+            g->confidence == run->confidence && g->counting == session->measure.counting)
             return g;
     }
     return NULL;
 }
 
 /* Notes that a forward of this kind has come up; its graph follows the second time. */
-static int note_forward(mb_attender *attender, const mb_pass *pass, mb_error *err)
+static int note_forward(mb_attender *attender, const mb_forward_run *run, mb_error *err)
 {
     if (attender->graph_count == attender->graph_capacity) {
         size_t capacity = attender->graph_capacity ? 2 * attender->graph_capacity : 16;
@@ -68,26 +68,26 @@ static int note_forward(mb_attender *attender, const mb_pass *pass, mb_error *er
         attender->graphs = graphs;
         attender->graph_capacity = capacity;
     }
-    attender->graphs[attender->graph_count++] = (mb_captured){.mode = pass->mode,
-                                                              .batch = pass->batch,
-                                                              .rows = pass->rows,
-                                                              .row_offset = pass->row_offset,
-                                                              .max_prefix = pass->max_prefix,
-                                                              .phase = pass->phase,
-                                                              .confidence = pass->confidence,
+    attender->graphs[attender->graph_count++] = (mb_captured){.mode = run->mode,
+                                                              .batch = run->batch,
+                                                              .rows = run->rows,
+                                                              .row_offset = run->row_offset,
+                                                              .max_prefix = run->max_prefix,
+                                                              .phase = run->phase,
+                                                              .confidence = run->confidence,
                                                               .counting = attender->session->measure.counting};
     return MB_OK;
 }
 
-static int capture(mb_session *session, mb_pass *pass, mb_captured *graph, mb_error *err)
+static int capture(mb_session *session, mb_forward_run *run, mb_captured *graph, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     mb_graph *captured = NULL;
-    pass->checked = false; /* a check waits for the device */
+    run->checked = false; /* a check waits for the device */
     int rc = kernels->capture_begin(session->device);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "capturing a step", err);
-    int forward = mb_forward(session, pass, err);
+    int forward = mb_forward(session, run, err);
     /* A capture is ended whatever happened inside it, or the device stays in capture mode. */
     rc = kernels->capture_end(session->device, &captured);
     if (forward != MB_OK) {
@@ -97,41 +97,41 @@ static int capture(mb_session *session, mb_pass *pass, mb_captured *graph, mb_er
     }
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "capturing a step", err);
-    graph->sparse_layers = pass->sparse_layers;
-    graph->layers = pass->layers;
-    graph->select_share = pass->select_share;
+    graph->sparse_layers = run->sparse_layers;
+    graph->layers = run->layers;
+    graph->select_share = run->select_share;
     graph->graph = captured;
     return MB_OK;
 }
 
 /* The graph of this forward, captured if this is its second time; NULL: it runs eagerly. */
-static int prepare_graph(mb_session *session, mb_pass *pass, mb_captured **graph, mb_error *err)
+static int prepare_graph(mb_session *session, mb_forward_run *run, mb_captured **graph, mb_error *err)
 {
     /* A replay runs no hook, so nothing of a watched method could be checked, nor told from a hang. */
-    bool replay = session->graphs && pass->attender->capturable && pass->shadow_count == 0 && !pass->audited &&
-                  !pass->attender->note;
-    *graph = replay ? find_graph(session, pass->attender, pass) : NULL;
+    bool replay = session->graphs && run->attender->capturable && run->shadow_count == 0 && !run->audited &&
+                  !run->attender->note;
+    *graph = replay ? find_graph(session, run->attender, run) : NULL;
     if (*graph && !(*graph)->graph)
-        return capture(session, pass, *graph, err);
-    return replay && !*graph ? note_forward(pass->attender, pass, err) : MB_OK;
+        return capture(session, run, *graph, err);
+    return replay && !*graph ? note_forward(run->attender, run, err) : MB_OK;
 }
 
 /* Runs the forward: the captured graph where there is one, the operations one by one otherwise. */
-static int launch(mb_session *session, mb_pass *pass, const mb_captured *graph, double *us, mb_error *err)
+static int launch(mb_session *session, mb_forward_run *run, const mb_captured *graph, double *us, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     int rc = MB_OK;
-    pass->replayed = graph != NULL;
+    run->replayed = graph != NULL;
     if (us && (rc = kernels->timer_mark(session->device, 0)) != MB_OK)
         return mb_session_failed(session, rc, "timer", err);
     if (graph) {
         rc = kernels->graph_launch(session->device, graph->graph);
         if (rc != MB_OK)
             return mb_session_failed(session, rc, "replaying a step", err);
-        pass->sparse_layers = graph->sparse_layers;
-        pass->layers = graph->layers;
-        pass->select_share = graph->select_share;
-    } else if ((rc = mb_forward(session, pass, err)) != MB_OK) {
+        run->sparse_layers = graph->sparse_layers;
+        run->layers = graph->layers;
+        run->select_share = graph->select_share;
+    } else if ((rc = mb_forward(session, run, err)) != MB_OK) {
         return rc;
     }
     if (us) {
@@ -145,16 +145,16 @@ static int launch(mb_session *session, mb_pass *pass, const mb_captured *graph, 
 }
 
 /* Between profile_begin and profile_end. A profiler that fails is reported and costs no forward. */
-static int launch_profiled(mb_session *session, mb_pass *pass, const mb_captured *graph, bool deliver, double *us,
-                           mb_error *err)
+static int launch_profiled(mb_session *session, mb_forward_run *run, const mb_captured *graph, bool deliver,
+                           double *us, mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
-    mb_profile_report report = {.phase = pass->phase, .step = pass->step, .replayed = graph != NULL};
+    mb_profile_report report = {.phase = run->phase, .step = run->step, .replayed = graph != NULL};
     mb_kernel_record *records = NULL;
     bool open = kernels->profile_begin(session->device) == MB_OK;
     if (!open)
         report.error = kernels->error(session->device);
-    int rc = launch(session, pass, graph, us, err);
+    int rc = launch(session, run, graph, us, err);
     if (open && kernels->profile_end(session->device, &records, &report.count) != MB_OK && rc == MB_OK)
         report.error = kernels->error(session->device);
     report.us = *us;
@@ -166,67 +166,65 @@ static int launch_profiled(mb_session *session, mb_pass *pass, const mb_captured
 }
 
 /* Kernels of a replay learn what they are for from the same forward run one by one just before. */
-static int run_profiled(mb_session *session, mb_pass *pass, const mb_captured *graph, double *us, mb_error *err)
+static int run_profiled(mb_session *session, mb_forward_run *run, const mb_captured *graph, double *us,
+                        mb_error *err)
 {
-    int rc = launch_profiled(session, pass, NULL, !graph, us, err);
-    return rc == MB_OK && graph ? launch_profiled(session, pass, graph, true, us, err) : rc;
+    int rc = launch_profiled(session, run, NULL, !graph, us, err);
+    return rc == MB_OK && graph ? launch_profiled(session, run, graph, true, us, err) : rc;
 }
 
-static int run_forward(mb_session *session, mb_pass *pass, double *us, mb_error *err)
+static int run_forward(mb_session *session, mb_forward_run *run, double *us, mb_error *err)
 {
     const mb_measure *measure = &session->measure;
     mb_captured *graph = NULL;
     int32_t stride = measure->profile_stride > 0 ? measure->profile_stride : 1;
     double ignored = 0;
-    pass->audited = mb_audit_draw(session, pass);
-    int rc = prepare_graph(session, pass, &graph, err);
+    run->audited = mb_audit_draw(session, run);
+    int rc = prepare_graph(session, run, &graph, err);
     if (rc != MB_OK)
         return rc;
-    if (measure->profile && (pass->phase != MB_PHASE_LATER_STEP || pass->step % stride == 0))
-        return run_profiled(session, pass, graph, us ? us : &ignored, err);
-    bool timed = us && !measure->untimed && !pass->audited;
+    if (measure->profile && (run->phase != MB_PHASE_LATER_STEP || run->step % stride == 0))
+        return run_profiled(session, run, graph, us ? us : &ignored, err);
+    bool timed = us && !measure->untimed && !run->audited;
     if (us && !timed)
         *us = NAN;
-    return launch(session, pass, graph, timed ? us : NULL, err);
+    return launch(session, run, graph, timed ? us : NULL, err);
 }
 
 /* ---- the step ---- */
 
-/* Runs one of the step's hooks on the driver and the shadows; those that fail drop out. */
-static int step_hook(mb_session *session, mb_pass *pass, mb_hook hook, mb_error *err)
+static const char *phase_name(mb_phase phase)
 {
-    mb_call call;
-    mb_call_view view;
-    mb_call_make(session, pass, -1, &call, &view);
-    int rc = mb_attender_hook(pass->attender, hook, &call, err);
-    for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
-        mb_shadow *shadow = &pass->shadows[i];
-        call.mode = shadow->mode;
-        if (!shadow->failed && mb_attender_hook(shadow->attender, hook, &call, &shadow->error) < 0)
-            shadow->failed = true;
-    }
-    return rc;
+    return phase == MB_PHASE_COMMIT ? "commit" : phase == MB_PHASE_FIRST_STEP ? "first step" : "later step";
 }
 
-static int ask_modes(mb_session *session, mb_pass *pass, mb_error *err)
+struct mode_turn {
+    mb_forward_run *run;
+    const mb_call *call;
+};
+
+/* The number of the captured graph that each method wants of this step. */
+static int turn_mode(mb_attender *attender, mb_shadow *shadow, void *user, mb_error *err)
+{
+    const struct mode_turn *turn = user;
+    return mb_attender_mode(attender, turn->call, shadow ? &shadow->mode : &turn->run->mode, err);
+}
+
+static int ask_modes(mb_session *session, mb_forward_run *run, mb_error *err)
 {
     mb_call call;
     mb_call_view view;
-    pass->mode = 0;
-    mb_call_make(session, pass, -1, &call, &view);
-    int rc = mb_attender_mode(pass->attender, &call, &pass->mode, err);
-    for (size_t i = 0; i < pass->shadow_count && rc == MB_OK; i++) {
-        mb_shadow *shadow = &pass->shadows[i];
-        if (!shadow->failed && mb_attender_mode(shadow->attender, &call, &shadow->mode, &shadow->error) < 0)
-            shadow->failed = true;
-    }
-    return rc;
+    run->mode = 0;
+    mb_call_make(session, run, -1, &call, &view);
+    struct mode_turn turn = {run, &call};
+    return mb_forward_each(run, turn_mode, &turn, err);
 }
 
 /* The answers: finite probabilities and tokens of the vocabulary. A method that made NaN costs its own cell. */
-static int read_answer(mb_session *session, const mb_pass *pass, int32_t *ids, float *probability, mb_error *err)
+static int read_answer(mb_session *session, const mb_forward_run *run, int32_t *ids, float *probability,
+                       mb_error *err)
 {
-    size_t n = (size_t)pass->batch * (size_t)pass->rows;
+    size_t n = (size_t)run->batch * (size_t)run->rows;
     int rc = session->kernels->download(session->device, session->answer, session->buffer[MB_BUFFER_BEST],
                                         2 * n * sizeof *ids);
     if (rc != MB_OK)
@@ -238,38 +236,32 @@ static int read_answer(mb_session *session, const mb_pass *pass, int32_t *ids, f
         if (!finite || ids[i] < 0 || ids[i] >= session->config->vocab)
             return mb_fail(err, MB_E_SAMPLE,
                            "method %s: the logits are not finite (%s, block %d, step %d, row %zu)",
-                           pass->attender->method.name,
-                           pass->phase == MB_PHASE_COMMIT       ? "commit"
-                           : pass->phase == MB_PHASE_FIRST_STEP ? "first step"
-                                                                : "later step",
-                           pass->block, pass->step, i);
+                           run->attender->method.name, phase_name(run->phase), run->block, run->step, i);
     }
     return MB_OK;
 }
 
-int mb_step(mb_session *session, mb_pass *pass, const int32_t *tokens, int32_t *ids, float *probability,
+int mb_step(mb_session *session, mb_forward_run *run, const int32_t *tokens, int32_t *ids, float *probability,
             double *us, mb_error *err)
 {
     int32_t longest = 0;
-    for (int32_t b = 0; b < pass->batch; b++) {
+    for (int32_t b = 0; b < run->batch; b++) {
         if (session->prefix[b] > session->capacity - session->block)
             return mb_fail(err, MB_E_SAMPLE, "the cache of %d tokens is full: %d are committed and a block has %d",
                            session->capacity, session->prefix[b], session->block);
         longest = session->prefix[b] > longest ? session->prefix[b] : longest;
     }
-    pass->max_prefix = mb_session_bound(session, longest);
-    int rc = send_input(session, pass, tokens, err);
+    run->max_prefix = mb_session_bound(session, longest);
+    int rc = send_input(session, run, tokens, err);
     if (rc == MB_OK)
-        rc = ask_modes(session, pass, err);
-    if (rc == MB_OK && pass->phase != MB_PHASE_COMMIT)
-        rc = step_hook(session, pass, MB_HOOK_STEP_BEGIN, err);
-    session->kernels->range_push(session->device, pass->phase == MB_PHASE_COMMIT       ? "commit"
-                                                  : pass->phase == MB_PHASE_FIRST_STEP ? "first step"
-                                                                                       : "later step");
+        rc = ask_modes(session, run, err);
+    if (rc == MB_OK && run->phase != MB_PHASE_COMMIT)
+        rc = mb_forward_hook(session, run, MB_HOOK_STEP_BEGIN, -1, err);
+    session->kernels->range_push(session->device, phase_name(run->phase));
     if (rc == MB_OK)
-        rc = run_forward(session, pass, us, err);
+        rc = run_forward(session, run, us, err);
     session->kernels->range_pop(session->device);
-    if (rc == MB_OK && pass->phase != MB_PHASE_COMMIT)
-        rc = step_hook(session, pass, MB_HOOK_STEP_END, err);
-    return rc == MB_OK ? read_answer(session, pass, ids, probability, err) : rc;
+    if (rc == MB_OK && run->phase != MB_PHASE_COMMIT)
+        rc = mb_forward_hook(session, run, MB_HOOK_STEP_END, -1, err);
+    return rc == MB_OK ? read_answer(session, run, ids, probability, err) : rc;
 }

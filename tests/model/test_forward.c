@@ -105,14 +105,14 @@ static void upload_pass(mb_session *session, mb_attender *attender, mb_phase pha
                         int32_t rows, int32_t row_offset, int32_t *ids, float *probability)
 {
     mb_error err = {0};
-    mb_pass pass = {.attender = attender,
-                    .phase = phase,
-                    .step = phase == MB_PHASE_COMMIT ? 0 : 1,
-                    .batch = 1,
-                    .rows = rows,
-                    .row_offset = row_offset,
-                    .confidence = MB_F32};
-    if (mb_step(session, &pass, tokens, ids, probability, NULL, &err) != MB_OK)
+    mb_forward_run run = {.attender = attender,
+                          .phase = phase,
+                          .step = phase == MB_PHASE_COMMIT ? 0 : 1,
+                          .batch = 1,
+                          .rows = rows,
+                          .row_offset = row_offset,
+                          .confidence = MB_F32};
+    if (mb_step(session, &run, tokens, ids, probability, NULL, &err) != MB_OK)
         fail_msg("%s", err.text);
 }
 
