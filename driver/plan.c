@@ -1,6 +1,8 @@
 /* plan.c - what a run would do: cells, samples, memory, and what is stored already. Nothing is computed. */
+#include "driver/config/keys.h"
 #include "driver/run.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +22,8 @@ static void print_methods(const mb_run *run)
     printf("methods    %zu configurations\n", run->config->method_count);
     for (size_t i = 0; i < run->config->method_count; i++)
         printf("             %s\n", run->config->methods[i].label);
-    printf("samplers   %zu\n", run->config->sampler_count);
-    for (size_t i = 0; i < run->config->sampler_count; i++) {
+    printf("samplers   %zu\n", run->config->samplers.count);
+    for (size_t i = 0; i < run->config->samplers.count; i++) {
         const mb_sampler *s = &run->samplers[i];
         if (s->schedule == MB_SCHEDULE_FIXED)
             printf("             fixed, %d steps per block of %d\n", s->steps, run->shape.block);
@@ -40,9 +42,11 @@ int mb_run_print_plan(mb_run *run, mb_error *err)
            run->shape.positions, run->shape.synthetic ? ", random weights (synthetic)" : "");
     printf("device     %s, %s\n", run->kernels->name, run->device_info.name);
     print_methods(run);
-    printf("passes    %s%s%s%s%s\n", config->pass_quality ? " quality" : "", config->pass_recall ? " recall" : "",
-           config->pass_forced ? " forced" : "", config->pass_latency ? " latency" : "",
-           config->pass_breakdown ? " breakdown" : "");
+    printf("passes    ");
+    for (const mb_key_choice *pass = MB_CONFIG_KEY_OF(passes)->choices; pass->word; pass++)
+        if (config->passes & (uint32_t)pass->value)
+            printf(" %s", pass->word);
+    printf("\n");
     printf("prompts    at most %d tokens with the answer\n", run->capacity);
     printf("%-24s %9s %9s %9s %9s\n", "task", "samples", "new tok", "decodes", "stored");
     for (size_t i = 0; i < config->task_count; i++) {
@@ -61,10 +65,10 @@ int mb_run_print_plan(mb_run *run, mb_error *err)
         printf(" %9lld\n", (long long)stored);
         decodes += samples > 0 ? samples * (int64_t)run->arm_count : 0;
     }
-    if (config->pass_latency)
+    if (config->passes & MB_RUN_LATENCY)
         printf("latency    %zu contexts x %zu batches x %zu step counts x %zu methods\n",
-               config->latency.context_count, config->latency.batch_count + config->latency.largest_batch,
-               config->latency.step_count, config->method_count);
+               config->latency.contexts.count, config->latency.batches.count + config->latency.largest_batch,
+               config->latency.steps.count, config->method_count);
     printf("in all     %lld decodes at least; results in %s, figures in %s\n", (long long)decodes, config->results,
            *config->plots ? config->plots : "(none)");
     return MB_OK;

@@ -65,16 +65,17 @@ static int count_work(mb_run *run, int64_t *units, mb_error *err)
         if (samples < 0) /* not known without reading */
             samples = config->tasks[i].limit ? config->tasks[i].limit : 0;
         int64_t recalls = config->recall_limit && config->recall_limit < samples ? config->recall_limit : samples;
-        *units += samples * arms * (config->pass_quality + config->pass_forced) + config->pass_recall * recalls;
+        int decodes = !!(config->passes & MB_RUN_QUALITY) + !!(config->passes & MB_RUN_FORCED);
+        *units += samples * arms * decodes + (config->passes & MB_RUN_RECALL ? recalls : 0);
     }
     const mb_latency_spec *latency = &config->latency;
-    if (config->pass_latency)
-        for (size_t i = 0; i < latency->context_count; i++)
-            *units += (int64_t)(latency->step_count *
-                                (latency->batch_count +
-                                 (latency->largest_batch && latency->contexts[i] >= latency->largest_from)));
-    if (config->pass_breakdown)
-        *units += (int64_t)(latency->breakdown_count * latency->batch_count);
+    if (config->passes & MB_RUN_LATENCY)
+        for (size_t i = 0; i < latency->contexts.count; i++)
+            *units += (int64_t)(latency->steps.count *
+                                (latency->batches.count + (latency->largest_batch &&
+                                                           latency->contexts.values[i] >= latency->largest_from)));
+    if (config->passes & MB_RUN_BREAKDOWN)
+        *units += (int64_t)(latency->breakdown_contexts.count * latency->batches.count);
     return MB_OK;
 }
 
@@ -82,9 +83,9 @@ static int run_passes(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
     int rc = MB_OK;
-    if (config->pass_quality || config->pass_recall || config->pass_forced)
+    if (config->passes & MB_RUN_SAMPLES)
         rc = mb_run_tasks(run, err);
-    if (rc == MB_OK && (config->pass_latency || config->pass_breakdown)) {
+    if (rc == MB_OK && (config->passes & MB_RUN_TIMES)) {
         uint64_t start = mb_clock_ns();
         /* The cache of the quality pass makes room: a latency case plans with the whole device. Nobody else
          * computes on it while we measure. */
@@ -95,8 +96,8 @@ static int run_passes(mb_run *run, mb_error *err)
         }
         mb_session_close(run->session);
         run->session = NULL;
-        rc = config->pass_latency ? mb_latency_pass(run, err) : MB_OK;
-        if (rc == MB_OK && config->pass_breakdown && !run->flags.profile)
+        rc = config->passes & MB_RUN_LATENCY ? mb_latency_pass(run, err) : MB_OK;
+        if (rc == MB_OK && (config->passes & MB_RUN_BREAKDOWN) && !run->flags.profile)
             rc = mb_breakdown_pass(run, err);
         run->seconds_latency = seconds_since(start);
     }
@@ -159,7 +160,7 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
     int rc = mb_run_inspect(&run, &err);
     if (rc == MB_OK)
         rc = open_store(&run, &err);
-    if (rc == MB_OK && !flags->dry_run && (config->pass_latency || config->pass_breakdown))
+    if (rc == MB_OK && !flags->dry_run && (config->passes & MB_RUN_TIMES))
         rc = mb_isolate_rehearse(&run, &err);
     if (rc == MB_OK)
         rc = mb_run_open(&run, &err);

@@ -51,7 +51,7 @@ typedef struct mb_run {
     mb_model_config shape; /* the model's dimensions */
     mb_model *model;
     mb_session *session;
-    mb_sampler *samplers; /* [config->sampler_count] */
+    mb_sampler *samplers; /* [config->samplers.count] */
     int64_t *sampler_ids;
     mb_arm *arms; /* sampler-major, then the config's method order */
     size_t arm_count;
@@ -116,7 +116,7 @@ int mb_run_tasks(mb_run *run, mb_error *err);
 int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int64_t *id, mb_error *err);
 int mb_run_prefill(mb_run *run, mb_prepared *prepared, mb_error *err);
 /* The row of a sample with everything but the result filled in. */
-void mb_run_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row);
+void mb_run_sample_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row);
 int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell,
                 mb_error *err);
 /* What a decode asks for: sampler, limits, stop flag. */

@@ -18,7 +18,7 @@ static mb_model_request model_request(const mb_run *run)
     return (mb_model_request){.path = config->model_path,
                               .shape = config->model_shape,
                               .seed = config->model_seed,
-                              .block = config->block,
+                              .block = config->block_size,
                               .positions = config->positions,
                               .unloaded = run->flags.dry_run};
 }
@@ -81,18 +81,18 @@ int mb_run_inspect(mb_run *run, mb_error *err)
     if (config->max_length > run->shape.positions)
         return mb_fail(err, MB_E_INPUT, "config key max_length is %d but %s has %d positions", config->max_length,
                        run->shape.name, run->shape.positions);
-    run->samplers = calloc(config->sampler_count, sizeof *run->samplers);
-    run->sampler_ids = calloc(config->sampler_count, sizeof *run->sampler_ids);
+    run->samplers = calloc(config->samplers.count, sizeof *run->samplers);
+    run->sampler_ids = calloc(config->samplers.count, sizeof *run->sampler_ids);
     if (!run->samplers || !run->sampler_ids)
         return mb_no_memory(err, "the run");
-    for (size_t i = 0; i < config->sampler_count; i++)
+    for (size_t i = 0; i < config->samplers.count; i++)
         if ((rc = mb_config_sampler(config, i, &run->shape, &run->samplers[i], err)) != MB_OK)
             return rc;
-    if (run->shape.synthetic && (config->pass_quality || config->pass_recall || config->pass_forced))
+    if (run->shape.synthetic && (config->passes & MB_RUN_SAMPLES))
         return mb_fail(err, MB_E_INPUT,
                        "%s has random weights and no tokenizer: only the passes latency and breakdown make sense",
                        run->shape.name);
-    run->arm_count = config->method_count * config->sampler_count;
+    run->arm_count = config->method_count * config->samplers.count;
     run->arms = calloc(run->arm_count, sizeof *run->arms);
     if (!run->arms)
         return mb_no_memory(err, "the run");
@@ -164,9 +164,9 @@ static int open_device(mb_run *run, mb_error *err)
                        "or shorter lengths help",
                        (double)plan.total / 0x1p30, config->memory_gib);
     /* Latency cases differ in size and are planned one by one: they share all that there is, less one worker. */
-    if (config->pass_latency || config->pass_breakdown) {
+    if (config->passes & MB_RUN_TIMES) {
         options.arena_bytes = (size_t)(config->memory_gib * 0x1p30);
-        if (workers && (config->pass_quality || config->pass_recall || config->pass_forced))
+        if (workers && (config->passes & MB_RUN_SAMPLES))
             options.spare_bytes = plan.total + plan.total / 4 + WORKER_OVERHEAD;
     }
     rc = mb_device_open(config->device, &options, &run->kernels, &run->device, &note, err);
@@ -237,7 +237,7 @@ int mb_run_open(mb_run *run, mb_error *err)
     run->codec = (mb_codec){(void *)(uintptr_t)tokenizer, codec_encode, codec_decode};
     if ((rc = measure_chat(run, err)) != MB_OK)
         return rc;
-    if (run->flags.dry_run || (!config->pass_quality && !config->pass_recall && !config->pass_forced))
+    if (run->flags.dry_run || !(config->passes & MB_RUN_SAMPLES))
         return MB_OK;
     rc = mb_run_open_session(run, err);
     for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
@@ -317,7 +317,7 @@ static int store_identities(mb_run *run, mb_error *err)
                           .synthetic = run->shape.synthetic};
     if ((rc = mb_store_model(run->store, &model, &run->model_id, err)) != MB_OK)
         return rc;
-    for (size_t i = 0; i < run->config->sampler_count; i++) {
+    for (size_t i = 0; i < run->config->samplers.count; i++) {
         const mb_sampler *s = &run->samplers[i];
         mb_sampler_row row = {.schedule = s->schedule == MB_SCHEDULE_FIXED ? "fixed" : "threshold",
                               .steps = s->steps,
@@ -356,15 +356,19 @@ int mb_run_open_store(mb_run *run, const char *command, mb_error *err)
     int rc = store_identities(run, err);
     if (rc != MB_OK)
         return rc;
-    /* "auto" is no identity: results of a GPU and of a CPU are two runs. */
-    cJSON_DeleteItemFromObjectCaseSensitive(run->config->json, "device");
-    cJSON_AddStringToObject(run->config->json, "device", run->kernels->name);
-    char *text = cJSON_PrintUnformatted(run->config->json);
-    if (!text)
-        return mb_no_memory(err, "the run");
-    rc = mb_store_run(run->store, run->config->name, text, run->config->seed, run->env_id, command, &run->run_id,
-                      err);
-    free(text);
+    char *stored = NULL, *identity = NULL;
+    rc = mb_config_identity(run->config, run->kernels->name, &stored, &identity, err);
+    if (rc != MB_OK)
+        return rc;
+    mb_run_row row = {.name = run->config->name,
+                      .config_json = stored,
+                      .identity = identity,
+                      .command = command,
+                      .seed = run->config->seed,
+                      .env = run->env_id};
+    rc = mb_store_run(run->store, &row, &run->run_id, err);
+    free(stored);
+    free(identity);
     return rc;
 }
 

@@ -7,7 +7,6 @@
  */
 #include "results/store.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -192,27 +191,6 @@ int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, mb_e
 
 /* ---- runs ---- */
 
-/* Hash of the config without the keys that only extend a run, say where its output goes, or are part of a cell's
- * own identity (task, method, sampler, pass): a method added to a config continues the run and computes only what
- * is new. */
-static int config_hash(const char *config_json, uint64_t seed, char hex[MB_HASH_CAP])
-{
-    static const char *const extending[] = {"limit",  "results", "plots",   "threads",
-                                            "data",   "tasks",   "methods", "sampler",
-                                            "passes", "recall",  "latency", "plugin_seconds"};
-    cJSON *json = config_json ? cJSON_Parse(config_json) : NULL;
-    char *plain = NULL;
-    if (cJSON_IsObject(json)) {
-        for (size_t i = 0; i < sizeof extending / sizeof *extending; i++)
-            cJSON_DeleteItemFromObjectCaseSensitive(json, extending[i]);
-        plain = cJSON_PrintUnformatted(json);
-    }
-    int rc = content_hash(hex, "ti", plain ? plain : config_json, (int64_t)seed);
-    cJSON_free(plain);
-    cJSON_Delete(json);
-    return rc;
-}
-
 /* A label nobody has: "quick", then "quick#2", ... */
 static int run_label(mb_store *store, const char *name, char **label, mb_error *err)
 {
@@ -234,64 +212,66 @@ static int run_label(mb_store *store, const char *name, char **label, mb_error *
     }
 }
 
-int mb_store_run(mb_store *store, const char *name, const char *config_json, uint64_t seed, int64_t env_id,
-                 const char *command, int64_t *run_id, mb_error *err)
+/* The run of this hash goes on: *found and its id. A run that is new is inserted under a label of its own. */
+static int continue_or_insert(mb_store *store, const mb_run_row *row, const char *hash, int64_t *run_id,
+                              mb_error *err)
 {
-    char hash[MB_HASH_CAP], *label = NULL;
+    char *label = NULL;
     bool found = false;
-    sqlite3_stmt *s;
-    if (config_hash(config_json, seed, hash) != MB_OK)
-        return no_hash(err);
-    int rc = store_begin(store, err);
-    if (rc != MB_OK)
+    sqlite3_stmt *s = store_statement(
+        store, "UPDATE run SET state = 'running', config_json = ?2 WHERE hash = ?1 RETURNING id", err);
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "tt", hash, row->config_json);
+    int rc = store_step_integer(store, s, run_id, &found, "continuing the run", err);
+    if (rc != MB_OK || found)
         return rc;
-    s = store_statement(store, "UPDATE run SET state = 'running', config_json = ?2 WHERE hash = ?1 RETURNING id",
+    if ((rc = run_label(store, row->name, &label, err)) != MB_OK)
+        return rc;
+    s = store_statement(store,
+                        "INSERT INTO run(hash, label, name, config_json, seed, state) "
+                        "VALUES (?,?,?,?,?,'running') RETURNING id",
                         err);
-    if (!s) {
-        rc = MB_E_SYSTEM;
-        goto out;
-    }
-    store_bind(s, "tt", hash, config_json);
-    rc = store_step_integer(store, s, run_id, &found, "continuing the run", err);
-    if (rc == MB_OK && !found) {
-        rc = run_label(store, name, &label, err);
-        if (rc != MB_OK)
-            goto out;
-        s = store_statement(store,
-                            "INSERT INTO run(hash, label, name, config_json, seed, state) "
-                            "VALUES (?,?,?,?,?,'running') RETURNING id",
-                            err);
-        if (!s) {
-            rc = MB_E_SYSTEM;
-            goto out;
-        }
-        store_bind(s, "tttti", hash, label, name, config_json, (int64_t)seed);
+    if (s) {
+        store_bind(s, "tttti", hash, label, row->name, row->config_json, (int64_t)row->seed);
         rc = store_step_integer(store, s, run_id, &found, "storing the run", err);
     }
+    free(label);
+    return s ? rc : MB_E_SYSTEM;
+}
+
+/* A session of the run begins; one that still says "running" was killed, because we hold the only lock. */
+static int begin_session(mb_store *store, const mb_run_row *row, int64_t run_id, mb_error *err)
+{
+    sqlite3_stmt *s =
+        store_statement(store, "UPDATE session SET state = 'killed' WHERE run_id = ? AND state = 'running'", err);
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "i", run_id);
+    int rc = store_step(store, s, "storing the run", err);
     if (rc != MB_OK)
-        goto out;
-    /* We hold the only lock: a session that still says "running" was killed. */
-    s = store_statement(store, "UPDATE session SET state = 'killed' WHERE run_id = ? AND state = 'running'", err);
-    if (!s) {
-        rc = MB_E_SYSTEM;
-        goto out;
-    }
-    store_bind(s, "i", *run_id);
-    rc = store_step(store, s, "storing the run", err);
-    if (rc != MB_OK)
-        goto out;
+        return rc;
     s = store_statement(store,
                         "INSERT INTO session(run_id, env_id, command, state, started_at) "
                         "VALUES (?,?,?,'running',strftime('%Y-%m-%dT%H:%M:%SZ','now'))",
                         err);
-    if (!s) {
-        rc = MB_E_SYSTEM;
-        goto out;
-    }
-    store_bind(s, "iit", *run_id, env_id, command);
-    rc = store_step(store, s, "storing the run", err);
-out:
-    free(label);
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "iit", run_id, row->env, row->command);
+    return store_step(store, s, "storing the run", err);
+}
+
+int mb_store_run(mb_store *store, const mb_run_row *row, int64_t *run_id, mb_error *err)
+{
+    char hash[MB_HASH_CAP];
+    if (content_hash(hash, "ti", row->identity, (int64_t)row->seed) != MB_OK)
+        return no_hash(err);
+    int rc = store_begin(store, err);
+    if (rc != MB_OK)
+        return rc;
+    rc = continue_or_insert(store, row, hash, run_id, err);
+    if (rc == MB_OK)
+        rc = begin_session(store, row, *run_id, err);
     return store_end(store, rc, err);
 }
 

@@ -55,11 +55,14 @@ int mb_store_config(mb_store *, const mb_config_row *, int64_t *id, mb_error *er
 int mb_store_sampler(mb_store *, const mb_sampler_row *, int64_t *id, mb_error *err);
 
 /* ---- runs and cells ---- */
-/* A run is one config text + seed on one store; the same again continues it. Keys that only extend a run (limit,
- * tasks, methods, samplers, passes, ...: their cells tell them apart) or say where it runs and writes do not
- * count. */
-int mb_store_run(mb_store *, const char *name, const char *config_json, uint64_t seed, int64_t env_id,
-                 const char *command, int64_t *run_id, mb_error *err);
+/* A run is one identity + seed on one store; the same again continues it, with the config text of the newest start.
+ * The identity is the caller's: the config without what only extends a run. */
+typedef struct mb_run_row {
+    const char *name, *config_json, *identity, *command;
+    uint64_t seed;
+    int64_t env;
+} mb_run_row;
+int mb_store_run(mb_store *, const mb_run_row *, int64_t *run_id, mb_error *err);
 int mb_store_run_end(mb_store *, int64_t run_id, const char *state /* done | interrupted | failed */,
                      double seconds, int64_t peak_bytes, mb_error *err);
 

@@ -1,9 +1,11 @@
 /*
- * cli.c - flags. One table names each flag, where its value goes and its help line; it parses, checks and prints
- * the usage.
+ * cli.c - flags. One table names each flag of a command, where its value goes and its help line; it parses, checks
+ * and prints the usage. The flags that set a key of a run's config are not here: the rows of the keys declare
+ * them.
  */
 #include "driver/command/commands.h"
 
+#include "driver/config/keys.h"
 #include "driver/os/paths.h"
 
 #include <errno.h>
@@ -28,16 +30,12 @@ static const flag flags[] = {
     {"--config", "FILE", FLAG_TEXT, AT(config), "run",
      "run this config (default: the built-in configs/quick.json)"},
     {"--set", "KEY=VALUE", FLAG_SET, 0, "run generate", "override any config key, e.g. --set methods.NAME.k=1024"},
-    {"--model", "DIR", FLAG_TEXT, AT(model), "run list doctor tokenize logits generate",
+    {"--model", "DIR", FLAG_TEXT, AT(model), "list doctor tokenize logits generate",
      "checkpoint folder, as downloaded"},
-    {"--data", "DIR", FLAG_TEXT, AT(data), "run doctor", "folder of the benchmark files"},
-    {"--methods", "A,B", FLAG_TEXT, AT(methods), "run", "only these methods"},
-    {"--tasks", "A,B", FLAG_TEXT, AT(tasks), "run", "only these tasks or groups"},
-    {"--limit", "N", FLAG_NUMBER, AT(limit), "run", "at most N samples a task"},
-    {"--seed", "N", FLAG_NUMBER, AT(seed), "run", "seed of everything drawn"},
-    {"--device", "NAME", FLAG_TEXT, AT(device), "run logits generate bench-kernels", "auto, cpu, cuda or cuda:N"},
-    {"--db", "FILE", FLAG_TEXT, AT(database), "run list report plot export", "SQLite file of the results"},
-    {"--out", "PATH", FLAG_TEXT, AT(out), "run plot export logits new-method",
+    {"--data", "DIR", FLAG_TEXT, AT(data), "doctor", "folder of the benchmark files"},
+    {"--device", "NAME", FLAG_TEXT, AT(device), "logits generate bench-kernels", "auto, cpu, cuda or cuda:N"},
+    {"--db", "FILE", FLAG_TEXT, AT(database), "list report plot export", "SQLite file of the results"},
+    {"--out", "PATH", FLAG_TEXT, AT(out), "plot export logits new-method",
      "folder of the figures, or the file a sub-command writes"},
     {"--plugin", "FILE.so", FLAG_PLUGIN, 0, NULL, "load a method; also every *.so in $MASKBENCH_PLUGIN_PATH"},
     {"--fresh", NULL, FLAG_TRUE, AT(fresh), "run", "forget what is stored in the database and start again"},
@@ -59,13 +57,14 @@ static const flag flags[] = {
     {"--pred", "DIR", FLAG_TEXT, AT(pred), "export", "the benchmark's official pred/ layout"},
     {"--csv", NULL, FLAG_TRUE, AT(csv), "list report export", "comma-separated"},
     {"--jsonl", NULL, FLAG_TRUE, AT(jsonl), "list report export bench-kernels", "one JSON object a line"},
-    {"--md", NULL, FLAG_TRUE, AT(markdown), "list report export", "Markdown"},
+    {"--md", NULL, FLAG_TRUE, AT(markdown), "list report export help", "Markdown"},
     {"--case", "NAME", FLAG_TEXT, AT(kernel_case), "bench-kernels", "only cases whose name contains this"},
     {"--version", NULL, FLAG_TRUE, AT(version), NULL, "print the version"},
     {"--help", NULL, FLAG_TRUE, AT(help), NULL, "print this"},
 };
-#define NUMBER_MAX ((int64_t)1 << 53) /* numbers pass through JSON: beyond, a double no longer tells them apart   \
-                                       */
+#define NUMBER_MAX                                                                                                \
+    ((int64_t)1 << 53) /* numbers pass through JSON: beyond, a double no longer tells them apart                  \
+                        */
 #define FLAG_COUNT (sizeof flags / sizeof flags[0])
 
 /* Whether a list of commands holds this one. */
@@ -91,7 +90,13 @@ void mb_cli_usage(void)
          "  ./harness tokenize --model DIR [--decode]\n"
          "  ./harness logits --model DIR --ids FILE --out FILE.npy\n"
          "  ./harness generate --model DIR --prompt FILE [--method NAME] [--trace]\n"
-         "  ./harness bench-kernels [--case NAME] [--device NAME]\n\nflags");
+         "  ./harness bench-kernels [--case NAME] [--device NAME]\n\n"
+         "flags of a run that set a key of its config, each a spelling of --set KEY=VALUE");
+    for (const mb_key *key = mb_config_keys; key->name; key++)
+        if (key->flag)
+            printf("  %-16.*s %-10s %s\n", (int)strcspn(key->flag, " "), key->flag,
+                   key->flag + strcspn(key->flag, " ") + 1, key->help);
+    puts("\nother flags");
     for (size_t i = 0; i < FLAG_COUNT; i++) {
         printf("  %-16s %-10s ", flags[i].name, flags[i].value ? flags[i].value : "");
         if (!belongs(flags[i].commands, "run")) {
@@ -161,54 +166,93 @@ static char *quote_command(int argc, char **argv)
     return mb_text_take(&text);
 }
 
-/* A flag that a command does not look at is a misunderstanding: better said than passed over. */
-static int check_places(const mb_cli *cli, const bool given[FLAG_COUNT], mb_error *err)
+/* A flag as it was given: of this table, of a config key, or of both. */
+typedef struct given {
+    const flag *own;
+    const mb_key *key;
+    const char *name, *value; /* name for sentences; value NULL: it takes none */
+} given;
+
+static const flag *find_flag(const char *word)
 {
-    const char *command = cli->word_count ? cli->words[0] : "run";
+    size_t length = strcspn(word, "=");
     for (size_t k = 0; k < FLAG_COUNT; k++)
-        if (given[k] && !belongs(flags[k].commands, command))
-            return mb_fail(err, MB_E_INPUT, "%s says nothing to \"%s\"; it belongs to: %s", flags[k].name, command,
-                           flags[k].commands);
+        if (strlen(flags[k].name) == length && strncmp(flags[k].name, word, length) == 0)
+            return &flags[k];
+    return NULL;
+}
+
+/* One flag and, where it takes one, its value: behind a "=" or the next word. */
+static int read_flag(given *g, char **argv, int argc, int *i, mb_error *err)
+{
+    const char *word = strcmp(argv[*i], "-h") == 0 ? "--help" : argv[*i];
+    g->own = find_flag(word);
+    g->key = mb_config_flag(word);
+    if (!g->own && !g->key)
+        return mb_fail(err, MB_E_INPUT, "unknown flag %s; ./harness --help lists them", word);
+    g->name = g->own ? g->own->name : g->key->flag;
+    g->value = word[strcspn(word, "=")] == '=' ? strchr(word, '=') + 1 : NULL;
+    bool takes = g->key || g->own->kind != FLAG_TRUE;
+    if (!takes && g->value)
+        return mb_fail(err, MB_E_INPUT, "%s takes no value", g->name);
+    if (!takes || g->value)
+        return MB_OK;
+    if (++*i >= argc && g->key)
+        return mb_fail(err, MB_E_INPUT, "%.*s needs a value: %s", (int)strcspn(g->key->flag, " "), g->key->flag,
+                       g->key->flag);
+    if (*i >= argc)
+        return mb_fail(err, MB_E_INPUT, "%s needs a value: %s %s", g->name, g->name, g->own->value);
+    g->value = argv[*i];
     return MB_OK;
+}
+
+/* A flag that a command does not look at is a misunderstanding: better said than passed over. */
+static int check_place(const given *g, const char *command, mb_error *err)
+{
+    if ((g->key && strcmp(command, "run") == 0) || (g->own && belongs(g->own->commands, command)))
+        return MB_OK;
+    return mb_fail(err, MB_E_INPUT, "%.*s says nothing to \"%s\"; it belongs to: %s%s%s",
+                   (int)strcspn(g->name, " "), g->name, command, g->key ? "run" : "", g->key && g->own ? " " : "",
+                   g->own ? g->own->commands : "");
+}
+
+static int store_given(mb_cli *cli, const given *g, mb_error *err)
+{
+    int rc = g->own ? store_value(cli, g->own, g->value, err) : MB_OK;
+    if (rc != MB_OK || !g->key)
+        return rc;
+    if (cli->value_count == sizeof cli->values / sizeof cli->values[0])
+        return mb_fail(err, MB_E_INPUT, "too many flags");
+    cli->values[cli->value_count] = (mb_config_value){g->key, g->value};
+    return mb_config_value_check(&cli->values[cli->value_count++], err);
 }
 
 int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err)
 {
-    bool given[FLAG_COUNT] = {false};
+    given *all = calloc((size_t)argc + 1, sizeof *all);
+    size_t count = 0;
+    int rc = all ? MB_OK : mb_no_memory(err, "the command line");
     memset(cli, 0, sizeof *cli);
-    cli->limit = cli->seed = cli->steps = cli->max_new_tokens = -1;
+    cli->steps = cli->max_new_tokens = -1;
     cli->command = quote_command(argc, argv);
     cli->default_model = mb_shared_path("models/tiny");
-    for (int i = 1; i < argc; i++) {
-        const char *word = argv[i];
-        if (strcmp(word, "-h") == 0)
-            word = "--help";
-        if (word[0] != '-' || word[1] == '\0') {
+    for (int i = 1; rc == MB_OK && i < argc; i++) {
+        if (argv[i][0] != '-' || argv[i][1] == '\0') {
             if (cli->word_count == sizeof cli->words / sizeof cli->words[0])
-                return mb_fail(err, MB_E_INPUT, "too many words");
-            cli->words[cli->word_count++] = word;
+                rc = mb_fail(err, MB_E_INPUT, "too many words");
+            else
+                cli->words[cli->word_count++] = argv[i];
             continue;
         }
-        size_t k = 0, length = strcspn(word, "=");
-        while (k < FLAG_COUNT && (strlen(flags[k].name) != length || strncmp(flags[k].name, word, length) != 0))
-            k++;
-        if (k == FLAG_COUNT)
-            return mb_fail(err, MB_E_INPUT, "unknown flag %s; ./harness --help lists them", word);
-        const char *value = word[length] == '=' ? word + length + 1 : NULL;
-        if (flags[k].kind == FLAG_TRUE && value)
-            return mb_fail(err, MB_E_INPUT, "%s takes no value", flags[k].name);
-        if (flags[k].kind != FLAG_TRUE && !value) {
-            if (++i >= argc)
-                return mb_fail(err, MB_E_INPUT, "%s needs a value: %s %s", flags[k].name, flags[k].name,
-                               flags[k].value);
-            value = argv[i];
-        }
-        int rc = store_value(cli, &flags[k], value, err);
-        if (rc != MB_OK)
-            return rc;
-        given[k] = true;
+        rc = read_flag(&all[count], argv, argc, &i, err);
+        if (rc == MB_OK)
+            rc = store_given(cli, &all[count++], err);
     }
-    return cli->help || cli->version ? MB_OK : check_places(cli, given, err);
+    const char *command = cli->word_count ? cli->words[0] : "run";
+    for (size_t k = 0; rc == MB_OK && !cli->help && !cli->version && k < count; k++)
+        rc = check_place(&all[k], command, err);
+    free(all);
+    return rc;
 }
 
 void mb_cli_free(mb_cli *cli)

@@ -1,10 +1,12 @@
 /* commands.c - the sub-commands that look things up or read a store: list, help, report, plot, export, score; run.
  */
 #include "driver/command/commands.h"
+#include "driver/config/keys.h"
 #include "driver/os/paths.h"
 #include "driver/run.h"
 
 #include <dirent.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,9 +163,10 @@ static int help_task(const mb_task_info *t)
 {
     printf("%s: %s of %s, %s\n  scored by %s, at most %d new tokens%s\n", t->name, t->category, t->benchmark,
            t->language, t->metric, t->max_new_tokens, t->chat ? ", in the chat template" : "");
-    printf("\nkeys of a config's {\"task\": \"%s\", ...}\n  limit           samples; 0 = all\n"
-           "  data            folder of the benchmark files\n",
-           t->name);
+    printf("\nkeys of a config's {\"task\": \"%s\", ...}\n", t->name);
+    for (const mb_key *key = mb_config_keys; key->name; key++)
+        if (strcmp(key->section, "task") == 0 && strcmp(key->name, MB_CONFIG_KEY_OF(tasks)->shorthand) != 0)
+            printf("  %-15s %s\n", key->name, key->help);
     for (const char *line = t->options; line && *line;) {
         size_t n = strcspn(line, "\n");
         printf("  %.*s\n", (int)n, line);
@@ -181,7 +184,10 @@ int mb_command_help(const mb_cli *cli)
         return 0;
     }
     if (strcmp(name, "config") == 0) {
-        mb_config_help(&text);
+        if (cli->markdown)
+            mb_config_help_markdown(&text);
+        else
+            mb_config_help(&text);
         return print_text(&text);
     }
     const mb_method *method = mb_registry_find(name);
@@ -287,17 +293,8 @@ int mb_command_run(const mb_cli *cli)
 {
     mb_error err = {0};
     mb_run_config config;
-    mb_config_flags flags = {.sets = cli->sets,
-                             .set_count = cli->set_count,
-                             .model = cli->model,
-                             .data = cli->data,
-                             .methods = cli->methods,
-                             .tasks = cli->tasks,
-                             .database = cli->database,
-                             .plots = cli->out,
-                             .device = cli->device,
-                             .limit = cli->limit,
-                             .seed = cli->seed};
+    mb_config_flags flags = {
+        .sets = cli->sets, .set_count = cli->set_count, .values = cli->values, .value_count = cli->value_count};
     mb_run_flags run = {.fresh = cli->fresh,
                         .dry_run = cli->dry_run,
                         .quiet = cli->quiet,

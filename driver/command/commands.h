@@ -2,15 +2,16 @@
 #ifndef MB_COMMANDS_H
 #define MB_COMMANDS_H
 
-#include "base/base.h"
+#include "driver/config/config.h"
 
 /* Flags every sub-command shares; parsed once by cli.c. */
 typedef struct mb_cli {
-    const char *config, *model, *data, *methods, *tasks, *database, *out, *device, *type;
+    const char *config, *model, *data, *database, *out, *device, *type;
     const char *ids, *prompt, *method, *pred, *run, *kernel_case;
     const char *sets[256], *plugins[64], *words[64];
-    size_t set_count, plugin_count, word_count;
-    int64_t limit, seed, steps, max_new_tokens;
+    mb_config_value values[64]; /* flags that set a key of a run's config */
+    size_t set_count, plugin_count, word_count, value_count;
+    int64_t steps, max_new_tokens;
     bool fresh, dry_run, quiet, help, version, decode, trace, csv, jsonl, markdown, profile, audit;
     char *command;       /* the whole command line, quoted for a shell; owned */
     char *default_model; /* models/tiny, where it was found; owned */

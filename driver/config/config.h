@@ -1,7 +1,7 @@
 /*
  * config.h - a run as data: the JSON file, checked key by key, with --set and the flags put on top.
  *
- * One table (config_keys.c) names every key with its type, range, default and help; it validates, documents
+ * One table (keys.c) names every key with its type, range, default, field and help; it validates, documents
  * (`./harness help config`) and fills the struct. Lists are sweeps. The canonical JSON text of the whole config is
  * stored with the run, so that a row can always be traced to what was asked.
  */
@@ -31,17 +31,44 @@ typedef struct mb_method_spec {
     int64_t k;     /* token budget, -1 = none */
 } mb_method_spec;
 
+/* Whole numbers of a key; owned. */
+typedef struct mb_key_ints {
+    int32_t *values;
+    size_t count;
+} mb_key_ints;
+
+/* Objects of a key; the array is owned, the objects belong to the config's JSON. */
+typedef struct mb_key_objects {
+    const cJSON **values;
+    size_t count;
+} mb_key_objects;
+
+enum { MB_BATCH_LARGEST = -1 }; /* the word "largest" among the batches */
+
 typedef struct mb_latency_spec {
-    int32_t *contexts, *batches, *steps, *breakdown_contexts;
-    size_t context_count, batch_count, step_count, breakdown_count;
+    mb_key_ints contexts, batches, breakdown_contexts;
+    mb_key_ints steps;              /* 0 = as many as a block has tokens */
     int32_t blocks_min, blocks_max; /* measured blocks per case */
     double seconds;                 /* cap per case and method */
     double error;                   /* stop at this relative standard error of the median */
     bool synthetic_cache;           /* fill the KV cache with random rows in place of a prefill */
-    bool largest_batch;             /* also the largest power of two that fits */
+    bool largest_batch;             /* also the largest power of two that fits; no longer in batches */
     int32_t largest_from;           /* at contexts from here on */
     bool prefill;                   /* time a prefill too */
 } mb_latency_spec;
+
+/* The passes of a run, a bit each. */
+typedef enum mb_run_passes {
+    MB_RUN_QUALITY = 1 << 0,
+    MB_RUN_RECALL = 1 << 1,
+    MB_RUN_FORCED = 1 << 2,
+    MB_RUN_LATENCY = 1 << 3,
+    MB_RUN_BREAKDOWN = 1 << 4,
+    MB_RUN_SAMPLES = MB_RUN_QUALITY | MB_RUN_RECALL | MB_RUN_FORCED, /* those that need samples */
+    MB_RUN_TIMES = MB_RUN_LATENCY | MB_RUN_BREAKDOWN                 /* those that time fixed work */
+} mb_run_passes;
+
+typedef enum mb_weights_source { MB_WEIGHTS_READ, MB_WEIGHTS_DRAWN } mb_weights_source;
 
 typedef struct mb_run_config {
     char *name, *path;
@@ -51,11 +78,12 @@ typedef struct mb_run_config {
     int32_t threads;
     double memory_gib;     /* 0 = what the device has */
     double plugin_seconds; /* without a sign of life from a plug-in */
-    /* model */
+    /* model: one of the two is NULL, as weights says */
     char *model_path, *model_shape;
+    mb_weights_source weights;
     uint64_t model_seed;
     mb_type type;
-    int32_t block, positions, prefill_chunk;
+    int32_t block_size, positions, prefill_chunk;
     bool graphs;
     /* work */
     char *data;
@@ -63,25 +91,29 @@ typedef struct mb_run_config {
     size_t task_count;
     mb_method_spec *methods;
     size_t method_count;
-    const cJSON **samplers; /* objects; applied on top of the family's defaults */
-    size_t sampler_count;
+    mb_key_objects samplers; /* applied on top of the family's defaults */
     int64_t limit;
     int32_t max_length;     /* prompt tokens before the middle is cut; 0 = what the model takes */
     int32_t max_new_tokens; /* 0 = the benchmark's own limit */
-    bool pass_quality, pass_recall, pass_forced, pass_latency, pass_breakdown;
-    int64_t recall_limit; /* samples per task in the recall pass, 0 = all */
+    uint32_t passes;        /* of mb_run_passes */
+    int64_t recall_limit;   /* samples per task in the recall pass, 0 = all */
     mb_latency_spec latency;
     /* output */
     char *results, *plots;
 } mb_run_config;
 
-/* What the command line may put on top of the file. Strings borrowed. */
+/* A flag that sets a key, and its text. Borrowed. */
+typedef struct mb_config_value {
+    const struct mb_key *key;
+    const char *text;
+} mb_config_value;
+
+/* What the command line may put on top of the file. Borrowed. */
 typedef struct mb_config_flags {
     const char *const *sets; /* "key.path=value" */
     size_t set_count;
-    const char *model, *data, *methods, *tasks, *database, *plots, *device;
-    int64_t limit; /* -1 = not given */
-    int64_t seed;  /* -1 = not given */
+    const mb_config_value *values;
+    size_t value_count;
 } mb_config_flags;
 
 /* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and a sentence with the key's path. */
@@ -93,33 +125,14 @@ void mb_config_free(mb_run_config *config);
 /* Applies samplers[i] to the family's default. */
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,
                       mb_error *err);
-/* The key table as text: name, type, range, default, help. */
+/* The config as it is stored with a run on this device, and the text that tells runs apart: the same without the
+ * keys that only extend a run. Both malloc'ed. */
+int mb_config_identity(mb_run_config *config, const char *device, char **stored, char **identity, mb_error *err);
+/* The key table as text: name, type, range, default, flag, help. */
 void mb_config_help(mb_text *out);
-
-/* ---- shared by config.c and config_keys.c ---- */
-typedef enum mb_key_type {
-    MB_KEY_STRING,
-    MB_KEY_INT,
-    MB_KEY_REAL,
-    MB_KEY_BOOL,
-    MB_KEY_INTS,
-    MB_KEY_CHOICE,
-    MB_KEY_ANY
-} mb_key_type;
-typedef struct mb_key {
-    const char *section; /* "" top level, "model", "sampler", "latency", "recall" */
-    const char *name;
-    mb_key_type type;
-    double min, max;
-    const char *choices; /* CHOICE: "a|b" */
-    const char *preset;  /* as printed in the help */
-    const char *help;
-} mb_key;
-extern const mb_key mb_config_keys[]; /* ends with name NULL */
-
-/* Checks that every member of object is a key of section with the right type and range; path is its own path. */
-int mb_config_check(const cJSON *object, const char *section, const char *path, mb_error *err);
-/* No member of object is named twice: readers of JSON do not agree on which of the two counts. */
-int mb_config_check_once(const cJSON *object, const char *path, mb_error *err);
+/* The same as Markdown tables. */
+void mb_config_help_markdown(mb_text *out);
+/* MB_E_INPUT and a sentence when the text of a flag is no value of its key's type. */
+int mb_config_value_check(const mb_config_value *value, mb_error *err);
 
 #endif

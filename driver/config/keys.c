@@ -1,101 +1,175 @@
 /*
- * keys.c - every key of a config file in one table, and the check of an object against it. The same rows
- * print `./harness help config`; configs/README.md shows them in use.
+ * keys.c - every key of a config file, a row each (keys.h says what the columns are), and the table as text:
+ * `./harness help config` and the table in configs/README.md.
  */
-#include "driver/config/config.h"
+#include "driver/config/keys.h"
 
-#include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #define MAX_TOKENS 2097152.0
+#define MAX_SAMPLES 1e9
+#define MAX_SEED 9007199254740992.0 /* beyond, a double no longer tells whole numbers apart */
 
+#define FIELD(type, field) .offset = offsetof(type, field), .size = sizeof((type *)0)->field
+#define AT(field) FIELD(mb_run_config, field)
+#define IN_SAMPLER(field) FIELD(mb_sampler, field)
+#define IN_TASK(field) FIELD(mb_task_spec, field)
+
+static const mb_key_choice passes[] = {{"quality", MB_RUN_QUALITY},     {"recall", MB_RUN_RECALL},
+                                       {"forced", MB_RUN_FORCED},       {"latency", MB_RUN_LATENCY},
+                                       {"breakdown", MB_RUN_BREAKDOWN}, {NULL, 0}};
+static const mb_key_choice weights[] = {{"checkpoint", MB_WEIGHTS_READ}, {"random", MB_WEIGHTS_DRAWN}, {NULL, 0}};
+static const mb_key_choice storage[] = {{"bf16", MB_BF16}, {"f32", MB_F32}, {NULL, 0}};
+static const mb_key_choice precisions[] = {{"f32", MB_F32}, {"bf16", MB_BF16}, {"f16", MB_F16}, {NULL, 0}};
+static const mb_key_choice schedules[] = {
+    {"threshold", MB_SCHEDULE_THRESHOLD}, {"fixed", MB_SCHEDULE_FIXED}, {NULL, 0}};
+static const mb_key_choice batches[] = {{"largest", MB_BATCH_LARGEST}, {NULL, 0}};
+
+/* The file's order is the help's, and that of the read functions. */
 const mb_key mb_config_keys[] = {
-    {"", "name", MB_KEY_STRING, 0, 0, NULL, "the file's name",
-     "name of the run; results/NAME.db and results/NAME/ by default"},
-    {"", "seed", MB_KEY_INT, 0, 9007199254740992.0, NULL, "1",
-     "seed of everything drawn: samples, methods, synthetic weights' cache"},
-    {"", "device", MB_KEY_STRING, 0, 0, NULL, "auto",
-     "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
-    {"", "threads", MB_KEY_INT, 0, 1024, NULL, "0", "CPU worker threads; 0 = all cores this process may use"},
-    {"", "memory_gib", MB_KEY_REAL, 0, 1e6, NULL, "0", "device memory the run may plan with; 0 = what is free"},
-    {"", "plugin_seconds", MB_KEY_REAL, 0.1, 1e6, NULL, "600",
-     "seconds without a sign of life from a plug-in before its process is ended"},
-    {"", "model", MB_KEY_ANY, 0, 0, NULL, "models/tiny",
-     "checkpoint folder, or an object with the keys of section model"},
-    {"", "data", MB_KEY_STRING, 0, 0, NULL, "datasets/data", "folder of the benchmark files"},
-    {"", "tasks", MB_KEY_ANY, 0, 0, NULL, "[]",
-     "list of task or group names, or objects {\"task\": NAME, own keys}; see `list tasks`, `help TASK`"},
-    {"", "methods", MB_KEY_ANY, 0, 0, NULL, "required",
-     "object NAME: {options}; a list of values is a sweep; see `help METHOD`"},
-    {"", "sampler", MB_KEY_ANY, 0, 0, NULL, "{}",
-     "object with the keys of section sampler, or a list of such objects"},
-    {"", "passes", MB_KEY_ANY, 0, 0, NULL, "[\"quality\"]", "list of quality, recall, forced, latency, breakdown"},
-    {"", "limit", MB_KEY_INT, 0, 1e9, NULL, "0", "samples per task; 0 = all"},
-    {"", "max_length", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0",
-     "prompt tokens beyond which the middle is cut; 0 = what the model takes"},
-    {"", "max_new_tokens", MB_KEY_INT, 0, 65536, NULL, "0", "overrides the benchmark's own limit; 0 = keep it"},
-    {"", "recall", MB_KEY_ANY, 0, 0, NULL, "{}", "object with the keys of section recall"},
-    {"", "latency", MB_KEY_ANY, 0, 0, NULL, "{}", "object with the keys of section latency"},
-    {"", "results", MB_KEY_STRING, 0, 0, NULL, "results/NAME.db", "SQLite file"},
-    {"", "plots", MB_KEY_STRING, 0, 0, NULL, "results/NAME", "folder of the figures; \"\" = draw none"},
+    {"", "name", MB_KEY_TEXT, AT(name), .preset_words = "the file's name",
+     .help = "name of the run; results/NAME.db and results/NAME/ by default"},
+    {"", "seed", MB_KEY_INT, AT(seed), .max = MAX_SEED, .preset = "1", .flag = "--seed N",
+     .help = "seed of everything drawn: samples, methods, synthetic weights' cache"},
+    {"", "device", MB_KEY_TEXT, AT(device), .preset = "auto", .flag = "--device NAME",
+     .help = "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
+    {"", "threads", MB_KEY_INT, AT(threads), .max = 1024, .preset = "0", .extends = true,
+     .help = "CPU worker threads; 0 = all cores this process may use"},
+    {"", "memory_gib", MB_KEY_REAL, AT(memory_gib), .max = 1e6, .preset = "0",
+     .help = "device memory the run may plan with; 0 = what is free"},
+    {"", "plugin_seconds", MB_KEY_REAL, AT(plugin_seconds), .min = 0.1, .max = 1e6, .preset = "600",
+     .extends = true, .help = "seconds without a sign of life from a plug-in before its process is ended"},
+    {"", "model", MB_KEY_SECTION, .preset = "models/tiny", .flag = "--model DIR", .shorthand = "path",
+     .help = "checkpoint folder, or an object with the keys of section model"},
+    {"", "data", MB_KEY_PATH, AT(data), .preset = "datasets/data", .flag = "--data DIR", .extends = true,
+     .help = "folder of the benchmark files"},
+    {"", "methods", MB_KEY_OWN, AT(methods), .preset_words = "required", .flag = "--methods A,B", .extends = true,
+     .read = mb_config_read_methods, .choose = mb_config_choose_methods,
+     .help = "object NAME: {options}; a list of values is a sweep; see `help METHOD`; the flag keeps the file's "
+             "options"},
+    {"", "tasks", MB_KEY_OWN, AT(tasks), .preset_words = "[]", .flag = "--tasks A,B", .shorthand = "task",
+     .extends = true, .read = mb_config_read_tasks, .choose = mb_config_choose_tasks,
+     .help =
+         "list of task or group names, or objects with the keys of section task; see `list tasks`, `help TASK`"},
+    {"", "sampler", MB_KEY_SECTIONS, AT(samplers), .preset = "{}", .extends = true,
+     .help = "object with the keys of section sampler, or a list of such objects"},
+    {"", "passes", MB_KEY_CHOICES, AT(passes), .choices = passes, .preset = "[\"quality\"]", .extends = true,
+     .help = "what is done with every sample, and what is timed"},
+    {"", "limit", MB_KEY_INT, AT(limit), .max = MAX_SAMPLES, .preset = "0", .flag = "--limit N", .extends = true,
+     .help = "samples per task; 0 = all"},
+    {"", "max_length", MB_KEY_INT, AT(max_length), .max = MAX_TOKENS, .preset = "0",
+     .help = "prompt tokens beyond which the middle is cut; 0 = what the model takes"},
+    {"", "max_new_tokens", MB_KEY_INT, AT(max_new_tokens), .max = 65536, .preset = "0",
+     .help = "overrides the benchmark's own limit; 0 = keep it"},
+    {"", "recall", MB_KEY_SECTION, .preset = "{}", .extends = true,
+     .help = "object with the keys of section recall"},
+    {"", "latency", MB_KEY_SECTION, .preset = "{}", .extends = true,
+     .help = "object with the keys of section latency"},
+    {"", "results", MB_KEY_TEXT, AT(results), .preset_words = "results/NAME.db", .flag = "--db FILE",
+     .extends = true, .help = "SQLite file"},
+    {"", "plots", MB_KEY_TEXT, AT(plots), .preset_words = "results/NAME", .flag = "--out DIR", .extends = true,
+     .help = "folder of the figures; \"\" = draw none"},
 
-    {"model", "path", MB_KEY_STRING, 0, 0, NULL, "", "checkpoint folder as downloaded"},
-    {"model", "shape", MB_KEY_STRING, 0, 0, NULL, "",
-     "named dimensions for a synthetic model: fast_dllm_v2_7b, sdar_8b, llada2_mini, ..."},
-    {"model", "weights", MB_KEY_CHOICE, 0, 0, "checkpoint|random", "checkpoint",
-     "random needs shape; such rows are labelled synthetic"},
-    {"model", "seed", MB_KEY_INT, 0, 9007199254740992.0, NULL, "1", "seed of random weights"},
-    {"model", "type", MB_KEY_CHOICE, 0, 0, "bf16|f32", "bf16", "storage type of activations and KV cache"},
-    {"model", "block", MB_KEY_INT, 0, 256, NULL, "0", "block length B; 0 = the checkpoint's"},
-    {"model", "positions", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0",
-     "overrides max_position_embeddings; 0 = the checkpoint's"},
-    {"model", "prefill_chunk", MB_KEY_INT, 0, 65536, NULL, "0", "prompt rows per prefill forward; 0 = default"},
-    {"model", "graphs", MB_KEY_BOOL, 0, 1, NULL, "true",
-     "replay denoising steps as CUDA graphs where the method allows"},
+    {"model", "path", MB_KEY_PATH, AT(model_path), .preset_words = "none",
+     .help = "checkpoint folder as downloaded"},
+    {"model", "shape", MB_KEY_TEXT, AT(model_shape), .preset_words = "none", .rival = "path",
+     .help = "named dimensions for a synthetic model: fast_dllm_v2_7b, sdar_8b, llada2_mini, ..."},
+    {"model", "weights", MB_KEY_CHOICE, AT(weights), .choices = weights, .preset = "checkpoint", .rival = "path",
+     .help = "random needs shape; such rows are labelled synthetic"},
+    {"model", "seed", MB_KEY_INT, AT(model_seed), .max = MAX_SEED, .preset = "1",
+     .help = "seed of random weights"},
+    {"model", "type", MB_KEY_CHOICE, AT(type), .choices = storage, .preset = "bf16",
+     .help = "storage type of activations and KV cache"},
+    {"model", "block", MB_KEY_INT, AT(block_size), .max = 256, .preset = "0",
+     .help = "block length B; 0 = the checkpoint's"},
+    {"model", "positions", MB_KEY_INT, AT(positions), .max = MAX_TOKENS, .preset = "0",
+     .help = "overrides max_position_embeddings; 0 = the checkpoint's"},
+    {"model", "prefill_chunk", MB_KEY_INT, AT(prefill_chunk), .max = 65536, .preset = "0",
+     .help = "prompt rows per prefill forward; 0 = default"},
+    {"model", "graphs", MB_KEY_BOOL, AT(graphs), .preset = "true",
+     .help = "replay denoising steps as CUDA graphs where the method allows"},
 
-    {"sampler", "schedule", MB_KEY_CHOICE, 0, 0, "threshold|fixed", "threshold",
-     "fixed: T steps per block; threshold: the family's own rule"},
-    {"sampler", "steps", MB_KEY_INT, 1, 256, NULL, "B",
-     "denoising steps T per block (fixed), or the static rule's"},
-    {"sampler", "threshold", MB_KEY_REAL, 0, 1, NULL, "the family's",
-     "confidence above which tokens are unmasked (strictly)"},
-    {"sampler", "dynamic", MB_KEY_BOOL, 0, 1, NULL, "true",
-     "SDAR, LLaDA2: all above the threshold; false = static"},
-    {"sampler", "block_cache", MB_KEY_BOOL, 0, 1, NULL, "false",
-     "Fast-dLLM v2: sub-block calls on the block cache"},
-    {"sampler", "confidence", MB_KEY_CHOICE, 0, 0, "f32|bf16|f16", "the family's",
-     "type in which probabilities are compared"},
-    {"sampler", "compat_prompt_bug", MB_KEY_BOOL, 0, 1, NULL, "false",
-     "Fast-dLLM v2: ignore a prompt of exactly B tokens, as the reference does"},
+    {"task", "task", MB_KEY_TEXT, IN_TASK(task), .preset_words = "required", .help = "name of a task or a group"},
+    {"task", "limit", MB_KEY_INT, IN_TASK(limit), .max = MAX_SAMPLES, .preset_words = "the run's",
+     .help = "samples; 0 = all"},
+    {"task", "data", MB_KEY_PATH, IN_TASK(folder), .preset_words = "the run's",
+     .help = "folder of the benchmark files"},
 
-    {"recall", "limit", MB_KEY_INT, 0, 1e9, NULL, "0",
-     "samples per task in the recall pass; 0 = as the quality pass"},
+    {"sampler", "schedule", MB_KEY_CHOICE, IN_SAMPLER(schedule), .choices = schedules, .preset_words = "threshold",
+     .help = "fixed: T steps per block; threshold: the family's own rule"},
+    {"sampler", "steps", MB_KEY_INT, IN_SAMPLER(steps), .min = 1, .max = 256, .preset_words = "B",
+     .help = "denoising steps T per block (fixed), or the static rule's"},
+    {"sampler", "threshold", MB_KEY_REAL, IN_SAMPLER(threshold), .max = 1, .preset_words = "the family's",
+     .help = "confidence above which tokens are unmasked (strictly)"},
+    {"sampler", "dynamic", MB_KEY_BOOL, IN_SAMPLER(dynamic), .preset_words = "true",
+     .help = "SDAR, LLaDA2: all above the threshold; false = static"},
+    {"sampler", "block_cache", MB_KEY_BOOL, IN_SAMPLER(block_cache), .preset_words = "false",
+     .help = "Fast-dLLM v2: sub-block calls on the block cache"},
+    {"sampler", "confidence", MB_KEY_CHOICE, IN_SAMPLER(confidence), .choices = precisions,
+     .preset_words = "the family's", .help = "type in which probabilities are compared"},
+    {"sampler", "compat_prompt_bug", MB_KEY_BOOL, IN_SAMPLER(compat_prompt_bug), .preset_words = "false",
+     .help = "Fast-dLLM v2: ignore a prompt of exactly B tokens, as the reference does"},
 
-    {"latency", "contexts", MB_KEY_INTS, 32, MAX_TOKENS, NULL, "[4096]", "prefix lengths in tokens"},
-    {"latency", "batches", MB_KEY_ANY, 1, 1024, NULL, "[1]",
-     "batch sizes; \"largest\" = the largest power of two that fits"},
-    {"latency", "largest_from", MB_KEY_INT, 0, MAX_TOKENS, NULL, "0",
-     "the batch \"largest\" is measured at contexts from here on"},
-    {"latency", "steps", MB_KEY_INTS, 1, 256, NULL, "[B]", "denoising steps per block"},
-    {"latency", "blocks_min", MB_KEY_INT, 1, 100000, NULL, "2",
-     "measured blocks per case and method, at least; each gives a sample per step"},
-    {"latency", "blocks_max", MB_KEY_INT, 1, 100000, NULL, "100", "measured blocks per case and method, at most"},
-    {"latency", "seconds", MB_KEY_REAL, 0.01, 1e5, NULL, "15", "time cap per case and method"},
-    {"latency", "error", MB_KEY_REAL, 1e-6, 1, NULL, "0.005",
-     "stop when the relative standard error of the median is below"},
-    {"latency", "synthetic_cache", MB_KEY_BOOL, 0, 1, NULL, "true",
-     "random keys and values of realistic norms in place of a prefill"},
-    {"latency", "prefill", MB_KEY_BOOL, 0, 1, NULL, "true", "also time one prefill of random tokens per context"},
-    {"latency", "breakdown_contexts", MB_KEY_INTS, 32, MAX_TOKENS, NULL, "contexts",
-     "where the breakdown pass looks"},
-    {NULL, NULL, MB_KEY_ANY, 0, 0, NULL, NULL, NULL},
+    {"recall", "limit", MB_KEY_INT, AT(recall_limit), .max = MAX_SAMPLES, .preset = "0",
+     .help = "samples per task in the recall pass; 0 = as the quality pass"},
+
+    {"latency", "contexts", MB_KEY_INTS, AT(latency.contexts), .min = 32, .max = MAX_TOKENS, .preset = "[4096]",
+     .help = "prefix lengths in tokens"},
+    {"latency", "batches", MB_KEY_INTS, AT(latency.batches), .min = 1, .max = 1024, .choices = batches,
+     .preset = "[1]", .help = "batch sizes; \"largest\" = the largest power of two that fits"},
+    {"latency", "largest_from", MB_KEY_INT, AT(latency.largest_from), .max = MAX_TOKENS, .preset = "0",
+     .help = "the batch \"largest\" is measured at contexts from here on"},
+    {"latency", "steps", MB_KEY_INTS, AT(latency.steps), .min = 1, .max = 256, .preset = "[0]",
+     .preset_words = "[B]", .help = "denoising steps per block"},
+    {"latency", "blocks_min", MB_KEY_INT, AT(latency.blocks_min), .min = 1, .max = 100000, .preset = "2",
+     .help = "measured blocks per case and method, at least; each gives a sample per step"},
+    {"latency", "blocks_max", MB_KEY_INT, AT(latency.blocks_max), .min = 1, .max = 100000, .preset = "100",
+     .help = "measured blocks per case and method, at most"},
+    {"latency", "seconds", MB_KEY_REAL, AT(latency.seconds), .min = 0.01, .max = 1e5, .preset = "15",
+     .help = "time cap per case and method"},
+    {"latency", "error", MB_KEY_REAL, AT(latency.error), .min = 1e-6, .max = 1, .preset = "0.005",
+     .help = "stop when the relative standard error of the median is below"},
+    {"latency", "synthetic_cache", MB_KEY_BOOL, AT(latency.synthetic_cache), .preset = "true",
+     .help = "random keys and values of realistic norms in place of a prefill"},
+    {"latency", "prefill", MB_KEY_BOOL, AT(latency.prefill), .preset = "true",
+     .help = "also time one prefill of random tokens per context"},
+    {"latency", "breakdown_contexts", MB_KEY_INTS, AT(latency.breakdown_contexts), .min = 32, .max = MAX_TOKENS,
+     .preset_words = "contexts", .help = "where the breakdown pass looks"},
+    {.name = NULL},
 };
 
-static const char *type_name(mb_key_type type)
+const mb_key *mb_config_key(const char *section, const char *name)
+{
+    for (const mb_key *key = mb_config_keys; key->name; key++)
+        if (strcmp(key->section, section) == 0 && strcmp(key->name, name) == 0)
+            return key;
+    return NULL;
+}
+
+const mb_key *mb_config_key_at(size_t offset)
+{
+    const mb_key *key = mb_config_keys;
+    while (*key->section || key->size == 0 || key->offset != offset)
+        key++;
+    return key;
+}
+
+const mb_key *mb_config_flag(const char *word)
+{
+    size_t length = strcspn(word, "=");
+    for (const mb_key *key = mb_config_keys; key->name; key++)
+        if (key->flag && strcspn(key->flag, " ") == length && strncmp(key->flag, word, length) == 0)
+            return key;
+    return NULL;
+}
+
+const char *mb_key_type_name(mb_key_type type)
 {
     switch (type) {
-    case MB_KEY_STRING:
+    case MB_KEY_TEXT:
+    case MB_KEY_PATH:
         return "text";
     case MB_KEY_INT:
         return "whole number";
@@ -107,131 +181,69 @@ static const char *type_name(mb_key_type type)
         return "list of whole numbers";
     case MB_KEY_CHOICE:
         return "one of";
-    case MB_KEY_ANY:
+    case MB_KEY_CHOICES:
+        return "list of";
+    case MB_KEY_SECTION:
+    case MB_KEY_SECTIONS:
+    case MB_KEY_OWN:
         break;
     }
     return "see help";
 }
 
-static int check_number(const cJSON *value, const mb_key *key, const char *path, mb_error *err)
+/* "whole number 0..1024", "one of bf16|f32". bar: what stands between words. */
+static void print_type(mb_text *out, const mb_key *key, const char *bar)
 {
-    bool whole = key->type != MB_KEY_REAL;
-    double number = value->valuedouble;
-    if (!cJSON_IsNumber(value) || !isfinite(number) || (whole && number != floor(number)))
-        return mb_fail(err, MB_E_INPUT, "config key %s must be a %s", path, whole ? "whole number" : "number");
-    if (number < key->min || number > key->max)
-        return mb_fail(err, MB_E_INPUT, "config key %s is %.10g; it must lie between %.10g and %.10g", path,
-                       number, key->min, key->max);
-    return MB_OK;
+    mb_text_puts(out, mb_key_type_name(key->type));
+    if (key->type == MB_KEY_INT || key->type == MB_KEY_REAL || key->type == MB_KEY_INTS)
+        mb_text_printf(out, " %.16g..%.16g", key->min, key->max);
+    for (const mb_key_choice *c = key->choices; c && c->word; c++)
+        mb_text_printf(out, "%s%s", c > key->choices ? bar : key->type == MB_KEY_INTS ? " or " : " ", c->word);
 }
 
-static int check_choice(const cJSON *value, const mb_key *key, const char *path, mb_error *err)
+static const char *preset_of(const mb_key *key)
 {
-    const char *text = cJSON_GetStringValue(value);
-    size_t length = text ? strlen(text) : 0;
-    for (const char *p = key->choices; text && p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL) {
-        size_t n = strcspn(p, "|");
-        if (n == length && strncmp(p, text, n) == 0)
-            return MB_OK;
-    }
-    return mb_fail(err, MB_E_INPUT, "config key %s must be one of %s", path, key->choices);
+    return key->preset_words ? key->preset_words : key->preset;
 }
 
-static int check_value(const cJSON *value, const mb_key *key, const char *path, mb_error *err)
+static const char *section_title(const mb_key *key)
 {
-    switch (key->type) {
-    case MB_KEY_STRING:
-        if (!cJSON_IsString(value))
-            return mb_fail(err, MB_E_INPUT, "config key %s must be text in quotes", path);
-        return MB_OK;
-    case MB_KEY_BOOL:
-        if (!cJSON_IsBool(value))
-            return mb_fail(err, MB_E_INPUT, "config key %s must be true or false", path);
-        return MB_OK;
-    case MB_KEY_INT:
-    case MB_KEY_REAL:
-        return check_number(value, key, path, err);
-    case MB_KEY_CHOICE:
-        return check_choice(value, key, path, err);
-    case MB_KEY_INTS: {
-        const cJSON *item;
-        if (cJSON_IsNumber(value))
-            return check_number(value, key, path, err);
-        if (!cJSON_IsArray(value) || cJSON_GetArraySize(value) == 0)
-            return mb_fail(err, MB_E_INPUT, "config key %s must be a whole number or a list of them", path);
-        cJSON_ArrayForEach(item, value)
-        {
-            int rc = check_number(item, key, path, err);
-            if (rc != MB_OK)
-                return rc;
-        }
-        return MB_OK;
-    }
-    case MB_KEY_ANY:
-        break;
-    }
-    return MB_OK;
-}
-
-int mb_config_check_once(const cJSON *object, const char *path, mb_error *err)
-{
-    const cJSON *value;
-    cJSON_ArrayForEach(value, object)
-    {
-        for (const cJSON *other = value->next; other; other = other->next)
-            if (value->string && strcmp(other->string, value->string) == 0)
-                return mb_fail(err, MB_E_INPUT, "config key %s%s%s is given twice", path, *path ? "." : "",
-                               value->string);
-    }
-    return MB_OK;
-}
-
-int mb_config_check(const cJSON *object, const char *section, const char *path, mb_error *err)
-{
-    const cJSON *value;
-    if (!cJSON_IsObject(object))
-        return mb_fail(err, MB_E_INPUT, "config key %s must be an object { ... }", path);
-    int twice = mb_config_check_once(object, path, err);
-    if (twice != MB_OK)
-        return twice;
-    cJSON_ArrayForEach(value, object)
-    {
-        const mb_key *key = mb_config_keys;
-        char full[256];
-        snprintf(full, sizeof full, "%s%s%s", path, *path ? "." : "", value->string);
-        while (key->name && (strcmp(key->section, section) != 0 || strcmp(key->name, value->string) != 0))
-            key++;
-        if (!key->name) {
-            mb_text known = {0};
-            for (key = mb_config_keys; key->name; key++)
-                if (strcmp(key->section, section) == 0)
-                    mb_text_printf(&known, "%s%s", known.length ? ", " : "", key->name);
-            int rc = mb_fail(err, MB_E_INPUT, "unknown config key %s; known here: %s", full,
-                             known.data ? known.data : "");
-            mb_text_free(&known);
-            return rc;
-        }
-        int rc = check_value(value, key, full, err);
-        if (rc != MB_OK)
-            return rc;
-    }
-    return MB_OK;
+    return *key->section ? "section " : "top level";
 }
 
 void mb_config_help(mb_text *out)
 {
     const char *section = "?";
     mb_text_puts(out, "Keys of a config file (JSON). Any key can be overridden: --set latency.seconds=5,\n"
-                      "entries of a list by number: --set sampler.0.steps=16\n");
+                      "entries of a list by number: --set sampler.0.steps=16. A key marked + extends a run:\n"
+                      "another value continues it. Another value of any other key makes another run.\n");
+    for (const mb_key *key = mb_config_keys; key->name; key++) {
+        bool extends = key->extends;
+        if (strcmp(section, key->section) != 0) {
+            section = key->section;
+            mb_text_printf(out, "\n%s%s\n", section_title(key), section);
+        }
+        mb_text_printf(out, "%c %-18s ", extends ? '+' : ' ', key->name);
+        print_type(out, key, "|");
+        mb_text_printf(out, " (default %s%s%s)\n  %-18s %s\n", preset_of(key), key->flag ? "; " : "",
+                       key->flag ? key->flag : "", "", key->help);
+    }
+}
+
+void mb_config_help_markdown(mb_text *out)
+{
+    const char *section = "?";
     for (const mb_key *key = mb_config_keys; key->name; key++) {
         if (strcmp(section, key->section) != 0) {
             section = key->section;
-            mb_text_printf(out, "\n%s%s\n", *section ? "section " : "top level", section);
+            mb_text_printf(out,
+                           "\n**%s%s%s%s**\n\n| key | type | default | flag | extends | what it is |\n"
+                           "|---|---|---|---|---|---|\n",
+                           section_title(key), *section ? "`" : "", section, *section ? "`" : "");
         }
-        mb_text_printf(out, "  %-18s %s%s%s", key->name, type_name(key->type), key->choices ? " " : "",
-                       key->choices ? key->choices : "");
-        if (key->type == MB_KEY_INT || key->type == MB_KEY_REAL || key->type == MB_KEY_INTS)
-            mb_text_printf(out, " %.10g..%.10g", key->min, key->max);
-        mb_text_printf(out, " (default %s)\n  %-18s %s\n", key->preset, "", key->help);
+        mb_text_printf(out, "| `%s` | ", key->name);
+        print_type(out, key, ", ");
+        mb_text_printf(out, " | %s | %s%s%s | %s | %s |\n", preset_of(key), key->flag ? "`" : "",
+                       key->flag ? key->flag : "", key->flag ? "`" : "", key->extends ? "yes" : "", key->help);
     }
 }

@@ -1,12 +1,13 @@
 /*
- * methods.c - methods and tasks of a config. Options are validated by the methods' own tables and tasks'
- * keys by the tasks, so nothing here knows one of either.
+ * methods.c - methods and tasks of a config: the lists, and what --methods and --tasks choose of them. Options are
+ * validated by the methods' own tables and tasks' keys by the tasks, so nothing here knows one of either.
  */
-#include "driver/config/methods.h"
+#include "driver/config/keys.h"
 
 #include "driver/os/paths.h"
 #include "datasets/datasets.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,7 +129,8 @@ static int sweep_method(mb_run_config *config, const cJSON *options, mb_error *e
 
 int mb_config_read_methods(mb_run_config *config, mb_error *err)
 {
-    const cJSON *methods = cJSON_GetObjectItemCaseSensitive(config->json, "methods"), *method;
+    const cJSON *methods = cJSON_GetObjectItemCaseSensitive(config->json, MB_CONFIG_KEY_OF(methods)->name),
+                *method;
     if (!cJSON_IsObject(methods) || !methods->child)
         return mb_fail(err, MB_E_INPUT,
                        "config key methods must be an object such as {\"NAME\": {\"k\": [256, 512]}}; see "
@@ -145,20 +147,18 @@ int mb_config_read_methods(mb_run_config *config, mb_error *err)
     return MB_OK;
 }
 
-/* The keys that every task object may have; the others are the task's own and checked by it. */
-static int check_task(const cJSON *task, const char *path, mb_error *err)
+/* ---- tasks ---- */
+
+/* The name of a task or group: an entry's text or its shorthand key; NULL = it has none. */
+static const char *task_name(const cJSON *task)
 {
-    const cJSON *folder = cJSON_GetObjectItemCaseSensitive(task, "data");
-    const cJSON *limit = cJSON_GetObjectItemCaseSensitive(task, "limit");
-    if (folder && !cJSON_IsString(folder))
-        return mb_fail(err, MB_E_INPUT, "config key %s.data must be text in quotes", path);
-    if (limit && (!cJSON_IsNumber(limit) || limit->valuedouble < 0 || limit->valuedouble > 1e9 ||
-                  limit->valuedouble != (double)(int64_t)limit->valuedouble))
-        return mb_fail(err, MB_E_INPUT, "config key %s.limit must be a whole number from 0 to 1000000000", path);
-    return mb_config_check_once(task, path, err);
+    const mb_key *key = MB_CONFIG_KEY_OF(tasks);
+    return cJSON_GetStringValue(cJSON_IsString(task) ? task
+                                                     : cJSON_GetObjectItemCaseSensitive(task, key->shorthand));
 }
 
-static int add_task(mb_run_config *config, const char *name, const cJSON *own, const char *folder, int64_t limit,
+/* One task by name. common: limit and folder; own: the keys that the task itself checks, or NULL. */
+static int add_task(mb_run_config *config, const char *name, const mb_task_spec *common, const cJSON *own,
                     mb_error *err)
 {
     mb_task_spec *grown = realloc(config->tasks, (config->task_count + 1) * sizeof *grown);
@@ -166,10 +166,8 @@ static int add_task(mb_run_config *config, const char *name, const cJSON *own, c
         return mb_no_memory(err, "the config");
     config->tasks = grown;
     mb_task_spec *spec = &config->tasks[config->task_count++];
-    memset(spec, 0, sizeof *spec);
-    spec->task = mb_string_copy(name);
-    spec->folder = mb_string_copy(folder);
-    spec->limit = limit;
+    *spec = (mb_task_spec){.task = mb_string_copy(name), .limit = common->limit};
+    spec->folder = mb_string_copy(common->folder);
     if (own && own->child)
         spec->options = cJSON_PrintUnformatted(own);
     if (!spec->task || !spec->folder || (own && own->child && !spec->options))
@@ -177,45 +175,108 @@ static int add_task(mb_run_config *config, const char *name, const cJSON *own, c
     return MB_OK;
 }
 
+/* All tasks of one entry of the list. */
+static int read_task(mb_run_config *config, const cJSON *task, const char *path, mb_error *err)
+{
+    mb_task_spec common = {.limit = config->limit};
+    cJSON *own = NULL;
+    const char **names = NULL;
+    size_t count = 0;
+    int rc = MB_OK;
+    if (!task_name(task))
+        return mb_fail(err, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}", path);
+    if (cJSON_IsObject(task)) {
+        rc = mb_config_check(task, "task", path, true, err);
+        if (rc == MB_OK)
+            rc = mb_config_fill(task, "task", &common, err);
+        own = cJSON_Duplicate(task, true);
+        for (const mb_key *key = mb_config_keys; key->name; key++)
+            if (strcmp(key->section, "task") == 0)
+                cJSON_DeleteItemFromObjectCaseSensitive(own, key->name);
+    }
+    if (config->limit && (common.limit == 0 || common.limit > config->limit))
+        common.limit = config->limit; /* --limit is a promise for every task */
+    if (rc == MB_OK && !common.folder && !(common.folder = mb_string_copy(config->data)))
+        rc = mb_no_memory(err, "the config");
+    if (rc == MB_OK && (rc = mb_task_expand(task_name(task), &names, &count, err)) != MB_OK)
+        mb_fail_prefix(err, rc, "config key %s", path);
+    for (size_t i = 0; rc == MB_OK && i < count; i++)
+        rc = add_task(config, names[i], &common, own, err);
+    free((void *)names);
+    mb_config_release("task", &common);
+    cJSON_Delete(own);
+    return rc;
+}
+
 int mb_config_read_tasks(mb_run_config *config, mb_error *err)
 {
-    const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(config->json, "tasks"), *task;
+    const char *name = MB_CONFIG_KEY_OF(tasks)->name;
+    const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(config->json, name), *task;
     int rc = MB_OK, index = 0;
     if (tasks && !cJSON_IsArray(tasks))
-        return mb_fail(err, MB_E_INPUT, "config key tasks must be a list");
+        return mb_fail(err, MB_E_INPUT, "config key %s must be a list", name);
     cJSON_ArrayForEach(task, tasks)
     {
-        char path[32];
-        snprintf(path, sizeof path, "tasks[%d]", index++);
-        const char *group = cJSON_IsString(task)
-                                ? task->valuestring
-                                : cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(task, "task"));
-        if (!group)
-            return mb_fail(err, MB_E_INPUT, "config key %s must be a task name or {\"task\": NAME, ...}", path);
-        if (cJSON_IsObject(task) && (rc = check_task(task, path, err)) != MB_OK)
-            return rc;
-        cJSON *own = cJSON_IsObject(task) ? cJSON_Duplicate(task, true) : NULL;
-        const cJSON *folder = cJSON_GetObjectItemCaseSensitive(own, "data");
-        const cJSON *limit = cJSON_GetObjectItemCaseSensitive(own, "limit");
-        char *data = mb_shared_path(cJSON_IsString(folder) ? folder->valuestring : config->data);
-        int64_t most = cJSON_IsNumber(limit) ? (int64_t)limit->valuedouble : config->limit;
-        if (config->limit && (most == 0 || most > config->limit))
-            most = config->limit; /* --limit is a promise for every task */
-        const char **names = NULL;
-        size_t count = 0;
-        cJSON_DeleteItemFromObjectCaseSensitive(own, "task");
-        cJSON_DeleteItemFromObjectCaseSensitive(own, "data");
-        cJSON_DeleteItemFromObjectCaseSensitive(own, "limit");
-        rc = mb_task_expand(group, &names, &count, err);
-        if (rc != MB_OK)
-            mb_fail_prefix(err, rc, "config key %s", path);
-        for (size_t i = 0; rc == MB_OK && i < count; i++)
-            rc = add_task(config, names[i], own, data ? data : "", most, err);
-        free((void *)names);
-        free(data);
-        cJSON_Delete(own);
-        if (rc != MB_OK)
+        char path[64];
+        snprintf(path, sizeof path, "%s[%d]", name, index++);
+        if ((rc = read_task(config, task, path, err)) != MB_OK)
             return rc;
     }
-    return MB_OK;
+    return rc;
+}
+
+/* ---- what the flags choose ---- */
+
+static cJSON *split_list(const char *list)
+{
+    cJSON *array = cJSON_CreateArray();
+    for (const char *p = list; *p;) {
+        size_t n = strcspn(p, ",");
+        if (n) {
+            char *item = mb_string_format("%.*s", (int)n, p);
+            cJSON_AddItemToArray(array, cJSON_CreateString(item ? item : ""));
+            free(item);
+        }
+        p += n + (p[n] == ',');
+    }
+    return array;
+}
+
+/* --tasks keeps the config's own keys of a task that it names. */
+cJSON *mb_config_choose_tasks(const cJSON *present, const char *list)
+{
+    cJSON *names = split_list(list), *chosen = cJSON_CreateArray();
+    const cJSON *name, *task;
+    cJSON_ArrayForEach(name, names)
+    {
+        bool found = false;
+        cJSON_ArrayForEach(task, present)
+        {
+            const char *known = task_name(task);
+            if (known && strcmp(known, name->valuestring) == 0) {
+                cJSON_AddItemToArray(chosen, cJSON_Duplicate(task, true));
+                found = true;
+            }
+        }
+        if (!found)
+            cJSON_AddItemToArray(chosen, cJSON_CreateString(name->valuestring));
+    }
+    cJSON_Delete(names);
+    return chosen;
+}
+
+/* --methods keeps the config's options of a method that it names; others run with their defaults. */
+cJSON *mb_config_choose_methods(const cJSON *present, const char *list)
+{
+    cJSON *names = split_list(list), *chosen = cJSON_CreateObject();
+    const cJSON *name;
+    cJSON_ArrayForEach(name, names)
+    {
+        const cJSON *known = cJSON_GetObjectItemCaseSensitive(present, name->valuestring);
+        cJSON_DeleteItemFromObjectCaseSensitive(chosen, name->valuestring);
+        cJSON_AddItemToObject(chosen, name->valuestring,
+                              known ? cJSON_Duplicate(known, true) : cJSON_CreateObject());
+    }
+    cJSON_Delete(names);
+    return chosen;
 }

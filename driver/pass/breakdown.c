@@ -199,14 +199,14 @@ int mb_breakdown_pass(mb_run *run, mb_error *err)
         }
         return rc == MB_OK ? mb_store_event(run->store, run->run_id, "note", text, err) : rc;
     }
-    for (size_t s = 0; s < spec->step_count; s++) /* one block length, the longest */
-        steps = spec->steps[s] > steps ? spec->steps[s] : steps;
+    for (size_t s = 0; s < spec->steps.count; s++) /* one block length, the longest */
+        steps = spec->steps.values[s] > steps ? spec->steps.values[s] : steps;
     breakdown_work *work = malloc(sizeof *work);
     if (!work)
         return mb_no_memory(err, "the breakdown pass");
-    for (size_t x = 0; rc == MB_OK && x < spec->breakdown_count; x++)
-        for (size_t b = 0; rc == MB_OK && b < spec->batch_count; b++)
-            rc = breakdown_case(run, spec->breakdown_contexts[x], spec->batches[b],
+    for (size_t x = 0; rc == MB_OK && x < spec->breakdown_contexts.count; x++)
+        for (size_t b = 0; rc == MB_OK && b < spec->batches.count; b++)
+            rc = breakdown_case(run, spec->breakdown_contexts.values[x], spec->batches.values[b],
                                 steps > 0 ? steps : run->shape.block, work, err);
     free(work);
     return rc;

@@ -336,9 +336,9 @@ static int latency_context(mb_run *run, int32_t context, int32_t steps, mb_laten
     int32_t largest = rc == MB_OK && spec->largest_batch && context >= spec->largest_from
                           ? mb_latency_largest(run, context, steps)
                           : 0;
-    for (size_t b = 0; rc == MB_OK && b < spec->batch_count; b++) {
-        seen = seen || spec->batches[b] == largest;
-        rc = latency_case(run, context, spec->batches[b], steps, totals, err);
+    for (size_t b = 0; rc == MB_OK && b < spec->batches.count; b++) {
+        seen = seen || spec->batches.values[b] == largest;
+        rc = latency_case(run, context, spec->batches.values[b], steps, totals, err);
     }
     return rc == MB_OK && largest > 0 && !seen ? latency_case(run, context, largest, steps, totals, err) : rc;
 }
@@ -352,12 +352,12 @@ int mb_latency_pass(mb_run *run, mb_error *err)
                                 .reasons = calloc(methods, sizeof *totals.reasons)};
     int rc =
         totals.measured && totals.opaque_told && totals.reasons ? MB_OK : mb_no_memory(err, "the latency pass");
-    for (size_t x = 0; rc == MB_OK && x < spec->context_count; x++) {
-        for (size_t s = 0; rc == MB_OK && s < spec->step_count; s++) {
-            int32_t steps = spec->steps[s] ? spec->steps[s] : run->shape.block;
-            rc = latency_context(run, spec->contexts[x], steps, &totals, err);
+    for (size_t x = 0; rc == MB_OK && x < spec->contexts.count; x++) {
+        for (size_t s = 0; rc == MB_OK && s < spec->steps.count; s++) {
+            int32_t steps = spec->steps.values[s] ? spec->steps.values[s] : run->shape.block;
+            rc = latency_context(run, spec->contexts.values[x], steps, &totals, err);
             mb_latency_case c = {
-                .run = run, .context = spec->contexts[x], .batch = 1, .steps = steps, .count = methods};
+                .run = run, .context = spec->contexts.values[x], .batch = 1, .steps = steps, .count = methods};
             if (rc == MB_OK && s == 0 && spec->prefill && !run->flags.profile)
                 rc = time_prefill(&c, err);
         }

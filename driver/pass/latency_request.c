@@ -116,23 +116,23 @@ int mb_latency_requests(mb_run *run, mb_error *err)
     int rc = MB_OK;
     if (run->shape.synthetic || !mb_model_tokenizer(run->model))
         return MB_OK;
-    for (size_t x = 0; rc == MB_OK && x < spec->context_count; x++) {
+    for (size_t x = 0; rc == MB_OK && x < spec->contexts.count; x++) {
         mb_latency_case c = {0};
         int32_t *ids = NULL;
         size_t count = 0;
         /* The session holds context + two blocks: the prompt leaves room for what is decoded. */
-        int32_t room = spec->contexts[x] - REQUEST_BLOCKS * run->shape.block;
+        int32_t room = spec->contexts.values[x] - REQUEST_BLOCKS * run->shape.block;
         if (room < 2 * TEMPLATE_TOKENS) {
             char text[96];
             snprintf(text, sizeof text, "no request at %d tokens: they leave no room for a prompt",
-                     spec->contexts[x]);
+                     spec->contexts.values[x]);
             rc = mb_store_event(run->store, run->run_id, "note", text, err);
             continue;
         }
         rc = make_prompt(run, room, &ids, &count, err);
         void *user[2] = {ids, &count};
         if (rc == MB_OK)
-            rc = mb_latency_case_open(&c, run, spec->contexts[x], 1, 0, err);
+            rc = mb_latency_case_open(&c, run, spec->contexts.values[x], 1, 0, err);
         if (rc == MB_OK)
             rc = mb_latency_groups(&c, request_group, user, err);
         mb_latency_case_close(&c);

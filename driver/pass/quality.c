@@ -64,7 +64,7 @@ static int store_status(mb_run *run, const mb_prepared *prepared, int64_t cell, 
                         const char *reason, mb_error *err)
 {
     mb_sample_row row;
-    mb_run_row(prepared, cell, &row);
+    mb_run_sample_row(prepared, cell, &row);
     row.status = status;
     row.error = reason;
     return mb_store_sample(run->store, &row, err);
@@ -84,7 +84,7 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
         mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &text, &length, err);
     if (rc != MB_OK)
         goto out;
-    mb_run_row(prepared, cell, &row);
+    mb_run_sample_row(prepared, cell, &row);
     fill_row(&row, result);
     row.prediction = text;
     row.counter_count = fill_counters(arm->spec->method, result, counters);
@@ -229,7 +229,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
 int mb_forced_sample(mb_run *run, mb_prepared *prepared, mb_error *err)
 {
     int rc = MB_OK;
-    for (size_t s = 0; rc == MB_OK && s < run->config->sampler_count; s++)
+    for (size_t s = 0; rc == MB_OK && s < run->config->samplers.count; s++)
         rc = forced_sampler(run, prepared, s, err);
     return rc;
 }

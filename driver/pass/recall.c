@@ -29,7 +29,7 @@ static int store_recall(mb_run *run, const mb_prepared *prepared, int64_t cell, 
                                   .index_head = c->index_head,
                                   .mass_head = c->mass_head};
     }
-    mb_run_row(prepared, cell, &row);
+    mb_run_sample_row(prepared, cell, &row);
     if (recall->failed) { /* what it measured before it failed is no mean over the sample */
         row.status = "failed";
         row.error = recall->error.text;
@@ -112,7 +112,7 @@ static int store_lost(mb_run *run, const mb_prepared *prepared, const int64_t *c
     run->failed_samples++;
     for (size_t i = 0; rc == MB_OK && i < count; i++) {
         mb_sample_row row;
-        mb_run_row(prepared, cells[i], &row);
+        mb_run_sample_row(prepared, cells[i], &row);
         row.status = "failed";
         row.error = reason;
         rc = mb_store_sample(run->store, &row, err);
@@ -173,7 +173,7 @@ out:
 int mb_recall_sample(mb_run *run, mb_prepared *prepared, mb_error *err)
 {
     int rc = MB_OK;
-    for (size_t s = 0; rc == MB_OK && s < run->config->sampler_count; s++)
+    for (size_t s = 0; rc == MB_OK && s < run->config->samplers.count; s++)
         rc = recall_sampler(run, prepared, s, err);
     mb_progress_step(&run->progress, true);
     return rc;

@@ -69,7 +69,7 @@ int mb_run_prefill(mb_run *run, mb_prepared *prepared, mb_error *err)
     return rc;
 }
 
-void mb_run_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row)
+void mb_run_sample_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row)
 {
     const mb_sample *sample = prepared->sample;
     *row = (mb_sample_row){.cell = cell,
@@ -143,13 +143,14 @@ static int run_passes(mb_run *run, mb_prepared *prepared, int64_t index, mb_erro
     const mb_run_config *config = run->config;
     int rc = MB_OK;
     uint64_t start = mb_clock_ns();
-    if (config->pass_quality)
+    if (config->passes & MB_RUN_QUALITY)
         rc = mb_quality_sample(run, prepared, err);
-    if (rc == MB_OK && config->pass_forced)
+    if (rc == MB_OK && (config->passes & MB_RUN_FORCED))
         rc = mb_forced_sample(run, prepared, err);
     run->seconds_quality += (double)(mb_clock_ns() - start) * 1e-9;
     start = mb_clock_ns();
-    if (rc == MB_OK && config->pass_recall && (config->recall_limit == 0 || index < config->recall_limit))
+    if (rc == MB_OK && (config->passes & MB_RUN_RECALL) &&
+        (config->recall_limit == 0 || index < config->recall_limit))
         rc = mb_recall_sample(run, prepared, err);
     run->seconds_recall += (double)(mb_clock_ns() - start) * 1e-9;
     return rc;

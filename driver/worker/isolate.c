@@ -243,8 +243,8 @@ static int rehearse_context(mb_run *run, mb_arm *arm, int32_t context, mb_error 
     const mb_latency_spec *latency = &run->config->latency;
     mb_job job = {.kind = MB_JOB_REHEARSE,
                   .context = context,
-                  .batch = largest_of(latency->batches, latency->batch_count, 1),
-                  .steps = largest_of(latency->steps, latency->step_count, run->shape.block)};
+                  .batch = largest_of(latency->batches.values, latency->batches.count, 1),
+                  .steps = largest_of(latency->steps.values, latency->steps.count, run->shape.block)};
     mb_text question = {0}, answer = {0};
     mb_error why = {0};
     if (mb_isolate_fault(run, arm, context))
@@ -270,10 +270,11 @@ int mb_isolate_rehearse(mb_run *run, mb_error *err)
         mb_arm *arm = &run->arms[i];
         if (!mb_isolate_is_plugin(arm->spec))
             continue;
-        for (size_t x = 0; config->pass_latency && x < latency->context_count && rc == MB_OK; x++)
-            rc = rehearse_context(run, arm, latency->contexts[x], err);
-        for (size_t x = 0; config->pass_breakdown && x < latency->breakdown_count && rc == MB_OK; x++)
-            rc = rehearse_context(run, arm, latency->breakdown_contexts[x], err);
+        for (size_t x = 0; (config->passes & MB_RUN_LATENCY) && x < latency->contexts.count && rc == MB_OK; x++)
+            rc = rehearse_context(run, arm, latency->contexts.values[x], err);
+        for (size_t x = 0;
+             (config->passes & MB_RUN_BREAKDOWN) && x < latency->breakdown_contexts.count && rc == MB_OK; x++)
+            rc = rehearse_context(run, arm, latency->breakdown_contexts.values[x], err);
         end_worker(arm); /* the next one has the device to itself */
     }
     return rc;

@@ -2,6 +2,7 @@
  * serve.c - the worker's side of isolation: opens what the run has open (device, model, session) with one foreign
  * method on it, and does its jobs. Nothing is stored and nothing printed here but what the plug-in itself prints.
  */
+#include "driver/config/keys.h"
 #include "driver/command/commands.h"
 #include "driver/worker/isolate.h"
 #include "driver/worker/job.h"
@@ -9,6 +10,7 @@
 #include "driver/worker/result_wire.h"
 #include "driver/worker/worker.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,8 +77,8 @@ static int open_run(struct serving *s, bool rehearsal, mb_attender_note *note, m
     mb_run *run = &s->run;
     mb_memory_plan plan;
     bool unsupported = false;
-    s->config.pass_latency = rehearsal; /* a rehearsal has the device to itself, a decoding worker its plan */
-    s->config.pass_breakdown = false;
+    /* A rehearsal has the device to itself, a decoding worker its plan. */
+    s->config.passes = (s->config.passes & ~(uint32_t)MB_RUN_TIMES) | (rehearsal ? MB_RUN_LATENCY : 0);
     /* A plan measures open(), so it is tried here first; what follows is ours, and no fault or time of the
      * method's. */
     enter_open(note);
@@ -109,13 +111,14 @@ static int open_job(struct serving *s, const char *text, size_t size, mb_attende
     char *config = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_CONFIG));
     const char *label = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_LABEL));
     const cJSON *sampler = cJSON_GetObjectItemCaseSensitive(json, MB_JOB_SAMPLER);
-    mb_config_flags flags = {.methods =
-                                 cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_METHODS)),
-                             .device = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_DEVICE)),
-                             .limit = -1,
-                             .seed = -1};
+    const char *methods = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_METHODS));
+    const char *device = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_DEVICE));
+    const mb_config_value values[] = {{MB_CONFIG_KEY_OF(methods), methods}, {MB_CONFIG_KEY_OF(device), device}};
+    mb_config_flags flags = {.values = values, .value_count = sizeof values / sizeof values[0]};
     bool rehearsal = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_REHEARSAL));
-    int rc = config && label && sampler ? MB_OK : mb_fail(err, MB_E_BUG, "a worker got a damaged order");
+    int rc = config && label && sampler && methods && device
+                 ? MB_OK
+                 : mb_fail(err, MB_E_BUG, "a worker got a damaged order");
     if (rc == MB_OK)
         rc = mb_config_read(&s->config, config, strlen(config), "the run's config", &flags, err);
     if (rc == MB_OK) {

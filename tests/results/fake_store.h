@@ -294,7 +294,8 @@ static int fake_store(const char *path, int samples)
                               64};
         FAKE_CHECK(mb_store_dataset(store, &row, &data[t], err));
     }
-    FAKE_CHECK(mb_store_run(store, "fake", "{\"methods\": [\"all\"]}", 42, env, "harness", &run, err));
+    mb_run_row row_run = {"fake", "{\"methods\": [\"all\"]}", "{}", "harness", 42, env};
+    FAKE_CHECK(mb_store_run(store, &row_run, &run, err));
     for (int m = 0; m < FAKE_METHODS; m++) {
         for (int64_t k = 256; k <= (fake_methods[m].budgeted ? 1024 : 256); k *= 2) {
             snprintf(label, sizeof label, fake_methods[m].budgeted ? "%s k=%lld" : "%s", fake_methods[m].name,

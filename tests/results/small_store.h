@@ -64,8 +64,8 @@ static inline void small_open(small_store *s, uint64_t seed)
     OK(mb_store_model(s->store, &model, &s->model, &s->err));
     OK(mb_store_dataset(s->store, &data, &s->data, &s->err));
     OK(mb_store_sampler(s->store, &sampler, &s->sampler, &s->err));
-    OK(mb_store_run(s->store, "small", "{\"tasks\": [\"qa\"], \"limit\": 4}", seed, s->env, "cmd", &s->run,
-                    &s->err));
+    mb_run_row run = {"small", "{\"tasks\": [\"qa\"], \"limit\": 4}", "{}", "cmd", seed, s->env};
+    OK(mb_store_run(s->store, &run, &s->run, &s->err));
 }
 
 static inline void small_close(small_store *s)

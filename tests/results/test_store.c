@@ -108,11 +108,14 @@ static void finds_identities_again(void **state)
     assert_string_equal(small_query(b.store, "SELECT state FROM session ORDER BY id"), "killed\nrunning\n");
     /* A latency cell has no dataset, and is still one cell. */
     assert_int_equal(small_cell(&b, config, "latency"), small_cell(&b, config, "latency"));
-    /* The limit only extends a run; another seed or another key is another run. */
+    /* Another config text of the same identity extends a run (which keys do: tests/driver/test_keys.c); another
+     * seed or another identity is another run. */
     int64_t run = 0;
-    OK(mb_store_run(b.store, "small", "{\"limit\": 9, \"tasks\": [\"qa\"]}", 7, b.env, "c", &run, &b.err));
+    mb_run_row row = {"small", "{\"limit\": 9, \"tasks\": [\"qa\"]}", "{}", "c", 7, b.env};
+    OK(mb_store_run(b.store, &row, &run, &b.err));
     assert_int_equal(run, b.run);
-    OK(mb_store_run(b.store, "small", "{\"tasks\": [\"qa\"]}", 8, b.env, "c", &run, &b.err));
+    row.seed = 8;
+    OK(mb_store_run(b.store, &row, &run, &b.err));
     assert_int_not_equal(run, b.run);
     assert_string_equal(small_query(b.store, "SELECT label FROM run ORDER BY id"), "small\nsmall#2\n");
     OK(mb_store_run_end(b.store, b.run, "done", 1.5, 1024, &b.err));
