@@ -51,6 +51,9 @@ struct mb_model {
     float *cos_sin;            /* [positions][rotary_dim] device, fp32 rounded to T: cos of rotary_dim/2 angles,
                                   then sin */
     mb_tokenizer *tokenizer;   /* NULL for synthetic models */
+    mb_chat chat;              /* system is the model's own copy */
+    struct mb_chat_template *chat_template; /* NULL: prompts have the family's format */
+    char *chat_error; /* why the folder's template cannot be used; told when a prompt needs it */
     char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
     size_t arena_mark; /* mb_kernels.mark() before the first weight */
 };

@@ -8,6 +8,8 @@
 #include "model/checkpoint/config.h"
 #include "model/checkpoint/convert.h"
 #include "model/checkpoint/layout.h"
+#include "model/checkpoint/rope.h"
+#include "model/template/chat.h"
 #include "model/checkpoint/safetensors.h"
 #include "model/tokenizer/tokenizer.h"
 
@@ -320,28 +322,27 @@ static int load_parts(const struct loading *load, const mb_weight_part *parts, i
     return rc;
 }
 
-/* models.md 2.3: frequencies and angles in fp32, cosine and sine rounded to T. */
+/* models.md 2.3: frequencies and angles in fp32, cosine and sine (times the attention factor) rounded to T. */
 static int load_cos_sin(const struct loading *load)
 {
     mb_model *model = load->model;
     const mb_model_config *config = &model->config;
     const size_t width = (size_t)config->rotary_dim, pairs = width / 2;
     const size_t rows = STAGE_BYTES / (width * sizeof(float));
-    float *table = (float *)(void *)load->stage, frequency[512];
+    float *table = (float *)(void *)load->stage, frequency[MB_ROPE_PAIRS_MAX];
     model->cos_sin = model->kernels->alloc(model->device, (size_t)config->positions * width * sizeof(float));
     if (!model->cos_sin)
         return mb_fail(load->err, MB_E_SYSTEM, "the device arena has no room for the RoPE table of %d positions",
                        config->positions);
-    for (size_t j = 0; j < pairs; j++)
-        frequency[j] = 1.0f / powf((float)config->rope_theta, (float)(2 * j) / (float)width);
+    const float attention = mb_rope_frequencies(config, frequency);
     for (size_t first = 0; first < (size_t)config->positions; first += rows) {
         size_t count = (size_t)config->positions - first < rows ? (size_t)config->positions - first : rows;
         for (size_t p = 0; p < count; p++) {
             for (size_t j = 0; j < pairs; j++) {
                 float sine, cosine;
                 sincosf((float)(first + p) * frequency[j], &sine, &cosine);
-                table[p * width + j] = mb_type_round(cosine, model->type);
-                table[p * width + pairs + j] = mb_type_round(sine, model->type);
+                table[p * width + j] = mb_type_round(cosine * attention, model->type);
+                table[p * width + pairs + j] = mb_type_round(sine * attention, model->type);
             }
         }
         int rc = model->kernels->upload(model->device, model->cos_sin + first * width, table,
@@ -382,6 +383,29 @@ static int open_tokenizer(mb_model *model, const char *folder, mb_error *err)
                        folder, size - 1, config->vocab);
     mb_tokenizer_hash(model->tokenizer, model->tokenizer_hash);
     return MB_OK;
+}
+
+/* A template that is not supported is told when a prompt is made with it: logits need none. */
+static int open_chat(mb_model *model, const mb_model_request *request, mb_error *err)
+{
+    mb_error reason = {0};
+    model->chat = request->chat;
+    model->chat.system = NULL;
+    if (request->chat.system && !(model->chat.system = mb_string_copy(request->chat.system)))
+        return mb_no_memory(err, "the system message");
+    if (!request->path || request->chat.source == MB_CHAT_FAMILY)
+        return MB_OK;
+    int rc = mb_chat_template_open(&model->chat_template, request->path, &reason);
+    if (rc == MB_OK && !model->chat_template && request->chat.source == MB_CHAT_FOLDER)
+        return mb_fail(err, MB_E_INPUT,
+                       "%s has no chat template (chat_template.jinja, or \"chat_template\" in "
+                       "tokenizer_config.json): use \"chat\": {\"template\": \"family\"}",
+                       request->path);
+    if (rc == MB_E_INPUT) {
+        model->chat_error = mb_string_copy(reason.text);
+        return model->chat_error ? MB_OK : mb_no_memory(err, "the chat template");
+    }
+    return rc == MB_OK ? rc : mb_fail(err, rc, "%s", reason.text);
 }
 
 /* The identity stored with every result: bytes of the files, or the shape and seed that define random weights. */
@@ -434,6 +458,8 @@ int mb_model_open(mb_model **model, const mb_model_request *request, const mb_ke
     if (request->path) {
         rc = open_tokenizer(opened, request->path, err);
         if (rc == MB_OK)
+            rc = open_chat(opened, request, err);
+        if (rc == MB_OK)
             rc = mb_checkpoint_open(&checkpoint, request->path, err);
         load.checkpoint = checkpoint;
         if (rc == MB_OK)
@@ -459,6 +485,9 @@ void mb_model_close(mb_model *model)
     if (!model)
         return;
     mb_tokenizer_close(model->tokenizer);
+    mb_chat_template_close(model->chat_template);
+    free((char *)(uintptr_t)model->chat.system);
+    free(model->chat_error);
     model->kernels->release(model->device, model->arena_mark);
     free(model->layers);
     free(model);

@@ -42,6 +42,28 @@ typedef struct mb_moe {
     bool rounded;   /* logits and weights are rounded to T, else fp32 */
 } mb_moe;
 
+/* How RoPE's frequencies are made of theta (model/checkpoint/rope.c). All zero: as they are. */
+typedef enum mb_rope_type {
+    MB_ROPE_DEFAULT = 0,
+    MB_ROPE_LINEAR,
+    MB_ROPE_DYNAMIC,
+    MB_ROPE_YARN,
+    MB_ROPE_LLAMA3,
+    MB_ROPE_LONGROPE
+} mb_rope_type;
+
+#define MB_ROPE_PAIRS_MAX 512
+typedef struct mb_rope {
+    mb_rope_type type;
+    double factor;
+    double attention;            /* factor on cosine and sine; 0 = 1 */
+    int32_t original;            /* positions before the scaling */
+    double beta_fast, beta_slow; /* yarn */
+    bool truncate;
+    double low_freq, high_freq;          /* llama3 */
+    float factors[2][MB_ROPE_PAIRS_MAX]; /* longrope: short, long; one a pair */
+} mb_rope;
+
 typedef struct mb_model_config {
     char name[64]; /* folder name, or the shape's */
     mb_family family;
@@ -54,9 +76,20 @@ typedef struct mb_model_config {
     int32_t mask_id;
     int32_t stop_ids[8], stop_count;
     double rope_theta, norm_eps;
+    mb_rope rope;
     bool qkv_bias, qk_norm, tied, norm_one_rounding;
     bool synthetic; /* random weights: rows are labelled so */
 } mb_model_config;
+
+/* How a message becomes a prompt. All zero: the folder's chat template where it has one, else the family's format;
+ * nothing said about thinking; no system message of the caller's. */
+typedef enum mb_chat_source { MB_CHAT_ANY = 0, MB_CHAT_FOLDER, MB_CHAT_FAMILY } mb_chat_source;
+typedef enum mb_thinking { MB_THINKING_UNSET = 0, MB_THINKING_ON, MB_THINKING_OFF } mb_thinking;
+typedef struct mb_chat {
+    mb_chat_source source;
+    mb_thinking thinking;
+    const char *system; /* NULL = none; copied */
+} mb_chat;
 
 /* What the caller asks for; zero/NULL = take it from the checkpoint. */
 typedef struct mb_model_request {
@@ -66,6 +99,7 @@ typedef struct mb_model_request {
     int32_t block;     /* overrides B */
     int32_t positions; /* overrides max_position_embeddings (synthetic models: up to 2M) */
     bool unloaded;     /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
+    mb_chat chat;
 } mb_model_request;
 
 typedef struct mb_model mb_model;
@@ -104,10 +138,15 @@ const mb_tokenizer *mb_model_tokenizer(const mb_model *model); /* NULL for synth
 typedef struct mb_prompt_request {
     const char *text;          /* the filled prompt of the benchmark */
     const char *answer_prefix; /* put after the assistant header; "" or NULL */
-    bool chat;          /* wrap in the family's chat template (system prompt as in models.md 3.10/4.7/5.5) */
-    int32_t max_tokens; /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
-    int32_t hard_limit; /* most tokens of the final prompt: MB_E_SAMPLE beyond it; 0 = no limit */
+    bool chat;                 /* as one user message of a chat, the way the model was opened with (mb_chat) */
+    int32_t max_tokens;        /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
+    int32_t hard_limit;        /* most tokens of the final prompt: MB_E_SAMPLE beyond it; 0 = no limit */
 } mb_prompt_request;
+
+/* The file of the chat template that prompts are made with and the hash of its text; NULL and "": the family's
+ * format.
+ */
+const char *mb_model_chat(const mb_model *model, char hash[MB_HASH_CAP]);
 
 /* *ids malloc'ed. *truncated says whether the middle was cut. Guarantees n <= hard_limit or MB_E_SAMPLE. */
 int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int32_t **ids, size_t *n,

@@ -1,6 +1,6 @@
 /*
- * prompt.c - the benchmark's text -> the tokens that the model sees: chat template of the family, and LongBench's
- * cut through the middle.
+ * prompt.c - the benchmark's text -> the tokens that the model sees: the folder's chat template or the family's
+ * format, and LongBench's cut through the middle.
  *
  * The cut is LongBench's own (its pred.py): tokenise, keep half of the limit from both ends, decode each half,
  * join the TEXTS, put the template around and tokenise again. The second tokenisation may differ from the first
@@ -8,14 +8,22 @@
  * away than LongBench does.
  */
 #include "model/internal.h"
+#include "model/template/chat.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* A family's chat format around one user message, and the tokens without which it would be plain text. */
 struct chat_format {
-    const char *before, *after;
-    const char *tokens[3]; /* unused ones NULL */
+    const char *system, *system_end; /* around a system message of the caller's; NULL: its place is not known */
+    const char *first;               /* in front when the caller has no system message: [0] as published, */
+    const char *thinking;            /* and with thinking on; NULL = the same */
+    const char *user, *answer;
+    const char *no_thinking; /* behind the answer's header with thinking off; NULL = nothing */
+    bool switches;           /* thinking can be switched */
+    const char *tokens[3];   /* unused ones NULL */
 };
 
 /* models.md 3.10, 4.7 and 5.5: ChatML, where only Fast-dLLM v2 puts a system message in front when the caller has
@@ -23,37 +31,83 @@ struct chat_format {
 static const struct chat_format *chat_format(mb_family family)
 {
     static const struct chat_format formats[] = {
-        [MB_FAMILY_SDAR] = {"<|im_start|>user\n",
-                            "<|im_end|>\n<|im_start|>assistant\n",
-                            {"<|im_start|>", "<|im_end|>", NULL}},
-        [MB_FAMILY_FAST_DLLM_V2] =
-            {"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
-             "<|im_end|>\n<|im_start|>assistant\n",
-             {"<|im_start|>", "<|im_end|>", NULL}},
-        [MB_FAMILY_LLADA2] = {"<role>SYSTEM</role>detailed thinking off<|role_end|><role>HUMAN</role>",
-                              "<|role_end|><role>ASSISTANT</role>",
-                              {"<role>", "</role>", "<|role_end|>"}},
+        [MB_FAMILY_SDAR] = {.system = "<|im_start|>system\n",
+                            .system_end = "<|im_end|>\n",
+                            .first = "",
+                            .user = "<|im_start|>user\n",
+                            .answer = "<|im_end|>\n<|im_start|>assistant\n",
+                            .no_thinking = "<think>\n\n</think>\n\n",
+                            .switches = true,
+                            .tokens = {"<|im_start|>", "<|im_end|>", NULL}},
+        [MB_FAMILY_FAST_DLLM_V2] = {.system = "<|im_start|>system\n",
+                                    .system_end = "<|im_end|>\n",
+                                    .first = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
+                                    .user = "<|im_start|>user\n",
+                                    .answer = "<|im_end|>\n<|im_start|>assistant\n",
+                                    .tokens = {"<|im_start|>", "<|im_end|>", NULL}},
+        [MB_FAMILY_LLADA2] = {.first = "<role>SYSTEM</role>detailed thinking off<|role_end|>",
+                              .thinking = "<role>SYSTEM</role>detailed thinking on<|role_end|>",
+                              .user = "<role>HUMAN</role>",
+                              .answer = "<|role_end|><role>ASSISTANT</role>",
+                              .switches = true,
+                              .tokens = {"<role>", "</role>", "<|role_end|>"}},
     };
     return &formats[family];
 }
 
-static void render(mb_text *out, const mb_model *model, const mb_prompt_request *request, const char *text,
-                   size_t length)
+/* The family's own format. */
+static void write_family(mb_text *out, const mb_model *model, const char *text, size_t length)
 {
     const struct chat_format *format = chat_format(model->config.family);
-    if (request->chat)
-        mb_text_puts(out, format->before);
+    const mb_chat *chat = &model->chat;
+    if (chat->system) {
+        mb_text_puts(out, format->system);
+        mb_text_puts(out, chat->system);
+        mb_text_puts(out, format->system_end);
+    } else
+        mb_text_puts(out, chat->thinking == MB_THINKING_ON && format->thinking ? format->thinking : format->first);
+    mb_text_puts(out, format->user);
     mb_text_append(out, text, length);
-    if (request->chat)
-        mb_text_puts(out, format->after);
-    if (request->answer_prefix)
-        mb_text_puts(out, request->answer_prefix);
+    mb_text_puts(out, format->answer);
+    if (chat->thinking == MB_THINKING_OFF && format->no_thinking)
+        mb_text_puts(out, format->no_thinking);
 }
 
-/* A template whose marks are plain text to the tokenizer would be read as words. */
-static int check_chat_tokens(const mb_model *model, mb_error *err)
+static int render(mb_text *out, const mb_model *model, const mb_prompt_request *request, const char *text,
+                  size_t length, mb_error *err)
+{
+    int rc = MB_OK;
+    if (!request->chat)
+        mb_text_append(out, text, length);
+    else if (model->chat_template) {
+        const int thinking =
+            model->chat.thinking == MB_THINKING_UNSET ? -1 : model->chat.thinking == MB_THINKING_ON;
+        mb_conversation conversation = {
+            .text = text, .length = length, .system = model->chat.system, .thinking = thinking, .now = time(NULL)};
+        rc = mb_chat_template_write(model->chat_template, &conversation, out, err);
+    } else
+        write_family(out, model, text, length);
+    if (request->answer_prefix)
+        mb_text_puts(out, request->answer_prefix);
+    return rc;
+}
+
+/* What the family's format cannot say, and marks that are plain text to the tokenizer and would be read as words.
+ */
+static int check_family(const mb_model *model, mb_error *err)
 {
     const struct chat_format *format = chat_format(model->config.family);
+    const mb_chat *chat = &model->chat;
+    if (chat->system && !format->system)
+        return mb_fail(
+            err, MB_E_INPUT,
+            "chat: the family's format of %s has no known place for a system message: use a folder with "
+            "a chat template, or do without \"system\"",
+            model->config.name);
+    if (chat->thinking != MB_THINKING_UNSET && !format->switches)
+        return mb_fail(err, MB_E_INPUT,
+                       "chat: the family's format of %s has no switch for thinking: do without \"thinking\"",
+                       model->config.name);
     for (size_t i = 0; i < 3 && format->tokens[i]; i++)
         if (mb_tokenizer_id(model->tokenizer, format->tokens[i]) < 0)
             return mb_fail(err, MB_E_INPUT, "the tokenizer of %s lacks %s, which the chat template needs",
@@ -61,15 +115,28 @@ static int check_chat_tokens(const mb_model *model, mb_error *err)
     return MB_OK;
 }
 
+static int check_chat(const mb_model *model, mb_error *err)
+{
+    if (model->chat_error)
+        return mb_fail(err, MB_E_INPUT, "%s; \"chat\": {\"template\": \"family\"} uses the family's own format",
+                       model->chat_error);
+    return model->chat_template ? MB_OK : check_family(model, err);
+}
+
+const char *mb_model_chat(const mb_model *model, char hash[MB_HASH_CAP])
+{
+    snprintf(hash, MB_HASH_CAP, "%s", model->chat_template ? mb_chat_template_hash(model->chat_template) : "");
+    return model->chat_template ? mb_chat_template_file(model->chat_template) : NULL;
+}
+
 static int encode_rendered(const mb_model *model, const mb_prompt_request *request, const char *text,
                            size_t length, int32_t **ids, size_t *n, mb_error *err)
 {
     mb_text whole = {0};
-    int rc;
-    render(&whole, model, request, text, length);
-    if (whole.failed)
+    int rc = render(&whole, model, request, text, length, err);
+    if (rc == MB_OK && whole.failed)
         rc = mb_no_memory(err, "a prompt of %zu bytes", length);
-    else /* as a whole: added tokens that stand in the text count as such, as in the reference */
+    if (rc == MB_OK) /* as a whole: added tokens that stand in the text count as such, as in the reference */
         rc = mb_tokenizer_encode(model->tokenizer, whole.data ? whole.data : "", whole.length, true, ids, n, err);
     mb_text_free(&whole);
     return rc;
@@ -138,7 +205,7 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
         return mb_fail(err, MB_E_INPUT,
                        "model %s has random weights and no tokenizer: it can run latency passes, but read no text",
                        model->config.name);
-    if (request->chat && (rc = check_chat_tokens(model, err)) != MB_OK)
+    if (request->chat && (rc = check_chat(model, err)) != MB_OK)
         return rc;
     if (request->max_tokens > 0) {
         rc = mb_tokenizer_encode(model->tokenizer, text, length, true, &plain, &plain_n, err);

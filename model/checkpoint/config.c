@@ -1,6 +1,6 @@
 /*
  * config.c - config.json -> mb_model_config: which family a checkpoint belongs to, its sizes, and a clear no to
- * everything this program does not compute (sliding windows, scaled RoPE, quantised weights, unknown experts).
+ * everything this program does not compute (sliding windows, quantised weights, unknown experts).
  *
  * Nothing is assumed from a family's name that the file states itself: `tie_word_embeddings` and `head_dim` differ
  * between models of one family (models.md 4.1). The exception is what a family does not write down: Fast-dLLM v2
@@ -10,6 +10,7 @@
 #include "model/checkpoint/config.h"
 
 #include "model/checkpoint/json.h"
+#include "model/checkpoint/rope.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -86,14 +87,11 @@ const char *mb_family_name(mb_family family)
 }
 
 /* Layouts that would load and then compute something else than the reference does. */
-static int refuse_unsupported(const cJSON *root, mb_family family, const char *where, mb_error *err)
+static int refuse_unsupported(const cJSON *root, const char *where, mb_error *err)
 {
-    const cJSON *item, *scaling = mb_json_get(root, "rope_scaling");
+    const cJSON *item;
     bool sliding = false;
-    double rotary = 1.0;
     int rc = mb_model_json_want_bool(root, "use_sliding_window", where, &sliding, err);
-    if (rc == MB_OK)
-        rc = mb_model_json_want_real(root, "partial_rotary_factor", where, 0.0, 1.0, &rotary, err);
     if (rc != MB_OK)
         return rc;
     if (sliding)
@@ -107,19 +105,6 @@ static int refuse_unsupported(const cJSON *root, mb_family family, const char *w
                                     0) return mb_fail(err, MB_E_INPUT,
                                                       "%s: layer_types: only \"full_attention\" is supported",
                                                       where);
-    if (rotary != 1.0 && family != MB_FAMILY_LLADA2)
-        return mb_fail(err, MB_E_INPUT, "%s: partial_rotary_factor %g is not supported, only 1", where, rotary);
-    if (!scaling)
-        scaling = mb_json_get(root, "rope_parameters"); /* where newer files keep theta and type */
-    if (scaling) {
-        const cJSON *type = mb_json_get(scaling, "rope_type");
-        if (!type)
-            type = mb_json_get(scaling, "type");
-        if (!cJSON_IsString(type) || strcmp(type->valuestring, "default") != 0)
-            return mb_fail(err, MB_E_INPUT,
-                           "%s: scaled RoPE (\"rope_scaling\") is not supported: only null or type \"default\"",
-                           where);
-    }
     const cJSON *act = mb_json_get(root, "hidden_act");
     if (act && (!cJSON_IsString(act) || strcmp(act->valuestring, "silu") != 0))
         return mb_fail(err, MB_E_INPUT, "%s: hidden_act must be \"silu\"", where);
@@ -251,8 +236,7 @@ static int read_sizes(mb_model_config *config, const cJSON *root, const char *wh
     return rc;
 }
 
-/* What LLaDA2 writes down in its own words (models.md 5.1); what would compute something else is refused. The
- * reference turns head_dim * partial_rotary_factor dimensions, all of them where the key is missing. */
+/* What LLaDA2 writes down in its own words (models.md 5.1); what would compute something else is refused. */
 static int read_llada2(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
 {
     static const struct {
@@ -264,12 +248,8 @@ static int read_llada2(mb_model_config *config, const cJSON *root, const char *w
                  {"use_rmsnorm", true},
                  {"use_linear_attention", false},
                  {"using_split_qkv_in_self_attention", false}};
-    double factor = 1.0;
     int32_t rotary = 0;
-    int rc = mb_model_json_want_real(root, "partial_rotary_factor", where, 0.0, 1.0, &factor, err);
-    config->rotary_dim = (int32_t)(config->head_dim * factor);
-    if (rc == MB_OK)
-        rc = mb_model_json_want_int(root, "rotary_dim", where, 0, 1024, &rotary, err);
+    int rc = mb_model_json_want_int(root, "rotary_dim", where, 0, 1024, &rotary, err);
     if (rc == MB_OK && rotary != 0 && rotary != config->rotary_dim)
         rc = mb_fail(err, MB_E_INPUT, "%s: \"rotary_dim\" %d is not head_dim * partial_rotary_factor = %d", where,
                      rotary, config->rotary_dim);
@@ -293,7 +273,6 @@ static int read_llada2(mb_model_config *config, const cJSON *root, const char *w
 static int read_rest(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
 {
     bool fast = config->family == MB_FAMILY_FAST_DLLM_V2, llada = config->family == MB_FAMILY_LLADA2;
-    const cJSON *rope = mb_json_get(root, "rope_theta") ? root : mb_json_get(root, "rope_parameters");
     const char *block_key = mb_json_get(root, "bd_size") ? "bd_size" : "block_size";
     /* What the family implies; the keys of the file are read on top of it. */
     config->norm_eps = 1e-6;
@@ -303,15 +282,15 @@ static int read_rest(mb_model_config *config, const cJSON *root, const char *whe
     config->qkv_bias = fast;
     config->qk_norm = !fast;
     config->norm_one_rounding = !fast && !llada; /* models.md 2.2, point 2 */
-    config->rotary_dim = config->head_dim;
-    if (!mb_json_get(rope, "rope_theta"))
-        return mb_fail(err, MB_E_INPUT, "%s: \"rope_theta\" is missing", where);
-    int rc = mb_model_json_want_real(rope, "rope_theta", where, 1.0, 1e12, &config->rope_theta, err);
-    if (rc == MB_OK)
-        rc = mb_model_json_want_real(root, "rms_norm_eps", where, 0.0, 1.0, &config->norm_eps, err);
+    int rc = mb_model_json_want_real(root, "rms_norm_eps", where, 0.0, 1.0, &config->norm_eps, err);
     if (rc == MB_OK)
         rc = mb_model_json_want_int(root, "max_position_embeddings", where, 1, POSITIONS_MAX, &config->positions,
                                     err);
+    if (rc == MB_OK) /* the default of LLaDA2's configuration class is 0.5 (configuration_llada2_moe.py) */
+        rc = mb_rope_read(config, root, llada ? 0.5 : 1.0, where, err);
+    if (rc == MB_OK && !llada && config->rotary_dim != config->head_dim)
+        rc = mb_fail(err, MB_E_INPUT, "%s: partial_rotary_factor is not supported for this model_type, only 1",
+                     where);
     if (rc == MB_OK)
         rc = mb_model_json_want_int(root, block_key, where, 1, BLOCK_MAX, &config->block, err);
     if (rc == MB_OK)
@@ -336,7 +315,7 @@ int mb_config_parse(mb_model_config *config, const char *json, size_t json_size,
     if (rc == MB_OK)
         rc = find_family(root, &config->family, &moe, where, err);
     if (rc == MB_OK)
-        rc = refuse_unsupported(root, config->family, where, err);
+        rc = refuse_unsupported(root, where, err);
     if (rc == MB_OK)
         rc = read_sizes(config, root, where, err);
     if (rc == MB_OK)

@@ -92,10 +92,10 @@ static void sdar(void **state)
     /* a generation_config without eos leaves the decision to config.json */
     assert_int_equal(parse(&c, SDAR(""), "{\"top_p\":1.0}", &err), MB_OK);
     assert_int_equal(c.stop_ids[0], 151643);
-    /* theta where newer files keep it */
+    /* theta where newer files keep it: it wins over the one at the top */
     assert_int_equal(
         parse(&c, SDAR("\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5},"), NULL, &err), MB_OK);
-    assert_true(c.rope_theta == 1e6);
+    assert_true(c.rope_theta == 5);
 }
 
 /* Field by field: a struct has gaps. */
@@ -268,9 +268,8 @@ static void refused(void **state)
         {SDAR("\"use_sliding_window\":true,"), "sliding-window"},
         {SDAR("\"use_sliding_window\":1,"), "true or false"},
         {SDAR("\"layer_types\":[\"full_attention\",\"sliding_attention\"],"), "full_attention"},
-        {SDAR("\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4},"), "scaled RoPE"},
-        {SDAR("\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":4},"), "scaled RoPE"},
-        {SDAR("\"rope_scaling\":4,"), "scaled RoPE"},
+        {SDAR("\"rope_scaling\":{\"type\":\"ntk\",\"factor\":4},"), "scaled RoPE"},
+        {SDAR("\"rope_scaling\":4,"), "must be null or an object"},
         {SDAR("\"partial_rotary_factor\":0.5,"), "partial_rotary_factor"},
         {SDAR("\"quantization_config\":{},"), "quantised"},
         {SDAR("\"hidden_act\":\"gelu\","), "silu"},
