@@ -81,25 +81,25 @@ const char *mb_json_string(const cJSON *object, const char *name);
 
 /* ---- tasks that are files (rows.c) ---- */
 /* The state of a family whose task is one file of JSON objects. */
-typedef struct mb_rows {
+typedef struct mb_task_rows {
     const mb_task_info *info;
     mb_jsonl *reader;
     int64_t count; /* rows, counted when first asked for; -1 before */
     int64_t read;  /* rows given so far, bad ones included */
-} mb_rows;
+} mb_task_rows;
 /* Opens the first of folder/<names[i]> that exists (NULL-terminated; folder NULL = datasets/data). When none does,
  * MB_E_INPUT says where it looked and that `datasets/fetch.sh <fetch>` provides it. */
-int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
-                 const char *fetch, mb_error *err);
+int mb_task_rows_open(mb_task_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
+                      const char *fetch, mb_error *err);
 /* As mb_jsonl_next; for every row, good or bad, *sample is new with key ("_id" where the row has one, else
  * "row_N") and source set. Returns MB_E_SAMPLE with the sample kept. */
-int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, mb_error *err);
-void mb_rows_hash(void *rows, char hex[MB_HASH_CAP]);
-int64_t mb_rows_size(void *rows);
-void mb_rows_close(mb_rows *rows);
+int mb_task_rows_next(mb_task_rows *rows, cJSON **row, mb_sample **sample, mb_error *err);
+void mb_task_rows_hash(void *rows, char hex[MB_HASH_CAP]);
+int64_t mb_task_rows_size(void *rows);
+void mb_task_rows_close(mb_task_rows *rows);
 /* A text member of the row, borrowed; NULL and MB_E_SAMPLE's sentence with file, line and field when it is
  * missing. */
-const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, mb_error *err);
+const char *mb_task_rows_text(const mb_task_rows *rows, const cJSON *row, const char *field, mb_error *err);
 
 /* ---- LongBench v1 and E share rows, templates and metrics (longbench.c) ---- */
 int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err);
@@ -113,7 +113,7 @@ void mb_longbench_limits(mb_task_info *rows, size_t count);
 /* "0-4k", "4-8k" or "8k+": the bucket of LongBench-E. */
 const char *mb_longbench_bucket(int64_t length);
 
-/* ---- LongBench v2's answer (longbench_v2.c): 'A'..'D', or 0 where none can be read ---- */
+/* ---- LongBench v2's answer (longbench/v2.c): 'A'..'D', or 0 where none can be read ---- */
 char mb_longbench_v2_answer(const char *response);
 
 #endif

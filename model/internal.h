@@ -27,18 +27,6 @@ struct mb_layer {
     void *expert_down;    /* [experts][hidden][size] */
 };
 
-/* Whether a layer has experts. */
-static inline bool mb_layer_is_moe(const mb_model_config *config, int32_t layer)
-{
-    return config->moe.experts > 0 && layer >= config->moe.dense_layers;
-}
-
-/* Inner width of a layer's dense feed-forward part; 0 = it has none. */
-static inline int32_t mb_layer_inner(const mb_model_config *config, int32_t layer)
-{
-    return mb_layer_is_moe(config, layer) ? config->moe.shared : config->intermediate;
-}
-
 struct mb_model {
     mb_model_config config;
     const mb_kernels *kernels; /* the caller's */

@@ -19,6 +19,14 @@ int64_t mb_codec_count(const mb_codec *codec, const char *text, size_t length, m
     return (int64_t)n;
 }
 
+int64_t mb_codec_measure(const mb_codec *codec, int64_t overhead, const char *prompt, size_t length,
+                         const char *prefix, mb_error *err)
+{
+    int64_t a = mb_codec_count(codec, prompt, length, err);
+    int64_t b = *prefix && a >= 0 ? mb_codec_count(codec, prefix, strlen(prefix), err) : 0;
+    return a < 0 ? a : b < 0 ? b : overhead + a + b;
+}
+
 int mb_words_load(mb_words *words, const char *embedded_path, mb_error *err)
 {
     size_t size = 0;

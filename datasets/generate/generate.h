@@ -1,6 +1,6 @@
 /*
- * generate.h - what the families of generated samples (niah*.c, ruler*.c) share: word lists, drawing, haystack
- * text, grids of lengths and depths, the reader of a task's own options.
+ * generate.h - what the families of generated samples (niah/, ruler/) share: word lists, drawing, haystack
+ * text, grids of lengths and depths, the reader of a task's own keys.
  *
  * The invariant of all of them: every choice comes from mb_random_named(seed, name of the sample) and from token
  * counts of the codec, never from the C library's random numbers, the clock, the locale or the order of a folder,
@@ -14,6 +14,10 @@
 /* ---- token counts (draw.c) ---- */
 /* Tokens of a text under the codec, or a negative code with a sentence. */
 int64_t mb_codec_count(const mb_codec *codec, const char *text, size_t length, mb_error *err);
+
+/* Tokens that a sample takes: the chat wrapper's `overhead`, prompt and answer prefix ("" = none); or negative. */
+int64_t mb_codec_measure(const mb_codec *codec, int64_t overhead, const char *prompt, size_t length,
+                         const char *prefix, mb_error *err);
 
 /* ---- word lists and drawing (draw.c) ---- */
 typedef struct mb_words {
@@ -38,43 +42,43 @@ void mb_draw_letters(mb_random *random, char first, size_t n, char *out); /* 'a'
 #define MB_PSEUDO_CAP 24
 void mb_draw_pseudo(mb_random *random, char out[MB_PSEUDO_CAP]); /* a pronounceable word of 2-3 syllables */
 
-/* ---- the task's own options: a JSON object (options.c) ---- */
-typedef struct mb_options {
-    cJSON *root;      /* NULL = no options */
+/* ---- the task's own keys: a JSON object (keys.c) ---- */
+typedef struct mb_task_keys {
+    cJSON *root;      /* NULL = none given */
     const char *task; /* for sentences */
-} mb_options;
+} mb_task_keys;
 /* Parses and refuses keys outside known (NULL-terminated). */
-int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known,
-                    mb_error *err);
-void mb_options_close(mb_options *options);
-/* Each leaves *value alone when the key is absent; MB_E_INPUT names key and range. */
-int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value,
-                   mb_error *err);
-int mb_options_bool(const mb_options *options, const char *key, bool *value, mb_error *err);
-/* Borrowed from the options. choices: NULL-terminated, or NULL = any text. */
-int mb_options_string(const mb_options *options, const char *key, const char *const *choices, const char **value,
+int mb_task_keys_open(mb_task_keys *keys, const char *task, const char *json, const char *const *known,
                       mb_error *err);
+void mb_task_keys_close(mb_task_keys *keys);
+/* Each leaves *value alone when the key is absent; MB_E_INPUT names key and range. */
+int mb_task_keys_int(const mb_task_keys *keys, const char *key, int64_t low, int64_t high, int64_t *value,
+                     mb_error *err);
+int mb_task_keys_bool(const mb_task_keys *keys, const char *key, bool *value, mb_error *err);
+/* Borrowed from the keys. choices: NULL-terminated, or NULL = any text. */
+int mb_task_keys_string(const mb_task_keys *keys, const char *key, const char *const *choices, const char **value,
+                        mb_error *err);
 
-/* What every generated task begins with: its options (keys outside known are refused), the prompt file, how many
+/* What every generated task begins with: its keys (those outside known are refused), the prompt file, how many
  * samples. The caller closes and frees what was opened, also after a failure. */
-int mb_generated_open(mb_options *options, cJSON **prompts, int64_t *samples, const char *task, const char *json,
+int mb_generated_open(mb_task_keys *keys, cJSON **prompts, int64_t *samples, const char *task, const char *json,
                       const char *const *known, const char *prompt_file, mb_error *err);
 /* A sample of `length` tokens without prompt and answers yet. NULL and a sentence: out of memory. */
 mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_tokens, mb_error *err);
 
-/* ---- grids (niah_grid.c) ---- */
-typedef struct mb_grid {
+/* ---- grids (grid.c) ---- */
+typedef struct mb_niah_grid {
     int32_t *lengths; /* tokens, in the order given */
     size_t length_count;
     double *depths; /* percent */
     size_t depth_count;
-} mb_grid;
+} mb_niah_grid;
 /* Reads "lengths" and "depths" (datasets/README.md gives the forms); the defaults where they are absent. */
-int mb_grid_read(mb_grid *grid, const mb_options *options, const int32_t *lengths, size_t length_count,
-                 const double *depths, size_t depth_count, mb_error *err);
-void mb_grid_free(mb_grid *grid);
+int mb_niah_grid_read(mb_niah_grid *grid, const mb_task_keys *keys, const int32_t *lengths, size_t length_count,
+                      const double *depths, size_t depth_count, mb_error *err);
+void mb_niah_grid_free(mb_niah_grid *grid);
 /* n depths from low to high, ascending: rounded to whole percents (linear) or to three decimals (sigmoid). */
-void mb_grid_depths(double low, double high, size_t n, bool sigmoid, double *out);
+void mb_niah_grid_depths(double low, double high, size_t n, bool sigmoid, double *out);
 
 /* ---- text from files (essays.c) ---- */
 /* All *.txt of a folder by name (bytes compared), joined without separator; or one .txt file; or a .json file
@@ -109,20 +113,8 @@ int mb_haystack_fill(mb_haystack *haystack, mb_random *random, int64_t budget, m
 void mb_haystack_hash(const mb_haystack *haystack, mb_hash *hash);
 void mb_haystack_close(mb_haystack *haystack);
 
-/* ---- prompts of the two families as data (options.c) ---- */
+/* ---- prompts of the two families as data (keys.c) ---- */
 /* datasets/prompts/<name>, parsed once per call; cJSON_Delete. */
 int mb_prompts_load(const char *name, cJSON **root, mb_error *err);
-
-/* ---- scoring by containment (contain.c) ---- */
-/* str.lower() of the text; broken UTF-8 becomes U+FFFD. NULL: out of memory. */
-char *mb_text_lower(const char *text);
-/* Fraction of the answers that occur in the prediction, both lower-cased; any: 1 when one of them does. */
-int mb_contains_score(const mb_sample *sample, const char *prediction, bool any, double *score);
-/* |words of the prediction that are words of the answer| / words of the answer (the figures of DuoAttention and
- * PyramidKV), mean over answers. Words by white space, lower-cased; the numerator counts distinct words, the
- * denominator all. */
-int mb_keyword_score(const mb_sample *sample, const char *prediction, double *score);
-/* Digits of each answer found at their place in the best digit run of the prediction / its digits, mean. */
-int mb_digit_score(const mb_sample *sample, const char *prediction, double *score);
 
 #endif

@@ -21,7 +21,7 @@ static double point(double low, double high, size_t n, size_t i)
     return i + 1 == n ? high : low + (double)i * ((high - low) / (double)(n - 1));
 }
 
-void mb_grid_depths(double low, double high, size_t n, bool sigmoid, double *out)
+void mb_niah_grid_depths(double low, double high, size_t n, bool sigmoid, double *out)
 {
     for (size_t i = 0; i < n; i++) {
         double x = point(low, high, n, i);
@@ -35,7 +35,7 @@ void mb_grid_depths(double low, double high, size_t n, bool sigmoid, double *out
 }
 
 /* {"from": a, "to": b, "count": n} into a malloc'ed array of reals; *values NULL when item is no such object. */
-static int read_range(const mb_options *options, const char *key, const cJSON *item, double low, double high,
+static int read_range(const mb_task_keys *keys, const char *key, const cJSON *item, double low, double high,
                       double *from, double *to, size_t *count, mb_error *err)
 {
     const cJSON *a = cJSON_GetObjectItemCaseSensitive(item, "from");
@@ -44,7 +44,7 @@ static int read_range(const mb_options *options, const char *key, const cJSON *i
     for (const cJSON *part = item->child; part; part = part->next)
         if (part != a && part != b && part != n)
             return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s knows from, to and count, not \"%s\"", key,
-                           options->task, part->string);
+                           keys->task, part->string);
     if (a && cJSON_IsNumber(a))
         *from = a->valuedouble;
     if (b && cJSON_IsNumber(b))
@@ -53,50 +53,50 @@ static int read_range(const mb_options *options, const char *key, const cJSON *i
         !(*to <= high) || !(*from <= *to) || !(n->valuedouble >= 1) || n->valuedouble > MAX_POINTS ||
         n->valuedouble != floor(n->valuedouble))
         return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s needs %g <= from <= to <= %g and a count from 1 to %d",
-                       key, options->task, low, high, MAX_POINTS);
+                       key, keys->task, low, high, MAX_POINTS);
     *count = (size_t)n->valuedouble;
     return MB_OK;
 }
 
 /* A list of numbers within [low, high] into a malloc'ed array. */
-static int read_list(const mb_options *options, const char *key, const cJSON *item, double low, double high,
+static int read_list(const mb_task_keys *keys, const char *key, const cJSON *item, double low, double high,
                      bool whole, double **values, size_t *count, mb_error *err)
 {
     int n = cJSON_GetArraySize(item);
     if (n < 1 || n > MAX_POINTS)
-        return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s must list 1 to %d numbers", key, options->task,
+        return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s must list 1 to %d numbers", key, keys->task,
                        MAX_POINTS);
     *values = calloc((size_t)n, sizeof **values);
     if (!*values)
-        return mb_fail(err, MB_E_SYSTEM, "no memory for \"%s\" of task %s", key, options->task);
+        return mb_fail(err, MB_E_SYSTEM, "no memory for \"%s\" of task %s", key, keys->task);
     for (const cJSON *part = item->child; part; part = part->next) {
         double v = cJSON_IsNumber(part) ? part->valuedouble : NAN;
         if (!(v >= low && v <= high) || (whole && v != floor(v)))
             return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s: entry %zu must be a%s number from %g to %g", key,
-                           options->task, *count, whole ? " whole" : "", low, high);
+                           keys->task, *count, whole ? " whole" : "", low, high);
         (*values)[(*count)++] = v;
     }
     return MB_OK;
 }
 
-static int read_lengths(mb_grid *grid, const mb_options *options, const cJSON *item, mb_error *err)
+static int read_lengths(mb_niah_grid *grid, const mb_task_keys *keys, const cJSON *item, mb_error *err)
 {
     double *values = NULL, from = 1000, to = 16000;
     size_t count = 0;
     int rc = MB_OK;
     if (cJSON_IsArray(item))
-        rc = read_list(options, "lengths", item, 16, MAX_LENGTH, true, &values, &count, err);
+        rc = read_list(keys, "lengths", item, 16, MAX_LENGTH, true, &values, &count, err);
     else if (cJSON_IsObject(item))
-        rc = read_range(options, "lengths", item, 16, MAX_LENGTH, &from, &to, &count, err);
+        rc = read_range(keys, "lengths", item, 16, MAX_LENGTH, &from, &to, &count, err);
     else
         rc = mb_fail(err, MB_E_INPUT,
                      "\"lengths\" of task %s must be a list of token counts or {\"from\", \"to\", \"count\"}",
-                     options->task);
+                     keys->task);
     if (rc < 0)
         goto out;
     grid->lengths = calloc(count, sizeof *grid->lengths);
     if (!grid->lengths) {
-        rc = mb_fail(err, MB_E_SYSTEM, "no memory for \"lengths\" of task %s", options->task);
+        rc = mb_fail(err, MB_E_SYSTEM, "no memory for \"lengths\" of task %s", keys->task);
         goto out;
     }
     grid->length_count = count;
@@ -107,47 +107,48 @@ out:
     return rc;
 }
 
-static int read_depths(mb_grid *grid, const mb_options *options, const cJSON *item, bool sigmoid, mb_error *err)
+static int read_depths(mb_niah_grid *grid, const mb_task_keys *keys, const cJSON *item, bool sigmoid,
+                       mb_error *err)
 {
     double from = 0, to = 100;
     size_t count = 0;
     if (cJSON_IsArray(item))
-        return read_list(options, "depths", item, 0, 100, false, &grid->depths, &grid->depth_count, err);
+        return read_list(keys, "depths", item, 0, 100, false, &grid->depths, &grid->depth_count, err);
     if (cJSON_IsNumber(item)) {
         if (!(item->valuedouble >= 1 && item->valuedouble <= MAX_POINTS) ||
             item->valuedouble != floor(item->valuedouble))
-            return mb_fail(err, MB_E_INPUT, "\"depths\" of task %s, as a count, must be from 1 to %d",
-                           options->task, MAX_POINTS);
+            return mb_fail(err, MB_E_INPUT, "\"depths\" of task %s, as a count, must be from 1 to %d", keys->task,
+                           MAX_POINTS);
         count = (size_t)item->valuedouble;
     } else if (cJSON_IsObject(item)) {
-        int rc = read_range(options, "depths", item, 0, 100, &from, &to, &count, err);
+        int rc = read_range(keys, "depths", item, 0, 100, &from, &to, &count, err);
         if (rc < 0)
             return rc;
     } else
         return mb_fail(
             err, MB_E_INPUT,
             "\"depths\" of task %s must be a list of percents, a count, or {\"from\", \"to\", \"count\"}",
-            options->task);
+            keys->task);
     grid->depths = calloc(count, sizeof *grid->depths);
     if (!grid->depths)
-        return mb_fail(err, MB_E_SYSTEM, "no memory for \"depths\" of task %s", options->task);
+        return mb_fail(err, MB_E_SYSTEM, "no memory for \"depths\" of task %s", keys->task);
     grid->depth_count = count;
-    mb_grid_depths(from, to, count, sigmoid, grid->depths);
+    mb_niah_grid_depths(from, to, count, sigmoid, grid->depths);
     return MB_OK;
 }
 
-int mb_grid_read(mb_grid *grid, const mb_options *options, const int32_t *lengths, size_t length_count,
-                 const double *depths, size_t depth_count, mb_error *err)
+int mb_niah_grid_read(mb_niah_grid *grid, const mb_task_keys *keys, const int32_t *lengths, size_t length_count,
+                      const double *depths, size_t depth_count, mb_error *err)
 {
     static const char *const spacings[] = {"linear", "sigmoid", NULL};
     const char *spacing = "linear";
-    *grid = (mb_grid){0};
-    int rc = mb_options_string(options, "spacing", spacings, &spacing, err);
+    *grid = (mb_niah_grid){0};
+    int rc = mb_task_keys_string(keys, "spacing", spacings, &spacing, err);
     if (rc < 0)
         return rc;
-    const cJSON *given = cJSON_GetObjectItemCaseSensitive(options->root, "lengths");
+    const cJSON *given = cJSON_GetObjectItemCaseSensitive(keys->root, "lengths");
     if (given)
-        rc = read_lengths(grid, options, given, err);
+        rc = read_lengths(grid, keys, given, err);
     else if ((grid->lengths = calloc(length_count, sizeof *lengths))) {
         for (size_t i = 0; i < length_count; i++)
             grid->lengths[i] = lengths[i];
@@ -155,22 +156,22 @@ int mb_grid_read(mb_grid *grid, const mb_options *options, const int32_t *length
     }
     if (rc < 0)
         return rc;
-    given = cJSON_GetObjectItemCaseSensitive(options->root, "depths");
+    given = cJSON_GetObjectItemCaseSensitive(keys->root, "depths");
     if (given)
-        rc = read_depths(grid, options, given, spacing[0] == 's', err);
+        rc = read_depths(grid, keys, given, spacing[0] == 's', err);
     else if (depth_count && (grid->depths = calloc(depth_count, sizeof *depths))) {
         for (size_t i = 0; i < depth_count; i++)
             grid->depths[i] = depths[i];
         grid->depth_count = depth_count;
     }
     if (rc == MB_OK && (!grid->lengths || (depth_count && !grid->depths)))
-        rc = mb_no_memory(err, "the grid of task %s", options->task);
+        rc = mb_no_memory(err, "the grid of task %s", keys->task);
     return rc;
 }
 
-void mb_grid_free(mb_grid *grid)
+void mb_niah_grid_free(mb_niah_grid *grid)
 {
     free(grid->lengths);
     free(grid->depths);
-    *grid = (mb_grid){0};
+    *grid = (mb_niah_grid){0};
 }

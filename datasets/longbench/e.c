@@ -27,12 +27,6 @@ static mb_task_info rows[] = {
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
-/* By the file's own length field (words), never by tokens. */
-const char *mb_longbench_bucket(int64_t length)
-{
-    return length < 4000 ? "0-4k" : length < 8000 ? "4-8k" : "8k+";
-}
-
 static void prepare(void)
 {
     mb_longbench_limits(rows, ROW_COUNT);
@@ -45,8 +39,8 @@ const mb_task_family mb_family_longbench_e = {
     .template_bytes = mb_longbench_template_bytes,
     .open = mb_longbench_open,
     .next = mb_longbench_next,
-    .hash = mb_rows_hash,
-    .size = mb_rows_size,
+    .hash = mb_task_rows_hash,
+    .size = mb_task_rows_size,
     .close = mb_longbench_close,
     .score = mb_longbench_score,
     .prepare = prepare,

@@ -2,7 +2,7 @@
  * longbench.c - LongBench v1: 21 tasks in English, Chinese and code. One JSONL file a task in the official layout;
  * prompts and limits are the official config files (datasets/prompts/); the scorer follows the official eval.py.
  *
- * A row of LongBench-E (longbench_e.c) is a row of the same kind under the name <task>_e, so the functions here
+ * A row of LongBench-E (e.c) is a row of the same kind under the name <task>_e, so the functions here
  * serve both; base_name() drops the ending.
  */
 #include "datasets/generate/generate.h"
@@ -43,7 +43,7 @@ static mb_task_info rows[] = {
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
 typedef struct longbench {
-    mb_rows rows;
+    mb_task_rows rows;
     cJSON *prompts; /* the official prompt file */
     const char *template_text;
     char name[64]; /* without the ending of LongBench-E */
@@ -81,6 +81,12 @@ void mb_longbench_limits(mb_task_info *table, size_t count)
     cJSON_Delete(limits);
 }
 
+/* By the file's own length field (words), never by tokens. */
+const char *mb_longbench_bucket(int64_t length)
+{
+    return length < 4000 ? "0-4k" : length < 8000 ? "4-8k" : "8k+";
+}
+
 static void prepare(void)
 {
     mb_longbench_limits(rows, ROW_COUNT);
@@ -102,9 +108,9 @@ int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_reque
     char files[4][128];
     const char *names[5] = {0};
     static const char *const options[] = {NULL};
-    mb_options given;
-    int rc = mb_options_open(&given, row->name, request->options, options, err);
-    mb_options_close(&given);
+    mb_task_keys given;
+    int rc = mb_task_keys_open(&given, row->name, request->options, options, err);
+    mb_task_keys_close(&given);
     if (rc != MB_OK)
         return rc;
     longbench *lb = calloc(1, sizeof *lb);
@@ -120,13 +126,13 @@ int mb_longbench_open(void **state, const mb_task_info *row, const mb_task_reque
         snprintf(files[i], sizeof files[i], "%s%s.jsonl", layouts[i], row->name);
         names[i] = files[i];
     }
-    return mb_rows_open(&lb->rows, row, request->folder, names, "longbench", err);
+    return mb_task_rows_open(&lb->rows, row, request->folder, names, "longbench", err);
 }
 
 void mb_longbench_close(void *state)
 {
     longbench *lb = state;
-    mb_rows_close(&lb->rows);
+    mb_task_rows_close(&lb->rows);
     cJSON_Delete(lb->prompts);
     free(lb);
 }
@@ -160,10 +166,10 @@ static int sample_fill(const longbench *lb, const cJSON *row, mb_sample *sample,
     const cJSON *length = mb_json_member(row, "length");
     const char *language = mb_json_string(row, "language");
     mb_text prompt = {0};
-    if (!mb_rows_text(&lb->rows, row, "_id", err))
+    if (!mb_task_rows_text(&lb->rows, row, "_id", err))
         return MB_E_SAMPLE;
-    const char *context = mb_rows_text(&lb->rows, row, "context", err);
-    const char *input = context ? mb_rows_text(&lb->rows, row, "input", err) : NULL;
+    const char *context = mb_task_rows_text(&lb->rows, row, "context", err);
+    const char *input = context ? mb_task_rows_text(&lb->rows, row, "input", err) : NULL;
     if (!input)
         return MB_E_SAMPLE;
     if (!cJSON_IsNumber(length))
@@ -194,7 +200,7 @@ int mb_longbench_next(void *state, mb_sample **sample, mb_error *err)
 {
     longbench *lb = state;
     cJSON *row = NULL;
-    int rc = mb_rows_next(&lb->rows, &row, sample, err);
+    int rc = mb_task_rows_next(&lb->rows, &row, sample, err);
     if (rc == 1) {
         int filled = sample_fill(lb, row, *sample, err);
         if (filled != MB_OK)
@@ -273,8 +279,8 @@ const mb_task_family mb_family_longbench = {
     .template_bytes = mb_longbench_template_bytes,
     .open = mb_longbench_open,
     .next = mb_longbench_next,
-    .hash = mb_rows_hash,
-    .size = mb_rows_size,
+    .hash = mb_task_rows_hash,
+    .size = mb_task_rows_size,
     .close = mb_longbench_close,
     .score = mb_longbench_score,
     .prepare = prepare,

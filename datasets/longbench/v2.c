@@ -50,21 +50,21 @@ static int v2_open(void **state, const mb_task_info *row, const mb_task_request 
                                         "data.json",
                                         NULL};
     static const char *const options[] = {NULL};
-    mb_options given;
-    int rc = mb_options_open(&given, row->name, request->options, options, err);
-    mb_options_close(&given);
+    mb_task_keys given;
+    int rc = mb_task_keys_open(&given, row->name, request->options, options, err);
+    mb_task_keys_close(&given);
     if (rc != MB_OK)
         return rc;
-    mb_rows *v2 = calloc(1, sizeof *v2);
+    mb_task_rows *v2 = calloc(1, sizeof *v2);
     if (!v2)
         return mb_no_memory(err, "opening task %s", row->name);
     *state = v2;
-    return mb_rows_open(v2, row, request->folder, names, "longbench_v2", err);
+    return mb_task_rows_open(v2, row, request->folder, names, "longbench_v2", err);
 }
 
 static void v2_close(void *state)
 {
-    mb_rows_close(state);
+    mb_task_rows_close(state);
     free(state);
 }
 
@@ -112,14 +112,14 @@ static void place_replace(const mb_text *in, const char *place, const char *valu
     mb_text_append(out, from, (size_t)(end - from));
 }
 
-static int prompt_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, mb_error *err)
+static int prompt_fill(const mb_task_rows *v2, const cJSON *row, mb_sample *sample, mb_error *err)
 {
     mb_text now = {0}, next = {0};
     int rc = MB_OK;
     template_bytes(v2->info, &now);
     for (size_t i = 0; i < PLACE_COUNT && rc == MB_OK; i++) {
         size_t n = 0;
-        const char *value = mb_rows_text(v2, row, places[i].field, err);
+        const char *value = mb_task_rows_text(v2, row, places[i].field, err);
         if (!value) {
             rc = MB_E_SAMPLE;
             break;
@@ -139,13 +139,13 @@ static int prompt_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, m
     return rc;
 }
 
-static int sample_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, mb_error *err)
+static int sample_fill(const mb_task_rows *v2, const cJSON *row, mb_sample *sample, mb_error *err)
 {
-    if (!mb_rows_text(v2, row, "_id", err))
+    if (!mb_task_rows_text(v2, row, "_id", err))
         return MB_E_SAMPLE;
-    const char *answer = mb_rows_text(v2, row, "answer", err);
-    const char *difficulty = answer ? mb_rows_text(v2, row, "difficulty", err) : NULL;
-    const char *length = difficulty ? mb_rows_text(v2, row, "length", err) : NULL;
+    const char *answer = mb_task_rows_text(v2, row, "answer", err);
+    const char *difficulty = answer ? mb_task_rows_text(v2, row, "difficulty", err) : NULL;
+    const char *length = difficulty ? mb_task_rows_text(v2, row, "length", err) : NULL;
     if (!length)
         return MB_E_SAMPLE;
     if (strlen(answer) != 1 || !strchr("ABCD", answer[0]))
@@ -167,9 +167,9 @@ static int sample_fill(const mb_rows *v2, const cJSON *row, mb_sample *sample, m
 
 static int v2_next(void *state, mb_sample **sample, mb_error *err)
 {
-    mb_rows *v2 = state;
+    mb_task_rows *v2 = state;
     cJSON *row = NULL;
-    int rc = mb_rows_next(v2, &row, sample, err);
+    int rc = mb_task_rows_next(v2, &row, sample, err);
     if (rc == 1) {
         int filled = sample_fill(v2, row, *sample, err);
         if (filled != MB_OK)
@@ -231,8 +231,8 @@ const mb_task_family mb_family_longbench_v2 = {
     .template_bytes = template_bytes,
     .open = v2_open,
     .next = v2_next,
-    .hash = mb_rows_hash,
-    .size = mb_rows_size,
+    .hash = mb_task_rows_hash,
+    .size = mb_task_rows_size,
     .close = v2_close,
     .score = v2_score,
 };

@@ -1,6 +1,6 @@
 /*
  * batch.c - K questions in one prompt, answered in one generation: GSM8K here, MMLU's files in
- * longgenbench_mmlu.c, the scoring of both.
+ * mmlu.c, the scoring of both.
  *
  * The official scripts write questions, answers and references into a text file and parse that file again; some of
  * what they count comes from the file's own marks ("A_model:Q_3" supplies the number 3, or the letter A, where an
@@ -19,6 +19,29 @@
 
 #define FIRST_GSM8K 9 /* the examples are questions 1 to 8 */
 
+/* Finds folder/<names[i]>, the first that exists; NULL and a sentence otherwise. */
+static char *find(const mb_task_info *info, const char *folder, const char *const *names, mb_error *err)
+{
+    mb_text looked = {0};
+    char *path = NULL;
+    for (size_t i = 0; names[i]; i++) {
+        path = mb_string_format("%s/%s", folder ? folder : "datasets/data", names[i]);
+        if (path && (mb_file_exists(path) || mb_folder_exists(path)))
+            break;
+        mb_text_printf(&looked, "%s%s", i ? ", " : "", path ? path : names[i]);
+        free(path);
+        path = NULL;
+    }
+    if (!path)
+        mb_fail(err, MB_E_INPUT,
+                "task %s: nothing at %s; bash datasets/fetch.sh longgenbench downloads it, or --data DIR names a "
+                "folder "
+                "that has it",
+                info->name, looked.data ? looked.data : "");
+    mb_text_free(&looked);
+    return path;
+}
+
 int mb_batches_open(mb_batches *b, const mb_task_info *info, const mb_task_request *request, mb_error *err)
 {
     static const char *const known_gsm8k[] = {"batch", "questions", NULL}, *const known_mmlu[] = {"batch", NULL};
@@ -33,26 +56,26 @@ int mb_batches_open(mb_batches *b, const mb_task_info *info, const mb_task_reque
     static const char *const folders[] = {"longgenbench/mmlu/test", "mmlu/test",
                                           "longgenbench/data/MMLU/data/test", "data/MMLU/data/test", NULL};
     bool mmlu = strcmp(info->metric, "batch_letters") == 0;
-    mb_options options;
+    mb_task_keys options;
     size_t size;
     *b = (mb_batches){.info = info, .batch = mmlu ? 20 : 35, .questions = 700};
-    int rc = mb_options_open(&options, info->name, request->options, mmlu ? known_mmlu : known_gsm8k, err);
+    int rc = mb_task_keys_open(&options, info->name, request->options, mmlu ? known_mmlu : known_gsm8k, err);
     if (rc == MB_OK)
-        rc = mb_options_int(&options, "batch", 1, 1000, &b->batch, err);
+        rc = mb_task_keys_int(&options, "batch", 1, 1000, &b->batch, err);
     if (rc == MB_OK && !mmlu)
-        rc = mb_options_int(&options, "questions", 1, 1000000, &b->questions, err);
-    mb_options_close(&options);
+        rc = mb_task_keys_int(&options, "questions", 1, 1000000, &b->questions, err);
+    mb_task_keys_close(&options);
     if (rc != MB_OK)
         return rc;
-    b->examples_path = mb_longgenbench_find(info, request->folder, mmlu ? letters : prompts, err);
+    b->examples_path = find(info, request->folder, mmlu ? letters : prompts, err);
     if (!b->examples_path)
         return MB_E_INPUT;
     rc = mb_file_read(b->examples_path, 16u << 20, &b->examples, &size, err);
     if (rc != MB_OK)
         return rc;
     if (!mmlu)
-        return mb_rows_open(&b->rows, info, request->folder, questions, "longgenbench", err);
-    b->folder = mb_longgenbench_find(info, request->folder, folders, err);
+        return mb_task_rows_open(&b->rows, info, request->folder, questions, "longgenbench", err);
+    b->folder = find(info, request->folder, folders, err);
     if (!b->folder)
         return MB_E_INPUT;
     b->subjects = cJSON_ParseWithLength(b->examples, size);
@@ -64,7 +87,7 @@ int mb_batches_open(mb_batches *b, const mb_task_info *info, const mb_task_reque
 
 void mb_batches_close(mb_batches *b)
 {
-    mb_rows_close(&b->rows);
+    mb_task_rows_close(&b->rows);
     cJSON_Delete(b->subjects);
     free(b->folder);
     free(b->examples);
@@ -88,7 +111,7 @@ void mb_batches_hash(mb_batches *b, char hex[MB_HASH_CAP])
             free(path);
         }
     } else {
-        mb_rows_hash(&b->rows, part);
+        mb_task_rows_hash(&b->rows, part);
         mb_hash_add(hash, part, sizeof part);
     }
     mb_hash_end(hash, hex);
@@ -98,9 +121,32 @@ int64_t mb_batches_size(mb_batches *b)
 {
     if (b->folder)
         return cJSON_GetArraySize(b->subjects);
-    int64_t rows = mb_rows_size(&b->rows);
+    int64_t rows = mb_task_rows_size(&b->rows);
     rows = rows > b->questions ? b->questions : rows;
     return rows < 0 ? -1 : (rows + b->batch - 1) / b->batch;
+}
+
+/* The next question of the file into prompt and sample. As mb_task_rows_next. */
+static int question_add(mb_batches *b, int64_t number, mb_text *prompt, mb_sample *sample, mb_error *err)
+{
+    cJSON *row = NULL;
+    mb_sample *one = NULL;
+    int rc = mb_task_rows_next(&b->rows, &row, &one, err);
+    if (rc == 0 || (rc < 0 && rc != MB_E_SAMPLE))
+        return rc;
+    const char *question = rc == 1 ? mb_task_rows_text(&b->rows, row, "question", err) : NULL;
+    const char *answer = question ? mb_task_rows_text(&b->rows, row, "answer", err) : NULL;
+    if (!answer)
+        rc = MB_E_SAMPLE;
+    else if (!mb_sample_add_answer(sample, answer, strlen(answer)))
+        prompt->failed = true;
+    else
+        mb_text_printf(prompt, "Question_%lld:\n%s\n", (long long)number, question);
+    if (!sample->source && one)
+        sample->source = mb_string_copy(one->source);
+    mb_sample_free(one);
+    cJSON_Delete(row);
+    return rc;
 }
 
 /* A batch with a bad row is a bad sample: its questions are numbered, so none can be left out. */
@@ -110,7 +156,7 @@ static int gsm8k_next(mb_batches *b, mb_sample **sample, mb_error *err)
     size_t size = 0;
     const char *system = mb_prompt_find("longgenbench_gsm8k_system.txt", &size);
     mb_sample *s = mb_sample_new();
-    int rc = 0, bad = MB_OK;
+    int rc = 1, result = 1;
     int64_t asked = 0;
     if (!s || !system) {
         rc = mb_no_memory(err, "a batch of questions");
@@ -119,23 +165,10 @@ static int gsm8k_next(mb_batches *b, mb_sample **sample, mb_error *err)
     mb_text_append(&prompt, system, size);
     mb_text_printf(&prompt, "\n\nExamples: \n%s\n\nFollowing Question: \n", b->examples);
     while (asked < b->batch && b->asked < b->questions) {
-        cJSON *row = NULL;
-        mb_sample *one = NULL;
-        rc = mb_rows_next(&b->rows, &row, &one, err);
+        rc = question_add(b, FIRST_GSM8K + asked, &prompt, s, err);
         if (rc == 0 || (rc < 0 && rc != MB_E_SAMPLE))
             break;
-        const char *question = rc == 1 ? mb_rows_text(&b->rows, row, "question", err) : NULL;
-        const char *answer = question ? mb_rows_text(&b->rows, row, "answer", err) : NULL;
-        if (!answer)
-            bad = MB_E_SAMPLE;
-        else if (!mb_sample_add_answer(s, answer, strlen(answer)))
-            prompt.failed = true;
-        else
-            mb_text_printf(&prompt, "Question_%lld:\n%s\n", (long long)(FIRST_GSM8K + asked), question);
-        if (!s->source && one)
-            s->source = mb_string_copy(one->source);
-        mb_sample_free(one);
-        cJSON_Delete(row);
+        result = rc == MB_E_SAMPLE ? rc : result;
         asked++;
         b->asked++;
     }
@@ -151,7 +184,7 @@ static int gsm8k_next(mb_batches *b, mb_sample **sample, mb_error *err)
     s->length = asked;
     s->max_new_tokens = b->info->max_new_tokens;
     s->chat = b->info->chat;
-    rc = bad == MB_OK ? 1 : bad;
+    rc = result;
     if (!s->prompt || !s->key || !s->language) {
         rc = mb_no_memory(err, "a batch of questions");
         goto out;

@@ -1,7 +1,7 @@
 /*
  * longgenbench.c - the two benchmarks that are called LongGenBench.
  *
- * longgenbench_gsm8k and longgenbench_mmlu put many questions into one prompt (longgenbench_batch.c).
+ * longgenbench_gsm8k and longgenbench_mmlu put many questions into one prompt (batch.c).
  * longgenbench_short and longgenbench_long ask for a long plan: weeks of a diary, floors, menus, city blocks, each
  * entry opened by "#*#". Their completion rate, the share of entries 1..number that are there, is computed
  * exactly; the three accuracies need a language model as a judge and are not computed.
@@ -33,7 +33,7 @@ static mb_task_info rows[] = {
 
 typedef struct longgen {
     bool plans;
-    mb_rows plan;       /* of the planning tasks */
+    mb_task_rows plan;  /* of the planning tasks */
     mb_batches batches; /* of the others */
 } longgen;
 
@@ -48,28 +48,6 @@ static void template_bytes(const mb_task_info *row, mb_text *out)
         mb_text_append(out, text, size);
 }
 
-char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const char *const *names, mb_error *err)
-{
-    mb_text looked = {0};
-    char *path = NULL;
-    for (size_t i = 0; names[i]; i++) {
-        path = mb_string_format("%s/%s", folder ? folder : "datasets/data", names[i]);
-        if (path && (mb_file_exists(path) || mb_folder_exists(path)))
-            break;
-        mb_text_printf(&looked, "%s%s", i ? ", " : "", path ? path : names[i]);
-        free(path);
-        path = NULL;
-    }
-    if (!path)
-        mb_fail(err, MB_E_INPUT,
-                "task %s: nothing at %s; bash datasets/fetch.sh longgenbench downloads it, or --data DIR names a "
-                "folder "
-                "that has it",
-                info->name, looked.data ? looked.data : "");
-    mb_text_free(&looked);
-    return path;
-}
-
 static int longgen_open(void **state, const mb_task_info *row, const mb_task_request *request, mb_error *err)
 {
     static const char *const none[] = {NULL};
@@ -78,7 +56,7 @@ static int longgen_open(void **state, const mb_task_info *row, const mb_task_req
          "Dataset/Dataset_short.json", NULL},
         {"longgenbench/Dataset_long.json", "longgenbench/Dataset/Dataset_long.json", "Dataset_long.json",
          "Dataset/Dataset_long.json", NULL}};
-    mb_options given;
+    mb_task_keys given;
     longgen *lg = calloc(1, sizeof *lg);
     if (!lg)
         return mb_no_memory(err, "opening task %s", row->name);
@@ -86,18 +64,18 @@ static int longgen_open(void **state, const mb_task_info *row, const mb_task_req
     lg->plans = strcmp(row->metric, "completion_rate") == 0;
     if (!lg->plans)
         return mb_batches_open(&lg->batches, row, request, err);
-    int rc = mb_options_open(&given, row->name, request->options, none, err);
-    mb_options_close(&given);
+    int rc = mb_task_keys_open(&given, row->name, request->options, none, err);
+    mb_task_keys_close(&given);
     if (rc != MB_OK)
         return rc;
-    return mb_rows_open(&lg->plan, row, request->folder, files[strcmp(row->name, "longgenbench_long") == 0],
-                        "longgenbench", err);
+    return mb_task_rows_open(&lg->plan, row, request->folder, files[strcmp(row->name, "longgenbench_long") == 0],
+                             "longgenbench", err);
 }
 
 static void longgen_close(void *state)
 {
     longgen *lg = state;
-    mb_rows_close(&lg->plan);
+    mb_task_rows_close(&lg->plan);
     mb_batches_close(&lg->batches);
     free(lg);
 }
@@ -114,11 +92,11 @@ static int64_t number_of(const cJSON *row)
 }
 
 /* The group is the kind of entry ("Week"), the length their number, the one reference the prefix. */
-static int plan_fill(const mb_rows *plan, const cJSON *row, mb_sample *sample, mb_error *err)
+static int plan_fill(const mb_task_rows *plan, const cJSON *row, mb_sample *sample, mb_error *err)
 {
-    const char *prompt = mb_rows_text(plan, row, "prompt", err);
-    const char *type = prompt ? mb_rows_text(plan, row, "type", err) : NULL;
-    const char *prefix = type ? mb_rows_text(plan, row, "prefix", err) : NULL;
+    const char *prompt = mb_task_rows_text(plan, row, "prompt", err);
+    const char *type = prompt ? mb_task_rows_text(plan, row, "type", err) : NULL;
+    const char *prefix = type ? mb_task_rows_text(plan, row, "prefix", err) : NULL;
     if (!prefix)
         return MB_E_SAMPLE;
     sample->length = number_of(row);
@@ -141,7 +119,7 @@ static int longgen_next(void *state, mb_sample **sample, mb_error *err)
     cJSON *row = NULL;
     if (!lg->plans)
         return mb_batches_next(&lg->batches, sample, err);
-    int rc = mb_rows_next(&lg->plan, &row, sample, err);
+    int rc = mb_task_rows_next(&lg->plan, &row, sample, err);
     if (rc == 1) {
         int filled = plan_fill(&lg->plan, row, *sample, err);
         if (filled != MB_OK)
@@ -159,7 +137,7 @@ static void longgen_hash(void *state, char hex[MB_HASH_CAP])
 {
     longgen *lg = state;
     if (lg->plans)
-        mb_rows_hash(&lg->plan, hex);
+        mb_task_rows_hash(&lg->plan, hex);
     else
         mb_batches_hash(&lg->batches, hex);
 }
@@ -167,7 +145,7 @@ static void longgen_hash(void *state, char hex[MB_HASH_CAP])
 static int64_t longgen_size(void *state)
 {
     longgen *lg = state;
-    return lg->plans ? mb_rows_size(&lg->plan) : mb_batches_size(&lg->batches);
+    return lg->plans ? mb_task_rows_size(&lg->plan) : mb_batches_size(&lg->batches);
 }
 
 /* The number after the first "<type> " that is followed by a digit; -1 = none. */

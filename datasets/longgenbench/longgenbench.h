@@ -1,6 +1,6 @@
 /*
  * longgenbench.h - the parts of the LongGenBench family: longgenbench.c (the family and the planning tasks),
- * longgenbench_batch.c (many questions answered in one generation), longgenbench_mmlu.c (their MMLU files).
+ * batch.c (many questions answered in one generation), mmlu.c (their MMLU files).
  */
 #ifndef MB_DATASETS_LONGGENBENCH_H
 #define MB_DATASETS_LONGGENBENCH_H
@@ -10,9 +10,9 @@
 /* A task with K questions a prompt. */
 typedef struct mb_batches {
     const mb_task_info *info;
-    mb_rows rows;   /* GSM8K's questions */
-    char *folder;   /* MMLU's folder */
-    char *examples; /* the solved examples: text (GSM8K) or JSON by subject (MMLU) */
+    mb_task_rows rows; /* GSM8K's questions */
+    char *folder;      /* MMLU's folder */
+    char *examples;    /* the solved examples: text (GSM8K) or JSON by subject (MMLU) */
     char *examples_path;
     cJSON *subjects;      /* MMLU: examples, parsed */
     const cJSON *subject; /* MMLU: the next one */
@@ -27,10 +27,7 @@ void mb_batches_close(mb_batches *batches);
 /* Share of right answers, as the benchmark's scripts count. */
 int mb_batches_score(bool letters, const mb_sample *sample, const char *prediction, double *score);
 
-/* MMLU (longgenbench_mmlu.c): the next subject's sample; 0 at the end. */
+/* MMLU (mmlu.c): the next subject's sample; 0 at the end. */
 int mb_mmlu_next(mb_batches *batches, mb_sample **sample, mb_error *err);
-
-/* Finds folder/<names[i]>, the first that exists; NULL and a sentence otherwise. */
-char *mb_longgenbench_find(const mb_task_info *info, const char *folder, const char *const *names, mb_error *err);
 
 #endif

@@ -25,6 +25,11 @@ typedef struct window {
     size_t a_low, a_high, b_low, b_high;
 } window;
 
+/* Equal runes a[a ..] and b[b ..]. */
+typedef struct block {
+    size_t a, b, size;
+} block;
+
 static int compare_runes(const void *x, const void *y)
 {
     uint32_t p = *(const uint32_t *)x, q = *(const uint32_t *)y;
@@ -72,51 +77,54 @@ out:
     return fine;
 }
 
-/* The longest block of w; among equals the first in a, then the first in b. Then it grows over equal runes, which
- * may be popular ones; with no block found it grows to the right from the window's corner. */
-static size_t longest_block(matcher *m, const window *w, size_t *a_at, size_t *b_at)
+/* One row of the table of block lengths: run[j + 1] is the length of the block that ends at (i, j). run is updated
+ * in place: going down in b would need the row above, so the last old value is kept. */
+static void extend_runs(matcher *m, const window *w, size_t i, block *best)
 {
-    size_t best = 0;
-    *a_at = w->a_low;
-    *b_at = w->b_low;
-    for (size_t i = w->a_low; i < w->a_high; i++) {
-        /* run is updated in place: going down in b would need the row above, so remember the last old value. */
-        size_t last_j = 0, last_old = 0;
-        bool have_last = false;
-        size_t touched_from = m->first[i];
-        for (size_t j = touched_from; j < w->b_high; j = m->next[j]) {
-            if (j < w->b_low)
-                continue;
-            size_t before = have_last && last_j + 1 == j ? last_old : j > w->b_low ? m->run[j] : 0;
-            last_old = m->run[j + 1];
-            last_j = j;
-            have_last = true;
-            m->run[j + 1] = before + 1;
-            if (before + 1 > best) {
-                best = before + 1;
-                *a_at = i + 1 - best;
-                *b_at = j + 1 - best;
-            }
-        }
-        /* Entries that the row above set and this row did not must read as zero for the next row. */
-        if (i > w->a_low && m->first[i - 1] != m->first[i]) {
-            for (size_t j = m->first[i - 1]; j < w->b_high; j = m->next[j]) {
-                if (j >= w->b_low)
-                    m->run[j + 1] = 0;
-            }
-        }
+    size_t last_j = 0, last_old = 0;
+    bool have_last = false;
+    for (size_t j = m->first[i]; j < w->b_high; j = m->next[j]) {
+        if (j < w->b_low)
+            continue;
+        size_t before = have_last && last_j + 1 == j ? last_old : j > w->b_low ? m->run[j] : 0;
+        last_old = m->run[j + 1];
+        last_j = j;
+        have_last = true;
+        m->run[j + 1] = before + 1;
+        if (before + 1 > best->size)
+            *best = (block){i - before, j - before, before + 1};
     }
-    if (w->a_high > w->a_low) {
-        for (size_t j = m->first[w->a_high - 1]; j < w->b_high; j = m->next[j])
+}
+
+/* The entries that row i of a set read as zero for the next row. */
+static void clear_runs(matcher *m, const window *w, size_t i)
+{
+    for (size_t j = m->first[i]; j < w->b_high; j = m->next[j]) {
+        if (j >= w->b_low)
             m->run[j + 1] = 0;
     }
-    while (*a_at > w->a_low && *b_at > w->b_low && m->a[*a_at - 1] == m->b[*b_at - 1]) {
-        (*a_at)--;
-        (*b_at)--;
-        best++;
+}
+
+/* The longest block of w; among equals the first in a, then the first in b. Then it grows over equal runes, which
+ * may be popular ones; with no block found it grows to the right from the window's corner. */
+static block longest_block(matcher *m, const window *w)
+{
+    block best = {w->a_low, w->b_low, 0};
+    for (size_t i = w->a_low; i < w->a_high; i++) {
+        extend_runs(m, w, i, &best);
+        if (i > w->a_low && m->first[i - 1] != m->first[i])
+            clear_runs(m, w, i - 1);
     }
-    while (*a_at + best < w->a_high && *b_at + best < w->b_high && m->a[*a_at + best] == m->b[*b_at + best])
-        best++;
+    if (w->a_high > w->a_low)
+        clear_runs(m, w, w->a_high - 1);
+    while (best.a > w->a_low && best.b > w->b_low && m->a[best.a - 1] == m->b[best.b - 1]) {
+        best.a--;
+        best.b--;
+        best.size++;
+    }
+    while (best.a + best.size < w->a_high && best.b + best.size < w->b_high &&
+           m->a[best.a + best.size] == m->b[best.b + best.size])
+        best.size++;
     return best;
 }
 
@@ -131,7 +139,8 @@ static bool blocks_total(matcher *m, size_t a_count, size_t *total)
     stack[depth++] = (window){0, a_count, 0, m->b_count};
     while (depth) {
         window w = stack[--depth];
-        size_t i, j, size = longest_block(m, &w, &i, &j);
+        block found = longest_block(m, &w);
+        size_t i = found.a, j = found.b, size = found.size;
         if (!size)
             continue;
         *total += size;
@@ -207,16 +216,6 @@ static int ratio_of(const char *a, const char *b, int (*matches)(const mb_runes 
     mb_runes_free(&left);
     mb_runes_free(&right);
     return rc;
-}
-
-int mb_ratio_difflib(const char *a, const char *b, double *ratio)
-{
-    return ratio_of(a, b, difflib_matches, ratio);
-}
-
-int mb_ratio_indel(const char *a, const char *b, double *ratio)
-{
-    return ratio_of(a, b, indel_matches, ratio);
 }
 
 /* The first line without '`', '#' and "//", as a copy; "" when every line has one. */

@@ -5,7 +5,7 @@
  * Both sides are lower-cased as Python does it; nothing else is normalised, because RULER compares plain
  * substrings.
  */
-#include "datasets/generate/generate.h"
+#include "datasets/metric/metrics.h"
 #include "datasets/read/unicode.h"
 
 #include <stdlib.h>

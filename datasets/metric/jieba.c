@@ -6,7 +6,8 @@
  * position is an edge; the path with the largest sum of log(frequency / total) wins (a dynamic programme from the
  * right). What the path leaves as single characters goes, run by run, to a hidden Markov model (jieba_hmm.c).
  */
-#include "datasets/metric/jieba.h"
+#include "datasets/metric/jieba_table.h"
+#include "datasets/metric/metrics.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -51,6 +52,19 @@ static bool in_block(uint32_t c)
     return is_han(c) || is_alphanumeric(c) || (c < 0x80 && c && strchr("+#&._%-", (int)c));
 }
 
+/* What may follow letters and digits at `from`: (\.\d+)?%?. */
+static size_t number_end(const uint32_t *text, size_t from, size_t end)
+{
+    size_t stop = from, digits = from + 1;
+    if (stop < end && text[stop] == '.') {
+        while (digits < end && text[digits] >= '0' && text[digits] <= '9')
+            digits++;
+        if (digits > stop + 1)
+            stop = digits;
+    }
+    return stop < end && text[stop] == '%' ? stop + 1 : stop;
+}
+
 /* A run without Han characters inside a block: [a-zA-Z0-9]+(\.\d+)?%? are tokens, so is what lies between. */
 static void cut_latin(const uint32_t *text, size_t from, size_t end, cuts *out)
 {
@@ -62,15 +76,7 @@ static void cut_latin(const uint32_t *text, size_t from, size_t end, cuts *out)
         } else {
             while (stop < end && is_alphanumeric(text[stop]))
                 stop++;
-            size_t digits = stop + 1;
-            if (stop < end && text[stop] == '.') {
-                while (digits < end && text[digits] >= '0' && text[digits] <= '9')
-                    digits++;
-                if (digits > stop + 1)
-                    stop = digits;
-            }
-            if (stop < end && text[stop] == '%')
-                stop++;
+            stop = number_end(text, stop, end);
         }
         cut_at(out, stop);
         i = stop;

@@ -3,7 +3,9 @@
  * Middle or End of a word or a Single one. Viterbi over log-probabilities; and the reader of its three tables,
  * which come as Python literals (prob_start.py, ...) or as one JSON file.
  */
-#include "datasets/metric/jieba.h"
+#include "datasets/metric/jieba_hmm.h"
+
+#include "datasets/read/unicode.h"
 
 #include <stdlib.h>
 #include <string.h>

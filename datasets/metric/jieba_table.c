@@ -5,7 +5,7 @@
  * Looked for, in this order: $MASKBENCH_JIEBA_DICT alone where it is set (a folder with dict.txt, or a dict.txt),
  * datasets/data/jieba, the folders of the distribution's and of pip's package.
  */
-#include "datasets/metric/jieba.h"
+#include "datasets/metric/jieba_table.h"
 
 #include <glob.h>
 #include <math.h>

@@ -208,30 +208,46 @@ static int draw_needles(draft *d, int64_t room, mb_error *err)
     return d->query ? MB_OK : mb_no_memory(err, "the question");
 }
 
+/* Tokens of the needles that are not filler. */
+static int64_t needle_tokens(const draft *d)
+{
+    int64_t tokens = 0;
+    for (size_t i = 0; i < d->needle_count; i++)
+        if (d->niah->haystack || i < (size_t)d->niah->asked)
+            tokens += d->needles[i].piece.tokens;
+    return tokens;
+}
+
+/* A prompt with `budget` tokens of haystack into text; its tokens, or negative. */
+static int64_t try_budget(draft *d, const mb_niah_cell *cell, const char *prefix, int64_t budget,
+                          mb_pieces *pieces, mb_text *text, mb_error *err)
+{
+    char stream[64];
+    snprintf(stream, sizeof stream, "niah/len%d/%lld", cell->length, (long long)cell->number);
+    int rc = lay_out(d, stream, budget, cell->depth, pieces, err);
+    if (rc == MB_OK)
+        rc = write_prompt(d, pieces, text, err);
+    return rc < 0 ? rc
+                  : mb_codec_measure(d->niah->codec, d->niah->overhead, text->data, text->length, prefix, err);
+}
+
 /* The longest prompt of at most `limit` tokens into prompt; its tokens into *tokens. */
 static int fit(draft *d, const mb_niah_cell *cell, const char *prefix, int64_t limit, mb_text *prompt,
                int64_t *tokens, mb_error *err)
 {
     mb_pieces pieces = {0};
     mb_text text = {0};
-    char stream[64];
-    int64_t fixed = 0, best = -1;
-    snprintf(stream, sizeof stream, "niah/len%d/%lld", cell->length, (long long)cell->number);
+    int64_t fixed = needle_tokens(d), best = -1;
     int rc = write_prompt(d, &pieces, &text, err);
-    int64_t frame = rc < 0 ? rc : mb_niah_measure(d->niah, text.data, text.length, prefix, err);
+    int64_t frame =
+        rc < 0 ? rc : mb_codec_measure(d->niah->codec, d->niah->overhead, text.data, text.length, prefix, err);
     if (frame < 0) {
         rc = (int)frame;
         goto out;
     }
-    for (size_t i = 0; i < d->needle_count; i++)
-        if (d->niah->haystack || i < (size_t)d->niah->asked)
-            fixed += d->needles[i].piece.tokens;
     int64_t budget = limit - frame - fixed;
     for (size_t round = 0; round < ROUNDS && budget >= 0; round++) {
-        rc = lay_out(d, stream, budget, cell->depth, &pieces, err);
-        if (rc == MB_OK)
-            rc = write_prompt(d, &pieces, &text, err);
-        int64_t n = rc < 0 ? rc : mb_niah_measure(d->niah, text.data, text.length, prefix, err);
+        int64_t n = try_budget(d, cell, prefix, budget, &pieces, &text, err);
         if (n < 0) {
             rc = (int)n;
             goto out;

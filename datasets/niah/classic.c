@@ -19,9 +19,9 @@ int mb_niah_classic_open(mb_niah *niah, mb_error *err)
     char *path = NULL;
     niah->layout = "messages";
     niah->asked = 1;
-    int rc = mb_options_string(&niah->options, "prompt", layouts, &niah->layout, err);
+    int rc = mb_task_keys_string(&niah->options, "prompt", layouts, &niah->layout, err);
     if (rc == MB_OK)
-        rc = mb_options_string(&niah->options, "haystack", NULL, &folder, err);
+        rc = mb_task_keys_string(&niah->options, "haystack", NULL, &folder, err);
     if (rc < 0)
         return rc;
     /* The path given, the data folder's essays, or where fetch.sh puts them. */
@@ -113,50 +113,29 @@ static void write_prompt(const mb_niah *niah, const cJSON *classic, const char *
     mb_prompt_fill(out, layout, strlen(layout), parts, 2, false);
 }
 
-int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, mb_error *err)
+/* The prompt nearest to `limit` tokens from below into best. n: tokens of essays to begin with. Its tokens, 0 =
+ * none fits, or a negative code. */
+static int64_t fit(const mb_niah *niah, const mb_niah_cell *cell, const int32_t *needle, size_t needle_count,
+                   int64_t n, mb_text *best, mb_error *err)
 {
     const cJSON *classic = mb_json_member(niah->prompts, "classic");
-    const char *wording = mb_json_string(classic, "needle"), *answer = mb_json_string(classic, "answer");
     const int64_t limit = cell->length - niah->max_new_tokens;
-    int32_t *needle = NULL;
-    size_t needle_count = 0;
-    mb_text prompt = {0}, best = {0};
-    int64_t best_tokens = -1;
-    int rc = encode_essays(niah, (size_t)cell->length, err);
-    if (rc == MB_OK &&
-        niah->codec->encode(niah->codec->self, wording, strlen(wording), &needle, &needle_count) < 0)
-        rc = mb_fail(err, MB_E_SYSTEM, "the needle could not be encoded");
-    if (rc < 0)
-        goto out;
-    write_prompt(niah, classic, "", &prompt);
-    int64_t frame = mb_niah_measure(niah, prompt.data ? prompt.data : "", prompt.length, "", err);
-    if (frame < 0) {
-        rc = (int)frame;
-        goto out;
-    }
-    int64_t n = limit - frame - (int64_t)needle_count;
-    if (n < 1)
-        rc = mb_fail(err, MB_E_SAMPLE,
-                     "sample %s: %d tokens cannot hold the question, the needle (%lld "
-                     "tokens) and %lld new tokens; ask for a longer context",
-                     cell->key, cell->length, (long long)(frame + (int64_t)needle_count),
-                     (long long)niah->max_new_tokens);
-    for (size_t round = 0; round < ROUNDS && n > 0 && rc == MB_OK; round++) {
+    mb_text prompt = {0};
+    int64_t best_tokens = 0, tokens = 0;
+    for (size_t round = 0; round < ROUNDS && n > 0; round++) {
         char *text = NULL;
         if (n > (int64_t)niah->essay_count)
             n = (int64_t)niah->essay_count;
-        rc = lay_out(niah, (size_t)n, cell->depth, needle, needle_count, &text, err);
+        int rc = lay_out(niah, (size_t)n, cell->depth, needle, needle_count, &text, err);
         if (rc == MB_OK)
             write_prompt(niah, classic, text, &prompt);
         free(text);
-        int64_t tokens = rc < 0 ? rc : mb_niah_measure(niah, prompt.data, prompt.length, "", err);
-        if (tokens < 0) {
-            rc = (int)tokens;
+        tokens = rc < 0 ? rc : mb_codec_measure(niah->codec, niah->overhead, prompt.data, prompt.length, "", err);
+        if (tokens < 0)
             break;
-        }
         if (tokens <= limit && tokens > best_tokens) {
-            mb_text keep = best;
-            best = prompt;
+            mb_text keep = *best;
+            *best = prompt;
             prompt = keep;
             best_tokens = tokens;
         }
@@ -165,12 +144,47 @@ int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sa
             break;
         n += limit - tokens;
     }
-    if (rc == MB_OK && best_tokens < 0)
+    mb_text_free(&prompt);
+    return tokens < 0 ? tokens : best_tokens;
+}
+
+int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, mb_error *err)
+{
+    const cJSON *classic = mb_json_member(niah->prompts, "classic");
+    const char *wording = mb_json_string(classic, "needle"), *answer = mb_json_string(classic, "answer");
+    const int64_t limit = cell->length - niah->max_new_tokens;
+    int32_t *needle = NULL;
+    size_t needle_count = 0;
+    mb_text prompt = {0}, best = {0};
+    int rc = encode_essays(niah, (size_t)cell->length, err);
+    if (rc == MB_OK &&
+        niah->codec->encode(niah->codec->self, wording, strlen(wording), &needle, &needle_count) < 0)
+        rc = mb_fail(err, MB_E_SYSTEM, "the needle could not be encoded");
+    if (rc < 0)
+        goto out;
+    write_prompt(niah, classic, "", &prompt);
+    int64_t frame =
+        mb_codec_measure(niah->codec, niah->overhead, prompt.data ? prompt.data : "", prompt.length, "", err);
+    int64_t n = limit - frame - (int64_t)needle_count;
+    if (frame < 0)
+        rc = (int)frame;
+    else if (n < 1)
+        rc = mb_fail(
+            err, MB_E_SAMPLE,
+            "sample %s: %d tokens cannot hold the question, the needle (%lld tokens) and %lld new tokens; "
+            "ask for a longer context",
+            cell->key, cell->length, (long long)(frame + (int64_t)needle_count), (long long)niah->max_new_tokens);
+    if (rc < 0)
+        goto out;
+    int64_t tokens = fit(niah, cell, needle, needle_count, n, &best, err);
+    if (tokens < 0)
+        rc = (int)tokens;
+    else if (tokens == 0)
         rc = mb_fail(err, MB_E_SAMPLE, "sample %s: no cut of the essays fits %d tokens", cell->key, cell->length);
     if (rc < 0)
         goto out;
     sample->prompt = mb_text_take(&best);
-    sample->length = best_tokens;
+    sample->length = tokens;
     bool good = sample->prompt && mb_sample_add_answer(sample, answer, strlen(answer));
     for (const cJSON *word = mb_json_member(classic, "keywords")->child; word && good; word = word->next)
         good = mb_sample_add_class(sample, word->valuestring, strlen(word->valuestring));

@@ -7,6 +7,8 @@
  */
 #include "datasets/niah/niah.h"
 
+#include "datasets/metric/metrics.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,9 +95,9 @@ static void template_bytes(const mb_task_info *row, mb_text *out)
 static void niah_close(void *state)
 {
     mb_niah *niah = state;
-    mb_options_close(&niah->options);
+    mb_task_keys_close(&niah->options);
     cJSON_Delete(niah->prompts);
-    mb_grid_free(&niah->grid);
+    mb_niah_grid_free(&niah->grid);
     mb_words_free(&niah->adjectives);
     mb_words_free(&niah->nouns);
     mb_haystack_close(niah->haystack);
@@ -110,21 +112,21 @@ static int open_built_in(mb_niah *niah, mb_error *err)
     static const char *const forms[] = {"number", "word", "uuid", "code", NULL};
     static const int32_t lengths[] = {1024, 4096};
     static const double depths[] = {0, 25, 50, 75, 100};
-    const mb_options *options = &niah->options;
+    const mb_task_keys *options = &niah->options;
     int64_t many = 2;
-    int rc = mb_grid_read(&niah->grid, options, lengths, 2, depths, 5, err);
+    int rc = mb_niah_grid_read(&niah->grid, options, lengths, 2, depths, 5, err);
     niah->form = "number";
     niah->kind = "text";
     niah->asked = 1;
     niah->keys = is_task(niah->row, "niah_multikey") ? 3 : 0;
     if (rc == MB_OK)
-        rc = mb_options_string(options, "form", forms, &niah->form, err);
+        rc = mb_task_keys_string(options, "form", forms, &niah->form, err);
     if (rc == MB_OK)
-        rc = mb_options_string(options, "haystack", NULL, &niah->kind, err);
+        rc = mb_task_keys_string(options, "haystack", NULL, &niah->kind, err);
     if (rc == MB_OK)
-        rc = mb_options_bool(options, "answer_prefix", &niah->answer_prefix, err);
+        rc = mb_task_keys_bool(options, "answer_prefix", &niah->answer_prefix, err);
     if (rc == MB_OK)
-        rc = mb_options_int(options, "keys", 0, 100000, &niah->keys, err);
+        rc = mb_task_keys_int(options, "keys", 0, 100000, &niah->keys, err);
     bool values = is_task(niah->row, "niah_multivalue"), queries = is_task(niah->row, "niah_multiquery");
     for (size_t i = 0; i < 2 && rc == MB_OK; i++) {
         const char *key = i ? "queries" : "values";
@@ -133,7 +135,7 @@ static int open_built_in(mb_niah *niah, mb_error *err)
             rc = mb_fail(err, MB_E_INPUT, "task %s has no option \"%s\"; niah_multi%.5s has it", niah->row->name,
                          key, i ? "query" : "value");
         else if (mine)
-            rc = mb_options_int(options, key, 1, MB_NIAH_ASKED_MAX, &many, err);
+            rc = mb_task_keys_int(options, key, 1, MB_NIAH_ASKED_MAX, &many, err);
     }
     if (values || queries)
         niah->asked = many;
@@ -165,16 +167,16 @@ static int niah_open(void **state, const mb_task_info *row, const mb_task_reques
     int rc = mb_generated_open(&niah->options, &niah->prompts, &niah->samples, row->name, request->options,
                                classic ? classic_keys : built_in_keys, "niah.json", err);
     if (rc == MB_OK)
-        rc = mb_options_int(&niah->options, "max_new_tokens", 1, 65536, &niah->max_new_tokens, err);
+        rc = mb_task_keys_int(&niah->options, "max_new_tokens", 1, 65536, &niah->max_new_tokens, err);
     if (rc == MB_OK)
-        rc = mb_options_string(&niah->options, "score", rules, &niah->scoring, err);
+        rc = mb_task_keys_string(&niah->options, "score", rules, &niah->scoring, err);
     if (rc == MB_OK && classic) {
         int32_t lengths[35];
         double depths[35];
         for (size_t i = 0; i < 35; i++) /* round(linspace(1000, 16000, 35)): the published grid */
             lengths[i] = (int32_t)((1000.0 * 34 + 15000.0 * (double)i) / 34 + 0.5);
-        mb_grid_depths(0, 100, 35, false, depths);
-        rc = mb_grid_read(&niah->grid, &niah->options, lengths, 35, depths, 35, err);
+        mb_niah_grid_depths(0, 100, 35, false, depths);
+        rc = mb_niah_grid_read(&niah->grid, &niah->options, lengths, 35, depths, 35, err);
         if (rc == MB_OK && request->folder)
             niah->kind = request->folder; /* where the essays are looked for when no path is given */
         if (rc == MB_OK)
@@ -188,13 +190,6 @@ static int64_t niah_size(void *state)
 {
     const mb_niah *niah = state;
     return (int64_t)niah->grid.length_count * (int64_t)niah->grid.depth_count * niah->samples;
-}
-
-int64_t mb_niah_measure(const mb_niah *niah, const char *prompt, size_t length, const char *prefix, mb_error *err)
-{
-    int64_t a = mb_codec_count(niah->codec, prompt, length, err);
-    int64_t b = *prefix && a >= 0 ? mb_codec_count(niah->codec, prefix, strlen(prefix), err) : 0;
-    return a < 0 ? a : b < 0 ? b : niah->overhead + a + b;
 }
 
 static int niah_next(void *state, mb_sample **sample, mb_error *err)

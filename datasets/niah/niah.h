@@ -1,6 +1,6 @@
 /*
- * niah.h - the state of one needle-in-a-haystack stream, shared by niah.c (tasks, options, order of the grid),
- * niah_build.c (built-in needles) and niah_classic.c (essays and the San Francisco needle).
+ * niah.h - the state of one needle-in-a-haystack stream, shared by niah.c (tasks, keys, order of the grid),
+ * build.c (built-in needles) and classic.c (essays and the San Francisco needle).
  *
  * What a requested length L means: chat wrapper + prompt + answer prefix + max_new_tokens <= L, so that a sample
  * always fits a window of L tokens.
@@ -17,9 +17,9 @@ typedef struct mb_niah {
     const mb_codec *codec;
     uint64_t seed;
     int64_t overhead; /* tokens of the chat wrapper */
-    mb_options options;
+    mb_task_keys options;
     cJSON *prompts;
-    mb_grid grid;
+    mb_niah_grid grid;
     int64_t samples; /* per cell */
     int64_t keys;    /* needles beside those that are asked for */
     int64_t asked;   /* needles that the answer needs */
@@ -48,8 +48,5 @@ typedef struct mb_niah_cell {
 int mb_niah_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, mb_error *err);
 int mb_niah_classic_open(mb_niah *niah, mb_error *err);
 int mb_niah_classic_build(mb_niah *niah, const mb_niah_cell *cell, mb_sample *sample, mb_error *err);
-
-/* Tokens of the parts of a sample that has its prompt and prefix, or a negative code. */
-int64_t mb_niah_measure(const mb_niah *niah, const char *prompt, size_t length, const char *prefix, mb_error *err);
 
 #endif

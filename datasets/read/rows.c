@@ -9,15 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-int mb_rows_open(mb_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
-                 const char *fetch, mb_error *err)
+int mb_task_rows_open(mb_task_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
+                      const char *fetch, mb_error *err)
 {
     mb_text looked = {0};
     char *path = NULL;
     int rc = MB_OK;
     if (!folder)
         folder = "datasets/data";
-    *rows = (mb_rows){.info = info, .count = -1};
+    *rows = (mb_task_rows){.info = info, .count = -1};
     for (size_t i = 0; names[i]; i++) {
         free(path);
         path = mb_string_format("%s/%s", folder, names[i]);
@@ -41,7 +41,7 @@ out:
     return rc;
 }
 
-int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, mb_error *err)
+int mb_task_rows_next(mb_task_rows *rows, cJSON **row, mb_sample **sample, mb_error *err)
 {
     *sample = NULL;
     int rc = mb_jsonl_next(rows->reader, row, err);
@@ -65,7 +65,7 @@ int mb_rows_next(mb_rows *rows, cJSON **row, mb_sample **sample, mb_error *err)
     return rc;
 }
 
-const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *field, mb_error *err)
+const char *mb_task_rows_text(const mb_task_rows *rows, const cJSON *row, const char *field, mb_error *err)
 {
     const cJSON *item = mb_json_member(row, field);
     if (cJSON_IsString(item))
@@ -76,9 +76,9 @@ const char *mb_rows_text(const mb_rows *rows, const cJSON *row, const char *fiel
 }
 
 /* Read in pieces: a mapped file would count as memory of the process, and a data file may have gigabytes. */
-void mb_rows_hash(void *state, char hex[MB_HASH_CAP])
+void mb_task_rows_hash(void *state, char hex[MB_HASH_CAP])
 {
-    const mb_rows *rows = state;
+    const mb_task_rows *rows = state;
     size_t cap = (size_t)1 << 20, n;
     FILE *file = fopen(mb_jsonl_path(rows->reader), "rb");
     char *piece = malloc(cap);
@@ -98,15 +98,15 @@ void mb_rows_hash(void *state, char hex[MB_HASH_CAP])
         fclose(file);
 }
 
-int64_t mb_rows_size(void *state)
+int64_t mb_task_rows_size(void *state)
 {
-    mb_rows *rows = state;
+    mb_task_rows *rows = state;
     if (rows->count < 0)
         rows->count = mb_jsonl_count(mb_jsonl_path(rows->reader));
     return rows->count;
 }
 
-void mb_rows_close(mb_rows *rows)
+void mb_task_rows_close(mb_task_rows *rows)
 {
     mb_jsonl_close(rows->reader);
     rows->reader = NULL;

@@ -62,7 +62,7 @@ int mb_ruler_niah_open(mb_ruler *ruler, const mb_task_request *request, mb_error
     if (rc == MB_OK)
         rc = mb_words_load(&ruler->nouns, "datasets/text/ruler_nouns.txt", err);
     if (rc == MB_OK)
-        rc = mb_options_string(&ruler->options, "essay", NULL, &essay, err);
+        rc = mb_task_keys_string(&ruler->options, "essay", NULL, &essay, err);
     if (rc < 0 || strcmp(ruler->task->haystack, "essay") != 0)
         return rc;
     rc = strcmp(essay, "text") == 0 ? built_in_essay(ruler, err) : mb_essays_read(essay, &ruler->essay, NULL, err);
@@ -238,24 +238,16 @@ static int niah_write(mb_ruler_draft *draft, int64_t n, mb_text *out, mb_error *
     return rc;
 }
 
-int mb_ruler_niah_begin(mb_ruler_draft *draft, mb_error *err)
+/* Keys, values and the needles that tell them, in a random order. */
+static int draw_needles(mb_ruler_draft *draft, size_t keys, char key[4][KEY_CAP], char value[4][4][KEY_CAP])
 {
     const mb_ruler *ruler = draft->ruler;
     const mb_ruler_task *task = ruler->task;
-    size_t keys = task->keys > task->queries ? task->keys : task->queries, count = keys * task->values;
-    char key[4][KEY_CAP], value[4][4][KEY_CAP];
-    size_t order[8], asked[4];
-    mb_text query = {0}, prefix = {0};
-    niah_own *own = calloc(1, sizeof *own);
-    draft->own = own;
-    if (!own)
-        return mb_ruler_memory(err);
-    draft->close = niah_close;
-    draft->write = niah_write;
-    own->type = task->uuid_values ? "uuids" : "numbers";
+    niah_own *own = draft->own;
+    size_t order[16], count = keys * task->values;
     own->needles = calloc(count, sizeof *own->needles);
     if (!own->needles)
-        return mb_ruler_memory(err);
+        return MB_E_SYSTEM;
     for (size_t k = 0; k < keys; k++) {
         draw_text(ruler, task->uuid_keys, true, &draft->random, key[k]);
         for (size_t v = 0; v < task->values; v++)
@@ -266,18 +258,45 @@ int mb_ruler_niah_begin(mb_ruler_draft *draft, mb_error *err)
         size_t k = order[i] / task->values, v = order[i] % task->values;
         own->needles[own->needle_count] = write_needle(ruler, own->type, key[k], value[k][v]);
         if (!own->needles[own->needle_count])
-            return mb_ruler_memory(err);
+            return MB_E_SYSTEM;
         own->needle_count++;
     }
-    mb_draw_order(&draft->random, asked, keys); /* the first `queries` of a random order */
+    return MB_OK;
+}
+
+/* What is asked for, the first `queries` keys of a random order, and the answers. */
+static int draw_question(mb_ruler_draft *draft, size_t keys, char key[4][KEY_CAP], char value[4][4][KEY_CAP])
+{
+    const mb_ruler_task *task = draft->ruler->task;
+    niah_own *own = draft->own;
+    mb_text query = {0};
+    size_t asked[4];
     bool good = true;
+    mb_draw_order(&draft->random, asked, keys);
     for (size_t i = 0; i < task->queries; i++) {
         mb_text_printf(&query, "%s%s", !i ? "" : i + 1 == task->queries ? ", and " : ", ", key[asked[i]]);
         for (size_t v = 0; v < task->values; v++)
             good = good && mb_sample_add_answer(draft->sample, value[asked[i]][v], strlen(value[asked[i]][v]));
     }
     own->query = mb_text_take(&query);
-    if (!good || !own->query)
+    return good && own->query ? MB_OK : MB_E_SYSTEM;
+}
+
+int mb_ruler_niah_begin(mb_ruler_draft *draft, mb_error *err)
+{
+    const mb_ruler *ruler = draft->ruler;
+    const mb_ruler_task *task = ruler->task;
+    size_t keys = task->keys > task->queries ? task->keys : task->queries;
+    char key[4][KEY_CAP], value[4][4][KEY_CAP];
+    mb_text prefix = {0};
+    niah_own *own = calloc(1, sizeof *own);
+    draft->own = own;
+    if (!own)
+        return mb_ruler_memory(err);
+    draft->close = niah_close;
+    draft->write = niah_write;
+    own->type = task->uuid_values ? "uuids" : "numbers";
+    if (draw_needles(draft, keys, key, value) < 0 || draw_question(draft, keys, key, value) < 0)
         return mb_ruler_memory(err);
     own->line_random = draft->random;
     mb_random_next(&draft->random);

@@ -141,33 +141,39 @@ static int add_squad_questions(mb_ruler_documents *d, const cJSON *paragraph, si
     return MB_OK;
 }
 
+/* Both readers go over the file twice: documents are numbered in their sorted order, so all of them are collected
+ * before the first is linked. */
+static int add_squad_article(mb_ruler_documents *d, const cJSON *article, bool link, const char *path,
+                             mb_error *err)
+{
+    const cJSON *paragraphs = mb_json_member(article, "paragraphs");
+    size_t from = d->link_count;
+    int rc = MB_OK;
+    for (const cJSON *p = paragraphs ? paragraphs->child : NULL; p; p = p->next) {
+        const char *context = mb_json_string(p, "context");
+        if (!context)
+            return bad_file(path, "a paragraph without \"context\"", err);
+        if (!(link ? link_document(d, context) : add_document(d, mb_string_copy(context))))
+            return mb_ruler_memory(err);
+    }
+    size_t count = d->link_count - from;
+    for (const cJSON *p = link && paragraphs ? paragraphs->child : NULL; p && rc == MB_OK; p = p->next)
+        rc = add_squad_questions(d, p, from, count, path, err);
+    return rc;
+}
+
 static int read_squad(mb_ruler_documents *d, const cJSON *root, const char *path, mb_error *err)
 {
     const cJSON *data = mb_json_member(root, "data");
+    int rc = MB_OK;
     if (!cJSON_IsArray(data))
         return bad_file(path, "no SQuAD file: the member \"data\" is missing", err);
-    for (size_t pass = 0; pass < 2; pass++) {
-        for (const cJSON *article = data->child; article; article = article->next) {
-            const cJSON *paragraphs = mb_json_member(article, "paragraphs");
-            size_t from = d->link_count;
-            for (const cJSON *p = paragraphs ? paragraphs->child : NULL; p; p = p->next) {
-                const char *context = mb_json_string(p, "context");
-                if (!context)
-                    return bad_file(path, "a paragraph without \"context\"", err);
-                if (!(pass ? link_document(d, context) : add_document(d, mb_string_copy(context))))
-                    return mb_ruler_memory(err);
-            }
-            size_t count = d->link_count - from;
-            for (const cJSON *p = pass && paragraphs ? paragraphs->child : NULL; p; p = p->next) {
-                int rc = add_squad_questions(d, p, from, count, path, err);
-                if (rc < 0)
-                    return rc;
-            }
-        }
-        if (!pass)
-            sort_documents(d);
-    }
-    return MB_OK;
+    for (const cJSON *article = data->child; article && rc == MB_OK; article = article->next)
+        rc = add_squad_article(d, article, false, path, err);
+    sort_documents(d);
+    for (const cJSON *article = data->child; article && rc == MB_OK; article = article->next)
+        rc = add_squad_article(d, article, true, path, err);
+    return rc;
 }
 
 /* "title\n" and the sentences joined; NULL: not of that shape, or out of memory. */
@@ -183,39 +189,44 @@ static char *hotpot_document(const cJSON *pair)
     return mb_text_take(&text);
 }
 
-static int read_hotpot(mb_ruler_documents *d, const cJSON *root, const char *path, mb_error *err)
+static int add_hotpot_row(mb_ruler_documents *d, const cJSON *row, bool link, const char *path, mb_error *err)
 {
-    if (!cJSON_IsArray(root))
-        return bad_file(path, "no HotpotQA file: not a JSON array", err);
-    for (size_t pass = 0; pass < 2; pass++) {
-        for (const cJSON *row = root->child; row; row = row->next) {
-            const char *text = mb_json_string(row, "question"), *answer = mb_json_string(row, "answer");
-            const cJSON *context = mb_json_member(row, "context");
-            if (!text || !answer || !cJSON_IsArray(context))
-                return bad_file(path, "a row without \"question\", \"answer\" or \"context\"", err);
-            question *q = pass ? add_question(d, text) : NULL;
-            if (pass && (!q || !add_answer(q, answer)))
-                return mb_ruler_memory(err);
-            size_t from = d->link_count;
-            for (const cJSON *pair = context->child; pair; pair = pair->next) {
-                char *document = hotpot_document(pair);
-                if (!document)
-                    return bad_file(path, "a context entry that is no pair of title and sentences", err);
-                bool good = pass ? link_document(d, document) : add_document(d, document);
-                if (pass)
-                    free(document);
-                if (!good)
-                    return mb_ruler_memory(err);
-            }
-            if (q) {
-                q->gold_from = from;
-                q->gold_count = d->link_count - from;
-            }
-        }
-        if (!pass)
-            sort_documents(d);
+    const char *text = mb_json_string(row, "question"), *answer = mb_json_string(row, "answer");
+    const cJSON *context = mb_json_member(row, "context");
+    if (!text || !answer || !cJSON_IsArray(context))
+        return bad_file(path, "a row without \"question\", \"answer\" or \"context\"", err);
+    question *q = link ? add_question(d, text) : NULL;
+    if (link && (!q || !add_answer(q, answer)))
+        return mb_ruler_memory(err);
+    size_t from = d->link_count;
+    for (const cJSON *pair = context->child; pair; pair = pair->next) {
+        char *document = hotpot_document(pair);
+        if (!document)
+            return bad_file(path, "a context entry that is no pair of title and sentences", err);
+        bool good = link ? link_document(d, document) : add_document(d, document);
+        if (link)
+            free(document);
+        if (!good)
+            return mb_ruler_memory(err);
+    }
+    if (q) {
+        q->gold_from = from;
+        q->gold_count = d->link_count - from;
     }
     return MB_OK;
+}
+
+static int read_hotpot(mb_ruler_documents *d, const cJSON *root, const char *path, mb_error *err)
+{
+    int rc = MB_OK;
+    if (!cJSON_IsArray(root))
+        return bad_file(path, "no HotpotQA file: not a JSON array", err);
+    for (const cJSON *row = root->child; row && rc == MB_OK; row = row->next)
+        rc = add_hotpot_row(d, row, false, path, err);
+    sort_documents(d);
+    for (const cJSON *row = root->child; row && rc == MB_OK; row = row->next)
+        rc = add_hotpot_row(d, row, true, path, err);
+    return rc;
 }
 
 /* The file that the user named, or the first of the usual places that exists. *path malloc'ed. */
@@ -227,7 +238,7 @@ static int find_file(const mb_ruler *ruler, const char *folder, char **path, mb_
     const char *const *places = ruler->task->hotpot ? hotpot : squad;
     const char *given = NULL;
     *path = NULL;
-    int rc = mb_options_string(&ruler->options, "file", NULL, &given, err);
+    int rc = mb_task_keys_string(&ruler->options, "file", NULL, &given, err);
     if (rc < 0)
         return rc;
     /* The run's data folder first, then where fetch.sh puts things. */

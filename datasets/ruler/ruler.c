@@ -7,6 +7,7 @@
  */
 #include "datasets/ruler/ruler.h"
 
+#include "datasets/metric/metrics.h"
 #include "datasets/read/unicode.h"
 
 #include <stdio.h>
@@ -72,28 +73,6 @@ static const mb_ruler_task tasks[] = {
     {.open = mb_ruler_qa_open, .begin = mb_ruler_qa_begin, .any = true, .hotpot = true},
 };
 
-int mb_ruler_memory(mb_error *err)
-{
-    return mb_no_memory(err, "a RULER sample");
-}
-
-int mb_ruler_fill(const mb_ruler *ruler, const char *name, const mb_prompt_pair *pairs, size_t count, mb_text *out,
-                  mb_error *err)
-{
-    const char *text = mb_json_string(ruler->prompts, name);
-    if (!text)
-        return mb_fail(err, MB_E_BUG, "datasets/prompts/ruler.json has no \"%s\"", name);
-    mb_prompt_fill(out, text, strlen(text), pairs, count, false);
-    return out->failed ? mb_ruler_memory(err) : MB_OK;
-}
-
-int mb_ruler_set_prefix(mb_ruler_draft *draft, mb_text *prefix, mb_error *err)
-{
-    free(draft->sample->answer_prefix);
-    draft->sample->answer_prefix = mb_text_take(prefix);
-    return draft->sample->answer_prefix ? MB_OK : mb_ruler_memory(err);
-}
-
 static void template_bytes(const mb_task_info *row, mb_text *out)
 {
     size_t size = 0;
@@ -106,9 +85,9 @@ static void ruler_close(void *state)
 {
     mb_ruler *ruler = state;
     mb_ruler_qa_close(ruler);
-    mb_options_close(&ruler->options);
+    mb_task_keys_close(&ruler->options);
     cJSON_Delete(ruler->prompts);
-    mb_grid_free(&ruler->grid);
+    mb_niah_grid_free(&ruler->grid);
     mb_words_free(&ruler->adjectives);
     mb_words_free(&ruler->nouns);
     mb_words_free(&ruler->verbs);
@@ -141,7 +120,7 @@ static int ruler_open(void **state, const mb_task_info *row, const mb_task_reque
                                            : plain,
                                "ruler.json", err);
     if (rc == MB_OK)
-        rc = mb_grid_read(&ruler->grid, &ruler->options, lengths, 6, NULL, 0, err);
+        rc = mb_niah_grid_read(&ruler->grid, &ruler->options, lengths, 6, NULL, 0, err);
     if (rc == MB_OK && task->open)
         rc = task->open(ruler, request, err);
     if (rc == MB_OK && task->any && (int64_t)mb_ruler_qa_count(ruler) < ruler->samples)
@@ -166,65 +145,85 @@ static int64_t probe(mb_ruler_draft *draft, int64_t n, mb_text *text, mb_error *
         return rc;
     if (text->failed)
         return mb_ruler_memory(err);
-    int64_t a = mb_codec_count(ruler->codec, text->data, text->length, err);
-    int64_t b = a < 0 ? 0 : mb_codec_count(ruler->codec, prefix, strlen(prefix), err);
-    return a < 0 ? a : b < 0 ? b : ruler->overhead + a + b;
+    return mb_codec_measure(ruler->codec, ruler->overhead, text->data, text->length, prefix, err);
 }
 
-/* The largest size that fits. lo fits, hi does not; the next probe is where a straight line between them meets the
- * limit, so that few prompts have to be encoded; halving when the line makes no headway. */
+/* The search for the largest size that fits: lo fits, hi does not. guess: a size to try first; 0 = none. */
+typedef struct search {
+    int64_t least, limit; /* smallest size; tokens */
+    int64_t lo, lo_tokens, hi, hi_tokens, guess;
+} search;
+
+/* The next size to try is where a straight line between lo and hi meets the limit, so that few prompts have to be
+ * encoded; halving when the line makes no headway. */
+static int64_t search_next(search *s, size_t probes)
+{
+    int64_t n;
+    if (s->guess > s->lo && s->guess < s->hi)
+        n = s->guess;
+    else if (s->hi == SIZE_MAX_UNITS && s->lo == s->least)
+        n = s->lo + 8; /* a first slope */
+    else if (s->hi == SIZE_MAX_UNITS)
+        n = s->lo + 1 + (s->lo - s->least) * (s->limit - s->lo_tokens) / (s->lo_tokens + 1);
+    else
+        n = s->lo + (s->hi - s->lo) * (s->limit - s->lo_tokens) / (s->hi_tokens - s->lo_tokens);
+    s->guess = 0;
+    if (probes > 12 && s->hi < SIZE_MAX_UNITS)
+        n = s->lo + (s->hi - s->lo) / 2;
+    return n <= s->lo ? s->lo + 1 : n >= s->hi ? s->hi - 1 : n;
+}
+
+/* A prompt of size n has so many tokens. */
+static void search_learn(search *s, int64_t n, int64_t tokens)
+{
+    if (tokens > s->limit) {
+        s->hi = n;
+        s->hi_tokens = tokens;
+        if (n - s->lo <= 3)
+            s->guess = n - 1;
+        return;
+    }
+    if (s->hi == SIZE_MAX_UNITS && tokens > s->lo_tokens)
+        s->guess = n + 1 + (n - s->lo) * (s->limit - tokens) / (tokens - s->lo_tokens);
+    else if (s->hi - n <= 3)
+        s->guess = n + 1;
+    s->lo = n;
+    s->lo_tokens = tokens;
+}
+
+/* The sample's prompt: the largest size of at most `limit` tokens. */
 static int fit(mb_ruler_draft *draft, int64_t limit, mb_error *err)
 {
     mb_ruler *ruler = draft->ruler;
     mb_sample *sample = draft->sample;
     mb_text best = {0}, text = {0};
-    int64_t lo = draft->least, hi = SIZE_MAX_UNITS, hi_tokens = 0, n;
-    int64_t lo_tokens = probe(draft, lo, &best, err);
-    int rc = lo_tokens < 0 ? (int)lo_tokens : MB_OK;
-    if (rc == MB_OK && lo_tokens > limit)
+    search s = {.least = draft->least, .limit = limit, .lo = draft->least, .hi = SIZE_MAX_UNITS};
+    s.lo_tokens = probe(draft, s.lo, &best, err);
+    int rc = s.lo_tokens < 0 ? (int)s.lo_tokens : MB_OK;
+    if (rc == MB_OK && s.lo_tokens > limit)
         rc = mb_fail(
             err, MB_E_SAMPLE,
             "sample %s: the smallest prompt has %lld tokens with wrapper and prefix, %lld are left beside %d "
             "new tokens; ask for a longer context",
-            sample->key, (long long)lo_tokens, (long long)limit, sample->max_new_tokens);
-    int64_t guess = ruler->last_length == draft->length ? ruler->last_size : 0;
-    for (size_t i = 0; i < PROBES_MAX && rc == MB_OK && hi - lo > 1 && lo_tokens < limit; i++) {
-        if (guess > lo && guess < hi)
-            n = guess;
-        else if (hi == SIZE_MAX_UNITS && lo == draft->least)
-            n = lo + 8; /* a first slope */
-        else if (hi == SIZE_MAX_UNITS)
-            n = lo + 1 + (lo - draft->least) * (limit - lo_tokens) / (lo_tokens + 1);
-        else
-            n = lo + (hi - lo) * (limit - lo_tokens) / (hi_tokens - lo_tokens);
-        guess = 0;
-        if (i > 12 && hi < SIZE_MAX_UNITS)
-            n = lo + (hi - lo) / 2;
-        n = n <= lo ? lo + 1 : n >= hi ? hi - 1 : n;
-        int64_t tokens = probe(draft, n, &text, err);
-        if (tokens < 0)
+            sample->key, (long long)s.lo_tokens, (long long)limit, sample->max_new_tokens);
+    s.guess = ruler->last_length == draft->length ? ruler->last_size : 0;
+    for (size_t i = 0; i < PROBES_MAX && rc == MB_OK && s.hi - s.lo > 1 && s.lo_tokens < limit; i++) {
+        int64_t n = search_next(&s, i), tokens = probe(draft, n, &text, err);
+        if (tokens < 0) {
             rc = (int)tokens;
-        else if (tokens <= limit) {
+            break;
+        }
+        if (tokens <= limit) {
             mb_text keep = best;
             best = text;
             text = keep;
-            if (hi == SIZE_MAX_UNITS && tokens > lo_tokens)
-                guess = n + 1 + (n - lo) * (limit - tokens) / (tokens - lo_tokens);
-            else if (hi - n <= 3)
-                guess = n + 1;
-            lo = n;
-            lo_tokens = tokens;
-        } else {
-            hi = n;
-            hi_tokens = tokens;
-            if (n - lo <= 3)
-                guess = n - 1;
         }
+        search_learn(&s, n, tokens);
     }
     if (rc == MB_OK) {
         ruler->last_length = draft->length;
-        ruler->last_size = lo;
-        sample->length = lo_tokens;
+        ruler->last_size = s.lo;
+        sample->length = s.lo_tokens;
         sample->prompt = mb_text_take(&best);
         if (!sample->prompt)
             rc = mb_ruler_memory(err);

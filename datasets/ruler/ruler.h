@@ -1,6 +1,6 @@
 /*
  * ruler.h - the state of one RULER stream and of one sample in the making, shared by ruler.c (tasks, fitting the
- * length, scoring), ruler_niah.c, ruler_words.c (vt, cwe, fwe) and ruler_qa.c.
+ * length, scoring), draft.c, niah.c, words.c (vt, cwe, fwe) and qa.c.
  *
  * A sample is a function of its size n in filler units (lines, words, documents): `write` gives the prompt for any
  * n, and ruler.c looks for the largest n that fits. Everything that does not depend on n is drawn once.
@@ -18,9 +18,9 @@ typedef struct mb_ruler {
     const mb_codec *codec;
     uint64_t seed;
     int64_t overhead, samples;
-    mb_options options;
+    mb_task_keys options;
     cJSON *prompts;
-    mb_grid grid; /* lengths only */
+    mb_niah_grid grid; /* lengths only */
     mb_words adjectives, nouns, verbs;
     mb_text essay;     /* white space squeezed; niah tasks with an essay haystack */
     const char **pool; /* cwe: all distinct words, sorted */
@@ -67,6 +67,7 @@ int mb_ruler_qa_begin(mb_ruler_draft *draft, mb_error *err);
 size_t mb_ruler_qa_count(const mb_ruler *ruler);
 void mb_ruler_qa_close(mb_ruler *ruler);
 
+/* ---- draft.c ---- */
 /* Fills the prompt file's entry `name`; out is appended to. */
 int mb_ruler_fill(const mb_ruler *ruler, const char *name, const mb_prompt_pair *pairs, size_t count, mb_text *out,
                   mb_error *err);

@@ -1,6 +1,6 @@
 /*
- * score.h - what the scorers of prediction folders share: score.c (LongBench v1 and E), score_v2.c (LongBench v2),
- * score_summary.c (averages over tasks). Private to datasets/.
+ * score.h - what the scorers of prediction folders share: score.c (LongBench v1 and E), v2.c (LongBench v2),
+ * summary.c (averages over tasks). Private to datasets/.
  */
 #ifndef MB_DATASETS_SCORE_H
 #define MB_DATASETS_SCORE_H

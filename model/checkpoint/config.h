@@ -5,7 +5,19 @@
 #ifndef MB_MODEL_CONFIG_H
 #define MB_MODEL_CONFIG_H
 
-#include "model/internal.h"
+#include "model/model.h"
+
+/* Whether a layer has experts. */
+static inline bool mb_layer_is_moe(const mb_model_config *config, int32_t layer)
+{
+    return config->moe.experts > 0 && layer >= config->moe.dense_layers;
+}
+
+/* Inner width of a layer's dense feed-forward part; 0 = it has none. */
+static inline int32_t mb_layer_inner(const mb_model_config *config, int32_t layer)
+{
+    return mb_layer_is_moe(config, layer) ? config->moe.shared : config->intermediate;
+}
 
 /* json: config.json. generation: generation_config.json, or NULL when the folder has none. Fills everything
  * but `name`; `where` names config.json in errors. request may override block and positions. */

@@ -4,6 +4,7 @@
  * q, k and v lie one after the other in one device tensor, and so do gate and up: one GEMM reads each. The experts
  * of a layer share two device tensors, gate and up of one expert side by side.
  */
+#include "model/checkpoint/config.h"
 #include "model/checkpoint/layout.h"
 
 /* The names of a layer's tensors in the two layouts. The norms before attention and MLP are called the same. */

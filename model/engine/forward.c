@@ -7,6 +7,8 @@
  */
 #include "model/engine/engine.h"
 
+#include "model/checkpoint/config.h"
+
 static int failed(const mb_session *session, int rc, int32_t layer, const char *what, mb_error *err)
 {
     return mb_fail(err, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));

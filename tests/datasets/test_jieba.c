@@ -9,7 +9,8 @@
 #include <cmocka.h>
 
 #include "datasets/internal.h"
-#include "datasets/metric/jieba.h"
+#include "datasets/metric/jieba_table.h"
+#include "datasets/metric/metrics.h"
 
 #include <math.h>
 #include <stdio.h>

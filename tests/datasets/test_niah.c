@@ -84,13 +84,13 @@ static void test_grid(void **state)
                                       8941,  9382,  9824,  10265, 10706, 11147, 11588, 12029, 12471,
                                       12912, 13353, 13794, 14235, 14676, 15118, 15559, 16000};
     double depths[35];
-    mb_grid_depths(0, 100, 35, true, depths);
+    mb_niah_grid_depths(0, 100, 35, true, depths);
     for (size_t i = 0; i < 35; i++)
         assert_true(depths[i] == claude[i]);
-    mb_grid_depths(0, 100, 15, false, depths);
+    mb_niah_grid_depths(0, 100, 15, false, depths);
     for (size_t i = 0; i < 15; i++)
         assert_true(depths[i] == gpt4[i]);
-    mb_grid_depths(20, 80, 1, false, depths);
+    mb_niah_grid_depths(20, 80, 1, false, depths);
     assert_true(depths[0] == 20);
     const char *options = "{\"lengths\":{\"from\":1000,\"to\":16000,\"count\":35},\"depths\":35,"
                           "\"spacing\":\"sigmoid\",\"haystack\":\"noise\"}";

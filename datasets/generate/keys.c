@@ -1,5 +1,5 @@
 /*
- * options.c - reads a generated task's own options (a JSON object) and the prompt files of the generators.
+ * keys.c - reads a generated task's own keys (a JSON object) and the prompt files of the generators.
  *
  * Every refusal names the task, the key and what is allowed, because the sentence reaches the user as it is.
  */
@@ -8,18 +8,18 @@
 #include <math.h>
 #include <string.h>
 
-int mb_options_open(mb_options *options, const char *task, const char *json, const char *const *known,
-                    mb_error *err)
+int mb_task_keys_open(mb_task_keys *keys, const char *task, const char *json, const char *const *known,
+                      mb_error *err)
 {
-    *options = (mb_options){.task = task};
+    *keys = (mb_task_keys){.task = task};
     if (!json || !*json)
         return MB_OK;
-    options->root = cJSON_Parse(json);
-    if (!cJSON_IsObject(options->root)) {
-        mb_options_close(options);
+    keys->root = cJSON_Parse(json);
+    if (!cJSON_IsObject(keys->root)) {
+        mb_task_keys_close(keys);
         return mb_fail(err, MB_E_INPUT, "the options of task %s are no JSON object", task);
     }
-    for (const cJSON *item = options->root->child; item; item = item->next) {
+    for (const cJSON *item = keys->root->child; item; item = item->next) {
         size_t i = 0;
         while (known[i] && strcmp(known[i], item->string) != 0)
             i++;
@@ -31,52 +31,52 @@ int mb_options_open(mb_options *options, const char *task, const char *json, con
         int rc = mb_fail(err, MB_E_INPUT, "task %s has no option \"%s\"; it knows %s", task, item->string,
                          list.data ? list.data : "none");
         mb_text_free(&list);
-        mb_options_close(options);
+        mb_task_keys_close(keys);
         return rc;
     }
     return MB_OK;
 }
 
-void mb_options_close(mb_options *options)
+void mb_task_keys_close(mb_task_keys *keys)
 {
-    cJSON_Delete(options->root);
-    options->root = NULL;
+    cJSON_Delete(keys->root);
+    keys->root = NULL;
 }
 
-static const cJSON *option(const mb_options *options, const char *key)
+static const cJSON *option(const mb_task_keys *keys, const char *key)
 {
-    return options->root ? cJSON_GetObjectItemCaseSensitive(options->root, key) : NULL;
+    return keys->root ? cJSON_GetObjectItemCaseSensitive(keys->root, key) : NULL;
 }
 
-int mb_options_int(const mb_options *options, const char *key, int64_t low, int64_t high, int64_t *value,
-                   mb_error *err)
+int mb_task_keys_int(const mb_task_keys *keys, const char *key, int64_t low, int64_t high, int64_t *value,
+                     mb_error *err)
 {
-    const cJSON *item = option(options, key);
+    const cJSON *item = option(keys, key);
     if (!item)
         return MB_OK;
     if (!cJSON_IsNumber(item) || item->valuedouble != floor(item->valuedouble) ||
         item->valuedouble < (double)low || item->valuedouble > (double)high)
         return mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be a whole number from %lld to %lld", key,
-                       options->task, (long long)low, (long long)high);
+                       keys->task, (long long)low, (long long)high);
     *value = (int64_t)item->valuedouble;
     return MB_OK;
 }
 
-int mb_options_bool(const mb_options *options, const char *key, bool *value, mb_error *err)
+int mb_task_keys_bool(const mb_task_keys *keys, const char *key, bool *value, mb_error *err)
 {
-    const cJSON *item = option(options, key);
+    const cJSON *item = option(keys, key);
     if (!item)
         return MB_OK;
     if (!cJSON_IsBool(item))
-        return mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be true or false", key, options->task);
+        return mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be true or false", key, keys->task);
     *value = cJSON_IsTrue(item);
     return MB_OK;
 }
 
-int mb_options_string(const mb_options *options, const char *key, const char *const *choices, const char **value,
-                      mb_error *err)
+int mb_task_keys_string(const mb_task_keys *keys, const char *key, const char *const *choices, const char **value,
+                        mb_error *err)
 {
-    const cJSON *item = option(options, key);
+    const cJSON *item = option(keys, key);
     if (!item)
         return MB_OK;
     bool good = cJSON_IsString(item) && item->valuestring[0];
@@ -90,7 +90,7 @@ int mb_options_string(const mb_options *options, const char *key, const char *co
         mb_text list = {0};
         for (size_t i = 0; choices && choices[i]; i++)
             mb_text_printf(&list, "%s\"%s\"", i ? ", " : " of ", choices[i]);
-        int rc = mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be %s%s", key, options->task,
+        int rc = mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be %s%s", key, keys->task,
                          choices ? "one" : "a text that is not empty", list.data ? list.data : "");
         mb_text_free(&list);
         return rc;
@@ -109,13 +109,13 @@ int mb_prompts_load(const char *name, cJSON **root, mb_error *err)
     return MB_OK;
 }
 
-int mb_generated_open(mb_options *options, cJSON **prompts, int64_t *samples, const char *task, const char *json,
+int mb_generated_open(mb_task_keys *keys, cJSON **prompts, int64_t *samples, const char *task, const char *json,
                       const char *const *known, const char *prompt_file, mb_error *err)
 {
-    int rc = mb_options_open(options, task, json, known, err);
+    int rc = mb_task_keys_open(keys, task, json, known, err);
     if (rc == MB_OK)
         rc = mb_prompts_load(prompt_file, prompts, err);
-    return rc == MB_OK ? mb_options_int(options, "samples", 1, 1000000, samples, err) : rc;
+    return rc == MB_OK ? mb_task_keys_int(keys, "samples", 1, 1000000, samples, err) : rc;
 }
 
 mb_sample *mb_generated_sample(const char *key, int32_t length, int32_t max_new_tokens, mb_error *err)
