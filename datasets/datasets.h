@@ -71,6 +71,15 @@ const mb_task_info *mb_task_find(const char *name); /* NULL = unknown */
  * *names malloc'ed array of borrowed strings. */
 int mb_task_expand(const char *group, const char ***names, size_t *count, mb_error *err);
 
+/* Room that the samples of a task take, from the task's own keys. Keys that are wrong count as absent here:
+ * mb_task_open refuses them. */
+typedef struct mb_task_extent {
+    int32_t prompt_tokens; /* of the longest prompt that is generated, answer included; 0: the text decides */
+    int32_t new_tokens;    /* limit of an answer; 0: no such task */
+} mb_task_extent;
+/* options: JSON object of the task's own keys, or NULL. */
+mb_task_extent mb_task_extent_of(const char *task, const char *options);
+
 typedef struct mb_task mb_task;
 /* Opens the stream. A missing file is MB_E_INPUT with the path looked for and the command that provides it. */
 int mb_task_open(mb_task **task, const mb_task_request *request, mb_error *err);

@@ -1,30 +1,10 @@
 /* main.c - the entry point: flags, plug-ins, then one sub-command or a run. */
 #include "driver/command/commands.h"
-#include "driver/run.h"
+#include "driver/os/os.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-volatile int mb_interrupted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    if (mb_interrupted) /* the second one means it */
-        _Exit(130);
-    mb_interrupted = 1;
-}
-
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* `| head` ends the output, not the run */
-}
 
 static int load_plugins(const mb_cli *cli, mb_error *err)
 {
@@ -58,12 +38,12 @@ int main(int argc, char **argv)
                     {"worker", mb_command_worker, 1}}; /* not for people: what a run starts for its plug-ins */
     mb_error err = {0};
     mb_cli cli;
-    catch_signals();
+    mb_interrupt_catch();
     int code, rc = mb_cli_parse(&cli, argc, argv, &err);
     if (rc == MB_OK && !cli.help && !cli.version)
         rc = load_plugins(&cli, &err);
     if (rc != MB_OK) {
-        code = mb_command_fail(rc, err.text);
+        code = mb_exit_fail(rc, err.text);
     } else if (cli.help) {
         mb_cli_usage();
         code = 0;
@@ -81,12 +61,12 @@ int main(int argc, char **argv)
         if (i < n && cli.word_count > commands[i].words) {
             mb_fail(&err, 0, "%s takes no further word \"%s\"; ./harness --help shows how it is called",
                     cli.words[0], cli.words[commands[i].words]);
-            code = mb_command_fail(MB_E_INPUT, err.text);
+            code = mb_exit_fail(MB_E_INPUT, err.text);
         } else if (i < n) {
             code = commands[i].run(&cli);
         } else {
             mb_fail(&err, 0, "unknown command \"%s\"; ./harness --help lists them", cli.words[0]);
-            code = mb_command_fail(MB_E_INPUT, err.text);
+            code = mb_exit_fail(MB_E_INPUT, err.text);
         }
     }
     mb_registry_unload();

@@ -2,23 +2,19 @@
  * run.c - one run from the config to the plots, and what it leaves behind when something stops it: every finished
  * sample is stored, so the same command continues.
  */
-#include "driver/worker/isolate.h"
 #include "driver/run.h"
+
+#include "driver/dry_run.h"
+#include "driver/open.h"
+#include "driver/os/os.h"
+#include "driver/pass/pass.h"
+#include "driver/setup.h"
+#include "driver/worker/isolate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { EXIT_DONE = 0, EXIT_FAILURE_ = 1, EXIT_USAGE = 2, EXIT_SAMPLES = 3, EXIT_GATE = 4, EXIT_INTERRUPTED = 130 };
-
-static int exit_code(int rc)
-{
-    return rc == MB_OK        ? EXIT_DONE
-           : rc == MB_E_INPUT ? EXIT_USAGE
-           : rc == MB_E_STOP  ? EXIT_INTERRUPTED
-                              : EXIT_FAILURE_;
-}
 
 static double seconds_since(uint64_t start)
 {
@@ -149,66 +145,94 @@ static void print_stages(const mb_run *run)
     printf("stored in  %s  (sqlite3 %s 'SELECT * FROM v_accuracy')\n", run->config->results, run->config->results);
 }
 
+/* Dimensions, then the database: both refuse before anything large is opened. */
+static int inspect(mb_run *run, mb_error *err)
+{
+    int rc = mb_run_inspect(run, err);
+    return rc == MB_OK ? open_store(run, err) : rc;
+}
+
+static int dry_run(mb_run *run, const char *command, mb_error *err)
+{
+    int rc = inspect(run, err);
+    if (rc == MB_OK)
+        rc = mb_run_open(run, err);
+    if (rc == MB_OK && run->store)
+        rc = mb_run_register(run, command, err);
+    return rc == MB_OK ? mb_run_print_plan(run, err) : rc;
+}
+
+/* Everything before the first sample; *units: of the progress bar. */
+static int begin(mb_run *run, const char *command, int64_t *units, mb_error *err)
+{
+    int rc = inspect(run, err);
+    if (rc == MB_OK && (run->config->passes & MB_RUN_TIMES))
+        rc = mb_isolate_rehearse(run, err);
+    if (rc == MB_OK)
+        rc = mb_run_open(run, err);
+    if (rc == MB_OK)
+        rc = count_work(run, units, err);
+    if (rc == MB_OK && run->flags.fresh)
+        rc = renew_store(run, err);
+    return rc == MB_OK ? mb_run_register(run, command, err) : rc;
+}
+
+/* How the session ended, into the store. What went wrong before counts more than what goes wrong here. */
+static int end(mb_run *run, int rc, uint64_t start, mb_error *err)
+{
+    mb_error own = {0};
+    const char *state = rc == MB_OK ? "done" : rc == MB_E_STOP ? "interrupted" : "failed";
+    if (!run->run_id)
+        return rc;
+    int stored = mb_store_run_end(run->store, run->run_id, state, seconds_since(start), mb_peak_memory(), &own);
+    return rc == MB_OK && stored != MB_OK ? mb_fail(err, stored, "%s", own.text) : rc;
+}
+
+static int whole_run(mb_run *run, const char *command, bool *red, mb_error *err)
+{
+    int64_t units = 0;
+    uint64_t start = mb_clock_ns();
+    int rc = begin(run, command, &units, err);
+    run->seconds_setup = seconds_since(start);
+    if (rc == MB_OK) {
+        mb_progress_begin(&run->progress, run->flags.quiet, units);
+        rc = run_passes(run, err);
+        mb_progress_end(&run->progress);
+    }
+    rc = end(run, rc, start, err);
+    if (rc == MB_OK)
+        rc = finish(run, red, err);
+    if (rc == MB_OK)
+        print_stages(run);
+    return rc;
+}
+
+static int close_all(mb_run *run, int rc, mb_error *err)
+{
+    mb_error own = {0};
+    mb_run_close(run);
+    int closed = run->store ? mb_store_close(run->store, &own) : MB_OK;
+    return rc == MB_OK && closed != MB_OK ? mb_fail(err, closed, "%s", own.text) : rc;
+}
+
 int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *command)
 {
     mb_run run = {.config = config, .flags = *flags};
     mb_error err = {0};
     bool red = false;
-    int64_t units = 0;
-    uint64_t start = mb_clock_ns();
     mb_progress_begin(&run.progress, flags->quiet, 0);
-    int rc = mb_run_inspect(&run, &err);
-    if (rc == MB_OK)
-        rc = open_store(&run, &err);
-    if (rc == MB_OK && !flags->dry_run && (config->passes & MB_RUN_TIMES))
-        rc = mb_isolate_rehearse(&run, &err);
-    if (rc == MB_OK)
-        rc = mb_run_open(&run, &err);
-    if (rc == MB_OK && flags->dry_run) {
-        if (run.store)
-            rc = mb_run_open_store(&run, command, &err);
-        if (rc == MB_OK)
-            rc = mb_run_print_plan(&run, &err);
-        goto out;
-    }
-    if (rc == MB_OK)
-        rc = count_work(&run, &units, &err);
-    if (rc == MB_OK && flags->fresh)
-        rc = renew_store(&run, &err);
-    if (rc == MB_OK)
-        rc = mb_run_open_store(&run, command, &err);
-    run.seconds_setup = seconds_since(start);
-    if (rc == MB_OK) {
-        mb_progress_begin(&run.progress, flags->quiet, units);
-        rc = run_passes(&run, &err);
-        mb_progress_end(&run.progress);
-    }
-    if (run.run_id) {
-        mb_error ignored = {0};
-        const char *state = rc == MB_OK ? "done" : rc == MB_E_STOP ? "interrupted" : "failed";
-        int stored =
-            mb_store_run_end(run.store, run.run_id, state, seconds_since(start), mb_peak_memory(), &ignored);
-        if (rc == MB_OK && stored != MB_OK)
-            rc = mb_fail(&err, stored, "%s", ignored.text);
-    }
-    if (rc == MB_OK && (rc = finish(&run, &red, &err)) == MB_OK)
-        print_stages(&run);
-out:
-    mb_run_close(&run);
-    if (run.store) {
-        mb_error closing = {0};
-        int closed = mb_store_close(run.store, &closing);
-        if (rc == MB_OK && closed != MB_OK)
-            rc = mb_fail(&err, closed, "%s", closing.text);
-    }
-    if (rc == MB_E_STOP)
+    int rc = flags->dry_run ? dry_run(&run, command, &err) : whole_run(&run, command, &red, &err);
+    rc = close_all(&run, rc, &err);
+    if (rc == MB_E_STOP) {
         fprintf(stderr, "interrupted: everything finished so far is in %s; the same command continues:\n  %s\n",
                 config->results, command);
-    else if (rc != MB_OK)
-        fprintf(stderr, "harness: %s\n", err.text);
-    if (rc == MB_OK && run.failed_samples) {
-        fprintf(stderr, "harness: %lld samples failed; see the view v_failures\n", (long long)run.failed_samples);
-        return EXIT_SAMPLES;
+        return MB_EXIT_INTERRUPTED;
     }
-    return rc == MB_OK && red ? EXIT_GATE : exit_code(rc);
+    if (rc != MB_OK)
+        return mb_exit_fail(rc, err.text);
+    if (run.failed_samples) {
+        fprintf(stderr, "harness: %lld samples failed; see the view v_failures\n", (long long)run.failed_samples);
+        return MB_EXIT_SAMPLES;
+    }
+    return red ? MB_EXIT_GATE : MB_EXIT_DONE;
 }

@@ -3,7 +3,7 @@
  * JSON lines. The machine's own ceilings are measured first, in the same process.
  */
 #include "driver/command/commands.h"
-#include "driver/run.h"
+#include "driver/os/os.h"
 #include "kernels/bench.h"
 
 #include <cjson/cJSON.h>
@@ -158,5 +158,5 @@ int mb_command_bench_kernels(const mb_cli *cli)
     }
     if (device)
         kernels->close(device);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }

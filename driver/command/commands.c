@@ -2,8 +2,10 @@
  */
 #include "driver/command/commands.h"
 #include "driver/config/keys.h"
+#include "driver/os/os.h"
 #include "driver/os/paths.h"
 #include "driver/run.h"
+#include "driver/worker/serve.h"
 
 #include <dirent.h>
 #include <stddef.h>
@@ -11,12 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-int mb_command_fail(int rc, const char *err)
-{
-    fprintf(stderr, "harness: %s\n", err);
-    return rc == MB_E_INPUT ? 2 : rc == MB_E_STOP ? 130 : 1;
-}
 
 /* Prints and frees a text; 0, or 1 when it could not be built. */
 static int print_text(mb_text *text)
@@ -133,7 +129,7 @@ static int query_store(const mb_cli *cli, size_t word, const char *sql)
     mb_store_close(store, NULL);
     if (rc != MB_OK) {
         mb_text_free(&text);
-        return mb_command_fail(rc, err.text);
+        return mb_exit_fail(rc, err.text);
     }
     return print_text(&text);
 }
@@ -155,7 +151,7 @@ int mb_command_list(const mb_cli *cli)
         return list_models(cli);
     if (strcmp(what, "runs") == 0)
         return query_store(cli, 2, cli->csv || cli->jsonl ? "SELECT * FROM v_runs" : runs_sql);
-    return mb_command_fail(MB_E_INPUT, "list what? methods, tasks, models or runs [DB]");
+    return mb_exit_fail(MB_E_INPUT, "list what? methods, tasks, models or runs [DB]");
 }
 
 /* A task as a config names it, with its own keys. */
@@ -200,11 +196,11 @@ int mb_command_help(const mb_cli *cli)
                 "no method and no task is named \"%s\"; ./harness list methods and list tasks show "
                 "them, ./harness help config the keys of a config",
                 name);
-        return mb_command_fail(MB_E_INPUT, err.text);
+        return mb_exit_fail(MB_E_INPUT, err.text);
     }
     char *help = mb_method_help(method);
     if (!help)
-        return mb_command_fail(MB_E_SYSTEM, "no memory");
+        return mb_exit_fail(MB_E_SYSTEM, "no memory");
     fputs(help, stdout);
     free(help);
     return 0;
@@ -221,7 +217,7 @@ int mb_command_report(const mb_cli *cli)
     mb_store_close(store, NULL);
     if (rc != MB_OK) {
         mb_text_free(&text);
-        return mb_command_fail(rc, err.text);
+        return mb_exit_fail(rc, err.text);
     }
     return print_text(&text);
 }
@@ -242,7 +238,7 @@ int mb_command_plot(const mb_cli *cli)
     if (rc == MB_OK)
         printf("%d figures in %s\n", drawn, folder);
     free(folder);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }
 
 int mb_command_export(const mb_cli *cli)
@@ -251,7 +247,7 @@ int mb_command_export(const mb_cli *cli)
     mb_store *store = NULL;
     mb_text text = {0};
     if (!cli->pred && !cli->csv && !cli->jsonl && !cli->markdown)
-        return mb_command_fail(MB_E_INPUT, "export how? --pred DIR, --csv, --jsonl or --md");
+        return mb_exit_fail(MB_E_INPUT, "export how? --pred DIR, --csv, --jsonl or --md");
     int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, &err);
     if (rc == MB_OK && cli->pred)
         rc = mb_export_pred(store, cli->run, cli->pred, &err);
@@ -265,7 +261,7 @@ int mb_command_export(const mb_cli *cli)
     if (rc == MB_OK && cli->pred) /* not among rows that somebody reads from standard output */
         printf("predictions in %s/pred\n", cli->pred);
     mb_text_free(&text);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }
 
 int mb_command_score(const mb_cli *cli)
@@ -274,11 +270,11 @@ int mb_command_score(const mb_cli *cli)
     mb_error err = {0};
     mb_text text = {0}, summary = {0};
     if (cli->word_count != 2)
-        return mb_command_fail(MB_E_INPUT, "score which folder? ./harness score DIR, with one TASK.jsonl a task");
+        return mb_exit_fail(MB_E_INPUT, "score which folder? ./harness score DIR, with one TASK.jsonl a task");
     int rc = mb_score_folder(cli->words[1], &text, &err);
     if (rc != MB_OK) {
         mb_text_free(&text);
-        return mb_command_fail(rc, err.text);
+        return mb_exit_fail(rc, err.text);
     }
     /* Standard output is the official result.json and nothing else; what else there is to say goes beside it. */
     if (*err.text)
@@ -302,8 +298,15 @@ int mb_command_run(const mb_cli *cli)
                         .audit = cli->audit};
     int rc = mb_config_load(&config, cli->config, &flags, &err);
     if (rc != MB_OK)
-        return mb_command_fail(rc, err.text);
+        return mb_exit_fail(rc, err.text);
     int code = mb_run_main(&config, &run, cli->command ? cli->command : "./harness");
     mb_config_free(&config);
     return code;
+}
+
+int mb_command_worker(const mb_cli *cli)
+{
+    mb_error err = {0};
+    (void)cli;
+    return mb_exit_fail(mb_serve(&err), err.text);
 }

@@ -35,9 +35,6 @@ int mb_command_generate(const mb_cli *cli);
 int mb_command_new_method(const mb_cli *cli);
 int mb_command_run(const mb_cli *cli);
 int mb_command_bench_kernels(const mb_cli *cli);
-int mb_command_worker(const mb_cli *cli); /* serve.c; a run starts it, nobody else */
-
-/* Prints "harness: sentence" and turns a result code into an exit code. */
-int mb_command_fail(int rc, const char *err);
+int mb_command_worker(const mb_cli *cli); /* a run starts it, nobody else */
 
 #endif

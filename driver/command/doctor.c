@@ -1,6 +1,7 @@
 /* doctor.c - what this machine has, what is missing, and the one command that provides it. */
 #include "driver/command/commands.h"
-#include "driver/run.h"
+#include "datasets/datasets.h"
+#include "driver/os/os.h"
 
 #include <dlfcn.h>
 #include <stdio.h>

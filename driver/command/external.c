@@ -3,7 +3,7 @@
  * and out, so that another implementation can be held against this one.
  */
 #include "driver/command/commands.h"
-#include "driver/run.h"
+#include "driver/os/os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +81,7 @@ int mb_command_tokenize(const mb_cli *cli)
     free(ids);
     mb_text_free(&input);
     mb_tokenizer_close(tokenizer);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }
 
 /* What logits and generate share: a device and a model. */
@@ -89,7 +89,7 @@ typedef struct opened {
     const mb_kernels *kernels;
     mb_device *device;
     mb_model *model;
-    mb_model_config shape;
+    mb_model_config config;
 } opened;
 
 static int open_model(const mb_cli *cli, mb_type type, size_t arena, opened *o, mb_error *err)
@@ -155,38 +155,38 @@ int mb_command_logits(const mb_cli *cli)
     mb_type type = MB_F32;
     mb_model_request request = {.path = chosen_model(cli)};
     if (!cli->ids || !cli->out)
-        return mb_command_fail(MB_E_INPUT, "logits needs --ids FILE (token ids) and --out FILE.npy");
+        return mb_exit_fail(MB_E_INPUT, "logits needs --ids FILE (token ids) and --out FILE.npy");
     int rc = chosen_type(cli, MB_F32, &type, &err);
     if (rc == MB_OK)
-        rc = mb_model_inspect(&request, &o.shape, &err);
+        rc = mb_model_inspect(&request, &o.config, &err);
     if (rc == MB_OK)
         rc = mb_file_read(cli->ids, INPUT_MAX, &text, &size, &err);
     if (rc == MB_OK)
         rc = parse_ids(text, cli->ids, &ids, &n, &err);
     for (size_t i = 0; rc == MB_OK && i < n; i++)
-        if (ids[i] >= o.shape.vocab)
+        if (ids[i] >= o.config.vocab)
             rc = mb_fail(&err, MB_E_INPUT, "%s: id %d is not below the vocabulary size %d", cli->ids, ids[i],
-                         o.shape.vocab);
-    if (rc == MB_OK && (n == 0 || n > (size_t)o.shape.positions))
-        rc =
-            mb_fail(&err, MB_E_INPUT, "%s holds %zu ids; the model takes 1 to %d", cli->ids, n, o.shape.positions);
+                         o.config.vocab);
+    if (rc == MB_OK && (n == 0 || n > (size_t)o.config.positions))
+        rc = mb_fail(&err, MB_E_INPUT, "%s holds %zu ids; the model takes 1 to %d", cli->ids, n,
+                     o.config.positions);
     if (rc == MB_OK) {
-        mb_session_request session = {.batch = 1, .capacity = (int32_t)n + 2 * o.shape.block};
+        mb_session_request session = {.batch = 1, .capacity = (int32_t)n + 2 * o.config.block};
         mb_memory_plan plan;
-        mb_memory_plan_make(&o.shape, type, &session, 0, &plan);
-        rc = open_model(cli, type, plan.total + n * (size_t)o.shape.vocab * 4 + ((size_t)64 << 20), &o, &err);
+        mb_memory_plan_make(&o.config, type, &session, 0, &plan);
+        rc = open_model(cli, type, plan.total + n * (size_t)o.config.vocab * 4 + ((size_t)64 << 20), &o, &err);
     }
     if (rc == MB_OK)
         rc = mb_model_logits(o.model, ids, n, &logits, &err);
     if (rc == MB_OK)
-        rc = write_npy(cli->out, logits, n, (size_t)o.shape.vocab, &err);
+        rc = write_npy(cli->out, logits, n, (size_t)o.config.vocab, &err);
     if (rc == MB_OK && !cli->quiet)
-        fprintf(stderr, "%s: %zu x %d float32 logits\n", cli->out, n, o.shape.vocab);
+        fprintf(stderr, "%s: %zu x %d float32 logits\n", cli->out, n, o.config.vocab);
     free(logits);
     free(ids);
     free(text);
     close_model(&o);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }
 
 /* One line a step: which positions became which tokens. */
@@ -211,141 +211,185 @@ static void print_trace(void *user, const mb_trace_step *step)
     fputc('\n', stderr);
 }
 
-/* Decodes the prompt with the chosen method and prints the text. */
-static int generate(const mb_cli *cli, opened *o, const mb_method *method, const int32_t *ids, size_t n,
-                    int32_t max_new_tokens, int32_t capacity, mb_error *err)
-{
-    mb_session_request request = {.batch = 1, .capacity = capacity};
-    mb_session *session = NULL;
-    mb_attender *attender = NULL;
-    mb_decode_result result = {0};
+/* One answer to one prompt. */
+typedef struct generation {
+    const mb_cli *cli;
+    const mb_method *method;
+    mb_type type;
+    int32_t max_new_tokens, capacity; /* tokens */
+    opened open;
+    mb_session *session;
+    mb_attender *attender;
     mb_sampler sampler;
+    char *prompt; /* owned */
+    int32_t *ids; /* of the prompt, owned */
+    size_t count;
+    double prefill_us;
+} generation;
+
+/* The method's options with every --set on top; *options is the caller's, also after a failure. */
+static int read_options(const generation *g, void **options, mb_error *err)
+{
+    int rc = MB_OK;
+    *options = mb_options_new(g->method);
+    for (size_t i = 0; rc == MB_OK && i < g->cli->set_count; i++) {
+        const char *set = g->cli->sets[i], *equals = strchr(set, '=');
+        char name[128];
+        snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - set) : 0, set);
+        rc = equals ? mb_options_set(g->method, *options, name, equals + 1, name, err)
+                    : mb_fail(err, MB_E_INPUT, "--set %s: write it as key=value", set);
+    }
+    return rc;
+}
+
+/* The prompt into a session with the method opened on it. */
+static int open_session(generation *g, mb_error *err)
+{
+    mb_session_request request = {.batch = 1, .capacity = g->capacity};
+    const mb_sampler *sampler = &g->sampler;
+    void *options = NULL;
+    bool unsupported;
+    int rc = mb_session_open(&g->session, g->open.model, &request, err);
+    if (rc == MB_OK)
+        rc = read_options(g, &options, err);
+    if (rc == MB_OK)
+        rc = mb_attender_open(&g->attender, g->session, g->method, options,
+                              sampler->schedule == MB_SCHEDULE_FIXED ? sampler->steps : 0, 1, &unsupported, err);
+    free(options);
+    return rc == MB_OK ? mb_session_prefill(g->session, 0, g->ids, g->count, &g->prefill_us, err) : rc;
+}
+
+/* Decodes and prints the text. */
+static int answer(generation *g, mb_error *err)
+{
+    const mb_tokenizer *tokenizer = mb_model_tokenizer(g->open.model);
+    mb_decode_result result = {0};
+    mb_decode_request request = {.sampler = &g->sampler,
+                                 .max_new_tokens = g->max_new_tokens,
+                                 .extra_stop_id = -1,
+                                 .stop = &mb_interrupted,
+                                 .trace = g->cli->trace ? print_trace : NULL,
+                                 .user = (void *)(uintptr_t)tokenizer};
     char *text = NULL;
     size_t length = 0;
-    double us = 0;
-    bool unsupported;
-    void *options = mb_options_new(method);
-    mb_sampler_default(&o->shape, &sampler);
-    if (cli->steps >= 0) {
-        sampler.schedule = MB_SCHEDULE_FIXED;
-        sampler.steps = (int32_t)cli->steps;
-    }
-    int rc = mb_session_open(&session, o->model, &request, err);
-    for (size_t i = 0; rc == MB_OK && i < cli->set_count; i++) {
-        char name[128];
-        const char *equals = strchr(cli->sets[i], '=');
-        snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - cli->sets[i]) : 0, cli->sets[i]);
-        rc = equals ? mb_options_set(method, options, name, equals + 1, name, err)
-                    : mb_fail(err, MB_E_INPUT, "--set %s: write it as key=value", cli->sets[i]);
-    }
+    int rc = mb_decode(g->session, g->attender, &request, &result, err);
     if (rc == MB_OK)
-        rc = mb_attender_open(&attender, session, method, options,
-                              sampler.schedule == MB_SCHEDULE_FIXED ? sampler.steps : 0, 1, &unsupported, err);
-    if (rc == MB_OK)
-        rc = mb_session_prefill(session, 0, ids, n, &us, err);
-    if (rc == MB_OK) {
-        mb_decode_request decode = {.sampler = &sampler,
-                                    .max_new_tokens = max_new_tokens,
-                                    .extra_stop_id = -1,
-                                    .stop = &mb_interrupted,
-                                    .trace = cli->trace ? print_trace : NULL,
-                                    .user = (void *)(uintptr_t)mb_model_tokenizer(o->model)};
-        rc = mb_decode(session, attender, &decode, &result, err);
-    }
-    if (rc == MB_OK)
-        rc =
-            mb_tokenizer_decode(mb_model_tokenizer(o->model), result.ids, result.count, true, &text, &length, err);
+        rc = mb_tokenizer_decode(tokenizer, result.ids, result.count, true, &text, &length, err);
     if (rc == MB_OK) {
         fwrite(text, 1, length, stdout);
         fputc('\n', stdout);
-        if (!cli->quiet)
-            fprintf(stderr,
-                    "%zu prompt tokens, prefill %.1f ms; %zu new tokens in %d blocks, %d + %d forwards, %.1f ms; "
-                    "engaged %.2f, work %.3f\n",
-                    n, us * 1e-3, result.count, result.blocks, result.denoise_forwards, result.commit_forwards,
-                    result.decode_us * 1e-3, result.engaged, result.work);
     }
+    if (rc == MB_OK && !g->cli->quiet)
+        fprintf(stderr,
+                "%zu prompt tokens, prefill %.1f ms; %zu new tokens in %d blocks, %d + %d forwards, %.1f ms; "
+                "engaged %.2f, work %.3f\n",
+                g->count, g->prefill_us * 1e-3, result.count, result.blocks, result.denoise_forwards,
+                result.commit_forwards, result.decode_us * 1e-3, result.engaged, result.work);
     free(text);
     mb_decode_result_free(&result);
-    mb_attender_close(attender);
-    mb_session_close(session);
-    free(options);
     return rc;
 }
 
 /* --steps and --max-new-tokens against the model. */
-static int check_numbers(const mb_cli *cli, const mb_model_config *shape, int32_t *max_new_tokens, mb_error *err)
+static int check_numbers(generation *g, mb_error *err)
 {
+    const mb_model_config *config = &g->open.config;
+    const int64_t steps = g->cli->steps;
     int64_t most =
-        shape->positions - 3 * (int64_t)shape->block; /* a block of prompt, and what decoding rounds up */
-    int64_t wanted = cli->max_new_tokens >= 0 ? cli->max_new_tokens : 128;
-    if (cli->steps == 0 || cli->steps > shape->block)
-        return mb_fail(err, MB_E_INPUT, "--steps %lld: a block of %s takes 1 to %d steps", (long long)cli->steps,
-                       shape->name, shape->block);
+        config->positions - 3 * (int64_t)config->block; /* a block of prompt, and what decoding rounds up */
+    int64_t wanted = g->cli->max_new_tokens >= 0 ? g->cli->max_new_tokens : 128;
+    if (steps == 0 || steps > config->block)
+        return mb_fail(err, MB_E_INPUT, "--steps %lld: a block of %s takes 1 to %d steps", (long long)steps,
+                       config->name, config->block);
     if (wanted < 1 || wanted > most)
         return mb_fail(err, MB_E_INPUT, "--max-new-tokens %lld: %s has room for 1 to %lld with a prompt",
-                       (long long)wanted, shape->name, (long long)most);
-    *max_new_tokens = (int32_t)wanted;
+                       (long long)wanted, config->name, (long long)most);
+    g->max_new_tokens = (int32_t)wanted;
+    mb_sampler_default(config, &g->sampler);
+    if (steps > 0) {
+        g->sampler.schedule = MB_SCHEDULE_FIXED;
+        g->sampler.steps = (int32_t)steps;
+    }
     return MB_OK;
+}
+
+/* The method of --method, or the one that equals exact attention. */
+static int choose_method(generation *g, mb_error *err)
+{
+    const char *name = g->cli->method;
+    for (size_t i = 0; i < mb_registry_count() && !g->method; i++)
+        if (name ? strcmp(mb_registry_at(i)->name, name) == 0 : (mb_registry_at(i)->caps & MB_CAP_LOSSLESS) != 0)
+            g->method = mb_registry_at(i);
+    return g->method
+               ? MB_OK
+               : mb_fail(err, MB_E_INPUT, "no method \"%s\"; ./harness list methods shows them", name ? name : "");
+}
+
+static int read_prompt(generation *g, mb_error *err)
+{
+    mb_text input = {0};
+    size_t size = 0;
+    if (strcmp(g->cli->prompt, "-") != 0)
+        return mb_file_read(g->cli->prompt, INPUT_MAX, &g->prompt, &size, err);
+    int rc = read_input(&input, err);
+    g->prompt = mb_text_take(&input);
+    return rc;
+}
+
+/* The model with memory for the session. Capacity before the prompt is tokenised: bytes bound its tokens. */
+static int open_planned(generation *g, mb_error *err)
+{
+    const mb_model_config *config = &g->open.config;
+    int64_t bound = (int64_t)strlen(g->prompt) + 512 + g->max_new_tokens + 2 * config->block;
+    int32_t capacity = (int32_t)(bound < config->positions ? bound : config->positions);
+    g->capacity = capacity / config->block * config->block;
+    mb_session_request request = {.batch = 1, .capacity = g->capacity};
+    mb_memory_plan plan;
+    mb_shape shape;
+    void *options = mb_options_new(g->method);
+    mb_shape_make(config, g->type, 1, g->capacity, (int32_t)(g->cli->steps > 0 ? g->cli->steps : 0), &shape);
+    mb_memory_plan_make(config, g->type, &request, mb_attender_bytes(g->method, &shape, options), &plan);
+    free(options);
+    return open_model(g->cli, g->type, plan.total, &g->open, err);
+}
+
+static int tokenize_prompt(generation *g, mb_error *err)
+{
+    mb_prompt_request request = {
+        .text = g->prompt, .chat = true, .hard_limit = g->capacity - g->max_new_tokens - 2 * g->open.config.block};
+    bool truncated;
+    int rc = mb_prompt_build(g->open.model, &request, &g->ids, &g->count, &truncated, err);
+    return rc == MB_E_SAMPLE ? MB_E_INPUT : rc;
 }
 
 int mb_command_generate(const mb_cli *cli)
 {
     mb_error err = {0};
-    char *prompt = NULL;
-    size_t size = 0, n = 0;
-    int32_t *ids = NULL;
-    bool truncated;
-    opened o = {0};
-    mb_text input = {0};
-    mb_type type = MB_BF16;
+    generation g = {.cli = cli};
     mb_model_request inspect = {.path = chosen_model(cli)};
-    const mb_method *method = NULL;
-    int32_t max_new_tokens = 0;
     if (!cli->prompt)
-        return mb_command_fail(MB_E_INPUT, "generate needs --prompt FILE (- for standard input)");
-    int rc = chosen_type(cli, MB_BF16, &type, &err);
-    for (size_t i = 0; i < mb_registry_count() && !method; i++)
-        if (cli->method ? strcmp(mb_registry_at(i)->name, cli->method) == 0
-                        : (mb_registry_at(i)->caps & MB_CAP_LOSSLESS) != 0)
-            method = mb_registry_at(i);
-    if (rc == MB_OK && !method)
-        rc = mb_fail(&err, MB_E_INPUT, "no method \"%s\"; ./harness list methods shows them",
-                     cli->method ? cli->method : "");
-    if (rc == MB_OK && strcmp(cli->prompt, "-") == 0) {
-        rc = read_input(&input, &err);
-        prompt = mb_text_take(&input);
-    } else if (rc == MB_OK) {
-        rc = mb_file_read(cli->prompt, INPUT_MAX, &prompt, &size, &err);
-    }
+        return mb_exit_fail(MB_E_INPUT, "generate needs --prompt FILE (- for standard input)");
+    int rc = chosen_type(cli, MB_BF16, &g.type, &err);
     if (rc == MB_OK)
-        rc = mb_model_inspect(&inspect, &o.shape, &err);
+        rc = choose_method(&g, &err);
     if (rc == MB_OK)
-        rc = check_numbers(cli, &o.shape, &max_new_tokens, &err);
-    if (rc == MB_OK) {
-        /* Capacity before the prompt is tokenised: bytes bound its tokens. */
-        int64_t bound = (int64_t)strlen(prompt) + 512 + max_new_tokens + 2 * o.shape.block;
-        int32_t capacity = (int32_t)(bound < o.shape.positions ? bound : o.shape.positions);
-        capacity = capacity / o.shape.block * o.shape.block;
-        mb_session_request session = {.batch = 1, .capacity = capacity};
-        mb_memory_plan plan;
-        mb_shape shape;
-        mb_shape_make(&o.shape, type, 1, capacity, (int32_t)(cli->steps > 0 ? cli->steps : 0), &shape);
-        void *options = mb_options_new(method);
-        mb_memory_plan_make(&o.shape, type, &session, mb_attender_bytes(method, &shape, options), &plan);
-        free(options);
-        rc = open_model(cli, type, plan.total, &o, &err);
-        mb_prompt_request request = {
-            .text = prompt, .chat = true, .hard_limit = capacity - max_new_tokens - 2 * o.shape.block};
-        if (rc == MB_OK)
-            rc = mb_prompt_build(o.model, &request, &ids, &n, &truncated, &err);
-        if (rc == MB_E_SAMPLE)
-            rc = MB_E_INPUT;
-        if (rc == MB_OK)
-            rc = generate(cli, &o, method, ids, n, max_new_tokens, capacity, &err);
-    }
-    free(ids);
-    free(prompt);
-    close_model(&o);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+        rc = read_prompt(&g, &err);
+    if (rc == MB_OK)
+        rc = mb_model_inspect(&inspect, &g.open.config, &err);
+    if (rc == MB_OK)
+        rc = check_numbers(&g, &err);
+    if (rc == MB_OK)
+        rc = open_planned(&g, &err);
+    if (rc == MB_OK)
+        rc = tokenize_prompt(&g, &err);
+    if (rc == MB_OK)
+        rc = open_session(&g, &err);
+    if (rc == MB_OK)
+        rc = answer(&g, &err);
+    mb_attender_close(g.attender);
+    mb_session_close(g.session);
+    free(g.ids);
+    free(g.prompt);
+    close_model(&g.open);
+    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }

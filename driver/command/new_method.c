@@ -6,6 +6,7 @@
  * renamed. What is written is an out-of-tree plug-in: docs/adding-a-method.md goes on from there.
  */
 #include "driver/command/commands.h"
+#include "driver/os/os.h"
 
 #include "methods/registry/registry.h"
 
@@ -91,7 +92,7 @@ int mb_command_new_method(const mb_cli *cli)
     char *paths[FILES] = {NULL};
     mb_error err = {0};
     if (cli->word_count != 2)
-        return mb_command_fail(MB_E_INPUT, "new-method needs a name: ./harness new-method NAME [--out DIR]");
+        return mb_exit_fail(MB_E_INPUT, "new-method needs a name: ./harness new-method NAME [--out DIR]");
     const char *name = cli->words[1];
     int rc = check_name(name, &err);
     for (size_t i = 0; rc == MB_OK && i < FILES; i++) {
@@ -111,5 +112,5 @@ int mb_command_new_method(const mb_cli *cli)
                paths[0], paths[1], paths[2]);
     for (size_t i = 0; i < FILES; i++)
         free(paths[i]);
-    return rc == MB_OK ? 0 : mb_command_fail(rc, err.text);
+    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }

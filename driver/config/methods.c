@@ -81,49 +81,71 @@ static int add_method(mb_run_config *config, const mb_method *method, const cJSO
     return MB_OK;
 }
 
-static int sweep_method(mb_run_config *config, const cJSON *options, mb_error *err)
+static int unknown_method(const char *name, mb_error *err)
 {
-    const mb_method *method = mb_registry_find(options->string);
-    size_t count = 0, total = 1;
-    if (!method) {
-        mb_text known = {0};
-        for (size_t i = 0; i < mb_registry_count(); i++)
-            mb_text_printf(&known, "%s%s", i ? ", " : "", mb_registry_at(i)->name);
-        int rc = mb_fail(err, MB_E_INPUT, "unknown method \"%s\"; known: %s", options->string,
-                         known.data ? known.data : "");
-        mb_text_free(&known);
-        return rc;
-    }
-    if (!cJSON_IsObject(options))
-        return mb_fail(err, MB_E_INPUT, "config key methods.%s must be an object of options, {} for the defaults",
-                       options->string);
-    char path[256];
-    snprintf(path, sizeof path, "methods.%s", options->string);
-    int rc = mb_config_check_once(options, path, err);
-    if (rc != MB_OK)
-        return rc;
-    for (const cJSON *o = options->child; o; o = o->next, count++) {
-        if (cJSON_IsArray(o) && cJSON_GetArraySize(o) == 0)
+    mb_text known = {0};
+    for (size_t i = 0; i < mb_registry_count(); i++)
+        mb_text_printf(&known, "%s%s", i ? ", " : "", mb_registry_at(i)->name);
+    int rc = mb_fail(err, MB_E_INPUT, "unknown method \"%s\"; known: %s", name, known.data ? known.data : "");
+    mb_text_free(&known);
+    return rc;
+}
+
+/* Values of one option: a list's, or one. */
+static size_t value_count(const cJSON *option)
+{
+    return cJSON_IsArray(option) ? (size_t)cJSON_GetArraySize(option) : 1;
+}
+
+/* How many options there are, and configurations of their values. */
+static int measure_sweep(const cJSON *options, size_t *count, size_t *total, mb_error *err)
+{
+    *count = 0;
+    *total = 1;
+    for (const cJSON *o = options->child; o; o = o->next, (*count)++) {
+        if (value_count(o) == 0)
             return mb_fail(err, MB_E_INPUT, "config key methods.%s.%s is an empty list", options->string,
                            o->string);
-        total *= cJSON_IsArray(o) ? (size_t)cJSON_GetArraySize(o) : 1;
-        if (total > MAX_SWEEP)
+        *total *= value_count(o);
+        if (*total > MAX_SWEEP)
             return mb_fail(err, MB_E_INPUT, "config key methods.%s sweeps more than %d configurations",
                            options->string, MAX_SWEEP);
     }
-    size_t *choice = calloc(count + 1, sizeof *choice);
-    rc = choice ? MB_OK : mb_no_memory(err, "the config");
-    for (size_t n = 0; rc == MB_OK && n < total; n++) {
-        size_t rest = n, i = count;
-        /* last option varies fastest */
-        for (const cJSON *o = options->child ? options->child->prev : NULL; o && i-- > 0; o = o->prev) {
-            size_t values = cJSON_IsArray(o) ? (size_t)cJSON_GetArraySize(o) : 1;
-            choice[i] = rest % values;
-            rest /= values;
-        }
-        rc = add_method(config, method, options, choice, err);
+    return MB_OK;
+}
+
+/* The n-th configuration's index into each option's list; the last option varies fastest. */
+static void choose(const cJSON *options, size_t n, size_t count, size_t *choice)
+{
+    for (const cJSON *o = options->child ? options->child->prev : NULL; o && count-- > 0; o = o->prev) {
+        choice[count] = n % value_count(o);
+        n /= value_count(o);
     }
-    free(choice);
+}
+
+static int sweep_method(mb_run_config *config, const cJSON *options, mb_error *err)
+{
+    const mb_method *method = mb_registry_find(options->string);
+    size_t count, total;
+    char path[256];
+    if (!method)
+        return unknown_method(options->string, err);
+    if (!cJSON_IsObject(options))
+        return mb_fail(err, MB_E_INPUT, "config key methods.%s must be an object of options, {} for the defaults",
+                       options->string);
+    snprintf(path, sizeof path, "methods.%s", options->string);
+    int rc = mb_config_check_once(options, path, err);
+    if (rc == MB_OK)
+        rc = measure_sweep(options, &count, &total, err);
+    if (rc != MB_OK)
+        return rc;
+    size_t *indices = calloc(count + 1, sizeof *indices);
+    rc = indices ? MB_OK : mb_no_memory(err, "the config");
+    for (size_t n = 0; rc == MB_OK && n < total; n++) {
+        choose(options, n, count, indices);
+        rc = add_method(config, method, options, indices, err);
+    }
+    free(indices);
     return rc;
 }
 

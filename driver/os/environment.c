@@ -1,5 +1,5 @@
 /* environment.c - what makes two timings comparable or not: host, system, processor, build. */
-#include "driver/run.h"
+#include "driver/os/os.h"
 #include "version.h" /* generated: the commit */
 
 #include <sched.h>

@@ -10,6 +10,9 @@
  */
 #include "driver/pass/latency.h"
 
+#include "driver/os/os.h"
+#include "driver/pass/pass.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,7 +210,7 @@ int mb_breakdown_pass(mb_run *run, mb_error *err)
     for (size_t x = 0; rc == MB_OK && x < spec->breakdown_contexts.count; x++)
         for (size_t b = 0; rc == MB_OK && b < spec->batches.count; b++)
             rc = breakdown_case(run, spec->breakdown_contexts.values[x], spec->batches.values[b],
-                                steps > 0 ? steps : run->shape.block, work, err);
+                                steps > 0 ? steps : run->model_config.block, work, err);
     free(work);
     return rc;
 }

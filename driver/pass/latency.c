@@ -5,19 +5,16 @@
  * groups, each with the reference in it, so that every ratio comes from blocks that took turns. A method that does
  * not fit even alone with the reference, or that does not support the shape, is a row with its reason.
  */
-#include "driver/worker/isolate.h"
 #include "driver/pass/latency.h"
+
+#include "driver/os/os.h"
+#include "driver/pass/pass.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BATCH_CAP 1024
-
-int32_t mb_latency_capacity(const mb_run *run, int32_t context)
-{
-    return context + 2 * run->shape.block;
-}
 
 int mb_latency_event(mb_latency_case *c, const char *level, const char *who, const char *text, mb_error *err)
 {
@@ -51,7 +48,7 @@ static size_t bytes_needed(const mb_run *run, int32_t context, int32_t batch, in
                            size_t count)
 {
     mb_memory_plan plan;
-    mb_run_plan(run, batch, mb_latency_capacity(run, context), steps, arms, count, &plan);
+    mb_run_memory(run, batch, mb_latency_capacity(run, context), steps, arms, count, &plan);
     return plan.total - plan.weights;
 }
 
@@ -75,7 +72,7 @@ static bool pairs_fit(const mb_run *run, int32_t context, int32_t batch, int32_t
 {
     size_t reference = reference_index(run), count = run->config->method_count, free_bytes = bytes_free(run);
     for (size_t i = 0; i < count; i++) {
-        if (mb_isolate_fault(run, &run->arms[i], context)) /* it is not even measured */
+        if (mb_arm_fault(run, &run->arms[i], context)) /* it is not even measured */
             continue;
         mb_arm pair[2] = {run->arms[i], run->arms[reference < count ? reference : i]};
         bool alone = i == reference || reference == count;
@@ -105,7 +102,7 @@ static int fill_cache(mb_latency_case *c, mb_error *err)
     int rc = ids ? MB_OK : mb_no_memory(err, "%d random tokens", c->context);
     for (int32_t b = 0; rc == MB_OK && b < c->batch; b++) {
         for (int32_t i = 0; i < c->context; i++)
-            ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->shape.vocab);
+            ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->model_config.vocab);
         rc = mb_session_prefill(c->session, b, ids, (size_t)c->context, NULL, err);
     }
     free(ids);
@@ -159,7 +156,7 @@ int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *
     int rc = order && arms ? MB_OK : mb_no_memory(err, "the latency pass");
     /* A plug-in is timed in process like everybody, if its rehearsal went well. */
     for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
-        const char *fault = mb_isolate_fault(run, c->slots[i].arm, c->context);
+        const char *fault = mb_arm_fault(run, c->slots[i].arm, c->context);
         if (fault)
             rc = mb_latency_failed(c, &c->slots[i], "latency", fault, err);
     }
@@ -221,7 +218,7 @@ static int time_prefill(mb_latency_case *c, mb_error *err)
     int32_t *ids = malloc((size_t)c->context * sizeof *ids);
     int rc = ids ? MB_OK : mb_no_memory(err, "%d random tokens", c->context);
     for (int32_t i = 0; rc == MB_OK && i < c->context; i++)
-        ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->shape.vocab);
+        ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->model_config.vocab);
     mb_latency_row row = {.phase = "prefill",
                           .context = c->context,
                           .batch = 1,
@@ -300,15 +297,15 @@ static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t ste
 
 int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error *err)
 {
-    if (steps > run->shape.block)
+    if (steps > run->model_config.block)
         return mb_fail(err, MB_E_INPUT,
                        "config key latency.steps holds %d but a block of this model has %d tokens", steps,
-                       run->shape.block);
-    if (mb_latency_capacity(run, context) > run->shape.positions)
+                       run->model_config.block);
+    if (mb_latency_capacity(run, context) > run->model_config.positions)
         return mb_fail(err, MB_E_INPUT,
                        "config key latency.contexts holds %d but %s has %d positions (a block more is needed; "
                        "model.positions raises it for synthetic models)",
-                       context, run->shape.name, run->shape.positions);
+                       context, run->model_config.name, run->model_config.positions);
     return MB_OK;
 }
 
@@ -354,7 +351,7 @@ int mb_latency_pass(mb_run *run, mb_error *err)
         totals.measured && totals.opaque_told && totals.reasons ? MB_OK : mb_no_memory(err, "the latency pass");
     for (size_t x = 0; rc == MB_OK && x < spec->contexts.count; x++) {
         for (size_t s = 0; rc == MB_OK && s < spec->steps.count; s++) {
-            int32_t steps = spec->steps.values[s] ? spec->steps.values[s] : run->shape.block;
+            int32_t steps = spec->steps.values[s] ? spec->steps.values[s] : run->model_config.block;
             rc = latency_context(run, spec->contexts.values[x], steps, &totals, err);
             mb_latency_case c = {
                 .run = run, .context = spec->contexts.values[x], .batch = 1, .steps = steps, .count = methods};

@@ -8,7 +8,7 @@
 #ifndef MB_DRIVER_LATENCY_H
 #define MB_DRIVER_LATENCY_H
 
-#include "driver/run.h"
+#include "driver/arm.h"
 
 /* What a time stands for. The first three are single forwards. */
 typedef enum mb_time_phase {
@@ -78,7 +78,6 @@ void mb_latency_case_close(mb_latency_case *c);
 int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error *err);
 /* The batch that "largest" stands for at a context; 0 = not even one sequence fits. */
 int32_t mb_latency_largest(const mb_run *run, int32_t context, int32_t steps);
-int32_t mb_latency_capacity(const mb_run *run, int32_t context);
 /* A method's failure costs its own cells: stored, counted, MB_OK. */
 int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason,
                       mb_error *err);

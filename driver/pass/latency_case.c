@@ -13,6 +13,8 @@
  */
 #include "driver/pass/latency.h"
 
+#include "driver/os/os.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,6 +6,8 @@
  */
 #include "driver/pass/latency.h"
 
+#include "driver/os/os.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,8 +65,8 @@ static int request_group(mb_latency_case *c, void *user, mb_error *err)
 {
     mb_run *run = c->run;
     mb_decode_request request = {.sampler = &run->samplers[0],
-                                 .max_new_tokens = REQUEST_BLOCKS * run->shape.block,
-                                 .min_new_tokens = REQUEST_BLOCKS * run->shape.block,
+                                 .max_new_tokens = REQUEST_BLOCKS * run->model_config.block,
+                                 .min_new_tokens = REQUEST_BLOCKS * run->model_config.block,
                                  .extra_stop_id = -1,
                                  .time_forwards = true,
                                  .stop = &mb_interrupted};
@@ -114,14 +116,14 @@ int mb_latency_requests(mb_run *run, mb_error *err)
 {
     const mb_latency_spec *spec = &run->config->latency;
     int rc = MB_OK;
-    if (run->shape.synthetic || !mb_model_tokenizer(run->model))
+    if (run->model_config.synthetic || !mb_model_tokenizer(run->model))
         return MB_OK;
     for (size_t x = 0; rc == MB_OK && x < spec->contexts.count; x++) {
         mb_latency_case c = {0};
         int32_t *ids = NULL;
         size_t count = 0;
         /* The session holds context + two blocks: the prompt leaves room for what is decoded. */
-        int32_t room = spec->contexts.values[x] - REQUEST_BLOCKS * run->shape.block;
+        int32_t room = spec->contexts.values[x] - REQUEST_BLOCKS * run->model_config.block;
         if (room < 2 * TEMPLATE_TOKENS) {
             char text[96];
             snprintf(text, sizeof text, "no request at %d tokens: they leave no room for a prompt",

@@ -83,7 +83,7 @@ int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, mb_
 {
     mb_memory_plan plan;
     int64_t cell = 0;
-    mb_run_plan(c->run, c->batch, mb_latency_capacity(c->run, c->context), c->steps, slot->arm, 1, &plan);
+    mb_run_memory(c->run, c->batch, mb_latency_capacity(c->run, c->context), c->steps, slot->arm, 1, &plan);
     mb_memory_row row = {.context = c->context,
                          .batch = c->batch,
                          .weights = (int64_t)plan.weights,

@@ -3,8 +3,10 @@
  * block starts from the reference's tokens. Nothing is timed for a latency table here: the wall times in these
  * rows are those of a run that also counts and stores.
  */
+#include "driver/pass/pass.h"
+
+#include "driver/os/os.h"
 #include "driver/worker/isolate.h"
-#include "driver/run.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -157,7 +159,7 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error
     if ((rc = mb_run_prefill(run, prepared, err)) != MB_OK)
         return store_failure(run, prepared, arm, cell, rc, err);
     mb_run_request(run, prepared, arm->sampler, &request);
-    rc = mb_isolate_decode(run, prepared, arm, &request, &result, err);
+    rc = mb_arm_decode(run, prepared, arm, &request, &result, err);
     rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
                      : store_failure(run, prepared, arm, cell, rc, err);
     mb_decode_result_free(&result);
@@ -216,7 +218,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
         }
         request.forced = truth.ids;
         request.forced_count = truth.count;
-        rc = mb_isolate_decode(run, prepared, arm, &request, &result, err);
+        rc = mb_arm_decode(run, prepared, arm, &request, &result, err);
         rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
                          : store_failure(run, prepared, arm, cell, rc, err);
         mb_decode_result_free(&result);

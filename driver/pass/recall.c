@@ -2,8 +2,10 @@
  * recall.c - the shadow pass: the reference decodes, every other method selects on the same queries, and what it
  * chose is compared with the exact top keys of the same number. One decode serves all methods of a sampler.
  */
+#include "driver/pass/pass.h"
+
+#include "driver/os/os.h"
 #include "driver/worker/isolate.h"
-#include "driver/run.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,9 @@
  * samples.c - the stream of samples: read, tokenised once, prefilled at most once, handed to every pass. A sample
  * that is bad costs its own rows: they are stored as failed with file and line, and the run goes on.
  */
-#include "driver/run.h"
+#include "driver/pass/pass.h"
+
+#include "driver/os/os.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,20 +21,15 @@ static char *json_strings(char *const *strings, size_t count)
     return text;
 }
 
-static int32_t answer_tokens(const mb_run *run, const mb_sample *sample)
-{
-    return run->config->max_new_tokens ? run->config->max_new_tokens : sample->max_new_tokens;
-}
-
 static int prepare(mb_run *run, mb_prepared *prepared, mb_error *err)
 {
     const mb_sample *sample = prepared->sample;
     /* Two blocks more: the prompt's tail begins the first block, and the answer's end fills up the last one. */
-    int32_t hard_limit = run->capacity - answer_tokens(run, sample) - 2 * run->shape.block;
+    int32_t hard_limit = run->capacity - mb_run_answer_tokens(run, sample) - 2 * run->model_config.block;
     int32_t most = run->config->max_length;
-    if (hard_limit < run->shape.block)
+    if (hard_limit < run->model_config.block)
         return mb_fail(err, MB_E_SAMPLE, "an answer of %d tokens leaves no room for a prompt in %d positions",
-                       answer_tokens(run, sample), run->shape.positions);
+                       mb_run_answer_tokens(run, sample), run->model_config.positions);
     if (sample->truncate_middle && (most == 0 || most > hard_limit - run->chat_overhead))
         most = hard_limit - run->chat_overhead;
     mb_prompt_request request = {.text = sample->prompt,
@@ -58,63 +55,6 @@ static void prepared_free(mb_prepared *prepared)
     free(prepared->ids);
     free(prepared->answers_json);
     free(prepared->classes_json);
-}
-
-int mb_run_prefill(mb_run *run, mb_prepared *prepared, mb_error *err)
-{
-    if (prepared->prefilled)
-        return MB_OK;
-    int rc = mb_session_prefill(run->session, 0, prepared->ids, prepared->count, &prepared->prefill_us, err);
-    prepared->prefilled = rc == MB_OK;
-    return rc;
-}
-
-void mb_run_sample_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row)
-{
-    const mb_sample *sample = prepared->sample;
-    *row = (mb_sample_row){.cell = cell,
-                           .key = sample->key,
-                           .status = "ok",
-                           .answers_json = prepared->answers_json,
-                           .classes_json = prepared->classes_json,
-                           .group = sample->group,
-                           .token_hash = prepared->token_hash,
-                           .score = NAN,
-                           .length = sample->length,
-                           .prompt_tokens = (int32_t)prepared->count,
-                           .context = sample->context,
-                           .depth = sample->depth,
-                           .truncated = prepared->truncated,
-                           .prefill_us = prepared->prefill_us};
-}
-
-int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell, mb_error *err)
-{
-    mb_cell_key key = {.run = run->run_id,
-                       .model = run->model_id,
-                       .dataset = dataset_id,
-                       .config = arm->config_id,
-                       .sampler = run->sampler_ids[arm->sampler],
-                       .pass = pass};
-    return mb_store_cell(run->store, &key, cell, err);
-}
-
-void mb_run_request(const mb_run *run, const mb_prepared *prepared, size_t sampler, mb_decode_request *request)
-{
-    const mb_sample *sample = prepared->sample;
-    *request = (mb_decode_request){.sampler = &run->samplers[sampler],
-                                   .max_new_tokens = answer_tokens(run, sample),
-                                   .min_new_tokens = sample->stop_newline ? 1 : 0,
-                                   .extra_stop_id = -1,
-                                   .request = prepared->number,
-                                   .stop = &mb_interrupted};
-    if (sample->stop_newline) { /* the last token of "\n", as the benchmark takes it */
-        int32_t *ids = NULL;
-        size_t n = 0;
-        if (run->codec.encode(run->codec.self, "\n", 1, &ids, &n) == MB_OK && n > 0)
-            request->extra_stop_id = ids[n - 1];
-        free(ids);
-    }
 }
 
 /* A sample that could not be read or tokenised: one failed row in every quality cell of the task. */

@@ -7,6 +7,7 @@
  */
 #include "driver/worker/isolate.h"
 
+#include "driver/os/os.h"
 #include "driver/worker/job.h"
 #include "driver/worker/result_wire.h"
 #include "driver/worker/worker.h"
@@ -14,18 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-bool mb_isolate_is_plugin(const mb_method_spec *spec)
-{
-    return *mb_registry_origin(spec->method) != '\0';
-}
-
-/* Methods of the tree are held to their budgets by tests; some share k among layers. */
-int64_t mb_isolate_budget(const mb_method_spec *spec)
-{
-    bool shared = spec->method->caps & MB_CAP_LAYER_BUDGET;
-    return mb_isolate_is_plugin(spec) && !shared ? mb_attender_budget(spec->method, spec->options) : 0;
-}
 
 static void end_worker(mb_arm *arm)
 {
@@ -178,8 +167,8 @@ static int do_job(mb_run *run, const mb_prepared *prepared, mb_arm *arm, mb_job_
     return rc;
 }
 
-int mb_isolate_decode(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
-                      mb_decode_result *result, mb_error *err)
+int mb_arm_decode(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
+                  mb_decode_result *result, mb_error *err)
 {
     mb_text answer = {0};
     size_t at = 0;
@@ -219,14 +208,6 @@ static int add_fault(mb_run *run, const mb_arm *arm, int32_t context, const char
     return MB_OK;
 }
 
-const char *mb_isolate_fault(const mb_run *run, const mb_arm *arm, int32_t context)
-{
-    for (size_t i = 0; i < run->fault_count; i++)
-        if (run->faults[i].spec == arm->spec && run->faults[i].context == context)
-            return run->faults[i].reason;
-    return NULL;
-}
-
 /* The largest of a list in which 0 stands for `whole`. */
 static int32_t largest_of(const int32_t *values, size_t count, int32_t whole)
 {
@@ -244,10 +225,10 @@ static int rehearse_context(mb_run *run, mb_arm *arm, int32_t context, mb_error 
     mb_job job = {.kind = MB_JOB_REHEARSE,
                   .context = context,
                   .batch = largest_of(latency->batches.values, latency->batches.count, 1),
-                  .steps = largest_of(latency->steps.values, latency->steps.count, run->shape.block)};
+                  .steps = largest_of(latency->steps.values, latency->steps.count, run->model_config.block)};
     mb_text question = {0}, answer = {0};
     mb_error why = {0};
-    if (mb_isolate_fault(run, arm, context))
+    if (mb_arm_fault(run, arm, context))
         return MB_OK;
     int rc = open_worker(run, arm, true, &answer, &why);
     if (rc == MB_OK) {
@@ -268,7 +249,7 @@ int mb_isolate_rehearse(mb_run *run, mb_error *err)
     int rc = MB_OK;
     for (size_t i = 0; i < config->method_count && rc == MB_OK; i++) {
         mb_arm *arm = &run->arms[i];
-        if (!mb_isolate_is_plugin(arm->spec))
+        if (!mb_arm_is_plugin(arm))
             continue;
         for (size_t x = 0; (config->passes & MB_RUN_LATENCY) && x < latency->contexts.count && rc == MB_OK; x++)
             rc = rehearse_context(run, arm, latency->contexts.values[x], err);

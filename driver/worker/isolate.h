@@ -9,25 +9,20 @@
 #ifndef MB_ISOLATE_H
 #define MB_ISOLATE_H
 
-#include "driver/run.h"
+#include "driver/arm.h"
 
-bool mb_isolate_is_plugin(const mb_method_spec *spec);
-/* Tokens per KV head that a method's selections are held to; 0: any number. */
-int64_t mb_isolate_budget(const mb_method_spec *spec);
 /* Opens a plug-in's arm in its worker: sets isolated, or broken, or neither, with the reason. Fails the run for
  * nothing but an interrupt. */
 int mb_isolate_open(mb_run *run, mb_arm *arm, mb_error *err);
 /* mb_decode() with the arm on the prepared prompt, in its worker where it is isolated. */
-int mb_isolate_decode(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
-                      mb_decode_result *result, mb_error *err);
+int mb_arm_decode(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
+                  mb_decode_result *result, mb_error *err);
 /* mb_decode_shadow() with an isolated arm as its only shadow; the reference decodes there, too. */
 int mb_isolate_shadow(mb_run *run, const mb_prepared *prepared, mb_arm *arm, const mb_decode_request *request,
                       mb_recall *recall, mb_error *err);
 /* Fixed work of every plug-in at every context that the latency and breakdown passes will time: every index and
  * output checked, then graphs captured and replayed. Before the run opens its device. */
 int mb_isolate_rehearse(mb_run *run, mb_error *err);
-/* Why an arm must not be timed at a context; NULL: it may. */
-const char *mb_isolate_fault(const mb_run *run, const mb_arm *arm, int32_t context);
 /* Ends all workers: the GPU is then ours alone. */
 void mb_isolate_end(mb_run *run);
 

@@ -89,21 +89,28 @@ void mb_wire_put_recall(mb_text *text, const mb_recall *recall)
     put(text, KIND_RECALL, &flat, sizeof flat, arrays, arrays_of_recall(recall, arrays));
 }
 
-/* Copies the struct out of the message at *at; *body: its arrays, *length bytes of them. */
-static int open_message(const char *bytes, size_t n, size_t at, uint32_t kind, void *fixed, size_t size,
-                        const char **body, size_t *length, mb_error *err)
+/* Bytes that are read, message by message. */
+struct reading {
+    const char *bytes;
+    size_t size, at;
+    const char *body; /* the arrays of the message that is open, */
+    size_t length;    /* and how many bytes they have */
+};
+
+/* Copies the struct out of the message at in->at. */
+static int open_message(struct reading *in, uint32_t kind, void *fixed, size_t size, mb_error *err)
 {
     struct header header;
-    if (at > n || n - at < sizeof header)
+    if (in->at > in->size || in->size - in->at < sizeof header)
         return mb_fail(err, MB_E_SAMPLE, "a result is cut off");
-    memcpy(&header, bytes + at, sizeof header);
+    memcpy(&header, in->bytes + in->at, sizeof header);
     if (header.magic != MAGIC || header.kind != kind || header.fixed != size)
         return mb_fail(err, MB_E_SAMPLE, "bytes that should be a result are something else");
-    if (header.bytes < size || header.bytes > n - at - sizeof header)
+    if (header.bytes < size || header.bytes > in->size - in->at - sizeof header)
         return mb_fail(err, MB_E_SAMPLE, "a result is cut off");
-    memcpy(fixed, bytes + at + sizeof header, size);
-    *body = bytes + at + sizeof header + size;
-    *length = (size_t)header.bytes - size;
+    memcpy(fixed, in->bytes + in->at + sizeof header, size);
+    in->body = in->bytes + in->at + sizeof header + size;
+    in->length = (size_t)header.bytes - size;
     return MB_OK;
 }
 
@@ -139,13 +146,12 @@ static int take_arrays(void *fixed, const struct array *arrays, size_t n, const 
 int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result *result, mb_error *err)
 {
     struct array arrays[MOST_ARRAYS];
-    const char *body;
-    size_t length = 0;
-    int rc = open_message(bytes, n, *at, KIND_RESULT, result, sizeof *result, &body, &length, err);
+    struct reading in = {.bytes = bytes, .size = n, .at = *at};
+    int rc = open_message(&in, KIND_RESULT, result, sizeof *result, err);
     if (rc == MB_OK)
-        rc = take_arrays(result, arrays, arrays_of_result(result, arrays), body, length, err);
+        rc = take_arrays(result, arrays, arrays_of_result(result, arrays), in.body, in.length, err);
     if (rc == MB_OK)
-        *at = (size_t)(body - (const char *)bytes) + length;
+        *at = (size_t)(in.body - in.bytes) + in.length;
     else
         memset(result, 0, sizeof *result);
     return rc;
@@ -154,14 +160,13 @@ int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result
 int mb_wire_get_recall(const void *bytes, size_t n, size_t *at, mb_recall *recall, mb_error *err)
 {
     struct array arrays[MOST_ARRAYS];
-    const char *body;
-    size_t length = 0;
-    int rc = open_message(bytes, n, *at, KIND_RECALL, recall, sizeof *recall, &body, &length, err);
+    struct reading in = {.bytes = bytes, .size = n, .at = *at};
+    int rc = open_message(&in, KIND_RECALL, recall, sizeof *recall, err);
     if (rc == MB_OK)
-        rc = take_arrays(recall, arrays, arrays_of_recall(recall, arrays), body, length, err);
+        rc = take_arrays(recall, arrays, arrays_of_recall(recall, arrays), in.body, in.length, err);
     if (rc == MB_OK) {
         recall->error.text[sizeof recall->error.text - 1] = '\0';
-        *at = (size_t)(body - (const char *)bytes) + length;
+        *at = (size_t)(in.body - in.bytes) + in.length;
     } else {
         memset(recall, 0, sizeof *recall);
     }

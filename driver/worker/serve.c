@@ -2,11 +2,12 @@
  * serve.c - the worker's side of isolation: opens what the run has open (device, model, session) with one foreign
  * method on it, and does its jobs. Nothing is stored and nothing printed here but what the plug-in itself prints.
  */
+#include "driver/worker/serve.h"
+
 #include "driver/config/keys.h"
-#include "driver/command/commands.h"
-#include "driver/worker/isolate.h"
+#include "driver/open.h"
+#include "driver/os/os.h"
 #include "driver/worker/job.h"
-#include "driver/pass/latency.h"
 #include "driver/worker/result_wire.h"
 #include "driver/worker/worker.h"
 
@@ -67,7 +68,7 @@ static int open_attender(struct serving *s, mb_attender **attender, mb_session *
         mb_attender_open(attender, session, spec->method, spec->options, steps, s->config.seed, unsupported, err);
     note->inside = 0;
     if (rc == MB_OK)
-        mb_attender_watch(*attender, note, mb_isolate_budget(spec));
+        mb_attender_watch(*attender, note, mb_arm_budget(s->arm));
     return rc;
 }
 
@@ -82,7 +83,7 @@ static int open_run(struct serving *s, bool rehearsal, mb_attender_note *note, m
     /* A plan measures open(), so it is tried here first; what follows is ours, and no fault or time of the
      * method's. */
     enter_open(note);
-    mb_run_plan(run, 1, run->capacity, -1, s->arm, 1, &plan);
+    mb_run_memory(run, 1, run->capacity, -1, s->arm, 1, &plan);
     memset(note, 0, sizeof *note);
     int rc = mb_run_open_model(run, err);
     if (rc != MB_OK || rehearsal)
@@ -191,13 +192,13 @@ static int rehearse_blocks(struct serving *s, mb_session *session, mb_attender *
                            mb_attender_note *note, mb_error *err)
 {
     mb_decode_result result = {0};
-    mb_audit audit = {.share = 1, .random = mb_random_seed(s->config.seed), .k = mb_isolate_budget(s->arm->spec)};
+    mb_audit audit = {.share = 1, .random = mb_random_seed(s->config.seed), .k = mb_arm_budget(s->arm)};
     mb_measure measure = {.audit = &audit};
     mb_session_measure(session, &measure);
     int rc = mb_decode_fixed_work(session, attender, 1, steps, NULL, &result, err);
     mb_decode_result_free(&result);
     mb_session_measure(session, NULL);
-    mb_attender_watch(attender, NULL, mb_isolate_budget(s->arm->spec)); /* a watched method is not replayed */
+    mb_attender_watch(attender, NULL, mb_arm_budget(s->arm)); /* a watched method is not replayed */
     for (int block = 0; block < 3 && rc == MB_OK && mb_attender_replays(attender); block++) {
         rc = mb_decode_fixed_work(session, attender, 1, steps, NULL, &result, err);
         mb_decode_result_free(&result);
@@ -219,7 +220,7 @@ static int rehearse_job(struct serving *s, const mb_job *job, mb_attender_note *
     run->kernels->info(run->device, &info);
     enter_open(note);
     for (; batch > 1; batch /= 2) {
-        mb_run_plan(run, batch, capacity, job->steps, s->arm, 1, &plan);
+        mb_run_memory(run, batch, capacity, job->steps, s->arm, 1, &plan);
         if (plan.total - plan.weights <= info.arena_free)
             break;
     }
@@ -262,10 +263,8 @@ static int answer(void *context, mb_attender_note *note, const mb_text *question
     return decode_job(s, &job, (const int32_t *)(const void *)rest, out, err);
 }
 
-int mb_command_worker(const mb_cli *cli)
+int mb_serve(mb_error *err)
 {
     static struct serving serving; /* lives as long as the process */
-    mb_error err = {0};
-    (void)cli;
-    return mb_command_fail(mb_worker_serve(answer, &serving, &err), err.text);
+    return mb_worker_serve(answer, &serving, err);
 }

@@ -1,6 +1,8 @@
-/* plan.c - what a run would do: cells, samples, memory, and what is stored already. Nothing is computed. */
+/* dry_run.c - what a run would do: cells, samples, memory, and what is stored already. Nothing is computed. */
+#include "driver/dry_run.h"
+
 #include "driver/config/keys.h"
-#include "driver/run.h"
+#include "driver/pass/pass.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -26,9 +28,9 @@ static void print_methods(const mb_run *run)
     for (size_t i = 0; i < run->config->samplers.count; i++) {
         const mb_sampler *s = &run->samplers[i];
         if (s->schedule == MB_SCHEDULE_FIXED)
-            printf("             fixed, %d steps per block of %d\n", s->steps, run->shape.block);
+            printf("             fixed, %d steps per block of %d\n", s->steps, run->model_config.block);
         else
-            printf("             threshold %g, blocks of %d\n", s->threshold, run->shape.block);
+            printf("             threshold %g, blocks of %d\n", s->threshold, run->model_config.block);
     }
 }
 
@@ -37,9 +39,10 @@ int mb_run_print_plan(mb_run *run, mb_error *err)
     const mb_run_config *config = run->config;
     int64_t decodes = 0;
     printf("config     %s\n", config->path);
-    printf("model      %s: %d layers, %d/%d heads of %d, block %d, %d positions%s\n", run->shape.name,
-           run->shape.layers, run->shape.query_heads, run->shape.kv_heads, run->shape.head_dim, run->shape.block,
-           run->shape.positions, run->shape.synthetic ? ", random weights (synthetic)" : "");
+    printf("model      %s: %d layers, %d/%d heads of %d, block %d, %d positions%s\n", run->model_config.name,
+           run->model_config.layers, run->model_config.query_heads, run->model_config.kv_heads,
+           run->model_config.head_dim, run->model_config.block, run->model_config.positions,
+           run->model_config.synthetic ? ", random weights (synthetic)" : "");
     printf("device     %s, %s\n", run->kernels->name, run->device_info.name);
     print_methods(run);
     printf("passes    ");

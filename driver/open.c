@@ -1,0 +1,149 @@
+/*
+ * open.c - what a run and a worker open in the same way: dimensions, device, weights, session. Everything that can
+ * be refused is refused here, before any work: dimensions against the config, memory against the device.
+ */
+#include "driver/open.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORKER_OVERHEAD ((size_t)1 << 30) /* context and work memory of one more process on a GPU */
+#define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
+
+static mb_model_request model_request(const mb_run *run)
+{
+    const mb_run_config *config = run->config;
+    return (mb_model_request){.path = config->model_path,
+                              .shape = config->model_shape,
+                              .seed = config->model_seed,
+                              .block = config->block_size,
+                              .positions = config->positions,
+                              .unloaded = run->flags.dry_run};
+}
+
+/* Tokens per sequence that the longest prompt of the config and its answer take. */
+static int find_capacity(mb_run *run, mb_error *err)
+{
+    const mb_run_config *config = run->config;
+    int64_t need = 0;
+    for (size_t i = 0; i < config->task_count; i++) {
+        const mb_task_spec *task = &config->tasks[i];
+        int64_t answer = mb_run_new_tokens(run, task) + 2 * run->model_config.block;
+        int64_t prompt = mb_task_extent_of(task->task, task->options).prompt_tokens;
+        if (prompt > run->model_config.positions)
+            return mb_fail(
+                err, MB_E_INPUT,
+                "task %s asks for %lld tokens but %s has %d positions; choose shorter lengths or another model",
+                task->task, (long long)prompt, run->model_config.name, run->model_config.positions);
+        if (prompt == 0)
+            prompt = config->max_length ? config->max_length : run->model_config.positions;
+        if (prompt + CHAT_ALLOWANCE + answer > need)
+            need = prompt + CHAT_ALLOWANCE + answer;
+    }
+    if (need > run->model_config.positions)
+        need = run->model_config.positions;
+    run->capacity = (int32_t)(need / run->model_config.block * run->model_config.block);
+    return MB_OK;
+}
+
+int mb_run_inspect(mb_run *run, mb_error *err)
+{
+    mb_run_config *config = run->config;
+    mb_model_request request = model_request(run);
+    int rc = mb_model_inspect(&request, &run->model_config, err);
+    if (rc != MB_OK)
+        return rc;
+    if (config->max_length > run->model_config.positions)
+        return mb_fail(err, MB_E_INPUT, "config key max_length is %d but %s has %d positions", config->max_length,
+                       run->model_config.name, run->model_config.positions);
+    run->samplers = calloc(config->samplers.count, sizeof *run->samplers);
+    run->sampler_ids = calloc(config->samplers.count, sizeof *run->sampler_ids);
+    if (!run->samplers || !run->sampler_ids)
+        return mb_no_memory(err, "the run");
+    for (size_t i = 0; i < config->samplers.count; i++)
+        if ((rc = mb_config_sampler(config, i, &run->model_config, &run->samplers[i], err)) != MB_OK)
+            return rc;
+    if (run->model_config.synthetic && (config->passes & MB_RUN_SAMPLES))
+        return mb_fail(err, MB_E_INPUT,
+                       "%s has random weights and no tokenizer: only the passes latency and breakdown make sense",
+                       run->model_config.name);
+    run->arm_count = config->method_count * config->samplers.count;
+    run->arms = calloc(run->arm_count, sizeof *run->arms);
+    if (!run->arms)
+        return mb_no_memory(err, "the run");
+    for (size_t i = 0; i < run->arm_count; i++) {
+        run->arms[i].spec = &config->methods[i % config->method_count];
+        run->arms[i].sampler = i / config->method_count;
+    }
+    return find_capacity(run, err);
+}
+
+/* The plan of the arms that are opened in this process; *workers: whether there are others. */
+static int plan_arms(const mb_run *run, mb_memory_plan *plan, bool *workers, mb_error *err)
+{
+    size_t count = 0;
+    mb_arm *arms = calloc(run->arm_count + 1, sizeof *arms);
+    if (!arms)
+        return mb_no_memory(err, "the run");
+    for (size_t i = 0; i < run->arm_count; i++)
+        if (!mb_arm_wants_worker(run, &run->arms[i]))
+            arms[count++] = run->arms[i];
+    *workers = count < run->arm_count;
+    mb_run_memory(run, 1, run->capacity, -1, arms, count, plan);
+    free(arms);
+    return MB_OK;
+}
+
+static int open_device(mb_run *run, mb_error *err)
+{
+    mb_run_config *config = run->config;
+    mb_memory_plan plan;
+    mb_error note = {0};
+    bool workers = false;
+    int rc = plan_arms(run, &plan, &workers, err);
+    if (rc != MB_OK)
+        return rc;
+    mb_device_options options = {.type = config->type, .threads = config->threads, .arena_bytes = plan.total};
+    if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
+        return mb_fail(err, MB_E_INPUT,
+                       "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length "
+                       "or shorter lengths help",
+                       (double)plan.total / 0x1p30, config->memory_gib);
+    /* Latency cases differ in size and are planned one by one: they share all that there is, less one worker. */
+    if (config->passes & MB_RUN_TIMES) {
+        options.arena_bytes = (size_t)(config->memory_gib * 0x1p30);
+        if (workers && (config->passes & MB_RUN_SAMPLES))
+            options.spare_bytes = plan.total + plan.total / 4 + WORKER_OVERHEAD;
+    }
+    rc = mb_device_open(config->device, &options, &run->kernels, &run->device, &note, err);
+    if (rc != MB_OK)
+        return mb_fail_prefix(
+            err, rc,
+            "the plan needs %.2f GiB (weights %.2f, KV cache %.2f, methods %.2f, work %.2f; fewer "
+            "methods, a smaller max_length or shorter lengths help)",
+            (double)plan.total / 0x1p30, (double)plan.weights / 0x1p30, (double)plan.kv / 0x1p30,
+            (double)plan.methods / 0x1p30, (double)(plan.activations + plan.logits + plan.statistics) / 0x1p30);
+    run->kernels->info(run->device, &run->device_info);
+    if (*note.text)
+        mb_progress_note(&run->progress, "%s", note.text);
+    mb_progress_note(&run->progress, "device %s: %s (%s)", run->kernels->name, run->device_info.name,
+                     run->device_info.detail);
+    return MB_OK;
+}
+
+int mb_run_open_model(mb_run *run, mb_error *err)
+{
+    mb_model_request request = model_request(run);
+    int rc = open_device(run, err);
+    return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err)
+                       : rc;
+}
+
+int mb_run_open_session(mb_run *run, mb_error *err)
+{
+    const mb_run_config *config = run->config;
+    mb_session_request request = {
+        .batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk, .graphs = config->graphs};
+    return mb_session_open(&run->session, run->model, &request, err);
+}

@@ -1,0 +1,26 @@
+/*
+ * interrupt.c - SIGINT and SIGTERM as a flag: whoever computes looks at it and stops where its results are stored.
+ */
+#include "driver/os/os.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+volatile int mb_interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (mb_interrupted) /* the second one means it */
+        _Exit(MB_EXIT_INTERRUPTED);
+    mb_interrupted = 1;
+}
+
+void mb_interrupt_catch(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* `| head` ends the output, not the run */
+}

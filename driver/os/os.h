@@ -1,0 +1,41 @@
+/*
+ * os.h - what the driver has of the system it runs on: signals, exit codes, the machine's description.
+ * paths.h and progress.h are the other two headers of the folder.
+ */
+#ifndef MB_OS_H
+#define MB_OS_H
+
+#include "base/base.h"
+
+/* ---- interrupt.c ---- */
+/* Set by SIGINT and SIGTERM; every pass looks at it between forwards. */
+extern volatile int mb_interrupted;
+/* From now on the first of these signals sets mb_interrupted, the second one ends the program. */
+void mb_interrupt_catch(void);
+
+/* ---- exit.c ---- */
+/* Exit codes of the program, as README lists them. */
+typedef enum mb_exit {
+    MB_EXIT_DONE = 0,
+    MB_EXIT_FAILURE = 1,
+    MB_EXIT_USAGE = 2,
+    MB_EXIT_SAMPLES = 3, /* some samples failed, the others are stored */
+    MB_EXIT_GATE = 4,    /* a sanity gate failed */
+    MB_EXIT_INTERRUPTED = 130
+} mb_exit;
+/* The exit code of a result code. */
+mb_exit mb_exit_code(int rc);
+/* Prints "harness: sentence" and gives the exit code of rc. */
+int mb_exit_fail(int rc, const char *sentence);
+
+/* ---- environment.c ---- */
+/* What this machine is; strings live in the struct. */
+typedef struct mb_environment {
+    char host[64], os[128], cpu[128], git[64], build[160];
+    int32_t threads;
+} mb_environment;
+void mb_environment_read(mb_environment *environment, int threads);
+int64_t mb_peak_memory(void); /* bytes, of this process */
+int mb_terminal_width(void);  /* columns of standard output; 0 when it is no terminal */
+
+#endif

@@ -1,0 +1,21 @@
+/* pass.h - the passes of a run, and the stream of samples that feeds those that need any. */
+#ifndef MB_PASS_H
+#define MB_PASS_H
+
+#include "driver/arm.h"
+
+/* ---- samples.c ---- */
+/* All tasks: streams samples, prepares each once and hands it to the passes that want it. */
+int mb_run_tasks(mb_run *run, mb_error *err);
+/* Opens a task to learn its size (-1 = only the file knows) and, with a store, its identity there. A missing file
+ * is found here, before any work. */
+int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int64_t *id, mb_error *err);
+
+/* ---- quality.c, recall.c, latency.c, breakdown.c ---- */
+int mb_quality_sample(mb_run *run, mb_prepared *prepared, mb_error *err);
+int mb_forced_sample(mb_run *run, mb_prepared *prepared, mb_error *err);
+int mb_recall_sample(mb_run *run, mb_prepared *prepared, mb_error *err);
+int mb_latency_pass(mb_run *run, mb_error *err);
+int mb_breakdown_pass(mb_run *run, mb_error *err);
+
+#endif
