@@ -8,9 +8,8 @@
 #ifndef MB_DATASETS_INTERNAL_H
 #define MB_DATASETS_INTERNAL_H
 
+#include "base/json.h"
 #include "datasets/datasets.h"
-
-#include <cjson/cJSON.h>
 
 /* ---- families ---------------------------------------------------------------------------------------------- */
 typedef struct mb_task_family {
@@ -72,12 +71,9 @@ const char *mb_jsonl_path(const mb_jsonl *reader);
 void mb_jsonl_close(mb_jsonl *reader);
 /* Rows that mb_jsonl_next would yield, bad ones included; reads the file but parses nothing. -1: unreadable. */
 int64_t mb_jsonl_count(const char *path);
-/* One JSON object from n bytes (the bytes may change), or NULL and the reason. Strict UTF-8, no \u0000. */
-cJSON *mb_json_object(char *bytes, size_t n, mb_error *reason);
-/* The last member of that name, as Python keeps it; NULL = absent. */
-const cJSON *mb_json_member(const cJSON *object, const char *name);
-/* The last member's string, or NULL when absent or no string. Borrowed. */
-const char *mb_json_string(const cJSON *object, const char *name);
+/* One JSON object from n bytes of strict UTF-8, or NULL and the reason. Its texts may hold U+0000 and halves of
+ * surrogate pairs, as base/json.h writes them. */
+cJSON *mb_json_object(const char *bytes, size_t n, mb_error *reason);
 
 /* ---- tasks that are files (rows.c) ---- */
 /* The state of a family whose task is one file of JSON objects. */

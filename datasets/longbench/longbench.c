@@ -159,6 +159,11 @@ static int texts_copy(const longbench *lb, const cJSON *row, const char *field, 
     return MB_OK;
 }
 
+static bool has_classes(const mb_task_info *row)
+{
+    return strcmp(row->metric, "classification") == 0;
+}
+
 /* Everything of the sample but key and source. */
 static int sample_fill(const longbench *lb, const cJSON *row, mb_sample *sample, mb_error *err)
 {
@@ -175,10 +180,9 @@ static int sample_fill(const longbench *lb, const cJSON *row, mb_sample *sample,
     if (!cJSON_IsNumber(length))
         return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"length\" %s", mb_jsonl_path(lb->rows.reader),
                        (long long)mb_jsonl_line(lb->rows.reader), length ? "is no number" : "is missing");
-    bool labels = strcmp(info->metric, "classification") == 0;
     int rc = texts_copy(lb, row, "answers", true, sample, mb_sample_add_answer, err);
     if (rc == MB_OK)
-        rc = texts_copy(lb, row, "all_classes", labels, sample, mb_sample_add_class, err);
+        rc = texts_copy(lb, row, "all_classes", has_classes(info), sample, mb_sample_add_class, err);
     if (rc != MB_OK)
         return rc;
     const mb_prompt_pair pairs[] = {{"context", context}, {"input", input}};
@@ -251,6 +255,9 @@ int mb_longbench_score(const mb_task_info *row, const mb_sample *sample, const c
     char *line = NULL;
     int rc = MB_OK;
     *score = 0;
+    if (has_classes(row) && !sample->class_count)
+        return mb_fail(err, MB_E_SAMPLE,
+                       "task %s is scored against the list \"all_classes\", which is missing or empty", row->name);
     if (first_line_only(row)) {
         size_t length;
         const char *from = mb_first_line(prediction, &length);

@@ -6,7 +6,6 @@
  * Invariant: `line` counts the newlines consumed, `start` is the line at which the current object began.
  */
 #include "datasets/internal.h"
-#include "datasets/read/unicode.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -148,73 +147,93 @@ static int line_read(mb_jsonl *r, mb_error *err)
     }
 }
 
-/* The next element of the array into row: brackets are counted outside strings, so an element that is no valid
- * JSON inside still ends where its brackets close. */
+/* Where a scan through the array stands. */
+typedef struct scan {
+    int64_t depth;
+    bool string, escaped;
+    bool any;  /* inside an element */
+    bool done; /* behind one */
+} scan;
+
+/* One character inside an element: brackets are counted outside of texts. False: it belongs to no element. */
+static bool scan_step(scan *s, char c)
+{
+    if (s->string) {
+        s->string = s->escaped || c != '"';
+        s->escaped = !s->escaped && c == '\\';
+        return true;
+    }
+    if (s->depth == 0 && (c == ',' || c == ']')) { /* a bare value ends here */
+        s->done = true;
+        return false;
+    }
+    s->string = c == '"';
+    if (c == '{' || c == '[')
+        s->depth++;
+    else if ((c == '}' || c == ']') && s->depth > 0)
+        s->done = --s->depth == 0; /* a stray '}' outside is consumed like any character of a broken row */
+    return true;
+}
+
+/* Passes over what stands between elements. 1 = an element begins, 0 = the chunk or the array ends. */
+static int scan_gap(mb_jsonl *r)
+{
+    for (; r->at < r->filled; r->at++) {
+        char c = r->chunk[r->at];
+        if (c == '\n')
+            r->line++;
+        if (is_blank(c) || c == ',')
+            continue;
+        r->ended = c == ']';
+        r->at += r->ended;
+        return !r->ended;
+    }
+    return 0;
+}
+
+/* The rest of an element in this chunk. Most bytes are plain text: a quick way to the next that matters. */
+static void scan_element(mb_jsonl *r, scan *s)
+{
+    while (r->at < r->filled && !s->done) {
+        char c = r->chunk[r->at];
+        if (s->string && !s->escaped) {
+            while (c != '"' && c != '\\' && c != '\n' && r->at + 1 < r->filled)
+                c = r->chunk[++r->at];
+        }
+        if (!scan_step(s, c))
+            return;
+        r->line += c == '\n';
+        r->at++;
+    }
+}
+
+/* The next element of the array into row. One that is no valid JSON inside still ends where its brackets close. */
 static int element_read(mb_jsonl *r, mb_error *err)
 {
-    int64_t depth = 0;
-    bool string = false, escaped = false, any = false;
+    scan s = {0};
     for (;;) {
         int rc = chunk_fill(r, err);
         if (rc < 0)
             return rc;
         if (rc == 0) {
             r->ended = true;
-            if (any)
+            if (s.any)
                 return 1;
             r->start = r->line + 1;
             return mb_fail(err, MB_E_SAMPLE, "%s:%lld: the file ends before the array does", r->path,
                            (long long)r->start);
         }
-        size_t from = r->at;
-        bool done = false;
-        while (r->at < r->filled && !done) {
-            char c = r->chunk[r->at];
-            if (!any) { /* between elements */
-                if (c == '\n')
-                    r->line++;
-                if (is_blank(c) || c == ',') {
-                    from = ++r->at;
-                    continue;
-                }
-                if (c == ']') {
-                    r->at++;
-                    r->ended = true;
-                    return 0;
-                }
-                any = true;
-                r->start = r->line + 1;
-            }
-            if (string) {
-                if (!escaped) { /* most bytes are plain text: a quick way to the next that matters */
-                    while (c != '"' && c != '\\' && c != '\n' && r->at + 1 < r->filled)
-                        c = r->chunk[++r->at];
-                }
-                if (escaped)
-                    escaped = false;
-                else if (c == '\\')
-                    escaped = true;
-                else if (c == '"')
-                    string = false;
-            } else if (c == '"') {
-                string = true;
-            } else if (c == '{' || c == '[') {
-                depth++;
-            } else if (c == ']' && depth == 0) { /* a bare value right before the array's end */
-                done = true;
-                break;
-            } else if ((c == '}' || c == ']') && depth > 0) {
-                done = --depth == 0; /* a stray '}' outside is consumed like any character of a broken row */
-            } else if (c == ',' && depth == 0) {
-                done = true;
-                break;
-            }
-            if (c == '\n')
-                r->line++;
-            r->at++;
+        if (!s.any && scan_gap(r)) {
+            s.any = true;
+            r->start = r->line + 1;
         }
+        if (r->ended)
+            return 0;
+        size_t from = r->at;
+        if (s.any)
+            scan_element(r, &s);
         row_keep(r, r->chunk + from, r->at - from);
-        if (done)
+        if (s.done)
             return 1;
     }
 }
@@ -240,102 +259,67 @@ static int stream_start(mb_jsonl *r, mb_error *err)
     return 1;
 }
 
-const cJSON *mb_json_member(const cJSON *object, const char *name)
-{
-    const cJSON *found = NULL;
-    for (const cJSON *item = object ? object->child : NULL; item; item = item->next) {
-        if (item->string && strcmp(item->string, name) == 0)
-            found = item;
-    }
-    return found;
-}
-
-const char *mb_json_string(const cJSON *object, const char *name)
-{
-    const cJSON *item = mb_json_member(object, name);
-    return cJSON_IsString(item) ? item->valuestring : NULL;
-}
-
-/* cJSON's strings end at NUL, so an escaped one would silently cut the text. */
-static bool has_escaped_nul(const char *bytes, size_t n)
-{
-    for (const char *p = bytes, *end = bytes + n; (p = memchr(p, '\\', (size_t)(end - p))) && end - p >= 2;
-         p += 2) {
-        if (p[1] == 'u' && end - p >= 6 && memcmp(p + 2, "0000", 4) == 0)
-            return true;
-    }
-    return false;
-}
-
-cJSON *mb_json_object(char *bytes, size_t n, mb_error *reason)
+cJSON *mb_json_object(const char *bytes, size_t n, mb_error *reason)
 {
     size_t offset = 0;
-    const char *end = NULL;
     if (!mb_utf8_check(bytes, n, &offset)) {
         mb_fail(reason, 0, "not UTF-8 at byte %zu (0x%02X)", offset + 1, (unsigned char)bytes[offset]);
         return NULL;
     }
-    if (memchr(bytes, '\0', n) || has_escaped_nul(bytes, n)) {
-        mb_fail(reason, 0, "holds a NUL character, which no text of a benchmark has");
-        return NULL;
-    }
-    cJSON *object = cJSON_ParseWithLengthOpts(bytes, n, &end, 0);
-    if (!object) {
-        mb_fail(reason, 0, "no valid JSON near byte %zu", end ? (size_t)(end - bytes) + 1 : (size_t)1);
-        return NULL;
-    }
-    while (end < bytes + n && is_blank(*end))
-        end++;
-    if (end < bytes + n) {
-        mb_fail(reason, 0, "more text after the JSON object, at byte %zu", (size_t)(end - bytes) + 1);
-    } else if (!cJSON_IsObject(object)) {
-        mb_fail(reason, 0, "no JSON object (a row is written {...})");
-    } else {
+    const char *nul = memchr(bytes, '\0', n); /* only its escape is JSON */
+    cJSON *object = nul ? NULL : mb_json_parse(bytes, n, false, &offset);
+    offset = nul ? (size_t)(nul - bytes) : offset;
+    if (cJSON_IsObject(object))
         return object;
-    }
+    if (object)
+        mb_fail(reason, 0, "no JSON object (a row is written {...})");
+    else
+        mb_fail(reason, 0, "no valid JSON near byte %zu", offset + 1);
     cJSON_Delete(object);
     return NULL;
+}
+
+/* The next row that is not blank into reader->row. 1, 0 at the end, or negative. */
+static int row_read(mb_jsonl *r, mb_error *err)
+{
+    while (!r->ended) {
+        if (r->row.capacity > KEEP)
+            mb_text_free(&r->row);
+        mb_text_clear(&r->row);
+        r->too_long = false;
+        int rc = r->array ? element_read(r, err) : line_read(r, err);
+        if (rc <= 0) {
+            r->ended = r->ended || rc == 0 || rc == MB_E_SYSTEM;
+            return rc;
+        }
+        if (r->row.failed)
+            return mb_fail(err, MB_E_SYSTEM, "%s:%lld: no memory for the row", r->path, (long long)r->start);
+        if (r->too_long)
+            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: the row is longer than %zu MiB", r->path,
+                           (long long)r->start, ROW_MAX >> 20);
+        for (size_t i = 0; i < r->row.length; i++)
+            if (!is_blank(r->row.data[i]))
+                return 1;
+    }
+    return 0;
 }
 
 int mb_jsonl_next(mb_jsonl *reader, cJSON **row, mb_error *err)
 {
     mb_error reason = {0};
     *row = NULL;
-    if (!reader->started) {
-        int rc = stream_start(reader, err);
-        if (rc < 0)
-            return rc;
-    }
-    for (;;) {
-        if (reader->ended)
-            return 0;
-        if (reader->row.capacity > KEEP)
-            mb_text_free(&reader->row);
-        mb_text_clear(&reader->row);
-        reader->too_long = false;
-        int rc = reader->array ? element_read(reader, err) : line_read(reader, err);
-        if (rc <= 0) {
-            reader->ended = reader->ended || rc == 0 || rc == MB_E_SYSTEM;
-            return rc;
-        }
-        if (reader->row.failed)
-            return mb_fail(err, MB_E_SYSTEM, "%s:%lld: no memory for the row", reader->path,
-                           (long long)reader->start);
-        if (reader->too_long)
-            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: the row is longer than %zu MiB", reader->path,
-                           (long long)reader->start, ROW_MAX >> 20);
-        bool blank = true;
-        for (size_t i = 0; i < reader->row.length && blank; i++)
-            blank = is_blank(reader->row.data[i]);
-        if (blank)
-            continue;
-        *row = mb_json_object(reader->row.data, reader->row.length, &reason);
-        if (reader->row.capacity > KEEP)
-            mb_text_free(&reader->row);
-        if (!*row)
-            return mb_fail(err, MB_E_SAMPLE, "%s:%lld: %s", reader->path, (long long)reader->start, reason.text);
-        return 1;
-    }
+    int rc = reader->started ? 1 : stream_start(reader, err);
+    if (rc < 0)
+        return rc;
+    rc = row_read(reader, err);
+    if (rc <= 0)
+        return rc;
+    *row = mb_json_object(reader->row.data, reader->row.length, &reason);
+    if (reader->row.capacity > KEEP)
+        mb_text_free(&reader->row);
+    if (!*row)
+        return mb_fail(err, MB_E_SAMPLE, "%s:%lld: %s", reader->path, (long long)reader->start, reason.text);
+    return 1;
 }
 
 int64_t mb_jsonl_count(const char *path)

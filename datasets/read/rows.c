@@ -51,6 +51,8 @@ int mb_task_rows_next(mb_task_rows *rows, cJSON **row, mb_sample **sample, mb_er
     mb_sample *s = mb_sample_new();
     long long line = (long long)mb_jsonl_line(rows->reader);
     const char *id = *row ? mb_json_string(*row, "_id") : NULL;
+    if (id && !mb_utf8_check(id, strlen(id), NULL))
+        id = NULL; /* the family says so when it asks for the text */
     if (s) {
         s->source = mb_string_format("%s:%lld", mb_jsonl_path(rows->reader), line);
         s->key = id && *id ? mb_string_copy(id) : mb_string_format("row_%lld", (long long)rows->read);
@@ -68,10 +70,14 @@ int mb_task_rows_next(mb_task_rows *rows, cJSON **row, mb_sample **sample, mb_er
 const char *mb_task_rows_text(const mb_task_rows *rows, const cJSON *row, const char *field, mb_error *err)
 {
     const cJSON *item = mb_json_member(row, field);
-    if (cJSON_IsString(item))
+    bool text = cJSON_IsString(item);
+    if (text && mb_utf8_check(item->valuestring, strlen(item->valuestring), NULL))
         return item->valuestring;
     mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" %s", mb_jsonl_path(rows->reader),
-            (long long)mb_jsonl_line(rows->reader), field, item ? "is no text" : "is missing");
+            (long long)mb_jsonl_line(rows->reader), field,
+            text   ? "holds a NUL or half of a surrogate pair, which is no text for a model"
+            : item ? "is no text"
+                   : "is missing");
     return NULL;
 }
 

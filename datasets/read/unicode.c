@@ -5,6 +5,8 @@
  */
 #include "datasets/read/unicode.h"
 
+#include "base/json.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -58,7 +60,7 @@ void mb_runes_decode(mb_runes *runes, const char *bytes, size_t n)
         return;
     for (size_t i = 0; i < n;) {
         uint32_t rune = 0;
-        i += mb_utf8_next(bytes + i, n - i, &rune);
+        i += mb_utf8_python(bytes + i, n - i, &rune);
         runes->at[runes->count++] = rune == MB_UTF8_INVALID ? 0xFFFD : rune;
     }
 }
@@ -69,10 +71,10 @@ void mb_runes_encode(const uint32_t *at, size_t count, mb_text *out)
         char bytes[4];
         uint32_t c = at[i];
         size_t n;
-        if (c < 0x80) {
+        if (c && c < 0x80) {
             bytes[0] = (char)c;
             n = 1;
-        } else if (c < 0x800) {
+        } else if (c < 0x800) { /* U+0000 too: a byte 0 would end the text */
             bytes[0] = (char)(0xC0 | c >> 6);
             bytes[1] = (char)(0x80 | (c & 0x3F));
             n = 2;

@@ -19,8 +19,9 @@ typedef struct mb_runes {
 void mb_runes_push(mb_runes *runes, uint32_t rune);
 void mb_runes_append(mb_runes *runes, const uint32_t *at, size_t count);
 /* Appends the code points of n bytes. A broken sequence becomes U+FFFD, one per maximal subpart (bytes.decode
- * with errors="replace" does the same). */
+ * with errors="replace" does the same). U+0000 and lone surrogates as base/json.h writes them are read. */
 void mb_runes_decode(mb_runes *runes, const char *bytes, size_t n);
+/* U+0000 and surrogates are written as base/json.h writes them. */
 void mb_runes_encode(const uint32_t *at, size_t count, mb_text *out);
 void mb_runes_free(mb_runes *runes);
 

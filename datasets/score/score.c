@@ -1,6 +1,6 @@
 /*
- * score.c - scores a folder of prediction files in the official layout and writes the text of the official
- * result.json: pred/<model>/<task>.jsonl gives one number a task, pred_e/<model>/ three buckets a task.
+ * score.c - scores a folder of prediction files as their benchmark's program wrote them and writes the text of
+ * LongBench's result.json: one number a task, three buckets a task for LongBench-E.
  *
  * Sums, means and rounding follow the official scorer's arithmetic (Python sums and round for pred, numpy's
  * pairwise mean and its round for pred_e), so that every printed digit is equal. The order of tasks, which there
@@ -10,8 +10,6 @@
 
 #include "datasets/metric/metrics.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,20 +94,21 @@ static void number_write(mb_text *out, double value)
     mb_text_puts(out, text);
 }
 
-static void task_write(mb_text *out, const char *name, const scores *s, bool buckets)
+/* RULER divides first and multiplies then, LongBench the other way round: the last digit may hang on it. */
+static double percent(const scores *s, mb_score_layout layout)
+{
+    double total = 0;
+    for (size_t i = 0; i < s->count; i++)
+        total += s->score[i];
+    return layout == MB_SCORE_RULER ? total / (double)s->count * 100 : 100 * total / (double)s->count;
+}
+
+static void buckets_write(mb_text *out, const scores *s)
 {
     static const char *const labels[] = {"0-4k", "4-8k", "8k+"};
-    mb_text_printf(out, "%s\n    \"%s\": ", out->length > 1 ? "," : "", name);
-    if (!buckets) {
-        double total = 0;
-        for (size_t i = 0; i < s->count; i++)
-            total += s->score[i];
-        number_write(out, 100 * total / (double)s->count);
-        return;
-    }
-    mb_text_puts(out, "{");
     double *part = malloc((s->count + 1) * sizeof *part);
     out->failed = out->failed || !part;
+    mb_text_puts(out, "{");
     for (size_t b = 0; b < 3 && part; b++) {
         size_t n = 0;
         for (size_t i = 0; i < s->count; i++) {
@@ -121,6 +120,15 @@ static void task_write(mb_text *out, const char *name, const scores *s, bool buc
     }
     free(part);
     mb_text_puts(out, "\n    }");
+}
+
+static void task_write(mb_text *out, const char *name, size_t length, const scores *s, mb_score_layout layout)
+{
+    mb_text_printf(out, "%s\n    \"%.*s\": ", out->length > 1 ? "," : "", (int)length, name);
+    if (layout == MB_SCORE_LONGBENCH_E)
+        buckets_write(out, s);
+    else
+        number_write(out, percent(s, layout));
 }
 
 static int texts_take(const cJSON *list, mb_sample *sample, bool (*add)(mb_sample *, const char *, size_t))
@@ -136,37 +144,43 @@ static int texts_take(const cJSON *list, mb_sample *sample, bool (*add)(mb_sampl
     return MB_OK;
 }
 
-/* One line of a prediction file: MB_E_INPUT when it is not one. */
-static int row_score(const char *task, const cJSON *row, const char *path, int64_t line, scores *into,
-                     mb_error *err)
+/* Pred, references and classes of a row. MB_E_INPUT, and the reason without its place: it is no prediction. */
+static int row_sample(const cJSON *row, mb_score_layout layout, mb_sample *sample, mb_error *err)
 {
-    const char *pred = mb_json_string(row, "pred");
-    const cJSON *answers = mb_json_member(row, "answers"), *length = mb_json_member(row, "length");
-    double score = 0;
-    int rc;
-    if (!pred || !cJSON_IsArray(answers))
-        return mb_fail(err, MB_E_INPUT, "%s:%lld: a prediction has the text \"pred\" and the list \"answers\"",
-                       path, (long long)line);
-    mb_sample *sample = mb_sample_new();
-    rc = sample ? texts_take(answers, sample, mb_sample_add_answer) : MB_E_SYSTEM;
+    const char *list = layout == MB_SCORE_RULER ? "outputs" : "answers";
+    const cJSON *references = mb_json_member(row, list), *length = mb_json_member(row, "length");
+    if (!mb_json_string(row, "pred") || !cJSON_IsArray(references))
+        return mb_fail(err, MB_E_INPUT, "a prediction has the text \"pred\" and the list \"%s\"", list);
+    if (layout == MB_SCORE_RULER && !references->child)
+        return mb_fail(err, MB_E_INPUT, "the list \"outputs\" is empty: nothing can be looked for");
+    if (layout == MB_SCORE_LONGBENCH_E && !cJSON_IsNumber(length))
+        return mb_fail(err, MB_E_INPUT,
+                       "\"length\" %s: it decides into which bucket of LongBench-E the prediction goes",
+                       length ? "is no number" : "is missing");
+    int rc = texts_take(references, sample, mb_sample_add_answer);
     if (rc == MB_OK)
         rc = texts_take(mb_json_member(row, "all_classes"), sample, mb_sample_add_class);
-    if (rc == MB_E_INPUT)
-        mb_fail(err, rc, "%s:%lld: a list of texts holds something else", path, (long long)line);
-    if (rc == MB_OK) {
-        rc = mb_sample_score(task, sample, pred, &score, err);
-        if (rc == MB_E_SAMPLE)
-            rc = mb_fail_prefix(err, MB_E_INPUT, "%s:%lld", path, (long long)line);
-    }
-    if (rc == MB_OK && !scores_add(into, score, cJSON_IsNumber(length) ? (int64_t)length->valuedouble : 0))
-        rc = MB_E_SYSTEM;
-    if (rc == MB_E_SYSTEM)
-        mb_fail(err, rc, "%s:%lld: no memory", path, (long long)line);
-    mb_sample_free(sample);
-    return rc;
+    sample->length = cJSON_IsNumber(length) ? (int64_t)length->valuedouble : 0;
+    return rc == MB_E_INPUT ? mb_fail(err, rc, "a list of texts holds something else") : rc;
 }
 
-static int file_score(const char *path, const char *task, scores *into, mb_error *err)
+/* One line of a prediction file. */
+static int row_score(const char *task, const cJSON *row, mb_score_layout layout, scores *into, mb_error *err)
+{
+    double score = 0;
+    mb_sample *sample = mb_sample_new();
+    int rc = sample ? row_sample(row, layout, sample, err) : MB_E_SYSTEM;
+    if (rc == MB_OK)
+        rc = mb_sample_score(task, sample, mb_json_string(row, "pred"), &score, err);
+    if (rc == MB_OK && !scores_add(into, score, sample->length))
+        rc = MB_E_SYSTEM;
+    if (rc == MB_E_SYSTEM)
+        mb_fail(err, rc, "no memory");
+    mb_sample_free(sample);
+    return rc == MB_E_SAMPLE ? MB_E_INPUT : rc;
+}
+
+static int file_score(const char *path, const char *task, mb_score_layout layout, scores *into, mb_error *err)
 {
     mb_jsonl *reader = NULL;
     cJSON *row = NULL;
@@ -174,10 +188,12 @@ static int file_score(const char *path, const char *task, scores *into, mb_error
     if (rc != MB_OK)
         return rc;
     while ((rc = mb_jsonl_next(reader, &row, err)) == 1) {
-        rc = row_score(task, row, path, mb_jsonl_line(reader), into, err);
+        rc = row_score(task, row, layout, into, err);
         cJSON_Delete(row);
-        if (rc != MB_OK)
+        if (rc != MB_OK) {
+            mb_fail_prefix(err, rc, "%s:%lld", path, (long long)mb_jsonl_line(reader));
             break;
+        }
     }
     if (rc == MB_E_SAMPLE)
         rc = MB_E_INPUT;
@@ -187,124 +203,61 @@ static int file_score(const char *path, const char *task, scores *into, mb_error
     return rc;
 }
 
-/* pred_e somewhere in the real path, as the official scorer's --e reads it. */
-static bool folder_is_bucketed(const char *folder)
-{
-    char *real = realpath(folder, NULL);
-    const char *path = real ? real : folder;
-    bool found = false;
-    for (const char *p = path; (p = strstr(p, "pred_e")) && !found; p++)
-        found = (p == path || p[-1] == '/') && (p[6] == '/' || p[6] == '\0');
-    free(real);
-    return found;
-}
+/* Tasks left out because their metric needs a dictionary that is not there, and why. */
+struct skipped {
+    mb_text names;
+    mb_error reason;
+};
 
-/* Position of a file's task in the table, or -1. The task's name is what stands before the first dot. */
-static int64_t task_position(const char *file)
+/* One file's entry of the result. */
+static int task_score(const mb_score_files *files, const char *file, struct skipped *skipped, mb_text *out,
+                      mb_error *err)
 {
-    const mb_task_info *row;
-    size_t n = strcspn(file, ".");
-    for (size_t i = 0; (row = mb_task_at(i)); i++) {
-        if (strlen(row->name) == n && memcmp(row->name, file, n) == 0)
-            return (int64_t)i;
-    }
-    return -1;
-}
-
-static int name_compare(const void *a, const void *b)
-{
-    const char *x = *(char *const *)a, *y = *(char *const *)b;
-    int64_t p = task_position(x), q = task_position(y);
-    return p != q ? (p < q ? -1 : 1) : strcmp(x, y);
-}
-
-static bool ends_in_jsonl(const char *name)
-{
-    size_t n = strlen(name);
-    return n > 6 && strcmp(name + n - 6, ".jsonl") == 0;
-}
-
-/* The .jsonl files of a folder, in table order. */
-static int folder_list(const char *folder, char ***files, size_t *count, mb_error *err)
-{
-    *files = NULL;
-    *count = 0;
-    DIR *dir = opendir(folder);
-    if (!dir)
-        return mb_fail(err, MB_E_INPUT, "cannot open the folder %s: %s", folder, strerror(errno));
+    size_t length = strcspn(file, ".");
+    const mb_task_info *task = mb_score_task(file, files->layout);
+    char *path = mb_string_format("%s/%s", files->folder, file);
+    scores s = {0};
     int rc = MB_OK;
-    for (struct dirent *entry; rc == MB_OK && (entry = readdir(dir));) {
-        if (!ends_in_jsonl(entry->d_name))
-            continue;
-        char **more = realloc(*files, (*count + 1) * sizeof *more);
-        if (more)
-            *files = more;
-        if (!more || !(more[*count] = mb_string_copy(entry->d_name)))
-            rc = mb_no_memory(err, "listing %s", folder);
-        else
-            (*count)++;
+    if (!path)
+        return mb_no_memory(err, "scoring %s", files->folder);
+    if (!task) {
+        rc = mb_fail(err, MB_E_INPUT, "%s: no task is named \"%.*s\"", path, (int)length, file);
+    } else if (mb_task_ready(task->name, &skipped->reason) != MB_OK) {
+        mb_text_printf(&skipped->names, "%s%s", skipped->names.length ? ", " : "", task->name);
+    } else {
+        /* The name of a LongBench-E task says it, too, whatever the folder is called. */
+        bool extended = strcmp(task->benchmark, "longbench_e") == 0;
+        mb_score_layout layout = extended ? MB_SCORE_LONGBENCH_E : files->layout;
+        rc = file_score(path, task->name, layout, &s, err);
+        if (rc == MB_OK)
+            task_write(out, file, length, &s, layout);
     }
-    closedir(dir);
-    if (rc == MB_OK && !*count)
-        rc = mb_fail(err, MB_E_INPUT,
-                     "%s holds no <task>.jsonl; name the folder of one model, such as pred/my-model", folder);
-    if (rc == MB_OK)
-        qsort(*files, *count, sizeof **files, name_compare);
+    free(path);
+    scores_free(&s);
     return rc;
-}
-
-/* Whether a task's metric needs Chinese words and the dictionary is missing; the reason goes to err. */
-static bool is_skipped(const mb_task_info *task, mb_error *err)
-{
-    return mb_task_ready(task->name, err) != MB_OK;
 }
 
 int mb_score_folder(const char *folder, mb_text *out, mb_error *err)
 {
-    char **files = NULL, *path = NULL;
-    size_t count = 0;
-    scores s = {0};
-    mb_text skipped = {0};
-    mb_error reason = {0};
-    int rc = folder_list(folder, &files, &count, err);
-    bool bucketed = folder_is_bucketed(folder);
-    if (rc != MB_OK)
-        goto out;
-    if (mb_score_v2_applies(folder, files, count)) {
-        rc = mb_score_v2(folder, files, count, out, err);
+    mb_score_files files;
+    struct skipped skipped = {0};
+    int rc = mb_score_files_open(&files, folder, err);
+    if (rc == MB_OK && mb_score_v2_applies(folder, files.names, files.count)) {
+        rc = mb_score_v2(folder, files.names, files.count, out, err);
         goto out;
     }
     mb_text_puts(out, "{");
-    for (size_t i = 0; i < count && rc == MB_OK; i++) {
-        int64_t position = task_position(files[i]);
-        const mb_task_info *task = position >= 0 ? mb_task_at((size_t)position) : NULL;
-        free(path);
-        path = mb_string_format("%s/%s", folder, files[i]);
-        scores_free(&s);
-        if (!path)
-            rc = mb_no_memory(err, "scoring %s", folder);
-        else if (!task)
-            rc = mb_fail(err, MB_E_INPUT, "%s: no task is named \"%.*s\"", path, (int)strcspn(files[i], "."),
-                         files[i]);
-        else if (is_skipped(task, &reason))
-            mb_text_printf(&skipped, "%s%s", skipped.length ? ", " : "", task->name);
-        else
-            rc = file_score(path, task->name, &s, err);
-        if (s.count && rc == MB_OK)
-            task_write(out, task->name, &s, bucketed || strcmp(task->benchmark, "longbench_e") == 0);
-    }
+    for (size_t i = 0; i < files.count && rc == MB_OK; i++)
+        rc = task_score(&files, files.names[i], &skipped, out, err);
     mb_text_puts(out, out->length > 1 ? "\n}" : "}");
-    if (rc == MB_OK && (out->failed || skipped.failed))
+    if (rc == MB_OK && (out->failed || skipped.names.failed))
         rc = mb_no_memory(err, "the result of %s", folder);
-    if (rc == MB_OK) /* not an error, but it must be said */
-        mb_fail(err, 0, "%s%s%s%s", skipped.length ? "not scored: " : "", skipped.length ? skipped.data : "",
-                skipped.length ? ": " : "", skipped.length ? reason.text : "");
+    if (rc == MB_OK && skipped.names.length) /* not an error, but it must be said */
+        mb_fail(err, 0, "not scored: %s: %s", skipped.names.data, skipped.reason.text);
+    else if (rc == MB_OK)
+        mb_fail(err, 0, "%s", "");
 out:
-    for (size_t i = 0; i < count; i++)
-        free(files[i]);
-    free(files);
-    free(path);
-    scores_free(&s);
-    mb_text_free(&skipped);
+    mb_score_files_close(&files);
+    mb_text_free(&skipped.names);
     return rc;
 }

@@ -5,7 +5,7 @@
  */
 #include "datasets/internal.h"
 
-#include <stdlib.h>
+#include <math.h>
 #include <string.h>
 
 static const char *const categories[] = {"single-doc QA",     "multi-doc QA", "summarization",
@@ -53,10 +53,43 @@ static bool score_find(const cJSON *result, const mb_task_info *row, const char 
         item = mb_json_member(result, row->name);
     if (bucket)
         item = mb_json_member(item, bucket);
-    if (!cJSON_IsNumber(item))
+    if (!cJSON_IsNumber(item) || isnan(item->valuedouble)) /* NaN: a bucket without rows */
         return false;
     *score = item->valuedouble;
     return true;
+}
+
+/* The scores of the tasks that a line is about. */
+typedef struct tally {
+    double sum[CATEGORY_COUNT], total;
+    size_t count[CATEGORY_COUNT], tasks;
+    mb_text missing;
+} tally;
+
+static void tally_add(tally *t, const mb_task_info *row, double score)
+{
+    for (size_t c = 0; c < CATEGORY_COUNT; c++) {
+        if (strcmp(row->category, categories[c]) == 0) {
+            t->sum[c] += score;
+            t->count[c]++;
+        }
+    }
+    t->total += score;
+    t->tasks++;
+}
+
+/* Mean of the means of the categories that have tasks. */
+static double category_mean(const tally *t)
+{
+    double means = 0;
+    size_t used = 0;
+    for (size_t c = 0; c < CATEGORY_COUNT; c++) {
+        if (t->count[c]) {
+            means += t->sum[c] / (double)t->count[c];
+            used++;
+        }
+    }
+    return means / (double)used;
 }
 
 /* One line. by_category: mean of the categories' means instead of the plain mean of the tasks. */
@@ -64,63 +97,27 @@ static void mean_write(mb_text *out, const cJSON *result, const char *label, tas
                        const char *bucket, bool by_category)
 {
     const mb_task_info *row;
-    double sum[CATEGORY_COUNT] = {0}, total = 0, score;
-    size_t count[CATEGORY_COUNT] = {0}, tasks = 0, used = 0;
-    mb_text missing = {0};
+    tally t = {0};
     for (size_t i = 0; (row = mb_task_at(i)); i++) {
+        double score;
         if (!filter(row))
             continue;
-        if (!score_find(result, row, bucket, &score)) {
-            mb_text_printf(&missing, "%s%s", missing.length ? ", " : "", row->name);
-            continue;
-        }
-        for (size_t c = 0; c < CATEGORY_COUNT; c++) {
-            if (strcmp(row->category, categories[c]) == 0) {
-                sum[c] += score;
-                count[c]++;
-            }
-        }
-        total += score;
-        tasks++;
+        if (score_find(result, row, bucket, &score))
+            tally_add(&t, row, score);
+        else
+            mb_text_printf(&t.missing, "%s%s", t.missing.length ? ", " : "", row->name);
     }
-    if (tasks) {
-        mb_text_puts(out, label);
-        if (missing.length) {
-            mb_text_printf(out, ": not complete (without %s)\n", missing.data);
-        } else if (by_category) {
-            double means = 0;
-            for (size_t c = 0; c < CATEGORY_COUNT; c++) {
-                if (count[c]) {
-                    means += sum[c] / (double)count[c];
-                    used++;
-                }
-            }
-            mb_text_printf(out, ": %.2f\n", means / (double)used);
-        } else {
-            mb_text_printf(out, ": %.2f\n", total / (double)tasks);
-        }
-    }
-    out->failed = out->failed || missing.failed;
-    mb_text_free(&missing);
-}
-
-/* The result may hold NaN (an empty bucket), which is Python's JSON and nobody else's. */
-static cJSON *result_parse(const char *text)
-{
-    char *copy = mb_string_copy(text);
-    cJSON *result = NULL;
-    if (copy) {
-        for (char *p = copy; (p = strstr(p, ": NaN")); p += 5)
-            memcpy(p, ":null", 5);
-        result = cJSON_Parse(copy);
-    }
-    free(copy);
-    return result;
+    if (t.tasks && t.missing.length)
+        mb_text_printf(out, "%s: not complete (without %s)\n", label, t.missing.data);
+    else if (t.tasks)
+        mb_text_printf(out, "%s: %.2f\n", label, by_category ? category_mean(&t) : t.total / (double)t.tasks);
+    out->failed = out->failed || t.missing.failed;
+    mb_text_free(&t.missing);
 }
 
 int mb_score_summary(const char *result_json, mb_text *out, mb_error *err)
 {
-    cJSON *result = result_parse(result_json);
+    cJSON *result = mb_json_parse(result_json, strlen(result_json), false, NULL);
     if (!cJSON_IsObject(result)) {
         cJSON_Delete(result);
         return mb_fail(err, MB_E_INPUT, "the result is no JSON object of task scores");

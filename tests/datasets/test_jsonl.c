@@ -94,6 +94,17 @@ static void good_files(void **state)
     text_gives("{\"a\":\"\\\\u0000\"}", "\\u0000@1 ");         /* an escaped backslash, no NUL */
 }
 
+/* What Python reads and cJSON does not. */
+static void python_texts(void **state)
+{
+    (void)state;
+    text_gives("{\"a\":\"x\\u0000y\"}\n{\"a\":\"y\"}\n", "x\xc0\x80y@1 y@2 ");
+    text_gives("{\"a\":\"\\uD83d\"}\n{\"a\":\"\\ude00\\ud83d\"}\n", "\xed\xa0\xbd@1 \xed\xb8\x80\xed\xa0\xbd@2 ");
+    text_gives("{\"a\":\"\\ud83d\\ude00\\u0000\"}", "\xF0\x9F\x98\x80\xc0\x80@1 ");
+    text_gives("{\"n\":NaN,\"i\":[-Infinity,Infinity],\"a\":\"NaN, \\\"Infinity\"}", "NaN, \"Infinity@1 ");
+    text_gives("{\"n\":NaNs,\"a\":\"x\"}\n{\"a\":\"\\u00zz\"}\n{\"a\":\"y\"}", "!1 !2 y@3 ");
+}
+
 static void bad_rows(void **state)
 {
     (void)state;
@@ -103,8 +114,6 @@ static void bad_rows(void **state)
     text_gives("5\n\"t\"\nnull\n{\"a\":\"y\"}\n", "!1 !2 !3 y@4 ");
     text_gives("{\"a\":\"\xff\"}\n{\"a\":\"y\"}\n", "!1 y@2 ");
     text_gives("{\"a\":\"\xed\xa0\x80\"}\n{\"a\":\"\xc0\x80\"}\n{\"a\":\"y\"}\n", "!1 !2 y@3 ");
-    text_gives("{\"a\":\"\\u0000\"}\n{\"a\":\"y\"}\n", "!1 y@2 ");
-    text_gives("{\"a\":\"\\ud800\"}\n{\"a\":\"y\"}\n", "!1 y@2 ");
     put("{\"a\":\"x\0y\"}\n{\"a\":\"y\"}", 21);
     rows_are("!1 y@2 ");
     put("\xFF\xFE{\0}\0\n\0", 8); /* UTF-16 */
@@ -161,8 +170,8 @@ static void no_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_files), cmocka_unit_test(bad_rows), cmocka_unit_test(arrays),
-        cmocka_unit_test(huge_row),   cmocka_unit_test(no_file),
+        cmocka_unit_test(good_files), cmocka_unit_test(python_texts), cmocka_unit_test(bad_rows),
+        cmocka_unit_test(arrays),     cmocka_unit_test(huge_row),     cmocka_unit_test(no_file),
     };
     return cmocka_run_group_tests(tests, make_path, drop_path);
 }

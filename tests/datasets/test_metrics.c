@@ -107,7 +107,7 @@ static void broken_bytes(void **state)
     static const struct {
         const char *bytes;
         size_t runes;
-    } cases[] = {{"\xff", 1},           {"\xe4\xb8", 1},        {"\xe4\xb8x", 2}, {"\xed\xa0\x80", 3},
+    } cases[] = {{"\xff", 1},           {"\xe4\xb8", 1},        {"\xe4\xb8x", 2}, {"\xed\xa0", 2},
                  {"\xf0\x9f\x98", 1},   {"\xc0\xaf", 2},        {"\x80\x80", 2},  {"\xf4\x90\x80\x80", 4},
                  {"a\xe4\xb8\xadz", 3}, {"\xf0\x80\x80\x80", 4}};
     (void)state;
@@ -120,6 +120,30 @@ static void broken_bytes(void **state)
     double score = 0;
     assert_int_equal(mb_metric_qa_f1("\xff word", "\xfe word", &score), MB_OK);
     assert_true(score == 1.0); /* both bytes are the same replacement character */
+}
+
+/* U+0000 and lone surrogates are characters of a Python text like any other. Values of LongBench's metrics.py. */
+static void odd_characters(void **state)
+{
+    mb_runes runes = {0};
+    mb_text back = {0};
+    double score = 0;
+    (void)state;
+    mb_runes_decode(&runes, "a\xc0\x80\xed\xa0\xbdz\xed\xb8\x80", 10);
+    assert_int_equal(runes.count, 5);
+    assert_int_equal(runes.at[1], 0);
+    assert_int_equal(runes.at[2], 0xD83D);
+    assert_int_equal(runes.at[4], 0xDE00);
+    mb_runes_encode(runes.at, runes.count, &back);
+    assert_string_equal(back.data, "a\xc0\x80\xed\xa0\xbdz\xed\xb8\x80");
+    mb_runes_free(&runes);
+    mb_text_free(&back);
+    assert_int_equal(mb_metric_qa_f1("red\xc0\x80 door", "red door", &score), MB_OK);
+    assert_true(score == 0.5); /* the word with the NUL matches nothing, what stands behind it counts */
+    assert_int_equal(mb_metric_rouge_l("one \xed\xa0\xbd two", "one \xed\xa0\xbd two", &score), MB_OK);
+    assert_true(score > 0.999);
+    assert_int_equal(mb_metric_rouge_l("one \xed\xa0\xbd two", "one \xed\xa0\xbe two", &score), MB_OK);
+    assert_true(score > 0.6 && score < 0.7); /* two different surrogates are two different words */
 }
 
 /* Sums in numpy's order: the plain sum of this series differs in the last bits. Value from numpy 2.4.6. */
@@ -140,9 +164,8 @@ static void pairwise_sum(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_case),
-        cmocka_unit_test(no_number_in_the_reference),
-        cmocka_unit_test(broken_bytes),
+        cmocka_unit_test(every_case),   cmocka_unit_test(no_number_in_the_reference),
+        cmocka_unit_test(broken_bytes), cmocka_unit_test(odd_characters),
         cmocka_unit_test(pairwise_sum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,10 +104,19 @@ static void refusals(void **state)
     char path[256];
     snprintf(path, sizeof path, "%s/nonsense.jsonl", folder);
     remove(path);
-    put("trec.jsonl", "{\"pred\":\"x\",\"answers\":[\"x\"]}\n{\"pred\":null,\"answers\":[\"x\"]}\n");
+#define GOOD "{\"pred\":\"x\",\"answers\":[\"x\"],\"all_classes\":[\"x\"]}\n"
+    put("trec.jsonl", GOOD "{\"pred\":null,\"answers\":[\"x\"]}\n");
     refused("trec.jsonl:2");
-    put("trec.jsonl", "{\"pred\":\"x\",\"answers\":[\"x\"]}\n{\"pred\":\"x\"");
+    put("trec.jsonl", GOOD "{\"pred\":\"x\"");
     refused("trec.jsonl:2");
+    /* Without the classes there is no score, and 0.0 would be one. */
+    static const char *const classless[] = {"", ",\"all_classes\":null", ",\"all_classes\":[]"};
+    for (size_t i = 0; i < 3; i++) {
+        char text[512];
+        snprintf(text, sizeof text, GOOD "{\"pred\":\"x\",\"answers\":[\"x\"]%s}\n", classless[i]);
+        put("trec.jsonl", text);
+        refused("trec.jsonl:2: task trec is scored against the list \"all_classes\"");
+    }
     put("trec.jsonl", "{\"pred\":\"x\",\"answers\":[5]}");
     refused("trec.jsonl:1");
     put("trec.jsonl", "\n");
@@ -115,6 +124,48 @@ static void refusals(void **state)
     put("trec.jsonl", "{\"pred\":\"x\",\"answers\":[\"x\"],\"all_classes\":[\"x\"]}");
     put("passage_retrieval_en.jsonl", "{\"pred\":\"x\",\"answers\":[\"x\"]}");
     refused("passage_retrieval_en.jsonl:1");
+}
+
+/* A LongBench-E prediction without a length belongs to no bucket; Python's scorer gives NaN or raises. */
+static void lengths_missing(void **state)
+{
+    static const char *const rows[] = {"", ",\"length\":null", ",\"length\":\"9000\""};
+    char command[256], text[512], where[256];
+    mb_text out = {0};
+    mb_error err = {0};
+    (void)state;
+    snprintf(where, sizeof where, "%s/pred_e/m", folder);
+    assert_int_equal(mb_folder_make(where, &err), MB_OK);
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(text, sizeof text,
+                 "{\"pred\":\"x\",\"answers\":[\"x\"],\"length\":5000}\n{\"pred\":\"x\",\"answers\":[\"x\"]%s}\n",
+                 rows[i]);
+        put("pred_e/m/hotpotqa.jsonl", text);
+        assert_int_equal(mb_score_folder(where, &out, &err), MB_E_INPUT);
+        assert_non_null(strstr(err.text, "hotpotqa.jsonl:2: \"length\""));
+    }
+    put("pred_e/m/hotpotqa.jsonl", "{\"pred\":\"x\",\"answers\":[\"x\"],\"length\":5000}\n");
+    result_is(where, "{\n    \"hotpotqa\": {\n        \"0-4k\": NaN,\n        \"4-8k\": 100.0,\n        \"8k+\": "
+                     "NaN\n    }\n}");
+    mb_text_free(&out);
+    snprintf(command, sizeof command, "rm -rf %s/pred_e", folder);
+    assert_int_equal(system(command), 0);
+}
+
+/* NVIDIA/RULER's prediction files: names without "ruler_", "outputs"; values of its evaluate.py. niah_multivalue
+ * is the name of a task of this project, too. */
+static void ruler_folder(void **state)
+{
+    (void)state;
+    put("niah_multivalue.jsonl",
+        "{\"index\":0,\"pred\":\"7 and 8\",\"outputs\":[\"7\",\"8\",\"9\"],\"others\":{}}\n"
+        "{\"index\":1,\"pred\":\"\",\"outputs\":[\"7\",\"8\",\"9\"],\"others\":{}}\n");
+    put("qa_1.jsonl", "{\"index\":0,\"pred\":\"a Red door\",\"outputs\":[\"green\",\"red\"]}\n"
+                      "{\"index\":1,\"pred\":\"no\",\"outputs\":[\"green\",\"red\"]}\n");
+    put("vt.jsonl", "{\"index\":0,\"pred\":\"\\u0000AB\",\"outputs\":[\"AB\"]}\n");
+    result_is(folder, "{\n    \"niah_multivalue\": 33.33,\n    \"vt\": 100.0,\n    \"qa_1\": 50.0\n}");
+    put("vt.jsonl", "{\"index\":0,\"pred\":\"AB\",\"outputs\":[]}\n");
+    refused("vt.jsonl:1: the list \"outputs\" is empty");
 }
 
 /* Without the dictionary the Chinese tasks are left out and named; the others are scored. */
@@ -186,6 +237,8 @@ int main(void)
         cmocka_unit_test(layouts),
         cmocka_unit_test_setup_teardown(numbers_and_order, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(refusals, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(lengths_missing, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(ruler_folder, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(without_dictionary, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(version_two_table, make_folder, drop_folder),
         cmocka_unit_test(averages),
