@@ -32,7 +32,7 @@ $(filter $(BUILD)/tests/kernels/%,$(TEST_PROGRAMS)): $(KERNEL_SUITE)
 
 # The stage that drives a method's hooks without a model, and the properties that every method inherits. A test of
 # another backend lists the same files. Programs of tests/methods load plug-ins.
-STAGE := tests/methods/host.c tests/methods/host_ops.c tests/methods/tape.c tests/methods/properties.c
+STAGE := tests/methods/host.c tests/methods/tape.c tests/methods/properties.c
 $(patsubst %,$(BUILD)/tests/methods/test_%,properties methods policies): $(STAGE)
 $(patsubst %,$(BUILD)/tests/methods/test_%,mac reuse selectors): $(STAGE) tests/methods/recorder.c
 $(filter $(BUILD)/tests/methods/%,$(TEST_PROGRAMS)): | plugin-example $(BAD_PLUGINS)

@@ -67,8 +67,10 @@ static void *host_alloc(const mb_host *host, size_t bytes)
 {
     static _Alignas(256) unsigned char nowhere[256]; /* what a measured open() gets: never read or written */
     mb_attender *attender = host->internal;
-    if (!attender->opening)
+    if (!attender->opening) {
+        attender->late_allocations++;
         return NULL;
+    }
     attender->counted += bytes == 0 ? 256 : (bytes + 255) / 256 * 256;
     if (!attender->session)
         return nowhere;

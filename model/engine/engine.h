@@ -190,6 +190,7 @@ struct mb_attender {
     void *self;
     mb_host host;
     bool opening; /* host.alloc works */
+    int32_t late_allocations; /* host.alloc calls outside open(), which were refused */
     bool opened;
     bool capturable;
     size_t arena_mark, counted;

@@ -3,24 +3,29 @@
 #include "tests/methods/tape.h"
 
 #include "kernels/cpu/convert.h"
+#include "model/engine/engine.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define SEED 12345u
+
 typedef struct play {
-    mb_stage stage;
+    const mb_stage_env *env;
     const mb_stage_case *c;
     const mb_method *method;
-    void *self;
+    mb_model_config config; /* as much of one as a shape has */
+    mb_session session;     /* as much of one as the attender looks at; cache [batch][kv_heads][slots][head_dim] */
+    mb_shape shape;
+    mb_attender *attender;
     mb_stage_run *run;
     mb_call call;
+    mb_call_view view;
     int32_t prefix[MB_STAGE_BATCH];
     /* device */
-    void **k, **v; /* [layers] [batch][kv_heads][slots][head_dim] */
     void *q, *q_pre, *out, *block_out, *exact;
-    float *lse, *block_lse, *mass, *truth, *masked;
-    int32_t *prefix_len;
+    float *lse, *block_lse, *truth;
     /* host */
     float *row; /* [slots][head_dim] and [batch][block][Hq][D], whichever is larger */
     void *packed;
@@ -40,9 +45,9 @@ static double normal(mb_random *random)
 
 static mb_random stream(const mb_stage_case *c, int kind, int32_t a, int32_t b, int32_t d, int32_t e)
 {
-    uint64_t x = c->seed;
     const int32_t parts[] = {kind, a, b, d, e};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    uint64_t x = c->seed;
+    for (int i = 0; i < 5; i++) {
         mb_random mix = {x * 0x9e3779b97f4a7c15u + (uint64_t)(uint32_t)parts[i]};
         x = mb_random_next(&mix);
     }
@@ -83,7 +88,7 @@ static void make_vector(const play *p, int kind, int32_t layer, int32_t head, in
 
 static int put(const play *p, void *device, size_t at, const float *values, size_t n)
 {
-    const mb_stage_env *env = p->stage.env;
+    const mb_stage_env *env = p->env;
     mb_store_row(env->type, p->packed, 0, (int64_t)n, values);
     size_t size = mb_type_size(env->type);
     return env->kernels->upload(env->device, (char *)device + at * size, p->packed, n * size);
@@ -91,7 +96,7 @@ static int put(const play *p, void *device, size_t at, const float *values, size
 
 static int get(const play *p, const void *device, float *values, size_t n)
 {
-    const mb_stage_env *env = p->stage.env;
+    const mb_stage_env *env = p->env;
     int rc = env->kernels->download(env->device, p->packed, device, n * mb_type_size(env->type));
     mb_load_row(env->type, p->packed, 0, (int64_t)n, values);
     return rc;
@@ -108,7 +113,8 @@ static int put_keys(const play *p, int32_t layer, int32_t b, int32_t first, int3
                 make_vector(p, kind, layer, logical_head(c, h), b, first + j, version,
                             p->row + (size_t)j * (size_t)c->head_dim);
             size_t at = ((size_t)(b * c->kv_heads + h) * (size_t)p->slots + (size_t)first) * (size_t)c->head_dim;
-            rc = put(p, kind == 2 ? p->k[layer] : p->v[layer], at, p->row, (size_t)n * (size_t)c->head_dim);
+            rc = put(p, kind == 2 ? p->session.kv[layer].k : p->session.kv[layer].v, at, p->row,
+                     (size_t)n * (size_t)c->head_dim);
         }
     return rc;
 }
@@ -147,15 +153,15 @@ static int put_queries(const play *p, int32_t block, int32_t step, int32_t layer
 /* Sets values of unselected prefix keys to NaN; the layer's values before that go to *saved. */
 static int poison_values(play *p, const mb_page_set *set, const mb_stage_event *event, void **saved)
 {
-    const mb_stage_env *env = p->stage.env;
-    const mb_shape *shape = &p->stage.shape;
+    const mb_stage_env *env = p->env;
+    const mb_shape *shape = &p->shape;
     size_t heads = (size_t)shape->batch * (size_t)shape->kv_heads;
     size_t each = (size_t)p->slots * (size_t)shape->head_dim, size = mb_type_size(env->type);
     char *keep = malloc(heads * each * size), *work = malloc(heads * each * size);
     bool *used = calloc((size_t)p->slots, sizeof *used);
     int rc = keep && work && used ? 0 : MB_E_SYSTEM;
     if (rc == 0)
-        rc = env->kernels->download(env->device, keep, p->v[event->layer], heads * each * size);
+        rc = env->kernels->download(env->device, keep, p->session.kv[event->layer].v, heads * each * size);
     for (size_t bh = 0; bh < heads && rc == 0; bh++) {
         int32_t n = event->prefix[bh / (size_t)shape->kv_heads], count = event->counts[bh];
         memcpy(work + bh * each * size, keep + bh * each * size, each * size);
@@ -174,7 +180,7 @@ static int poison_values(play *p, const mb_page_set *set, const mb_stage_event *
             }
     }
     if (rc == 0)
-        rc = env->kernels->upload(env->device, p->v[event->layer], work, heads * each * size);
+        rc = env->kernels->upload(env->device, p->session.kv[event->layer].v, work, heads * each * size);
     free(used);
     free(work);
     *saved = keep;
@@ -183,22 +189,22 @@ static int poison_values(play *p, const mb_page_set *set, const mb_stage_event *
 
 static int restore_values(play *p, int32_t layer, const void *saved)
 {
-    const mb_stage_env *env = p->stage.env;
-    size_t floats = (size_t)p->stage.shape.batch * (size_t)p->stage.shape.kv_heads * (size_t)p->slots *
-                    (size_t)p->stage.shape.head_dim;
-    return env->kernels->upload(env->device, p->v[layer], saved, floats * mb_type_size(env->type));
+    const mb_stage_env *env = p->env;
+    size_t floats =
+        (size_t)p->shape.batch * (size_t)p->shape.kv_heads * (size_t)p->slots * (size_t)p->shape.head_dim;
+    return env->kernels->upload(env->device, p->session.kv[layer].v, saved, floats * mb_type_size(env->type));
 }
 
 /* The exact mass of every prefix key, summed over what the index holds. */
 static int measure_captured(play *p, mb_stage_event *event)
 {
-    const mb_shape *shape = &p->stage.shape;
-    const mb_host *host = &p->stage.host;
+    const mb_shape *shape = &p->shape;
+    const mb_host *host = &p->attender->host;
     size_t heads = (size_t)shape->batch * (size_t)shape->kv_heads, n = heads * (size_t)shape->stride;
     float *mass = malloc(n * sizeof *mass);
     int rc = mass ? host->mass(host, &p->call, NULL, MB_ROWS_ALL, MB_OVER_ALL, p->truth) : MB_E_SYSTEM;
     if (rc == 0)
-        rc = p->stage.env->kernels->download(p->stage.env->device, mass, p->truth, n * sizeof *mass);
+        rc = p->env->kernels->download(p->env->device, mass, p->truth, n * sizeof *mass);
     for (size_t bh = 0; bh < heads && rc == 0; bh++) {
         int32_t prefix = event->prefix[bh / (size_t)shape->kv_heads], count = event->counts[bh];
         double sum = 0;
@@ -218,8 +224,8 @@ static int measure_captured(play *p, mb_stage_event *event)
 
 static int record_index(play *p, const mb_page_set *set, mb_stage_event *event)
 {
-    const mb_stage_env *env = p->stage.env;
-    size_t heads = (size_t)p->stage.shape.batch * (size_t)p->stage.shape.kv_heads;
+    const mb_stage_env *env = p->env;
+    size_t heads = (size_t)p->shape.batch * (size_t)p->shape.kv_heads;
     event->granularity = set->granularity;
     event->capacity = set->capacity;
     event->ids = calloc(heads * (size_t)set->capacity + 1, sizeof *event->ids);
@@ -240,8 +246,8 @@ static int record_index(play *p, const mb_page_set *set, mb_stage_event *event)
 /* The method's own attention, with the block merged in. */
 static int attend_by_method(play *p, mb_error *err)
 {
-    const mb_host *host = &p->stage.host;
-    int rc = mb_tapes_attend(p->c->tapes, p->method, p->self, &p->call, p->out, p->lse, err);
+    const mb_host *host = &p->attender->host;
+    int rc = mb_tapes_attend(p->c->tapes, p->attender, &p->call, p->out, p->lse, err);
     if (rc == 0)
         rc = host->attend(host, &p->call, MB_SCOPE_BLOCK, NULL, p->block_out, p->block_lse);
     return rc == 0 ? host->state_merge(host, &p->call, p->out, p->lse, p->block_out, p->block_lse, 0, p->out, NULL)
@@ -250,31 +256,23 @@ static int attend_by_method(play *p, mb_error *err)
 
 static int attend_dense(play *p, const mb_selection *answer, mb_error *err)
 {
-    const mb_host *host = &p->stage.host;
+    const mb_host *host = &p->attender->host;
     int rc = host->attend(host, &p->call, MB_SCOPE_ALL, NULL, p->out, p->lse);
     if (rc != 0 || answer->want == 0)
         return rc;
     mb_call call = p->call;
-    call.lse = p->lse;
-    if (answer->want & MB_WANT_MASS) {
-        rc = host->mass(host, &call, answer->normaliser == MB_OVER_ALL ? p->lse : NULL, answer->rows,
-                        answer->normaliser, p->mass);
-        call.mass = p->mass;
-    }
-    if (!p->method->observe)
-        return mb_fail(err, MB_E_BUG, "a by-product was wanted but observe() is missing");
-    return rc == 0 ? p->method->observe(p->self, &call, err) : rc;
+    return mb_attender_observe(p->attender, &call, answer, p->lse, NULL, err);
 }
 
 static int answer_layer(play *p, mb_stage_event *event, mb_error *err)
 {
-    const mb_host *host = &p->stage.host;
-    const mb_stage_env *env = p->stage.env;
+    const mb_stage_env *env = p->env;
+    const mb_host *host = &p->attender->host;
     mb_selection answer = {0};
     void *saved = NULL;
-    int rc = env->kernels->fill(env->device, p->stage.work, 0, sizeof *p->stage.work);
+    int rc = env->kernels->fill(env->device, p->session.buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
     if (rc == 0)
-        rc = mb_tapes_select(p->c->tapes, p->method, p->self, &p->call, &answer, err);
+        rc = mb_tapes_select(p->c->tapes, p->attender, &p->call, &answer, err);
     event->answer = answer;
     if (rc == 0 && answer.pages && answer.answer != MB_DENSE)
         rc = record_index(p, answer.pages, event);
@@ -291,7 +289,8 @@ static int answer_layer(play *p, mb_stage_event *event, mb_error *err)
     if (rc == 0)
         rc = get(p, p->out, event->out, p->run->size);
     if (rc == 0)
-        rc = env->kernels->download(env->device, &event->read, p->stage.work, sizeof event->read);
+        rc = env->kernels->download(env->device, &event->read, p->session.buffer[MB_BUFFER_WORK],
+                                    sizeof event->read);
     if (poisoned && saved && rc == 0)
         rc = restore_values(p, event->layer, saved);
     free(saved);
@@ -302,14 +301,19 @@ static int answer_layer(play *p, mb_stage_event *event, mb_error *err)
 
 /* ---- the loop ---- */
 
-typedef int hook_fn(void *self, const mb_call *call, mb_error *err);
-
-static int hook(play *p, hook_fn *fn, int32_t layer, mb_error *err)
+/* Call and view of a layer, -1: none. */
+static void at_layer(play *p, int32_t layer)
 {
     p->call.layer = layer;
-    p->call.k = layer >= 0 ? p->k[layer] : NULL;
-    p->call.v = layer >= 0 ? p->v[layer] : NULL;
-    return fn ? fn(p->self, &p->call, err) : 0;
+    p->view.kv = layer >= 0 ? p->session.kv[layer] : (mb_kv){0};
+    p->call.k = p->view.kv.k;
+    p->call.v = p->view.kv.v;
+}
+
+static int hook(play *p, mb_hook which, int32_t layer, mb_error *err)
+{
+    at_layer(p, layer);
+    return mb_attender_hook(p->attender, which, &p->call, err);
 }
 
 static mb_stage_event *next_event(play *p)
@@ -335,7 +339,7 @@ static mb_stage_event *next_event(play *p)
 static int set_masks(play *p, int32_t step)
 {
     const mb_stage_case *c = p->c;
-    const mb_stage_env *env = p->stage.env;
+    const mb_stage_env *env = p->env;
     size_t n = (size_t)c->batch * (size_t)c->block;
     int32_t masked = step == 0 ? 0 : c->block - (step - 1) * c->block / c->steps;
     float *rows = calloc(3 * n, sizeof *rows);
@@ -348,11 +352,9 @@ static int set_masks(play *p, int32_t step)
         rows[2 * n + i] = r == c->block / 2 ? 1.0f : 0.0f;
     }
     p->call.masked_rows = masked;
-    int rc = env->kernels->upload(env->device, p->masked, rows, n * sizeof *rows);
-    if (rc == 0)
-        rc = env->kernels->upload(env->device, p->stage.weights_masked, rows + n, n * sizeof *rows);
-    if (rc == 0)
-        rc = env->kernels->upload(env->device, p->stage.weights_centre, rows + 2 * n, n * sizeof *rows);
+    /* The three arrays lie one after the other in a session's input. */
+    int rc = env->kernels->upload(env->device, mb_input_at(&p->session, mb_session_input(&p->session).masked),
+                                  rows, 3 * n * sizeof *rows);
     free(rows);
     return rc;
 }
@@ -366,27 +368,26 @@ static int forward(play *p, int32_t block, int32_t step, mb_error *err)
     bool denoises = step > 0; /* a commit has no step_begin and step_end, as in the decoder */
     int rc = set_masks(p, step);
     p->call.layer = -1;
-    p->call.mode = p->method->step_mode ? p->method->step_mode(p->self, &p->call) : 0;
-    if (rc == 0 && (p->call.mode < 0 || p->call.mode > 7))
-        rc = mb_fail(err, MB_E_BUG, "step_mode() answered %d", p->call.mode);
+    if (rc == 0)
+        rc = mb_attender_mode(p->attender, &p->call, &p->call.mode, err);
     if (rc == 0 && denoises)
-        rc = hook(p, p->method->step_begin, -1, err);
+        rc = hook(p, MB_HOOK_STEP_BEGIN, -1, err);
     for (int32_t l = 0; l < c->layers && rc == 0; l++) {
         rc = put_queries(p, block, step, l);
         for (int32_t b = 0; b < c->batch && rc == 0; b++)
             rc = put_keys(p, l, b, p->prefix[b], c->block, step == 0 ? 0 : 1000 * (block + 1) + step);
         p->call.q = p->q;
         p->call.q_pre = p->method->caps & MB_CAP_PRE_ROPE ? p->q_pre : NULL;
-        hook(p, NULL, l, err);
+        at_layer(p, l);
         mb_stage_event *event = rc == 0 ? next_event(p) : NULL;
         rc = rc == 0 && !event ? MB_E_SYSTEM : rc;
         if (rc == 0)
             rc = answer_layer(p, event, err);
         if (rc == 0 && step == 0)
-            rc = hook(p, p->method->kv_added, l, err);
+            rc = hook(p, MB_HOOK_KV_ADDED, l, err);
         p->call.q = p->call.q_pre = NULL;
     }
-    return rc == 0 && denoises ? hook(p, p->method->step_end, -1, err) : rc;
+    return rc == 0 && denoises ? hook(p, MB_HOOK_STEP_END, -1, err) : rc;
 }
 
 static int set_prefix(play *p)
@@ -394,10 +395,9 @@ static int set_prefix(play *p)
     int32_t most = 0;
     for (int32_t b = 0; b < p->c->batch; b++)
         most = p->prefix[b] > most ? p->prefix[b] : most;
-    p->call.max_prefix = p->c->tapes ? p->stage.shape.capacity : most; /* a graph serves all lengths */
-    p->call.prefix_len = p->prefix_len;
-    return p->stage.env->kernels->upload(p->stage.env->device, p->prefix_len, p->prefix,
-                                         (size_t)p->c->batch * sizeof *p->prefix);
+    p->call.max_prefix = p->c->tapes ? p->shape.capacity : most; /* a graph serves all lengths */
+    p->view.rows.max_prefix = p->call.max_prefix;
+    return mb_session_send_prefix(&p->session, NULL);
 }
 
 static int play_request(play *p, mb_error *err)
@@ -406,24 +406,24 @@ static int play_request(play *p, mb_error *err)
     int rc = set_prefix(p);
     p->call.phase = MB_PHASE_PREFILL;
     if (rc == 0)
-        rc = hook(p, p->method->request_begin, -1, err);
+        rc = hook(p, MB_HOOK_REQUEST_BEGIN, -1, err);
     for (int32_t l = 0; l < c->layers && rc == 0; l++) {
         for (int32_t b = 0; b < c->batch && rc == 0; b++)
             rc = put_keys(p, l, b, 0, p->prefix[b], 0);
         if (rc == 0)
-            rc = hook(p, p->method->kv_added, l, err);
+            rc = hook(p, MB_HOOK_KV_ADDED, l, err);
     }
     for (int32_t block = 0; block < c->blocks && rc == 0; block++) {
         p->call.block = block;
         p->call.step = 1;
         p->call.phase = MB_PHASE_FIRST_STEP;
-        rc = hook(p, p->method->block_begin, -1, err);
+        rc = hook(p, MB_HOOK_BLOCK_BEGIN, -1, err);
         for (int32_t step = 1; step <= c->steps && rc == 0; step++)
             rc = forward(p, block, step, err);
         if (rc == 0)
             rc = forward(p, block, 0, err);
         if (rc == 0)
-            rc = hook(p, p->method->block_end, -1, err);
+            rc = hook(p, MB_HOOK_BLOCK_END, -1, err);
         for (int32_t b = 0; b < c->batch; b++)
             p->prefix[b] += c->block;
         if (rc == 0)
@@ -432,55 +432,62 @@ static int play_request(play *p, mb_error *err)
     return rc;
 }
 
-static int op_read(const mb_host *host, void *dst, const void *src, size_t bytes)
+static int report(play *p, mb_error *err)
 {
-    const mb_stage *stage = host->internal;
-    return stage->env->kernels->download(stage->env->device, dst, src, bytes);
-}
-
-static int take_grid(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight)
-{
-    const play *p = to;
-    int32_t layers = p->stage.shape.layers, l = layer < 0 ? 0 : layer, s = step < 0 ? 0 : step;
-    if (grid < 0 || grid >= 32 || l >= layers || s >= MB_STAGE_STEPS)
-        return MB_E_BUG;
-    size_t at = ((size_t)grid * MB_STAGE_STEPS + (size_t)s) * (size_t)layers + (size_t)l;
-    p->run->grids[at] += sum;
-    p->run->weights[at] += weight;
-    return 0;
-}
-
-static int report_grids(play *p, mb_error *err)
-{
-    size_t n = (size_t)32 * MB_STAGE_STEPS * (size_t)p->stage.shape.layers;
+    size_t layers = (size_t)p->shape.layers, n = (size_t)32 * MB_STAGE_STEPS * layers, count = 0;
+    mb_grid_value *values = NULL;
+    int rc = mb_attender_report(p->attender, p->run->counters, 32, err);
+    if (rc == 0)
+        rc = mb_attender_report_grids(p->attender, &values, &count, err);
+    if (rc != 0 || !p->method->report_grids)
+        return rc;
     p->run->grids = calloc(n, sizeof(double));
     p->run->weights = calloc(n, sizeof(double));
     if (!p->run->grids || !p->run->weights)
-        return MB_E_SYSTEM;
-    return p->method->report_grids(p->self, op_read, take_grid, p, err);
+        rc = MB_E_SYSTEM;
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        size_t layer = values[i].layer < 0 ? 0 : (size_t)values[i].layer;
+        size_t step = values[i].step < 0 ? 0 : (size_t)values[i].step;
+        size_t at = ((size_t)values[i].grid * MB_STAGE_STEPS + step) * layers + layer;
+        rc = step < MB_STAGE_STEPS ? 0 : MB_E_BUG;
+        if (rc == 0) {
+            p->run->grids[at] = values[i].sum;
+            p->run->weights[at] = values[i].weight;
+        }
+    }
+    free(values);
+    return rc;
 }
 
-static void shape_fill(const mb_stage_case *c, mb_shape *shape)
+/* A session without a model: sizes, the backend, and the buffers that hooks and operations lead to. */
+static void session_fill(play *p)
 {
+    const mb_stage_case *c = p->c;
     int32_t most = 0;
     for (int32_t b = 0; b < c->batch; b++)
         most = c->prefix[b] > most ? c->prefix[b] : most;
-    *shape = (mb_shape){.size = sizeof *shape,
-                        .layers = c->layers,
-                        .query_heads = c->kv_heads * c->group,
-                        .kv_heads = c->kv_heads,
-                        .head_dim = c->head_dim,
-                        .block = c->block,
-                        .batch = c->batch,
-                        .capacity = most + c->blocks * c->block,
-                        .steps = c->adaptive ? 0 : c->steps};
-    shape->stride = (shape->capacity + 63) / 64 * 64;
+    p->config = (mb_model_config){.layers = c->layers,
+                                  .query_heads = c->kv_heads * c->group,
+                                  .kv_heads = c->kv_heads,
+                                  .head_dim = c->head_dim,
+                                  .block = c->block};
+    p->session = (mb_session){.config = &p->config,
+                              .kernels = p->env->kernels,
+                              .device = p->env->device,
+                              .type = p->env->type,
+                              .batch = c->batch,
+                              .block = c->block,
+                              .capacity = most + c->blocks * c->block,
+                              .prefix = p->prefix,
+                              .measure = {.counting = true}};
+    mb_session_shape(&p->session, c->adaptive ? 0 : c->steps, &p->shape);
+    p->session.stride = p->shape.stride;
 }
 
 static int allocate(play *p)
 {
-    const mb_stage_env *env = p->stage.env;
-    const mb_shape *s = &p->stage.shape;
+    const mb_stage_env *env = p->env;
+    const mb_shape *s = &p->shape;
     size_t size = mb_type_size(env->type), heads = (size_t)s->batch * (size_t)s->kv_heads;
     p->slots = s->capacity + s->block;
     size_t cache = heads * (size_t)p->slots * (size_t)s->head_dim;
@@ -489,18 +496,19 @@ static int allocate(play *p)
     size_t largest = p->run->size > cache ? p->run->size : cache;
     p->row = malloc(largest * sizeof *p->row);
     p->packed = malloc(largest * size);
-    p->k = calloc((size_t)s->layers, sizeof *p->k);
-    p->v = calloc((size_t)s->layers, sizeof *p->v);
+    p->session.kv = calloc((size_t)s->layers, sizeof *p->session.kv);
     p->directions = malloc((size_t)s->layers * (size_t)s->kv_heads * (size_t)s->head_dim * sizeof *p->directions);
-    if (!p->row || !p->packed || !p->k || !p->v || !p->directions)
+    if (!p->row || !p->packed || !p->session.kv || !p->directions)
         return MB_E_SYSTEM;
     make_directions(p);
 #define TAKE(field, bytes)                                                                                        \
     if (!((field) = env->kernels->alloc(env->device, (bytes))))                                                   \
     return MB_E_SYSTEM
     for (int32_t l = 0; l < s->layers; l++) {
-        TAKE(p->k[l], cache * size);
-        TAKE(p->v[l], cache * size);
+        mb_kv *kv = &p->session.kv[l];
+        *kv = (mb_kv){NULL, NULL, s->batch, s->kv_heads, p->slots, s->head_dim};
+        TAKE(kv->k, cache * size);
+        TAKE(kv->v, cache * size);
     }
     TAKE(p->q, p->run->size * size);
     TAKE(p->q_pre, p->run->size * size);
@@ -509,14 +517,15 @@ static int allocate(play *p)
     TAKE(p->exact, p->run->size * size);
     TAKE(p->lse, states * sizeof(float));
     TAKE(p->block_lse, states * sizeof(float));
-    TAKE(p->stage.lse, states * sizeof(float));
-    TAKE(p->mass, heads * (size_t)s->stride * sizeof(float));
     TAKE(p->truth, heads * (size_t)s->stride * sizeof(float));
-    TAKE(p->masked, rows * sizeof(float));
-    TAKE(p->stage.weights_masked, rows * sizeof(float));
-    TAKE(p->stage.weights_centre, rows * sizeof(float));
-    TAKE(p->prefix_len, (size_t)s->batch * sizeof(int32_t));
-    TAKE(p->stage.work, sizeof(double));
+    void **buffer = p->session.buffer;
+    p->session.scratch_bytes = rows * (size_t)s->query_heads * (size_t)s->stride * 8 + 65536;
+    TAKE(buffer[MB_BUFFER_MASS], heads * (size_t)s->stride * sizeof(float));
+    TAKE(buffer[MB_BUFFER_LSE_PREFIX], states * sizeof(float));
+    TAKE(buffer[MB_BUFFER_LSE_BLOCK], states * sizeof(float));
+    TAKE(buffer[MB_BUFFER_INPUT], mb_session_input(&p->session).words * sizeof(int32_t));
+    TAKE(buffer[MB_BUFFER_WORK], 4 * sizeof(double));
+    TAKE(buffer[MB_BUFFER_SCRATCH], p->session.scratch_bytes);
 #undef TAKE
     return 0;
 }
@@ -524,52 +533,45 @@ static int allocate(play *p)
 int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, const mb_method *method,
                   const void *options, mb_stage_run *run, mb_error *err)
 {
-    play p = {.c = stage_case, .method = method, .run = run};
+    play p = {.env = env, .c = stage_case, .method = method, .run = run};
     size_t mark = env->kernels->mark(env->device);
     memset(run, 0, sizeof *run);
     mb_fail(err, 0, "%s", "");
-    p.stage.env = env;
-    shape_fill(stage_case, &p.stage.shape);
-    p.stage.shape.element_size = (int32_t)mb_type_size(env->type);
-    run->shape = p.stage.shape;
     memcpy(p.prefix, stage_case->prefix, sizeof p.prefix);
-    mb_stage_host_fill(&p.stage);
+    session_fill(&p);
+    run->shape = p.shape;
     int rc = allocate(&p);
+    mb_input input = mb_session_input(&p.session);
+    int32_t rows = stage_case->block, *lengths = mb_input_at(&p.session, input.prefix);
+    p.view.session = &p.session;
+    p.view.rows = (mb_rows){.batch = stage_case->batch, .rows = rows, .prefix_len = lengths, .block_keys = rows};
     p.call = (mb_call){.size = sizeof p.call,
                        .request = 1,
                        .rows = stage_case->block,
-                       .masked = p.masked,
-                       .internal = &p.stage,
+                       .prefix_len = p.view.rows.prefix_len,
+                       .masked = mb_input_at(&p.session, input.masked),
+                       .internal = &p.view,
                        .layer = -1};
-    if (rc == 0) {
-        p.stage.opening = true;
-        rc = method->open(&p.self, &p.stage.host, &p.stage.shape, options, err);
-        p.stage.opening = false;
-    }
+    if (rc == 0)
+        rc = mb_attender_open(&p.attender, &p.session, method, options, p.shape.steps, SEED, NULL, err);
     for (int32_t i = 0; i <= stage_case->warmups && rc == 0; i++) {
-        size_t size = run->size;
-        mb_shape shape = run->shape;
+        mb_stage_run next = {.size = run->size, .shape = run->shape};
         mb_stage_free(run); /* of an earlier request */
-        run->size = size;
-        run->shape = shape;
+        *run = next;
         memcpy(p.prefix, stage_case->prefix, sizeof p.prefix);
         p.call.request = 1 + i;
         rc = play_request(&p, err);
     }
-    if (rc == 0 && method->report)
-        rc = method->report(p.self, op_read, run->counters, err);
-    if (rc == 0 && method->report_grids)
-        rc = report_grids(&p, err);
-    if (method->close && p.self)
-        method->close(p.self);
-    run->hot_allocations = p.stage.hot_allocations;
+    if (rc == 0)
+        rc = report(&p, err);
+    run->late_allocations = p.attender ? p.attender->late_allocations : 0;
+    mb_attender_close(p.attender);
     if (rc != 0 && err && !*err->text)
         mb_fail(err, rc, "code %d: %s", rc, env->kernels->error(env->device));
     free(p.row);
     free(p.packed);
     free(p.directions);
-    free(p.k);
-    free(p.v);
+    free(p.session.kv);
     env->kernels->release(env->device, mark);
     return rc;
 }

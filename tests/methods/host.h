@@ -1,7 +1,8 @@
 /*
- * host.h - a stage on which a method plays without a model: made-up keys, values and queries, struct mb_host
- * straight over a kernel table, and a loop that calls the hooks in the order of method.h. Everything the method
- * answered and everything that came out of the attention is recorded, beside exact attention on the same data.
+ * host.h - a stage on which a method plays without a model: made-up keys, values and queries, and a loop that calls
+ * the hooks in the order of method.h. The method is opened and called by the program's own attender (attender.c,
+ * attender_ops.c), on as much of a session as that looks at. Everything the method answered and everything that
+ * came out of the attention is recorded, beside exact attention on the same data.
  *
  * Made-up data depend on (seed, layer, logical head, position, block, step, row) alone, never on what a method
  * returned: two runs of one case see the same queries. The same code runs on any backend.
@@ -55,7 +56,7 @@ typedef struct mb_stage_run {
     mb_shape shape;
     mb_stage_event *events;
     size_t count, size;      /* size: floats of out */
-    int32_t hot_allocations; /* alloc() calls outside open(): must stay 0 */
+    int32_t late_allocations; /* alloc() calls outside open(): must stay 0 */
     double counters[32];
     double *grids, *weights; /* [grids][MB_STAGE_STEPS][layers], 0 where nothing was reported */
 } mb_stage_run;
@@ -66,23 +67,5 @@ int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, cons
 void mb_stage_free(mb_stage_run *run);
 /* The event of (block, step, layer), or NULL. */
 const mb_stage_event *mb_stage_find(const mb_stage_run *run, int32_t block, int32_t step, int32_t layer);
-
-/* ---- shared by host.c and host_ops.c ---- */
-
-typedef struct mb_stage {
-    const mb_stage_env *env;
-    mb_shape shape;
-    mb_host host;
-    bool opening;
-    int32_t hot_allocations;
-    float *weights_masked, *weights_centre; /* [batch][block], device */
-    float *lse;                             /* [batch][block][Hq], device: of a mass without its own */
-    double *work;                           /* device: tokens that count_read() was told of */
-} mb_stage;
-
-void mb_stage_host_fill(mb_stage *stage);
-/* The kernel arguments of a call: rows, cache, queries, span. */
-mb_attention mb_stage_attention(const mb_stage *stage, const mb_call *call, mb_span span);
-const float *mb_stage_weights(const mb_stage *stage, mb_row_set rows);
 
 #endif

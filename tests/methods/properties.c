@@ -78,8 +78,8 @@ static int near_exact(const mb_stage_env *env, const mb_stage_run *run, mb_error
 /* Index, budget and finiteness of one run; k <= 0: no budget to check. */
 static int valid(const mb_stage_run *run, int64_t k, mb_error *err)
 {
-    if (run->hot_allocations)
-        return mb_fail(err, -1, "%d allocations outside open()", run->hot_allocations);
+    if (run->late_allocations)
+        return mb_fail(err, -1, "%d allocations outside open()", run->late_allocations);
     for (size_t i = 0; i < run->count; i++) {
         const mb_stage_event *e = &run->events[i];
         for (size_t j = 0; j < run->size; j++)

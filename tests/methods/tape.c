@@ -260,12 +260,12 @@ static int play(const tape *t, int hook)
 }
 
 /* As the program: the first forward of a kind runs, the second is captured, the others are replayed. */
-int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call,
-                    mb_selection *answer, mb_error *err)
+int mb_tapes_select(mb_tapes *tapes, mb_attender *attender, const mb_call *call, mb_selection *answer,
+                    mb_error *err)
 {
     tape *t = tapes ? find(tapes, call) : NULL;
     if (!tapes)
-        return method->select(self, call, answer, err);
+        return mb_attender_select(attender, call, answer, err);
     if (!t)
         return MB_E_SYSTEM;
     if (++t->seen > 2) {
@@ -275,7 +275,7 @@ int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const 
     }
     tapes->hook = 0;
     tapes->writing = t->seen == 2 ? t : NULL;
-    int rc = method->select(self, call, answer, err);
+    int rc = mb_attender_select(attender, call, answer, err);
     tapes->writing = NULL;
     t->answer = *answer;
     return rc == 0 && (tapes->failed || answer->want)
@@ -283,19 +283,19 @@ int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const 
                : rc;
 }
 
-int mb_tapes_attend(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, void *out,
-                    float *lse, mb_error *err)
+int mb_tapes_attend(mb_tapes *tapes, mb_attender *attender, const mb_call *call, void *out, float *lse,
+                    mb_error *err)
 {
     tape *t = tapes ? find(tapes, call) : NULL;
     if (!tapes)
-        return method->attend(self, call, out, lse, err);
+        return mb_attender_attend(attender, call, out, lse, err);
     if (!t)
         return MB_E_SYSTEM;
     if (t->seen > 2)
         return play(t, 1);
     tapes->hook = 1;
     tapes->writing = t->seen == 2 ? t : NULL;
-    int rc = method->attend(self, call, out, lse, err);
+    int rc = mb_attender_attend(attender, call, out, lse, err);
     tapes->writing = NULL;
     return rc;
 }

@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.h"
 #include "methods/method.h"
+#include "model/engine/engine.h"
 
 typedef struct mb_tapes mb_tapes;
 
@@ -22,9 +23,9 @@ void mb_tapes_clear(mb_tapes *tapes);
 int mb_tapes_played(const mb_tapes *tapes);
 
 /* The hook, or its tape. tapes NULL: the hook. */
-int mb_tapes_select(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call,
-                    mb_selection *answer, mb_error *err);
-int mb_tapes_attend(mb_tapes *tapes, const mb_method *method, void *self, const mb_call *call, void *out,
-                    float *lse, mb_error *err);
+int mb_tapes_select(mb_tapes *tapes, mb_attender *attender, const mb_call *call, mb_selection *answer,
+                    mb_error *err);
+int mb_tapes_attend(mb_tapes *tapes, mb_attender *attender, const mb_call *call, void *out, float *lse,
+                    mb_error *err);
 
 #endif
