@@ -156,13 +156,12 @@ static void execute_for(struct mb_render *r, const struct mb_node *node)
             mb_render_no_memory(r);
         return;
     }
-    *loop = (struct mb_loop){.list = list, .depth = ++r->loop_depth};
+    *loop = (struct mb_loop){.list = list, .depth = 1}; /* counts recursive loops only */
     for (size_t i = 0; i < list->count; i++) {
         loop->index = i;
         if (!execute_round(r, node, outer, loop))
             break;
     }
-    r->loop_depth--;
     r->scope = outer;
     if (r->rc == MB_OK && list->count == 0 && node->other)
         mb_execute(r, node->other);

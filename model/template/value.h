@@ -37,7 +37,7 @@ struct mb_render {
     struct mb_scope *scope;
     time_t now;
     uint64_t steps;
-    int line, depth, calls, loop_depth;
+    int line, depth, calls;
     enum mb_jump jump;
     int rc;
     mb_error *err;
