@@ -19,6 +19,7 @@ static mb_model_request model_request(const mb_run *run)
                               .seed = config->model_seed,
                               .block = config->block_size,
                               .positions = config->positions,
+                              .chat = config->chat,
                               .unloaded = run->flags.dry_run};
 }
 
@@ -26,6 +27,8 @@ static mb_model_request model_request(const mb_run *run)
 static int find_capacity(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
+    /* a token has a byte at least */
+    const int64_t wrapper = CHAT_ALLOWANCE + (config->chat.system ? (int64_t)strlen(config->chat.system) : 0);
     int64_t need = 0;
     for (size_t i = 0; i < config->task_count; i++) {
         const mb_task_spec *task = &config->tasks[i];
@@ -38,8 +41,8 @@ static int find_capacity(mb_run *run, mb_error *err)
                 task->task, (long long)prompt, run->model_config.name, run->model_config.positions);
         if (prompt == 0)
             prompt = config->max_length ? config->max_length : run->model_config.positions;
-        if (prompt + CHAT_ALLOWANCE + answer > need)
-            need = prompt + CHAT_ALLOWANCE + answer;
+        if (prompt + wrapper + answer > need)
+            need = prompt + wrapper + answer;
     }
     if (need > run->model_config.positions)
         need = run->model_config.positions;

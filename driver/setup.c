@@ -30,9 +30,17 @@ static int measure_chat(mb_run *run, mb_error *err)
     int32_t *ids = NULL;
     size_t n = 0;
     bool truncated;
+    char hash[MB_HASH_CAP];
     int rc = mb_prompt_build(run->model, &request, &ids, &n, &truncated, err);
+    const char *file = mb_model_chat(run->model, hash);
     run->chat_overhead = (int32_t)n;
     free(ids);
+    if (rc == MB_OK && file)
+        mb_progress_note(&run->progress, "chat template of the folder: %s (%.8s)", file, hash);
+    else if (rc == MB_OK)
+        mb_progress_note(&run->progress, "chat format built in for the family %s%s",
+                         mb_family_name(run->model_config.family),
+                         run->config->chat.source == MB_CHAT_FAMILY ? "" : ": the folder has no chat template");
     return rc;
 }
 

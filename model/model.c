@@ -401,6 +401,12 @@ static int open_chat(mb_model *model, const mb_model_request *request, mb_error 
                        "%s has no chat template (chat_template.jinja, or \"chat_template\" in "
                        "tokenizer_config.json): use \"chat\": {\"template\": \"family\"}",
                        request->path);
+    if (rc == MB_OK && model->chat_template) { /* ids depend on the template as they do on the tokenizer */
+        char both[2 * MB_HASH_CAP];
+        int n = snprintf(both, sizeof both, "%s:%s", model->tokenizer_hash,
+                         mb_chat_template_hash(model->chat_template));
+        mb_hash_bytes(both, (size_t)n, model->tokenizer_hash);
+    }
     if (rc == MB_E_INPUT) {
         model->chat_error = mb_string_copy(reason.text);
         return model->chat_error ? MB_OK : mb_no_memory(err, "the chat template");

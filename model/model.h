@@ -113,7 +113,8 @@ int mb_model_open(mb_model **model, const mb_model_request *request, const mb_ke
                   mb_type type, mb_error *err);
 void mb_model_close(mb_model *model);
 const mb_model_config *mb_model_config_of(const mb_model *model);
-/* Content hashes of config.json, all weight files (or "shape:seed") and the tokenizer; 32 hex digits each. */
+/* Content hashes of config.json, all weight files (or "shape:seed") and the tokenizer, with the folder's chat
+ * template where prompts are made with it; 32 hex digits each. */
 void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weights[MB_HASH_CAP],
                      char tokenizer[MB_HASH_CAP]);
 

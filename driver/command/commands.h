@@ -8,11 +8,12 @@
 typedef struct mb_cli {
     const char *config, *model, *data, *database, *out, *device, *type;
     const char *ids, *prompt, *method, *pred, *run, *kernel_case;
+    const char *chat_template, *thinking, *system; /* keys of the config's section chat */
     const char *sets[256], *plugins[64], *words[64];
     mb_config_value values[64]; /* flags that set a key of a run's config */
     size_t set_count, plugin_count, word_count, value_count;
     int64_t steps, max_new_tokens;
-    bool fresh, dry_run, quiet, help, version, decode, trace, csv, jsonl, markdown, profile, audit;
+    bool fresh, dry_run, quiet, help, version, decode, chat, trace, csv, jsonl, markdown, profile, audit;
     char *command;       /* the whole command line, quoted for a shell; owned */
     char *default_model; /* models/tiny, where it was found; owned */
 } mb_cli;

@@ -3,6 +3,7 @@
  * and out, so that another implementation can be held against this one.
  */
 #include "driver/command/commands.h"
+#include "driver/config/keys.h"
 #include "driver/os/os.h"
 
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #define INPUT_MAX ((size_t)1 << 30)
+#define ARENA_UNLOADED ((size_t)1 << 20) /* of a model that holds no weights */
 
 /* All of standard input. */
 static int read_input(mb_text *text, mb_error *err)
@@ -55,36 +57,28 @@ static const char *chosen_model(const mb_cli *cli)
     return cli->model ? cli->model : cli->default_model;
 }
 
-int mb_command_tokenize(const mb_cli *cli)
+/* The flags of a chat, through the rows of the config's section: one check, one meaning. *chat borrows its text.
+ */
+static int chosen_chat(const mb_cli *cli, mb_chat *chat, mb_error *err)
 {
-    mb_error err = {0};
-    mb_tokenizer *tokenizer = NULL;
-    mb_text input = {0};
-    int32_t *ids = NULL;
-    size_t n = 0, length = 0;
-    char *text = NULL;
-    int rc = mb_tokenizer_open(&tokenizer, chosen_model(cli), &err);
+    const char *const given[][2] = {
+        {"template", cli->chat_template}, {"thinking", cli->thinking}, {"system", cli->system}};
+    mb_run_config config = {0};
+    cJSON *object = cJSON_CreateObject();
+    for (size_t i = 0; i < sizeof given / sizeof given[0]; i++)
+        if (given[i][1])
+            cJSON_AddStringToObject(object, given[i][0], given[i][1]);
+    int rc = mb_config_check(object, "chat", "chat", false, err);
     if (rc == MB_OK)
-        rc = read_input(&input, &err);
-    if (rc == MB_OK && cli->decode) {
-        rc = parse_ids(input.data, "standard input", &ids, &n, &err);
-        if (rc == MB_OK)
-            rc = mb_tokenizer_decode(tokenizer, ids, n, false, &text, &length, &err);
-        if (rc == MB_OK)
-            fwrite(text, 1, length, stdout);
-    } else if (rc == MB_OK) {
-        rc = mb_tokenizer_encode(tokenizer, input.data, input.length, true, &ids, &n, &err);
-        for (size_t i = 0; rc == MB_OK && i < n; i++)
-            printf("%d%c", ids[i], i + 1 < n ? ' ' : '\n');
-    }
-    free(text);
-    free(ids);
-    mb_text_free(&input);
-    mb_tokenizer_close(tokenizer);
-    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
+        rc = mb_config_fill(object, "chat", &config, err);
+    *chat = config.chat;
+    chat->system = cli->system;
+    mb_config_release("chat", &config);
+    cJSON_Delete(object);
+    return rc;
 }
 
-/* What logits and generate share: a device and a model. */
+/* What the commands share: a device and a model. */
 typedef struct opened {
     const mb_kernels *kernels;
     mb_device *device;
@@ -92,12 +86,16 @@ typedef struct opened {
     mb_model_config config;
 } opened;
 
+/* arena 0: no weight is loaded. */
 static int open_model(const mb_cli *cli, mb_type type, size_t arena, opened *o, mb_error *err)
 {
-    mb_model_request request = {.path = chosen_model(cli)};
-    mb_device_options options = {.type = type, .arena_bytes = arena};
+    mb_model_request request = {.path = chosen_model(cli), .unloaded = arena == 0};
+    mb_device_options options = {.type = type, .arena_bytes = arena ? arena : ARENA_UNLOADED};
     mb_error note = {0};
-    int rc = mb_device_open(cli->device ? cli->device : "cpu", &options, &o->kernels, &o->device, &note, err);
+    int rc = chosen_chat(cli, &request.chat, err);
+    if (rc != MB_OK)
+        return rc;
+    rc = mb_device_open(cli->device ? cli->device : "cpu", &options, &o->kernels, &o->device, &note, err);
     if (rc == MB_OK)
         rc = mb_model_open(&o->model, &request, o->kernels, o->device, type, err);
     return rc;
@@ -108,6 +106,51 @@ static void close_model(opened *o)
     mb_model_close(o->model);
     if (o->device)
         o->kernels->close(o->device);
+}
+
+/* Ids of a text as the user's turn. */
+static int encode_chat(const mb_cli *cli, const mb_text *input, int32_t **ids, size_t *n, mb_error *err)
+{
+    opened o = {0};
+    bool truncated;
+    mb_prompt_request request = {.text = input->data, .chat = true};
+    int rc = open_model(cli, MB_BF16, 0, &o, err);
+    if (rc == MB_OK)
+        rc = mb_prompt_build(o.model, &request, ids, n, &truncated, err);
+    close_model(&o);
+    return rc;
+}
+
+int mb_command_tokenize(const mb_cli *cli)
+{
+    mb_error err = {0};
+    mb_tokenizer *tokenizer = NULL;
+    mb_text input = {0};
+    int32_t *ids = NULL;
+    size_t n = 0, length = 0;
+    char *text = NULL;
+    if (!cli->chat && (cli->chat_template || cli->thinking || cli->system))
+        return mb_exit_fail(MB_E_INPUT, "tokenize: --chat-template, --thinking and --system need --chat");
+    int rc = mb_tokenizer_open(&tokenizer, chosen_model(cli), &err);
+    if (rc == MB_OK)
+        rc = read_input(&input, &err);
+    if (rc == MB_OK && cli->decode) {
+        rc = parse_ids(input.data, "standard input", &ids, &n, &err);
+        if (rc == MB_OK)
+            rc = mb_tokenizer_decode(tokenizer, ids, n, false, &text, &length, &err);
+        if (rc == MB_OK)
+            fwrite(text, 1, length, stdout);
+    } else if (rc == MB_OK) {
+        rc = cli->chat ? encode_chat(cli, &input, &ids, &n, &err)
+                       : mb_tokenizer_encode(tokenizer, input.data, input.length, true, &ids, &n, &err);
+        for (size_t i = 0; rc == MB_OK && i < n; i++)
+            printf("%d%c", ids[i], i + 1 < n ? ' ' : '\n');
+    }
+    free(text);
+    free(ids);
+    mb_text_free(&input);
+    mb_tokenizer_close(tokenizer);
+    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }
 
 static int chosen_type(const mb_cli *cli, mb_type preset, mb_type *type, mb_error *err)
@@ -340,7 +383,8 @@ static int read_prompt(generation *g, mb_error *err)
 static int open_planned(generation *g, mb_error *err)
 {
     const mb_model_config *config = &g->open.config;
-    int64_t bound = (int64_t)strlen(g->prompt) + 512 + g->max_new_tokens + 2 * config->block;
+    const size_t system = g->cli->system ? strlen(g->cli->system) : 0;
+    int64_t bound = (int64_t)(strlen(g->prompt) + system) + 512 + g->max_new_tokens + 2 * config->block;
     int32_t capacity = (int32_t)(bound < config->positions ? bound : config->positions);
     g->capacity = capacity / config->block * config->block;
     mb_session_request request = {.batch = 1, .capacity = g->capacity};

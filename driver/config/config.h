@@ -85,6 +85,7 @@ typedef struct mb_run_config {
     mb_type type;
     int32_t block_size, positions, prefill_chunk;
     bool graphs;
+    mb_chat chat; /* system is owned */
     /* work */
     char *data;
     mb_task_spec *tasks;

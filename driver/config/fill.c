@@ -25,7 +25,8 @@ static char *words_of(const mb_key *key, const char *bar)
 /* The choice that the value names; NULL = none. */
 static const mb_key_choice *choice_of(const mb_key *key, const cJSON *value)
 {
-    const char *text = cJSON_GetStringValue(value);
+    const char *text =
+        cJSON_IsBool(value) ? (cJSON_IsTrue(value) ? "true" : "false") : cJSON_GetStringValue(value);
     for (const mb_key_choice *c = key->choices; text && c && c->word; c++)
         if (strcmp(c->word, text) == 0)
             return c;

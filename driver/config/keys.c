@@ -25,6 +25,8 @@ static const mb_key_choice storage[] = {{"bf16", MB_BF16}, {"f32", MB_F32}, {NUL
 static const mb_key_choice precisions[] = {{"f32", MB_F32}, {"bf16", MB_BF16}, {"f16", MB_F16}, {NULL, 0}};
 static const mb_key_choice schedules[] = {
     {"threshold", MB_SCHEDULE_THRESHOLD}, {"fixed", MB_SCHEDULE_FIXED}, {NULL, 0}};
+static const mb_key_choice templates[] = {{"folder", MB_CHAT_FOLDER}, {"family", MB_CHAT_FAMILY}, {NULL, 0}};
+static const mb_key_choice thinking[] = {{"true", MB_THINKING_ON}, {"false", MB_THINKING_OFF}, {NULL, 0}};
 static const mb_key_choice batches[] = {{"largest", MB_BATCH_LARGEST}, {NULL, 0}};
 
 /* The file's order is the help's, and that of the read functions. */
@@ -43,6 +45,8 @@ const mb_key mb_config_keys[] = {
      .extends = true, .help = "seconds without a sign of life from a plug-in before its process is ended"},
     {"", "model", MB_KEY_SECTION, .preset = "models/tiny", .flag = "--model DIR", .shorthand = "path",
      .help = "checkpoint folder, or an object with the keys of section model"},
+    {"", "chat", MB_KEY_SECTION, .preset = "{}",
+     .help = "how a prompt is put to the model: object with the keys of section chat"},
     {"", "data", MB_KEY_PATH, AT(data), .preset = "datasets/data", .flag = "--data DIR", .extends = true,
      .help = "folder of the benchmark files"},
     {"", "methods", MB_KEY_OWN, AT(methods), .preset_words = "required", .flag = "--methods A,B", .extends = true,
@@ -90,6 +94,14 @@ const mb_key mb_config_keys[] = {
      .help = "prompt rows per prefill forward; 0 = default"},
     {"model", "graphs", MB_KEY_BOOL, AT(graphs), .preset = "true",
      .help = "replay denoising steps as CUDA graphs where the method allows"},
+
+    {"chat", "template", MB_KEY_CHOICE, AT(chat.source), .choices = templates,
+     .preset_words = "folder where it has one, else family",
+     .help = "chat template: the checkpoint folder's own, or the format built in for its family"},
+    {"chat", "thinking", MB_KEY_CHOICE, AT(chat.thinking), .choices = thinking, .preset_words = "not said",
+     .help = "the template's switch for thinking (enable_thinking); an error where it has none"},
+    {"chat", "system", MB_KEY_TEXT, AT(chat.system), .preset_words = "none",
+     .help = "text of a system message in front of the prompt"},
 
     {"task", "task", MB_KEY_TEXT, IN_TASK(task), .preset_words = "required", .help = "name of a task or a group"},
     {"task", "limit", MB_KEY_INT, IN_TASK(limit), .max = MAX_SAMPLES, .preset_words = "the run's",

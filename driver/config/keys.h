@@ -18,7 +18,7 @@ typedef enum mb_key_type {
     MB_KEY_REAL,     /* double */
     MB_KEY_BOOL,     /* bool */
     MB_KEY_INTS,     /* mb_key_ints: a whole number or a list; a word of choices stands for its value */
-    MB_KEY_CHOICE,   /* an enum: the value of one word of choices */
+    MB_KEY_CHOICE,   /* an enum: the value of one word of choices; true and false are words, too */
     MB_KEY_CHOICES,  /* uint32_t: the values of a list of words, or-ed together */
     MB_KEY_SECTION,  /* an object with the keys of the section of this name; it has no field of its own */
     MB_KEY_SECTIONS, /* mb_key_objects: one such object or a list of them */
@@ -31,7 +31,7 @@ typedef struct mb_key_choice {
 } mb_key_choice;
 
 typedef struct mb_key {
-    const char *section; /* "" = top level, "model", "sampler", "recall", "latency", "task" */
+    const char *section; /* "" = top level, "model", "chat", "sampler", "recall", "latency", "task" */
     const char *name;
     mb_key_type type;
     double min, max;              /* INT, REAL, INTS; both included */
