@@ -1,6 +1,6 @@
 /*
- * comparison.c - reads a comparison from the views: v_accuracy, v_samples, v_paired_item, v_recall_config, v_curve
- * and v_latency, and adds the intervals that SQL cannot compute.
+ * comparison.c - reads a comparison from the views: v_accuracy, v_task_used, v_paired_item, v_recall_config,
+ * v_curve and v_latency, and adds the intervals that SQL cannot compute.
  */
 #include "results/comparison.h"
 
@@ -9,7 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const arm_score no_score = {NAN, 0, {NAN, NAN, NAN}, NAN, NAN, NAN, NAN, NAN, NAN};
+static const arm_score no_score = {.score = NAN,
+                                   .delta = {NAN, NAN, NAN},
+                                   .p = NAN,
+                                   .work = NAN,
+                                   .work_select = NAN,
+                                   .engaged = NAN,
+                                   .forwards = NAN,
+                                   .forwards_ratio = {NAN, NAN, NAN},
+                                   .index_recall = NAN,
+                                   .mass_recall = NAN};
 
 static int no_memory(mb_error *err)
 {
@@ -57,10 +66,13 @@ static int find_task(const comparison *c, int64_t dataset)
 
 static int load_tasks(mb_store *store, comparison *c, mb_error *err)
 {
-    sqlite3_stmt *s = query(store, c,
-                            "SELECT DISTINCT dataset_id, task FROM v_accuracy WHERE run_id = ? AND "
-                            "model_id = ? AND sampler_id = ? AND dataset_id IS NOT NULL ORDER BY 1",
-                            err);
+    sqlite3_stmt *s =
+        query(store, c,
+              "SELECT DISTINCT a.dataset_id, a.task, coalesce(t.used, 0) FROM v_accuracy a LEFT JOIN "
+              "v_task_used t ON t.run_id = a.run_id AND t.model_id = a.model_id AND t.dataset_id = "
+              "a.dataset_id WHERE a.run_id = ? AND a.model_id = ? AND a.sampler_id = ? AND "
+              "a.dataset_id IS NOT NULL ORDER BY 1",
+              err);
     int code;
     if (!s)
         return MB_E_SYSTEM;
@@ -69,13 +81,16 @@ static int load_tasks(mb_store *store, comparison *c, mb_error *err)
         c->tasks = tasks ? tasks : c->tasks;
         int64_t *datasets = realloc(c->datasets, (c->task_count + 1) * sizeof *datasets);
         c->datasets = datasets ? datasets : c->datasets;
+        bool *used = realloc(c->used, (c->task_count + 1) * sizeof *used);
+        c->used = used ? used : c->used;
         char *name = mb_string_copy((const char *)sqlite3_column_text(s, 1));
-        if (!tasks || !datasets || !name) {
+        if (!tasks || !datasets || !used || !name) {
             free(name);
             sqlite3_reset(s);
             return no_memory(err);
         }
         tasks[c->task_count] = name;
+        used[c->task_count] = sqlite3_column_int(s, 2) != 0;
         datasets[c->task_count++] = sqlite3_column_int64(s, 0);
     }
     return query_end(store, s, code, err);
@@ -153,86 +168,154 @@ static int load_curves(mb_store *store, comparison *c, mb_error *err)
     return query_end(store, s, code, err);
 }
 
-/* Means over all samples, and the mean score over tasks where the arm has every task of the first arm. */
-static int load_totals(mb_store *store, comparison *c, mb_error *err)
+/* Mean of one number over the used tasks; NAN where a used task lacks it: an incomplete mean compares apples with
+ * pears. */
+static double mean_of_tasks(const comparison *c, const arm *a, double (*value)(const arm_score *))
 {
-    sqlite3_stmt *s =
-        query(store, c,
-              "SELECT config_id, avg(work), avg(engaged), "
-              "1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0), count(score), avg(work_select) FROM "
-              "v_samples WHERE "
-              "run_id = ? AND model_id = ? AND sampler_id = ? AND pass = 'quality' GROUP BY config_id",
-              err);
-    int code;
-    if (!s)
-        return MB_E_SYSTEM;
-    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
-        arm *a = find_arm(c, sqlite3_column_int64(s, 0));
-        if (!a)
+    double sum = 0;
+    size_t n = 0;
+    for (size_t t = 0; t < c->task_count; t++) {
+        if (!c->used[t])
             continue;
-        a->all.work = column_real(s, 1);
-        a->all.engaged = column_real(s, 2);
-        a->all.forwards = column_real(s, 3);
-        a->all.n = sqlite3_column_int64(s, 4);
-        a->all.work_select = column_real(s, 5);
+        sum += value(&a->tasks[t]);
+        n++;
     }
+    return n ? sum / (double)n : NAN;
+}
+
+static double score_of(const arm_score *s)
+{
+    return s->score;
+}
+static double work_of(const arm_score *s)
+{
+    return s->work;
+}
+static double select_of(const arm_score *s)
+{
+    return s->work_select;
+}
+static double engaged_of(const arm_score *s)
+{
+    return s->engaged;
+}
+static double forwards_of(const arm_score *s)
+{
+    return s->forwards;
+}
+
+static void add_totals(comparison *c)
+{
     for (size_t i = 0; i < c->arm_count; i++) {
-        double sum = 0;
-        size_t n = 0;
-        for (size_t t = 0; t < c->task_count; t++) {
-            if (isnan(c->arms[0].tasks[t].score))
-                continue;
-            sum += c->arms[i].tasks[t].score; /* NAN stays: an incomplete mean compares apples with pears */
-            n++;
-        }
-        c->arms[i].all.score = n ? sum / (double)n : NAN;
+        arm *a = &c->arms[i];
+        a->all.score = mean_of_tasks(c, a, score_of);
+        a->all.work = mean_of_tasks(c, a, work_of);
+        a->all.work_select = mean_of_tasks(c, a, select_of);
+        a->all.engaged = mean_of_tasks(c, a, engaged_of);
+        a->all.forwards = mean_of_tasks(c, a, forwards_of);
+        for (size_t t = 0; t < c->task_count; t++)
+            a->all.n += c->used[t] ? a->tasks[t].n : 0;
     }
-    return query_end(store, s, code, err);
 }
 
 /* ---- paired differences ---- */
 
-typedef struct pairs {
-    double *differences;
-    int32_t *groups; /* task index, ascending */
+typedef struct pairs { /* items of one arm that have a pair, by task */
+    double *values;    /* [CHANNELS][capacity]: difference, forwards per block of both sides */
+    int32_t *groups;   /* task index, ascending */
     size_t n, capacity;
 } pairs;
+enum { DIFFERENCE = 0, FORWARDS = 1, REFERENCE_FORWARDS = 2, CHANNELS = 3 };
 
-static bool pairs_add(pairs *p, double difference, int32_t group)
+static double *channel(const pairs *p, int which)
 {
-    if (p->n == p->capacity) {
-        size_t capacity = p->capacity ? 2 * p->capacity : 256;
-        double *differences = realloc(p->differences, capacity * sizeof *differences);
-        p->differences = differences ? differences : p->differences;
-        int32_t *groups = realloc(p->groups, capacity * sizeof *groups);
-        p->groups = groups ? groups : p->groups;
-        if (!differences || !groups)
-            return false;
-        p->capacity = capacity;
+    return p->values + (size_t)which * p->capacity;
+}
+
+static bool pairs_grow(pairs *p)
+{
+    size_t capacity = p->capacity ? 2 * p->capacity : 256;
+    double *values = malloc(CHANNELS * capacity * sizeof *values);
+    int32_t *groups = realloc(p->groups, capacity * sizeof *groups);
+    p->groups = groups ? groups : p->groups;
+    if (!values || !groups) {
+        free(values);
+        return false;
     }
-    p->differences[p->n] = difference;
-    p->groups[p->n++] = group;
+    for (int k = 0; k < CHANNELS && p->n; k++)
+        memcpy(values + (size_t)k * capacity, channel(p, k), p->n * sizeof *values);
+    free(p->values);
+    p->values = values;
+    p->capacity = capacity;
     return true;
 }
 
-/* Intervals of one arm, by task and over all. The name makes the draws the arm's own. */
-static void arm_intervals(const comparison *c, arm *a, const pairs *p)
+static void fill_pairs(arm_score *s, const pairs *p, size_t from, size_t n)
 {
-    char name[256];
+    s->delta = paired_interval(channel(p, DIFFERENCE) + from, p->groups + from, n);
+    s->p = paired_p(channel(p, DIFFERENCE) + from, p->groups + from, n);
+    s->forwards_ratio =
+        paired_ratio(channel(p, FORWARDS) + from, channel(p, REFERENCE_FORWARDS) + from, p->groups + from, n);
+}
+
+/* Intervals of one arm: by task, then over the used tasks, whose items move to the front. */
+static void arm_intervals(const comparison *c, arm *a, pairs *p)
+{
+    size_t kept = 0;
     for (size_t i = 0, n; i < p->n; i += n) {
         for (n = 1; i + n < p->n && p->groups[i + n] == p->groups[i];)
             n++;
-        snprintf(name, sizeof name, "bootstrap/%s/%s", a->label, c->tasks[p->groups[i]]);
-        a->tasks[p->groups[i]].delta = paired_interval(p->differences + i, p->groups + i, n, 1, name);
+        fill_pairs(&a->tasks[p->groups[i]], p, i, n);
+        if (!c->used[p->groups[i]])
+            continue;
+        for (int k = 0; k < CHANNELS; k++)
+            memmove(channel(p, k) + kept, channel(p, k) + i, n * sizeof *p->values);
+        memmove(p->groups + kept, p->groups + i, n * sizeof *p->groups);
+        kept += n;
     }
-    snprintf(name, sizeof name, "bootstrap/%s", a->label);
-    a->all.delta = paired_interval(p->differences, p->groups, p->n, 1, name);
+    if (kept)
+        fill_pairs(&a->all, p, 0, kept);
+}
+
+/* Two tables are read: the means (one test an arm) and the tasks (one an arm and task). */
+static bool adjust_for_many(comparison *c)
+{
+    size_t cells = c->arm_count * c->task_count;
+    double *p = malloc((cells + c->arm_count + 1) * sizeof *p);
+    if (!p)
+        return false;
+    for (size_t i = 0; i < c->arm_count; i++)
+        p[i] = c->arms[i].all.p;
+    holm_adjust(p, c->arm_count);
+    for (size_t i = 0; i < c->arm_count; i++)
+        c->arms[i].all.p = p[i];
+    for (size_t i = 0; i < cells; i++)
+        p[i] = c->arms[i / c->task_count].tasks[i % c->task_count].p;
+    holm_adjust(p, cells);
+    for (size_t i = 0; i < cells; i++)
+        c->arms[i / c->task_count].tasks[i % c->task_count].p = p[i];
+    free(p);
+    return true;
+}
+
+static bool pairs_add(pairs *p, sqlite3_stmt *s, int32_t task)
+{
+    if (p->n == p->capacity && !pairs_grow(p))
+        return false;
+    channel(p, DIFFERENCE)[p->n] = sqlite3_column_double(s, 2);
+    /* per block, so that a request that ends in another block weighs like one that does not */
+    double blocks = sqlite3_column_double(s, 4), others = sqlite3_column_double(s, 6);
+    channel(p, FORWARDS)[p->n] = blocks > 0 ? sqlite3_column_double(s, 3) / blocks : 0;
+    channel(p, REFERENCE_FORWARDS)[p->n] = others > 0 ? sqlite3_column_double(s, 5) / others : 0;
+    p->groups[p->n++] = task;
+    return true;
 }
 
 static int load_pairs(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s = query(store, c,
-                            "SELECT config_id, dataset_id, difference FROM v_paired_item WHERE run_id = ? "
+                            "SELECT config_id, dataset_id, difference, denoise_forwards, blocks, "
+                            "reference_forwards, reference_blocks FROM v_paired_item WHERE run_id = ? "
                             "AND model_id = ? AND sampler_id = ? AND is_reference = 0 "
                             "ORDER BY config_id, dataset_id, item",
                             err);
@@ -250,7 +333,7 @@ static int load_pairs(mb_store *store, comparison *c, mb_error *err)
         }
         config = sqlite3_column_int64(s, 0);
         int t = find_task(c, sqlite3_column_int64(s, 1));
-        if (t >= 0 && !pairs_add(&p, sqlite3_column_double(s, 2), t)) {
+        if (t >= 0 && !pairs_add(&p, s, t)) {
             sqlite3_reset(s);
             rc = no_memory(err);
             goto out;
@@ -259,44 +342,60 @@ static int load_pairs(mb_store *store, comparison *c, mb_error *err)
     if (p.n && find_arm(c, config))
         arm_intervals(c, find_arm(c, config), &p);
     rc = query_end(store, s, code, err);
+    if (rc == MB_OK && !adjust_for_many(c))
+        rc = no_memory(err);
 out:
-    free(p.differences);
+    free(p.values);
     free(p.groups);
     return rc;
 }
 
 /* ---- recall and latency ---- */
 
+static double index_of(const arm_score *s)
+{
+    return s->index_recall;
+}
+static double mass_of(const arm_score *s)
+{
+    return s->mass_recall;
+}
+
+/* Mean over the used tasks that have recall: an arm that runs dense on one task has none there. */
+static double mean_where_measured(const comparison *c, const arm *a, double (*value)(const arm_score *))
+{
+    double sum = 0;
+    size_t n = 0;
+    for (size_t t = 0; t < c->task_count; t++) {
+        if (!c->used[t] || isnan(value(&a->tasks[t])))
+            continue;
+        sum += value(&a->tasks[t]);
+        n++;
+    }
+    return n ? sum / (double)n : NAN;
+}
+
 static int load_recall(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s = query(store, c,
-                            "SELECT config_id, dataset_id, index_recall, mass_recall, blocks FROM "
+                            "SELECT config_id, dataset_id, index_recall, mass_recall FROM "
                             "v_recall_config WHERE run_id = ? AND model_id = ? AND sampler_id = ? AND "
                             "pass = 'recall' ORDER BY config_id",
                             err);
-    double index = 0, mass = 0, weight = 0;
-    int64_t config = 0;
     int code;
     if (!s)
         return MB_E_SYSTEM;
     while ((code = sqlite3_step(s)) == SQLITE_ROW) {
-        if (sqlite3_column_int64(s, 0) != config)
-            index = mass = weight = 0;
-        config = sqlite3_column_int64(s, 0);
-        arm *a = find_arm(c, config);
+        arm *a = find_arm(c, sqlite3_column_int64(s, 0));
         int t = find_task(c, sqlite3_column_int64(s, 1));
-        if (!a)
+        if (!a || t < 0)
             continue;
-        if (t >= 0) {
-            a->tasks[t].index_recall = sqlite3_column_double(s, 2);
-            a->tasks[t].mass_recall = sqlite3_column_double(s, 3);
-        }
-        double blocks = sqlite3_column_double(s, 4);
-        index += sqlite3_column_double(s, 2) * blocks;
-        mass += sqlite3_column_double(s, 3) * blocks;
-        weight += blocks;
-        a->all.index_recall = index / weight;
-        a->all.mass_recall = mass / weight;
+        a->tasks[t].index_recall = sqlite3_column_double(s, 2);
+        a->tasks[t].mass_recall = sqlite3_column_double(s, 3);
+    }
+    for (size_t i = 0; i < c->arm_count; i++) {
+        c->arms[i].all.index_recall = mean_where_measured(c, &c->arms[i], index_of);
+        c->arms[i].all.mass_recall = mean_where_measured(c, &c->arms[i], mass_of);
     }
     return query_end(store, s, code, err);
 }
@@ -334,8 +433,8 @@ static int load_one(mb_store *store, comparison *c, mb_error *err)
         rc = load_scores(store, c, err);
     if (rc == MB_OK)
         rc = load_curves(store, c, err);
-    if (rc == MB_OK && c->arm_count)
-        rc = load_totals(store, c, err);
+    if (rc == MB_OK)
+        add_totals(c);
     if (rc == MB_OK)
         rc = load_pairs(store, c, err);
     if (rc == MB_OK)
@@ -399,6 +498,7 @@ void comparison_free(comparison *list, size_t count)
         }
         free(c->tasks);
         free(c->datasets);
+        free(c->used);
         free(c->arms);
         free(c->model);
         free(c->sampler);

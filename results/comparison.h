@@ -12,8 +12,10 @@ typedef struct arm_score {
     double score;                      /* 0..1, NAN: none */
     int64_t n;                         /* scored samples */
     interval delta;                    /* paired difference to the reference with 95 % interval; NAN: none */
-    double work, work_select, engaged; /* means over samples */
+    double p;                          /* of delta, Holm-adjusted over the table that it stands in; NAN: none */
+    double work, work_select, engaged; /* work: all that was read, work_select: of that to choose */
     double forwards;                   /* denoising forwards per block */
+    interval forwards_ratio;           /* to the reference, paired by item, 95 % interval; above 1: more */
     double index_recall, mass_recall;
 } arm_score;
 
@@ -23,7 +25,7 @@ typedef struct arm {
     char *curve; /* v_curve: what the arm's line in a figure is called */
     bool is_reference, is_lossless, is_oracle;
     arm_score *tasks;          /* [task_count] */
-    arm_score all;             /* score: mean over tasks, NAN unless the arm has every task of the reference */
+    arm_score all;             /* means over the used tasks; score NAN unless the arm has all of them */
     double first_us, later_us; /* medians at the longest measured context, NAN: not measured */
     int64_t context, batch;    /* of those */
 } arm;
@@ -34,7 +36,8 @@ typedef struct comparison {
     size_t task_count, arm_count;
     char **tasks; /* names, in the order of storing */
     int64_t *datasets;
-    arm *arms; /* the reference first, then in the order of storing */
+    bool *used; /* [task_count] false: no configuration scores at all, so the task is in no mean */
+    arm *arms;  /* the reference first, then in the order of storing */
 } comparison;
 
 /* All comparisons of a run; *list malloc'ed. A run without accuracy has none. */

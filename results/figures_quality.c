@@ -109,8 +109,7 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
             if (strcmp(other, label) != 0 || strcmp(arms[j]->method, a->method) != 0)
                 continue;
             done[j] = true;
-            double work = s->work + (isnan(s->work_select) ? 0 : s->work_select);
-            line[n++] = (line_point){by_work ? work : (double)arms[j]->k, arms[j]};
+            line[n++] = (line_point){by_work ? s->work : (double)arms[j]->k, arms[j]};
         }
         qsort(line, n, sizeof *line, compare_points);
         for (size_t j = 0; j < n; j++) {
@@ -204,14 +203,14 @@ static int needles(figure *f, mb_error *err)
 {
     static const char sql[] =
         "SELECT %s || a.config || CASE WHEN (SELECT count(DISTINCT task) FROM run_niah WHERE run_id = ?1) > 1 "
-        "THEN ', ' || a.task ELSE '' END AS panel, '', a.method, dense_rank() OVER (ORDER BY a.length), "
-        "dense_rank() OVER (ORDER BY a.depth), a.score, a.n, CASE WHEN a.length %% 1024 = 0 THEN (a.length / "
+        "THEN ', ' || a.task ELSE '' END AS panel, '', a.method, dense_rank() OVER (ORDER BY a.context), "
+        "dense_rank() OVER (ORDER BY a.depth), a.score, a.n, CASE WHEN a.context %% 1024 = 0 THEN (a.context / "
         "1024) || "
-        "'K' ELSE a.length END, printf('%%g %%%%', a.depth) FROM run_niah a WHERE a.run_id = ?1 AND a.score IS "
+        "'K' ELSE a.context END, printf('%%g %%%%', a.depth) FROM run_niah a WHERE a.run_id = ?1 AND a.score IS "
         "NOT NULL "
         "AND (a.method = %Q OR a.is_reference) ORDER BY a.model_id, a.sampler_id, a.is_reference DESC, "
         "a.config_id, "
-        "a.task, a.length, a.depth";
+        "a.task, a.context, a.depth";
     sqlite3_stmt *s = NULL;
     int rc = MB_OK, code = sqlite3_prepare_v2(f->store->db,
                                               "SELECT DISTINCT method FROM run_niah WHERE run_id = ?1 AND "

@@ -151,6 +151,20 @@ int mb_store_sampler(mb_store *store, const mb_sampler_row *row, int64_t *id, mb
     return insert_or_find(store, s, "SELECT id FROM sampler WHERE hash = ?", hash, id, "storing the sampler", err);
 }
 
+int mb_store_build(mb_store *store, const char *hash, const char *git, mb_error *err)
+{
+    int rc = store_writable(store, err);
+    if (rc != MB_OK)
+        return rc;
+    sqlite3_stmt *s =
+        store_statement(store, "INSERT INTO build(hash, git) VALUES (?,?) ON CONFLICT(hash) DO NOTHING", err);
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "tt", hash, git);
+    return insert_or_find(store, s, "SELECT id FROM build WHERE hash = ?", hash, &store->build,
+                          "storing the build", err);
+}
+
 /* ---- method configuration ---- */
 
 int mb_store_config(mb_store *store, const mb_config_row *row, int64_t *id, mb_error *err)
@@ -315,23 +329,27 @@ int mb_store_cell(mb_store *store, const mb_cell_key *key, int64_t *cell_id, mb_
         return rc;
     sqlite3_stmt *s = store_statement(
         store,
-        "INSERT INTO cell(run_id, model_id, dataset_id, config_id, sampler_id, pass) VALUES (?,?,?,?,?,?) "
-        "ON CONFLICT(run_id, model_id, coalesce(dataset_id, 0), config_id, sampler_id, pass) DO NOTHING",
+        "INSERT INTO cell(run_id, model_id, dataset_id, config_id, sampler_id, pass, build_id, session_id) "
+        "VALUES (?1,?2,?3,?4,?5,?6,?7,(SELECT max(id) FROM session WHERE run_id = ?1)) ON CONFLICT(run_id, "
+        "model_id, "
+        "coalesce(dataset_id, 0), config_id, sampler_id, pass, coalesce(build_id, 0)) "
+        "DO UPDATE SET session_id = excluded.session_id",
         err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "iikiit", key->run, key->model, dataset, key->config, key->sampler, key->pass);
+    int64_t build = store->build ? store->build : -1;
+    store_bind(s, "iikiitk", key->run, key->model, dataset, key->config, key->sampler, key->pass, build);
     rc = store_step(store, s, "storing a cell", err);
     if (rc != MB_OK)
         return rc;
     s = store_statement(
         store,
         "SELECT id FROM cell WHERE run_id = ?1 AND model_id = ?2 AND coalesce(dataset_id, 0) = coalesce(?3, 0) "
-        "AND config_id = ?4 AND sampler_id = ?5 AND pass = ?6",
+        "AND config_id = ?4 AND sampler_id = ?5 AND pass = ?6 AND build_id IS ?7",
         err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "iikiit", key->run, key->model, dataset, key->config, key->sampler, key->pass);
+    store_bind(s, "iikiitk", key->run, key->model, dataset, key->config, key->sampler, key->pass, build);
     rc = store_step_integer(store, s, cell_id, &found, "storing a cell", err);
     if (rc == MB_OK && !found)
         rc = mb_fail(err, MB_E_BUG, "%s: a cell just stored is not there", store->path);

@@ -1,7 +1,8 @@
 /*
  * latency.c - measured times, memory, breakdowns; and what a run says about itself: gates and events.
  *
- * Measuring a case again replaces its old rows in the same transaction: a store never mixes two measurements.
+ * A measurement belongs to the start of the program that made it. Measuring again adds rows, it replaces none of
+ * an earlier start.
  */
 #include "results/store.h"
 
@@ -14,32 +15,49 @@ static bool same_case(const mb_latency_row *a, const mb_latency_row *b)
            strcmp(a->phase, b->phase) == 0;
 }
 
-/* One raw sample; i counts the rows of its case before it. The first of a case clears what was there. */
-static int store_time(mb_store *store, int64_t cell, const mb_latency_row *row, int64_t i, mb_error *err)
+/* The start that measures: the newest session of the cell's run. */
+static int find_session(mb_store *store, int64_t cell, int64_t *session, mb_error *err)
+{
+    bool found = false;
+    sqlite3_stmt *s = store_statement(
+        store, "SELECT max(x.id) FROM session x JOIN cell c ON c.run_id = x.run_id WHERE c.id = ?", err);
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "i", cell);
+    int rc = store_step_integer(store, s, session, &found, "looking for the session", err);
+    return rc == MB_OK && !found
+               ? mb_fail(err, MB_E_BUG, "%s: cell %lld has no session", store->path, (long long)cell)
+               : rc;
+}
+
+/* One raw sample; i counts the rows of its case before it. The first of a case clears what this session had. */
+static int store_time(mb_store *store, int64_t cell, int64_t session, const mb_latency_row *row, int64_t i,
+                      mb_error *err)
 {
     sqlite3_stmt *s;
     if (i == 0) {
-        s = store_statement(store,
-                            "DELETE FROM latency WHERE cell_id = ? AND context = ? AND batch = ? AND steps = ? "
-                            "AND graph = ? AND phase = ?",
-                            err);
+        s = store_statement(
+            store,
+            "DELETE FROM latency WHERE cell_id = ? AND session_id = ? AND context = ? AND batch = ? AND steps = ? "
+            "AND graph = ? AND phase = ?",
+            err);
         if (!s)
             return MB_E_SYSTEM;
-        store_bind(s, "ijjjjt", cell, row->context, row->batch, row->steps, (int)row->graph, row->phase);
+        store_bind(s, "iijjjjt", cell, session, row->context, row->batch, row->steps, (int)row->graph, row->phase);
         int rc = store_step(store, s, "storing times", err);
         if (rc != MB_OK)
             return rc;
     }
-    s = store_statement(
-        store,
-        "INSERT INTO latency(cell_id, context, batch, steps, graph, phase, i, time_us, kept, sm_mhz, throttle, "
-        "temperature, power, other_processes, timer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        err);
+    s = store_statement(store,
+                        "INSERT INTO latency(cell_id, session_id, context, batch, steps, graph, phase, i, "
+                        "time_us, kept, sm_mhz, throttle, "
+                        "temperature, power, other_processes, timer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                        err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "ijjjjtidjkkddkt", cell, row->context, row->batch, row->steps, (int)row->graph, row->phase, i,
-               row->us, (int)row->kept, row->sm_mhz > 0 ? (int64_t)row->sm_mhz : (int64_t)-1, row->throttle,
-               row->temperature, row->power, (int64_t)row->other_processes, row->timer);
+    store_bind(s, "iijjjjtidjkkddkt", cell, session, row->context, row->batch, row->steps, (int)row->graph,
+               row->phase, i, row->us, (int)row->kept, row->sm_mhz > 0 ? (int64_t)row->sm_mhz : (int64_t)-1,
+               row->throttle, row->temperature, row->power, (int64_t)row->other_processes, row->timer);
     return store_step(store, s, "storing times", err);
 }
 
@@ -52,9 +70,11 @@ int mb_store_latency(mb_store *store, int64_t cell, const mb_latency_row *rows, 
         int64_t seen;
     } cases[CASES];
     size_t case_count = 0;
+    int64_t session = 0;
     int rc = store_begin(store, err);
     if (rc != MB_OK)
         return rc;
+    rc = find_session(store, cell, &session, err);
     for (size_t n = 0; rc == MB_OK && n < count; n++) {
         size_t c = 0;
         while (c < case_count && !same_case(&rows[cases[c].first], &rows[n]))
@@ -67,61 +87,95 @@ int mb_store_latency(mb_store *store, int64_t cell, const mb_latency_row *rows, 
             cases[case_count].first = n;
             cases[case_count++].seen = 0;
         }
-        rc = store_time(store, cell, &rows[n], cases[c].seen++, err);
+        rc = store_time(store, cell, session, &rows[n], cases[c].seen++, err);
     }
     return store_end(store, rc, err);
 }
 
 int mb_store_memory(mb_store *store, int64_t cell, const mb_memory_row *row, mb_error *err)
 {
+    int64_t session = 0;
     int rc = store_writable(store, err);
+    if (rc == MB_OK)
+        rc = find_session(store, cell, &session, err);
     if (rc != MB_OK)
         return rc;
     sqlite3_stmt *s = store_statement(
         store,
-        "INSERT OR REPLACE INTO memory(cell_id, context, batch, weights_bytes, kv_bytes, index_bytes, "
-        "scratch_bytes, peak_bytes) VALUES (?,?,?,?,?,?,?,?)",
+        "INSERT OR REPLACE INTO memory(cell_id, session_id, context, batch, weights_bytes, kv_bytes, index_bytes, "
+        "scratch_bytes, peak_bytes) VALUES (?,?,?,?,?,?,?,?,?)",
         err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "ijjiiiii", cell, row->context, row->batch, row->weights, row->kv, row->index, row->scratch,
-               row->peak);
+    store_bind(s, "iijjiiiii", cell, session, row->context, row->batch, row->weights, row->kv, row->index,
+               row->scratch, row->peak);
     return store_step(store, s, "storing memory", err);
 }
 
 int mb_store_breakdown(mb_store *store, int64_t cell, const mb_breakdown_row *rows, size_t count, mb_error *err)
 {
+    int64_t session = 0;
     int rc = store_begin(store, err);
     if (rc != MB_OK)
         return rc;
+    rc = find_session(store, cell, &session, err);
     /* Two loops: the parts of a step may have other names than last time, so all old ones go first. */
-    for (size_t n = 0; rc == MB_OK && n < count; n++) {
-        sqlite3_stmt *s = store_statement(store,
-                                          "DELETE FROM breakdown WHERE cell_id = ? AND context = ? AND "
-                                          "batch = ? AND step_kind = ?",
-                                          err);
-        if (!s) {
-            rc = MB_E_SYSTEM;
-            break;
-        }
-        store_bind(s, "ijjt", cell, rows[n].context, rows[n].batch, rows[n].step_kind);
-        rc = store_step(store, s, "storing a breakdown", err);
-    }
     for (size_t n = 0; rc == MB_OK && n < count; n++) {
         sqlite3_stmt *s =
             store_statement(store,
-                            "INSERT INTO breakdown(cell_id, context, batch, step_kind, part, i, time_us, kernels) "
-                            "VALUES (?,?,?,?,?,?,?,?)",
+                            "DELETE FROM breakdown WHERE cell_id = ? AND session_id = ? AND context = ? AND "
+                            "batch = ? AND step_kind = ?",
                             err);
         if (!s) {
             rc = MB_E_SYSTEM;
             break;
         }
-        store_bind(s, "ijjttidj", cell, rows[n].context, rows[n].batch, rows[n].step_kind, rows[n].part,
+        store_bind(s, "iijjt", cell, session, rows[n].context, rows[n].batch, rows[n].step_kind);
+        rc = store_step(store, s, "storing a breakdown", err);
+    }
+    for (size_t n = 0; rc == MB_OK && n < count; n++) {
+        sqlite3_stmt *s = store_statement(
+            store,
+            "INSERT INTO breakdown(cell_id, session_id, context, batch, step_kind, part, i, time_us, "
+            "kernels) "
+            "VALUES (?,?,?,?,?,?,?,?,?)",
+            err);
+        if (!s) {
+            rc = MB_E_SYSTEM;
+            break;
+        }
+        store_bind(s, "iijjttidj", cell, session, rows[n].context, rows[n].batch, rows[n].step_kind, rows[n].part,
                    (int64_t)n, rows[n].us, rows[n].kernels);
         rc = store_step(store, s, "storing a breakdown", err);
     }
     return store_end(store, rc, err);
+}
+
+int mb_store_has_latency(mb_store *store, int64_t cell, const char *phase, int32_t context, int32_t batch,
+                         int32_t steps)
+{
+    int64_t one = 0;
+    bool found = false;
+    sqlite3_stmt *s = store_statement(store,
+                                      "SELECT 1 FROM latency WHERE cell_id = ? AND phase = ? AND context = ? AND "
+                                      "batch = ? AND steps = ? AND kept = 1 LIMIT 1",
+                                      NULL);
+    if (!s)
+        return 0;
+    store_bind(s, "itjjj", cell, phase, context, batch, steps);
+    return store_step_integer(store, s, &one, &found, "looking for a measurement", NULL) == MB_OK && found;
+}
+
+int mb_store_has_breakdown(mb_store *store, int64_t cell, int32_t context, int32_t batch)
+{
+    int64_t one = 0;
+    bool found = false;
+    sqlite3_stmt *s = store_statement(
+        store, "SELECT 1 FROM breakdown WHERE cell_id = ? AND context = ? AND batch = ? LIMIT 1", NULL);
+    if (!s)
+        return 0;
+    store_bind(s, "ijj", cell, context, batch);
+    return store_step_integer(store, s, &one, &found, "looking for a profile", NULL) == MB_OK && found;
 }
 
 int mb_store_gate(mb_store *store, int64_t run, const char *name, const char *verdict, const char *detail,

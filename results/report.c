@@ -4,7 +4,7 @@
  * Rows are method configurations, columns are tasks, then what the answers cost. Scores are in percent,
  * differences to the reference are paired by item and carry a 95 % bootstrap interval.
  */
-#include "results/comparison.h"
+#include "results/report.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -14,200 +14,9 @@
 
 #define WIDTH 140 /* where the terminal's width is unknown */
 
-typedef struct paper { /* what a report is written with */
-    mb_store *store;
-    int64_t run;
-    mb_table_format format;
-    int width;
-    bool colour; /* the reader is a terminal */
-    mb_text *out;
-} paper;
-
 static bool for_programs(mb_table_format format)
 {
     return format == MB_TABLE_CSV || format == MB_TABLE_JSONL;
-}
-
-static void put_real(table *t, double value, const char *format)
-{
-    char text[64];
-    if (isnan(value)) {
-        table_put(t, NULL, true);
-        return;
-    }
-    snprintf(text, sizeof text, format, value);
-    table_put(t, text, true);
-}
-
-static void section(const paper *p, const char *title)
-{
-    mb_text_printf(p->out, p->format == MB_TABLE_MARKDOWN ? "\n### %s\n\n" : "\n%s\n\n", title);
-}
-
-/* Mark of a difference whose interval excludes 0. */
-static const char *mark(const interval *delta)
-{
-    return delta->low > 0 ? "+" : delta->high < 0 ? "-" : " ";
-}
-
-/* "-4.2 ±3.1": half of the interval's width; the interval itself is in the CSV. */
-static void put_delta(table *t, const arm *a, const interval *d)
-{
-    if (a->is_reference || isnan(d->mean))
-        table_put(t, NULL, true);
-    else if (isnan(d->low))
-        table_printf(t, true, "%+.1f", 100 * d->mean);
-    else
-        table_printf(t, true, "%+.1f \xc2\xb1%.1f", 100 * d->mean, 50 * (d->high - d->low));
-}
-
-/* ---- the tables of one comparison ---- */
-
-typedef double (*arm_value)(const arm *a);
-static double value_index(const arm *a)
-{
-    return a->all.index_recall;
-}
-static double value_mass(const arm *a)
-{
-    return a->all.mass_recall;
-}
-static double value_work(const arm *a)
-{
-    return a->all.work;
-}
-static double value_select(const arm *a)
-{
-    return a->all.work_select;
-}
-static double value_engaged(const arm *a)
-{
-    return a->all.engaged;
-}
-static double value_forwards(const arm *a)
-{
-    return a->all.forwards;
-}
-static double value_first(const arm *a)
-{
-    return a->first_us / 1e3;
-}
-static double value_later(const arm *a)
-{
-    return a->later_us / 1e3;
-}
-
-static const struct {
-    const char *name, *format;
-    arm_value value;
-} cost_columns[] = {
-    {"recall index", "%.3f", value_index},  {"recall mass", "%.3f", value_mass},
-    {"work", "%.2f", value_work},           {"work select", "%.2f", value_select},
-    {"engaged", "%.2f", value_engaged},     {"forwards /block", "%.2f", value_forwards},
-    {"first step ms", "%.3f", value_first}, {"later step ms", "%.3f", value_later},
-};
-enum { COSTS = sizeof cost_columns / sizeof *cost_columns };
-
-static bool any_value(const comparison *c, arm_value value)
-{
-    for (size_t i = 0; i < c->arm_count; i++)
-        if (!isnan(value(&c->arms[i])))
-            return true;
-    return false;
-}
-
-static void put_label(table *t, const arm *a)
-{
-    if (a->is_lossless && !a->is_reference)
-        table_printf(t, false, "%s (noise floor)", a->label);
-    else
-        table_put(t, a->label, false);
-}
-
-/* Scores of tasks[0..n), then with `costs` the mean and what it cost. deltas: differences instead. */
-static void grid(const paper *p, const comparison *c, const size_t *tasks, size_t n, bool costs, bool deltas)
-{
-    size_t columns = 0, cap = n + COSTS + 8;
-    const char **names = calloc(cap, sizeof *names);
-    table t = {.failed = true};
-    if (!names) {
-        p->out->failed = true;
-        return;
-    }
-    names[columns++] = "method";
-    for (size_t i = 0; i < n; i++)
-        names[columns++] = c->tasks[tasks[i]];
-    if (costs) {
-        if (!deltas)
-            names[columns++] = "mean";
-        names[columns++] = deltas ? "mean of tasks" : "paired \xce\x94";
-        if (!deltas)
-            names[columns++] = "n";
-    }
-    for (size_t i = 0; costs && !deltas && i < COSTS; i++)
-        if (any_value(c, cost_columns[i].value))
-            names[columns++] = cost_columns[i].name;
-    table_init(&t, columns, names);
-    for (size_t r = 0; r < c->arm_count; r++) {
-        const arm *a = &c->arms[r];
-        if (deltas && a->is_reference)
-            continue;
-        put_label(&t, a);
-        for (size_t i = 0; i < n; i++) {
-            const arm_score *s = &a->tasks[tasks[i]];
-            if (deltas)
-                put_delta(&t, a, &s->delta);
-            else if (isnan(s->score))
-                table_put(&t, NULL, true);
-            else
-                table_printf(&t, true, "%.1f%s", 100 * s->score, mark(&s->delta));
-        }
-        if (costs && !deltas)
-            put_real(&t, 100 * a->all.score, "%.1f");
-        if (costs)
-            put_delta(&t, a, &a->all.delta);
-        if (costs && !deltas)
-            table_printf(&t, true, "%lld", (long long)a->all.n);
-        for (size_t i = 0; costs && !deltas && i < COSTS; i++)
-            if (any_value(c, cost_columns[i].value))
-                put_real(&t, cost_columns[i].value(a), cost_columns[i].format);
-    }
-    table_render(&t, p->format, p->width, true, p->out);
-    table_free(&t);
-    free(names);
-}
-
-/* As many tasks a table as the width allows; the first one that has room carries the costs. A difference on a
- * single item says nothing that the scores do not: such tasks have no column among the differences. */
-static void grids(const paper *p, const comparison *c, bool deltas)
-{
-    size_t label = 8, cell = deltas ? 13 : 9, costs = deltas ? 14 : 26, n = 0;
-    size_t *tasks = calloc(c->task_count + 1, sizeof *tasks);
-    if (!tasks) {
-        p->out->failed = true;
-        return;
-    }
-    for (size_t t = 0; t < c->task_count; t++)
-        if (!deltas || c->arms[0].tasks[t].n > 1)
-            tasks[n++] = t;
-    for (size_t r = 0; r < c->arm_count; r++) {
-        size_t w = text_columns(c->arms[r].label) + 2;
-        label = w > label ? w : label;
-    }
-    for (size_t i = 0; !deltas && i < COSTS; i++)
-        costs += any_value(c, cost_columns[i].value) ? 10 : 0;
-    size_t width = (size_t)p->width;
-    if (p->format != MB_TABLE_TERMINAL || label + costs + n * cell <= width) {
-        grid(p, c, tasks, n, true, deltas);
-    } else {
-        size_t chunk = width > label + cell ? (width - label) / cell : 1;
-        grid(p, c, tasks, 0, true, deltas);
-        for (size_t from = 0; from < n; from += chunk) {
-            mb_text_puts(p->out, "\n");
-            grid(p, c, tasks + from, from + chunk < n ? chunk : n - from, false, deltas);
-        }
-    }
-    free(tasks);
 }
 
 /* The long form for programs: a row per configuration and task, and one for the mean ("*"). */
@@ -227,26 +36,49 @@ static void long_form(table *t, const char *run, const comparison *c)
                 table_printf(t, true, "%lld", (long long)a->k);
             else
                 table_put(t, NULL, true);
-            put_real(t, s->score, "%.17g");
+            report_real(t, s->score, "%.17g");
             table_printf(t, true, "%lld", (long long)s->n);
-            put_real(t, s->delta.mean, "%.17g");
-            put_real(t, s->delta.low, "%.17g");
-            put_real(t, s->delta.high, "%.17g");
-            put_real(t, s->work, "%.17g");
-            put_real(t, s->engaged, "%.17g");
-            put_real(t, s->forwards, "%.17g");
-            put_real(t, s->index_recall, "%.17g");
-            put_real(t, s->mass_recall, "%.17g");
+            report_real(t, s->delta.mean, "%.17g");
+            report_real(t, s->delta.low, "%.17g");
+            report_real(t, s->delta.high, "%.17g");
+            report_real(t, s->p, "%.17g");
+            report_real(t, s->work, "%.17g");
+            report_real(t, s->work_select, "%.17g");
+            report_real(t, s->engaged, "%.17g");
+            report_real(t, s->forwards, "%.17g");
+            report_real(t, s->forwards_ratio.mean, "%.17g");
+            report_real(t, s->forwards_ratio.low, "%.17g");
+            report_real(t, s->forwards_ratio.high, "%.17g");
+            report_real(t, s->index_recall, "%.17g");
+            report_real(t, s->mass_recall, "%.17g");
         }
     }
 }
 
 static int report_for_programs(const paper *p, const char *label, const comparison *list, size_t count)
 {
-    static const char *const names[] = {"run",          "model",      "sampler", "task",    "method",
-                                        "config",       "k",          "score",   "n",       "delta",
-                                        "delta_low",    "delta_high", "work",    "engaged", "forwards_per_block",
-                                        "index_recall", "mass_recall"};
+    static const char *const names[] = {"run",
+                                        "model",
+                                        "sampler",
+                                        "task",
+                                        "method",
+                                        "config",
+                                        "k",
+                                        "score",
+                                        "n",
+                                        "delta",
+                                        "delta_low",
+                                        "delta_high",
+                                        "p_adjusted",
+                                        "work",
+                                        "work_select",
+                                        "engaged",
+                                        "forwards_per_block",
+                                        "forwards_ratio",
+                                        "forwards_ratio_low",
+                                        "forwards_ratio_high",
+                                        "index_recall",
+                                        "mass_recall"};
     table t;
     table_init(&t, sizeof names / sizeof *names, names);
     for (size_t i = 0; i < count; i++)
@@ -268,7 +100,7 @@ static int listing(const paper *p, const char *title, const char *sql, mb_error 
     int rc = mb_table_query(p->store, text, p->format, p->width, &body, err);
     sqlite3_free(text);
     if (rc == MB_OK && body.data && strcmp(body.data, "(no rows)\n") != 0) {
-        section(p, title);
+        report_section(p, title);
         mb_text_append(p->out, body.data, body.length);
     }
     mb_text_free(&body);
@@ -343,7 +175,7 @@ static int gates(const paper *p, mb_error *err)
     while ((code = sqlite3_step(s)) == SQLITE_ROW) {
         bool failed = strcmp(text_at(s, 1), "fail") == 0, markdown = p->format == MB_TABLE_MARKDOWN;
         if (first)
-            section(p, "gates");
+            report_section(p, "gates");
         first = false;
         const char *on = failed && p->colour ? "\033[1;31m" : failed && markdown ? "**" : "";
         const char *off = failed && p->colour ? "\033[0m" : failed && markdown ? "**" : "";
@@ -415,7 +247,7 @@ static int equal_work_grid(const paper *p, const comparison *c, const char *valu
             continue;
         table_put(&t, text_at(s, 0), false);
         for (size_t l = 0; l < count; l++)
-            put_real(
+            report_real(
                 &t, sqlite3_column_type(s, (int)l + 1) == SQLITE_NULL ? NAN : sqlite3_column_double(s, (int)l + 1),
                 format);
     }
@@ -440,13 +272,13 @@ static int equal_work(const paper *p, const comparison *c, mb_error *err)
                     {"mass_recall", "mass recall", "%.3f"}};
     double levels[LEVELS];
     size_t count = 0;
-    bool recall = any_value(c, value_index);
+    bool recall = report_any_value(c, report_index_recall);
     int rc = common_levels(p, c, levels, &count, err);
     for (size_t i = 0; rc == MB_OK && count && i < (recall ? 3 : 1); i++) {
         char title[256];
         snprintf(title, sizeof title, "%s at equal work (columns: measured work), sampler %s, model %s",
                  grids_of[i].title, c->sampler, c->model);
-        section(p, title);
+        report_section(p, title);
         rc = equal_work_grid(p, c, grids_of[i].value, grids_of[i].format, levels, count, err);
     }
     if (rc == MB_OK && count)
@@ -458,17 +290,37 @@ static int equal_work(const paper *p, const comparison *c, mb_error *err)
     return rc;
 }
 
-/* One length of block, the longest: the others are in v_latency and in a figure. */
+/* One length of block, the longest: the others are in v_latency and in a figure. Requests stand apart: their
+ * sampler is the run's own. */
 static const char latency_sql[] =
-    "SELECT config AS method, context, batch, steps, "
+    "SELECT config AS method, sampler, context, batch, "
     "max(CASE phase WHEN 'first_step' THEN median_us END) / 1e3 AS first_ms, "
     "max(CASE phase WHEN 'later_step' THEN median_us END) / 1e3 AS later_ms, "
     "max(CASE phase WHEN 'commit' THEN median_us END) / 1e3 AS commit_ms, "
     "max(CASE phase WHEN 'block' THEN median_us END) / 1e3 AS block_ms, "
-    "CASE WHEN NOT is_oracle THEN max(CASE phase WHEN 'block' THEN speedup END) END AS speedup, max(n) AS n "
-    "FROM (SELECT *, max(steps) OVER (PARTITION BY sampler_id) AS longest FROM v_speedup WHERE run_id = %lld) "
-    "WHERE steps = longest GROUP BY model_id, sampler_id, config_id, context, batch, steps "
-    "ORDER BY model_id, sampler_id, context, batch, is_reference DESC, config_id";
+    "CASE WHEN NOT is_oracle THEN max(CASE phase WHEN 'block' THEN speedup END) END AS speedup, "
+    "CASE WHEN NOT is_oracle THEN max(CASE phase WHEN 'block' THEN low END) END AS low, "
+    "CASE WHEN NOT is_oracle THEN max(CASE phase WHEN 'block' THEN high END) END AS high, max(n) AS n, "
+    "min(substr(measured_at, 1, 10)) AS measured "
+    "FROM (SELECT *, max(steps) OVER (PARTITION BY sampler_id) AS longest FROM v_speedup WHERE run_id = %lld "
+    "AND phase IN ('first_step', 'later_step', 'commit', 'block')) "
+    "WHERE steps = longest GROUP BY model_id, sampler, config_id, context, batch "
+    "ORDER BY model_id, sampler, context, batch, is_reference DESC, config_id";
+
+static const char request_sql[] =
+    "SELECT config AS method, sampler, context, batch, median_us / 1e3 AS request_ms, "
+    "CASE WHEN NOT is_oracle THEN speedup END AS speedup, CASE WHEN NOT is_oracle THEN low END AS low, "
+    "CASE WHEN NOT is_oracle THEN high END AS high, n, substr(measured_at, 1, 10) AS measured FROM v_speedup "
+    "WHERE run_id = %lld AND phase = 'request' ORDER BY model_id, sampler, context, batch, is_reference DESC, "
+    "config_id";
+
+/* The two factors of what a user waits for, at the longest measured context and block. */
+static const char end_to_end_sql[] =
+    "SELECT config AS method, sampler, context, batch, forwards_factor, cost_factor, speedup AS product, "
+    "request_speedup AS request, n FROM (SELECT *, max(context) OVER (PARTITION BY run_id) AS longest, "
+    "max(steps) OVER (PARTITION BY run_id) AS most FROM v_end_to_end WHERE run_id = %lld) "
+    "WHERE context = longest AND steps = most AND is_reference = 0 AND is_oracle = 0 "
+    "ORDER BY model_id, sampler_id, batch, config_id";
 
 /* Ends and mean of each grid; the places themselves are in a figure. */
 static const char grid_sql[] =
@@ -486,25 +338,37 @@ static int report_for_people(const paper *p, const char *label, const comparison
         const comparison *c = &list[i];
         char title[256];
         snprintf(title, sizeof title, "scores in percent, sampler %s, model %s", c->sampler, c->model);
-        section(p, title);
-        grids(p, c, false);
+        report_section(p, title);
+        report_scores(p, c, false);
+        report_unused_tasks(p, c);
         if (c->arm_count > 1 && c->arms[0].is_reference) {
             snprintf(title, sizeof title,
                      "paired difference to %s in points, \xc2\xb1 half of the 95 %% bootstrap interval, "
                      "sampler %s",
                      c->arms[0].label, c->sampler);
-            section(p, title);
-            grids(p, c, true);
+            report_section(p, title);
+            report_scores(p, c, true);
         }
         rc = equal_work(p, c, err);
     }
     if (rc == MB_OK && count)
-        mb_text_puts(p->out,
-                     "\n+ and - after a score: the 95 % interval of its paired difference excludes 0.\n"
-                     "recall: against the exact top k, layers and steps that ran dense left out.\n"
-                     "work: prefix tokens read, share of exact's. engaged: share of sparse layer calls.\n");
+        mb_text_puts(
+            p->out,
+            "\n+ and - after a score: better or worse than the reference at 5 %, two-sided, paired by item; "
+            "below 20 items that differ\nthe exact sign test decides, else the sign-flip test; Holm's correction "
+            "over all scores of the table.\n"
+            "recall: against the exact top k, layers and steps that ran dense left out.\n"
+            "work: prefix tokens read to attend and to select, share of exact's. engaged: share of sparse "
+            "layer calls.\nforwards /exact: denoising forwards of a block over the reference's, paired by "
+            "item; its interval is in the CSV.\n");
     if (rc == MB_OK)
-        rc = listing(p, "latency: medians", latency_sql, err);
+        rc = listing(p, "latency: medians of fixed work", latency_sql, err);
+    if (rc == MB_OK)
+        rc = listing(p, "latency: whole requests, decoded with the sampler", request_sql, err);
+    if (rc == MB_OK)
+        rc = listing(p,
+                     "end to end: fewer or more forwards x cheaper forwards = speed-up (request: measured as one)",
+                     end_to_end_sql, err);
     if (rc == MB_OK)
         rc = listing(
             p, "counters of methods",

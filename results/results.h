@@ -36,7 +36,9 @@ typedef struct mb_dataset_row {
     int32_t max_new_tokens;
 } mb_dataset_row;
 typedef struct mb_config_row { /* a method configuration */
-    const char *method, *version, *summary, *reference, *origin_hash, *options_json;
+    const char *method, *version, *summary, *reference;
+    const char *origin_hash; /* of the plug-in file, or of the built-in method's compiled code */
+    const char *options_json;
     uint64_t caps;     /* MB_CAP_* as stored integer */
     int64_t k;         /* token budget, -1 = none (NULL in the store) */
     const char *label; /* short unique label for tables: "mage k=256" */
@@ -53,6 +55,9 @@ int mb_store_model(mb_store *, const mb_model_row *, int64_t *id, mb_error *err)
 int mb_store_dataset(mb_store *, const mb_dataset_row *, int64_t *id, mb_error *err);
 int mb_store_config(mb_store *, const mb_config_row *, int64_t *id, mb_error *err);
 int mb_store_sampler(mb_store *, const mb_sampler_row *, int64_t *id, mb_error *err);
+/* The code that computes what is stored from here on: hash of the compiled program (debug information left out)
+ * and the commit. Cells of another build are other cells; the views show the newest. */
+int mb_store_build(mb_store *, const char *hash, const char *git, mb_error *err);
 
 /* ---- runs and cells ---- */
 /* A run is one identity + seed on one store; the same again continues it, with the config text of the newest start.
@@ -104,7 +109,7 @@ typedef struct mb_sample_row {
     int32_t prompt_tokens, context, new_tokens, blocks, denoise_forwards, commit_forwards;
     double depth; /* -1 = none */
     bool truncated, stopped;
-    double engaged, work, work_select;
+    double engaged, work_attend, work_select;
     double prefill_us, decode_us;
     const int32_t *forwards_histogram;
     int32_t histogram_size;
@@ -132,13 +137,18 @@ typedef struct mb_latency_row {
     bool graph, kept;
     const char *timer; /* "cuda_event", "host_clock" */
 } mb_latency_row;
-/* Raw samples in one transaction. A case is (cell, context, batch, steps, graph, phase); every case among the rows
- * replaces what the cell held of it. */
+/* Raw samples in one transaction. A case is (cell, session, context, batch, steps, graph, phase): what an earlier
+ * start measured stays, what this one stored of a case is replaced. */
 int mb_store_latency(mb_store *, int64_t cell, const mb_latency_row *rows, size_t count, mb_error *err);
 typedef struct mb_memory_row {
     int32_t context, batch;
     int64_t weights, kv, index, scratch, peak; /* bytes */
 } mb_memory_row;
+/* 1 = some start has measured this phase of the case ("block", "request", ...), 0 = none has. */
+int mb_store_has_latency(mb_store *, int64_t cell, const char *phase, int32_t context, int32_t batch,
+                         int32_t steps);
+/* 1 = some start has profiled the cell at this context and batch. */
+int mb_store_has_breakdown(mb_store *, int64_t cell, int32_t context, int32_t batch);
 int mb_store_memory(mb_store *, int64_t cell, const mb_memory_row *row, mb_error *err);
 typedef struct mb_breakdown_row {
     int32_t context, batch;

@@ -71,7 +71,7 @@ static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, in
         store,
         "INSERT INTO sample(cell_id, item_id, prompt_id, session_id, status, error, prediction, score, "
         "new_tokens, "
-        "blocks, denoise_forwards, commit_forwards, stopped, engaged, work, work_select, agree, compared, "
+        "blocks, denoise_forwards, commit_forwards, stopped, engaged, work_attend, work_select, agree, compared, "
         "dense_calls, sparse_calls, prefill_us, decode_us) "
         "VALUES (?1,?2,?3,(SELECT max(x.id) FROM session x JOIN cell c ON c.run_id = x.run_id WHERE c.id = ?1),"
         "?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21) RETURNING id",
@@ -89,7 +89,7 @@ static int store_row(mb_store *store, const mb_sample_row *row, int64_t item, in
                "dd",
                row->cell, item, prompt, row->status, row->error, row->prediction, row->score, row->new_tokens,
                row->blocks, row->denoise_forwards, row->commit_forwards, (int)row->stopped,
-               ran ? row->engaged : NAN, ran ? row->work : NAN, ran ? row->work_select : NAN, row->agree,
+               ran ? row->engaged : NAN, ran ? row->work_attend : NAN, ran ? row->work_select : NAN, row->agree,
                row->compared, row->dense_calls, row->sparse_calls, ran ? row->prefill_us : NAN,
                ran ? row->decode_us : NAN);
     int rc = store_step_integer(store, s, id, &found, "storing a sample", err);

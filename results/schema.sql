@@ -1,4 +1,4 @@
--- schema.sql - the tables of a maskbench store, version 2.
+-- schema.sql - the tables of a maskbench store, version 3.
 --
 -- Rules: every table is STRICT. What makes two numbers comparable (machine, model, data, method, sampler) is one
 -- row with a content hash, found again by that hash. Nothing is rounded. Times are microseconds in columns named
@@ -21,6 +21,12 @@ CREATE TABLE env (              -- the machine and the build
     device   TEXT,              -- what computed: "cpu", "cuda"
     git      TEXT, build TEXT,
     detail   TEXT               -- clocks policy, memory, anything else worth keeping
+) STRICT;
+
+CREATE TABLE build (            -- the code of the program that a result depends on: model, kernels, datasets, base
+    id   INTEGER PRIMARY KEY,
+    hash TEXT NOT NULL UNIQUE,  -- of the compiled code, debug information left out; 'before version 3': not known
+    git  TEXT                   -- the commit that was built when the hash was first seen
 ) STRICT;
 
 CREATE TABLE model (
@@ -52,7 +58,7 @@ CREATE TABLE method (
     name        TEXT NOT NULL,
     version     TEXT,
     summary     TEXT, reference TEXT,
-    origin_hash TEXT,           -- of the plug-in file; NULL or empty: built in
+    origin_hash TEXT,           -- of the plug-in file or of the built-in method's compiled code
     caps        INTEGER NOT NULL -- 1 pre-RoPE queries, 2 opaque, 4 oracle (not in speed plots), 8 lossless
 ) STRICT;
 
@@ -101,7 +107,7 @@ CREATE TABLE session (          -- one start of the program on a run
 ) STRICT;
 CREATE INDEX session_run ON session(run_id);
 
-CREATE TABLE cell (             -- run x model x dataset x config x sampler x pass
+CREATE TABLE cell (             -- run x model x dataset x config x sampler x pass x build
     id         INTEGER PRIMARY KEY,
     run_id     INTEGER NOT NULL REFERENCES run(id),
     model_id   INTEGER NOT NULL REFERENCES model(id),
@@ -110,10 +116,12 @@ CREATE TABLE cell (             -- run x model x dataset x config x sampler x pa
     sampler_id INTEGER NOT NULL REFERENCES sampler(id),
     pass       TEXT NOT NULL,   -- quality, recall, forced, latency, breakdown
     state      TEXT NOT NULL DEFAULT 'open', -- open, done, skipped, failed
-    reason     TEXT             -- of skipped and failed
+    reason     TEXT,            -- of skipped and failed
+    build_id   INTEGER REFERENCES build(id),
+    session_id INTEGER REFERENCES session(id) -- the newest start that asked for it: older ones are superseded
 ) STRICT;
 CREATE UNIQUE INDEX cell_key
-    ON cell(run_id, model_id, coalesce(dataset_id, 0), config_id, sampler_id, pass);
+    ON cell(run_id, model_id, coalesce(dataset_id, 0), config_id, sampler_id, pass, coalesce(build_id, 0));
 
 -- ---- samples ----
 
@@ -154,7 +162,7 @@ CREATE TABLE sample (
     commit_forwards  INTEGER NOT NULL,
     stopped          INTEGER NOT NULL CHECK (stopped IN (0, 1)), -- 1: a stop token ended it
     engaged          REAL,      -- share of denoising layer-calls that ran sparse
-    work             REAL,      -- prefix tokens read by attention, share of exact's, dense calls included
+    work_attend      REAL,      -- prefix tokens read by attention, share of exact's, dense calls included
     work_select      REAL,      -- the same for what was read to choose
     agree            INTEGER NOT NULL, compared INTEGER NOT NULL, -- forced pass: tokens equal to the reference's
     dense_calls      INTEGER NOT NULL, sparse_calls INTEGER NOT NULL, -- recall pass: layer-steps without, with row
@@ -217,10 +225,11 @@ CREATE TABLE grid_value (       -- no row where nothing was counted
     PRIMARY KEY (sample_id, grid_id, layer, step)
 ) STRICT, WITHOUT ROWID;
 
--- ---- latency ----
+-- ---- latency: every measurement stays, told apart by the session that made it ----
 
-CREATE TABLE latency (          -- raw samples; a case is (cell, context, batch, steps, graph)
+CREATE TABLE latency (          -- raw samples; a case is (cell, session, context, batch, steps, graph)
     cell_id  INTEGER NOT NULL REFERENCES cell(id),
+    session_id INTEGER NOT NULL REFERENCES session(id),
     context  INTEGER NOT NULL, batch INTEGER NOT NULL, steps INTEGER NOT NULL,
     graph    INTEGER NOT NULL CHECK (graph IN (0, 1)), -- 1: replayed from a CUDA graph
     phase    TEXT NOT NULL,     -- prefill, first_step, later_step, commit, block, request
@@ -229,26 +238,28 @@ CREATE TABLE latency (          -- raw samples; a case is (cell, context, batch,
     kept     INTEGER NOT NULL CHECK (kept IN (0, 1)), -- 0: dropped, the clock was too low
     sm_mhz   INTEGER, throttle INTEGER, temperature REAL, power REAL, other_processes INTEGER,
     timer    TEXT,              -- cuda_event, host_clock
-    PRIMARY KEY (cell_id, context, batch, steps, graph, phase, i)
+    PRIMARY KEY (cell_id, session_id, context, batch, steps, graph, phase, i)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE memory (
     cell_id INTEGER NOT NULL REFERENCES cell(id),
+    session_id INTEGER NOT NULL REFERENCES session(id),
     context INTEGER NOT NULL, batch INTEGER NOT NULL,
     weights_bytes INTEGER NOT NULL, kv_bytes INTEGER NOT NULL, index_bytes INTEGER NOT NULL,
     scratch_bytes INTEGER NOT NULL, peak_bytes INTEGER NOT NULL,
-    PRIMARY KEY (cell_id, context, batch)
+    PRIMARY KEY (cell_id, session_id, context, batch)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE breakdown (
     cell_id   INTEGER NOT NULL REFERENCES cell(id),
+    session_id INTEGER NOT NULL REFERENCES session(id),
     context   INTEGER NOT NULL, batch INTEGER NOT NULL,
     step_kind TEXT NOT NULL,    -- first, later, commit
     part      TEXT NOT NULL,    -- gemm, dense attention, selection, ...
     i         INTEGER NOT NULL, -- order of the parts, for stacking
     time_us   REAL NOT NULL,
     kernels   INTEGER NOT NULL,
-    PRIMARY KEY (cell_id, context, batch, step_kind, part)
+    PRIMARY KEY (cell_id, session_id, context, batch, step_kind, part)
 ) STRICT, WITHOUT ROWID;
 
 -- ---- what the run says about itself ----

@@ -246,13 +246,13 @@ static int query_integer(mb_store *store, const char *sql, int64_t *value, mb_er
     return result;
 }
 
-/* Ours, of this version, or empty (*fresh)? */
-static int identify(mb_store *store, bool *fresh, mb_error *err)
+/* Ours, of this version or one that can be brought to it (*version), or empty (*fresh)? */
+static int identify(mb_store *store, bool *fresh, int64_t *version, mb_error *err)
 {
-    int64_t application = 0, version = 0, objects = 0;
+    int64_t application = 0, objects = 0;
     int rc = query_integer(store, "PRAGMA application_id", &application, err);
     if (rc == MB_OK)
-        rc = query_integer(store, "PRAGMA user_version", &version, err);
+        rc = query_integer(store, "PRAGMA user_version", version, err);
     if (rc == MB_OK)
         rc = query_integer(store, "SELECT count(*) FROM sqlite_master", &objects, err);
     if (rc != MB_OK)
@@ -265,11 +265,12 @@ static int identify(mb_store *store, bool *fresh, mb_error *err)
     if (application != STORE_APPLICATION_ID)
         return mb_fail(err, MB_E_INPUT,
                        "%s: is an SQLite database of another program: choose another file with --db", store->path);
-    if (version != STORE_VERSION)
-        return mb_fail(err, MB_E_INPUT,
-                       "%s: has schema version %lld and this program writes version %d: choose another file with "
-                       "--db, or read it with the program that wrote it",
-                       store->path, (long long)version, STORE_VERSION);
+    if (*version != STORE_VERSION && *version != STORE_VERSION_BEFORE)
+        return mb_fail(
+            err, MB_E_INPUT,
+            "%s: has schema version %lld; this program reads versions %d and %d: choose another file with "
+            "--db, or export it with the program that wrote it (export DB --csv)",
+            store->path, (long long)*version, STORE_VERSION_BEFORE, STORE_VERSION);
     return MB_OK;
 }
 
@@ -346,8 +347,19 @@ static int drop_views(mb_store *store, mb_error *err)
     return result;
 }
 
-/* Schema for a new file; views whenever their text changed. Runs inside one transaction. */
-static int lay_out(mb_store *store, bool fresh, mb_error *err)
+/* An older file becomes one of this version. Views go first: they name what changes. */
+static int migrate(mb_store *store, mb_error *err)
+{
+    const char *steps = mb_embedded_find("results/migrate_2.sql", NULL);
+    if (!steps)
+        return mb_fail(err, MB_E_BUG, "results/migrate_2.sql is not compiled in");
+    int rc = drop_views(store, err);
+    return rc == MB_OK ? store_exec(store, steps, "bringing it to this program's version", err) : rc;
+}
+
+/* Schema for a new file; an older one is migrated; views whenever their text changed. Runs inside one transaction.
+ */
+static int lay_out(mb_store *store, bool fresh, int64_t version, mb_error *err)
 {
     const char *schema = mb_embedded_find("results/schema.sql", NULL);
     const char *views = mb_embedded_find("results/views.sql", NULL);
@@ -368,6 +380,8 @@ static int lay_out(mb_store *store, bool fresh, mb_error *err)
                       : mb_no_memory(err, "opening %s", store->path);
         free(text);
         text = NULL;
+    } else if (version == STORE_VERSION_BEFORE) {
+        rc = migrate(store, err);
     } else {
         rc = views_current(store, hash, &current, err);
     }
@@ -388,6 +402,7 @@ static int lay_out(mb_store *store, bool fresh, mb_error *err)
 static int open_for_writing(mb_store *store, mb_error *err)
 {
     char *folder = mb_string_copy(store->path);
+    int64_t version = 0;
     bool fresh = false;
     int rc = MB_OK;
     if (!folder)
@@ -409,7 +424,7 @@ static int open_for_writing(mb_store *store, mb_error *err)
         return store_error(store, code, "opening", err);
     sqlite3_extended_result_codes(store->db, 1);
     sqlite3_busy_timeout(store->db, 500);
-    rc = identify(store, &fresh, err);
+    rc = identify(store, &fresh, &version, err);
     if (rc == MB_OK && sqlite3_db_readonly(store->db, "main") == 1)
         rc = store_error(store, SQLITE_READONLY, "opening", err);
     if (rc == MB_OK && !fresh)
@@ -422,9 +437,9 @@ static int open_for_writing(mb_store *store, mb_error *err)
     rc = store_exec(store, "BEGIN IMMEDIATE", "opening", err);
     if (rc != MB_OK)
         return rc;
-    rc = identify(store, &fresh, err); /* now nobody else can change it */
+    rc = identify(store, &fresh, &version, err); /* now nobody else can change it */
     if (rc == MB_OK)
-        rc = lay_out(store, fresh, err);
+        rc = lay_out(store, fresh, version, err);
     /* One page is written even when nothing is new: a full disk or a read-only one shows here. */
     if (rc == MB_OK)
         rc = store_exec(store,
@@ -436,11 +451,10 @@ static int open_for_writing(mb_store *store, mb_error *err)
     return rc;
 }
 
-static int open_for_reading(mb_store *store, mb_error *err)
+/* A read-only connection to a file that is ours. */
+static int open_read_only(mb_store *store, int64_t *version, mb_error *err)
 {
-    const char *views = mb_embedded_find("results/views.sql", NULL);
-    char hash[MB_HASH_CAP];
-    bool fresh = false, current = false;
+    bool fresh = false;
     if (!mb_file_exists(store->path))
         return mb_fail(err, MB_E_INPUT, "%s: there is no such file: a run with --db %s makes it", store->path,
                        store->path);
@@ -462,11 +476,44 @@ static int open_for_reading(mb_store *store, mb_error *err)
     if (code != SQLITE_OK)
         return store_error(store, code, "opening", err);
     sqlite3_extended_result_codes(store->db, 1);
-    int rc = identify(store, &fresh, err);
+    return identify(store, &fresh, version, err);
+}
+
+/* The connection changes over to a copy of the file in memory, with this program's tables and views. */
+static int copy_to_memory(mb_store *store, int64_t version, mb_error *err)
+{
+    sqlite3 *copy = NULL;
+    int code = sqlite3_open_v2(":memory:", &copy, SQLITE_OPEN_READWRITE, NULL);
+    sqlite3_backup *backup = code == SQLITE_OK ? sqlite3_backup_init(copy, "main", store->db, "main") : NULL;
+    if (backup) {
+        code = sqlite3_backup_step(backup, -1);
+        sqlite3_backup_finish(backup);
+    }
+    if (!backup || code != SQLITE_DONE) {
+        int rc = store_error(store, backup ? code : SQLITE_NOMEM, "copying it into memory", err);
+        sqlite3_close(copy);
+        return rc;
+    }
+    sqlite3_close(store->db);
+    store->db = copy;
+    sqlite3_extended_result_codes(store->db, 1);
+    int rc = store_exec(store, "BEGIN", "copying it into memory", err);
+    return rc == MB_OK ? store_end(store, lay_out(store, false, version, err), err) : rc;
+}
+
+static int open_for_reading(mb_store *store, mb_error *err)
+{
+    const char *views = mb_embedded_find("results/views.sql", NULL);
+    char hash[MB_HASH_CAP];
+    int64_t version = 0;
+    bool current = false;
+    int rc = open_read_only(store, &version, err);
     if (rc == MB_OK && !views)
         rc = mb_fail(err, MB_E_BUG, "results/views.sql is not compiled in");
     if (rc != MB_OK)
         return rc;
+    if (version != STORE_VERSION) /* an older file is not touched: it is read through a copy */
+        return copy_to_memory(store, version, err);
     mb_hash_bytes(views, strlen(views), hash);
     rc = views_current(store, hash, &current, err);
     if (rc == MB_OK && !current) {
@@ -478,29 +525,11 @@ static int open_for_reading(mb_store *store, mb_error *err)
     return rc;
 }
 
-/* The file is read like any other, also while a run writes it; then the connection changes over to the copy. */
 static int open_scratch(mb_store *store, mb_error *err)
 {
-    sqlite3 *copy = NULL;
-    int rc = open_for_reading(store, err);
-    if (rc != MB_OK)
-        return rc;
-    int code = sqlite3_open_v2(":memory:", &copy, SQLITE_OPEN_READWRITE, NULL);
-    sqlite3_backup *backup = code == SQLITE_OK ? sqlite3_backup_init(copy, "main", store->db, "main") : NULL;
-    if (backup) {
-        code = sqlite3_backup_step(backup, -1);
-        sqlite3_backup_finish(backup);
-    }
-    if (!backup || code != SQLITE_DONE) {
-        rc = store_error(store, backup ? code : SQLITE_NOMEM, "copying it into memory", err);
-        sqlite3_close(copy);
-        return rc;
-    }
-    sqlite3_close(store->db);
-    store->db = copy;
-    sqlite3_extended_result_codes(store->db, 1);
-    rc = store_begin(store, err); /* an older file has older views */
-    return rc == MB_OK ? store_end(store, lay_out(store, false, err), err) : rc;
+    int64_t version = 0;
+    int rc = open_read_only(store, &version, err);
+    return rc == MB_OK ? copy_to_memory(store, version, err) : rc;
 }
 
 int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err)

@@ -12,14 +12,16 @@
 #include "results/results.h"
 
 #define STORE_APPLICATION_ID 0x6d61736b /* "mask" */
-#define STORE_VERSION 2                 /* PRAGMA user_version; the tables of schema.sql */
+#define STORE_VERSION 3                 /* PRAGMA user_version; the tables of schema.sql */
+#define STORE_VERSION_BEFORE 2          /* brought to 3 by migrate_2.sql; every row stays */
 #define STORE_STATEMENTS 64
 
 struct mb_store {
     sqlite3 *db;
     char *path;
     mb_store_mode mode;
-    int lock_fd; /* -1: none (read mode) */
+    int64_t build; /* row of the code that computes what is stored from here on; 0: not told */
+    int lock_fd;   /* -1: none (read mode) */
     char *lock_path;
     /* Prepared statements by the address of their text, which is a literal. */
     const char *texts[STORE_STATEMENTS];
@@ -54,12 +56,22 @@ typedef struct interval {
     double mean, low, high;
 } interval;
 /* Mean of per-group means with a 95 % bootstrap interval, items drawn within their group (groups drawn too where
- * one has a single item). values and groups [n], groups ascending from 0. The same name and seed give the same
- * numbers. Fewer than two items: low = high = NAN.
+ * one has a single item). values and groups [n], groups ascending from 0. Every call with groups of the same sizes
+ * has the same draws, so that equal data give equal intervals. Fewer than two items: low = high = NAN.
  */
-interval paired_interval(const double *values, const int32_t *groups, size_t n, uint64_t seed, const char *name);
+interval paired_interval(const double *values, const int32_t *groups, size_t n);
+/* Ratio of means over groups of (sum of a in the group) / (sum of b in the group), with the interval of the same
+ * draws. Groups whose b sums to 0 are left out. */
+interval paired_ratio(const double *a, const double *b, const int32_t *groups, size_t n);
 /* One-sided sign test: probability of at least `wins` wins among wins + losses fair coins. */
 double sign_test(int64_t wins, int64_t losses);
+/* Two-sided p of "these differences are symmetric around 0", groups weighted alike. Below SIGN_TEST_BELOW
+ * differences that are not 0 the exact sign test, else the sign-flip test of the mean of group means (normal
+ * limit). 1 where nothing differs. */
+double paired_p(const double *values, const int32_t *groups, size_t n);
+#define SIGN_TEST_BELOW 20
+/* Holm's correction: p [n] is replaced by the adjusted values; NAN stays and does not count. */
+void holm_adjust(double *p, size_t n);
 
 /* ---- table.c: the one printer ---- */
 typedef struct table_cell {

@@ -4,36 +4,65 @@
 -- (token budget, NULL: none), sampler, is_reference (1: the configuration others are compared with: the run's
 -- first lossless one), is_oracle (1: costs more than exact by design, left out of speed figures). Scores are
 -- 0..1, times microseconds, nothing is rounded.
+--
+-- work is all that was read of the prefix, share of exact's: work_attend (by attention, dense calls included) plus
+-- work_select (to choose). One rule of averaging everywhere: over the samples of a task, then over tasks with equal
+-- weight. A mean over tasks leaves out tasks on which no configuration scores at all (v_task_used).
+--
+-- A label stands for one thing: where code, plug-in, options' defaults or data behind a label changed, the views
+-- show the newest and v_samples_all and v_cell_all have the rest.
 
 -- ---- building blocks ----
 
--- The configuration that a run compares with: the first whose method is lossless (capability 8).
-CREATE VIEW v_reference AS
-SELECT c.run_id, c.model_id, min(c.config_id) AS config_id
-FROM cell c JOIN config f ON f.id = c.config_id JOIN method m ON m.id = f.method_id
-WHERE m.caps & 8
-GROUP BY c.run_id, c.model_id;
-
-CREATE VIEW v_cell AS
-SELECT c.id AS cell_id, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id,
+CREATE VIEW v_cell_all AS
+WITH newest AS (    -- build and configuration that a label of a run stands for
+    SELECT c.id,
+           first_value(c.config_id) OVER label AS config_id, first_value(c.build_id) OVER label AS build_id,
+           first_value(c.model_id) OVER label AS model_id,
+           max(c.session_id) OVER (PARTITION BY c.run_id, o.name, f.label, c.sampler_id, c.pass, d.benchmark, d.task)
+               AS task_session
+    FROM cell c
+    JOIN config f ON f.id = c.config_id
+    JOIN model o ON o.id = c.model_id
+    LEFT JOIN dataset d ON d.id = c.dataset_id
+    WINDOW label AS (PARTITION BY c.run_id, o.name, f.label, c.sampler_id, c.pass
+                     ORDER BY c.session_id DESC, c.id DESC)
+)
+SELECT c.id AS cell_id, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id, c.build_id, c.session_id,
        r.label AS run, o.name AS model, o.synthetic, o.block,
        d.task, d.benchmark, d.category, d.language, d.metric,
        m.name AS method, f.label AS config, f.k,
        CASE s.schedule WHEN 'fixed' THEN 'T=' || s.steps || '/' || s.block
                        ELSE s.schedule || coalesce(' ' || printf('%.3g', s.threshold), '') END
            || CASE WHEN s.block_cache THEN ' cached' ELSE '' END AS sampler,
-       s.schedule, c.pass, c.state, c.reason,
-       CASE WHEN v.config_id = c.config_id THEN 1 ELSE 0 END AS is_reference,
+       s.schedule, s.steps AS sampler_steps, c.pass, c.state, c.reason,
        CASE WHEN m.caps & 8 THEN 1 ELSE 0 END AS is_lossless,
-       CASE WHEN m.caps & 4 THEN 1 ELSE 0 END AS is_oracle
+       CASE WHEN m.caps & 4 THEN 1 ELSE 0 END AS is_oracle,
+       b.hash AS build, b.git AS build_git,
+       CASE WHEN c.config_id = n.config_id AND c.build_id IS n.build_id AND c.model_id = n.model_id
+                 AND c.session_id IS n.task_session THEN 1 ELSE 0 END AS is_current
 FROM cell c
+JOIN newest n ON n.id = c.id
 JOIN run r ON r.id = c.run_id
 JOIN model o ON o.id = c.model_id
 JOIN config f ON f.id = c.config_id
 JOIN method m ON m.id = f.method_id
 JOIN sampler s ON s.id = c.sampler_id
 LEFT JOIN dataset d ON d.id = c.dataset_id
-LEFT JOIN v_reference v ON v.run_id = c.run_id AND v.model_id = c.model_id;
+LEFT JOIN build b ON b.id = c.build_id;
+
+-- The configuration that a run compares with: the first whose method is lossless.
+CREATE VIEW v_reference AS
+SELECT run_id, model_id, min(config_id) AS config_id
+FROM v_cell_all
+WHERE is_current AND is_lossless
+GROUP BY run_id, model_id;
+
+CREATE VIEW v_cell AS
+SELECT c.*, CASE WHEN v.config_id = c.config_id THEN 1 ELSE 0 END AS is_reference
+FROM v_cell_all c
+LEFT JOIN v_reference v ON v.run_id = c.run_id AND v.model_id = c.model_id
+WHERE c.is_current;
 
 -- ---- samples and accuracy ----
 
@@ -43,7 +72,7 @@ SELECT c.run, c.model, c.task, c.method, c.config, c.k, c.sampler, c.pass,
        s.status, s.error, s.score, s.prediction, i.answers_json AS answers, i.classes_json AS classes,
        p.tokens AS prompt_tokens, p.truncated, p.token_hash,
        s.new_tokens, s.stopped, s.blocks, s.denoise_forwards, s.commit_forwards,
-       s.engaged, s.work, s.work_select, s.agree, s.compared, s.dense_calls, s.sparse_calls,
+       s.engaged, s.work_attend + coalesce(s.work_select, 0) AS work, s.work_attend, s.work_select, s.agree, s.compared, s.dense_calls, s.sparse_calls,
        s.prefill_us, s.decode_us,
        c.benchmark, c.category, c.language, c.metric, c.synthetic, c.is_reference, c.is_lossless, c.is_oracle,
        c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id, s.cell_id, s.item_id, s.id AS sample_id
@@ -52,11 +81,27 @@ JOIN v_cell c ON c.cell_id = s.cell_id
 JOIN item i ON i.id = s.item_id
 LEFT JOIN prompt p ON p.id = s.prompt_id;
 
+-- Superseded rows too: is_current 0, with the build that made them.
+CREATE VIEW v_samples_all AS
+SELECT c.run, c.model, c.task, c.method, c.config, c.k, c.sampler, c.pass,
+       i.key AS item, i.bucket, i.length, i.context, i.depth,
+       s.status, s.error, s.score, s.prediction, i.answers_json AS answers, i.classes_json AS classes,
+       p.tokens AS prompt_tokens, p.truncated, p.token_hash,
+       s.new_tokens, s.stopped, s.blocks, s.denoise_forwards, s.commit_forwards,
+       s.engaged, s.work_attend + coalesce(s.work_select, 0) AS work, s.work_attend, s.work_select, s.agree, s.compared, s.dense_calls, s.sparse_calls,
+       s.prefill_us, s.decode_us,
+       c.benchmark, c.category, c.language, c.metric, c.synthetic, c.is_lossless, c.is_oracle, c.is_current, c.build, c.build_git,
+       c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id, s.cell_id, s.item_id, s.id AS sample_id
+FROM sample s
+JOIN v_cell_all c ON c.cell_id = s.cell_id
+JOIN item i ON i.id = s.item_id
+LEFT JOIN prompt p ON p.id = s.prompt_id;
+
 -- Mean score of a task, with what it cost. n: samples with a score.
 CREATE VIEW v_accuracy AS
 SELECT run, model, task, method, config, k,
        avg(score) AS score, count(score) AS n, avg(engaged) AS engaged, avg(work) AS work,
-       avg(work_select) AS work_select,
+       avg(work_attend) AS work_attend, avg(work_select) AS work_select,
        1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0) AS forwards_per_block,
        avg(prompt_tokens) AS prompt_tokens, sum(new_tokens) AS new_tokens,
        sum(status = 'failed') AS failed, sum(status = 'skipped') AS skipped,
@@ -66,6 +111,13 @@ FROM v_samples
 WHERE pass = 'quality'
 GROUP BY run_id, model_id, dataset_id, config_id, sampler_id;
 
+-- The tasks that a mean over tasks is made of: used 0 where no configuration of the run scores at all, under any
+-- sampler: the model cannot do the task, and it would only pull all methods together.
+CREATE VIEW v_task_used AS
+SELECT run_id, model_id, dataset_id, task, CASE WHEN max(score) > 0 THEN 1 ELSE 0 END AS used, run, model
+FROM v_accuracy WHERE n > 0
+GROUP BY run_id, model_id, dataset_id;
+
 -- The same by the benchmark's own groups (length buckets, difficulty).
 CREATE VIEW v_accuracy_bucket AS
 SELECT run, model, task, method, config, k, bucket, avg(score) AS score, count(score) AS n, sampler
@@ -74,7 +126,7 @@ WHERE pass = 'quality' AND bucket IS NOT NULL
 GROUP BY run_id, model_id, dataset_id, config_id, sampler_id, bucket;
 
 CREATE VIEW v_niah AS
-SELECT run, model, task, method, config, k, context AS length, depth, avg(score) AS score, count(score) AS n,
+SELECT run, model, task, method, config, k, context, depth, avg(score) AS score, count(score) AS n,
        avg(prompt_tokens) AS prompt_tokens, avg(work) AS work, sampler, is_reference, is_oracle,
        run_id, model_id, dataset_id, config_id, sampler_id
 FROM v_samples
@@ -183,20 +235,51 @@ FROM (SELECT c.run, c.model, c.task, c.method, c.config, c.k, h.forwards, sum(h.
       WHERE c.pass = 'quality'
       GROUP BY c.cell_id, h.forwards);
 
+-- What sparse attention does to the number of denoising forwards of a block, paired by item: ratio above 1 means
+-- more forwards than the reference. task '*': mean over the used tasks of their ratios. Confidence intervals are in the report.
+CREATE VIEW v_forwards_ratio AS
+WITH by_task AS (
+    SELECT p.run, p.model, p.task, p.method, p.config, p.k, p.sampler, count(*) AS n,
+           1.0 * sum(p.denoise_forwards) / nullif(sum(p.blocks), 0) AS forwards_per_block,
+           1.0 * sum(p.reference_forwards) / nullif(sum(p.reference_blocks), 0) AS reference_forwards_per_block,
+           1.0 * sum(p.denoise_forwards) / count(*) AS forwards_per_request,
+           1.0 * sum(p.reference_forwards) / count(*) AS reference_forwards_per_request,
+           p.is_reference, p.is_oracle, p.run_id, p.model_id, p.dataset_id, p.config_id, p.sampler_id
+    FROM v_paired_item p
+    GROUP BY p.run_id, p.model_id, p.dataset_id, p.config_id, p.sampler_id
+), ratios AS (
+    SELECT *, forwards_per_block / nullif(reference_forwards_per_block, 0) AS ratio,
+           forwards_per_request / nullif(reference_forwards_per_request, 0) AS request_ratio
+    FROM by_task
+)
+SELECT run, model, task, method, config, k, sampler, n, forwards_per_block, reference_forwards_per_block, ratio,
+       forwards_per_request, reference_forwards_per_request, request_ratio,
+       is_reference, is_oracle, run_id, model_id, dataset_id, config_id, sampler_id
+FROM ratios
+UNION ALL
+SELECT r.run, r.model, '*', r.method, r.config, r.k, r.sampler, sum(r.n), avg(r.forwards_per_block),
+       avg(r.reference_forwards_per_block), avg(r.ratio), avg(r.forwards_per_request),
+       avg(r.reference_forwards_per_request), avg(r.request_ratio),
+       r.is_reference, r.is_oracle, r.run_id, r.model_id, NULL, r.config_id, r.sampler_id
+FROM ratios r
+JOIN v_task_used t ON t.run_id = r.run_id AND t.model_id = r.model_id AND t.dataset_id = r.dataset_id AND t.used
+GROUP BY r.run_id, r.model_id, r.config_id, r.sampler_id;
+
 -- ---- latency ----
 
--- Quantiles by linear interpolation between order statistics, one row per measured case, phase and launch mode.
--- Samples that were dropped (clock too low) are counted, not used.
-CREATE VIEW v_latency_mode AS
+-- Quantiles by linear interpolation between order statistics, one row per measured case, phase, launch mode and
+-- session. Samples that were dropped (clock too low) are counted, not used. is_newest: the newest measurement of the
+-- case; older ones stay. sampler: the schedule that was timed, which is the cell's own for phase request alone.
+CREATE VIEW v_latency_all AS
 WITH ranked AS (
-    SELECT cell_id, context, batch, steps, graph, phase, time_us,
+    SELECT cell_id, session_id, context, batch, steps, graph, phase, time_us,
            row_number() OVER ordered - 1 AS i, count(*) OVER whole AS n, lead(time_us) OVER ordered AS next_us
     FROM latency
     WHERE kept = 1
-    WINDOW whole AS (PARTITION BY cell_id, context, batch, steps, graph, phase),
+    WINDOW whole AS (PARTITION BY cell_id, session_id, context, batch, steps, graph, phase),
            ordered AS (whole ORDER BY time_us)
 ), quantile AS (
-    SELECT cell_id, context, batch, steps, graph, phase, n,
+    SELECT cell_id, session_id, context, batch, steps, graph, phase, max(n) AS n,
            max(CASE WHEN i = CAST((n - 1) * 0.1 AS INTEGER)
                     THEN time_us + ((n - 1) * 0.1 - i) * (coalesce(next_us, time_us) - time_us) END) AS p10_us,
            max(CASE WHEN i = CAST((n - 1) * 0.5 AS INTEGER)
@@ -204,38 +287,59 @@ WITH ranked AS (
            max(CASE WHEN i = CAST((n - 1) * 0.9 AS INTEGER)
                     THEN time_us + ((n - 1) * 0.9 - i) * (coalesce(next_us, time_us) - time_us) END) AS p90_us
     FROM ranked
-    GROUP BY cell_id, context, batch, steps, graph, phase
+    GROUP BY cell_id, session_id, context, batch, steps, graph, phase
 )
 SELECT c.run, c.model, c.method, c.config, c.k, q.context, q.batch, q.steps, q.graph, q.phase,
        q.median_us, q.p10_us, q.p90_us, q.n,
        (SELECT count(*) FROM latency l
-        WHERE l.cell_id = q.cell_id AND l.context = q.context AND l.batch = q.batch AND l.steps = q.steps
-          AND l.graph = q.graph AND l.phase = q.phase AND l.kept = 0) AS dropped,
-       c.sampler, c.synthetic, c.block, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.config_id,
-       c.sampler_id, q.cell_id
-FROM quantile q JOIN v_cell c ON c.cell_id = q.cell_id;
+        WHERE l.cell_id = q.cell_id AND l.session_id = q.session_id AND l.context = q.context
+          AND l.batch = q.batch AND l.steps = q.steps AND l.graph = q.graph AND l.phase = q.phase AND l.kept = 0) AS dropped,
+       CASE q.phase WHEN 'request' THEN c.sampler WHEN 'prefill' THEN 'prefill'
+                    ELSE 'T=' || q.steps || '/' || c.block END AS sampler,
+       c.synthetic, c.block, c.is_reference, c.is_oracle,
+       CASE WHEN q.session_id = max(q.session_id) OVER (PARTITION BY q.cell_id, q.context, q.batch, q.steps, q.phase)
+            THEN 1 ELSE 0 END AS is_newest, y.started_at AS measured_at, c.build, c.build_git,
+       c.run_id, c.model_id, c.config_id, c.sampler_id, q.session_id, q.cell_id
+FROM quantile q
+JOIN v_cell c ON c.cell_id = q.cell_id
+JOIN session y ON y.id = q.session_id;
 
--- The faster of graph and eager, for the reference as for everyone else (SQLite takes the bare columns of a
--- min() query from the row that holds the minimum). tokens_per_s: of phase block.
+CREATE VIEW v_latency_mode AS
+SELECT run, model, method, config, k, context, batch, steps, graph, phase, median_us, p10_us, p90_us, n, dropped,
+       sampler, synthetic, block, is_reference, is_oracle, measured_at, run_id, model_id, config_id, sampler_id,
+       session_id, cell_id
+FROM v_latency_all WHERE is_newest;
+
+-- The faster of graph and eager, for the reference as for everyone else. tokens_per_s: of phase block.
 CREATE VIEW v_latency AS
-SELECT run, model, method, config, k, context, batch, phase, min(median_us) AS median_us, p10_us, p90_us, n,
-       steps, graph, dropped,
-       CASE WHEN phase = 'block' THEN 1e6 * block * batch / min(median_us) END AS tokens_per_s,
-       sampler, synthetic, is_reference, is_oracle, run_id, model_id, config_id, sampler_id
-FROM v_latency_mode
-GROUP BY run_id, model_id, config_id, sampler_id, cell_id, context, batch, steps, phase;
+WITH ordered AS (
+    SELECT *, row_number() OVER (PARTITION BY cell_id, session_id, context, batch, steps, phase
+                                 ORDER BY median_us, graph) AS place
+    FROM v_latency_mode
+)
+SELECT run, model, method, config, k, context, batch, phase, median_us, p10_us, p90_us, n, steps, graph, dropped,
+       CASE WHEN phase = 'block' THEN 1e6 * block * batch / median_us END AS tokens_per_s,
+       sampler, synthetic, is_reference, is_oracle, measured_at, run_id, model_id, config_id, sampler_id, session_id
+FROM ordered WHERE place = 1;
 
--- Ratio of medians to the reference at the same context, batch and steps. low and high combine the p10 of one
--- side with the p90 of the other: wider than a paired interval, never narrower.
+-- Ratio of medians to the reference at the same context, batch and steps, both measured in one session: methods take
+-- turns there. low and high combine the p10 of one side with the p90 of the other: wider than a paired interval,
+-- never narrower.
 CREATE VIEW v_speedup AS
+WITH reference AS (
+    SELECT *, row_number() OVER (PARTITION BY run_id, model_id, sampler_id, session_id, context, batch, steps, phase
+                                 ORDER BY median_us, graph) AS place
+    FROM v_latency_all WHERE is_reference = 1
+)
 SELECT a.run, a.model, a.method, a.config, a.k, a.context, a.batch, a.steps, a.phase,
        b.median_us / a.median_us AS speedup, b.p10_us / a.p90_us AS low, b.p90_us / a.p10_us AS high,
        a.median_us, b.median_us AS reference_us, a.n,
-       a.sampler, a.synthetic, a.is_reference, a.is_oracle, a.run_id, a.model_id, a.config_id, a.sampler_id
+       a.sampler, a.synthetic, a.is_reference, a.is_oracle, a.measured_at,
+       a.run_id, a.model_id, a.config_id, a.sampler_id, a.session_id
 FROM v_latency a
-JOIN v_latency b ON b.is_reference = 1 AND b.run_id = a.run_id AND b.model_id = a.model_id
-                AND b.sampler_id = a.sampler_id AND b.context = a.context AND b.batch = a.batch
-                AND b.steps = a.steps AND b.phase = a.phase;
+JOIN reference b ON b.place = 1 AND b.run_id = a.run_id AND b.model_id = a.model_id
+                AND b.sampler_id = a.sampler_id AND b.session_id = a.session_id AND b.context = a.context
+                AND b.batch = a.batch AND b.steps = a.steps AND b.phase = a.phase;
 
 -- Steps per block from which a method has repaid its first step: first + (T-1) later <= T exact steps. NULL: it
 -- never does. exact_us: the reference's later step.
@@ -272,11 +376,15 @@ SELECT run, model, method, config, k, batch, steps,
 FROM pairs
 GROUP BY run_id, model_id, config_id, sampler_id, batch, steps;
 
--- Time by part of a step. share: of this step; relative: of the reference's whole step.
+-- Time by part of a step, the newest profile of each case. share: of this step; relative: of the reference's whole step.
 CREATE VIEW v_breakdown AS
-WITH total AS (
+WITH newest AS (
+    SELECT *, max(session_id) OVER (PARTITION BY cell_id, context, batch) AS newest_session FROM breakdown
+), part AS (
+    SELECT * FROM newest WHERE session_id = newest_session
+), total AS (
     SELECT cell_id, context, batch, step_kind, sum(time_us) AS us
-    FROM breakdown GROUP BY cell_id, context, batch, step_kind
+    FROM part GROUP BY cell_id, context, batch, step_kind
 )
 SELECT c.run, c.model, c.method, c.config, c.k, b.context, b.batch, b.step_kind, b.part, b.i AS part_order,
        b.time_us AS us, b.kernels, b.time_us / nullif(t.us, 0) AS share,
@@ -285,45 +393,75 @@ SELECT c.run, c.model, c.method, c.config, c.k, b.context, b.batch, b.step_kind,
                              AND e.sampler_id = c.sampler_id AND e.pass = c.pass AND r.context = b.context
                              AND r.batch = b.batch AND r.step_kind = b.step_kind), 0) AS relative,
        c.sampler, c.synthetic, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.config_id, c.sampler_id
-FROM breakdown b
+FROM part b
 JOIN total t ON t.cell_id = b.cell_id AND t.context = b.context AND t.batch = b.batch
             AND t.step_kind = b.step_kind
 JOIN v_cell c ON c.cell_id = b.cell_id;
 
 CREATE VIEW v_memory AS
+WITH newest AS (
+    SELECT *, max(session_id) OVER (PARTITION BY cell_id, context, batch) AS newest_session FROM memory
+)
 SELECT c.run, c.model, c.method, c.config, c.k, m.context, m.batch,
        m.weights_bytes, m.kv_bytes, m.index_bytes, m.scratch_bytes, m.peak_bytes,
        c.sampler, c.synthetic, c.is_reference, c.is_oracle, c.run_id, c.model_id, c.config_id, c.sampler_id
-FROM memory m JOIN v_cell c ON c.cell_id = m.cell_id;
+FROM newest m JOIN v_cell c ON c.cell_id = m.cell_id
+WHERE m.session_id = m.newest_session;
 
--- Accuracy against speed: the mean over tasks of score and paired difference, with the speed-up of a whole block
--- (of a later step where no block was measured); speedup NULL: no latency in this run.
+-- What a user of a method waits for, as two factors that were measured apart: forwards (how many denoising forwards
+-- of the reference one of the method's stands for, paired by item; below 1: the method needs more) times cost (the
+-- reference's time of a later denoising step over the method's). request_speedup: the same measured as a whole,
+-- where the latency pass decoded requests with this sampler; NULL elsewhere.
+CREATE VIEW v_end_to_end AS
+SELECT r.run, r.model, r.method, r.config, r.k, r.sampler, s.context, s.batch, s.steps,
+       1 / r.ratio AS forwards_factor, s.speedup AS cost_factor, s.speedup / r.ratio AS speedup,
+       q.speedup AS request_speedup, r.n, r.is_reference, r.is_oracle, r.run_id, r.model_id, r.config_id, r.sampler_id
+FROM v_forwards_ratio r
+JOIN v_speedup s ON s.run_id = r.run_id AND s.model_id = r.model_id AND s.config_id = r.config_id
+                AND s.phase = 'later_step'
+LEFT JOIN v_speedup q ON q.run_id = r.run_id AND q.model_id = r.model_id AND q.config_id = r.config_id
+                     AND q.sampler_id = r.sampler_id AND q.phase = 'request' AND q.context = s.context
+                     AND q.batch = s.batch
+WHERE r.task = '*' AND r.ratio > 0;
+
+-- Accuracy against speed, each measured under the same sampler: a fixed schedule of T steps with blocks of T steps
+-- (a later step where no block was measured), the family's own rule with whole requests. Means over the used tasks;
+-- speedup NULL: nothing was timed under this sampler.
 CREATE VIEW v_pareto AS
 WITH quality AS (
-    SELECT run, model, method, config, k, sampler, avg(score) AS score, sum(n) AS n, count(*) AS tasks,
-           avg(work) AS work, avg(work_select) AS work_select, avg(engaged) AS engaged,
-           avg(forwards_per_block) AS forwards_per_block,
-           is_reference, is_oracle, run_id, model_id, config_id, sampler_id
-    FROM v_accuracy WHERE n > 0
-    GROUP BY run_id, model_id, config_id, sampler_id
+    SELECT a.run, a.model, a.method, a.config, a.k, a.sampler, avg(a.score) AS score, sum(a.n) AS n,
+           count(*) AS tasks, avg(a.work) AS work, avg(a.work_attend) AS work_attend,
+           avg(a.work_select) AS work_select, avg(a.engaged) AS engaged,
+           avg(a.forwards_per_block) AS forwards_per_block,
+           a.is_reference, a.is_oracle, a.run_id, a.model_id, a.config_id, a.sampler_id
+    FROM v_accuracy a
+    JOIN v_task_used t ON t.run_id = a.run_id AND t.model_id = a.model_id AND t.dataset_id = a.dataset_id AND t.used
+    WHERE a.n > 0
+    GROUP BY a.run_id, a.model_id, a.config_id, a.sampler_id
 ), paired AS (
-    SELECT run_id, model_id, config_id, sampler_id, avg(mean) AS delta
-    FROM v_paired GROUP BY run_id, model_id, config_id, sampler_id
-), speed AS (
-    SELECT * FROM v_speedup s
-    WHERE phase = 'block' OR (phase = 'later_step' AND NOT EXISTS (
-        SELECT 1 FROM latency l JOIN cell c ON c.id = l.cell_id
-        WHERE c.run_id = s.run_id AND l.phase = 'block'))
+    SELECT p.run_id, p.model_id, p.config_id, p.sampler_id, avg(p.mean) AS delta
+    FROM v_paired p
+    JOIN v_task_used t ON t.run_id = p.run_id AND t.model_id = p.model_id AND t.dataset_id = p.dataset_id AND t.used
+    GROUP BY p.run_id, p.model_id, p.config_id, p.sampler_id
+), whole AS (
+    SELECT DISTINCT run_id, steps FROM v_speedup WHERE phase = 'block'
 )
-SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work,
+SELECT q.run, q.model, q.method, q.config, q.k, q.sampler, q.score, p.delta, q.n, q.tasks, q.work, q.work_attend,
        q.work_select, q.engaged,
        q.forwards_per_block, s.context, s.batch, s.steps, s.phase, s.speedup, s.low, s.high,
        q.is_reference, q.is_oracle, q.run_id, q.model_id, q.config_id, q.sampler_id, v.curve
 FROM quality q
+JOIN sampler y ON y.id = q.sampler_id
 JOIN v_curve v ON v.run_id = q.run_id AND v.model_id = q.model_id AND v.config_id = q.config_id
 LEFT JOIN paired p ON p.run_id = q.run_id AND p.model_id = q.model_id AND p.config_id = q.config_id
                   AND p.sampler_id = q.sampler_id
-LEFT JOIN speed s ON s.run_id = q.run_id AND s.model_id = q.model_id AND s.config_id = q.config_id;
+LEFT JOIN v_speedup s ON s.run_id = q.run_id AND s.model_id = q.model_id AND s.config_id = q.config_id
+     AND CASE WHEN y.schedule = 'fixed'
+              THEN s.steps = y.steps
+                   AND (s.phase = 'block'
+                        OR (s.phase = 'later_step'
+                            AND NOT EXISTS (SELECT 1 FROM whole w WHERE w.run_id = q.run_id AND w.steps = y.steps)))
+              ELSE s.phase = 'request' AND s.sampler_id = q.sampler_id END;
 
 -- ---- equal work: methods side by side where they read as much, whatever their budgets are called ----
 
@@ -333,7 +471,8 @@ LEFT JOIN speed s ON s.run_id = q.run_id AND s.model_id = q.model_id AND s.confi
 CREATE VIEW v_curve AS
 WITH used AS (
     SELECT DISTINCT c.run_id, c.model_id, c.config_id, f.method_id, f.label, f.k, f.options_json AS options
-    FROM cell c JOIN config f ON f.id = c.config_id
+    FROM v_cell_all c JOIN config f ON f.id = c.config_id
+    WHERE c.is_current
 ), numbers AS (
     SELECT u.run_id, u.model_id, u.method_id, o.key AS name, count(DISTINCT o.value) AS n, min(o.id) AS place
     FROM used u JOIN json_each(coalesce(u.options, '{}')) o
@@ -352,42 +491,33 @@ FROM used u
 LEFT JOIN dials d ON d.run_id = u.run_id AND d.model_id = u.model_id AND d.method_id = u.method_id AND d.place = 1;
 
 -- The points of all curves in ascending order of work, each with the next one of its curve: by task, and over the
--- tasks ('*', only configurations with every task: mean score of the tasks, work and forwards of all samples).
--- work: prefix tokens read to attend and to select, share of exact's.
+-- used tasks ('*', only configurations with every one of them: means over the tasks).
 CREATE VIEW v_work AS
 WITH recalls AS (
     SELECT * FROM v_recall_config WHERE pass = 'recall'
 ), by_task AS (
-    SELECT a.run, a.model, a.task, a.method, a.config, a.k, a.work + coalesce(a.work_select, 0) AS work, a.score,
+    SELECT a.run, a.model, a.task, a.method, a.config, a.k, a.work, a.score,
            a.n, a.forwards_per_block, r.index_recall, r.mass_recall, a.sampler, a.is_reference, a.is_oracle,
            a.run_id, a.model_id, a.dataset_id, a.config_id, a.sampler_id
     FROM v_accuracy a
     LEFT JOIN recalls r ON r.run_id = a.run_id AND r.model_id = a.model_id AND r.dataset_id = a.dataset_id
                        AND r.config_id = a.config_id AND r.sampler_id = a.sampler_id
     WHERE a.n > 0
-), cost AS (
-    SELECT run_id, model_id, config_id, sampler_id, avg(work + coalesce(work_select, 0)) AS work,
-           1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0) AS forwards_per_block
-    FROM v_samples WHERE pass = 'quality'
-    GROUP BY run_id, model_id, config_id, sampler_id
-), mean_recall AS (
-    SELECT run_id, model_id, config_id, sampler_id, sum(index_recall * blocks) / sum(blocks) AS index_recall,
-           sum(mass_recall * blocks) / sum(blocks) AS mass_recall
-    FROM recalls GROUP BY run_id, model_id, config_id, sampler_id
 ), mean AS (
-    SELECT *, avg(score) AS mean_score, sum(n) AS items,
-           max(count(*)) OVER (PARTITION BY run_id, model_id, sampler_id) = count(*) AS complete
-    FROM by_task GROUP BY run_id, model_id, config_id, sampler_id
+    SELECT b.run, b.model, b.method, b.config, b.k, avg(b.work) AS work, avg(b.score) AS score, sum(b.n) AS items,
+           avg(b.forwards_per_block) AS forwards_per_block, avg(b.index_recall) AS index_recall,
+           avg(b.mass_recall) AS mass_recall, b.sampler, b.is_reference, b.is_oracle,
+           b.run_id, b.model_id, b.config_id, b.sampler_id,
+           max(count(*)) OVER (PARTITION BY b.run_id, b.model_id, b.sampler_id) = count(*) AS complete
+    FROM by_task b
+    JOIN v_task_used t ON t.run_id = b.run_id AND t.model_id = b.model_id AND t.dataset_id = b.dataset_id AND t.used
+    GROUP BY b.run_id, b.model_id, b.config_id, b.sampler_id
 ), point AS (
     SELECT * FROM by_task
     UNION ALL
-    SELECT m.run, m.model, '*', m.method, m.config, m.k, c.work, m.mean_score, m.items, c.forwards_per_block,
-           r.index_recall, r.mass_recall, m.sampler, m.is_reference, m.is_oracle,
-           m.run_id, m.model_id, NULL, m.config_id, m.sampler_id
-    FROM mean m
-    JOIN cost c USING (run_id, model_id, config_id, sampler_id)
-    LEFT JOIN mean_recall r USING (run_id, model_id, config_id, sampler_id)
-    WHERE m.complete
+    SELECT run, model, '*', method, config, k, work, score, items, forwards_per_block, index_recall, mass_recall,
+           sampler, is_reference, is_oracle, run_id, model_id, NULL, config_id, sampler_id
+    FROM mean WHERE complete
 )
 SELECT p.run, p.model, p.task, p.method, v.curve, v.dial, p.config, p.k, p.work, p.score, p.n,
        p.forwards_per_block, p.index_recall, p.mass_recall,
@@ -503,7 +633,7 @@ SELECT 'sample',
        json_array(s.status, s.error, s.prediction, quote(s.score), s.answers, s.classes, s.bucket,
                   s.length, s.context, s.depth, s.prompt_tokens, s.truncated, s.token_hash, s.new_tokens,
                   s.stopped, s.blocks, s.denoise_forwards, s.commit_forwards, quote(s.engaged),
-                  quote(s.work), quote(s.work_select), s.agree, s.compared, s.dense_calls,
+                  quote(s.work_attend), quote(s.work_select), s.agree, s.compared, s.dense_calls,
                   s.sparse_calls)
 FROM v_samples s
 UNION ALL

@@ -22,7 +22,7 @@ static void fill_row(mb_sample_row *row, const mb_decode_result *result)
     row->commit_forwards = result->commit_forwards;
     row->stopped = result->stopped;
     row->engaged = result->engaged;
-    row->work = result->work;
+    row->work_attend = result->work;
     row->work_select = result->work_select;
     row->decode_us = result->decode_us;
     row->forwards_histogram = result->forwards_histogram;

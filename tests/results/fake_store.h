@@ -91,7 +91,7 @@ static int fake_sample(mb_store *store, int64_t cell, const fake_method *m, int6
                                            : fmin(1, fmax(0, (0.75 - 0.5 * hard + noise) * (0.4 + 0.6 * r))),
                        .prediction = depth >= 0 ? "the magic number is 42" : "forty-two\nand more",
                        .engaged = 1,
-                       .work = 1,
+                       .work_attend = 1,
                        .prefill_us = 3e5 + 1e4 * mb_random_unit(&own),
                        .decode_us = 2e5};
     mb_counter_row counter = {"refreshes", "selections", "lower", "mean", 3 + hard};
@@ -103,7 +103,7 @@ static int fake_sample(mb_store *store, int64_t cell, const fake_method *m, int6
     }
     if (m->budgeted) {
         s.engaged = 10.0 / 12;
-        s.work = 2.0 / 12 + 10.0 / 12 * (double)k / 6000 + 0.1 * m->select;
+        s.work_attend = 2.0 / 12 + 10.0 / 12 * (double)k / 6000 + 0.1 * m->select;
     }
     s.forwards_histogram = histogram;
     s.histogram_size = 17;

@@ -112,7 +112,7 @@ static inline mb_sample_row small_row(int64_t cell, const char *key, double scor
                            .commit_forwards = 1,
                            .depth = -1,
                            .engaged = 0.5,
-                           .work = 0.25,
+                           .work_attend = 0.25,
                            .work_select = 0.125,
                            .prefill_us = 1000,
                            .decode_us = 2000};

@@ -138,7 +138,7 @@ static void fill(small_store *s)
             if (a->score[j] < 0)
                 continue;
             mb_sample_row sample = small_row(small_cell(s, config, "quality"), key, a->score[j]);
-            sample.work = a->work[j];
+            sample.work_attend = a->work[j];
             sample.work_select = a->select;
             sample.denoise_forwards = a->forwards;
             OK(mb_store_sample(s->store, &sample, &s->err));
@@ -165,24 +165,25 @@ typedef struct point {
 /* task TASKS: over the tasks. False: the configuration lacks a task. */
 static bool point_of(const arm *a, int task, point *p)
 {
-    double score[TASKS] = {0}, work = 0;
+    double score[TASKS] = {0}, work[TASKS] = {0};
     int n[TASKS] = {0}, all = 0;
     for (int j = 0; j < SAMPLES; j++) {
         int t = j == 2;
         if (a->score[j] < 0 || (task < TASKS && t != task))
             continue;
         score[t] += a->score[j];
-        work += a->work[j] + a->select;
+        work[t] += a->work[j] + a->select;
         n[t]++;
         all++;
     }
     if (task == TASKS ? !n[0] || !n[1] : !n[task])
         return false;
     bool both = task == TASKS;
-    *p = (point){.a = a, .work = work / all, .n = all};
+    *p = (point){.a = a, .n = all};
+    p->work = both ? (work[0] / n[0] + work[1] / n[1]) / 2 : work[task] / n[task];
     p->values[0] = both ? (score[0] / n[0] + score[1] / n[1]) / 2 : score[task] / n[task];
-    p->values[1] = a->index[0] == 0 ? NAN : both ? (a->index[0] + 3 * a->index[1]) / 4 : a->index[task];
-    p->values[2] = a->index[0] == 0 ? NAN : both ? (a->mass[0] + 3 * a->mass[1]) / 4 : a->mass[task];
+    p->values[1] = a->index[0] == 0 ? NAN : both ? (a->index[0] + a->index[1]) / 2 : a->index[task];
+    p->values[2] = a->index[0] == 0 ? NAN : both ? (a->mass[0] + a->mass[1]) / 2 : a->mass[task];
     p->values[3] = a->forwards;
     return true;
 }

@@ -48,7 +48,7 @@ static void keeps_a_sample(void **state)
     assert_string_equal(small_query(s.store,
                                     "SELECT score, engaged, work, work_select, length, context, depth, bucket, "
                                     "prompt_tokens, token_hash, prefill_us, decode_us FROM v_samples"),
-                        "0.3333333333333333,0.5,0.25,0.125,10,128,50,0-4k,100,k1,1000,2000\n");
+                        "0.3333333333333333,0.5,0.375,0.125,10,128,50,0-4k,100,k1,1000,2000\n");
     assert_string_equal(small_query(s.store, "SELECT score = 1.0 / 3 FROM v_samples"), "1\n");
     assert_string_equal(small_query(s.store, "SELECT prediction FROM v_samples"), "\"eine \xc3\x9c"
                                                                                   "bung, \"\"quoted\"\"\n2\"\n");

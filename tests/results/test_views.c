@@ -51,7 +51,7 @@ static void accuracy_and_pairs(void **state)
     assert_string_equal(small_query(s.store,
                                     "SELECT config, k, round(score, 6), n, round(engaged, 6), work, "
                                     "forwards_per_block, failed, is_reference FROM v_accuracy ORDER BY config_id"),
-                        "alpha,,0.625,4,0.5,0.25,8,0,1\nbeta k=64,64,0.416667,3,0.666667,0.25,7.5,1,0\n");
+                        "alpha,,0.625,4,0.5,0.375,8,0,1\nbeta k=64,64,0.416667,3,0.666667,0.375,7.5,1,0\n");
     /* differences -0.5, 0, +0.25 on a, b, c; d failed and has no pair: mean -1/12 */
     assert_string_equal(small_query(s.store,
                                     "SELECT round(mean, 6), n, wins, losses, ties, round(same_prediction, 6), "
@@ -216,7 +216,7 @@ static void breakdown_and_needles(void **state)
         row.depth = i % 3 == 2 ? 100 : 0;
         OK(mb_store_sample(s.store, &row, &s.err));
     }
-    assert_string_equal(small_query(s.store, "SELECT length, depth, score, n FROM v_niah ORDER BY 1, 2"),
+    assert_string_equal(small_query(s.store, "SELECT context, depth, score, n FROM v_niah ORDER BY 1, 2"),
                         "512,0,0.5,2\n512,100,0,1\n1024,0,0.5,2\n1024,100,0,1\n");
     int32_t histogram[4] = {0, 1, 0, 3};
     mb_sample_row row = small_row(cell, "h", 1);
@@ -273,20 +273,42 @@ static void statistics(void **state)
         values[i] = i % 2 ? 1 : -1;
         groups[i] = i / 100;
     }
-    interval a = paired_interval(values, groups, 200, 1, "x"), b = paired_interval(values, groups, 200, 1, "x");
-    assert_true(a.low == b.low && a.high == b.high);
+    interval a = paired_interval(values, groups, 200);
     assert_float_equal(a.mean, 0, 1e-12);
     /* standard error 1 / sqrt(200) = 0.0707: 95 % is +-0.1386 */
     assert_float_equal(a.high, 0.1386, 0.02);
     assert_float_equal(a.low, -0.1386, 0.02);
     double uneven[] = {1, 0, 0, 0, 0};
     int32_t two[] = {0, 1, 1, 1, 1};
-    assert_float_equal(paired_interval(uneven, two, 5, 1, "y").mean, 0.5, 1e-12); /* groups weigh the same */
-    assert_true(isnan(paired_interval(uneven, two, 1, 1, "z").low));
+    assert_float_equal(paired_interval(uneven, two, 5).mean, 0.5, 1e-12); /* groups weigh the same */
+    assert_true(isnan(paired_interval(uneven, two, 1).low));
     double singles[] = {1, 0, 1, 0, 1, 0, 1, 0}; /* eight tasks of one item: se 0.5 / sqrt(8) = 0.177, not 0 */
     int32_t eight[] = {0, 1, 2, 3, 4, 5, 6, 7};
-    interval c = paired_interval(singles, eight, 8, 1, "w");
+    interval c = paired_interval(singles, eight, 8);
     assert_true(c.low > 0.05 && c.low < 0.3 && c.high > 0.7 && c.high < 0.95);
+    /* Below 20 items that differ the exact sign test: 5 wins of 5 is 2/32, ties do not count. */
+    double few[] = {1, 0.5, 1, 1, 0.25, 0, 0};
+    int32_t one[7] = {0};
+    assert_float_equal(paired_p(few, one, 7), 2.0 / 32, 1e-12);
+    few[0] = -1; /* 4 of 5: 2 * (5 + 1) / 32 */
+    assert_float_equal(paired_p(few, one, 7), 12.0 / 32, 1e-12);
+    assert_float_equal(paired_p(few + 5, one, 2), 1, 0);
+    /* From 20 on the sign-flip test: 30 wins of 1, 10 losses of 1: z = 20 / sqrt(40), p = 0.00157 */
+    for (int i = 0; i < 40; i++)
+        values[i] = i < 30 ? 1 : -1;
+    int32_t same[40] = {0};
+    assert_float_equal(paired_p(values, same, 40), 0.0015654, 1e-6);
+    /* Ratio of sums: (3 + 1) / (2 + 2) and 6 / 3, groups weighted alike. */
+    double up[] = {3, 1, 6}, down[] = {2, 2, 3};
+    int32_t pair[] = {0, 0, 1};
+    assert_float_equal(paired_ratio(up, down, pair, 3).mean, 1.5, 1e-12);
+    /* Holm, by hand: 0.01 x 3, 0.02 x 2, 0.04 x 1 (not below the one before); NAN is no test. */
+    double p[] = {0.04, 0.01, NAN, 0.02};
+    holm_adjust(p, 4);
+    assert_float_equal(p[1], 0.03, 1e-12);
+    assert_float_equal(p[3], 0.04, 1e-12);
+    assert_float_equal(p[0], 0.04, 1e-12);
+    assert_true(isnan(p[2]));
 }
 
 /* Gates, each seen passing and failing. */
