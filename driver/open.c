@@ -18,6 +18,7 @@ static mb_model_request model_request(const mb_run *run)
                               .shape = config->model_shape,
                               .seed = config->model_seed,
                               .block = config->block_size,
+                              .mask = config->mask,
                               .positions = config->positions,
                               .chat = config->chat,
                               .unloaded = run->flags.dry_run};

@@ -70,8 +70,11 @@ static int check_part(const struct loading *load, const mb_weight_part *part, in
     part_name(name, sizeof name, part, layer, copy);
     const mb_tensor *tensor = mb_checkpoint_find(load->checkpoint, name);
     if (!tensor)
-        return mb_fail(load->err, MB_E_INPUT, "%s: tensor %s is missing from the weights, config.json asks for it",
-                       load->folder, name);
+        return mb_fail(load->err, MB_E_INPUT,
+                       "%s: tensor %s is missing from the weights, config.json asks for it%s", load->folder, name,
+                       mb_checkpoint_lacks(load->checkpoint, name)
+                           ? " and the index lists it: download the whole folder again"
+                           : "");
     if (!tensor->usable)
         return mb_fail(load->err, MB_E_INPUT, "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded",
                        load->folder, name, tensor->dtype);
@@ -136,6 +139,35 @@ static int check_parts(const struct loading *load, const mb_weight_part *parts, 
     return rc;
 }
 
+/* With tied embeddings the head is the embedding, whatever else is stored as lm_head.weight. Where that differs,
+ * transformers 4 computes with the embedding and 5 with the head, so the file does not say which. */
+static int check_tied_head(const struct loading *load)
+{
+    mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
+    char name[128];
+    const mb_tensor *head = mb_checkpoint_find(load->checkpoint, "lm_head.weight"), *embed;
+    if (!load->model->config.tied || !head)
+        return MB_OK;
+    mb_layout_model(&load->model->config, parts);
+    part_name(name, sizeof name, &parts[0], -1, 0);
+    embed = mb_checkpoint_find(load->checkpoint, name);
+    size_t count = (size_t)(parts[0].rows * parts[0].cols), chunk = STAGE_BYTES / sizeof(float) / 2;
+    bool same = head->usable && head->rank == 2 && head->shape[0] == parts[0].rows && head->shape[1] == parts[0].cols;
+    for (size_t done = 0; done < count && same; done += chunk) {
+        size_t n = count - done < chunk ? count - done : chunk;
+        float *a = (float *)(void *)load->stage, *b = a + n;
+        mb_type_convert(a, MB_F32, head->data + done * mb_type_size(head->type), head->type, n);
+        mb_type_convert(b, MB_F32, embed->data + done * mb_type_size(embed->type), embed->type, n);
+        same = memcmp(a, b, n * sizeof *a) == 0;
+    }
+    return same ? MB_OK
+                : mb_fail(load->err, MB_E_INPUT,
+                          "%s: tie_word_embeddings is true, but lm_head.weight differs from %s: transformers 4 "
+                          "computes with the latter, 5 with the head; write \"tie_word_embeddings\": false to take "
+                          "the head, or remove it from the file",
+                          load->folder, name);
+}
+
 /* Everything that will be read, then everything that would not be. */
 static int check_all(const struct loading *load)
 {
@@ -144,6 +176,8 @@ static int check_all(const struct loading *load)
     int rc = check_parts(load, parts, mb_layout_model(config, parts), -1);
     for (int32_t layer = 0; layer < config->layers && rc == MB_OK; layer++)
         rc = check_parts(load, parts, mb_layout_layer(config, layer, parts), layer);
+    if (rc == MB_OK)
+        rc = check_tied_head(load);
     return rc == MB_OK ? check_extra(load) : rc;
 }
 

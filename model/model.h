@@ -97,6 +97,7 @@ typedef struct mb_model_request {
     const char *shape; /* a row of the table in shapes.c: fast_dllm_v2_7b, sdar_8b, llada2_mini, ... */
     uint64_t seed;     /* random weights */
     int32_t block;     /* overrides B */
+    int32_t mask;      /* overrides the id of the mask token */
     int32_t positions; /* overrides max_position_embeddings (synthetic models: up to 2M) */
     bool unloaded;     /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
     mb_chat chat;

@@ -83,7 +83,7 @@ typedef struct mb_run_config {
     mb_weights_source weights;
     uint64_t model_seed;
     mb_type type;
-    int32_t block_size, positions, prefill_chunk;
+    int32_t block_size, mask, positions, prefill_chunk;
     bool graphs;
     mb_chat chat; /* system is owned */
     /* work */

@@ -86,8 +86,11 @@ const mb_key mb_config_keys[] = {
      .help = "seed of random weights"},
     {"model", "type", MB_KEY_CHOICE, AT(type), .choices = storage, .preset = "bf16",
      .help = "storage type of activations and KV cache"},
-    {"model", "block", MB_KEY_INT, AT(block_size), .max = 256, .preset = "0",
-     .help = "block length B; 0 = the checkpoint's"},
+    {"model", "block", MB_KEY_INT, AT(block_size), .max = 256, .preset = "0", .flag = "--block N",
+     .help = "block length B; 0 = the checkpoint's: its config.json, then the N of \"-bN\" in the name of an SDAR "
+             "folder, then its family's"},
+    {"model", "mask", MB_KEY_INT, AT(mask), .max = 4194303, .preset = "0", .flag = "--mask ID",
+     .help = "id of the mask token; 0 = the checkpoint's: its config.json, then the tokenizer's mask token"},
     {"model", "positions", MB_KEY_INT, AT(positions), .max = MAX_TOKENS, .preset = "0",
      .help = "overrides max_position_embeddings; 0 = the checkpoint's"},
     {"model", "prefill_chunk", MB_KEY_INT, AT(prefill_chunk), .max = 65536, .preset = "0",

@@ -2,8 +2,9 @@
  * checkpoint.c - the weight files of a folder as one set of tensors: a single model.safetensors, or the shards
  * that model.safetensors.index.json lists.
  *
- * The index is believed only as far as it can be checked: shard names must be plain file names of this folder,
- * every listed tensor must be in the shard it is said to be in, and total_size must be the sum of their bytes.
+ * The index is believed only as far as it can be checked: shard names must be plain file names of this folder. A
+ * listed tensor that is not in its shard matters only where it is needed (a tied head is often listed and never
+ * stored). metadata.total_size is not looked at: some writers count tensors there and some whole files.
  */
 #include "model/checkpoint/json.h"
 #include "model/checkpoint/safetensors.h"
@@ -26,6 +27,8 @@ struct mb_checkpoint {
     size_t shard_count;
     const mb_tensor **tensors; /* those that count, sorted by name */
     size_t tensor_count;
+    char **absent; /* names that the index lists and its shards lack, sorted */
+    size_t absent_count;
 };
 
 /* Both comparisons are byte order, so that an order is the same on every machine and locale. */
@@ -102,41 +105,26 @@ static int shard_names(const cJSON *map, const char *where, char ***names, size_
     return MB_OK;
 }
 
-/* Looks up every entry of the weight map in its shard and compares the sum with total_size. */
-static int collect_tensors(mb_checkpoint *checkpoint, const cJSON *root, const cJSON *map, const char *where,
-                           mb_error *err)
+/* Looks up every entry of the weight map in its shard. */
+static int collect_tensors(mb_checkpoint *checkpoint, const cJSON *map, const char *where, mb_error *err)
 {
-    uint64_t total = 0;
-    checkpoint->tensors = calloc((size_t)cJSON_GetArraySize(map) + 1, sizeof *checkpoint->tensors);
-    if (!checkpoint->tensors)
+    size_t listed = (size_t)cJSON_GetArraySize(map) + 1;
+    checkpoint->tensors = calloc(listed, sizeof *checkpoint->tensors);
+    checkpoint->absent = calloc(listed, sizeof *checkpoint->absent);
+    if (!checkpoint->tensors || !checkpoint->absent)
         return mb_no_memory(err, "the tensors of %s", where);
     for (const cJSON *entry = map->child; entry; entry = entry->next) {
         const mb_tensor *tensor = NULL;
         for (size_t i = 0; i < checkpoint->shard_count && !tensor; i++)
             if (strcmp(checkpoint->shards[i].name, entry->valuestring) == 0)
                 tensor = mb_safetensors_find(&checkpoint->shards[i].table, entry->string);
-        if (!tensor)
-            return mb_fail(err, MB_E_INPUT, "%s: weight_map says that %.200s is in %s, but it is not", where,
-                           entry->string, entry->valuestring);
-        checkpoint->tensors[checkpoint->tensor_count++] = tensor;
-        total += tensor->bytes;
+        if (tensor)
+            checkpoint->tensors[checkpoint->tensor_count++] = tensor;
+        else if (!(checkpoint->absent[checkpoint->absent_count++] = mb_string_copy(entry->string)))
+            return mb_no_memory(err, "the tensors of %s", where);
     }
     qsort(checkpoint->tensors, checkpoint->tensor_count, sizeof *checkpoint->tensors, by_tensor_name);
-    for (size_t i = 1; i < checkpoint->tensor_count; i++)
-        if (strcmp(checkpoint->tensors[i - 1]->name, checkpoint->tensors[i]->name) == 0)
-            return mb_fail(err, MB_E_INPUT, "%s: weight_map lists %.200s twice", where,
-                           checkpoint->tensors[i]->name);
-    /* The check that catches shards of different revisions, which parse perfectly well each by itself. */
-    const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(root, "metadata");
-    const cJSON *size = cJSON_GetObjectItemCaseSensitive(metadata, "total_size");
-    int64_t expected = 0;
-    if (size && !mb_model_json_integer(size, 0, INT64_MAX, &expected))
-        return mb_fail(err, MB_E_INPUT, "%s: metadata.total_size must be a whole number", where);
-    if (size && (uint64_t)expected != total)
-        return mb_fail(err, MB_E_INPUT,
-                       "%s: metadata.total_size is %lld bytes, the listed tensors have %llu: files of different "
-                       "downloads are mixed",
-                       where, (long long)expected, (unsigned long long)total);
+    qsort(checkpoint->absent, checkpoint->absent_count, sizeof *checkpoint->absent, by_string);
     return MB_OK;
 }
 
@@ -167,7 +155,7 @@ static int open_index(mb_checkpoint *checkpoint, const char *folder, const char 
         rc = open_shard(&checkpoint->shards[i], folder, names[i], err);
     }
     if (rc == MB_OK)
-        rc = collect_tensors(checkpoint, root, map, path, err);
+        rc = collect_tensors(checkpoint, map, path, err);
 out:
     free(names);
     cJSON_Delete(root);
@@ -232,6 +220,9 @@ void mb_checkpoint_close(mb_checkpoint *checkpoint)
         free(shard->name);
         free(shard->path);
     }
+    for (size_t i = 0; i < checkpoint->absent_count; i++)
+        free(checkpoint->absent[i]);
+    free(checkpoint->absent);
     free(checkpoint->shards);
     free(checkpoint->tensors);
     free(checkpoint);
@@ -245,6 +236,12 @@ const mb_tensor *mb_checkpoint_find(const mb_checkpoint *checkpoint, const char 
     if (checkpoint->tensor_count)
         found = bsearch(&pointer, checkpoint->tensors, checkpoint->tensor_count, sizeof pointer, by_tensor_name);
     return found ? *found : NULL;
+}
+
+bool mb_checkpoint_lacks(const mb_checkpoint *checkpoint, const char *name)
+{
+    return checkpoint->absent_count &&
+           bsearch(&name, checkpoint->absent, checkpoint->absent_count, sizeof *checkpoint->absent, by_string);
 }
 
 const mb_tensor *mb_checkpoint_tensor(const mb_checkpoint *checkpoint, size_t i)

@@ -1,14 +1,14 @@
 /*
- * config.c - config.json -> mb_model_config: which family a checkpoint belongs to, its sizes, and a clear no to
- * everything this program does not compute (sliding windows, quantised weights, unknown experts).
+ * config.c - config.json -> mb_model_config: the configuration class that the file names, its sizes, and a clear
+ * no to everything this program does not compute (sliding windows, quantised weights, unknown experts).
  *
- * Nothing is assumed from a family's name that the file states itself: `tie_word_embeddings` and `head_dim` differ
- * between models of one family (models.md 4.1). The exception is what a family does not write down: Fast-dLLM v2
- * its mask id, its sub-blocks and its q/k/v biases (models.md 3.1), LLaDA2 its mask id, its block and the end of a
- * text (models.md 5.1, 5.4), which stand in its sampler. A key in the file overrides each of them.
+ * A key in the file comes first; where the file is silent the defaults of its class count (classes.c). Block and
+ * mask are special: a caller may set them, and of SDAR the published files have neither, so that the tokenizer's
+ * mask token and the folder's name are asked.
  */
 #include "model/checkpoint/config.h"
 
+#include "model/checkpoint/classes.h"
 #include "model/checkpoint/json.h"
 #include "model/checkpoint/rope.h"
 
@@ -17,67 +17,37 @@
 
 #define POSITIONS_MAX (2 << 20)
 #define BLOCK_MAX 1024 /* far above any published block */
-#define FAST_DLLM_MASK_ID 151665
 #define FAST_DLLM_SUB_BLOCK 8
-#define LLADA2_MASK_ID 156895
-#define LLADA2_END_ID 156892
 
-/* True when one of the file's names for itself (model_type, architectures) contains `part`. */
-static bool is_called(const cJSON *root, const char *part)
-{
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(root, "model_type"), *item;
-    if (cJSON_IsString(type) && strcasestr(type->valuestring, part))
-        return true;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(
-                                 root, "architectures")) if (cJSON_IsString(item) &&
-                                                             strcasestr(item->valuestring, part)) return true;
-    return false;
-}
+/* What is read, by whom it is needed. */
+struct source {
+    const cJSON *root;
+    const mb_config_class *class;
+    const char *where;
+    mb_error *err;
+};
 
-/* A plain Qwen3 without a mask token is the autoregressive model and would produce nonsense in blocks. *moe: the
- * layers have experts. LLaDA2 always has them; "sdar_moe" is also called "sdar". */
-static int find_family(const cJSON *root, mb_family *family, bool *moe, const char *where, mb_error *err)
+/* The class named by model_type, exactly: qwen3_next or efficient_dlm_qwen3 are other networks. */
+static int find_class(struct source *source)
 {
-    const cJSON *type = mb_json_get(root, "model_type");
-    const char *name = cJSON_IsString(type) ? type->valuestring : "(none)";
-    *moe = is_called(root, "moe") || mb_json_get(root, "num_experts") || mb_json_get(root, "n_routed_experts") ||
-           mb_json_get(root, "num_local_experts");
-    if (is_called(root, "llada2")) {
-        if (is_called(root, "veomni"))
-            return mb_fail(
-                err, MB_E_INPUT,
-                "%s: model_type \"%.64s\" keeps all experts of a layer in one tensor, as training does: "
-                "use the checkpoint in the hub's layout (\"llada2_moe\")",
-                where, name);
-        *family = MB_FAMILY_LLADA2;
-        *moe = true;
-        return MB_OK;
+    static const char *const expert_keys[] = {"num_experts", "num_local_experts", "n_routed_experts"};
+    const char *name = mb_json_string(source->root, "model_type");
+    const mb_config_class *class = source->class = name ? mb_config_class_find(name) : NULL;
+    if (!class) {
+        mb_text known = {0};
+        mb_config_class_list(&known);
+        mb_fail(source->err, 0, "%s: model_type \"%.64s\" is not supported: known are %s", source->where,
+                name ? name : "(none)", known.data ? known.data : "");
+        mb_text_free(&known);
+        return MB_E_INPUT;
     }
-    if (is_called(root, "sdar") || is_called(root, "qwen3")) {
-        if (!mb_json_get(root, "mask_token_id") ||
-            (!mb_json_get(root, "bd_size") && !mb_json_get(root, "block_size")))
-            return mb_fail(err, MB_E_INPUT,
-                           "%s: model_type \"%.64s\" without \"mask_token_id\" and \"block_size\" (or "
-                           "\"bd_size\") is no block-diffusion model",
-                           where, name);
-        *family = MB_FAMILY_SDAR;
-        return MB_OK;
-    }
-    if (*moe)
-        return mb_fail(
-            err, MB_E_INPUT,
-            "%s: model_type \"%.64s\" is a mixture of experts of an unknown kind: LLaDA2 and SDAR-MoE are "
-            "supported",
-            where, name);
-    if (is_called(root, "fast_dllm")) {
-        *family = MB_FAMILY_FAST_DLLM_V2;
-        return MB_OK;
-    }
-    return mb_fail(
-        err, MB_E_INPUT,
-        "%s: model_type \"%.64s\" is not supported: use a Fast-dLLM v2, SDAR, TraDo or LLaDA2 checkpoint, "
-        "or a Qwen3 layout with \"mask_token_id\" and \"block_size\"",
-        where, name);
+    if (class->refuse)
+        return mb_fail(source->err, MB_E_INPUT, "%s: model_type \"%s\" %s", source->where, name, class->refuse);
+    for (size_t i = 0; i < sizeof expert_keys / sizeof expert_keys[0] && !class->experts; i++)
+        if (mb_json_member(source->root, expert_keys[i]))
+            return mb_fail(source->err, MB_E_INPUT, "%s: \"%s\": layers of model_type \"%s\" have no experts",
+                           source->where, expert_keys[i], name);
+    return MB_OK;
 }
 
 const char *mb_family_name(mb_family family)
@@ -86,32 +56,45 @@ const char *mb_family_name(mb_family family)
     return names[family];
 }
 
-/* Layouts that would load and then compute something else than the reference does. */
-static int refuse_unsupported(const cJSON *root, const char *where, mb_error *err)
+/* A window counts only where a layer has it: transformers gives it to the layers from max_window_layers on, or to
+ * those that layer_types names. */
+static int refuse_windows(const struct source *source, int32_t layers)
 {
-    const cJSON *item;
+    const cJSON *root = source->root, *types = mb_json_member(root, "layer_types"), *item;
+    const mb_config_class *class = source->class;
+    int32_t first = class->window_layers;
     bool sliding = false;
-    int rc = mb_model_json_want_bool(root, "use_sliding_window", where, &sliding, err);
+    cJSON_ArrayForEach(item, types) {
+        if (!cJSON_IsString(item) || strcmp(item->valuestring, "full_attention") != 0)
+            return mb_fail(source->err, MB_E_INPUT, "%s: layer_types: only \"full_attention\" is supported",
+                           source->where);
+    }
+    int rc = mb_model_json_want_bool(root, "use_sliding_window", source->where, &sliding, source->err);
+    if (rc == MB_OK && class->window_layers > 0)
+        rc = mb_model_json_want_int(root, "max_window_layers", source->where, 0, 1 << 20, &first, source->err);
     if (rc != MB_OK)
         return rc;
-    if (sliding)
-        return mb_fail(err, MB_E_INPUT, "%s: sliding-window attention is not supported", where);
-    cJSON_ArrayForEach(
-        item,
-        mb_json_get(
-            root,
-            "layer_types")) if (!cJSON_IsString(item) ||
-                                strcmp(item->valuestring, "full_attention") !=
-                                    0) return mb_fail(err, MB_E_INPUT,
-                                                      "%s: layer_types: only \"full_attention\" is supported",
-                                                      where);
-    const cJSON *act = mb_json_get(root, "hidden_act");
-    if (act && (!cJSON_IsString(act) || strcmp(act->valuestring, "silu") != 0))
-        return mb_fail(err, MB_E_INPUT, "%s: hidden_act must be \"silu\"", where);
-    if (mb_json_get(root, "quantization_config"))
-        return mb_fail(err, MB_E_INPUT,
-                       "%s: quantised weights are not supported: use the bf16, f16 or f32 checkpoint", where);
+    bool none = class->layer_types && types;
+    if (class->window_layers > 0)
+        none = none || first >= layers;
+    if (cJSON_HasObjectItem(root, "sliding_window") && !mb_json_member(root, "sliding_window"))
+        none = true; /* null: a window of no length */
+    if (sliding && !none)
+        return mb_fail(source->err, MB_E_INPUT, "%s: sliding-window attention is not supported", source->where);
     return MB_OK;
+}
+
+/* Layouts that would load and then compute something else than the reference does. */
+static int refuse_unsupported(const struct source *source, int32_t layers)
+{
+    const cJSON *act = mb_json_member(source->root, "hidden_act");
+    if (act && (!cJSON_IsString(act) || strcmp(act->valuestring, "silu") != 0))
+        return mb_fail(source->err, MB_E_INPUT, "%s: hidden_act must be \"silu\"", source->where);
+    if (mb_json_member(source->root, "quantization_config"))
+        return mb_fail(source->err, MB_E_INPUT,
+                       "%s: quantised weights are not supported: use the bf16, f16 or f32 checkpoint",
+                       source->where);
+    return refuse_windows(source, layers);
 }
 
 /* Ids may repeat between eos and pad. */
@@ -143,29 +126,30 @@ static int read_stops(mb_model_config *config, const cJSON *item, const char *wh
 
 /* generation_config.json decides; without one config.json's eos and pad both end a text, since these models were
  * trained to fill the rest of the last block with padding. */
-static int find_stops(mb_model_config *config, const cJSON *root, const char *generation, size_t generation_size,
-                      const char *where, mb_error *err)
+static int find_stops(mb_model_config *config, const struct source *source, const mb_config_files *files)
 {
+    mb_error *err = source->err;
     cJSON *other = NULL;
     int rc = MB_OK;
-    if (generation) {
+    if (files->generation) {
         const char *name = "generation_config.json";
-        rc = mb_model_json_parse(&other, generation, generation_size, name, err);
-        if (rc == MB_OK && mb_json_get(other, "eos_token_id"))
-            rc = read_stops(config, mb_json_get(other, "eos_token_id"), name, "eos_token_id", err);
+        rc = mb_model_json_parse(&other, files->generation, files->generation_size, name, err);
+        const cJSON *eos = mb_json_member(other, "eos_token_id");
+        if (rc == MB_OK && eos)
+            rc = read_stops(config, eos, name, "eos_token_id", err);
     }
     if (rc == MB_OK && config->stop_count == 0) {
         static const char *const keys[] = {"eos_token_id", "pad_token_id"};
         for (size_t i = 0; i < 2 && rc == MB_OK; i++)
-            if (mb_json_get(root, keys[i]))
-                rc = read_stops(config, mb_json_get(root, keys[i]), where, keys[i], err);
+            if (mb_json_member(source->root, keys[i]))
+                rc = read_stops(config, mb_json_member(source->root, keys[i]), source->where, keys[i], err);
     }
     cJSON_Delete(other);
-    if (rc == MB_OK && config->stop_count == 0 && config->family == MB_FAMILY_LLADA2 &&
-        config->vocab > LLADA2_END_ID)
-        add_stop(config, LLADA2_END_ID);
+    if (rc == MB_OK && config->stop_count == 0 && source->class->end_id >= 0 &&
+        config->vocab > source->class->end_id)
+        add_stop(config, source->class->end_id);
     if (rc == MB_OK && config->stop_count == 0)
-        rc = mb_fail(err, MB_E_INPUT, "%s: \"eos_token_id\" is missing: no text would ever end", where);
+        rc = mb_fail(err, MB_E_INPUT, "%s: \"eos_token_id\" is missing: no text would ever end", source->where);
     return rc;
 }
 
@@ -173,6 +157,8 @@ int mb_config_finish(mb_model_config *config, const mb_model_request *request, c
 {
     if (request && request->block)
         config->block = request->block;
+    if (request && request->mask)
+        config->mask_id = request->mask;
     if (request && request->positions)
         config->positions = request->positions;
     if (config->block < 1 || config->block > BLOCK_MAX)
@@ -206,38 +192,62 @@ int mb_config_finish(mb_model_config *config, const mb_model_request *request, c
     return MB_OK;
 }
 
-/* The integers of config.json that every family has. */
-static int read_sizes(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
+/* ---- reading ---- */
+
+/* One size; the class's default must have been put there, MB_UNSAID asks for the key. */
+static int read_size(const struct source *source, const char *key, int32_t max, int32_t *value)
 {
-    const struct {
-        const char *key;
-        int32_t max, *value;
-    } sizes[] = {
-        {"num_hidden_layers", 1024, &config->layers},          {"hidden_size", 65536, &config->hidden},
-        {"num_attention_heads", 1024, &config->query_heads},   {"num_key_value_heads", 64, &config->kv_heads},
-        {"intermediate_size", 1 << 20, &config->intermediate}, {"vocab_size", 1 << 22, &config->vocab},
-    };
-    int rc = MB_OK;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && rc == MB_OK; i++)
-        rc = mb_model_json_need_int(root, sizes[i].key, where, 1, sizes[i].max, sizes[i].value, err);
-    if (rc == MB_OK)
-        rc = mb_model_json_want_int(root, "head_dim", where, 2, 1024, &config->head_dim, err);
-    /* Qwen2 files have no head_dim; Qwen3's need not be hidden / heads (4096 against 2560 in SDAR-4B). */
-    if (rc == MB_OK && config->head_dim == 0) {
-        if (config->hidden % config->query_heads)
-            return mb_fail(err, MB_E_INPUT,
-                           "%s: \"head_dim\" is missing and hidden_size %d is no multiple of %d heads", where,
-                           config->hidden, config->query_heads);
-        config->head_dim = config->hidden / config->query_heads;
-        if (config->head_dim > 1024)
-            return mb_fail(err, MB_E_INPUT, "%s: heads of %d dimensions are not supported (up to 1024)", where,
-                           config->head_dim);
-    }
-    return rc;
+    return *value == MB_UNSAID
+               ? mb_model_json_need_int(source->root, key, source->where, 1, max, value, source->err)
+               : mb_model_json_want_int(source->root, key, source->where, 1, max, value, source->err);
 }
 
-/* What LLaDA2 writes down in its own words (models.md 5.1); what would compute something else is refused. */
-static int read_llada2(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
+static int read_sizes(mb_model_config *config, const struct source *source)
+{
+    const mb_config_class *class = source->class;
+    const struct {
+        const char *key;
+        int32_t max, preset, *value;
+    } sizes[] = {
+        {"num_hidden_layers", 1024, class->layers, &config->layers},
+        {"hidden_size", 65536, class->hidden, &config->hidden},
+        {"num_attention_heads", 1024, class->query_heads, &config->query_heads},
+        {"num_key_value_heads", 64, class->kv_heads, &config->kv_heads},
+        {"intermediate_size", 1 << 20, class->intermediate, &config->intermediate},
+        {"vocab_size", 1 << 22, class->vocab, &config->vocab},
+        {"head_dim", 1024, class->head_dim, &config->head_dim},
+        {"max_position_embeddings", POSITIONS_MAX, class->positions, &config->positions},
+    };
+    int rc = MB_OK;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && rc == MB_OK; i++) {
+        *sizes[i].value = sizes[i].preset;
+        rc = read_size(source, sizes[i].key, sizes[i].max, sizes[i].value);
+    }
+    if (rc != MB_OK)
+        return rc;
+    bool null = cJSON_HasObjectItem(source->root, "num_key_value_heads") &&
+                !mb_json_member(source->root, "num_key_value_heads");
+    if (null || config->kv_heads == 0)
+        config->kv_heads = config->query_heads;
+    if (config->kv_heads > 64)
+        return mb_fail(source->err, MB_E_INPUT, "%s: %d KV heads are not supported (up to 64)", source->where,
+                       config->kv_heads);
+    if (config->head_dim > 0)
+        return MB_OK;
+    /* Qwen2's way. Qwen3's heads need not be hidden / heads (4096 against 2560 in SDAR-4B). */
+    if (config->hidden % config->query_heads)
+        return mb_fail(source->err, MB_E_INPUT,
+                       "%s: \"head_dim\" is missing and hidden_size %d is no multiple of %d heads", source->where,
+                       config->hidden, config->query_heads);
+    config->head_dim = config->hidden / config->query_heads;
+    if (config->head_dim < 2 || config->head_dim > 1024)
+        return mb_fail(source->err, MB_E_INPUT, "%s: heads of %d dimensions are not supported (2 to 1024)",
+                       source->where, config->head_dim);
+    return MB_OK;
+}
+
+/* Keys that may say one thing only, because nothing else is computed. */
+static int read_fixed(const mb_model_config *config, const struct source *source)
 {
     static const struct {
         const char *key;
@@ -249,140 +259,104 @@ static int read_llada2(mb_model_config *config, const cJSON *root, const char *w
                  {"use_linear_attention", false},
                  {"using_split_qkv_in_self_attention", false}};
     int32_t rotary = 0;
-    int rc = mb_model_json_want_int(root, "rotary_dim", where, 0, 1024, &rotary, err);
+    int rc = mb_model_json_want_int(source->root, "rotary_dim", source->where, 0, 1024, &rotary, source->err);
     if (rc == MB_OK && rotary != 0 && rotary != config->rotary_dim)
-        rc = mb_fail(err, MB_E_INPUT, "%s: \"rotary_dim\" %d is not head_dim * partial_rotary_factor = %d", where,
-                     rotary, config->rotary_dim);
+        rc = mb_fail(source->err, MB_E_INPUT, "%s: \"rotary_dim\" %d is not head_dim * partial_rotary_factor = %d",
+                     source->where, rotary, config->rotary_dim);
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0] && rc == MB_OK; i++) {
         bool value = fixed[i].wanted;
-        rc = mb_model_json_want_bool(root, fixed[i].key, where, &value, err);
+        rc = mb_model_json_want_bool(source->root, fixed[i].key, source->where, &value, source->err);
         if (rc == MB_OK && value != fixed[i].wanted)
-            rc = mb_fail(err, MB_E_INPUT, "%s: \"%s\" %s is not supported", where, fixed[i].key,
+            rc = mb_fail(source->err, MB_E_INPUT, "%s: \"%s\" %s is not supported", source->where, fixed[i].key,
                          value ? "true" : "false");
     }
-    if (rc == MB_OK && cJSON_GetArraySize(mb_json_get(root, "linear_attention_layers")) > 0)
-        rc = mb_fail(err, MB_E_INPUT, "%s: \"linear_attention_layers\" is not supported", where);
-    if (rc == MB_OK)
-        rc = mb_model_json_want_bool(root, "use_qk_norm", where, &config->qk_norm, err);
-    if (rc == MB_OK)
-        rc = mb_model_json_want_bool(root, "use_qkv_bias", where, &config->qkv_bias, err);
+    if (rc == MB_OK && cJSON_GetArraySize(mb_json_member(source->root, "linear_attention_layers")) > 0)
+        rc = mb_fail(source->err, MB_E_INPUT, "%s: \"linear_attention_layers\" is not supported", source->where);
     return rc;
 }
 
-/* Everything of config.json that is not a plain size. */
-static int read_rest(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
+/* Everything of config.json that is no size. */
+static int read_rest(mb_model_config *config, const struct source *source)
 {
-    bool fast = config->family == MB_FAMILY_FAST_DLLM_V2, llada = config->family == MB_FAMILY_LLADA2;
-    const char *block_key = mb_json_get(root, "bd_size") ? "bd_size" : "block_size";
-    /* What the family implies; the keys of the file are read on top of it. */
-    config->norm_eps = 1e-6;
-    config->positions = 32768;
-    config->block = 32;
-    config->mask_id = fast ? FAST_DLLM_MASK_ID : llada ? LLADA2_MASK_ID : -1;
-    config->qkv_bias = fast;
-    config->qk_norm = !fast;
-    config->norm_one_rounding = !fast && !llada; /* models.md 2.2, point 2 */
+    const mb_config_class *class = source->class;
+    const cJSON *root = source->root;
+    const char *where = source->where;
+    mb_error *err = source->err;
+    config->norm_eps = class->norm_eps;
+    config->rope_theta = class->rope_theta;
+    config->tied = class->tied;
+    config->qk_norm = class->qk_norm;
+    config->qkv_bias = class->qkv_bias;
+    config->norm_one_rounding = class->norm_one_rounding;
     int rc = mb_model_json_want_real(root, "rms_norm_eps", where, 0.0, 1.0, &config->norm_eps, err);
     if (rc == MB_OK)
-        rc = mb_model_json_want_int(root, "max_position_embeddings", where, 1, POSITIONS_MAX, &config->positions,
-                                    err);
-    if (rc == MB_OK) /* the default of LLaDA2's configuration class is 0.5 (configuration_llada2_moe.py) */
-        rc = mb_rope_read(config, root, llada ? 0.5 : 1.0, where, err);
-    if (rc == MB_OK && !llada && config->rotary_dim != config->head_dim)
-        rc = mb_fail(err, MB_E_INPUT, "%s: partial_rotary_factor is not supported for this model_type, only 1",
-                     where);
-    if (rc == MB_OK)
-        rc = mb_model_json_want_int(root, block_key, where, 1, BLOCK_MAX, &config->block, err);
-    if (rc == MB_OK)
-        rc = mb_model_json_want_int(root, "mask_token_id", where, 0, config->vocab - 1, &config->mask_id, err);
+        rc = mb_rope_read(config, root, class->rotary_factor, where, err);
+    if (rc == MB_OK && class->rotary_factor == 1 && config->rotary_dim != config->head_dim)
+        rc = mb_fail(err, MB_E_INPUT, "%s: partial_rotary_factor is not supported for model_type \"%s\", only 1",
+                     where, class->model_type);
     if (rc == MB_OK)
         rc = mb_model_json_want_bool(root, "tie_word_embeddings", where, &config->tied, err);
-    if (rc == MB_OK && llada)
-        return read_llada2(config, root, where, err);
-    if (rc == MB_OK && !fast) /* Qwen2's q/k/v are always biased, whatever this key says */
-        rc = mb_model_json_want_bool(root, "attention_bias", where, &config->qkv_bias, err);
-    return rc;
+    if (rc == MB_OK)
+        rc = mb_model_json_want_bool(root, "use_qk_norm", where, &config->qk_norm, err);
+    if (rc == MB_OK && class->qkv_bias_key)
+        rc = mb_model_json_want_bool(root, class->qkv_bias_key, where, &config->qkv_bias, err);
+    return rc == MB_OK ? read_fixed(config, source) : rc;
 }
 
-/* Order matters: the family decides defaults, sizes bound the ids that are read after them. */
-int mb_config_parse(mb_model_config *config, const char *json, size_t json_size, const char *generation,
-                    size_t generation_size, const mb_model_request *request, const char *where, mb_error *err)
+/* Block and mask: the caller's, the file's, the folder's, the class's. */
+static int read_block(mb_model_config *config, const struct source *source, const mb_config_files *files,
+                      const mb_model_request *request)
+{
+    const mb_config_class *class = source->class;
+    const char *key = mb_json_member(source->root, "bd_size") ? "bd_size" : "block_size";
+    config->block = class->mask_of_tokenizer && files->block > 0 ? files->block : class->block;
+    config->mask_id = class->mask_of_tokenizer && files->mask_id >= 0 ? files->mask_id : class->mask_id;
+    int rc = mb_model_json_want_int(source->root, key, source->where, 1, BLOCK_MAX, &config->block, source->err);
+    if (rc == MB_OK)
+        rc = mb_model_json_want_int(source->root, "mask_token_id", source->where, 0, config->vocab - 1,
+                                    &config->mask_id, source->err);
+    bool block = config->block > 0 || (request && request->block);
+    bool mask = config->mask_id >= 0 || (request && request->mask);
+    if (rc != MB_OK || (block && mask))
+        return rc;
+    if (class->mask_of_tokenizer)
+        return mb_fail(source->err, MB_E_INPUT,
+                       "%s has no \"mask_token_id\", and tokenizer_config.json no \"mask_token\" with an id: set "
+                       "the mask token with \"model\": {\"mask\": ID} or --mask ID",
+                       source->where);
+    return mb_fail(source->err, MB_E_INPUT,
+                   "%s: model_type \"%s\" without \"mask_token_id\" and \"block_size\" (or \"bd_size\") is no "
+                   "block-diffusion model",
+                   source->where, class->model_type);
+}
+
+/* Order matters: the class decides defaults, sizes bound the ids that are read after them. */
+int mb_config_parse(mb_model_config *config, const mb_config_files *files, const mb_model_request *request,
+                    mb_error *err)
 {
     cJSON *root = NULL;
-    bool moe = false;
+    struct source source = {.where = files->where, .err = err};
     *config = (mb_model_config){0};
-    int rc = mb_model_json_parse(&root, json, json_size, where, err);
+    int rc = mb_model_json_parse(&root, files->json, files->json_size, files->where, err);
+    source.root = root;
     if (rc == MB_OK)
-        rc = find_family(root, &config->family, &moe, where, err);
+        rc = find_class(&source);
+    if (rc == MB_OK) {
+        config->family = source.class->family;
+        rc = read_sizes(config, &source);
+    }
     if (rc == MB_OK)
-        rc = refuse_unsupported(root, where, err);
+        rc = refuse_unsupported(&source, config->layers);
     if (rc == MB_OK)
-        rc = read_sizes(config, root, where, err);
+        rc = read_rest(config, &source);
     if (rc == MB_OK)
-        rc = read_rest(config, root, where, err);
-    if (rc == MB_OK && moe)
-        rc = mb_config_read_moe(config, root, where, err);
+        rc = read_block(config, &source, files, request);
+    if (rc == MB_OK && source.class->experts)
+        rc = mb_config_read_moe(config, &source.class->moe, root, files->where, err);
     if (rc == MB_OK)
-        rc = find_stops(config, root, generation, generation_size, where, err);
+        rc = find_stops(config, &source, files);
     if (rc == MB_OK)
-        rc = mb_config_finish(config, request, where, err);
+        rc = mb_config_finish(config, request, files->where, err);
     cJSON_Delete(root);
-    return rc;
-}
-
-/* ---- the folder ---- */
-
-/* "models/tiny/" -> "tiny", into a buffer of 64. */
-static void folder_name(const char *path, char name[64])
-{
-    size_t end = strlen(path);
-    while (end > 1 && path[end - 1] == '/')
-        end--;
-    size_t begin = end;
-    while (begin > 0 && path[begin - 1] != '/')
-        begin--;
-    size_t n = end - begin < 63 ? end - begin : 63;
-    memcpy(name, path + begin, n);
-    name[n] = '\0';
-}
-
-int mb_model_inspect(const mb_model_request *request, mb_model_config *config, mb_error *err)
-{
-    char *path = NULL, *generation_path = NULL, *json = NULL, *generation = NULL;
-    size_t json_size = 0, generation_size = 0;
-    int rc = MB_OK;
-    *config = (mb_model_config){0};
-    if (!request->path && !request->shape)
-        return mb_fail(err, MB_E_INPUT, "no model: give a checkpoint folder with --model DIR, or a named shape");
-    if (request->shape && !request->path)
-        return mb_config_shape(config, request, err);
-    if (request->shape)
-        return mb_fail(err, MB_E_INPUT, "both the folder %s and the shape %s are given: choose one", request->path,
-                       request->shape);
-    path = mb_string_format("%s/config.json", request->path);
-    generation_path = mb_string_format("%s/generation_config.json", request->path);
-    if (!path || !generation_path) {
-        rc = mb_no_memory(err, "reading %s", request->path);
-        goto out;
-    }
-    if (!mb_file_exists(path)) {
-        rc = mb_fail(err, MB_E_INPUT,
-                     "%s is missing: give the checkpoint folder with --model DIR (a folder as downloaded from the "
-                     "Hugging Face hub)",
-                     path);
-        goto out;
-    }
-    rc = mb_file_read(path, 16 << 20, &json, &json_size, err);
-    if (rc == MB_OK && mb_file_exists(generation_path))
-        rc = mb_file_read(generation_path, 16 << 20, &generation, &generation_size, err);
-    if (rc == MB_OK)
-        rc = mb_config_parse(config, json, json_size, generation, generation_size, request, path, err);
-    if (rc == MB_OK)
-        folder_name(request->path, config->name);
-out:
-    free(path);
-    free(generation_path);
-    free(json);
-    free(generation);
     return rc;
 }

@@ -2,34 +2,34 @@
  * config_moe.c - the keys of a mixture of experts (models.md 4.2, 5.1, 5.3) -> mb_moe. Two kinds are known:
  * LLaDA2's (sigmoid, bias, groups, a shared expert) and SDAR's, which is Qwen3's (softmax over all experts).
  *
- * A key that decides about numbers must be there; a key that would ask for something else than these two is
- * refused.
+ * Where the file is silent the class's defaults count (classes.c); a key that would ask for something else than
+ * these two is refused.
  */
 #include "model/checkpoint/config.h"
 
+#include "model/checkpoint/classes.h"
 #include "model/checkpoint/json.h"
 
 #include <string.h>
 
-static int need(const cJSON *root, const char *key, const char *where, mb_error *err)
-{
-    return mb_json_get(root, key)
-               ? MB_OK
-               : mb_fail(err, MB_E_INPUT, "%s: \"%s\" is missing: the weights of the experts depend on it", where,
-                         key);
-}
-
-/* What both kinds have. */
+/* What both kinds have. transformers 5 writes num_local_experts for num_experts. */
 static int read_common(mb_moe *moe, const cJSON *root, const char *where, mb_error *err)
 {
-    int rc = mb_model_json_need_int(root, "num_experts", where, 1, MB_EXPERTS_MAX, &moe->experts, err);
+    int32_t local = 0;
+    int rc = mb_model_json_want_int(root, "num_experts", where, 1, MB_EXPERTS_MAX, &moe->experts, err);
     if (rc == MB_OK)
-        rc = mb_model_json_need_int(root, "num_experts_per_tok", where, 1, MB_TOP_EXPERTS_MAX, &moe->per_token,
+        rc = mb_model_json_want_int(root, "num_local_experts", where, 1, MB_EXPERTS_MAX, &local, err);
+    if (rc == MB_OK && local && mb_json_member(root, "num_experts") && local != moe->experts)
+        rc = mb_fail(err, MB_E_INPUT, "%s: \"num_experts\" %d and \"num_local_experts\" %d are one number", where,
+                     moe->experts, local);
+    moe->experts = local ? local : moe->experts;
+    if (rc == MB_OK)
+        rc = mb_model_json_want_int(root, "num_experts_per_tok", where, 1, MB_TOP_EXPERTS_MAX, &moe->per_token,
                                     err);
-    if (rc == MB_OK)
+    if (rc == MB_OK && moe->size == MB_UNSAID)
         rc = mb_model_json_need_int(root, "moe_intermediate_size", where, 1, 1 << 20, &moe->size, err);
-    if (rc == MB_OK)
-        rc = need(root, "norm_topk_prob", where, err);
+    else if (rc == MB_OK)
+        rc = mb_model_json_want_int(root, "moe_intermediate_size", where, 1, 1 << 20, &moe->size, err);
     if (rc == MB_OK)
         rc = mb_model_json_want_bool(root, "norm_topk_prob", where, &moe->normalise, err);
     return rc;
@@ -38,7 +38,7 @@ static int read_common(mb_moe *moe, const cJSON *root, const char *where, mb_err
 /* A text that must have one value where it is given. */
 static int fixed_text(const cJSON *root, const char *key, const char *value, const char *where, mb_error *err)
 {
-    const cJSON *item = mb_json_get(root, key);
+    const cJSON *item = mb_json_member(root, key);
     if (item && (!cJSON_IsString(item) || strcmp(item->valuestring, value) != 0))
         return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be \"%s\": nothing else is computed", where, key, value);
     return MB_OK;
@@ -49,17 +49,16 @@ static int fixed_text(const cJSON *root, const char *key, const char *value, con
 static int read_llada2(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
 {
     mb_moe *moe = &config->moe;
-    int32_t shared = 0;
-    *moe = (mb_moe){.score = MB_SCORE_SIGMOID, .combine = MB_COMBINE_SUM, .bias = true};
+    int32_t shared = moe->shared;
+    moe->score = MB_SCORE_SIGMOID;
+    moe->combine = MB_COMBINE_SUM;
     int rc = read_common(moe, root, where, err);
     if (rc == MB_OK && !moe->normalise)
         rc = mb_fail(err, MB_E_INPUT, "%s: \"norm_topk_prob\" false is not supported for LLaDA2", where);
     if (rc == MB_OK)
-        rc = mb_model_json_need_int(root, "n_group", where, 1, MB_EXPERTS_MAX, &moe->groups, err);
+        rc = mb_model_json_want_int(root, "n_group", where, 1, MB_EXPERTS_MAX, &moe->groups, err);
     if (rc == MB_OK)
-        rc = mb_model_json_need_int(root, "topk_group", where, 1, MB_EXPERTS_MAX, &moe->groups_kept, err);
-    if (rc == MB_OK)
-        rc = need(root, "routed_scaling_factor", where, err);
+        rc = mb_model_json_want_int(root, "topk_group", where, 1, MB_EXPERTS_MAX, &moe->groups_kept, err);
     if (rc == MB_OK)
         rc = mb_model_json_want_real(root, "routed_scaling_factor", where, 1e-6, 1e6, &moe->scale, err);
     if (rc == MB_OK)
@@ -81,13 +80,12 @@ static int read_llada2(mb_model_config *config, const cJSON *root, const char *w
  * Only layers at the beginning can be dense here. */
 static int read_dense_layers(mb_moe *moe, const cJSON *root, const char *where, mb_error *err)
 {
-    const cJSON *list = mb_json_get(root, "mlp_only_layers"), *item;
+    const cJSON *list = mb_json_member(root, "mlp_only_layers"), *item;
     int32_t step = 1;
     int rc = mb_model_json_want_int(root, "decoder_sparse_step", where, 1, 1024, &step, err);
     if (rc == MB_OK && step != 1)
         rc = mb_fail(err, MB_E_INPUT, "%s: \"decoder_sparse_step\" %d is not supported, only 1", where, step);
-    cJSON_ArrayForEach(item, list)
-    {
+    cJSON_ArrayForEach(item, list) {
         int64_t layer = 0;
         if (rc == MB_OK && (!mb_model_json_integer(item, 0, 1024, &layer) || layer != moe->dense_layers++))
             rc = mb_fail(err, MB_E_INPUT, "%s: \"mlp_only_layers\" may list the first layers only, as 0, 1, ...",
@@ -106,22 +104,23 @@ static int read_sdar(mb_model_config *config, const cJSON *root, const char *whe
                                           "shared_expert_intermediate_size",
                                           "routed_scaling_factor"};
     mb_moe *moe = &config->moe;
-    *moe = (mb_moe){.groups = 1,
-                    .groups_kept = 1,
-                    .score = MB_SCORE_SOFTMAX,
-                    .combine = MB_COMBINE_STEPS,
-                    .scale = 1,
-                    .rounded = true};
+    moe->groups = moe->groups_kept = 1;
+    moe->score = MB_SCORE_SOFTMAX;
+    moe->combine = MB_COMBINE_STEPS;
+    moe->scale = 1;
+    moe->rounded = true;
     int rc = read_common(moe, root, where, err);
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0] && rc == MB_OK; i++)
-        if (mb_json_get(root, foreign[i]))
+        if (mb_json_member(root, foreign[i]))
             rc = mb_fail(err, MB_E_INPUT, "%s: \"%s\" does not belong to experts of this kind", where, foreign[i]);
     return rc == MB_OK ? read_dense_layers(moe, root, where, err) : rc;
 }
 
-int mb_config_read_moe(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
+int mb_config_read_moe(mb_model_config *config, const mb_moe *preset, const cJSON *root, const char *where,
+                       mb_error *err)
 {
     mb_moe *moe = &config->moe;
+    *moe = *preset;
     int rc = config->family == MB_FAMILY_LLADA2 ? read_llada2(config, root, where, err)
                                                 : read_sdar(config, root, where, err);
     if (rc != MB_OK)

@@ -1,7 +1,7 @@
 /*
  * json.c - parsing and typed access for the JSON files of a checkpoint.
  *
- * cJSON does the parsing; it refuses nesting beyond 1000 levels, so a hostile file cannot exhaust the stack.
+ * base/json.h does the parsing; nesting beyond 1000 levels is refused, so a hostile file cannot exhaust the stack.
  * What is added here are the sentences: which file, which line, which key, what is allowed.
  */
 #include "model/checkpoint/json.h"
@@ -16,36 +16,38 @@ bool mb_model_is_lfs_pointer(const void *data, size_t size)
     return size > sizeof begin && memcmp(data, begin, sizeof begin - 1) == 0;
 }
 
-int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, mb_error *err)
+static int parse(cJSON **root, const char *text, size_t size, bool keep_all, const char *where, mb_error *err)
 {
-    const char *end = NULL;
-    *root = cJSON_ParseWithLengthOpts(text, size, &end, 0);
-    bool ok = *root != NULL;
-    if (ok) { /* cJSON stops after the first value; anything but blanks behind it means a damaged file */
-        while (end < text + size && (*end == ' ' || *end == '\n' || *end == '\r' || *end == '\t'))
-            end++;
-        ok = end == text + size;
-    }
-    if (ok && cJSON_IsObject(*root))
+    size_t bad = 0, line = 1, column = 1;
+    *root = mb_json_parse(text, size, keep_all, &bad);
+    if (cJSON_IsObject(*root))
         return MB_OK;
+    for (size_t i = 0; i < bad && i < size; i++) {
+        column++;
+        if (text[i] == '\n') {
+            line++;
+            column = 1;
+        }
+    }
     if (mb_model_is_lfs_pointer(text, size))
         mb_fail(err, 0, "%s is a Git LFS pointer, not the file itself: run `git lfs pull` there", where);
-    else if (ok)
+    else if (*root)
         mb_fail(err, 0, "%s: a JSON object { ... } is expected", where);
-    else {
-        size_t line = 1, column = 1;
-        for (const char *p = text; end && p < end && p < text + size; p++) {
-            column++;
-            if (*p == '\n') {
-                line++;
-                column = 1;
-            }
-        }
+    else
         mb_fail(err, 0, "%s: not valid JSON (or nested too deeply) at line %zu, column %zu", where, line, column);
-    }
     cJSON_Delete(*root);
     *root = NULL;
     return MB_E_INPUT;
+}
+
+int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, mb_error *err)
+{
+    return parse(root, text, size, false, where, err);
+}
+
+int mb_model_json_parse_all(cJSON **root, const char *text, size_t size, const char *where, mb_error *err)
+{
+    return parse(root, text, size, true, where, err);
 }
 
 /* The text is handed over only on success, so that a caller has one thing to free in either case. */
@@ -66,12 +68,6 @@ int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, 
     return rc;
 }
 
-const cJSON *mb_json_get(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return item && !cJSON_IsNull(item) ? item : NULL;
-}
-
 bool mb_model_json_integer(const cJSON *item, int64_t min, int64_t max, int64_t *value)
 {
     if (!cJSON_IsNumber(item))
@@ -84,18 +80,11 @@ bool mb_model_json_integer(const cJSON *item, int64_t min, int64_t max, int64_t 
     return true;
 }
 
-/* Files write an unset key as null as often as they leave it out; both mean the same here. */
-static const cJSON *lookup(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNull(item) ? NULL : item;
-}
-
 /* The want_ functions: absent keeps the caller's default, present but wrong is an error, never a fallback. */
 int mb_model_json_want_int(const cJSON *object, const char *key, const char *where, int32_t min, int32_t max,
                            int32_t *value, mb_error *err)
 {
-    const cJSON *item = lookup(object, key);
+    const cJSON *item = mb_json_member(object, key);
     int64_t v = 0;
     if (!item)
         return MB_OK;
@@ -108,7 +97,7 @@ int mb_model_json_want_int(const cJSON *object, const char *key, const char *whe
 int mb_model_json_need_int(const cJSON *object, const char *key, const char *where, int32_t min, int32_t max,
                            int32_t *value, mb_error *err)
 {
-    if (!lookup(object, key))
+    if (!mb_json_member(object, key))
         return mb_fail(err, MB_E_INPUT, "%s: \"%s\" is missing; it must be an integer from %d to %d", where, key,
                        min, max);
     return mb_model_json_want_int(object, key, where, min, max, value, err);
@@ -117,7 +106,7 @@ int mb_model_json_need_int(const cJSON *object, const char *key, const char *whe
 int mb_model_json_want_real(const cJSON *object, const char *key, const char *where, double min, double max,
                             double *value, mb_error *err)
 {
-    const cJSON *item = lookup(object, key);
+    const cJSON *item = mb_json_member(object, key);
     if (!item)
         return MB_OK;
     /* !(a && b) rather than the opposite comparisons: a NaN fails both. */
@@ -129,7 +118,7 @@ int mb_model_json_want_real(const cJSON *object, const char *key, const char *wh
 
 int mb_model_json_want_bool(const cJSON *object, const char *key, const char *where, bool *value, mb_error *err)
 {
-    const cJSON *item = lookup(object, key);
+    const cJSON *item = mb_json_member(object, key);
     if (!item)
         return MB_OK;
     if (!cJSON_IsBool(item))

@@ -7,20 +7,18 @@
 #ifndef MB_MODEL_JSON_H
 #define MB_MODEL_JSON_H
 
-#include "base/base.h"
-
-#include <cjson/cJSON.h>
+#include "base/json.h"
 
 /* True when the bytes are a Git LFS pointer: what a clone without LFS leaves in the place of a large file. */
 bool mb_model_is_lfs_pointer(const void *data, size_t size);
 
 /* *root must be freed with cJSON_Delete(). Only an object is accepted at the top; nothing may follow it. */
 int mb_model_json_parse(cJSON **root, const char *text, size_t size, const char *where, mb_error *err);
+/* The same, and every member of an object stays, twice or not. */
+int mb_model_json_parse_all(cJSON **root, const char *text, size_t size, const char *where, mb_error *err);
 /* Reads and parses one file of at most max bytes. *text receives the raw bytes (malloc'ed) when not NULL. */
 int mb_model_json_load(cJSON **root, const char *path, size_t max, char **text, size_t *size, mb_error *err);
 
-/* An object's item; NULL for absent and for null. */
-const cJSON *mb_json_get(const cJSON *object, const char *key);
 /* True when the item is a number without fraction in [min, max]; *value is set then. Infinities and NaN fail. */
 bool mb_model_json_integer(const cJSON *item, int64_t min, int64_t max, int64_t *value);
 

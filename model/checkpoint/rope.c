@@ -34,25 +34,27 @@ static int find_parameters(const cJSON *root, const cJSON **parameters, const ch
     const cJSON *item;
     *parameters = NULL;
     for (int i = 0; i < 2 && !*parameters; i++) {
-        const cJSON *found = mb_json_get(root, keys[i]);
+        const cJSON *found = mb_json_member(root, keys[i]);
         if (found && !cJSON_IsObject(found))
             return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must be null or an object { ... }", where, keys[i]);
         if (found && found->child)
             *parameters = found;
     }
-    cJSON_ArrayForEach(item, *parameters) if (cJSON_IsObject(item)) return mb_fail(
-        err, MB_E_INPUT,
-        "%s: RoPE parameters for each kind of layer (\"%s\") are not supported: one set for all "
-        "layers is",
-        where, item->string);
+    cJSON_ArrayForEach(item, *parameters)
+        if (cJSON_IsObject(item))
+            return mb_fail(
+                err, MB_E_INPUT,
+                "%s: RoPE parameters for each kind of layer (\"%s\") are not supported: one set for all "
+                "layers is",
+                where, item->string);
     return MB_OK;
 }
 
 static int find_type(mb_rope *rope, const cJSON *parameters, bool *original, const char *where, mb_error *err)
 {
-    const cJSON *type = mb_json_get(parameters, "rope_type");
+    const cJSON *type = mb_json_member(parameters, "rope_type");
     if (!type)
-        type = mb_json_get(parameters, "type");
+        type = mb_json_member(parameters, "type");
     const char *name = type ? cJSON_GetStringValue(type) : "default";
     for (size_t i = 0; name && i < sizeof TYPES / sizeof TYPES[0]; i++)
         if (strcmp(name, TYPES[i].name) == 0) {
@@ -70,7 +72,7 @@ static int find_type(mb_rope *rope, const cJSON *parameters, bool *original, con
 /* A required positive number. */
 static int need_real(const cJSON *parameters, const char *key, double *value, const char *where, mb_error *err)
 {
-    if (!mb_json_get(parameters, key))
+    if (!mb_json_member(parameters, key))
         return mb_fail(err, MB_E_INPUT, "%s: scaled RoPE of this type needs \"%s\"", where, key);
     return mb_model_json_want_real(parameters, key, where, 1e-6, FACTOR_MAX, value, err);
 }
@@ -79,7 +81,7 @@ static int need_real(const cJSON *parameters, const char *key, double *value, co
 static int read_factors(const mb_model_config *config, const cJSON *parameters, const char *key, float *factors,
                         const char *where, mb_error *err)
 {
-    const cJSON *list = mb_json_get(parameters, key), *item;
+    const cJSON *list = mb_json_member(parameters, key), *item;
     const int pairs = config->rotary_dim / 2;
     int n = 0;
     if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != pairs || pairs > MB_ROPE_PAIRS_MAX)
@@ -87,8 +89,7 @@ static int read_factors(const mb_model_config *config, const cJSON *parameters, 
                        "%s: \"%s\" must be a list of %d numbers, half of the %d dimensions that "
                        "RoPE turns",
                        where, key, pairs, config->rotary_dim);
-    cJSON_ArrayForEach(item, list)
-    {
+    cJSON_ArrayForEach(item, list) {
         if (!cJSON_IsNumber(item) || !(item->valuedouble > 0 && item->valuedouble <= FACTOR_MAX))
             return mb_fail(err, MB_E_INPUT, "%s: \"%s\" must list positive numbers", where, key);
         factors[n++] = (float)item->valuedouble;
@@ -160,12 +161,12 @@ static int read_scaling(mb_model_config *config, const cJSON *root, const cJSON 
     mb_rope *rope = &config->rope;
     /* null in yarn, missing in longrope: the ratio of the two lengths */
     const bool ratio = (rope->type == MB_ROPE_YARN && cJSON_HasObjectItem(parameters, "factor") &&
-                        !mb_json_get(parameters, "factor")) ||
-                       (rope->type == MB_ROPE_LONGROPE && !mb_json_get(parameters, "factor"));
+                        !mb_json_member(parameters, "factor")) ||
+                       (rope->type == MB_ROPE_LONGROPE && !mb_json_member(parameters, "factor"));
     int rc = MB_OK;
     rope->original = config->positions;
     if (original)
-        rc = mb_model_json_want_int(mb_json_get(root, "original_max_position_embeddings") ? root : parameters,
+        rc = mb_model_json_want_int(mb_json_member(root, "original_max_position_embeddings") ? root : parameters,
                                     "original_max_position_embeddings", where, 2, POSITIONS_MAX, &rope->original,
                                     err);
     if (rc == MB_OK && ratio)
@@ -191,10 +192,8 @@ int mb_rope_read(mb_model_config *config, const cJSON *root, double partial, con
         rc = find_type(&config->rope, parameters, &original, where, err);
     if (rc != MB_OK)
         return rc;
-    const cJSON *theta = mb_json_get(parameters, "rope_theta") ? parameters : root;
-    const cJSON *factor = mb_json_get(parameters, "partial_rotary_factor") ? parameters : root;
-    if (!mb_json_get(theta, "rope_theta"))
-        return mb_fail(err, MB_E_INPUT, "%s: \"rope_theta\" is missing", where);
+    const cJSON *theta = mb_json_member(parameters, "rope_theta") ? parameters : root;
+    const cJSON *factor = mb_json_member(parameters, "partial_rotary_factor") ? parameters : root;
     rc = mb_model_json_want_real(theta, "rope_theta", where, 1.0, 1e12, &config->rope_theta, err);
     if (rc == MB_OK)
         rc = mb_model_json_want_real(factor, "partial_rotary_factor", where, 0.0, 1.0, &partial, err);

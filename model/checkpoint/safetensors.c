@@ -62,8 +62,7 @@ static int parse_entry(const cJSON *entry, mb_tensor *tensor, uint64_t *begin, u
     /* Checked at every factor: three dimensions of 2^32 must not wrap around to a small size. */
     uint64_t bytes = (uint64_t)kind->bytes;
     const cJSON *item;
-    cJSON_ArrayForEach(item, shape)
-    {
+    cJSON_ArrayForEach(item, shape) {
         int64_t n = 0;
         if (tensor->rank == MB_TENSOR_RANK_MAX || !mb_model_json_integer(item, 0, (int64_t)1 << 48, &n))
             return mb_fail(err, MB_E_INPUT, "%s: tensor %.200s: shape must be at most %d whole numbers >= 0",
@@ -181,7 +180,7 @@ int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_
         return mb_fail(err, MB_E_INPUT,
                        "%s is incomplete: its header alone needs %llu bytes, the file has %zu; download it again",
                        where, (unsigned long long)(length + 8), size);
-    int rc = mb_model_json_parse(&root, (const char *)data + 8, (size_t)length, where, err);
+    int rc = mb_model_json_parse_all(&root, (const char *)data + 8, (size_t)length, where, err);
     if (rc == MB_OK)
         rc = read_entries(table, root, data + 8 + length, size - 8 - length, 8 + length, where, err);
     cJSON_Delete(root);

@@ -41,6 +41,8 @@ typedef struct mb_checkpoint mb_checkpoint;
 int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, mb_error *err);
 void mb_checkpoint_close(mb_checkpoint *checkpoint);
 const mb_tensor *mb_checkpoint_find(const mb_checkpoint *checkpoint, const char *name); /* NULL = none */
+/* Whether the index lists a tensor that is in none of the files. */
+bool mb_checkpoint_lacks(const mb_checkpoint *checkpoint, const char *name);
 /* The i-th tensor in no particular order, NULL past the end. */
 const mb_tensor *mb_checkpoint_tensor(const mb_checkpoint *checkpoint, size_t i);
 /* Hash of the bytes of all weight files, in the order of their names. */

@@ -70,7 +70,7 @@ static const cJSON *default_of(const cJSON *list)
     const cJSON *item;
     cJSON_ArrayForEach(item, list)
     {
-        const cJSON *name = mb_json_get(item, "name"), *text = mb_json_get(item, "template");
+        const cJSON *name = mb_json_member(item, "name"), *text = mb_json_member(item, "template");
         if (cJSON_IsString(name) && cJSON_IsString(text) && strcmp(name->valuestring, "default") == 0)
             return text;
     }
@@ -80,7 +80,7 @@ static const cJSON *default_of(const cJSON *list)
 /* "chat_template" of a JSON file, as text (malloc'ed) in *source; NULL = there is none. */
 static int from_json(const cJSON *root, const char *where, char **source, mb_error *err)
 {
-    const cJSON *item = mb_json_get(root, "chat_template");
+    const cJSON *item = mb_json_member(root, "chat_template");
     if (!item)
         return MB_OK;
     if (cJSON_IsArray(item)) {
@@ -197,9 +197,9 @@ static bool put_special_tokens(const mb_chat_template *chat, mb_arena *arena, mb
                                         "pad_token", "cls_token", "mask_token"};
     bool ok = true;
     for (size_t i = 0; i < sizeof names / sizeof names[0] && ok; i++) {
-        const cJSON *item = mb_json_get(chat->config, names[i]);
+        const cJSON *item = mb_json_member(chat->config, names[i]);
         if (cJSON_IsObject(item))
-            item = mb_json_get(item, "content");
+            item = mb_json_member(item, "content");
         if (cJSON_IsString(item))
             ok = put(arena, variables, names[i], mb_value_string(item->valuestring));
     }

@@ -25,7 +25,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (generation)
             memcpy(generation, zero + 1, rest);
     }
-    int rc = mb_config_parse(&c, text, length, generation, rest, NULL, "config.json", &err);
+    const mb_config_files files = {.json = text,
+                                   .json_size = length,
+                                   .generation = generation,
+                                   .generation_size = rest,
+                                   .mask_id = size % 3 ? -1 : (int32_t)(size * 7),
+                                   .block = (int32_t)(size % 5 * 8),
+                                   .where = "config.json"};
+    int rc = mb_config_parse(&c, &files, NULL, &err);
     if (rc != MB_OK) {
         if ((rc != MB_E_INPUT && rc != MB_E_SYSTEM) || err.text[0] == '\0')
             abort();

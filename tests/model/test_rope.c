@@ -41,7 +41,9 @@ static int parse(mb_model_config *config, const char *first, const char *rest, i
 {
     char *json = mb_string_format("{%s,%s}", first, rest);
     mb_model_request request = {.positions = length};
-    int rc = mb_config_parse(config, json, strlen(json), NULL, 0, &request, "X/config.json", err);
+    const mb_config_files files = {
+        .json = json, .json_size = strlen(json), .mask_id = -1, .where = "X/config.json"};
+    int rc = mb_config_parse(config, &files, &request, err);
     free(json);
     return rc;
 }
@@ -125,7 +127,7 @@ static void refused(void **state)
     static const struct {
         const char *keys, *word;
     } cases[] = {
-        {"\"head_dim\":32", "rope_theta"},
+        {"\"head_dim\":32,\"rope_theta\":0.5", "rope_theta"},
         {"\"head_dim\":32,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"su\"}", "\"su\""},
         {"\"head_dim\":32,\"rope_theta\":1e4,\"rope_scaling\":{\"type\":3}", "(no text)"},
         {"\"head_dim\":32,\"rope_theta\":1e4,\"rope_scaling\":[1]", "an object"},

@@ -339,13 +339,14 @@ static void finish_shard(struct builder *b, const char *folder, const char *file
 }
 
 #define SMALL_CONFIG(extra)                                                                                       \
-    "{" extra "\"model_type\":\"Fast_dLLM_Qwen\",\"num_hidden_layers\":1,\"hidden_size\":8,"                      \
+    "{\"model_type\":\"Fast_dLLM_Qwen\",\"num_hidden_layers\":1,\"hidden_size\":8,"                               \
     "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_size\":6,\"vocab_size\":700,"             \
     "\"rope_theta\":10000,\"bd_size\":16,\"max_position_embeddings\":64,\"mask_token_id\":662,\"eos_token_id\":"  \
-    "658}"
+    "658" extra "}"
 
-/* With q_rows other than 8 or skip_head the checkpoint is wrong on purpose. */
-static char *small_checkpoint(int q_rows, bool skip_head, const char *extra_tensor)
+/* With q_rows other than 8 or without a head the checkpoint is wrong on purpose. */
+enum head { HEAD, NO_HEAD, HEAD_LISTED_ONLY, HEAD_OF_EMBEDDING };
+static char *small_checkpoint(int q_rows, enum head head, const char *extra_tensor)
 {
     char *folder = folder_new();
     struct builder b = {0};
@@ -367,13 +368,15 @@ static char *small_checkpoint(int q_rows, bool skip_head, const char *extra_tens
     add(&b, LAYER "mlp.up_proj.weight", 12, 6, 8, MB_F32, two);
     add(&b, LAYER "mlp.down_proj.weight", 13, 8, 6, MB_F32, two);
     add(&b, "model.norm.weight", 14, 8, 0, MB_F32, two);
-    if (!skip_head)
-        add(&b, "lm_head.weight", 15, 700, 8, MB_F16, two);
+    if (head == HEAD || head == HEAD_OF_EMBEDDING) /* of another type than the embedding, with the same values */
+        add(&b, "lm_head.weight", head == HEAD ? 15 : 1, 700, 8, head == HEAD ? MB_F16 : MB_F32, two);
     if (extra_tensor)
         add(&b, extra_tensor, 16, 8, 0, MB_F32, two);
     finish_shard(&b, folder, two);
-    char *index = mb_string_format("{\"metadata\":{\"total_size\":%llu},\"weight_map\":{%s}}",
-                                   (unsigned long long)b.total, b.map.data);
+    /* total_size as some writers count it: no sum of anything here. */
+    char *index = mb_string_format("{\"metadata\":{\"total_size\":%llu},\"weight_map\":{%s%s}}",
+                                   (unsigned long long)b.total + 1234, b.map.data,
+                                   head == HEAD_LISTED_ONLY ? ",\"lm_head.weight\":\"model-2.safetensors\"" : "");
     folder_put_text(folder, "model.safetensors.index.json", index);
     folder_put_text(folder, "config.json", SMALL_CONFIG(""));
     folder_copy(folder, "tokenizer.json", "tests/model/fixtures/bpe/tokenizer.json");
@@ -397,7 +400,7 @@ static void check_values(const mb_model *model, const void *tensor, uint32_t fir
 static void small_model_in_shards(void **state)
 {
     (void)state;
-    char *folder = small_checkpoint(8, false, NULL);
+    char *folder = small_checkpoint(8, HEAD, NULL);
     mb_device *device = open_cpu(MB_F32);
     mb_model_request request = {.path = folder};
     mb_model *model = open_model(&request, device, MB_F32);
@@ -444,28 +447,42 @@ static void refuse(char *folder, const char *says)
 static void folders_that_do_not_fit(void **state)
 {
     (void)state;
-    refuse(small_checkpoint(7, false, NULL), "q_proj.weight has shape [7, 8], config.json makes it [8, 8]");
-    refuse(small_checkpoint(8, true, NULL), "lm_head.weight is missing");
-    refuse(small_checkpoint(8, false, "model.layers.1.input_layernorm.weight"), "config.json does not explain");
-    refuse(small_checkpoint(8, false, LAYER "self_attn.o_proj.bias"), "config.json does not explain");
-    refuse(small_checkpoint(8, false, LAYER "self_attn.q_norm.weight"), "config.json does not explain");
-    char *folder = small_checkpoint(8, false, NULL);
-    folder_put_text(folder, "config.json", SMALL_CONFIG("\"vocab_size\":660,\"mask_token_id\":659,"));
+    refuse(small_checkpoint(7, HEAD, NULL), "q_proj.weight has shape [7, 8], config.json makes it [8, 8]");
+    refuse(small_checkpoint(8, NO_HEAD, NULL), "lm_head.weight is missing");
+    refuse(small_checkpoint(8, HEAD, "model.layers.1.input_layernorm.weight"), "config.json does not explain");
+    refuse(small_checkpoint(8, HEAD, LAYER "self_attn.o_proj.bias"), "config.json does not explain");
+    refuse(small_checkpoint(8, HEAD, LAYER "self_attn.q_norm.weight"), "config.json does not explain");
+    char *folder = small_checkpoint(8, HEAD, NULL);
+    folder_put_text(folder, "config.json", SMALL_CONFIG(",\"vocab_size\":660,\"mask_token_id\":659"));
     refuse(folder, "do not belong together");
-    folder = small_checkpoint(8, false, NULL);
+    folder = small_checkpoint(8, HEAD, NULL);
     folder_put_text(folder, "tokenizer.json", "{}");
     refuse(folder, "tokenizer.json");
-    /* A tied head that is stored anyway is not used. */
-    folder = small_checkpoint(8, false, NULL);
-    folder_put_text(folder, "config.json", SMALL_CONFIG("\"tie_word_embeddings\":true,"));
-    mb_device *device = open_cpu(MB_F32);
-    mb_model_request request = {.path = folder};
-    mb_model *model = open_model(&request, device, MB_F32);
-    assert_ptr_equal(model->lm_head, model->embed);
-    mb_model_close(model);
-    mb_kernels_cpu()->close(device);
-    folder_remove(folder);
-    free(folder);
+    refuse(small_checkpoint(8, HEAD_LISTED_ONLY, NULL), "asks for it and the index lists it");
+    /* A tied head of other values: two versions of transformers compute with two matrices. */
+    folder = small_checkpoint(8, HEAD, NULL);
+    folder_put_text(folder, "config.json", SMALL_CONFIG(",\"tie_word_embeddings\":true"));
+    refuse(folder, "lm_head.weight differs from model.embed_tokens.weight");
+}
+
+/* A tied head is the embedding, whether it is stored, only listed, or neither. */
+static void tied_heads(void **state)
+{
+    (void)state;
+    static const enum head heads[] = {NO_HEAD, HEAD_LISTED_ONLY, HEAD_OF_EMBEDDING};
+    for (size_t i = 0; i < 3; i++) {
+        char *folder = small_checkpoint(8, heads[i], NULL);
+        folder_put_text(folder, "config.json", SMALL_CONFIG(",\"tie_word_embeddings\":true"));
+        mb_device *device = open_cpu(MB_F32);
+        mb_model_request request = {.path = folder};
+        mb_model *model = open_model(&request, device, MB_F32);
+        assert_ptr_equal(model->lm_head, model->embed);
+        check_values(model, model->lm_head, 0, 1, 5600);
+        mb_model_close(model);
+        mb_kernels_cpu()->close(device);
+        folder_remove(folder);
+        free(folder);
+    }
 }
 
 /* An arena that is too small is an error with a sentence, and gives back what it took. */
@@ -488,10 +505,15 @@ static void small_arena(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tiny_weights),          cmocka_unit_test(hashes),
-        cmocka_unit_test(conversions),           cmocka_unit_test(rope_table),
-        cmocka_unit_test(random_weights),        cmocka_unit_test(random_activations_stay_finite),
-        cmocka_unit_test(small_model_in_shards), cmocka_unit_test(folders_that_do_not_fit),
+        cmocka_unit_test(tiny_weights),
+        cmocka_unit_test(hashes),
+        cmocka_unit_test(conversions),
+        cmocka_unit_test(rope_table),
+        cmocka_unit_test(random_weights),
+        cmocka_unit_test(random_activations_stay_finite),
+        cmocka_unit_test(small_model_in_shards),
+        cmocka_unit_test(folders_that_do_not_fit),
+        cmocka_unit_test(tied_heads),
         cmocka_unit_test(small_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

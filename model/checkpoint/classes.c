@@ -1,0 +1,104 @@
+/*
+ * classes.c - the configuration classes as a table. Sources, with the version that was read:
+ *
+ *   Fast_dLLM_Qwen  configuration.py of Efficient-Large-Model/Fast_dLLM_v2_7B (written for transformers 4.53);
+ * mask and sub-block are arguments of its generation code sdar, sdar_moe  configuration_sdar.py,
+ * configuration_sdar_moe.py of JetLM/SDAR (copies of Qwen3's and Qwen3-MoE's of transformers 4.52); block 4 and
+ * the tokenizer's mask token are defaults of its generate.py qwen3           configuration_qwen3.py of
+ * transformers 5.24.0 qwen3_moe       configuration_qwen3_moe.py of transformers 5.24.0 llada2_moe
+ * configuration_llada2_moe.py of inclusionAI/LLaDA2.0-mini; mask, block and end are arguments of its generate();
+ * norm_topk_prob is not in the class, its router always divides by the sum;
+ *                   use_bias is true in the class, but a bias that no file holds is zero, and one that it holds is
+ *                   refused with the weights
+ */
+#include "model/checkpoint/classes.h"
+
+#include <string.h>
+
+#define QWEN_SIZES                                                                                                \
+    .layers = 32, .hidden = 4096, .query_heads = 32, .kv_heads = 32, .intermediate = 22016, .vocab = 151936,      \
+    .positions = 32768, .norm_eps = 1e-6, .rope_theta = 10000, .rotary_factor = 1, .end_id = -1
+#define QWEN_MOE_SIZES                                                                                            \
+    .layers = 24, .hidden = 2048, .query_heads = 32, .kv_heads = 4, .intermediate = 6144, .vocab = 151936,        \
+    .positions = 32768, .norm_eps = 1e-6, .rope_theta = 10000, .rotary_factor = 1, .end_id = -1, .experts = true, \
+    .moe = {.experts = 128, .per_token = 8, .size = 768}
+#define QWEN3_LAYER .qk_norm = true, .qkv_bias_key = "attention_bias", .norm_one_rounding = true
+#define LLADA2_SIZES                                                                                              \
+    .layers = 24, .hidden = 1024, .query_heads = 16, .kv_heads = 0, .intermediate = MB_UNSAID, .vocab = 30592,    \
+    .positions = 16384, .norm_eps = 1e-5, .rope_theta = 10000, .rotary_factor = 0.5, .experts = true,             \
+    .moe = {.experts = 16,                                                                                        \
+            .per_token = 2,                                                                                       \
+            .size = MB_UNSAID,                                                                                    \
+            .groups = 8,                                                                                          \
+            .groups_kept = 4,                                                                                     \
+            .scale = 2.5,                                                                                         \
+            .bias = true,                                                                                         \
+            .normalise = true}
+
+static const mb_config_class classes[] = {
+    {.model_type = "Fast_dLLM_Qwen",
+     .family = MB_FAMILY_FAST_DLLM_V2,
+     QWEN_SIZES,
+     .qkv_bias = true,
+     .window_layers = 28,
+     .layer_types = true,
+     .block = 32,
+     .mask_id = 151665},
+    {.model_type = "sdar",
+     .family = MB_FAMILY_SDAR,
+     QWEN_SIZES,
+     .head_dim = 128,
+     QWEN3_LAYER,
+     .window_layers = 28,
+     .block = 4,
+     .mask_id = -1,
+     .mask_of_tokenizer = true},
+    {.model_type = "sdar_moe",
+     .family = MB_FAMILY_SDAR,
+     QWEN_MOE_SIZES,
+     QWEN3_LAYER,
+     .window_layers = 28,
+     .block = 4,
+     .mask_id = -1,
+     .mask_of_tokenizer = true},
+    /* Plain Qwen3 is autoregressive: block and mask in the file make it a model of SDAR's kind. */
+    {.model_type = "qwen3",
+     .family = MB_FAMILY_SDAR,
+     QWEN_SIZES,
+     .head_dim = 128,
+     QWEN3_LAYER,
+     .window_layers = 28,
+     .layer_types = true,
+     .mask_id = -1},
+    {.model_type = "qwen3_moe", .family = MB_FAMILY_SDAR, QWEN_MOE_SIZES, QWEN3_LAYER, .mask_id = -1},
+    {.model_type = "llada2_moe",
+     .family = MB_FAMILY_LLADA2,
+     LLADA2_SIZES,
+     .qk_norm = true,
+     .qkv_bias_key = "use_qkv_bias",
+     .block = 32,
+     .mask_id = 156895,
+     .end_id = 156892},
+    {.model_type = "llada2_moe_veomni",
+     .family = MB_FAMILY_LLADA2,
+     .experts = true,
+     .refuse =
+         "keeps all experts of a layer in one tensor, as training does: use the checkpoint in the hub's layout "
+         "(\"llada2_moe\")"},
+};
+#define CLASS_COUNT (sizeof classes / sizeof classes[0])
+
+const mb_config_class *mb_config_class_find(const char *model_type)
+{
+    for (size_t i = 0; i < CLASS_COUNT; i++)
+        if (strcmp(classes[i].model_type, model_type) == 0)
+            return &classes[i];
+    return NULL;
+}
+
+void mb_config_class_list(mb_text *out)
+{
+    for (size_t i = 0; i < CLASS_COUNT; i++)
+        if (!classes[i].refuse)
+            mb_text_printf(out, "%s%s", i ? ", " : "", classes[i].model_type);
+}

@@ -1,0 +1,186 @@
+/*
+ * folder.c - the configuration of a checkpoint folder: which of its files are read and what its name and its
+ * tokenizer say beside config.json.
+ *
+ * Only small files are opened, so this is what a plan and `list models` cost.
+ */
+#include "model/checkpoint/config.h"
+#include "model/checkpoint/json.h"
+
+#include <ctype.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONFIG_MAX ((size_t)16 << 20)
+#define TOKENIZER_MAX ((size_t)256 << 20)
+#define NAME_BLOCK_MAX 1024
+
+/* ---- the name ---- */
+
+/* The part of a path before `end` that lies between slashes. */
+static size_t part_begin(const char *path, size_t end)
+{
+    while (end > 0 && path[end - 1] != '/')
+        end--;
+    return end;
+}
+
+static size_t without_slashes(const char *path, size_t end)
+{
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    return end;
+}
+
+/* "models/tiny/" -> "tiny", into a buffer of 64. */
+static void folder_name(const char *path, char name[64])
+{
+    size_t end = without_slashes(path, strlen(path)), begin = part_begin(path, end);
+    size_t n = end - begin < 63 ? end - begin : 63;
+    memcpy(name, path + begin, n);
+    name[n] = '\0';
+}
+
+int32_t mb_config_block_of(const char *path)
+{
+    size_t end = without_slashes(path, strlen(path)), begin = part_begin(path, end);
+    int32_t block = 0;
+    /* .../models--owner--name/snapshots/<commit>: the folder is called by a hash. */
+    size_t parent_end = begin > 0 ? without_slashes(path, begin) : 0, parent = part_begin(path, parent_end);
+    if (parent_end - parent == strlen("snapshots") && memcmp(path + parent, "snapshots", 9) == 0 && parent > 0) {
+        end = without_slashes(path, parent);
+        begin = part_begin(path, end);
+    }
+    for (size_t i = begin; i + 2 < end; i++) {
+        if (path[i] != '-' || path[i + 1] != 'b' || !isdigit((unsigned char)path[i + 2]))
+            continue;
+        char *after = NULL;
+        long value = strtol(path + i + 2, &after, 10);
+        bool whole = after == path + end || *after == '-' || *after == '_' || *after == '.';
+        if (whole && value >= 1 && value <= NAME_BLOCK_MAX)
+            block = (int32_t)value;
+    }
+    return block;
+}
+
+/* ---- the tokenizer's mask token ---- */
+
+/* tokenizer_config.json writes a special token as text or as an object with "content". */
+static const char *token_text(const cJSON *root, const char *key)
+{
+    const cJSON *token = mb_json_member(root, key);
+    return cJSON_IsObject(token)   ? mb_json_string(token, "content")
+           : cJSON_IsString(token) ? token->valuestring
+                                   : NULL;
+}
+
+static bool same_text(const cJSON *item, const char *text)
+{
+    return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
+}
+
+/* Its id in {"151669": {"content": ...}}; -1 = not there. */
+static int32_t id_in_decoder(const cJSON *decoder, const char *text)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, decoder) {
+        char *end = NULL;
+        long id = strtol(item->string, &end, 10);
+        if (same_text(mb_json_member(item, "content"), text) && end != item->string && !*end && id >= 0 &&
+            id <= INT32_MAX)
+            return (int32_t)id;
+    }
+    return -1;
+}
+
+/* In tokenizer.json's list [{"id": 151669, "content": ...}] or added_tokens.json's {"text": id}. */
+static int32_t id_in_added(const cJSON *root, const char *text)
+{
+    const cJSON *list = mb_json_member(root, "added_tokens"), *item, *id = mb_json_member(root, text);
+    int64_t value = -1;
+    cJSON_ArrayForEach(item, list) {
+        if (same_text(mb_json_member(item, "content"), text))
+            id = mb_json_member(item, "id");
+    }
+    return mb_model_json_integer(id, 0, INT32_MAX, &value) ? (int32_t)value : -1;
+}
+
+/* *id = -1: the folder names no mask token. A damaged file is the tokenizer's to tell. */
+static int find_mask(const char *folder, int32_t *id, mb_error *err)
+{
+    static const char *const names[] = {"tokenizer_config.json", "tokenizer.json", "added_tokens.json"};
+    char *text = NULL;
+    int rc = MB_OK;
+    *id = -1;
+    for (size_t i = 0; i < 3 && *id < 0 && (i == 0 || text) && rc == MB_OK; i++) {
+        char *path = mb_string_format("%s/%s", folder, names[i]);
+        cJSON *root = NULL;
+        if (!path)
+            rc = mb_no_memory(err, "reading %s", folder);
+        else if (mb_file_exists(path))
+            rc = mb_model_json_load(&root, path, TOKENIZER_MAX, NULL, NULL, err);
+        const char *token = i == 0 ? token_text(root, "mask_token") : NULL;
+        if (token && !(text = mb_string_copy(token)))
+            rc = mb_no_memory(err, "reading %s", folder);
+        if (text)
+            *id = i == 0 ? id_in_decoder(mb_json_member(root, "added_tokens_decoder"), text)
+                         : id_in_added(root, text);
+        cJSON_Delete(root);
+        free(path);
+    }
+    free(text);
+    return rc;
+}
+
+/* ---- the folder ---- */
+
+static int read_optional(const char *folder, const char *name, char **text, size_t *size, mb_error *err)
+{
+    char *path = mb_string_format("%s/%s", folder, name);
+    if (!path)
+        return mb_no_memory(err, "reading %s", folder);
+    int rc = mb_file_exists(path) ? mb_file_read(path, CONFIG_MAX, text, size, err) : MB_OK;
+    free(path);
+    return rc;
+}
+
+static int read_folder(const mb_model_request *request, mb_model_config *config, mb_error *err)
+{
+    char *path = mb_string_format("%s/config.json", request->path), *json = NULL, *generation = NULL;
+    mb_config_files files = {.where = path, .mask_id = -1, .block = mb_config_block_of(request->path)};
+    if (!path)
+        return mb_no_memory(err, "reading %s", request->path);
+    int rc =
+        mb_file_exists(path)
+            ? mb_file_read(path, CONFIG_MAX, &json, &files.json_size, err)
+            : mb_fail(err, MB_E_INPUT,
+                      "%s is missing: give the checkpoint folder with --model DIR (a folder as downloaded from "
+                      "the Hugging Face hub)",
+                      path);
+    if (rc == MB_OK)
+        rc = read_optional(request->path, "generation_config.json", &generation, &files.generation_size, err);
+    files.json = json;
+    files.generation = generation;
+    if (rc == MB_OK)
+        rc = find_mask(request->path, &files.mask_id, err);
+    if (rc == MB_OK)
+        rc = mb_config_parse(config, &files, request, err);
+    if (rc == MB_OK)
+        folder_name(request->path, config->name);
+    free(path);
+    free(json);
+    free(generation);
+    return rc;
+}
+
+int mb_model_inspect(const mb_model_request *request, mb_model_config *config, mb_error *err)
+{
+    *config = (mb_model_config){0};
+    if (!request->path && !request->shape)
+        return mb_fail(err, MB_E_INPUT, "no model: give a checkpoint folder with --model DIR, or a named shape");
+    if (request->shape && request->path)
+        return mb_fail(err, MB_E_INPUT, "both the folder %s and the shape %s are given: choose one", request->path,
+                       request->shape);
+    return request->shape ? mb_config_shape(config, request, err) : read_folder(request, config, err);
+}
