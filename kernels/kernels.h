@@ -269,6 +269,13 @@ typedef struct mb_kernels {
     /* Between begin and end nothing runs; end hands out a graph. A backend without graphs has NULL here. */
     int (*capture_begin)(mb_device *device);
     int (*capture_end)(mb_device *device, mb_graph **graph);
+    /* Inside a capture, what is enqueued between branch_begin and branch_end may run beside what follows
+     * branch_end, until branch_join: neither side may write what the other touches; gemm and top1, which share
+     * work memory, stay outside the branch, attention inside. One branch at a time. Outside a capture, and with
+     * nothing to join, these do nothing: everything stays in order. NULL without graphs. */
+    int (*branch_begin)(mb_device *device);
+    int (*branch_end)(mb_device *device);
+    int (*branch_join)(mb_device *device);
     int (*graph_launch)(mb_device *device, mb_graph *graph);
     void (*graph_free)(mb_device *device, mb_graph *graph);
     int (*timer_mark)(mb_device *device, int slot); /* event in the stream; host clock on the CPU */

@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-namespace mb_cuda {
+namespace mb_cuda
+{
 
 int check_launch(const char *what, mb_error *err)
 {
@@ -62,9 +63,13 @@ Problem problem_from(const mb_attention *args)
     return p;
 }
 
-namespace {
+namespace
+{
 
-size_t aligned(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
+size_t aligned(size_t bytes)
+{
+    return (bytes + 255) & ~(size_t)255;
+}
 
 int check(mb_type type, const mb_attention *a, bool sparse, mb_error *err)
 {
@@ -76,8 +81,8 @@ int check(mb_type type, const mb_attention *a, bool sparse, mb_error *err)
     if (a->kv.head_dim < 1 || a->kv.head_dim > 512)
         return mb_fail(err, MB_E_BUG, "CUDA attention: head_dim %d is not in 1..512", a->kv.head_dim);
     if (a->rows.batch < 0 || a->rows.rows < 0 || a->rows.batch > a->kv.batch)
-        return mb_fail(err, MB_E_BUG, "CUDA attention: batch %d (cache: %d), rows %d", a->rows.batch,
-                       a->kv.batch, a->rows.rows);
+        return mb_fail(err, MB_E_BUG, "CUDA attention: batch %d (cache: %d), rows %d", a->rows.batch, a->kv.batch,
+                       a->rows.rows);
     if ((int64_t)a->rows.batch * a->kv.kv_heads > 65535)
         return mb_fail(err, MB_E_BUG, "CUDA attention: batch * KV heads is over 65535");
     if (sparse) {
@@ -111,7 +116,8 @@ Layout layout(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, 
     if (at.sm90) {
         at.tile_part = at.part_out + aligned(sm90_partial_bytes(chip, *p));
     } else if (mma_serves(type, p->head_dim)) {
-        p->splits = mma_splits(chip, *p, sparse);
+        int64_t dense = (p->span == MB_SPAN_BLOCK ? 0 : (int64_t)p->max_prefix) + p->block_keys;
+        p->splits = sparse ? pages_splits(chip, *p) : mma_splits(chip, *p, dense);
         if (p->splits > 1 && !mma_cluster_merges(chip, p->splits)) {
             size_t states = (size_t)p->batch * p->kv_heads * p->splits * p->packed;
             at.part_lse = at.part_out + aligned(states * p->head_dim * 4);
@@ -127,8 +133,8 @@ Layout layout(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, 
 int bind(Problem *p, const Layout &at, void *workspace, size_t bytes, mb_error *err)
 {
     if (at.needed > bytes || (at.needed > 0 && !workspace))
-        return mb_fail(err, MB_E_BUG, "CUDA attention: the workspace has %zu bytes, the call needs %zu",
-                       bytes, at.needed);
+        return mb_fail(err, MB_E_BUG, "CUDA attention: the workspace has %zu bytes, the call needs %zu", bytes,
+                       at.needed);
     char *base = (char *)workspace;
     if (!p->lse && at.part_out > at.lse)
         p->lse = (float *)(base + at.lse);
@@ -164,6 +170,7 @@ int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, mb_error *err)
     cudaDeviceGetAttribute(&chip->multiprocessors, cudaDevAttrMultiProcessorCount, ordinal);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal);
+    cudaDeviceGetAttribute(&chip->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal);
     chip->capability = 10 * major + minor;
     chip->allow_sm90 = 1;
     int rc = check_launch("asking for the device's properties", err);
@@ -173,6 +180,8 @@ int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, mb_error *err)
                        ordinal, major, minor);
     if (rc == MB_OK)
         rc = mma_setup(err);
+    if (rc == MB_OK)
+        rc = pages_setup(chip, err);
     if (rc == MB_OK)
         rc = mma_mass_setup(err);
     if (rc == MB_OK)
@@ -242,11 +251,11 @@ int mb_cuda_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *a
     if (at.sm90)
         rc = sm90_attend(chip, p, stream, err);
     else if (mma_serves(type, p.head_dim))
-        rc = mma_attend(chip, p, false, stream, err);
+        rc = mma_attend(chip, p, stream, err);
     else
         rc = plain_attend(type, p, false, stream, err);
     if (p.tile_part)
-        p.tile_mass = NULL;   /* made on the way */
+        p.tile_mass = NULL; /* made on the way */
     if (rc == MB_OK && (p.mass || p.tile_mass))
         rc = run_mass(chip, type, p, stream, err);
     return rc;
@@ -266,11 +275,12 @@ int mb_cuda_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_atten
     if (rc != MB_OK)
         return rc;
     if (mma_serves(type, p.head_dim))
-        return mma_attend(chip, p, true, stream, err);
+        return pages_attend(chip, p, stream, err);
     return plain_attend(type, p, true, stream, err);
 }
 
-int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream, mb_error *err)
+int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream,
+                 mb_error *err)
 {
     int rc = check(type, args, false, err);
     if (rc != MB_OK)

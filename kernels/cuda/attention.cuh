@@ -26,10 +26,13 @@ extern "C" {
 typedef struct mb_cuda_chip {
     int ordinal;
     int multiprocessors;
-    int capability;        /* 10 * major + minor: 80, 86, 90, 100 ... */
-    int pair_clusters;     /* clusters of two big blocks that run at once; 0 = no sm_90a path */
-    void *encode_tiled;    /* cuTensorMapEncodeTiled of the driver; NULL = no sm_90a path */
-    int allow_sm90;        /* 1 normally; 0 forces the mma.sync path (parity tests compare the two) */
+    int capability;           /* 10 * major + minor: 80, 86, 90, 100 ... */
+    int pair_clusters;        /* clusters of two big blocks that run at once; 0 = no sm_90a path */
+    void *encode_tiled;       /* cuTensorMapEncodeTiled of the driver; NULL = no sm_90a path */
+    int allow_sm90;           /* 1 normally; 0 forces the mma.sync path (parity tests compare the two) */
+    int shared_bytes;         /* shared memory that a block may ask for */
+    int resident_clusters[9]; /* [n]: clusters of n blocks that run at once, a block on a multiprocessor; 0 = none
+                               */
 } mb_cuda_chip;
 
 /* Fills chip for a device; sets the kernels' shared-memory limits on it. Makes the device current. */
@@ -60,7 +63,8 @@ int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *
                            cudaStream_t stream, mb_error *err);
 
 /* mb_kernels.mass: args->lse is read, args->mass (and args->tile_mass, if set) written. Needs no workspace. */
-int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream, mb_error *err);
+int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream,
+                 mb_error *err);
 
 #ifdef __cplusplus
 }

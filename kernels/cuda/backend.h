@@ -38,7 +38,9 @@ struct mb_device {
     mb_cuda_gemm *gemm;
     mb_cuda_nvml *nvml;
     mb_cuda_profile *profile;
-    bool capturing;
+    cudaStream_t beside;      /* a capture's second branch: `stream` while operations go there */
+    cudaEvent_t forked, done; /* where it left the first, and its end */
+    bool capturing, branching, unjoined;
     char name[128], detail[256];
     mb_error error;
 };
@@ -70,6 +72,7 @@ cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, void *x, co
 cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, const mb_qkv *args);
 cudaError_t mb_launch_swiglu(cudaStream_t stream, mb_type type, const void *gate_up, int64_t n, int64_t width,
                              void *out);
+cudaError_t mb_launch_copy(cudaStream_t stream, void *dst, const void *src, size_t bytes); /* not overlapping */
 /* ---- router.cu, experts.cu ---- */
 cudaError_t mb_launch_router_logits(cudaStream_t stream, mb_type type, const mb_router *args);
 cudaError_t mb_launch_router_choice(cudaStream_t stream, mb_type type, const mb_router *args);
@@ -102,7 +105,7 @@ size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entrie
 cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
                             int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
                             int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
-                            int32_t capacity, int32_t *ids, int32_t *counts);
+                            int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
 cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
                             int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
                             int32_t max_prefix, int32_t page, float p, int32_t k_min, int32_t k_max,

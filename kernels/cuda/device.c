@@ -1,7 +1,8 @@
 /*
  * device.c - one GPU: stream, arena, copies, graphs, clocks. Everything is enqueued on one stream, so the order of
- * calls is the order of execution. The arena is one allocation made at open; nothing is allocated later but the
- * attention workspace, and that only outside a graph capture.
+ * calls is the order of execution; only what a capture puts beside it (branch_begin) is outside that order. The
+ * arena is one allocation made at open; nothing is allocated later but the attention workspace, and that only
+ * outside a graph capture.
  */
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"
@@ -24,8 +25,7 @@ int mb_cuda_check(mb_device *device, cudaError_t status, const char *what)
 {
     if (status == cudaSuccess)
         return MB_OK;
-    return mb_fail(&device->error, MB_E_SYSTEM, "CUDA: %s failed: %s", what,
-                   cudaGetErrorString(status));
+    return mb_fail(&device->error, MB_E_SYSTEM, "CUDA: %s failed: %s", what, cudaGetErrorString(status));
 }
 
 int mb_cuda_device_count(mb_error *why)
@@ -33,8 +33,7 @@ int mb_cuda_device_count(mb_error *why)
     int count = 0;
     cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || count == 0) {
-        mb_fail(why, 0, "no usable GPU (%s)",
-                status == cudaSuccess ? "none found" : cudaGetErrorString(status));
+        mb_fail(why, 0, "no usable GPU (%s)", status == cudaSuccess ? "none found" : cudaGetErrorString(status));
         return 0;
     }
     return count;
@@ -73,6 +72,12 @@ void mb_cuda_close(mb_device *device)
     cudaFree(device->arena);
     if (device->stream)
         cudaStreamDestroy(device->stream);
+    if (device->beside)
+        cudaStreamDestroy(device->beside);
+    if (device->forked)
+        cudaEventDestroy(device->forked);
+    if (device->done)
+        cudaEventDestroy(device->done);
     free(device);
 }
 
@@ -94,10 +99,17 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, mb_error *er
     describe(device);
     if (mb_cuda_check(device, cudaMemGetInfo(&free_bytes, &total_bytes), "reading the memory size") != MB_OK ||
         mb_cuda_check(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking),
-                      "making a stream") != MB_OK)
+                      "making a stream") != MB_OK ||
+        mb_cuda_check(device, cudaStreamCreateWithFlags(&device->beside, cudaStreamNonBlocking),
+                      "making a stream") != MB_OK ||
+        mb_cuda_check(device, cudaEventCreateWithFlags(&device->forked, cudaEventDisableTiming),
+                      "making an event") != MB_OK ||
+        mb_cuda_check(device, cudaEventCreateWithFlags(&device->done, cudaEventDisableTiming),
+                      "making an event") != MB_OK)
         goto failed;
     device->arena_bytes = (options->arena_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    size_t fixed = WORKSPACE_AT_OPEN + MB_MEAN_FLOATS * sizeof(float), kept_back = KEPT_BACK + options->spare_bytes;
+    size_t fixed = WORKSPACE_AT_OPEN + MB_MEAN_FLOATS * sizeof(float),
+           kept_back = KEPT_BACK + options->spare_bytes;
     if (options->arena_bytes == 0 && free_bytes > fixed + kept_back)
         device->arena_bytes = (free_bytes - fixed - kept_back) / ALIGNMENT * ALIGNMENT;
     if (device->arena_bytes + fixed > free_bytes) {
@@ -154,9 +166,8 @@ void *mb_cuda_alloc(mb_device *device, size_t bytes)
 {
     size_t need = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (need > device->arena_bytes - device->arena_used) {
-        mb_fail(&device->error, 0,
-                "the plan of %zu bytes is used up (%zu in use, %zu more asked)", device->arena_bytes,
-                device->arena_used, need);
+        mb_fail(&device->error, 0, "the plan of %zu bytes is used up (%zu in use, %zu more asked)",
+                device->arena_bytes, device->arena_used, need);
         return NULL;
     }
     void *memory = device->arena + device->arena_used;
@@ -192,8 +203,9 @@ int mb_cuda_download(mb_device *device, void *host, const void *src, size_t byte
 
 int mb_cuda_copy(mb_device *device, void *dst, const void *src, size_t bytes)
 {
-    return mb_cuda_check(device, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, device->stream),
-                         "copying on the GPU");
+    /* Not cudaMemcpyAsync: as a memcpy node of a graph that is slower, and a replay should run what an eager call
+     * does. */
+    return mb_cuda_check(device, mb_launch_copy(device->stream, dst, src, bytes), "copying on the GPU");
 }
 
 int mb_cuda_fill(mb_device *device, void *dst, int byte, size_t bytes)
@@ -214,8 +226,8 @@ int mb_cuda_workspace(mb_device *device, size_t bytes)
         return mb_fail(&device->error, MB_E_BUG,
                        "CUDA: work memory of %zu bytes was first needed inside a graph capture", bytes);
     if (device->retired_count == MB_RETIRED_MAX)
-        return mb_fail(&device->error, MB_E_BUG,
-                       "CUDA: work memory grew more than %d times under captured graphs", MB_RETIRED_MAX);
+        return mb_fail(&device->error, MB_E_BUG, "CUDA: work memory grew more than %d times under captured graphs",
+                       MB_RETIRED_MAX);
     void *larger = NULL;
     int rc = mb_cuda_check(device, cudaMalloc(&larger, bytes), "allocating work memory");
     if (rc == MB_OK)
@@ -249,13 +261,58 @@ int mb_cuda_capture_begin(mb_device *device)
     return rc;
 }
 
+static void swap_streams(mb_device *device)
+{
+    cudaStream_t other = device->beside;
+    device->beside = device->stream;
+    device->stream = other;
+    device->branching = !device->branching;
+}
+
+int mb_cuda_branch_begin(mb_device *device)
+{
+    if (!device->capturing)
+        return MB_OK;
+    if (device->branching || device->unjoined)
+        return mb_fail(&device->error, MB_E_BUG, "CUDA: a graph has one second branch at a time");
+    int rc = mb_cuda_check(device, cudaEventRecord(device->forked, device->stream), "recording an event");
+    if (rc == MB_OK)
+        rc = mb_cuda_check(device, cudaStreamWaitEvent(device->beside, device->forked, 0), "forking a graph");
+    if (rc == MB_OK)
+        swap_streams(device);
+    return rc;
+}
+
+int mb_cuda_branch_end(mb_device *device)
+{
+    if (!device->branching)
+        return MB_OK;
+    int rc = mb_cuda_check(device, cudaEventRecord(device->done, device->stream), "recording an event");
+    swap_streams(device);
+    device->unjoined = true;
+    return rc;
+}
+
+int mb_cuda_branch_join(mb_device *device)
+{
+    if (!device->unjoined)
+        return MB_OK;
+    device->unjoined = false;
+    return mb_cuda_check(device, cudaStreamWaitEvent(device->stream, device->done, 0), "joining a graph");
+}
+
 int mb_cuda_capture_end(mb_device *device, mb_graph **out)
 {
     mb_graph *graph = calloc(1, sizeof *graph);
-    device->capturing = false;
     *out = NULL;
     cudaGraph_t captured = NULL;
+    /* Whatever happened inside it, a capture ends on the stream that it began on, with nothing left beside. */
+    int joined = mb_cuda_branch_end(device);
+    if (joined == MB_OK)
+        joined = mb_cuda_branch_join(device);
+    device->capturing = device->unjoined = false;
     int rc = mb_cuda_check(device, cudaStreamEndCapture(device->stream, &captured), "ending a graph capture");
+    rc = rc == MB_OK ? joined : rc;
     if (rc == MB_OK && !graph) {
         cudaGraphDestroy(captured);
         return mb_no_memory(&device->error, "a graph");

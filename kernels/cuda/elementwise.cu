@@ -5,18 +5,29 @@
  * points as in the CPU backend's elementwise.c (eager PyTorch, one rounding to T after every operator).
  */
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/depend.cuh"
 
 using namespace mb_cuda;
 
-template <typename T>
+/* Grid: (rows, parts of a row), four elements a thread; one by one where rows are not aligned to four. */
+template <typename T, bool ALIGNED>
 __global__ void embed_kernel(const int32_t *ids, int64_t vocab, int64_t width, const T *table, T *out)
 {
-    int64_t row = blockIdx.x;
+    int64_t row = blockIdx.x, i = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * 4;
     int32_t id = ids[row];
     /* An id outside the table would read foreign memory; the host checks ids, this is the last line. */
     bool good = id >= 0 && id < vocab;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x)
-        out[row * width + i] = good ? table[(int64_t)id * width + i] : T(NAN);
+    if constexpr (ALIGNED) {
+        float v[4] = {NAN, NAN, NAN, NAN};
+        if (i < width) {
+            if (good)
+                load4(table + (int64_t)id * width + i, v);
+            store4(out + row * width + i, v);
+        }
+    } else {
+        for (int64_t c = i; c < i + 4 && c < width; c++)
+            out[row * width + c] = good ? table[(int64_t)id * width + c] : T(NAN);
+    }
 }
 
 extern "C" cudaError_t mb_launch_embed(cudaStream_t stream, mb_type type, const int32_t *ids, int64_t n,
@@ -24,8 +35,13 @@ extern "C" cudaError_t mb_launch_embed(cudaStream_t stream, mb_type type, const 
 {
     if (n == 0)
         return cudaSuccess;
-    MB_WITH_TYPE(type,
-                 embed_kernel<T><<<(unsigned)n, 256, 0, stream>>>(ids, vocab, width, (const T *)table, (T *)out));
+    dim3 grid((unsigned)n, blocks_for(width, 4 * 256));
+    if (width % 4 == 0)
+        MB_WITH_TYPE(type, embed_kernel<T, true>
+                     <<<grid, 256, 0, stream>>>(ids, vocab, width, (const T *)table, (T *)out));
+    else
+        MB_WITH_TYPE(type, embed_kernel<T, false>
+                     <<<grid, 256, 0, stream>>>(ids, vocab, width, (const T *)table, (T *)out));
     return cudaGetLastError();
 }
 
@@ -37,6 +53,8 @@ __global__ void add_rmsnorm_kernel(T *x, const T *delta, const T *weight, float 
 {
     __shared__ float shared[32];
     int64_t base = (int64_t)blockIdx.x * width;
+    let_dependents_start();
+    wait_for_dependency();
     float v[NORM_VECTORS][4];
     float sum = 0.0f;
 #pragma unroll
@@ -76,6 +94,8 @@ __global__ void add_rmsnorm_any(T *x, const T *delta, const T *weight, float eps
 {
     __shared__ float shared[32];
     int64_t base = (int64_t)blockIdx.x * width;
+    let_dependents_start();
+    wait_for_dependency();
     float sum = 0.0f;
     for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
         float v = load(x + base + i);
@@ -101,12 +121,12 @@ extern "C" cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, 
     int64_t vectors = width / 4;
     int threads = vectors >= 512 ? 512 : vectors >= 128 ? 128 : 32;
     if (width % 4 == 0 && vectors <= (int64_t)NORM_VECTORS * threads)
-        MB_WITH_TYPE(type, add_rmsnorm_kernel<T><<<(unsigned)n, threads, 0, stream>>>(
-                               (T *)x, (const T *)delta, (const T *)weight, eps, one_rounding, width, (T *)out));
-    else
-        MB_WITH_TYPE(type, add_rmsnorm_any<T><<<(unsigned)n, 512, 0, stream>>>(
-                               (T *)x, (const T *)delta, (const T *)weight, eps, one_rounding, width, (T *)out));
-    return cudaGetLastError();
+        MB_WITH_TYPE(type, return launch_dependent(add_rmsnorm_kernel<T>, (unsigned)n, threads, 0, stream, (T *)x,
+                                                   (const T *)delta, (const T *)weight, eps, one_rounding, width,
+                                                   (T *)out));
+    MB_WITH_TYPE(type,
+                 return launch_dependent(add_rmsnorm_any<T>, (unsigned)n, 512, 0, stream, (T *)x, (const T *)delta,
+                                         (const T *)weight, eps, one_rounding, width, (T *)out));
 }
 
 /* What qkv_kernel needs, by value. */
@@ -259,6 +279,47 @@ extern "C" cudaError_t mb_launch_swiglu(cudaStream_t stream, mb_type type, const
         else
             MB_WITH_TYPE(type, swiglu_any<T><<<dim3(blocks_for(width, 128), rows), 128, 0, stream>>>(
                                    (const T *)from, width, (T *)to));
+    }
+    return cudaGetLastError();
+}
+
+/* Copies as a kernel: a graph's memcpy node moves 2.8 TB/s on an H200, this and a stream's copy 4.2. V: what both
+ * ends are aligned to. */
+constexpr int COPY_THREADS = 512, COPY_LOADS = 4;
+template <typename V> __global__ void __launch_bounds__(COPY_THREADS) copy_kernel(const V *from, V *to, int64_t n)
+{
+    int64_t i = (int64_t)blockIdx.x * COPY_THREADS * COPY_LOADS + threadIdx.x;
+    V x[COPY_LOADS];
+#pragma unroll
+    for (int j = 0; j < COPY_LOADS; j++)
+        if (i + j * COPY_THREADS < n)
+            x[j] = from[i + j * COPY_THREADS];
+#pragma unroll
+    for (int j = 0; j < COPY_LOADS; j++)
+        if (i + j * COPY_THREADS < n)
+            to[i + j * COPY_THREADS] = x[j];
+}
+
+template <typename V> static void launch_copy(cudaStream_t stream, char *to, const char *from, size_t bytes)
+{
+    int64_t n = (int64_t)(bytes / sizeof(V));
+    if (n > 0)
+        copy_kernel<V>
+            <<<blocks_for(n, COPY_THREADS * COPY_LOADS), COPY_THREADS, 0, stream>>>((const V *)from, (V *)to, n);
+}
+
+extern "C" cudaError_t mb_launch_copy(cudaStream_t stream, void *dst, const void *src, size_t bytes)
+{
+    char *to = (char *)dst;
+    const char *from = (const char *)src;
+    if (((uintptr_t)to | (uintptr_t)from) % sizeof(uint4) == 0) {
+        size_t whole = bytes / sizeof(uint4) * sizeof(uint4);
+        launch_copy<uint4>(stream, to, from, whole);
+        launch_copy<char>(stream, to + whole, from + whole, bytes - whole);
+    } else if (((uintptr_t)to | (uintptr_t)from | bytes) % sizeof(uint32_t) == 0) {
+        launch_copy<uint32_t>(stream, to, from, bytes);
+    } else {
+        launch_copy<char>(stream, to, from, bytes);
     }
     return cudaGetLastError();
 }

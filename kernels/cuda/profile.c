@@ -4,8 +4,8 @@
  *
  * Every operation of the table says what it is for (mb_cuda_part_begin/end); outside a profile that costs a
  * comparison. While operations run one by one, an external correlation id carries the part to each kernel. Kernels
- * of a graph replay have no such id: they are the same operations in the same order on one stream, so they take
- * their parts from the sequence that the last eager profile left, name by name.
+ * of a graph replay have no such id: they are the same operations, and those of a name come in the same order, so
+ * they take their parts from the sequence that the last eager profile left.
  */
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"
@@ -33,7 +33,7 @@ struct mb_cuda_profile {
     uint32_t *correlations; /* correlation -> part pairs, in order of arrival */
     int *parts;
     size_t pairs, pair_capacity;
-    char (*sequence)[96];   /* names and parts of the last profile that ran eagerly */
+    char (*sequence)[96]; /* names and parts of the last profile that ran eagerly */
     int *sequence_parts;
     size_t sequence_count;
     bool out_of_memory;
@@ -132,28 +132,28 @@ static int load(mb_device *device, mb_cuda_profile *p)
     if (!p->library)
         return mb_fail(&device->error, MB_E_INPUT,
                        "no breakdown: libcupti.so does not load; it comes with the CUDA toolkit");
-    const struct { const char *name; void *slot; } symbols[] = {
-        {"cuptiActivityEnable", &p->enable},
-        {"cuptiActivityDisable", &p->disable},
-        {"cuptiActivityRegisterCallbacks", &p->callbacks},
-        {"cuptiActivityFlushAll", &p->flush},
-        {"cuptiActivityGetNextRecord", &p->next},
-        {"cuptiActivityGetNumDroppedRecords", &p->dropped},
-        {"cuptiActivityPushExternalCorrelationId", &p->push},
-        {"cuptiActivityPopExternalCorrelationId", &p->pop},
-        {"cuptiGetVersion", &p->version}};
+    const struct {
+        const char *name;
+        void *slot;
+    } symbols[] = {{"cuptiActivityEnable", &p->enable},
+                   {"cuptiActivityDisable", &p->disable},
+                   {"cuptiActivityRegisterCallbacks", &p->callbacks},
+                   {"cuptiActivityFlushAll", &p->flush},
+                   {"cuptiActivityGetNextRecord", &p->next},
+                   {"cuptiActivityGetNumDroppedRecords", &p->dropped},
+                   {"cuptiActivityPushExternalCorrelationId", &p->push},
+                   {"cuptiActivityPopExternalCorrelationId", &p->pop},
+                   {"cuptiGetVersion", &p->version}};
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *address = dlsym(p->library, symbols[i].name);
         if (!address)
-            return mb_fail(&device->error, MB_E_INPUT, "no breakdown: libcupti.so lacks %s",
-                           symbols[i].name);
+            return mb_fail(&device->error, MB_E_INPUT, "no breakdown: libcupti.so lacks %s", symbols[i].name);
         memcpy(symbols[i].slot, &address, sizeof address);
     }
     /* Records are read with the layout of the header; an older library writes other ones. */
     if (p->version(&version) != CUPTI_SUCCESS || version < CUPTI_API_VERSION)
-        return mb_fail(&device->error, MB_E_INPUT,
-                       "no breakdown: libcupti.so is version %u, %u is needed", version,
-                       (unsigned)CUPTI_API_VERSION);
+        return mb_fail(&device->error, MB_E_INPUT, "no breakdown: libcupti.so is version %u, %u is needed",
+                       version, (unsigned)CUPTI_API_VERSION);
     return MB_OK;
 }
 
@@ -172,9 +172,9 @@ void mb_cuda_profile_close(mb_cuda_profile *p)
 }
 
 /* External correlation records come with those of the API calls only, so these are collected too, and not read. */
-static const CUpti_ActivityKind kinds[] = {CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION, CUPTI_ACTIVITY_KIND_RUNTIME,
-                                           CUPTI_ACTIVITY_KIND_DRIVER, CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL,
-                                           CUPTI_ACTIVITY_KIND_MEMCPY, CUPTI_ACTIVITY_KIND_MEMSET};
+static const CUpti_ActivityKind kinds[] = {
+    CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION, CUPTI_ACTIVITY_KIND_RUNTIME, CUPTI_ACTIVITY_KIND_DRIVER,
+    CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL,    CUPTI_ACTIVITY_KIND_MEMCPY,  CUPTI_ACTIVITY_KIND_MEMSET};
 
 int mb_cuda_profile_begin(mb_device *device)
 {
@@ -184,8 +184,7 @@ int mb_cuda_profile_begin(mb_device *device)
     if (!p)
         return mb_no_memory(&device->error, "a profile");
     if (p->unusable)
-        return mb_fail(&device->error, MB_E_INPUT,
-                       "no breakdown: CUPTI could not be started");
+        return mb_fail(&device->error, MB_E_INPUT, "no breakdown: CUPTI could not be started");
     int rc = p->library ? MB_OK : load(device, p);
     if (rc == MB_OK)
         rc = mb_cuda_sync(device);
@@ -227,7 +226,10 @@ static int by_start(const void *a, const void *b)
     return (x->start > y->start) - (x->start < y->start);
 }
 
-typedef struct pair { uint32_t correlation; int part; } pair;
+typedef struct pair {
+    uint32_t correlation;
+    int part;
+} pair;
 
 static int by_correlation(const void *a, const void *b)
 {
@@ -285,19 +287,36 @@ static void remember(mb_cuda_profile *p)
     p->sequence_count = p->count;
 }
 
+/* Where a graph has two branches its kernels may start in another order than those of the eager forward: the i-th
+ * kernel of a name is the i-th of that name. */
 static int follow(mb_device *device, mb_cuda_profile *p)
 {
+    size_t first = 0; /* everything of the sequence before it is taken */
     if (p->count != p->sequence_count)
         return mb_fail(&device->error, MB_E_BUG,
                        "the replay ran %zu kernels, the eager forward %zu: no parts can be told", p->count,
                        p->sequence_count);
+    bool *taken = calloc(p->count + 1, sizeof *taken);
+    if (!taken)
+        return mb_no_memory(&device->error, "the order of a profile");
     for (size_t i = 0; i < p->count; i++) {
-        if (strcmp(p->records[i].name, p->sequence[i]) != 0)
-            return mb_fail(&device->error, MB_E_BUG,
-                           "kernel %zu of the replay is %.60s, of the eager forward %.60s: no parts can be told",
-                           i, p->records[i].name, p->sequence[i]);
-        p->records[i].part = p->sequence_parts[i];
+        size_t j = first;
+        while (j < p->count && (taken[j] || strcmp(p->records[i].name, p->sequence[j]) != 0))
+            j++;
+        if (j == p->count) {
+            free(taken);
+            return mb_fail(
+                &device->error, MB_E_BUG,
+                "kernel %zu of the replay, %.60s, has none of its name left in the eager forward: no parts "
+                "can be told",
+                i, p->records[i].name);
+        }
+        taken[j] = true;
+        while (first < p->count && taken[first])
+            first++;
+        p->records[i].part = p->sequence_parts[j];
     }
+    free(taken);
     return MB_OK;
 }
 

@@ -1,14 +1,14 @@
 /*
  * select.cu - exact top-k and top-p of score rows, ties to the lower index, ids ascending, bit-equal every run.
  *
- * top-k: a cluster of eight blocks shares a row; each block owns a contiguous eighth and, up to 128K entries, keeps
- * its keys in registers, so scores are read once. Three radix passes (11, 11, 10 bits) find the k-th key: every block
- * counts in its shared memory and then sums one eighth of the bins over the cluster, so that few words cross between
- * multiprocessors; the eighth that holds the k-th key is read by all. A last count per warp gives every chosen entry
- * its place in index order. Integer counts only, so the order of arrival does not matter. GPUs before sm_90
- * run the same code with one block a row.
+ * top-k: a cluster of eight blocks shares a row; each block owns a contiguous eighth and, up to 128K entries,
+ * keeps its keys in registers, so scores are read once. Three radix passes (11, 11, 10 bits) find the k-th key:
+ * every block counts in its shared memory and then sums one eighth of the bins over the cluster, so that few words
+ * cross between multiprocessors; the eighth that holds the k-th key is read by all. A last count per warp gives
+ * every chosen entry its place in index order. Integer counts only, so the order of arrival does not matter. GPUs
+ * before sm_90 run the same code with one block a row. Long rows of which little is chosen go to select_groups.cu.
  */
-#include "kernels/cuda/select.cuh"
+#include "kernels/cuda/select_groups.cuh"
 
 #include <cooperative_groups.h>
 
@@ -17,7 +17,7 @@ using namespace mb_cuda;
 
 constexpr int TOP_THREADS = 512;
 constexpr int TOP_WARPS = TOP_THREADS / 32;
-constexpr int CACHED = 32;                   /* keys a thread keeps in registers */
+constexpr int CACHED = 32; /* keys a thread keeps in registers */
 constexpr int CLUSTER_BLOCKS = 8;
 
 struct TopArgs {
@@ -239,10 +239,23 @@ template <int CLUSTER, bool KEEP> static cudaError_t launch(cudaStream_t stream,
     return cudaLaunchKernelEx(&config, top_k_kernel<CLUSTER, KEEP>, a);
 }
 
+/* The budgets that top-p finds come first in the scratch memory. */
+static size_t budget_bytes(int64_t heads)
+{
+    return (size_t)((heads * (int64_t)sizeof(int32_t) + 255) / 256 * 256);
+}
+
+extern "C" size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries)
+{
+    int64_t heads = (int64_t)batch * kv_heads;
+    return budget_bytes(heads) + (size_t)(heads * top_groups_words(max_entries)) * sizeof(uint32_t);
+}
+
 extern "C" cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
-                                       int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                       int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
-                                       int32_t capacity, int32_t *ids, int32_t *counts)
+                                       int64_t score_stride, int32_t batch, int32_t kv_heads,
+                                       const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k,
+                                       const int32_t *k_dynamic, int32_t capacity, int32_t *ids, int32_t *counts,
+                                       void *scratch)
 {
     TopArgs a = {scores, score_stride, kv_heads, page, k, capacity, prefix_len, k_dynamic, ids, counts};
     int64_t entries = ((int64_t)max_prefix + page - 1) / page;
@@ -251,20 +264,30 @@ extern "C" cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *
         return cudaErrorInvalidValue;
     if (heads == 0)
         return cudaSuccess;
+    GroupArgs groups = {scores,
+                        score_stride,
+                        kv_heads,
+                        page,
+                        k,
+                        capacity,
+                        0,
+                        0,
+                        prefix_len,
+                        k_dynamic,
+                        ids,
+                        counts,
+                        (uint32_t *)((char *)scratch + budget_bytes(heads))};
+    if (top_groups_serves(scores, score_stride, entries, capacity, heads, &groups))
+        return launch_top_groups(stream, groups, heads);
     if (chip->capability >= 90 && entries > TOP_THREADS * CACHED / 4)
         return entries <= (int64_t)CLUSTER_BLOCKS * TOP_THREADS * CACHED
                    ? launch<CLUSTER_BLOCKS, true>(stream, a, heads)
                    : launch<CLUSTER_BLOCKS, false>(stream, a, heads);
-    return entries <= TOP_THREADS * CACHED ? launch<1, true>(stream, a, heads) : launch<1, false>(stream, a, heads);
+    return entries <= TOP_THREADS * CACHED ? launch<1, true>(stream, a, heads)
+                                           : launch<1, false>(stream, a, heads);
 }
 
 /* ---- top-p ---- */
-
-extern "C" size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries)
-{
-    (void)max_entries;
-    return (size_t)batch * kv_heads * sizeof(int32_t) + 256; /* the budgets that top-p finds */
-}
 
 __device__ double block_sum_double(double x, double *shared)
 {
@@ -323,9 +346,10 @@ __global__ void __launch_bounds__(1024) top_p_budget(TopArgs a, float p, int k_m
 }
 
 extern "C" cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
-                                       int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                       int32_t max_prefix, int32_t page, float p, int32_t k_min, int32_t k_max,
-                                       int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
+                                       int64_t score_stride, int32_t batch, int32_t kv_heads,
+                                       const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p,
+                                       int32_t k_min, int32_t k_max, int32_t capacity, int32_t *ids,
+                                       int32_t *counts, void *scratch)
 {
     TopArgs a = {scores, score_stride, kv_heads, page, 0, capacity, prefix_len, NULL, ids, counts};
     if (page < 1 || capacity < 0)
@@ -334,7 +358,8 @@ extern "C" cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *
         return cudaSuccess;
     top_p_budget<<<batch * kv_heads, 1024, 0, stream>>>(a, p, k_min, k_max, (int32_t *)scratch);
     cudaError_t status = cudaGetLastError();
-    return status != cudaSuccess ? status
-                                 : mb_launch_top_k(stream, chip, scores, score_stride, batch, kv_heads, prefix_len,
-                                                   max_prefix, page, 0, (const int32_t *)scratch, capacity, ids, counts);
+    return status != cudaSuccess
+               ? status
+               : mb_launch_top_k(stream, chip, scores, score_stride, batch, kv_heads, prefix_len, max_prefix, page,
+                                 0, (const int32_t *)scratch, capacity, ids, counts, scratch);
 }

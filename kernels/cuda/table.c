@@ -114,8 +114,13 @@ static int attend_prefill(mb_device *device, const mb_kv *kv, int32_t sequence, 
 
 static int mass(mb_device *device, const mb_attention *args)
 {
+    /* Beside other work on half the chip: those are products that wait for memory, this one computes. The result
+     * does not depend on it. */
+    mb_cuda_chip chip = device->chip;
+    if (device->branching)
+        chip.multiprocessors = (chip.multiprocessors + 1) / 2;
     mb_cuda_part_begin(device, MB_PART_SELECTION);
-    return finish_code(device, mb_cuda_mass(&device->chip, device->type, args, device->stream, &device->error));
+    return finish_code(device, mb_cuda_mass(&chip, device->type, args, device->stream, &device->error));
 }
 
 /* ---- selection ---- */
@@ -158,10 +163,9 @@ static int top_k(mb_device *device, const float *scores, int64_t score_stride, i
                  const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
                  int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
 {
-    (void)scratch; /* histograms live in shared memory */
     return CHECK_PART(MB_PART_SELECTION,
                       mb_launch_top_k(device->stream, &device->chip, scores, score_stride, batch, kv_heads,
-                                      prefix_len, max_prefix, page, k, k_dynamic, capacity, ids, counts),
+                                      prefix_len, max_prefix, page, k, k_dynamic, capacity, ids, counts, scratch),
                       "top_k");
 }
 
@@ -428,6 +432,9 @@ static const mb_kernels table = {
     .sync = mb_cuda_sync,
     .capture_begin = mb_cuda_capture_begin,
     .capture_end = mb_cuda_capture_end,
+    .branch_begin = mb_cuda_branch_begin,
+    .branch_end = mb_cuda_branch_end,
+    .branch_join = mb_cuda_branch_join,
     .graph_launch = mb_cuda_graph_launch,
     .graph_free = mb_cuda_graph_free,
     .timer_mark = mb_cuda_timer_mark,

@@ -1,12 +1,12 @@
 /*
  * top1.cu - best token and its softmax probability per row of logits, without writing the softmax.
  *
- * Two kernels over (row, chunk): the first leaves maximum and sum of exponentials of each chunk; the second folds
- * them in chunk order, rounds the best probability to the confidence type, and finds the lowest id that rounds to
- * the same value (ties as the reference samplers see them, models.md 2.7). The minimum of ids is an integer
- * atomic, so the order of arrival does not matter.
+ * Two kernels: the first leaves maximum and sum of exponentials of each (row, chunk); the second folds a row's in
+ * chunk order, rounds the best probability to the confidence type, and finds the lowest id that rounds to the same
+ * value (ties as the reference samplers see them, models.md 2.7).
  */
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/depend.cuh"
 
 using namespace mb_cuda;
 
@@ -17,46 +17,56 @@ __device__ __forceinline__ float round_probability(mb_type confidence, float p)
     return confidence == MB_F16 ? __half2float(__float2half_rn(p)) : p;
 }
 
-/* A thread's share of a chunk: eight consecutive logits at a time; lanes behind the end hold
- * -INFINITY. Chunks start at multiples of 8 and rows are 16-byte aligned (vocab a multiple of 8), else one by one.
+/* A thread's share of a chunk: eight consecutive logits at a time, LOADS of them in flight; lanes behind the end
+ * hold -INFINITY. Chunks start at multiples of 8 and rows are 16-byte aligned (vocab a multiple of 8), else one by
+ * one.
  */
-constexpr int TOP1_THREADS = 256;
+constexpr int TOP1_THREADS = 256, TOP1_LOADS = 5, PICK_THREADS = 512;
 
 template <typename T, bool ALIGNED>
-__device__ __forceinline__ void load_share(const T *line, int64_t first, int64_t last, int64_t part, float (&x)[8])
+__device__ __forceinline__ void load_share(const T *line, int64_t at, int64_t last, float (&x)[8])
 {
-    int64_t at = first + (part * TOP1_THREADS + threadIdx.x) * 8;
     if (ALIGNED && at + 8 <= last) {
         load8(line + at, x);
         return;
     }
+#pragma unroll
     for (int c = 0; c < 8; c++)
         x[c] = at + c < last ? load(line + at + c) : -INFINITY;
 }
 
 template <typename T, bool ALIGNED>
 __global__ void __launch_bounds__(TOP1_THREADS)
-    top1_chunks(const T *logits, int64_t vocab, int64_t chunk, float *partials, int32_t *ids)
+    top1_chunks(const T *logits, int64_t vocab, int64_t chunk, float *partials)
 {
     __shared__ float shared[32];
+    let_dependents_start();
     int64_t row = blockIdx.y, first = (int64_t)blockIdx.x * chunk;
     int64_t last = first + chunk < vocab ? first + chunk : vocab;
     const T *line = logits + row * vocab;
-    float top = -INFINITY, sum = 0.0f, x[8];
+    float top = -INFINITY, sum = 0.0f;
     /* Running maximum and sum, rescaled when the maximum rises: one pass over memory. */
-    for (int64_t part = 0; part * TOP1_THREADS * 8 < chunk; part++) {
-        load_share<T, ALIGNED>(line, first, last, part, x);
-        float most = x[0];
+    for (int64_t part = first; part < last; part += TOP1_THREADS * 8 * TOP1_LOADS) {
+        float x[TOP1_LOADS][8], most = -INFINITY;
         bool bad = false;
-        for (int c = 0; c < 8; c++) {
-            most = fmaxf(most, x[c]);
-            bad = bad || isnan(x[c]);
-        }
+#pragma unroll
+        for (int i = 0; i < TOP1_LOADS; i++)
+            load_share<T, ALIGNED>(line, part + (i * TOP1_THREADS + (int)threadIdx.x) * 8, last, x[i]);
+#pragma unroll
+        for (int i = 0; i < TOP1_LOADS; i++)
+#pragma unroll
+            for (int c = 0; c < 8; c++) {
+                most = fmaxf(most, x[i][c]);
+                bad = bad || isnan(x[i][c]);
+            }
         float next = fmaxf(top, most);
         if (next > -INFINITY) {
             sum = top == -INFINITY ? 0.0f : sum * expf(top - next);
-            for (int c = 0; c < 8; c++)
-                sum += expf(x[c] - next);
+#pragma unroll
+            for (int i = 0; i < TOP1_LOADS; i++)
+#pragma unroll
+                for (int c = 0; c < 8; c++)
+                    sum += expf(x[i][c] - next);
             top = next;
         }
         sum = bad ? NAN : sum;
@@ -71,20 +81,28 @@ __global__ void __launch_bounds__(TOP1_THREADS)
         float *to = partials + (row * MB_TOP1_CHUNKS + blockIdx.x) * 2;
         to[0] = best;
         to[1] = sum;
-        if (blockIdx.x == 0)
-            ids[row] = 0x7fffffff;
     }
 }
 
+/* Whether a logit counts as the best: it is, or its probability rounds to the best one's. */
+__device__ __forceinline__ bool ties(float x, float top, float sum, float p, mb_type confidence)
+{
+    return x == top ||
+           (confidence != MB_F32 && x > top - 1.0f && round_probability(confidence, expf(x - top) / sum) == p);
+}
+
+/* One block a row. A larger logit never rounds to less, so the first chunk whose maximum counts as the best holds
+ * the lowest id that does: only that chunk is read again. */
 template <typename T, bool ALIGNED>
-__global__ void __launch_bounds__(TOP1_THREADS)
+__global__ void __launch_bounds__(PICK_THREADS)
     top1_pick(const T *logits, int64_t vocab, int64_t chunk, mb_type confidence, const float *partials,
               int32_t *ids, float *probability)
 {
-    int64_t row = blockIdx.y, first = (int64_t)blockIdx.x * chunk;
-    int64_t last = first + chunk < vocab ? first + chunk : vocab;
+    __shared__ int lowest;
+    int64_t row = blockIdx.x;
     const T *line = logits + row * vocab;
     const float *from = partials + row * MB_TOP1_CHUNKS * 2;
+    wait_for_dependency();
     float top = -INFINITY, sum = 0.0f;
     for (int c = 0; c < MB_TOP1_CHUNKS; c++)
         top = fmaxf(top, from[2 * c]);
@@ -92,23 +110,29 @@ __global__ void __launch_bounds__(TOP1_THREADS)
         if (from[2 * c] != -INFINITY || isnan(from[2 * c + 1]))
             sum += from[2 * c + 1] * expf(from[2 * c] - top);
     float p = round_probability(confidence, 1.0f / sum);
+    int holder = 0;
+    while (holder < MB_TOP1_CHUNKS - 1 && !ties(from[2 * holder], top, sum, p, confidence))
+        holder++;
+    int64_t first = holder * chunk, last = first + chunk < vocab ? first + chunk : vocab;
     int best = 0x7fffffff;
-    float x[8];
-    for (int64_t part = 0; part * TOP1_THREADS * 8 < chunk && best == 0x7fffffff; part++) {
-        load_share<T, ALIGNED>(line, first, last, part, x);
+    if (threadIdx.x == 0)
+        lowest = best;
+    __syncthreads();
+    for (int64_t at = first + (int)threadIdx.x * 8; at < last && best == 0x7fffffff; at += PICK_THREADS * 8) {
+        float x[8];
+        load_share<T, ALIGNED>(line, at, last, x);
+#pragma unroll
         for (int c = 7; c >= 0; c--) /* downwards: the lowest id stays */
-            if (x[c] == top || (confidence != MB_F32 && x[c] > top - 1.0f &&
-                                round_probability(confidence, expf(x[c] - top) / sum) == p))
-                best = (int)(first + (part * TOP1_THREADS + threadIdx.x) * 8 + c);
+            if (ties(x[c], top, sum, p, confidence))
+                best = (int)at + c;
     }
-    for (int offset = 16; offset; offset >>= 1)
-        best = min(best, __shfl_xor_sync(0xffffffffu, best, offset));
-    if ((threadIdx.x & 31) == 0 && best != 0x7fffffff)
-        atomicMin(ids + row, best);
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
+    if (best != 0x7fffffff)
+        atomicMin(&lowest, best); /* integers: the order of arrival does not matter */
+    __syncthreads();
+    if (threadIdx.x == 0) {
         probability[row] = p;
-        if (!(p > 0.0f)) /* NaN logits: an id that may be used as an index, and a probability that says so */
-            atomicMin(ids + row, 0);
+        /* NaN logits: an id that may be used as an index, and a probability that says so. */
+        ids[row] = p > 0.0f ? lowest : 0;
     }
 }
 
@@ -123,13 +147,13 @@ extern "C" cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const v
     MB_WITH_TYPE(type, {
         const T *from = (const T *)logits;
         if (vocab % 8 == 0) {
-            top1_chunks<T, true><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, partials, ids);
-            top1_pick<T, true>
-                <<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, confidence, partials, ids, probability);
+            top1_chunks<T, true><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, partials);
+            return launch_dependent(top1_pick<T, true>, (unsigned)n, PICK_THREADS, 0, stream, from, vocab, chunk,
+                                    confidence, partials, ids, probability);
         } else {
-            top1_chunks<T, false><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, partials, ids);
-            top1_pick<T, false>
-                <<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, confidence, partials, ids, probability);
+            top1_chunks<T, false><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, partials);
+            return launch_dependent(top1_pick<T, false>, (unsigned)n, PICK_THREADS, 0, stream, from, vocab, chunk,
+                                    confidence, partials, ids, probability);
         }
     });
     return cudaGetLastError();

@@ -8,6 +8,7 @@
  * the method tells by count_read(), or declares in select_tokens.
  */
 #include "model/engine/engine.h"
+#include "model/checkpoint/config.h"
 
 #include <string.h>
 
@@ -37,25 +38,61 @@ static int count_work(mb_session *session, const mb_forward_run *run, const mb_r
                                         work);
 }
 
+/* Whether what observe() does may run beside the rest of the layer in a graph: it does not read the layer's
+ * output, and while the weights outweigh the keys the products leave the multiprocessors half idle. Counting is
+ * left out, since both sides would add to the same sums. */
+static bool runs_beside(const mb_session *session, const mb_forward_run *run, int32_t layer)
+{
+    const mb_model_config *c = session->config;
+    double width = (double)(2 * c->query_heads + 2 * c->kv_heads) * c->head_dim;
+    double weights = (width + 3.0 * (double)mb_layer_inner(c, layer)) * (double)c->hidden;
+    double keys = (double)run->batch * c->kv_heads * c->head_dim * (double)run->max_prefix;
+    return session->kernels->branch_begin && run->shadow_count == 0 && !session->measure.counting &&
+           2.0 * keys <= weights;
+}
+
+/* observe() on a branch of its own, with the mass where that is wanted. */
+static int observe_beside(mb_session *session, mb_forward_run *run, mb_call *call, const mb_attention *args,
+                          const mb_selection *selection, bool along, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    void *stream = call->stream;
+    int rc = kernels->branch_begin(session->device);
+    if (rc != MB_OK)
+        return failed(session, rc, call->layer, "a branch of the graph", err);
+    call->stream = kernels->stream ? kernels->stream(session->device) : NULL;
+    if (along && (rc = kernels->mass(session->device, args)) != MB_OK)
+        failed(session, rc, call->layer, "attention mass", err);
+    if (rc == MB_OK)
+        rc = mb_attender_observe(run->attender, call, selection, args->lse, along ? args->mass : NULL, err);
+    call->stream = stream;
+    int end = kernels->branch_end(session->device);
+    return rc == MB_OK && end != MB_OK ? failed(session, end, call->layer, "a branch of the graph", err) : rc;
+}
+
 /* Exact attention, with what observe() and the shadows want to see. */
 static int attend_dense(mb_session *session, mb_forward_run *run, mb_call *call, mb_attention *args,
                         const mb_selection *selection, mb_error *err)
 {
     bool mass = selection->want & MB_WANT_MASS, watched = selection->want != 0;
+    bool beside = watched && runs_beside(session, run, call->layer);
     args->span = MB_SPAN_ALL;
     if (watched || run->shadow_count > 0)
         args->lse = session->buffer[MB_BUFFER_LSE];
     bool along = mass && selection->normaliser == MB_OVER_ALL; /* the mass comes with the attention */
+    mb_attention with_mass = *args;
     if (along) {
-        args->mass = session->buffer[MB_BUFFER_MASS];
-        args->mass_stride = session->stride;
-        args->row_weight = mb_call_row_weight(call, selection->rows);
+        with_mass.mass = session->buffer[MB_BUFFER_MASS];
+        with_mass.mass_stride = session->stride;
+        with_mass.row_weight = mb_call_row_weight(call, selection->rows);
     }
-    int rc = session->kernels->attend(session->device, args);
+    int rc = session->kernels->attend(session->device, beside ? args : &with_mass);
     if (rc != MB_OK)
         return failed(session, rc, call->layer, "attention", err);
+    if (beside)
+        return observe_beside(session, run, call, &with_mass, selection, along, err);
     if (watched)
-        rc = mb_attender_observe(run->attender, call, selection, args->lse, along ? args->mass : NULL, err);
+        rc = mb_attender_observe(run->attender, call, selection, args->lse, along ? with_mass.mass : NULL, err);
     if (rc == MB_OK && run->shadow_count > 0)
         rc = mb_shadows_ask(session, run, run->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err);
     return rc;

@@ -38,6 +38,8 @@ int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, cons
     if (rc == MB_OK)
         rc = kernels->gemm(session->device, session->buffer[MB_BUFFER_NORMED], weights->qkv, weights->qkv_bias, n,
                            width, config->hidden, session->buffer[MB_BUFFER_QKV]);
+    if (rc == MB_OK && kernels->branch_join) /* a branch reads the queries that are replaced now */
+        rc = kernels->branch_join(session->device);
     if (rc == MB_OK) {
         mb_qkv args = {.rows = *rows,
                        .kv = *kv,
@@ -226,6 +228,8 @@ int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err)
         rc = mb_forward_head(session, 0, n, err);
     if (rc != MB_OK)
         return rc;
+    if (kernels->branch_join && (rc = kernels->branch_join(session->device)) != MB_OK)
+        return mb_session_failed(session, rc, "joining a branch of the graph", err);
     /* Tokens and probabilities lie together: one download. */
     int32_t *best = session->buffer[MB_BUFFER_BEST];
     rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, run->confidence, best,

@@ -3,9 +3,9 @@
  * shapes, then times the shapes of docs/performance.md. Needs a GPU; not part of `make check`.
  *
  *      nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a -I. -x cu tests/cuda/attention_*.cu \
- *          kernels/cuda/{attend,attend_mma,attend_plain,attend_sm90,mass_mma,mass_sm90,merge,prefill_sm90}.cu \
+ *          kernels/cuda/{attend,attend_mma,attend_pages,attend_plain,attend_sm90,mass_mma,mass_sm90,merge,prefill_sm90}.cu \
  *          kernels/cuda/votes_sm90.cu text.o -o attention_bench          (text.o: cc -c -D_GNU_SOURCE -I. base/text.c)
- *      ./attention_bench [check | quick [STEP] | brief | time [GEMM TFLOP/s] | all]
+ *      ./attention_bench [check | quick [STEP] | brief | sparse | time [GEMM TFLOP/s] | all]
  *
  * Outputs are filled with NaN before every call, cache slots past the visible keys hold NaN, inputs are fresh
  * random numbers for every case. Times are CUDA graph replays between events, median of several; sparse cases walk
@@ -235,7 +235,7 @@ int main(int argc, char **argv)
     printf("chip: %d multiprocessors, capability %d, pairs %d, tensor maps %s\n", chip.multiprocessors,
            chip.capability, chip.pair_clusters, chip.encode_tiled ? "yes" : "no");
     int failures = 0;
-    if (strcmp(mode, "time") != 0 && strcmp(mode, "brief") != 0)
+    if (strcmp(mode, "time") != 0 && strcmp(mode, "brief") != 0 && strcmp(mode, "sparse") != 0)
         failures = check_all(&chip, strcmp(mode, "quick") ? 1 : argc > 2 ? atoi(argv[2]) : 9);
     if (argc > 2 && strcmp(mode, "quick"))
         gemm_tflops = atof(argv[2]);  /* the measured matrix rate, for the floors */
@@ -245,6 +245,13 @@ int main(int argc, char **argv)
         time_dense(&chip, {"8B", 32, 8, 8, 131072, 32});
         time_prefill(&chip, {"7B", 28, 4, 1, 32768, 32}, 0);
         time_prefill(&chip, {"7B", 28, 4, 1, 131072, 32}, 0);
+    }
+    if (strcmp(mode, "sparse") == 0) { /* the cases that FlashInfer is timed with */
+        for (int batch = 1; batch <= 8; batch += 7)
+            for (int granularity : {1, 16, 64})
+                time_sparse(&chip, {"7B", 28, 4, batch, 131072, 32}, 512, granularity);
+        for (int batch = 1; batch <= 8; batch += 7)
+            time_sparse(&chip, {"7B", 28, 4, batch, 131072, 32}, 2048, 1);
     }
     if (strcmp(mode, "time") == 0 || strcmp(mode, "all") == 0) {
         copy_tbs = copy_rate();

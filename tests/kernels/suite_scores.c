@@ -69,7 +69,10 @@ static void top_case(suite *s)
         if (i % r.stride >= (r.prefix[i / r.stride / p->kv_heads] + p->page - 1) / p->page)
             scores[i] = 1e30f; /* behind the prefix: would win */
     }
-    for (int64_t i = 0; !share && i < r.stride; i++) /* first head: hardly anything eligible */
+    for (int64_t i = 0; !share && p->mode && i < r.heads * r.stride;
+         i++) /* the best are neighbours; no best at all */
+        scores[i] = p->mode == 1 ? (float)(i % r.stride) : 0.5f;
+    for (int64_t i = 0; !share && !p->mode && i < r.stride; i++) /* first head: hardly anything eligible */
         if (i > 5 && r.heads > 1)
             scores[i] = i % 2 ? -INFINITY : NAN;
     for (int64_t h = 0; h < r.heads; h++)

@@ -97,6 +97,66 @@ static void test_repeatable(void **state)
     assert_string_equal(first, again);
 }
 
+/* Copies of every alignment, and a graph with a branch beside it, leave what the same calls in order leave. */
+static void test_copy_and_branch(void **state)
+{
+    enum { BYTES = 300001, CELLS = 5 };
+    suite s;
+    (void)state;
+    if (!open_device(&s, MB_BF16))
+        skip();
+    const mb_kernels *k = s.kernels;
+    unsigned char *host = suite_own(&s, BYTES + 64), *back = suite_own(&s, BYTES + 64),
+                  *want = suite_own(&s, BYTES + 64);
+    unsigned char *cell[CELLS];
+    for (int i = 0; i < BYTES + 64; i++)
+        host[i] = (unsigned char)(i * 7 + i / 251);
+    for (int i = 0; i < CELLS; i++)
+        cell[i] = k->alloc(s.device, BYTES + 64);
+    for (int from = 0; from < 20; from += 4 - from % 3)
+        for (int to = 0; to < 20; to += 3 + to % 2)
+            for (int bytes = 0; bytes <= BYTES; bytes += bytes < 20 ? 1 : 99993) {
+                memset(want, 0xee, BYTES + 64);
+                memcpy(want + to, host + from, (size_t)bytes);
+                k->upload(s.device, cell[0], host, BYTES + 64);
+                k->fill(s.device, cell[1], 0xee, BYTES + 64);
+                suite_ok(&s, k->copy(s.device, cell[1] + to, cell[0] + from, (size_t)bytes), "copy");
+                k->download(s.device, back, cell[1], BYTES + 64);
+                suite_expect(&s, memcmp(back, want, BYTES + 64) == 0, "a copy of %d bytes from +%d to +%d differs",
+                             bytes, from, to);
+            }
+    /* 0 -> 1 beside 2 -> 3, then both are read: 1 -> 2, 3 -> 4. */
+    for (int round = 0; round < 20; round++) {
+        mb_graph *graph = NULL;
+        for (int i = 0; i < CELLS; i++)
+            k->fill(s.device, cell[i], i + 1 + round, BYTES);
+        suite_ok(&s, k->capture_begin(s.device), "capture_begin");
+        suite_ok(&s, k->fill(s.device, cell[0], 77 + round, BYTES), "fill");
+        suite_ok(&s, k->branch_begin(s.device), "branch_begin");
+        suite_ok(&s, k->copy(s.device, cell[1], cell[0], BYTES), "copy");
+        suite_ok(&s, k->branch_end(s.device), "branch_end");
+        suite_ok(&s, k->copy(s.device, cell[3], cell[2], BYTES), "copy");
+        if (round % 2) /* else the end of the capture joins */
+            suite_ok(&s, k->branch_join(s.device), "branch_join");
+        if (round % 2)
+            suite_ok(&s, k->copy(s.device, cell[2], cell[1], BYTES), "copy");
+        suite_ok(&s, k->capture_end(s.device, &graph), "capture_end");
+        suite_ok(&s, k->graph_launch(s.device, graph), "graph_launch");
+        const int filled[CELLS] = {77 + round, 77 + round, round % 2 ? 77 + round : 3 + round, 3 + round,
+                                   5 + round};
+        for (int i = 0; i < CELLS; i++) {
+            k->download(s.device, back, cell[i], BYTES);
+            memset(want, filled[i], BYTES);
+            suite_expect(&s, memcmp(back, want, BYTES) == 0, "round %d: buffer %d differs", round, i);
+        }
+        k->graph_free(s.device, graph);
+    }
+    for (int i = 0; i < s.owned_count; i++)
+        free(s.owned[i]);
+    k->close(s.device);
+    assert_int_equal(s.failures, 0);
+}
+
 /* An attention and a top-k captured once and replayed with other lengths equal the eager calls. */
 static void test_graph(void **state)
 {
@@ -259,8 +319,13 @@ int main(void)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arena), cmocka_unit_test(test_graph),      cmocka_unit_test(test_f32),
-        cmocka_unit_test(test_bf16),  cmocka_unit_test(test_repeatable), cmocka_unit_test(test_graph_experts),
+        cmocka_unit_test(test_copy_and_branch),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_f32),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_repeatable),
+        cmocka_unit_test(test_graph_experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
