@@ -13,13 +13,11 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_CALIBRATE = 1, MODE_SELECT = 2, MODE_REUSE = 3 };
+enum { MODE_CALIBRATE = 1, MODE_SELECT = 2, MODE_REUSE = 3 };
 
 typedef struct settings {
-    int64_t k, factor, refresh, dense_layers;
-    int32_t rows, commit;
+    int64_t k, factor, refresh;
+    int32_t rows;
 } settings;
 
 typedef struct layer_state {
@@ -40,27 +38,21 @@ typedef struct state {
 static int open_double_sparsity(void **self, const mb_host *host, const mb_shape *shape, const void *options,
                                 mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->shape = *shape;
     s->count = shape->head_dim / (int32_t)s->options.factor;
     s->count = s->count < 1 ? 1 : s->count;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
     size_t heads = (size_t)shape->kv_heads;
     s->scores = host->scores_alloc(host);
     s->weights = host->alloc(host, heads * (size_t)shape->head_dim * sizeof *s->weights);
-    int rc = s->scores && s->weights ? 0 : -1;
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++) {
+    for (int l = shape->first_layer; l < shape->layers; l++) {
         s->layers[l].channels = host->alloc(host, heads * (size_t)s->count * sizeof *s->layers[l].channels);
-        rc = s->layers[l].channels ? host->pages_alloc(host, 1, capacity, &s->layers[l].set) : -1;
+        host->pages_alloc(host, 1, (int32_t)s->options.k, &s->layers[l].set);
     }
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
-    return rc;
+    return 0;
 }
 
 static int step_mode(void *self, const mb_call *call)
@@ -68,7 +60,7 @@ static int step_mode(void *self, const mb_call *call)
     const state *s = self;
     int64_t n = s->options.refresh;
     if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : n == 1 ? MODE_SELECT : MODE_REUSE;
+        return n == 1 ? MODE_SELECT : MODE_REUSE;
     if (call->phase == MB_PHASE_FIRST_STEP)
         return call->block == 0 ? MODE_CALIBRATE : MODE_SELECT;
     return n > 0 && (call->step - 1) % n == 0 ? MODE_SELECT : MODE_REUSE;
@@ -79,8 +71,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     state *s = self;
     const mb_host *host = s->host;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     layer_state *layer = &s->layers[call->layer];
     int rc = 0;
     out->answer = MB_SPARSE;
@@ -104,12 +94,10 @@ static const mb_option options[] = {
      "one channel in so many is heavy; the paper has 4 to 8"},
     {"refresh", MB_OPTION_INT, offsetof(settings, refresh), 1, 0, 1 << 20, NULL, "steps",
      "rank anew every so many denoising steps; 1 = each, as in the paper; 0 = only at the first"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense in all steps"),
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows of the block that the mean query runs over; the paper has one query"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_double_sparsity = {
@@ -122,7 +110,8 @@ const mb_method mb_method_double_sparsity = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_double_sparsity,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->layers[0]),
     .step_mode = step_mode,
     .select = select_pages,
 };

@@ -13,13 +13,10 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_REFRESH = 1, MODE_REUSE = 2 };
+enum { MODE_REFRESH = 1, MODE_REUSE = 2 };
 
 typedef struct settings {
-    int64_t tau, refresh, dense_layers;
-    int32_t commit;
+    int64_t tau, refresh;
 } settings;
 
 typedef struct layer_state {
@@ -40,25 +37,19 @@ typedef struct state {
 static int open_flashblock(void **self, const mb_host *host, const mb_shape *shape, const void *options,
                            mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->shape = *shape;
     size_t states = (size_t)shape->batch * (size_t)shape->block * (size_t)shape->query_heads;
-    int rc = host->pages_alloc(host, 128, 1, &s->everything);
-    if (rc == 0)
-        rc = host->pages_alloc(host, 128, 1, &s->nothing);
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++) {
+    host->pages_alloc(host, 128, 1, &s->everything);
+    host->pages_alloc(host, 128, 1, &s->nothing);
+    for (int l = shape->first_layer; l < shape->layers; l++) {
         s->layers[l].out = host->alloc(host, states * (size_t)shape->head_dim * (size_t)shape->element_size);
         s->layers[l].lse = host->alloc(host, states * sizeof(float));
-        rc = s->layers[l].out && s->layers[l].lse ? 0 : -1;
     }
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the outputs of %d layers", shape->layers);
-    return rc;
+    return 0;
 }
 
 /* The two indices that say what was read: all keys (count -1), or none (count 0, as allocated). */
@@ -75,7 +66,7 @@ static int step_mode(void *self, const mb_call *call)
 {
     state *s = self;
     if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
+        return MODE_REUSE;
     int32_t updated = s->masked - call->masked_rows;
     int refresh = call->phase == MB_PHASE_FIRST_STEP || updated >= s->options.tau ||
                   (s->options.refresh > 0 && s->age + 1 >= s->options.refresh);
@@ -90,8 +81,6 @@ static int select_state(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     out->answer = MB_ATTEND;
     out->pages = call->mode == MODE_REFRESH ? &s->everything : &s->nothing;
     return 0;
@@ -137,10 +126,9 @@ static const mb_option options[] = {
      "a step that changed at least so many tokens makes the next one read the prefix; open in the paper"},
     {"refresh", MB_OPTION_INT, offsetof(settings, refresh), 0, 0, 1 << 20, NULL, "steps",
      "read the prefix at least every so many steps; 0 = no bound, as in the paper"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 0, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps; the paper has none"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|reuse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_DENSE_LAYERS(0, "first layers that stay dense in all steps; the paper has none"),
+    MB_OPTION_COMMIT_AS(
+        "reuse", "attention of the forward that stores a finished block; dense keeps the stored keys exact"),
     {0}};
 
 static const mb_counter counters[] = {
@@ -158,7 +146,8 @@ const mb_method mb_method_flashblock = {
     .options_size = sizeof(settings),
     .counters = counters,
     .open = open_flashblock,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->layers[0]),
     .step_mode = step_mode,
     .request_begin = request_begin,
     .select = select_state,

@@ -15,14 +15,13 @@
 #include "methods/method.h"
 
 #include <math.h>
-#include <stdlib.h>
 
-enum { MODE_DENSE = 0, MODE_START = 1, MODE_ADD = 2, MODE_REUSE = 3 };
+enum { MODE_START = 1, MODE_ADD = 2, MODE_REUSE = 3 };
 
 typedef struct settings {
-    int64_t k, dense_layers;
+    int64_t k;
     double recent;
-    int32_t evict, rows, commit;
+    int32_t evict, rows;
 } settings;
 
 typedef struct layer_state {
@@ -40,29 +39,22 @@ typedef struct state {
 
 static int open_h2o(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->bytes = (size_t)shape->batch * (size_t)shape->kv_heads * (size_t)shape->stride * sizeof(float);
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
-    int rc = (s->ranking = host->scores_alloc(host)) ? 0 : -1;
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++) {
+    s->ranking = host->scores_alloc(host);
+    for (int l = shape->first_layer; l < shape->layers; l++) {
         s->layers[l].counts = host->scores_alloc(host);
-        rc = s->layers[l].counts ? host->pages_alloc(host, 1, capacity, &s->layers[l].set) : -1;
+        host->pages_alloc(host, 1, (int32_t)s->options.k, &s->layers[l].set);
     }
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the counts of %d layers", shape->layers);
-    return rc;
+    return 0;
 }
 
 static int step_mode(void *self, const mb_call *call)
 {
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
+    (void)self;
     if (call->phase != MB_PHASE_FIRST_STEP)
         return MODE_REUSE;
     return call->block == 0 ? MODE_START : MODE_ADD;
@@ -72,8 +64,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     if (call->mode == MODE_REUSE) {
         out->answer = MB_SPARSE;
         out->pages = &s->layers[call->layer].set;
@@ -114,12 +104,11 @@ static const mb_option options[] = {
      "share of k that goes to the most recent keys; the paper halves"},
     {"evict", MB_OPTION_BOOL, offsetof(settings, evict), 1, 0, 1, NULL, "",
      "keys that were once left out never come back, as in the paper"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense; the paper has 0, 2 equals the methods it is compared with"},
+    MB_OPTION_DENSE_LAYERS(
+        2, "first layers that stay dense; the paper has 0, 2 equals the methods it is compared with"),
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows of the block whose attention is counted"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_h2o = {
@@ -132,7 +121,8 @@ const mb_method mb_method_h2o = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_h2o,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->layers[0]),
     .step_mode = step_mode,
     .select = select_pages,
     .observe = observe,

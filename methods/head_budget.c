@@ -13,13 +13,9 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
-
 typedef struct settings {
-    int64_t k, k_min, dense_layers;
-    int32_t rows, normaliser, commit;
+    int64_t k, k_min;
+    int32_t rows, normaliser;
 } settings;
 
 typedef struct state {
@@ -34,10 +30,8 @@ typedef struct state {
 static int open_head_budget(void **self, const mb_host *host, const mb_shape *shape, const void *options,
                             mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->k = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
@@ -45,32 +39,18 @@ static int open_head_budget(void **self, const mb_host *host, const mb_shape *sh
     size_t heads = (size_t)shape->batch * (size_t)shape->kv_heads;
     /* One head may take what all the others leave. */
     int64_t most = (int64_t)s->k * shape->kv_heads;
-    int32_t capacity = most < shape->capacity ? (int32_t)most : shape->capacity;
     s->budgets = host->alloc(host, heads * sizeof *s->budgets);
     s->scratch = host->alloc(host, 3 * heads * (size_t)shape->stride * sizeof(float));
-    int rc = s->budgets && s->scratch ? 0 : -1;
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++)
-        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
-    return rc;
-}
-
-static int step_mode(void *self, const mb_call *call)
-{
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
-    return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
+    for (int l = shape->first_layer; l < shape->layers; l++)
+        host->pages_alloc(host, 1, most < shape->capacity ? (int32_t)most : shape->capacity, &s->sets[l]);
+    return 0;
 }
 
 static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
-    if (call->mode == MODE_REUSE) {
+    if (call->mode == MB_MODE_REUSE) {
         out->answer = MB_SPARSE;
         out->pages = &s->sets[call->layer];
         return 0;
@@ -97,15 +77,13 @@ static const mb_option options[] = {
      "prefix keys that a KV head reads, on average over the heads of a layer"},
     {"k_min", MB_OPTION_INT, offsetof(settings, k_min), 32, 0, 1 << 24, NULL, "tokens",
      "keys that every head gets, at most k; the paper's safeguard takes another form"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps, as in MAGE"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense in all steps, as in MAGE"),
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows that the average runs over"},
     {"normaliser", MB_OPTION_CHOICE, offsetof(settings, normaliser), 1, 0, 0, "all|prefix", "",
      "keys under the softmax; over the prefix alone every head has mass 1 to spread, over all keys a head that "
      "looks at the block competes with less"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_head_budget = {
@@ -118,8 +96,9 @@ const mb_method mb_method_head_budget = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_head_budget,
-    .close = free,
-    .step_mode = step_mode,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->sets[0]),
+    .step_mode = mb_mode_by_block,
     .select = select_pages,
     .observe = observe,
 };

@@ -11,13 +11,9 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
-
 typedef struct settings {
-    int64_t k, dense_layers;
-    int32_t normaliser, commit;
+    int64_t k;
+    int32_t normaliser;
 } settings;
 
 typedef struct state {
@@ -28,36 +24,20 @@ typedef struct state {
 
 static int open_herald(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
-    int rc = 0;
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++)
-        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
-    return rc;
-}
-
-static int step_mode(void *self, const mb_call *call)
-{
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
-    return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
+    for (int l = shape->first_layer; l < shape->layers; l++)
+        host->pages_alloc(host, 1, (int32_t)s->options.k, &s->sets[l]);
+    return 0;
 }
 
 static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
-    if (call->mode == MODE_REUSE) {
+    if (call->mode == MB_MODE_REUSE) {
         out->answer = MB_SPARSE;
         out->pages = &s->sets[call->layer];
         return 0;
@@ -81,12 +61,10 @@ static int observe(void *self, const mb_call *call, mb_error *err)
 static const mb_option options[] = {
     {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
      "prefix keys that a KV head reads; the paper keeps 5 to 10 % of the cache"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps, as in MAGE"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense in all steps, as in MAGE"),
     {"normaliser", MB_OPTION_CHOICE, offsetof(settings, normaliser), 0, 0, 0, "all|prefix", "",
      "keys under the softmax: prefix and block, or prefix only; ranks differ between query heads only"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_herald = {
@@ -99,8 +77,9 @@ const mb_method mb_method_herald = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_herald,
-    .close = free,
-    .step_mode = step_mode,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->sets[0]),
+    .step_mode = mb_mode_by_block,
     .select = select_pages,
     .observe = observe,
 };

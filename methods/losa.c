@@ -15,13 +15,11 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_FIRST = 1, MODE_LATER = 2 };
+enum { MODE_FIRST = 1, MODE_LATER = 2 };
 
 typedef struct settings {
-    int64_t k, active, dense_layers;
-    int32_t page, commit;
+    int64_t k, active;
+    int32_t page;
 } settings;
 
 typedef struct layer_state {
@@ -47,48 +45,31 @@ typedef struct state {
 
 static const int32_t page_tokens[] = {16, 32, 64, 128};
 
-static int alloc_all(state *s)
+static int open_losa(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    const mb_host *host = s->host;
-    const mb_shape *shape = &s->shape;
+    state *s = *self;
+    (void)err;
+    s->host = host;
+    s->options = *(const settings *)options;
+    s->shape = *shape;
+    s->page = page_tokens[s->options.page];
     size_t states = (size_t)shape->batch * (size_t)shape->block * (size_t)shape->query_heads;
     size_t bytes = states * (size_t)shape->head_dim * (size_t)shape->element_size;
-    int64_t tokens = s->options.k < shape->capacity ? s->options.k : shape->capacity;
     s->scores = host->scores_alloc(host);
     s->distance = host->alloc(host, states * sizeof(float));
     s->chosen = host->alloc(host, states * sizeof(int32_t));
     s->fresh = host->alloc(host, bytes);
     s->fresh_lse = host->alloc(host, states * sizeof(float));
-    if (!s->scores || !s->distance || !s->chosen || !s->fresh || !s->fresh_lse)
-        return -1;
-    int rc = host->pages_alloc(host, 128, 1, &s->everything);
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++) {
+    host->pages_alloc(host, 128, 1, &s->everything);
+    for (int l = shape->first_layer; l < shape->layers; l++) {
         layer_state *layer = &s->layers[l];
         layer->bounds = host->bounds_alloc(host, s->page);
         layer->q = host->alloc(host, bytes);
         layer->out = host->alloc(host, bytes);
         layer->lse = host->alloc(host, states * sizeof(float));
-        if (!layer->bounds || !layer->q || !layer->out || !layer->lse)
-            return -1;
-        rc = host->pages_alloc(host, s->page, (int32_t)((tokens + s->page - 1) / s->page), &layer->set);
+        host->pages_alloc(host, s->page, (int32_t)((s->options.k + s->page - 1) / s->page), &layer->set);
     }
-    return rc;
-}
-
-static int open_losa(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
-{
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
-    s->host = host;
-    s->options = *(const settings *)options;
-    s->shape = *shape;
-    s->page = page_tokens[s->options.page];
-    int rc = alloc_all(s);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the states of %d layers", shape->layers);
-    return rc;
+    return 0;
 }
 
 static int request_begin(void *self, const mb_call *call, mb_error *err)
@@ -101,9 +82,7 @@ static int request_begin(void *self, const mb_call *call, mb_error *err)
 
 static int step_mode(void *self, const mb_call *call)
 {
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_LATER;
+    (void)self;
     return call->phase == MB_PHASE_FIRST_STEP ? MODE_FIRST : MODE_LATER;
 }
 
@@ -119,8 +98,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     const mb_host *host = s->host;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     layer_state *layer = &s->layers[call->layer];
     if (call->rows != s->shape.block)
         return mb_method_fail(err, "a forward has %d of %d rows; comparing a row with its last query needs all",
@@ -164,10 +141,8 @@ static const mb_option options[] = {
     {"active", MB_OPTION_INT, offsetof(settings, active), 5, 1, 1 << 16, NULL, "rows",
      "rows of a block that are attended anew in a step, those that changed most"},
     {"page", MB_OPTION_CHOICE, offsetof(settings, page), 0, 0, 0, "16|32|64|128", "tokens", "tokens of a page"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps, as in Quest; open in the paper"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense in all steps, as in Quest; open in the paper"),
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_losa = {
@@ -181,7 +156,8 @@ const mb_method mb_method_losa = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_losa,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->layers[0]),
     .step_mode = step_mode,
     .request_begin = request_begin,
     .kv_added = kv_added,

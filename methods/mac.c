@@ -43,8 +43,8 @@ enum { REFRESHED, MATCHED, CLASSES };
 
 typedef struct settings {
     double threshold, distance, miss_share;
-    int64_t ring, amend, refresh, min_prefix, dense_layers;
-    int32_t axis, rule, match, mixed, commit;
+    int64_t ring, amend, refresh, min_prefix;
+    int32_t axis, rule, match, mixed;
 } settings;
 
 /* Queries before RoPE, entry and its log-sum-exp: [batch][block][Hq][D] of the KV type, [batch][block][Hq]; those
@@ -93,16 +93,16 @@ static size_t sheet_bytes(const state *s) /* of the counts of all layers */
 
 static size_t kept_layers(const state *s)
 {
-    return s->options.dense_layers < s->shape.layers ? (size_t)(s->shape.layers - s->options.dense_layers) : 0;
+    return (size_t)(s->shape.layers - s->shape.first_layer);
 }
 
-static int alloc_entries(const state *s, entries *e, size_t times, bool with_queries)
+static void alloc_entries(const state *s, entries *e, size_t times, bool with_queries)
 {
     size_t bytes = times * s->states * vector_bytes(s);
-    e->q = with_queries ? s->host->alloc(s->host, bytes) : NULL;
+    if (with_queries)
+        e->q = s->host->alloc(s->host, bytes);
     e->out = s->host->alloc(s->host, bytes);
     e->lse = s->host->alloc(s->host, times * s->states * sizeof(float));
-    return (with_queries && !e->q) || !e->out || !e->lse ? -1 : 0;
 }
 
 /* Entry arrays `states` behind the first. */
@@ -114,7 +114,7 @@ static entries entries_at(const state *s, const entries *e, size_t states)
 
 static entries of_layer(const state *s, const entries *e, int32_t layer)
 {
-    return entries_at(s, e, (size_t)(layer - s->options.dense_layers) * s->states);
+    return entries_at(s, e, (size_t)(layer - s->shape.first_layer) * s->states);
 }
 
 /* Pages as large as both the block and the fresh tail allow: their edges then fall on page edges. */
@@ -126,19 +126,17 @@ static int32_t page_size(int32_t block, int32_t amend)
     return 1;
 }
 
-static int alloc_sets(state *s)
+static void alloc_sets(state *s)
 {
     const mb_host *host = s->host;
     int32_t page = s->page, tail = s->amend / page;
-    int rc = host->pages_alloc(host, page, (s->shape.capacity + page - 1) / page, &s->body);
-    if (rc == 0)
-        rc = host->pages_alloc(host, page, tail > 0 ? tail : 1, &s->tail);
-    for (int d = 0; d < s->options.ring && s->options.axis != AXIS_STEPS && rc == 0; d++)
-        rc = host->pages_alloc(host, page, (s->shape.block + page - 1) / page, &s->bands[d]);
-    return rc;
+    host->pages_alloc(host, page, (s->shape.capacity + page - 1) / page, &s->body);
+    host->pages_alloc(host, page, tail > 0 ? tail : 1, &s->tail);
+    for (int d = 0; d < s->options.ring && s->options.axis != AXIS_STEPS; d++)
+        host->pages_alloc(host, page, (s->shape.block + page - 1) / page, &s->bands[d]);
 }
 
-static int alloc_all(state *s)
+static void alloc_all(state *s)
 {
     const mb_host *host = s->host;
     size_t rows = s->states * sizeof(int32_t);
@@ -155,21 +153,20 @@ static int alloc_all(state *s)
     s->ages = host->alloc(host, MOST_RING);
     s->filed = host->alloc(host, (size_t)s->bins * sheet_bytes(s));
     s->running = host->alloc(host, sheet_bytes(s));
-    if (!s->scores || !s->active || !s->old || !s->missed || !s->slot || !s->reached || !s->distance || !s->norm ||
-        !s->ages || !s->filed || !s->running || alloc_sets(s) != 0)
-        return -1;
-    if (alloc_entries(s, &s->near, 1, false) || alloc_entries(s, &s->fresh, 1, false) ||
-        alloc_entries(s, &s->view, 1, true) || (layers > 0 && alloc_entries(s, &s->now, layers, true)))
-        return -1;
-    return ring * layers > 0 ? alloc_entries(s, &s->ring, ring * layers, true) : 0;
+    alloc_sets(s);
+    alloc_entries(s, &s->near, 1, false);
+    alloc_entries(s, &s->fresh, 1, false);
+    alloc_entries(s, &s->view, 1, true);
+    if (layers > 0)
+        alloc_entries(s, &s->now, layers, true);
+    if (ring * layers > 0)
+        alloc_entries(s, &s->ring, ring * layers, true);
 }
 
 static int open_mac(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->shape = *shape;
@@ -183,9 +180,8 @@ static int open_mac(void **self, const mb_host *host, const mb_shape *shape, con
     s->threshold = (float)(o->distance > 0 ? o->distance * o->distance : near * near * unit);
     s->amend = (int32_t)(o->amend >= 0 ? o->amend : o->axis == AXIS_STEPS ? 0 : 256);
     s->page = page_size(shape->block, s->amend);
-    if (alloc_all(s) == 0)
-        return 0;
-    return mb_method_fail(err, "no device memory for the entries of %d layers", shape->layers);
+    alloc_all(s);
+    return 0;
 }
 
 /* ---- when ---- */
@@ -205,7 +201,7 @@ static int step_mode(void *self, const mb_call *call)
         return MODE_DENSE; /* nothing is stored, so that the next block finds no entries */
     bool mine = s->request == call->request && s->block == call->block;
     if (call->phase == MB_PHASE_COMMIT)
-        return o->commit != 0 && mine && o->axis != AXIS_BLOCKS ? MODE_STEP : MODE_DENSE;
+        return mine && o->axis != AXIS_BLOCKS ? MODE_STEP : MODE_DENSE;
     if (call->phase == MB_PHASE_FIRST_STEP) {
         bool filled = false;
         for (int32_t i = 0; i < o->ring && o->axis != AXIS_STEPS && s->request == call->request; i++)
@@ -366,14 +362,14 @@ static int match(state *s, const mb_call *call, const entries *stored)
 static int select_state(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
+    if (call->mode == MODE_DENSE)
         return 0;
     bool first = call->phase == MB_PHASE_FIRST_STEP, partial = call->rows != s->shape.block;
     if (first && partial)
         return mb_method_fail(err, "the first step of a block has %d of %d rows; its entries need all", call->rows,
                               s->shape.block);
     entries now = of_layer(s, &s->now, call->layer);
-    int rc = first && call->layer == s->options.dense_layers ? make_sets(s, call) : 0;
+    int rc = first && call->layer == s->shape.first_layer ? make_sets(s, call) : 0;
     if (rc == 0 && partial)
         rc = move_entries(s, call, &now, false);
     if (rc == 0)
@@ -503,29 +499,28 @@ static const mb_counter counters[] = {
     {"groups_missed", "", "lower", "mean", "matched KV heads none of whose rows hits"},
     {0}};
 
-static const struct grid_rule {
+static const struct map_rule {
     int part, whole;
-} grid_rules[] = {{HITS, ROWS}, {ALL_HIT, HEADS}, {SOME_HIT, HEADS}, {NONE_HIT, HEADS}};
+} map_rules[] = {{HITS, ROWS}, {ALL_HIT, HEADS}, {SOME_HIT, HEADS}, {NONE_HIT, HEADS}};
 
-static const mb_grid grids[] = {
-    {"hit_rate", "", "higher", "mean", "matched rows that reuse their entry", MB_GRID_LAYER | MB_GRID_STEP},
-    {"groups_hit", "", "higher", "mean", "matched KV heads all of whose rows hit", MB_GRID_LAYER | MB_GRID_STEP},
-    {"groups_mixed", "", "lower", "mean", "matched KV heads some of whose rows hit", MB_GRID_LAYER | MB_GRID_STEP},
-    {"groups_missed", "", "lower", "mean", "matched KV heads none of whose rows hits",
-     MB_GRID_LAYER | MB_GRID_STEP},
+static const mb_counter_map maps[] = {
+    {"hit_rate", "", "higher", "mean", "matched rows that reuse their entry", MB_BY_LAYER | MB_BY_STEP},
+    {"groups_hit", "", "higher", "mean", "matched KV heads all of whose rows hit", MB_BY_LAYER | MB_BY_STEP},
+    {"groups_mixed", "", "lower", "mean", "matched KV heads some of whose rows hit", MB_BY_LAYER | MB_BY_STEP},
+    {"groups_missed", "", "lower", "mean", "matched KV heads none of whose rows hits", MB_BY_LAYER | MB_BY_STEP},
     {0}};
 
-static int report_grids(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                        mb_grid_put put, void *to, mb_error *err)
+static int report_maps(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                       mb_counter_put put, void *to, mb_error *err)
 {
     const state *s = self;
     double *counts = read_counts(s, read, err);
     int rc = counts ? 0 : -1;
-    for (int32_t grid = 0; grids[grid].name && rc == 0; grid++)
+    for (int32_t map = 0; maps[map].name && rc == 0; map++)
         for (int32_t step = 0; step < s->bins && rc == 0; step++)
             for (int32_t layer = 0; layer < s->shape.layers && rc == 0; layer++) {
                 const double *at = counts_at(s, counts, step, layer, MATCHED);
-                rc = put(to, grid, layer, step, at[grid_rules[grid].part], at[grid_rules[grid].whole]);
+                rc = put(to, map, layer, step, at[map_rules[map].part], at[map_rules[map].whole]);
             }
     free(counts);
     return rc;
@@ -554,10 +549,9 @@ static const mb_option options[] = {
      "compute all entries anew every so many steps; 0 = never, as in the paper"},
     {"min_prefix", MB_OPTION_INT, offsetof(settings, min_prefix), 0, 0, 1 << 24, NULL, "tokens",
      "exact attention below this length; the paper has 2048"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 0, 0, 1024, NULL, "layers",
-     "first layers that stay dense; the paper has none"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|reuse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_DENSE_LAYERS(0, "first layers that stay dense; the paper has none"),
+    MB_OPTION_COMMIT_AS(
+        "reuse", "attention of the forward that stores a finished block; dense keeps the stored keys exact"),
     {0}};
 
 const mb_method mb_method_mac = {
@@ -572,7 +566,7 @@ const mb_method mb_method_mac = {
     .options_size = sizeof(settings),
     .counters = counters,
     .open = open_mac,
-    .close = free,
+    .state_size = sizeof(state),
     .step_mode = step_mode,
     .request_begin = request_begin,
     .step_begin = step_begin,
@@ -580,6 +574,6 @@ const mb_method mb_method_mac = {
     .attend = attend,
     .step_end = step_end,
     .report = report,
-    .grids = grids,
-    .report_grids = report_grids,
+    .maps = maps,
+    .report_maps = report_maps,
 };

@@ -19,15 +19,14 @@
 #include "methods/method.h"
 
 #include <stdbool.h>
-#include <stdlib.h>
 
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
+enum { MODE_SELECT = 1, MODE_REUSE = 2 };
 enum { RULE_MASS = 0, RULE_VOTES = 1 };
 enum { BUDGET_FIXED = 0, BUDGET_LAYER_ADAPTIVE = 1 };
 
 typedef struct settings {
-    int64_t k, dense_layers, refresh, k_min, k_max;
-    int32_t rows, normaliser, rule, budget, commit;
+    int64_t k, refresh, k_min, k_max;
+    int32_t rows, normaliser, rule, budget;
 } settings;
 
 typedef struct layer_state {
@@ -50,37 +49,28 @@ static int32_t smaller(int64_t a, int64_t b)
     return (int32_t)(a < b ? a : b);
 }
 
-static int alloc_all(state *s)
+static void alloc_all(state *s)
 {
     const mb_host *host = s->host;
     bool adaptive = s->options.budget == BUDGET_LAYER_ADAPTIVE, votes = s->options.rule == RULE_VOTES;
-    int32_t first = smaller(s->options.dense_layers, s->shape.layers);
-    size_t sparse = (size_t)(s->shape.layers - first);
+    size_t sparse = (size_t)(s->shape.layers - s->shape.first_layer);
     size_t heads = (size_t)s->shape.batch * (size_t)s->shape.kv_heads;
     if (adaptive || votes)
         s->stats = host->alloc(host, (sparse + 1) * heads * 2 * sizeof *s->stats);
     if (adaptive)
         s->budgets = host->alloc(host, (sparse + 1) * heads * sizeof *s->budgets);
-    if (((adaptive || votes) && !s->stats) || (adaptive && !s->budgets))
-        return -1;
     /* With fixed budgets a layer has chosen before the next one starts: they share one array. */
     float *shared = votes && !adaptive ? host->scores_alloc(host) : NULL;
-    for (int l = first; l < s->shape.layers; l++) {
+    for (int l = s->shape.first_layer; l < s->shape.layers; l++) {
         s->layers[l].scores = adaptive ? host->scores_alloc(host) : shared;
-        if ((adaptive || votes) && !s->layers[l].scores)
-            return -1;
-        if (host->pages_alloc(host, 1, s->k_max, &s->layers[l].set) != 0)
-            return -1;
+        host->pages_alloc(host, 1, s->k_max, &s->layers[l].set);
     }
-    return 0;
 }
 
 static int open_mage(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->shape = *shape;
@@ -90,17 +80,15 @@ static int open_mage(void **self, const mb_host *host, const mb_shape *shape, co
         int64_t most = s->options.k_max ? s->options.k_max : s->options.k * shape->layers;
         s->k_max = smaller(most > s->options.k ? most : s->options.k, shape->capacity);
     }
-    if (alloc_all(s) == 0)
-        return 0;
-    return mb_method_fail(err, "no device memory for the index of %d layers with up to %d tokens", shape->layers,
-                          s->k_max);
+    alloc_all(s);
+    return 0;
 }
 
 static int step_mode(void *self, const mb_call *call)
 {
     const state *s = self;
     if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
+        return MODE_REUSE;
     if (call->phase == MB_PHASE_FIRST_STEP)
         return MODE_SELECT;
     return s->options.refresh > 0 && (call->step - 1) % s->options.refresh == 0 ? MODE_SELECT : MODE_REUSE;
@@ -110,8 +98,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     if (call->mode == MODE_REUSE) {
         out->answer = MB_SPARSE;
         out->pages = &s->layers[call->layer].set;
@@ -147,7 +133,7 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     state *s = self;
     const mb_host *host = s->host;
     (void)err;
-    int32_t first = smaller(s->options.dense_layers, s->shape.layers);
+    int32_t first = s->shape.first_layer;
     size_t heads = (size_t)s->shape.batch * (size_t)s->shape.kv_heads;
     layer_state *layer = &s->layers[call->layer];
     int rc = 0;
@@ -172,8 +158,7 @@ static int observe(void *self, const mb_call *call, mb_error *err)
 static const mb_option options[] = {
     {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
      "prefix keys that a KV head reads; the mean over layers when the budget is layer_adaptive"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense in all steps"),
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows that the average runs over; the paper's first step is all [MASK], so it does not say"},
     {"normaliser", MB_OPTION_CHOICE, offsetof(settings, normaliser), 0, 0, 0, "all|prefix", "",
@@ -188,8 +173,8 @@ static const mb_option options[] = {
      "largest budget of a layer when layer_adaptive; 0 = no bound, as in the paper"},
     {"refresh", MB_OPTION_INT, offsetof(settings, refresh), 0, 0, 1 << 20, NULL, "steps",
      "exact attention and a new choice every so many steps; 0 = only at the first, as in the paper"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; the paper does not say, dense keeps the keys exact"},
+    MB_OPTION_COMMIT_AS("sparse", "attention of the forward that stores a finished block; the paper does not say, "
+                                  "dense keeps the keys exact"),
     {0}};
 
 const mb_method mb_method_mage = {
@@ -202,7 +187,8 @@ const mb_method mb_method_mage = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_mage,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->layers[0]),
     .step_mode = step_mode,
     .select = select_pages,
     .observe = observe,

@@ -16,14 +16,11 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
 enum { RESULT_FP32 = 4, SECOND_FP32 = 2 }; /* fp32_flags of the state operations */
 
 typedef struct settings {
-    int64_t k, dense_layers;
-    int32_t rows, commit;
+    int64_t k;
+    int32_t rows;
 } settings;
 
 typedef struct layer_state {
@@ -44,44 +41,29 @@ typedef struct state {
     layer_state layers[];   /* [layers] */
 } state;
 
-static int alloc_all(state *s)
+static int open_mage_residual(void **self, const mb_host *host, const mb_shape *shape, const void *options,
+                              mb_error *err)
 {
-    const mb_host *host = s->host;
-    const mb_shape *shape = &s->shape;
+    state *s = *self;
+    (void)err;
+    s->host = host;
+    s->options = *(const settings *)options;
+    s->shape = *shape;
     size_t states = (size_t)shape->batch * (size_t)shape->block * (size_t)shape->query_heads;
     size_t floats = states * (size_t)shape->head_dim;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
     s->scores = host->scores_alloc(host);
     s->part = host->alloc(host, floats * (size_t)shape->element_size);
     s->part_lse = host->alloc(host, states * sizeof(float));
     s->rows = host->alloc(host, floats * sizeof(float));
     s->rows_lse = host->alloc(host, states * sizeof(float));
-    if (!s->scores || !s->part || !s->part_lse || !s->rows || !s->rows_lse)
-        return -1;
-    int rc = host->pages_alloc(host, 128, 1, &s->everything);
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++) {
+    host->pages_alloc(host, 128, 1, &s->everything);
+    for (int l = shape->first_layer; l < shape->layers; l++) {
         layer_state *layer = &s->layers[l];
         layer->rest = host->alloc(host, floats * sizeof(float));
         layer->rest_lse = host->alloc(host, states * sizeof(float));
-        rc = layer->rest && layer->rest_lse ? host->pages_alloc(host, 1, capacity, &layer->set) : -1;
+        host->pages_alloc(host, 1, (int32_t)s->options.k, &layer->set);
     }
-    return rc;
-}
-
-static int open_mage_residual(void **self, const mb_host *host, const mb_shape *shape, const void *options,
-                              mb_error *err)
-{
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
-    s->host = host;
-    s->options = *(const settings *)options;
-    s->shape = *shape;
-    int rc = alloc_all(s);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the residuals of %d layers", shape->layers);
-    return rc;
+    return 0;
 }
 
 /* The index of a step that reads every key: count -1. */
@@ -93,24 +75,14 @@ static int request_begin(void *self, const mb_call *call, mb_error *err)
     return s->host->fill(s->host, call, s->everything.counts, 0xff, heads * sizeof *s->everything.counts);
 }
 
-static int step_mode(void *self, const mb_call *call)
-{
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
-    return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
-}
-
 static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     layer_state *layer = &s->layers[call->layer];
     out->answer = MB_ATTEND;
-    out->pages = call->mode == MODE_SELECT ? &s->everything : &layer->set;
-    if (call->mode == MODE_SELECT) { /* one more pass over the keys for the mass, one over the selected keys */
+    out->pages = call->mode == MB_MODE_SELECT ? &s->everything : &layer->set;
+    if (call->mode == MB_MODE_SELECT) { /* one more pass over the keys for the mass, one over the selected keys */
         int32_t k = layer->set.capacity < call->max_prefix ? layer->set.capacity : call->max_prefix;
         out->select_tokens = 0.5 * call->max_prefix + k;
     }
@@ -148,10 +120,10 @@ static int attend(void *self, const mb_call *call, void *out, float *lse, mb_err
 {
     state *s = self;
     layer_state *layer = &s->layers[call->layer];
-    if (call->mode == MODE_SELECT && call->rows != s->shape.block)
+    if (call->mode == MB_MODE_SELECT && call->rows != s->shape.block)
         return mb_method_fail(err, "the first step of a block has %d of %d rows; the residual needs all",
                               call->rows, s->shape.block);
-    if (call->mode == MODE_SELECT)
+    if (call->mode == MB_MODE_SELECT)
         return attend_first(s, call, layer, out, lse);
     const float *rest = layer->rest, *rest_lse = layer->rest_lse;
     size_t heads = (size_t)s->shape.query_heads;
@@ -171,12 +143,10 @@ static int attend(void *self, const mb_call *call, void *out, float *lse, mb_err
 static const mb_option options[] = {
     {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
      "prefix keys that a KV head reads anew at every step"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps, as in MAGE"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense in all steps, as in MAGE"),
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows that the average runs over; open in the paper"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_mage_residual = {
@@ -189,8 +159,9 @@ const mb_method mb_method_mage_residual = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_mage_residual,
-    .close = free,
-    .step_mode = step_mode,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->layers[0]),
+    .step_mode = mb_mode_by_block,
     .request_begin = request_begin,
     .select = select_pages,
     .attend = attend,

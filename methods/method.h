@@ -80,6 +80,7 @@ typedef struct mb_shape {
     int32_t stride;       /* capacity rounded up to 64: row stride of every score array [batch][Hkv][stride] */
     int32_t steps;        /* denoising steps T scheduled per block; 0 = adaptive, unknown */
     int32_t element_size; /* bytes of a KV element */
+    int32_t first_layer;  /* 0 .. L: the layers below it are dense and call no hook (option dense_layers) */
 } mb_shape;
 
 typedef enum mb_phase {
@@ -179,9 +180,11 @@ struct mb_host {
     uint64_t seed; /* of the run; the same for every method */
     /* One line to the user, level 0 = note, 1 = warning. */
     void (*log)(const mb_host *, int level, const char *message);
-    /* Device memory, zeroed, 256-byte aligned, freed by the host after close(). open() only; NULL = over plan. */
+    /* Device memory, zeroed, 256-byte aligned, freed by the host after close(). open() only; NULL = over plan: the
+     * host then fails open() itself, so open() may go on without looking. */
     void *(*alloc)(const mb_host *, size_t bytes);
-    /* Fills set with memory for `capacity` entries per (sequence, KV head), counts 0. 0 or negative. */
+    /* Fills set with memory for `capacity` entries per (sequence, KV head), but no more than the largest prefix
+     * has; counts 0. 0 or negative. */
     int (*pages_alloc)(const mb_host *, int32_t granularity, int32_t capacity, mb_page_set *set);
     float *(*scores_alloc)(const mb_host *); /* one [batch][Hkv][stride] array, or NULL */
     int (*copy)(const mb_host *, const mb_call *, void *dst, const void *src, size_t bytes);
@@ -325,6 +328,33 @@ typedef struct mb_option {
     const char *help;        /* one sentence; says when a paper leaves the value open */
 } mb_option;                 /* the table ends with a row whose name is NULL */
 
+/* ---- options that the host applies ----
+ * Two rows that most methods have. The host keeps their values and acts on them before the method is asked, so a
+ * method reads neither: layers below shape->first_layer and, with "dense", the commit forward attend exactly
+ * without select(). Without a row, all layers and the commit ask the method. */
+#define MB_OPTION_OF_HOST ((size_t)-1) /* the offset of such a row */
+
+/* preset: how many layers; help: what the paper has. */
+#define MB_OPTION_DENSE_LAYERS(preset, help)                                                                      \
+    {                                                                                                             \
+        "dense_layers", MB_OPTION_INT, MB_OPTION_OF_HOST, preset, 0, 1024, NULL, "layers", help                   \
+    }
+/* other: the word for what the method does in a commit forward, "sparse" or "reuse". */
+#define MB_OPTION_COMMIT_AS(other, help)                                                                          \
+    {                                                                                                             \
+        "commit", MB_OPTION_CHOICE, MB_OPTION_OF_HOST, 0, 0, 0, "dense|" other, "", help                          \
+    }
+#define MB_OPTION_COMMIT                                                                                          \
+    MB_OPTION_COMMIT_AS(                                                                                          \
+        "sparse", "attention of the forward that stores a finished block; dense keeps the stored keys exact")
+
+/* Their values, behind the method's own struct: the host's business, not a method's. */
+typedef struct mb_host_options {
+    int64_t dense_layers;
+    int32_t commit; /* 0 dense */
+} mb_host_options;
+#define MB_HOST_OPTIONS_AT(method) (((method)->options_size + 7) / 8 * 8)
+
 /* A counter the method reports at the end of a request. */
 typedef struct mb_counter {
     const char *name, *unit;
@@ -333,19 +363,19 @@ typedef struct mb_counter {
     const char *help;
 } mb_counter; /* ends with name NULL */
 
-/* A counter with a value per layer, per denoising step, or per layer and step. */
-#define MB_GRID_LAYER 1u
-#define MB_GRID_STEP 2u
-typedef struct mb_grid {
+/* A counter map: a counter with a value per layer, per denoising step, or per layer and step. */
+#define MB_BY_LAYER 1u
+#define MB_BY_STEP 2u
+typedef struct mb_counter_map {
     const char *name, *unit, *better, *aggregate, *help; /* as in mb_counter; names apart from those */
-    uint32_t axes;                                       /* MB_GRID_LAYER, MB_GRID_STEP or both */
-} mb_grid;                                               /* ends with name NULL */
+    uint32_t axes;                                       /* MB_BY_LAYER, MB_BY_STEP or both */
+} mb_counter_map;                                        /* ends with name NULL */
 
-/* Takes one value of row `grid` of the table: layer 0 .. L-1, step 1 .. T or 0 = commits; -1 on an axis that the
- * grid does not have. "mean": sum / weight, and over requests sum of sums / sum of weights, so a share hands in
+/* Takes one value of row `map` of the table: layer 0 .. L-1, step 1 .. T or 0 = commits; -1 on an axis that the
+ * map does not have. "mean": sum / weight, and over requests sum of sums / sum of weights, so a share hands in
  * its numerator and its denominator. "sum" and "max": the number is in sum, weight is 1. Weight 0 is not stored: a
  * place where nothing was counted has no value. Each place once. Returns 0, or negative: give it back. */
-typedef int (*mb_grid_put)(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight);
+typedef int (*mb_counter_put)(void *to, int32_t map, int32_t layer, int32_t step, double sum, double weight);
 
 /* ---- the method ---- */
 
@@ -405,13 +435,28 @@ typedef struct mb_method {
     int (*report)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
                   double *values, mb_error *err);
 
-    const mb_grid *grids; /* or NULL: counters by layer and step */
-    /* Required with grids; called after report(), under the same terms. put() is called for every value. What
+    const mb_counter_map *maps; /* or NULL: counters by layer and step */
+    /* Required with maps; called after report(), under the same terms. put() is called for every value. What
      * kernels count per step is filed by step_begin and step_end: they run live at every denoising step, also
      * where the forward between them is replayed, so a copy that they enqueue may depend on call->step. */
-    int (*report_grids)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                        mb_grid_put put, void *to, mb_error *err);
+    int (*report_maps)(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                       mb_counter_put put, void *to, mb_error *err);
+
+    /* Optional: bytes of the method's state, and what it has more for each layer. When state_size is not 0, open()
+     * finds *self set to that much zeroed host memory, which the host frees after close(). */
+    size_t state_size, state_layer_size;
 } mb_method;
+
+/* ---- modes: the usual answers of step_mode() ---- */
+
+enum { MB_MODE_SELECT = 1, MB_MODE_REUSE = 2 };
+
+/* For .step_mode: choose at the first step of a block, keep the choice to its end. */
+static inline int mb_mode_by_block(void *self, const mb_call *call)
+{
+    (void)self;
+    return call->phase == MB_PHASE_FIRST_STEP ? MB_MODE_SELECT : MB_MODE_REUSE;
+}
 
 /* The one symbol of an out-of-tree method. Returns NULL when it cannot serve this ABI. */
 typedef const mb_method *(*mb_method_entry_fn)(uint32_t host_abi);

@@ -13,13 +13,11 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
+enum { MODE_SELECT = 1, MODE_REUSE = 2 };
 
 typedef struct settings {
-    int64_t k, dense_layers, refresh;
-    int32_t rows, normaliser, commit;
+    int64_t k, refresh;
+    int32_t rows, normaliser;
 } settings;
 
 typedef struct state {
@@ -32,27 +30,21 @@ typedef struct state {
 
 static int open_oracle(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
-    s->shape = *shape;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
-    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
-    for (int l = 0; l < shape->layers && rc == 0; l++)
-        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
-    return rc;
+    s->scores = host->scores_alloc(host);
+    for (int l = shape->first_layer; l < shape->layers; l++)
+        host->pages_alloc(host, 1, (int32_t)s->options.k, &s->sets[l]);
+    return 0;
 }
 
 static int step_mode(void *self, const mb_call *call)
 {
     const state *s = self;
     if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : s->options.refresh == 1 ? MODE_SELECT : MODE_REUSE;
+        return s->options.refresh == 1 ? MODE_SELECT : MODE_REUSE;
     return (call->step - 1) % s->options.refresh == 0 ? MODE_SELECT : MODE_REUSE;
 }
 
@@ -61,8 +53,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     state *s = self;
     const mb_host *host = s->host;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     mb_page_set *set = &s->sets[call->layer];
     int rc = 0;
     if (call->mode == MODE_SELECT) {
@@ -80,16 +70,14 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 static const mb_option options[] = {
     {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
      "prefix keys that a KV head reads"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense; 2 as in the methods that it bounds"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense; 2 as in the methods that it bounds"),
     {"refresh", MB_OPTION_INT, offsetof(settings, refresh), 1, 1, 1 << 20, NULL, "steps",
      "choose every so many denoising steps; 1 is the oracle proper"},
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows of the block that the average runs over; recall is measured against all"},
     {"normaliser", MB_OPTION_CHOICE, offsetof(settings, normaliser), 0, 0, 0, "all|prefix", "",
      "keys that a row's softmax is normalised over: prefix and block, or prefix only"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_oracle = {
@@ -103,7 +91,8 @@ const mb_method mb_method_oracle = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_oracle,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->sets[0]),
     .step_mode = step_mode,
     .select = select_pages,
 };

@@ -11,14 +11,10 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_SELECT = 1 };
-
 typedef struct settings {
     double p;
-    int64_t k_min, k_max, dense_layers;
-    int32_t rows, normaliser, commit;
+    int64_t k_min, k_max;
+    int32_t rows, normaliser;
 } settings;
 
 typedef struct state {
@@ -30,26 +26,20 @@ typedef struct state {
 
 static int open_top_p(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
-    int64_t k_max = s->options.k_max ? s->options.k_max : shape->capacity;
-    int32_t capacity = k_max < shape->capacity ? (int32_t)k_max : shape->capacity;
-    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
-    if (rc == 0)
-        rc = host->pages_alloc(host, 1, capacity, &s->set);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for an index of %d tokens", capacity);
-    return rc;
+    s->scores = host->scores_alloc(host);
+    host->pages_alloc(host, 1, s->options.k_max ? (int32_t)s->options.k_max : shape->capacity, &s->set);
+    return 0;
 }
 
+/* Every forward chooses. */
 static int step_mode(void *self, const mb_call *call)
 {
-    const state *s = self;
-    return call->phase == MB_PHASE_COMMIT && s->options.commit == 0 ? MODE_DENSE : MODE_SELECT;
+    (void)self, (void)call;
+    return MB_MODE_SELECT;
 }
 
 static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_error *err)
@@ -57,8 +47,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     state *s = self;
     const mb_host *host = s->host;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     int32_t k_max = s->set.capacity;
     int32_t k_min = s->options.k_min < k_max ? (int32_t)s->options.k_min : k_max;
     int rc =
@@ -77,14 +65,12 @@ static const mb_option options[] = {
     {"k_min", MB_OPTION_INT, offsetof(settings, k_min), 16, 0, 1 << 24, NULL, "tokens", "at least so many keys"},
     {"k_max", MB_OPTION_INT, offsetof(settings, k_max), 0, 0, 1 << 24, NULL, "tokens",
      "at most so many keys; 0 = no bound"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense; 2 as in the methods that it bounds"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense; 2 as in the methods that it bounds"),
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows of the block that the average runs over"},
     {"normaliser", MB_OPTION_CHOICE, offsetof(settings, normaliser), 0, 0, 0, "all|prefix", "",
      "keys under a row's softmax before the average: prefix and block, as recall is measured, or prefix only"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_oracle_top_p = {
@@ -98,7 +84,7 @@ const mb_method mb_method_oracle_top_p = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_top_p,
-    .close = free,
+    .state_size = sizeof(state),
     .step_mode = step_mode,
     .select = select_pages,
 };

@@ -15,14 +15,12 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
+enum { MODE_SELECT = 1, MODE_REUSE = 2 };
 enum { KEEP_AUTO = 0, KEEP_ALWAYS = 1 };
 
 typedef struct settings {
-    int64_t k, dense_layers, refresh;
-    int32_t page, merge, rows, keep_last, commit;
+    int64_t k, refresh;
+    int32_t page, merge, rows, keep_last;
 } settings;
 
 typedef struct layer_state {
@@ -43,27 +41,22 @@ static const int32_t page_tokens[] = {16, 32, 64, 128};
 
 static int open_quest(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->page = page_tokens[s->options.page];
     /* The prefix is a whole number of blocks: with blocks of whole pages its last page is always full. */
     s->keep_last =
         s->options.keep_last == KEEP_ALWAYS || (s->options.keep_last == KEEP_AUTO && shape->block % s->page != 0);
+    s->scores = host->scores_alloc(host);
     /* Whole pages, rounded up: a budget of at least the context then covers it. */
-    int64_t tokens = s->options.k < shape->capacity ? s->options.k : shape->capacity;
-    int32_t pages = (int32_t)((tokens + s->page - 1) / s->page);
-    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++) {
+    int32_t pages = (int32_t)((s->options.k + s->page - 1) / s->page);
+    for (int l = shape->first_layer; l < shape->layers; l++) {
         s->layers[l].bounds = host->bounds_alloc(host, s->page);
-        rc = s->layers[l].bounds ? host->pages_alloc(host, s->page, pages, &s->layers[l].set) : -1;
+        host->pages_alloc(host, s->page, pages, &s->layers[l].set);
     }
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the page bounds of %d layers", shape->layers);
-    return rc;
+    return 0;
 }
 
 static int step_mode(void *self, const mb_call *call)
@@ -71,7 +64,7 @@ static int step_mode(void *self, const mb_call *call)
     const state *s = self;
     int64_t n = s->options.refresh;
     if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : n == 1 ? MODE_SELECT : MODE_REUSE;
+        return n == 1 ? MODE_SELECT : MODE_REUSE;
     if (call->phase == MB_PHASE_FIRST_STEP)
         return MODE_SELECT;
     return n > 0 && (call->step - 1) % n == 0 ? MODE_SELECT : MODE_REUSE;
@@ -99,8 +92,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     layer_state *layer = &s->layers[call->layer];
     out->answer = MB_SPARSE;
     out->pages = &layer->set;
@@ -115,8 +106,7 @@ static const mb_option options[] = {
     {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
      "prefix keys that a KV head reads, rounded up to whole pages"},
     {"page", MB_OPTION_CHOICE, offsetof(settings, page), 0, 0, 0, "16|32|64|128", "tokens", "tokens of a page"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense in all steps"),
     {"refresh", MB_OPTION_INT, offsetof(settings, refresh), 1, 0, 1 << 20, NULL, "steps",
      "estimate anew every so many denoising steps; 1 = each, as in the paper; 0 = only at the first"},
     {"merge", MB_OPTION_CHOICE, offsetof(settings, merge), 0, 0, 0, "mean|max|mean_query|softmax", "",
@@ -125,8 +115,7 @@ static const mb_option options[] = {
      "rows of the block that are merged; open in the paper"},
     {"keep_last", MB_OPTION_CHOICE, offsetof(settings, keep_last), 0, 0, 0, "auto|always|never", "",
      "always read the last prefix page, within the budget; auto: when blocks do not fill whole pages"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_quest = {
@@ -139,7 +128,8 @@ const mb_method mb_method_quest = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_quest,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->layers[0]),
     .step_mode = step_mode,
     .kv_added = kv_added,
     .select = select_pages,

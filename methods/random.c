@@ -9,13 +9,8 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
-
 typedef struct settings {
-    int64_t k, seed, dense_layers;
-    int32_t commit;
+    int64_t k, seed;
 } settings;
 
 typedef struct state {
@@ -27,27 +22,14 @@ typedef struct state {
 
 static int open_random(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
-    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
-    for (int l = 0; l < shape->layers && rc == 0; l++)
-        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
-    return rc;
-}
-
-static int step_mode(void *self, const mb_call *call)
-{
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
-    return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
+    s->scores = host->scores_alloc(host);
+    for (int l = shape->first_layer; l < shape->layers; l++)
+        host->pages_alloc(host, 1, (int32_t)s->options.k, &s->sets[l]);
+    return 0;
 }
 
 /* One seed for a layer, far from those of its neighbours (the finaliser of splitmix64). */
@@ -64,11 +46,9 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     state *s = self;
     const mb_host *host = s->host;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     mb_page_set *set = &s->sets[call->layer];
     int rc = 0;
-    if (call->mode == MODE_SELECT) {
+    if (call->mode == MB_MODE_SELECT) {
         rc = host->score_random(host, call, layer_seed(s, call->layer), s->scores);
         if (rc == 0)
             rc = host->top_k(host, call, s->scores, set->capacity, NULL, set);
@@ -83,10 +63,8 @@ static const mb_option options[] = {
      "prefix keys that a KV head reads"},
     {"seed", MB_OPTION_INT, offsetof(settings, seed), 0, 0, 1 << 30, NULL, "",
      "number of the draw; joined with the seed of the run"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense; 2 equals the methods it is compared with"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense; 2 equals the methods it is compared with"),
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_random = {
@@ -99,7 +77,8 @@ const mb_method mb_method_random = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_random,
-    .close = free,
-    .step_mode = step_mode,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->sets[0]),
+    .step_mode = mb_mode_by_block,
     .select = select_pages,
 };

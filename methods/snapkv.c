@@ -14,13 +14,11 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_OBSERVE = 1, MODE_SELECT = 2, MODE_REUSE = 3 };
+enum { MODE_OBSERVE = 1, MODE_SELECT = 2, MODE_REUSE = 3 };
 
 typedef struct settings {
-    int64_t k, window, kernel, dense_layers;
-    int32_t pool, commit;
+    int64_t k, window, kernel;
+    int32_t pool;
 } settings;
 
 typedef struct layer_state {
@@ -48,30 +46,22 @@ static int supports(const mb_shape *shape, const void *options, mb_error *why)
 
 static int open_snapkv(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->layers[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->shape = *shape;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
-    int rc = 0;
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++) {
+    for (int l = shape->first_layer; l < shape->layers; l++) {
         s->layers[l].scores = host->scores_alloc(host);
-        rc = s->layers[l].scores ? host->pages_alloc(host, 1, capacity, &s->layers[l].set) : -1;
+        host->pages_alloc(host, 1, (int32_t)s->options.k, &s->layers[l].set);
     }
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the scores of %d layers", shape->layers);
-    return rc;
+    return 0;
 }
 
 /* The first step of the request observes; the first step of a later block lets its new tokens in. */
 static int step_mode(void *self, const mb_call *call)
 {
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
+    (void)self;
     if (call->phase != MB_PHASE_FIRST_STEP)
         return MODE_REUSE;
     return call->block == 0 ? MODE_OBSERVE : MODE_SELECT;
@@ -81,8 +71,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     layer_state *layer = &s->layers[call->layer];
     if (call->mode == MODE_OBSERVE) {
         out->answer = MB_DENSE;
@@ -126,10 +114,9 @@ static const mb_option options[] = {
     {"kernel", MB_OPTION_INT, offsetof(settings, kernel), 5, 1, 1023, NULL, "tokens", "width of the pool, odd"},
     {"pool", MB_OPTION_CHOICE, offsetof(settings, pool), 0, 0, 0, "mean|max", "",
      "how scores are pooled along the keys; the paper's code has both"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense; the paper has 0, 2 equals the methods it is compared with"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_DENSE_LAYERS(
+        2, "first layers that stay dense; the paper has 0, 2 equals the methods it is compared with"),
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_snapkv = {
@@ -143,7 +130,8 @@ const mb_method mb_method_snapkv = {
     .options_size = sizeof(settings),
     .supports = supports,
     .open = open_snapkv,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->layers[0]),
     .step_mode = step_mode,
     .select = select_pages,
     .observe = observe,

@@ -12,14 +12,12 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
 
 typedef struct settings {
-    int64_t k, dense_steps, dense_layers, kernel;
+    int64_t k, dense_steps, kernel;
     double ratio;
-    int32_t share, rows, commit;
+    int32_t share, rows;
 } settings;
 
 typedef struct state {
@@ -46,27 +44,18 @@ static int supports(const mb_shape *shape, const void *options, mb_error *why)
 static int open_sparse_dllm(void **self, const mb_host *host, const mb_shape *shape, const void *options,
                             mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->request = s->block = -1;
-    int64_t k = s->options.k;
-    int32_t capacity = k > 0 && k < shape->capacity ? (int32_t)k : shape->capacity;
     s->scores = host->scores_alloc(host);
     s->pooled = host->scores_alloc(host);
-    int rc = s->scores && s->pooled ? 0 : -1;
-    if (rc == 0 && k == 0) {
-        size_t heads = (size_t)shape->batch * (size_t)shape->kv_heads;
-        rc = (s->budgets = host->alloc(host, heads * sizeof *s->budgets)) ? 0 : -1;
-    }
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++)
-        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
-    return rc;
+    if (s->options.k == 0)
+        s->budgets = host->alloc(host, (size_t)shape->batch * (size_t)shape->kv_heads * sizeof *s->budgets);
+    for (int l = shape->first_layer; l < shape->layers; l++)
+        host->pages_alloc(host, 1, s->options.k > 0 ? (int32_t)s->options.k : shape->capacity, &s->sets[l]);
+    return 0;
 }
 
 static int step_mode(void *self, const mb_call *call)
@@ -75,7 +64,7 @@ static int step_mode(void *self, const mb_call *call)
     if (call->phase == MB_PHASE_COMMIT) {
         /* A block that was finished within the dense steps has no set of its own. */
         int chosen = s->request == call->request && s->block == call->block;
-        return s->options.commit != 0 && chosen ? MODE_REUSE : MODE_DENSE;
+        return chosen ? MODE_REUSE : MODE_DENSE;
     }
     if (call->step != s->options.dense_steps)
         return call->step < s->options.dense_steps ? MODE_DENSE : MODE_REUSE;
@@ -102,7 +91,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
+    if (call->mode == MODE_DENSE)
         return 0;
     if (call->mode == MODE_SELECT) {
         out->select_tokens = 0.5 * call->max_prefix; /* one pass over the keys */
@@ -124,12 +113,10 @@ static const mb_option options[] = {
      "one set for all KV heads of a layer, as in the paper"},
     {"dense_steps", MB_OPTION_INT, offsetof(settings, dense_steps), 2, 1, 1 << 20, NULL, "steps",
      "first steps of a block that are dense; the last of them chooses"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 0, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps; the paper has none"},
+    MB_OPTION_DENSE_LAYERS(0, "first layers that stay dense in all steps; the paper has none"),
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows of the block behind the mean query; the paper has all"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_sparse_dllm = {
@@ -143,7 +130,8 @@ const mb_method mb_method_sparse_dllm = {
     .options_size = sizeof(settings),
     .supports = supports,
     .open = open_sparse_dllm,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->sets[0]),
     .step_mode = step_mode,
     .select = select_pages,
 };

@@ -18,14 +18,13 @@
 #include "methods/method.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
 
 typedef struct settings {
-    int64_t k, early_steps, dense_layers;
+    int64_t k, early_steps;
     double skip, ratio;
-    int32_t page, inclusive, rows, commit;
+    int32_t page, inclusive, rows;
 } settings;
 
 typedef struct state {
@@ -55,29 +54,21 @@ static int32_t count_dense_steps(const settings *options, int32_t steps)
 static int open_sparsed(void **self, const mb_host *host, const mb_shape *shape, const void *options,
                         mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->page = page_tokens[s->options.page];
     s->dense_steps = count_dense_steps(&s->options, shape->steps);
     s->request = s->block = -1;
-    int64_t k = s->options.k;
-    int64_t tokens = k > 0 && k < shape->capacity ? k : shape->capacity;
+    int64_t tokens = s->options.k > 0 ? s->options.k : shape->capacity;
+    s->scores = host->scores_alloc(host);
+    if (s->options.k == 0)
+        s->budgets = host->alloc(host, (size_t)shape->batch * (size_t)shape->kv_heads * sizeof *s->budgets);
     /* Whole blocks, rounded up: a budget of at least the context then covers it. */
-    int32_t pages = (int32_t)((tokens + s->page - 1) / s->page);
-    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
-    if (rc == 0 && k == 0) {
-        size_t heads = (size_t)shape->batch * (size_t)shape->kv_heads;
-        rc = (s->budgets = host->alloc(host, heads * sizeof *s->budgets)) ? 0 : -1;
-    }
-    for (int l = (int)s->options.dense_layers; l < shape->layers && rc == 0; l++)
-        rc = host->pages_alloc(host, s->page, pages, &s->sets[l]);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
-    return rc;
+    for (int l = shape->first_layer; l < shape->layers; l++)
+        host->pages_alloc(host, s->page, (int32_t)((tokens + s->page - 1) / s->page), &s->sets[l]);
+    return 0;
 }
 
 static int step_mode(void *self, const mb_call *call)
@@ -86,7 +77,7 @@ static int step_mode(void *self, const mb_call *call)
     if (call->phase == MB_PHASE_COMMIT) {
         /* A block that was finished within the dense steps has no pattern of its own. */
         int chosen = s->request == call->request && s->block == call->block;
-        return s->options.commit != 0 && chosen ? MODE_REUSE : MODE_DENSE;
+        return chosen ? MODE_REUSE : MODE_DENSE;
     }
     if (call->step != s->dense_steps)
         return call->step < s->dense_steps ? MODE_DENSE : MODE_REUSE;
@@ -99,7 +90,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
+    if (call->mode == MODE_DENSE)
         return 0;
     if (call->mode == MODE_REUSE) {
         out->answer = MB_SPARSE;
@@ -139,12 +130,10 @@ static const mb_option options[] = {
      "count the dense steps as the authors' code does: int(skip*T)+2"},
     {"early_steps", MB_OPTION_INT, offsetof(settings, early_steps), 2, 1, 1 << 20, NULL, "steps",
      "dense steps when the sampler decides the number of steps; not in the paper"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 0, 0, 1024, NULL, "layers",
-     "first layers that stay dense in all steps; the paper has none"},
+    MB_OPTION_DENSE_LAYERS(0, "first layers that stay dense in all steps; the paper has none"),
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows of the block that the average runs over; the paper has all"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_sparsed = {
@@ -157,7 +146,8 @@ const mb_method mb_method_sparsed = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_sparsed,
-    .close = free,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->sets[0]),
     .step_mode = step_mode,
     .select = select_pages,
     .observe = observe,

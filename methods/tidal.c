@@ -19,15 +19,13 @@
 #include "methods/method.h"
 
 #include <stdbool.h>
-#include <stdlib.h>
 
-enum { MODE_DENSE = 0, MODE_TIDAL = 1 };
 enum { SCORE_MASS = 0, SCORE_LOGITS = 1 };
 enum { SHARE_HEAD = 0, SHARE_ALL = 1 };
 
 typedef struct settings {
     int64_t k, dense_layers, select_layer, reselect_layer;
-    int32_t score, share, rows, commit;
+    int32_t score, share, rows;
 } settings;
 
 typedef struct state {
@@ -65,27 +63,22 @@ static int supports(const mb_shape *shape, const void *options, mb_error *why)
 
 static int open_tidal(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->options.reselect_layer = reselect_layer(&s->options, shape->layers);
     s->shape = *shape;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
-    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
-    if (rc == 0)
-        rc = host->pages_alloc(host, 1, capacity, &s->rho);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for an index of %d tokens", capacity);
-    return rc;
+    s->scores = host->scores_alloc(host);
+    host->pages_alloc(host, 1, (int32_t)s->options.k, &s->rho);
+    return 0;
 }
 
+/* Every forward chooses anew. */
 static int step_mode(void *self, const mb_call *call)
 {
-    const state *s = self;
-    return call->phase == MB_PHASE_COMMIT && s->options.commit == 0 ? MODE_DENSE : MODE_TIDAL;
+    (void)self, (void)call;
+    return MB_MODE_SELECT;
 }
 
 /* scores -> rho, after averaging over heads where they share one set. */
@@ -102,8 +95,6 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     const settings *o = &s->options;
     (void)err;
     bool chooses = call->layer == o->select_layer || call->layer == o->reselect_layer;
-    if (call->mode == MODE_DENSE)
-        return 0;
     if (!chooses) {
         if (call->layer > o->select_layer && call->layer >= o->dense_layers) {
             out->answer = MB_SPARSE;
@@ -148,8 +139,8 @@ static const mb_option options[] = {
      "a set for each KV head, or one for all; the paper's text and code disagree"},
     {"rows", MB_OPTION_CHOICE, offsetof(settings, rows), 0, 0, 0, "all|masked", "",
      "rows of the block that the average runs over; open in the paper"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense is the paper's cache correction"},
+    MB_OPTION_COMMIT_AS(
+        "sparse", "attention of the forward that stores a finished block; dense is the paper's cache correction"),
     {0}};
 
 const mb_method mb_method_tidal = {
@@ -163,7 +154,7 @@ const mb_method mb_method_tidal = {
     .options_size = sizeof(settings),
     .supports = supports,
     .open = open_tidal,
-    .close = free,
+    .state_size = sizeof(state),
     .step_mode = step_mode,
     .select = select_pages,
     .observe = observe,

@@ -11,13 +11,8 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
-
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
-
 typedef struct settings {
-    int64_t k, sink, dense_layers;
-    int32_t commit;
+    int64_t k, sink;
 } settings;
 
 typedef struct state {
@@ -30,32 +25,18 @@ typedef struct state {
 
 static int open_window(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self;
+    (void)err;
     s->host = host;
     s->options = *(const settings *)options;
     s->shape = *shape;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
-    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
-    if (rc == 0)
-        rc = host->pages_alloc(host, 1, capacity, &s->set);
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for an index of %d tokens", capacity);
-    return rc;
+    s->scores = host->scores_alloc(host);
+    host->pages_alloc(host, 1, (int32_t)s->options.k, &s->set);
+    return 0;
 }
 
-/* The prefix grows between blocks only, so the first step of a block makes the index for all of it. */
-static int step_mode(void *self, const mb_call *call)
-{
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit == 0 ? MODE_DENSE : MODE_REUSE;
-    return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
-}
-
-/* Members score 1, all others 0: the k best are exactly the members, or everything while N <= k. The length of
+/* The prefix grows between blocks only, so the first step of a block makes the index for all of it.
+ * Members score 1, all others 0: the k best are exactly the members, or everything while N <= k. The length of
  * the prefix is read on the device, so a replayed graph sees the present one. */
 static int make_index(state *s, const mb_call *call)
 {
@@ -75,11 +56,9 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 {
     state *s = self;
     (void)err;
-    if (call->mode == MODE_DENSE || call->layer < s->options.dense_layers)
-        return 0;
     out->answer = MB_SPARSE;
     out->pages = &s->set;
-    return call->mode == MODE_SELECT && call->layer == s->options.dense_layers ? make_index(s, call) : 0;
+    return call->mode == MB_MODE_SELECT && call->layer == s->shape.first_layer ? make_index(s, call) : 0;
 }
 
 static const mb_option options[] = {
@@ -87,10 +66,9 @@ static const mb_option options[] = {
      "prefix keys that a KV head reads: sinks and recent ones together"},
     {"sink", MB_OPTION_INT, offsetof(settings, sink), 4, 0, 1 << 20, NULL, "tokens",
      "first tokens that are always read; at most k"},
-    {"dense_layers", MB_OPTION_INT, offsetof(settings, dense_layers), 2, 0, 1024, NULL, "layers",
-     "first layers that stay dense; the paper has 0, 2 equals the methods it is compared with"},
-    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0, "dense|sparse", "",
-     "attention of the forward that stores a finished block; dense keeps the stored keys exact"},
+    MB_OPTION_DENSE_LAYERS(
+        2, "first layers that stay dense; the paper has 0, 2 equals the methods it is compared with"),
+    MB_OPTION_COMMIT,
     {0}};
 
 const mb_method mb_method_window = {
@@ -103,7 +81,7 @@ const mb_method mb_method_window = {
     .options = options,
     .options_size = sizeof(settings),
     .open = open_window,
-    .close = free,
-    .step_mode = step_mode,
+    .state_size = sizeof(state),
+    .step_mode = mb_mode_by_block,
     .select = select_pages,
 };

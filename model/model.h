@@ -261,13 +261,13 @@ typedef struct mb_recall {
 } mb_recall;
 void mb_recall_free(mb_recall *recall);
 
-/* One value of a method's grid counter: sum / weight where the grid is a mean, sum else. */
-typedef struct mb_grid_value {
+/* One value of a method's map counter: sum / weight where the map is a mean, sum else. */
+typedef struct mb_counter_place {
     double sum, weight;  /* weight > 0 */
-    int32_t grid;        /* row of the method's table */
-    int32_t layer, step; /* -1: not an axis of this grid; step 0: commits */
+    int32_t map;        /* row of the method's table */
+    int32_t layer, step; /* -1: not an axis of this map; step 0: commits */
     int32_t unused;      /* 0: no byte of it is undefined */
-} mb_grid_value;
+} mb_counter_place;
 
 #define MB_FORWARD_HISTOGRAM 65
 
@@ -288,8 +288,8 @@ typedef struct mb_decode_result {
     uint64_t digest;         /* fixed work: of all tokens that its forwards predicted, in order */
     int32_t agree, compared; /* forced mode: tokens equal to the reference before overwriting */
     double counters[32];     /* the method's own, in its order */
-    mb_grid_value *grids;    /* its counters by layer and step, ordered by (grid, layer, step); malloc'ed */
-    size_t grid_count;
+    mb_counter_place *maps;    /* its counters by layer and step, ordered by (map, layer, step); malloc'ed */
+    size_t map_count;
 } mb_decode_result;
 void mb_decode_result_free(mb_decode_result *result);
 

@@ -56,8 +56,8 @@ static int list_methods(void)
         printf("%-16s %s%s%s%s\n", m->name, m->summary, *origin ? "  [" : "", origin, *origin ? "]" : "");
         for (const mb_counter *c = m->counters; c && c->name; c++)
             list_counter(c->name, "", c->unit, c->better, c->help);
-        for (const mb_grid *g = m->grids; g && g->name; g++)
-            list_counter(g->name, mb_grid_axes(g->axes), g->unit, g->better, g->help);
+        for (const mb_counter_map *g = m->maps; g && g->name; g++)
+            list_counter(g->name, mb_counter_map_axes(g->axes), g->unit, g->better, g->help);
     }
     return 0;
 }

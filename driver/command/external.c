@@ -274,12 +274,12 @@ typedef struct generation {
 static int read_options(const generation *g, void **options, mb_error *err)
 {
     int rc = MB_OK;
-    *options = mb_options_new(g->method);
+    *options = mb_method_options_new(g->method);
     for (size_t i = 0; rc == MB_OK && i < g->cli->set_count; i++) {
         const char *set = g->cli->sets[i], *equals = strchr(set, '=');
         char name[128];
         snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - set) : 0, set);
-        rc = equals ? mb_options_set(g->method, *options, name, equals + 1, name, err)
+        rc = equals ? mb_method_options_set(g->method, *options, name, equals + 1, name, err)
                     : mb_fail(err, MB_E_INPUT, "--set %s: write it as key=value", set);
     }
     return rc;
@@ -390,7 +390,7 @@ static int open_planned(generation *g, mb_error *err)
     mb_session_request request = {.batch = 1, .capacity = g->capacity};
     mb_memory_plan plan;
     mb_shape shape;
-    void *options = mb_options_new(g->method);
+    void *options = mb_method_options_new(g->method);
     mb_shape_make(config, g->type, 1, g->capacity, (int32_t)(g->cli->steps > 0 ? g->cli->steps : 0), &shape);
     mb_memory_plan_make(config, g->type, &request, mb_attender_bytes(g->method, &shape, options), &plan);
     free(options);

@@ -56,22 +56,22 @@ static int add_method(mb_run_config *config, const mb_method *method, const cJSO
     memset(spec, 0, sizeof *spec);
     config->method_count++;
     spec->method = method;
-    spec->options = mb_options_new(method);
+    spec->options = mb_method_options_new(method);
     size_t i = 0;
     for (const cJSON *o = options->child; o; o = o->next, i++) {
         char path[256];
         const cJSON *value = cJSON_IsArray(o) ? cJSON_GetArrayItem(o, (int)choice[i]) : o;
         snprintf(path, sizeof path, "methods.%s.%s", method->name, o->string);
         char *text = scalar_text(value);
-        int rc = text ? mb_options_set(method, spec->options, o->string, text, path, err)
+        int rc = text ? mb_method_options_set(method, spec->options, o->string, text, path, err)
                       : mb_fail(err, MB_E_INPUT, "config key %s must be a value or a list of values", path);
         free(text);
         if (rc != MB_OK)
             return rc;
     }
-    spec->json = mb_options_json(method, spec->options);
+    spec->json = mb_method_options_json(method, spec->options);
     spec->label = make_label(method, options, choice);
-    spec->k = mb_options_budget(method, spec->options);
+    spec->k = mb_method_options_budget(method, spec->options);
     if (!spec->json || !spec->label)
         return mb_no_memory(err, "the config");
     for (size_t j = 0; j + 1 < config->method_count; j++)

@@ -43,18 +43,18 @@ static size_t fill_counters(const mb_method *method, const mb_decode_result *res
 /* Its counters by layer and step: *rows malloc'ed, in the order of the result. */
 static int fill_grids(const mb_method *method, const mb_decode_result *result, mb_grid_row **rows, mb_error *err)
 {
-    *rows = result->grid_count ? calloc(result->grid_count, sizeof **rows) : NULL;
-    if (result->grid_count && !*rows)
-        return mb_no_memory(err, "%zu counters by layer and step", result->grid_count);
+    *rows = result->map_count ? calloc(result->map_count, sizeof **rows) : NULL;
+    if (result->map_count && !*rows)
+        return mb_no_memory(err, "%zu counters by layer and step", result->map_count);
     size_t declared = 0;
-    while (method->grids && method->grids[declared].name)
+    while (method->maps && method->maps[declared].name)
         declared++;
-    for (size_t i = 0; i < result->grid_count; i++) {
-        const mb_grid_value *v = &result->grids[i];
-        if (v->grid < 0 || (size_t)v->grid >= declared) /* it came through a pipe */
-            return mb_fail(err, MB_E_SAMPLE, "method %s: a value of grid %d, which it does not have", method->name,
-                           v->grid);
-        const mb_grid *g = &method->grids[v->grid];
+    for (size_t i = 0; i < result->map_count; i++) {
+        const mb_counter_place *v = &result->maps[i];
+        if (v->map < 0 || (size_t)v->map >= declared) /* it came through a pipe */
+            return mb_fail(err, MB_E_SAMPLE, "method %s: a value of counter map %d, which it does not have",
+                           method->name, v->map);
+        const mb_counter_map *g = &method->maps[v->map];
         (*rows)[i] =
             (mb_grid_row){g->name, g->unit, g->better, g->aggregate, v->layer, v->step, v->sum, v->weight};
     }
@@ -94,7 +94,7 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
     rc = fill_grids(arm->spec->method, result, &grids, err);
     if (rc != MB_OK)
         goto out;
-    row.grid_count = result->grid_count;
+    row.grid_count = result->map_count;
     row.grids = grids;
     rc = mb_sample_score(prepared->task->task, prepared->sample, text, &row.score, &reason);
     if (rc == MB_E_SAMPLE) { /* the answer is kept: it can be scored elsewhere */

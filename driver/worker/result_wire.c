@@ -34,7 +34,7 @@ static size_t arrays_of_result(const mb_decode_result *r, struct array arrays[MO
     const struct array all[] = {
         ARRAY(mb_decode_result, ids, r->count), ARRAY(mb_decode_result, first_us, r->first_count),
         ARRAY(mb_decode_result, later_us, r->later_count), ARRAY(mb_decode_result, commit_us, r->commit_count),
-        ARRAY(mb_decode_result, grids, r->grid_count)};
+        ARRAY(mb_decode_result, maps, r->map_count)};
     memcpy(arrays, all, sizeof all);
     return sizeof all / sizeof all[0];
 }

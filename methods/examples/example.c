@@ -21,7 +21,6 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- options ------------------------------------------------------------------------------------------------
@@ -31,7 +30,6 @@ typedef struct settings {
     int64_t k;      /* tokens */
     int64_t sink;   /* tokens */
     int64_t kernel; /* tokens, odd */
-    int32_t commit; /* 0 dense, 1 sparse */
 } settings;
 
 static const mb_option options[] = {{"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
@@ -40,8 +38,10 @@ static const mb_option options[] = {{"k", MB_OPTION_INT, offsetof(settings, k), 
                                      "tokens", "first tokens that are always read, within k"},
                                     {"kernel", MB_OPTION_INT, offsetof(settings, kernel), 5, 1, 63, NULL, "tokens",
                                      "width of the smoothing; even widths are refused by supports()"},
-                                    {"commit", MB_OPTION_CHOICE, offsetof(settings, commit), 0, 0, 0,
-                                     "dense|sparse", "", "attention of the forward that stores a finished block"},
+                                    /* Applied by the host, as MB_OPTION_DENSE_LAYERS would be: where it says
+                                     * so, the host attends exactly and select() is not called. */
+                                    MB_OPTION_COMMIT_AS("sparse",
+                                                        "attention of the forward that stores a finished block"),
                                     {0}}; /* the end of the table */
 
 /* ---- counters -----------------------------------------------------------------------------------------------
@@ -51,8 +51,8 @@ static const mb_counter counters[] = {{"blocks", "blocks", "", "sum", "blocks fo
 
 /* The same by layer, by step, or by both: one value a place. A share hands in numerator and denominator, so that
  * means over samples are right. They end in the view v_counter_grid and in a figure. Not required. */
-static const mb_grid grids[] = {
-    {"reached", "blocks", "", "sum", "blocks that had this denoising step", MB_GRID_STEP}, {0}};
+static const mb_counter_map maps[] = {
+    {"reached", "blocks", "", "sum", "blocks that had this denoising step", MB_BY_STEP}, {0}};
 
 enum { MOST_STEPS = 256 };
 
@@ -67,8 +67,6 @@ typedef struct state {
     mb_page_set sets[]; /* [layers], each with its ids and counts in device memory */
 } state;
 
-enum { MODE_DENSE = 0, MODE_SELECT = 1, MODE_REUSE = 2 };
-
 /* supports: 0 = runs; 1 = cannot run with this model or these options, and why. The run then stores a skipped row
  * with the reason. It is the place for checks that a single option's range cannot express. Not required. */
 static int supports(const mb_shape *shape, const void *values, mb_error *why)
@@ -82,41 +80,28 @@ static int supports(const mb_shape *shape, const void *values, mb_error *why)
     return 0;
 }
 
-/* close: free what open() took with malloc. Device memory is the host's. Called even if open() failed, provided
- * *self was set. Not required. */
-static void close_example(void *self)
-{
-    free(self);
-}
-
-/* open: take all memory here, host and device; no later hook may allocate. Do not touch device memory yet: the
+/* open: take all memory here; no later hook may allocate. Do not touch device memory yet: the
  * host may be running open() only to count the bytes. Required. */
 static int open_example(void **self, const mb_host *host, const mb_shape *shape, const void *values, mb_error *err)
 {
-    state *s = calloc(1, sizeof *s + (size_t)shape->layers * sizeof s->sets[0]);
-    if (!s)
-        return mb_method_fail(err, "out of memory");
-    *self = s;
+    state *s = *self; /* zeroed, state_size bytes and state_layer_size more for each layer */
+    (void)err;
     s->host = host;
     s->options = *(const settings *)values;
-    int32_t capacity = s->options.k < shape->capacity ? (int32_t)s->options.k : shape->capacity;
-    int rc = (s->scores = host->scores_alloc(host)) ? 0 : -1;
-    for (int l = 0; l < shape->layers && rc == 0; l++)
-        rc = host->pages_alloc(host, 1, capacity, &s->sets[l]); /* granularity 1: an entry is a token */
-    if (rc != 0)
-        mb_method_fail(err, "no device memory for the index of %d layers", shape->layers);
-    return rc;
+    s->scores = host->scores_alloc(host);
+    for (int l = shape->first_layer; l < shape->layers; l++)
+        host->pages_alloc(host, 1, (int32_t)s->options.k, &s->sets[l]); /* granularity 1: an entry is a token */
+    return 0; /* where an allocation failed, the host says so */
 }
 
 /* step_mode: called before every forward, on the host. Steps with different numbers may do different work; steps
  * with the same number do the same, so that the harness can capture them as CUDA graphs. The answer comes back as
- * call->mode. Leave it out if the work depends on more than that: you then run without graphs. Not required. */
+ * call->mode. mb_mode_by_block() of method.h does the same as this one. Leave it out if the work depends on more
+ * than that: you then run without graphs. Not required. */
 static int step_mode(void *self, const mb_call *call)
 {
-    const state *s = self;
-    if (call->phase == MB_PHASE_COMMIT)
-        return s->options.commit ? MODE_REUSE : MODE_DENSE;
-    return call->phase == MB_PHASE_FIRST_STEP ? MODE_SELECT : MODE_REUSE;
+    (void)self;
+    return call->phase == MB_PHASE_FIRST_STEP ? MB_MODE_SELECT : MB_MODE_REUSE;
 }
 
 /* request_begin: a new sample starts. Forget what belonged to the last one. Not required. */
@@ -165,14 +150,14 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     state *s = self;
     (void)err;
     switch (call->mode) {
-    case MODE_SELECT:
+    case MB_MODE_SELECT:
         out->answer = MB_DENSE;
         out->want = MB_WANT_MASS; /* observe() will see call->mass */
         out->rows = MB_ROWS_ALL;
         out->normaliser = MB_OVER_ALL;
         out->select_tokens = 0.5 * call->max_prefix; /* the mass costs a second pass over the keys */
         break;
-    case MODE_REUSE:
+    case MB_MODE_REUSE:
         out->answer = MB_SPARSE;
         out->pages = &s->sets[call->layer];
         break;
@@ -212,10 +197,10 @@ static int report(void *self, int (*read)(const mb_host *, void *dst, const void
     return 0;
 }
 
-/* report_grids: every value of the grids, by put(); here layer is -1, because the grid is not by layer. What put()
- * refuses costs the sample. Required if there are grids. */
-static int report_grids(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                        mb_grid_put put, void *to, mb_error *err)
+/* report_maps: every value of the maps, by put(); here layer is -1, because the map is not by layer. What put()
+ * refuses costs the sample. Required if there are maps. */
+static int report_maps(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
+                       mb_counter_put put, void *to, mb_error *err)
 {
     const state *s = self;
     int rc = 0;
@@ -241,7 +226,8 @@ static const mb_method method = {
     .counters = counters,
     .supports = supports,
     .open = open_example,
-    .close = close_example,
+    .state_size = sizeof(state),
+    .state_layer_size = sizeof(((state *)0)->sets[0]),
     .step_mode = step_mode,
     .request_begin = request_begin,
     .kv_added = kv_added,
@@ -250,8 +236,8 @@ static const mb_method method = {
     .select = select_pages,
     .observe = observe,
     .report = report,
-    .grids = grids,
-    .report_grids = report_grids,
+    .maps = maps,
+    .report_maps = report_maps,
 };
 
 /* The one symbol that the loader looks for (MB_METHOD_ENTRY). host_abi is the program's version of the contract;

@@ -11,7 +11,7 @@
 
 /* Room for `counters` in a decode result; a method may not declare more. */
 #define MB_REGISTRY_COUNTERS 32
-#define MB_REGISTRY_GRIDS 32 /* the same of `grids` */
+#define MB_REGISTRY_COUNTER_MAPS 32 /* the same of `maps` */
 
 typedef struct mb_registry_entry {
     const mb_method *method;

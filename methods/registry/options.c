@@ -49,9 +49,25 @@ static const mb_option *find_option(const mb_method *method, const char *name)
     return NULL;
 }
 
-static void store(const mb_option *option, void *options, int64_t integer, double real)
+/* Where a row's value lies: in the method's struct, or in the host's behind it. */
+static void *value_at(const mb_method *method, const mb_option *option, const void *options)
 {
-    void *at = (char *)options + option->offset;
+    size_t offset = option->offset;
+    if (offset == MB_OPTION_OF_HOST)
+        offset =
+            MB_HOST_OPTIONS_AT(method) + (option->type == MB_OPTION_INT ? offsetof(mb_host_options, dense_layers)
+                                                                        : offsetof(mb_host_options, commit));
+    return (char *)(uintptr_t)options + offset;
+}
+
+size_t mb_method_options_bytes(const mb_method *method)
+{
+    return MB_HOST_OPTIONS_AT(method) + sizeof(mb_host_options);
+}
+
+static void store(const mb_method *method, const mb_option *option, void *options, int64_t integer, double real)
+{
+    void *at = value_at(method, option, options);
     int32_t small = (int32_t)integer;
     switch (option->type) {
     case MB_OPTION_INT:
@@ -67,9 +83,9 @@ static void store(const mb_option *option, void *options, int64_t integer, doubl
     }
 }
 
-static double load(const mb_option *option, const void *options)
+static double load(const mb_method *method, const mb_option *option, const void *options)
 {
-    const void *at = (const char *)options + option->offset;
+    const void *at = value_at(method, option, options);
     int64_t integer = 0;
     int32_t small = 0;
     double real = 0;
@@ -90,6 +106,32 @@ static double load(const mb_option *option, const void *options)
 
 /* ---- the table itself ---- */
 
+/* The rows that the host acts on are those of MB_OPTION_DENSE_LAYERS and MB_OPTION_COMMIT. */
+static int check_host_option(const mb_option *o, mb_error *err)
+{
+    bool layers = strcmp(o->name, "dense_layers") == 0 && o->type == MB_OPTION_INT && o->min == 0;
+    bool commit = strcmp(o->name, "commit") == 0 && o->type == MB_OPTION_CHOICE && o->choices &&
+                  strncmp(o->choices, "dense|", 6) == 0 && choice_count(o->choices) == 2;
+    if (!layers && !commit)
+        return mb_fail(err, MB_E_INPUT,
+                       "the host has no option like this; use MB_OPTION_DENSE_LAYERS or "
+                       "MB_OPTION_COMMIT, or an offset in the method's own struct");
+    return MB_OK;
+}
+
+static int check_place(const mb_method *method, const mb_option *o, mb_error *err)
+{
+    if (o->offset == MB_OPTION_OF_HOST)
+        return check_host_option(o, err);
+    size_t size = value_size(o->type);
+    if (o->offset > method->options_size || size > method->options_size - o->offset)
+        return mb_fail(err, MB_E_INPUT, "offset %zu plus %zu bytes is beyond options_size %zu", o->offset, size,
+                       method->options_size);
+    if (o->offset % size != 0)
+        return mb_fail(err, MB_E_INPUT, "offset %zu is not a multiple of the value's %zu bytes", o->offset, size);
+    return MB_OK;
+}
+
 static int check_option(const mb_method *method, const mb_option *o, mb_error *err)
 {
     if (strspn(o->name, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(o->name) || !*o->name)
@@ -98,12 +140,9 @@ static int check_option(const mb_method *method, const mb_option *o, mb_error *e
         return mb_fail(err, MB_E_INPUT, "unit and help must not be NULL");
     if ((int)o->type < MB_OPTION_INT || (int)o->type > MB_OPTION_CHOICE)
         return mb_fail(err, MB_E_INPUT, "type %d does not exist", (int)o->type);
-    size_t size = value_size(o->type);
-    if (o->offset > method->options_size || size > method->options_size - o->offset)
-        return mb_fail(err, MB_E_INPUT, "offset %zu plus %zu bytes is beyond options_size %zu", o->offset, size,
-                       method->options_size);
-    if (o->offset % size != 0)
-        return mb_fail(err, MB_E_INPUT, "offset %zu is not a multiple of the value's %zu bytes", o->offset, size);
+    int rc = check_place(method, o, err);
+    if (rc != MB_OK)
+        return rc;
     double min = o->min, max = o->max;
     if (o->type == MB_OPTION_CHOICE) {
         if (!o->choices || !*o->choices)
@@ -139,13 +178,13 @@ int mb_registry_check_options(const mb_method *method, mb_error *err)
 
 /* ---- values ---- */
 
-void *mb_options_new(const mb_method *method)
+void *mb_method_options_new(const mb_method *method)
 {
-    if (!method->options || method->options_size == 0)
+    if (!method->options || !method->options->name)
         return NULL;
-    void *options = calloc(1, method->options_size);
+    void *options = calloc(1, mb_method_options_bytes(method));
     for (const mb_option *o = method->options; options && o->name; o++)
-        store(o, options, (int64_t)o->preset, o->preset);
+        store(method, o, options, (int64_t)o->preset, o->preset);
     return options;
 }
 
@@ -155,7 +194,8 @@ static int out_of_range(const mb_option *o, const char *key_path, const char *va
                    *o->unit ? " " : "", o->unit, value);
 }
 
-static int set_integer(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
+static int set_integer(const mb_method *method, const mb_option *o, void *options, const char *value,
+                       const char *key_path, mb_error *err)
 {
     char *end = NULL;
     errno = 0;
@@ -164,11 +204,12 @@ static int set_integer(const mb_option *o, void *options, const char *value, con
         return mb_fail(err, MB_E_INPUT, "%s: must be a whole number, not \"%s\"", key_path, value);
     if (errno == ERANGE || (double)integer < o->min || (double)integer > o->max)
         return out_of_range(o, key_path, value, err);
-    store(o, options, integer, 0);
+    store(method, o, options, integer, 0);
     return MB_OK;
 }
 
-static int set_real(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
+static int set_real(const mb_method *method, const mb_option *o, void *options, const char *value,
+                    const char *key_path, mb_error *err)
 {
     char *end = NULL;
     double real = strtod(value, &end);
@@ -176,26 +217,28 @@ static int set_real(const mb_option *o, void *options, const char *value, const 
         return mb_fail(err, MB_E_INPUT, "%s: must be a number, not \"%s\"", key_path, value);
     if (!(real >= o->min && real <= o->max))
         return out_of_range(o, key_path, value, err);
-    store(o, options, 0, real == 0 ? 0.0 : real); /* -0 and 0 are one configuration */
+    store(method, o, options, 0, real == 0 ? 0.0 : real); /* -0 and 0 are one configuration */
     return MB_OK;
 }
 
-static int set_bool(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
+static int set_bool(const mb_method *method, const mb_option *o, void *options, const char *value,
+                    const char *key_path, mb_error *err)
 {
     bool on = strcmp(value, "true") == 0 || strcmp(value, "1") == 0;
     if (!on && strcmp(value, "false") != 0 && strcmp(value, "0") != 0)
         return mb_fail(err, MB_E_INPUT, "%s: must be true or false, not \"%s\"", key_path, value);
-    store(o, options, on, 0);
+    store(method, o, options, on, 0);
     return MB_OK;
 }
 
-static int set_choice(const mb_option *o, void *options, const char *value, const char *key_path, mb_error *err)
+static int set_choice(const mb_method *method, const mb_option *o, void *options, const char *value,
+                      const char *key_path, mb_error *err)
 {
     size_t n;
     const char *word;
     for (int i = 0; (word = choice_at(o->choices, i, &n)); i++)
         if (strlen(value) == n && memcmp(word, value, n) == 0) {
-            store(o, options, i, 0);
+            store(method, o, options, i, 0);
             return MB_OK;
         }
     mb_text list = {0};
@@ -225,29 +268,29 @@ static int unknown_option(const mb_method *method, const char *name, const char 
     return rc;
 }
 
-int mb_options_set(const mb_method *method, void *options, const char *name, const char *value,
-                   const char *key_path, mb_error *err)
+int mb_method_options_set(const mb_method *method, void *options, const char *name, const char *value,
+                          const char *key_path, mb_error *err)
 {
     const mb_option *o = find_option(method, name);
     if (!o)
         return unknown_option(method, name, key_path, err);
     switch (o->type) {
     case MB_OPTION_INT:
-        return set_integer(o, options, value, key_path, err);
+        return set_integer(method, o, options, value, key_path, err);
     case MB_OPTION_REAL:
-        return set_real(o, options, value, key_path, err);
+        return set_real(method, o, options, value, key_path, err);
     case MB_OPTION_BOOL:
-        return set_bool(o, options, value, key_path, err);
+        return set_bool(method, o, options, value, key_path, err);
     case MB_OPTION_CHOICE:
-        return set_choice(o, options, value, key_path, err);
+        return set_choice(method, o, options, value, key_path, err);
     }
     return mb_fail(err, MB_E_BUG, "%s: option type %d does not exist", key_path, (int)o->type);
 }
 
-int64_t mb_options_budget(const mb_method *method, const void *options)
+int64_t mb_method_options_budget(const mb_method *method, const void *options)
 {
     const mb_option *o = find_option(method, "k");
-    return o && options ? (int64_t)load(o, options) : -1;
+    return o && options ? (int64_t)load(method, o, options) : -1;
 }
 
 /* ---- texts ---- */
@@ -287,13 +330,13 @@ static void put_value(mb_text *text, const mb_option *o, double value, bool quot
     }
 }
 
-char *mb_options_json(const mb_method *method, const void *options)
+char *mb_method_options_json(const mb_method *method, const void *options)
 {
     mb_text text = {0};
     mb_text_puts(&text, "{");
     for (const mb_option *o = method->options; options && o && o->name; o++) {
         mb_text_printf(&text, "%s\"%s\":", o == method->options ? "" : ",", o->name);
-        put_value(&text, o, load(o, options), true);
+        put_value(&text, o, load(method, o, options), true);
     }
     mb_text_puts(&text, "}");
     return mb_text_take(&text);
@@ -313,9 +356,9 @@ static void put_range(mb_text *text, const mb_option *o)
     }
 }
 
-const char *mb_grid_axes(uint32_t axes)
+const char *mb_counter_map_axes(uint32_t axes)
 {
-    return axes == MB_GRID_LAYER ? "layer" : axes == MB_GRID_STEP ? "step" : "layer and step";
+    return axes == MB_BY_LAYER ? "layer" : axes == MB_BY_STEP ? "step" : "layer and step";
 }
 
 char *mb_method_help(const mb_method *method)
@@ -342,11 +385,11 @@ char *mb_method_help(const mb_method *method)
         mb_text_printf(&text, "  %-16s %s%s%s%s (%s over requests)\n  %-16s %s\n", c->name, c->unit,
                        *c->unit && *c->better ? ", " : "", c->better, *c->better ? " is better" : "", c->aggregate,
                        "", c->help);
-    if (method->grids && method->grids->name)
+    if (method->maps && method->maps->name)
         mb_text_puts(&text, "\ncounters by layer and step (view v_counter_grid)\n");
-    for (const mb_grid *g = method->grids; g && g->name; g++)
+    for (const mb_counter_map *g = method->maps; g && g->name; g++)
         mb_text_printf(&text, "  %-16s by %s; %s%s%s%s (%s over requests)\n  %-16s %s\n", g->name,
-                       mb_grid_axes(g->axes), g->unit, *g->unit && *g->better ? ", " : "", g->better,
+                       mb_counter_map_axes(g->axes), g->unit, *g->unit && *g->better ? ", " : "", g->better,
                        *g->better ? " is better" : "", g->aggregate, "", g->help);
     return mb_text_take(&text);
 }

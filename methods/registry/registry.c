@@ -112,7 +112,7 @@ static bool is_one_of(const char *text, const char *const *list)
     return false;
 }
 
-/* One row of counters or grids; kind: what it is in a sentence. */
+/* One row of counters or maps; kind: what it is in a sentence. */
 static int check_counter(const char *kind, const char *name, const char *unit, const char *better,
                          const char *aggregate, const char *help, mb_error *err)
 {
@@ -145,23 +145,26 @@ static int check_counters(const mb_method *method, mb_error *err)
     return MB_OK;
 }
 
-static int check_grids(const mb_method *method, mb_error *err)
+static int check_maps(const mb_method *method, mb_error *err)
 {
     size_t n = 0;
-    for (const mb_grid *g = method->grids; g && g->name; g++, n++) {
-        int rc = check_counter("grid", g->name, g->unit, g->better, g->aggregate, g->help, err);
+    for (const mb_counter_map *g = method->maps; g && g->name; g++, n++) {
+        int rc = check_counter("counter map", g->name, g->unit, g->better, g->aggregate, g->help, err);
         if (rc != MB_OK)
             return rc;
-        if (g->axes == 0 || (g->axes & ~(MB_GRID_LAYER | MB_GRID_STEP)))
-            return mb_fail(err, MB_E_INPUT, "grid \"%s\": axes are MB_GRID_LAYER, MB_GRID_STEP or both", g->name);
-        for (const mb_grid *other = method->grids; other < g; other++)
+        if (g->axes == 0 || (g->axes & ~(MB_BY_LAYER | MB_BY_STEP)))
+            return mb_fail(err, MB_E_INPUT, "counter map \"%s\": axes are MB_BY_LAYER, MB_BY_STEP or both",
+                           g->name);
+        for (const mb_counter_map *other = method->maps; other < g; other++)
             if (strcmp(other->name, g->name) == 0)
-                return mb_fail(err, MB_E_INPUT, "grid \"%s\": the table has two rows of this name", g->name);
+                return mb_fail(err, MB_E_INPUT, "counter map \"%s\": the table has two rows of this name",
+                               g->name);
     }
-    if (n > MB_REGISTRY_GRIDS)
-        return mb_fail(err, MB_E_INPUT, "%zu grids are declared, at most %d are stored", n, MB_REGISTRY_GRIDS);
-    if (n > 0 && !method->report_grids)
-        return mb_fail(err, MB_E_INPUT, "grids are declared but the report_grids() hook is missing");
+    if (n > MB_REGISTRY_COUNTER_MAPS)
+        return mb_fail(err, MB_E_INPUT, "%zu counter maps are declared, at most %d are stored", n,
+                       MB_REGISTRY_COUNTER_MAPS);
+    if (n > 0 && !method->report_maps)
+        return mb_fail(err, MB_E_INPUT, "counter maps are declared but the report_maps() hook is missing");
     return MB_OK;
 }
 
@@ -180,6 +183,6 @@ int mb_registry_check(const mb_method *method, mb_error *err)
     if (rc == MB_OK)
         rc = check_counters(method, err);
     if (rc == MB_OK)
-        rc = check_grids(method, err);
+        rc = check_maps(method, err);
     return rc == MB_OK ? rc : mb_fail_prefix(err, rc, "method \"%s\"", method->name);
 }

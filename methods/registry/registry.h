@@ -25,16 +25,18 @@ void mb_registry_unload(void); /* at the end of the program */
 
 /* ---- options ---- */
 /* malloc'ed option struct with every preset filled; NULL for a method without options. */
-void *mb_options_new(const mb_method *method);
+void *mb_method_options_new(const mb_method *method);
+/* Bytes of such a struct: the method's own part, and what the host keeps behind it. */
+size_t mb_method_options_bytes(const mb_method *method);
 /* Sets one option from its text form ("512", "true", "mean"). key_path names it in the error sentence. */
-int mb_options_set(const mb_method *method, void *options, const char *name, const char *value,
-                   const char *key_path, mb_error *err);
+int mb_method_options_set(const mb_method *method, void *options, const char *name, const char *value,
+                          const char *key_path, mb_error *err);
 /* Canonical JSON text of all options in table order; malloc'ed. Equal structs give equal texts. */
-char *mb_options_json(const mb_method *method, const void *options);
+char *mb_method_options_json(const mb_method *method, const void *options);
 /* The value of option "k", or -1 when the method has none. */
-int64_t mb_options_budget(const mb_method *method, const void *options);
-/* What a grid's values are by: "layer", "step", "layer and step". */
-const char *mb_grid_axes(uint32_t axes);
+int64_t mb_method_options_budget(const mb_method *method, const void *options);
+/* What a map's values are by: "layer", "step", "layer and step". */
+const char *mb_counter_map_axes(uint32_t axes);
 /* `help METHOD`: summary, reference, option table, counters. malloc'ed text. */
 char *mb_method_help(const mb_method *method);
 

@@ -17,18 +17,78 @@ static void copy_method(mb_method *to, const mb_method *from)
     memcpy(to, from, size);
 }
 
+/* The host's part of an option struct lies behind the method's own. */
+static const mb_host_options *host_options(const mb_method *method, const void *options)
+{
+    return (const void *)((const char *)options + MB_HOST_OPTIONS_AT(method));
+}
+
+/* What the options say that the host applies; the method is not asked where they hold. */
+static void apply_host_options(mb_attender *attender, const void *options)
+{
+    const mb_method *method = &attender->method;
+    mb_shape *shape = &attender->shape;
+    for (const mb_option *o = method->options; options && o && o->name; o++) {
+        if (o->offset != MB_OPTION_OF_HOST)
+            continue;
+        const mb_host_options *values = host_options(method, options);
+        if (strcmp(o->name, "dense_layers") == 0)
+            shape->first_layer =
+                values->dense_layers < shape->layers ? (int32_t)values->dense_layers : shape->layers;
+        else
+            attender->dense_commit = values->commit == 0;
+    }
+}
+
+static bool is_left_out(const mb_attender *attender, const mb_call *call)
+{
+    return (attender->dense_commit && call->phase == MB_PHASE_COMMIT) ||
+           (call->layer >= 0 && call->layer < attender->shape.first_layer);
+}
+
+/* open(), with the state that the host allocates; a failed allocation is its failure even if it did not look. */
+static int open_method(mb_attender *attender, const void *options, mb_error *why)
+{
+    const mb_method *method = &attender->method;
+    if (method->state_size) {
+        size_t layers = (size_t)attender->shape.layers;
+        attender->memory = calloc(1, method->state_size + layers * method->state_layer_size);
+        if (!attender->memory)
+            return mb_no_memory(why, "the state");
+    }
+    attender->self = attender->memory;
+    attender->opening = true;
+    int rc = method->open(&attender->self, &attender->host, &attender->shape, options, why);
+    attender->opening = false;
+    if (attender->exhausted && !why->text[0])
+        mb_fail(why, MB_E_SYSTEM,
+                "no device memory for all that it asks for, %zu bytes; a smaller k, batch or "
+                "context needs less",
+                attender->counted);
+    return attender->exhausted && rc >= 0 ? MB_E_SYSTEM : rc;
+}
+
+/* A method that failed half-way may still own memory behind self. */
+static void close_method(mb_attender *attender, bool opened)
+{
+    if (attender->method.close && (opened || attender->self))
+        attender->method.close(attender->self);
+    free(attender->memory);
+    attender->memory = attender->self = NULL;
+}
+
 size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const void *options)
 {
-    mb_attender attender = {.shape = *shape, .opening = true};
+    mb_attender attender = {.shape = *shape};
     mb_error err = {0};
     copy_method(&attender.method, method);
+    apply_host_options(&attender, options);
     if (attender.method
             .memory) /* which knows nothing of the guards behind its indices: two sets a layer, and some */
-        return attender.method.memory(shape, options) + (size_t)(shape->layers + 8) * 8 * MB_GUARD_BYTES;
+        return attender.method.memory(&attender.shape, options) + (size_t)(shape->layers + 8) * 8 * MB_GUARD_BYTES;
     mb_host_fill(&attender, 0);
-    int rc = attender.method.open(&attender.self, &attender.host, &attender.shape, options, &err);
-    if (attender.method.close && (rc == MB_OK || attender.self))
-        attender.method.close(attender.self);
+    int rc = open_method(&attender, options, &err);
+    close_method(&attender, rc >= 0);
     return attender.counted;
 }
 
@@ -55,6 +115,7 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
     copy_method(&a->method, method);
     a->session = session;
     mb_session_shape(session, steps, &a->shape);
+    apply_host_options(a, options);
     if (a->method.supports) {
         int answer = a->method.supports(&a->shape, options, &why);
         if (answer != 0) {
@@ -66,16 +127,12 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
     }
     a->arena_mark = session->kernels->mark(session->device);
     session->attenders++;
-    a->opening = true;
     mb_host_fill(a, seed);
-    int answer = a->method.open(&a->self, &a->host, &a->shape, options, &why);
-    a->opening = false;
+    int answer = open_method(a, options, &why);
     if (answer < 0) {
         rc = mb_fail(err, MB_E_SAMPLE, "method %s cannot be opened: %s", method->name,
                      why.text[0] ? why.text : "it does not say why");
-        /* A method that failed half-way may still own memory behind self. */
-        if (a->self && a->method.close)
-            a->method.close(a->self);
+        close_method(a, false);
         session->kernels->release(session->device, a->arena_mark);
         session->attenders--;
         goto out;
@@ -102,8 +159,7 @@ void mb_attender_close(mb_attender *attender)
     free(attender->graphs);
     free(attender->guards);
     free(attender->words);
-    if (attender->method.close)
-        attender->method.close(attender->self);
+    close_method(attender, true);
     session->kernels->release(session->device, attender->arena_mark);
     session->attenders--;
     free(attender);
@@ -212,6 +268,8 @@ int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, m
         return hook == MB_HOOK_OBSERVE ? hook_failed(attender, hook_names[hook], call,
                                                      "select() wants by-products, but there is no observe()", err)
                                        : MB_OK;
+    if (hook == MB_HOOK_KV_ADDED && call->layer < attender->shape.first_layer)
+        return MB_OK;
     enter(attender, hook_names[hook], call);
     int rc = hooks[hook](attender->self, call, &why);
     leave(attender);
@@ -222,6 +280,8 @@ int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection 
 {
     mb_error why = {0};
     memset(selection, 0, sizeof *selection);
+    if (is_left_out(attender, call))
+        return MB_OK;
     enter(attender, "select", call);
     int rc = attender->method.select(attender->self, call, selection, &why);
     leave(attender);
@@ -243,7 +303,7 @@ int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, fl
 int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, mb_error *err)
 {
     *mode = 0;
-    if (!attender->method.step_mode)
+    if (!attender->method.step_mode || is_left_out(attender, call))
         return MB_OK;
     enter(attender, "step_mode", call);
     *mode = attender->method.step_mode(attender->self, call);
@@ -333,16 +393,16 @@ int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_e
 
 struct collector {
     const mb_attender *attender;
-    mb_grid_value *values;
+    mb_counter_place *values;
     size_t count, capacity;
-    int32_t grids;
+    int32_t maps;
     char why[256]; /* the first refusal; later ones follow from it */
 };
 
-static int refuse(struct collector *c, int code, const char *grid, const char *what, int32_t layer, int32_t step)
+static int refuse(struct collector *c, int code, const char *map, const char *what, int32_t layer, int32_t step)
 {
     if (!c->why[0])
-        snprintf(c->why, sizeof c->why, "grid %s, layer %d, step %d: %s", grid, layer, step, what);
+        snprintf(c->why, sizeof c->why, "counter map %s, layer %d, step %d: %s", map, layer, step, what);
     return code;
 }
 
@@ -352,14 +412,14 @@ static bool on_axis(bool has, int32_t at, int32_t most)
     return has ? at >= 0 && at <= most : at == -1;
 }
 
-static int put_value(void *to, int32_t grid, int32_t layer, int32_t step, double sum, double weight)
+static int put_value(void *to, int32_t map, int32_t layer, int32_t step, double sum, double weight)
 {
     struct collector *c = to;
-    if (grid < 0 || grid >= c->grids)
+    if (map < 0 || map >= c->maps)
         return refuse(c, MB_E_SAMPLE, "?", "the table has no such row", layer, step);
-    const mb_grid *row = &c->attender->method.grids[grid];
-    if (!on_axis(row->axes & MB_GRID_LAYER, layer, c->attender->shape.layers - 1) ||
-        !on_axis(row->axes & MB_GRID_STEP, step, MOST_STEPS))
+    const mb_counter_map *row = &c->attender->method.maps[map];
+    if (!on_axis(row->axes & MB_BY_LAYER, layer, c->attender->shape.layers - 1) ||
+        !on_axis(row->axes & MB_BY_STEP, step, MOST_STEPS))
         return refuse(c, MB_E_SAMPLE, row->name, "there is no such place", layer, step);
     if (!isfinite(sum) || !isfinite(weight) || weight < 0)
         return refuse(c, MB_E_SAMPLE, row->name, "not a finite value with a weight from 0 on", layer, step);
@@ -367,49 +427,49 @@ static int put_value(void *to, int32_t grid, int32_t layer, int32_t step, double
         return MB_OK;
     if (c->count == c->capacity) {
         size_t capacity = c->capacity ? 2 * c->capacity : 256;
-        mb_grid_value *grown = realloc(c->values, capacity * sizeof *grown);
+        mb_counter_place *grown = realloc(c->values, capacity * sizeof *grown);
         if (!grown)
             return refuse(c, MB_E_SYSTEM, row->name, "no memory", layer, step);
         c->values = grown;
         c->capacity = capacity;
     }
-    c->values[c->count++] = (mb_grid_value){sum, weight, grid, layer, step, 0};
+    c->values[c->count++] = (mb_counter_place){sum, weight, map, layer, step, 0};
     return MB_OK;
 }
 
 static int compare_places(const void *a, const void *b)
 {
-    const mb_grid_value *x = a, *y = b;
-    if (x->grid != y->grid)
-        return x->grid < y->grid ? -1 : 1;
+    const mb_counter_place *x = a, *y = b;
+    if (x->map != y->map)
+        return x->map < y->map ? -1 : 1;
     if (x->layer != y->layer)
         return x->layer < y->layer ? -1 : 1;
     return (x->step > y->step) - (x->step < y->step);
 }
 
-int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, mb_error *err)
+int mb_attender_report_maps(mb_attender *attender, mb_counter_place **values, size_t *count, mb_error *err)
 {
     const mb_method *method = &attender->method;
     struct collector c = {.attender = attender};
     mb_error why = {0};
     *values = NULL;
     *count = 0;
-    while (method->grids && method->grids[c.grids].name)
-        c.grids++;
-    if (!method->report_grids || c.grids == 0)
+    while (method->maps && method->maps[c.maps].name)
+        c.maps++;
+    if (!method->report_maps || c.maps == 0)
         return MB_OK;
-    enter(attender, "report_grids", NULL);
-    int rc = method->report_grids(attender->self, read_back, put_value, &c, &why);
+    enter(attender, "report_maps", NULL);
+    int rc = method->report_maps(attender->self, read_back, put_value, &c, &why);
     leave(attender);
     if (c.count)
         qsort(c.values, c.count, sizeof *c.values, compare_places);
     for (size_t i = 1; i < c.count; i++)
         if (compare_places(&c.values[i - 1], &c.values[i]) == 0)
-            refuse(&c, MB_E_SAMPLE, method->grids[c.values[i].grid].name, "there are two values",
-                   c.values[i].layer, c.values[i].step);
+            refuse(&c, MB_E_SAMPLE, method->maps[c.values[i].map].name, "there are two values", c.values[i].layer,
+                   c.values[i].step);
     if (rc < 0 || c.why[0]) {
         free(c.values);
-        return mb_fail(err, MB_E_SAMPLE, "method %s failed in report_grids(): %s", method->name,
+        return mb_fail(err, MB_E_SAMPLE, "method %s failed in report_maps(): %s", method->name,
                        c.why[0]      ? c.why
                        : why.text[0] ? why.text
                                      : "it does not say why");

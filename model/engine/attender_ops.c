@@ -74,7 +74,14 @@ static void *host_alloc(const mb_host *host, size_t bytes)
     attender->counted += bytes == 0 ? 256 : (bytes + 255) / 256 * 256;
     if (!attender->session)
         return nowhere;
-    return attender->session->kernels->alloc(attender->session->device, bytes);
+    void *memory = attender->session->kernels->alloc(attender->session->device, bytes);
+    attender->exhausted = attender->exhausted || !memory;
+    return memory;
+}
+
+static int32_t page_capacity(const mb_shape *shape, int32_t page)
+{
+    return (shape->capacity + page - 1) / page;
 }
 
 static int host_pages_alloc(const mb_host *host, int32_t granularity, int32_t capacity, mb_page_set *set)
@@ -84,6 +91,8 @@ static int host_pages_alloc(const mb_host *host, int32_t granularity, int32_t ca
     memset(set, 0, sizeof *set);
     if (granularity < 1 || capacity < 1)
         return MB_E_BUG;
+    int32_t most = page_capacity(&attender->shape, granularity);
+    capacity = capacity < most ? capacity : most;
     set->granularity = granularity;
     set->capacity = capacity;
     size_t ids = heads * (size_t)capacity * sizeof *set->ids, counts = heads * sizeof *set->counts;
@@ -101,11 +110,6 @@ static float *host_scores_alloc(const mb_host *host)
     const mb_shape *shape = &attender->shape;
     return host_alloc(host,
                       (size_t)shape->batch * (size_t)shape->kv_heads * (size_t)shape->stride * sizeof(float));
-}
-
-static int32_t page_capacity(const mb_shape *shape, int32_t page)
-{
-    return (shape->capacity + page - 1) / page;
 }
 
 static void *host_bounds_alloc(const mb_host *host, int32_t page)

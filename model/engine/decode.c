@@ -4,7 +4,7 @@
  *
  * Order of the method's hooks: request_begin, kv_added (prefill, every layer), then for each block block_begin;
  * for each step step_begin, select/observe/attend per layer, step_end; the commit forward (select is asked too,
- * then kv_added per layer); block_end. report and report_grids come last.
+ * then kv_added per layer); block_end. report and report_maps come last.
  */
 #include "model/engine/engine.h"
 
@@ -320,7 +320,7 @@ static int decode(struct decoder *d, mb_error *err)
     if (rc == MB_OK)
         rc = mb_attender_report(d->attender, d->result->counters, 32, err);
     if (rc == MB_OK)
-        rc = mb_attender_report_grids(d->attender, &d->result->grids, &d->result->grid_count, err);
+        rc = mb_attender_report_maps(d->attender, &d->result->maps, &d->result->map_count, err);
     mb_error why = {0};
     int back = cut_back(d, &why);
     if (back != MB_OK && rc == MB_OK)
@@ -372,6 +372,6 @@ void mb_decode_result_free(mb_decode_result *result)
     free(result->first_us);
     free(result->later_us);
     free(result->commit_us);
-    free(result->grids);
+    free(result->maps);
     memset(result, 0, sizeof *result);
 }

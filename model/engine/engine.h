@@ -188,8 +188,11 @@ struct mb_attender {
     mb_method method;    /* a copy, missing trailing fields NULL */
     mb_shape shape;
     void *self;
+    void *memory;      /* what the host allocated for self; NULL: the method did */
+    bool dense_commit; /* the commit forward attends exactly without asking */
     mb_host host;
-    bool opening; /* host.alloc works */
+    bool opening;             /* host.alloc works */
+    bool exhausted;           /* an allocation in open() failed */
     int32_t late_allocations; /* host.alloc calls outside open(), which were refused */
     bool opened;
     bool capturable;
@@ -241,9 +244,9 @@ int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection
 int mb_attender_begin(mb_attender *attender, const mb_forward_run *run, mb_error *err);
 /* The method's counters, in its order. */
 int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_error *err);
-/* Its counters by layer and step: *values malloc'ed, ordered by (grid, layer, step), NULL and 0 without any.
+/* Its counters by layer and step: *values malloc'ed, ordered by (map, layer, step), NULL and 0 without any.
  * MB_E_SAMPLE: the hook failed, or a value is out of place, not finite or there twice. */
-int mb_attender_report_grids(mb_attender *attender, mb_grid_value **values, size_t *count, mb_error *err);
+int mb_attender_report_maps(mb_attender *attender, mb_counter_place **values, size_t *count, mb_error *err);
 
 /* mb_host functions (attender_ops.c). */
 void mb_host_fill(mb_attender *attender, uint64_t seed);

@@ -15,18 +15,18 @@ static void fill_result(mb_decode_result *r)
 {
     static const int32_t ids[] = {5, 6, 7};
     static const double times[] = {1.5, 2.5};
-    static const mb_grid_value grids[] = {{3, 4, 0, 1, 2, 0}, {1, 1, 1, -1, 0, 0}};
+    static const mb_counter_place maps[] = {{3, 4, 0, 1, 2, 0}, {1, 1, 1, -1, 0, 0}};
     memset(r, 0, sizeof *r);
     r->count = 3;
     r->ids = malloc(sizeof ids);
     r->later_count = 2;
     r->later_us = malloc(sizeof times);
-    r->grid_count = 2;
-    r->grids = malloc(sizeof grids);
-    assert_true(r->ids && r->later_us && r->grids);
+    r->map_count = 2;
+    r->maps = malloc(sizeof maps);
+    assert_true(r->ids && r->later_us && r->maps);
     memcpy(r->ids, ids, sizeof ids);
     memcpy(r->later_us, times, sizeof times);
-    memcpy(r->grids, grids, sizeof grids);
+    memcpy(r->maps, maps, sizeof maps);
     r->blocks = 9;
     r->work = 0.25;
     r->counters[31] = 42;
@@ -54,15 +54,15 @@ static void test_round_trip(void **state)
     assert_memory_equal(got.ids, sent.ids, 3 * sizeof *got.ids);
     assert_null(got.first_us);
     assert_memory_equal(got.later_us, sent.later_us, 2 * sizeof *got.later_us);
-    assert_memory_equal(got.grids, sent.grids, 2 * sizeof *got.grids);
+    assert_memory_equal(got.maps, sent.maps, 2 * sizeof *got.maps);
     assert_true(got.blocks == 9 && got.work == 0.25 && got.counters[31] == 42);
-    assert_true(got.ids != sent.ids && got.grids != sent.grids);
+    assert_true(got.ids != sent.ids && got.maps != sent.maps);
     assert_int_equal(mb_wire_get_recall(text.data, text.length, &at, &recalled, &err), MB_OK);
     assert_true(recalled.count == 2 && recalled.sparse_calls == 7);
     assert_memory_equal(recalled.cells, recall.cells, 2 * sizeof *recall.cells);
     mb_decode_result_free(&got);
     assert_int_equal(mb_wire_get_result(text.data, text.length, &at, &got, &err), MB_OK);
-    assert_true(got.count == 0 && !got.ids && !got.grids);
+    assert_true(got.count == 0 && !got.ids && !got.maps);
     assert_int_equal(at, text.length);
     assert_int_equal(mb_wire_get_result(text.data, text.length, &at, &got, &err), MB_E_SAMPLE);
     mb_decode_result_free(&sent);
@@ -86,7 +86,7 @@ static int read_part(const mb_text *text, size_t n, size_t changed, uint64_t val
     if (rc == MB_OK)
         mb_decode_result_free(&got);
     else
-        assert_true(at == 0 && !got.ids && !got.grids && got.count == 0 && err.text[0]);
+        assert_true(at == 0 && !got.ids && !got.maps && got.count == 0 && err.text[0]);
     free(part);
     return rc;
 }
@@ -108,7 +108,7 @@ static void test_damage(void **state)
     /* The counts: one more, one less, as many as overflow. */
     const size_t header = 24, counts[] = {header + offsetof(mb_decode_result, count),
                                           header + offsetof(mb_decode_result, later_count),
-                                          header + offsetof(mb_decode_result, grid_count)};
+                                          header + offsetof(mb_decode_result, map_count)};
     static const uint64_t wrong[] = {1, 4, SIZE_MAX, SIZE_MAX / 4 + 1, SIZE_MAX / 8 + 3, SIZE_MAX / 32 + 3};
     for (size_t i = 0; i < 3; i++)
         for (size_t j = 0; j < sizeof wrong / sizeof wrong[0]; j++)

@@ -41,12 +41,12 @@ static inline int close_env(void **state)
 static inline void *options_of(const mb_method *method, const char *settings)
 {
     mb_error err = {0};
-    void *options = mb_options_new(method);
+    void *options = mb_method_options_new(method);
     char *copy = mb_string_copy(settings), *rest = copy;
     for (char *word; *settings && (word = strsep(&rest, " "));) {
         char *value = strchr(word, '=');
         *value++ = '\0';
-        if (mb_options_set(method, options, word, value, word, &err) != 0)
+        if (mb_method_options_set(method, options, word, value, word, &err) != 0)
             fail_msg("%s", err.text);
     }
     free(copy);

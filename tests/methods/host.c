@@ -435,23 +435,23 @@ static int play_request(play *p, mb_error *err)
 static int report(play *p, mb_error *err)
 {
     size_t layers = (size_t)p->shape.layers, n = (size_t)32 * MB_STAGE_STEPS * layers, count = 0;
-    mb_grid_value *values = NULL;
+    mb_counter_place *values = NULL;
     int rc = mb_attender_report(p->attender, p->run->counters, 32, err);
     if (rc == 0)
-        rc = mb_attender_report_grids(p->attender, &values, &count, err);
-    if (rc != 0 || !p->method->report_grids)
+        rc = mb_attender_report_maps(p->attender, &values, &count, err);
+    if (rc != 0 || !p->method->report_maps)
         return rc;
-    p->run->grids = calloc(n, sizeof(double));
+    p->run->maps = calloc(n, sizeof(double));
     p->run->weights = calloc(n, sizeof(double));
-    if (!p->run->grids || !p->run->weights)
+    if (!p->run->maps || !p->run->weights)
         rc = MB_E_SYSTEM;
     for (size_t i = 0; i < count && rc == 0; i++) {
         size_t layer = values[i].layer < 0 ? 0 : (size_t)values[i].layer;
         size_t step = values[i].step < 0 ? 0 : (size_t)values[i].step;
-        size_t at = ((size_t)values[i].grid * MB_STAGE_STEPS + step) * layers + layer;
+        size_t at = ((size_t)values[i].map * MB_STAGE_STEPS + step) * layers + layer;
         rc = step < MB_STAGE_STEPS ? 0 : MB_E_BUG;
         if (rc == 0) {
-            p->run->grids[at] = values[i].sum;
+            p->run->maps[at] = values[i].sum;
             p->run->weights[at] = values[i].weight;
         }
     }
@@ -586,7 +586,7 @@ void mb_stage_free(mb_stage_run *run)
         free(run->events[i].exact);
     }
     free(run->events);
-    free(run->grids);
+    free(run->maps);
     free(run->weights);
     memset(run, 0, sizeof *run);
 }

@@ -1,8 +1,8 @@
 /*
- * host.h - a stage on which a method plays without a model: made-up keys, values and queries, and a loop that calls
- * the hooks in the order of method.h. The method is opened and called by the program's own attender (attender.c,
- * attender_ops.c), on as much of a session as that looks at. Everything the method answered and everything that
- * came out of the attention is recorded, beside exact attention on the same data.
+ * host.h - a stage on which a method plays without a model: made-up keys, values and queries, and a loop that
+ * calls the hooks in the order of method.h. The method is opened and called by the program's own attender
+ * (attender.c, attender_ops.c), on as much of a session as that looks at. Everything the method answered and
+ * everything that came out of the attention is recorded, beside exact attention on the same data.
  *
  * Made-up data depend on (seed, layer, logical head, position, block, step, row) alone, never on what a method
  * returned: two runs of one case see the same queries. The same code runs on any backend.
@@ -55,10 +55,10 @@ typedef struct mb_stage_event {
 typedef struct mb_stage_run {
     mb_shape shape;
     mb_stage_event *events;
-    size_t count, size;      /* size: floats of out */
+    size_t count, size;       /* size: floats of out */
     int32_t late_allocations; /* alloc() calls outside open(): must stay 0 */
     double counters[32];
-    double *grids, *weights; /* [grids][MB_STAGE_STEPS][layers], 0 where nothing was reported */
+    double *maps, *weights; /* [maps][MB_STAGE_STEPS][layers], 0 where nothing was reported */
 } mb_stage_run;
 
 /* Plays the case; 0 or negative with a sentence. The run is filled as far as it came; free it in any case. */

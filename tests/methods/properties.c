@@ -1,6 +1,8 @@
 /* properties.c - the inherited properties; properties.h says what each one promises. */
 #include "tests/methods/properties.h"
 
+#include "methods/registry/registry.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,9 +29,9 @@ static int breach(mb_error *err, const mb_stage_event *e, const char *what)
 /* A copy of the options with another budget; NULL when out of memory. The method must have a row "k" then. */
 static void *options_with(const mb_method *method, const void *options, int64_t k)
 {
-    void *copy = malloc(method->options_size ? method->options_size : 1);
-    if (copy && method->options_size)
-        memcpy(copy, options, method->options_size);
+    void *copy = malloc(mb_method_options_bytes(method));
+    if (copy && options)
+        memcpy(copy, options, mb_method_options_bytes(method));
     for (const mb_option *o = method->options; copy && o && o->name && k > 0; o++)
         if (strcmp(o->name, "k") == 0)
             memcpy((char *)copy + o->offset, &k, sizeof k);

@@ -79,11 +79,11 @@ static mb_attender *open_method(const mb_method *method, const char *settings, v
     char *copy = mb_string_copy(settings), *rest = copy;
     mb_error err = {0};
     bool unsupported;
-    *options = mb_options_new(method);
+    *options = mb_method_options_new(method);
     for (char *word; *settings && (word = strsep(&rest, " "));) {
         char *value = strchr(word, '=');
         *value++ = '\0';
-        if (mb_options_set(method, *options, word, value, word, &err) != MB_OK)
+        if (mb_method_options_set(method, *options, word, value, word, &err) != MB_OK)
             fail_msg("%s", err.text);
     }
     free(copy);
@@ -105,8 +105,8 @@ static void expect_same(const char *what, const mb_decode_result *a, const mb_de
         fail_msg("%s: other tokens", what);
     if (memcmp(a->counters, b->counters, sizeof a->counters) != 0)
         fail_msg("%s: other counters", what);
-    if (a->grid_count != b->grid_count ||
-        (a->grid_count && memcmp(a->grids, b->grids, a->grid_count * sizeof *a->grids) != 0))
+    if (a->map_count != b->map_count ||
+        (a->map_count && memcmp(a->maps, b->maps, a->map_count * sizeof *a->maps) != 0))
         fail_msg("%s: other counters by layer and step", what);
     if (a->work != b->work)
         fail_msg("%s: work %g, then %g", what, a->work, b->work);
@@ -130,7 +130,7 @@ static void test_replay(void **state)
         void *options;
         char what[256];
         mb_error err = {0};
-        if (!method->counters && !method->grids)
+        if (!method->counters && !method->maps)
             continue;
         mb_attender *attender = open_method(method, with, &options);
         for (int run = 0; run < 3; run++) {
@@ -143,7 +143,7 @@ static void test_replay(void **state)
                      run == 1 ? "replayed" : "a later request");
             expect_same(what, &results[0], &results[run]);
         }
-        assert_true((results[0].grid_count > 0) == (method->grids != NULL));
+        assert_true((results[0].map_count > 0) == (method->maps != NULL));
         for (int run = 0; run < 3; run++)
             mb_decode_result_free(&results[run]);
         mb_attender_close(attender);
@@ -155,10 +155,10 @@ static void test_replay(void **state)
 
 static int32_t grid_row(const mb_method *method, const char *name)
 {
-    for (int32_t i = 0; method->grids[i].name; i++)
-        if (strcmp(method->grids[i].name, name) == 0)
+    for (int32_t i = 0; method->maps[i].name; i++)
+        if (strcmp(method->maps[i].name, name) == 0)
             return i;
-    fail_msg("no grid %s", name);
+    fail_msg("no map %s", name);
     return -1;
 }
 
@@ -182,11 +182,11 @@ static void test_places(void **state)
         for (int step = 1; step <= forwards; step++)
             with_steps[step] += result.forwards_histogram[forwards];
     assert_int_equal(result.blocks, with_steps[1]);
-    for (size_t i = 0; i < result.grid_count; i++) {
-        const mb_grid_value *v = &result.grids[i];
+    for (size_t i = 0; i < result.map_count; i++) {
+        const mb_counter_place *v = &result.maps[i];
         assert_true(v->layer >= 0 && v->layer < config->layers && v->step >= 1 && v->step <= STEPS);
         int blocks = with_steps[v->step] - (v->step == 1); /* nothing is there to match at the first one */
-        if (v->grid == hits) {
+        if (v->map == hits) {
             assert_true(v->weight == (double)blocks * config->block * config->query_heads);
             sum += v->sum;
             rows += v->weight;
@@ -194,10 +194,10 @@ static void test_places(void **state)
         } else {
             assert_true(v->weight == (double)blocks * config->kv_heads);
         }
-        assert_true(v->sum >= 0 && v->sum <= v->weight && v->grid <= missed);
+        assert_true(v->sum >= 0 && v->sum <= v->weight && v->map <= missed);
     }
     assert_int_equal(places, config->layers * STEPS);
-    assert_int_equal(result.grid_count, 4 * places);
+    assert_int_equal(result.map_count, 4 * places);
     assert_true(sum > 0 && sum < rows);
     assert_true(fabs(result.counters[0] - sum / rows) < 1e-12);
     mb_decode_result_free(&result);
@@ -210,22 +210,22 @@ static void test_places(void **state)
 static const struct bad {
     const char *says; /* NULL: it is fine */
     struct {
-        int32_t grid, layer, step;
+        int32_t map, layer, step;
         double sum, weight;
     } put[2];
     bool fails;
 } bads[] = {
     {NULL, {{0, 0, 1, 1, 2}, {1, 0, -1, 5, 1}}, false},
     {NULL, {{2, -1, 0, 1, 2}, {0, 0, 1, 9, 0}}, false}, /* weight 0 is no value */
-    {"grid ?, layer 0, step 1: the table has no such row", {{3, 0, 1, 1, 1}}, false},
-    {"grid both, layer 99, step 1: there is no such place", {{0, 99, 1, 1, 1}}, false},
-    {"grid both, layer -1, step 1: there is no such place", {{0, -1, 1, 1, 1}}, false},
-    {"grid layers, layer 0, step 1: there is no such place", {{1, 0, 1, 1, 1}}, false},
-    {"grid steps, layer 0, step 1: there is no such place", {{2, 0, 1, 1, 1}}, false},
-    {"grid both, layer 0, step 1: not a finite value", {{0, 0, 1, NAN, 1}}, false},
-    {"grid both, layer 0, step 1: not a finite value", {{0, 0, 1, 1, -1}}, false},
-    {"grid both, layer 1, step 2: there are two values", {{0, 1, 2, 1, 1}, {0, 1, 2, 1, 1}}, false},
-    {"method counting failed in report_grids(): a sensor is broken", {{0, 0, 1, 1, 1}}, true},
+    {"counter map ?, layer 0, step 1: the table has no such row", {{3, 0, 1, 1, 1}}, false},
+    {"counter map both, layer 99, step 1: there is no such place", {{0, 99, 1, 1, 1}}, false},
+    {"counter map both, layer -1, step 1: there is no such place", {{0, -1, 1, 1, 1}}, false},
+    {"counter map layers, layer 0, step 1: there is no such place", {{1, 0, 1, 1, 1}}, false},
+    {"counter map steps, layer 0, step 1: there is no such place", {{2, 0, 1, 1, 1}}, false},
+    {"counter map both, layer 0, step 1: not a finite value", {{0, 0, 1, NAN, 1}}, false},
+    {"counter map both, layer 0, step 1: not a finite value", {{0, 0, 1, 1, -1}}, false},
+    {"counter map both, layer 1, step 2: there are two values", {{0, 1, 2, 1, 1}, {0, 1, 2, 1, 1}}, false},
+    {"method counting failed in report_maps(): a sensor is broken", {{0, 0, 1, 1, 1}}, true},
 };
 static const struct bad *now;
 
@@ -243,28 +243,28 @@ static int counting_select(void *self, const mb_call *call, mb_selection *out, m
 }
 
 static int counting_report(void *self, int (*read)(const mb_host *, void *dst, const void *src, size_t bytes),
-                           mb_grid_put put, void *to, mb_error *err)
+                           mb_counter_put put, void *to, mb_error *err)
 {
     (void)self, (void)read;
     for (int i = 0; i < 2; i++) /* refusals are ignored: the host remembers them */
         if (now->put[i].weight != 0 || now->put[i].sum != 0)
-            put(to, now->put[i].grid, now->put[i].layer, now->put[i].step, now->put[i].sum, now->put[i].weight);
+            put(to, now->put[i].map, now->put[i].layer, now->put[i].step, now->put[i].sum, now->put[i].weight);
     return now->fails ? mb_fail(err, -1, "a sensor is broken") : 0;
 }
 
 static void test_values(void **state)
 {
-    static const mb_grid rows[] = {{"both", "", "", "mean", "b", MB_GRID_LAYER | MB_GRID_STEP},
-                                   {"layers", "keys", "", "sum", "l", MB_GRID_LAYER},
-                                   {"steps", "", "", "mean", "s", MB_GRID_STEP},
-                                   {0}};
+    static const mb_counter_map rows[] = {{"both", "", "", "mean", "b", MB_BY_LAYER | MB_BY_STEP},
+                                          {"layers", "keys", "", "sum", "l", MB_BY_LAYER},
+                                          {"steps", "", "", "mean", "s", MB_BY_STEP},
+                                          {0}};
     const mb_method method = {.abi = MB_METHOD_ABI,
                               .size = sizeof method,
                               .name = "counting",
                               .open = counting_open,
                               .select = counting_select,
-                              .grids = rows,
-                              .report_grids = counting_report};
+                              .maps = rows,
+                              .report_maps = counting_report};
     mb_method older = method;
     mb_attender *attender = NULL;
     mb_decode_result result;
@@ -279,18 +279,18 @@ static void test_values(void **state)
         if (now->says && !strstr(err.text, now->says))
             fail_msg("\"%s\" does not say \"%s\"", err.text, now->says);
         if (!now->says) {
-            assert_int_equal(result.grid_count, i == 0 ? 2 : 1);
-            assert_true(result.grids[0].grid == (i == 0 ? 0 : 2) && result.grids[0].sum == 1);
+            assert_int_equal(result.map_count, i == 0 ? 2 : 1);
+            assert_true(result.maps[0].map == (i == 0 ? 0 : 2) && result.maps[0].sum == 1);
             mb_decode_result_free(&result);
         }
         mb_attender_close(attender);
     }
-    /* A method of before there were grids: what lies behind its end is not read. */
-    older.size = offsetof(mb_method, grids);
+    /* A method of before there were maps: what lies behind its end is not read. */
+    older.size = offsetof(mb_method, maps);
     assert_int_equal(mb_attender_open(&attender, session, &older, NULL, 0, 1, &unsupported, &err), MB_OK);
     if (decode(attender, 1, &result, &err) != MB_OK)
         fail_msg("%s", err.text);
-    assert_true(result.grid_count == 0 && !result.grids);
+    assert_true(result.map_count == 0 && !result.maps);
     mb_decode_result_free(&result);
     mb_attender_close(attender);
 }

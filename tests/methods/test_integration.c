@@ -91,9 +91,9 @@ static mb_attender *open_method(const mb_method *method, const char *k, void **o
     mb_attender *attender = NULL;
     mb_error err = {0};
     bool unsupported;
-    *options = mb_options_new(method);
-    if (k && mb_options_budget(method, *options) >= 0)
-        need(mb_options_set(method, *options, "k", k, "k", &err), &err);
+    *options = mb_method_options_new(method);
+    if (k && mb_method_options_budget(method, *options) >= 0)
+        need(mb_method_options_set(method, *options, "k", k, "k", &err), &err);
     need(mb_attender_open(&attender, session, method, *options, STEPS, 1, &unsupported, &err), &err);
     return attender;
 }
@@ -213,8 +213,8 @@ static void test_full_budget_tokens(void **state)
     (void)state;
     for (size_t i = 0; i < mb_registry_count(); i++) {
         const mb_method *method = mb_registry_at(i);
-        void *options = mb_options_new(method);
-        bool budget = mb_options_budget(method, options) >= 0;
+        void *options = mb_method_options_new(method);
+        bool budget = mb_method_options_budget(method, options) >= 0;
         free(options);
         size_t count = decode(method, tokens); /* every method must at least run */
         if (!budget || (method->caps & MB_CAP_REUSE))

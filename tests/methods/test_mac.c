@@ -205,7 +205,7 @@ static double share_of(double part, double all)
     return all > 0 ? part / all : NAN;
 }
 
-/* Every counter and every place of every grid; no others hold anything. */
+/* Every counter and every place of every map; no others hold anything. */
 static void expect_counts(const mb_stage_case *c, const mb_stage_run *run, tally (*by)[MOST_STEPS][8])
 {
     tally all = {0}, first = {0};
@@ -216,11 +216,11 @@ static void expect_counts(const mb_stage_case *c, const mb_stage_run *run, tally
             int matched = t->groups[0] + t->groups[1] + t->groups[2];
             const double want[4][2] = {
                 {t->hits, t->rows}, {t->groups[0], matched}, {t->groups[1], matched}, {t->groups[2], matched}};
-            for (int grid = 0; grid < 5; grid++) {
-                int at = (grid * MB_STAGE_STEPS + step) * c->layers + l;
-                if (run->grids[at] != (grid < 4 ? want[grid][0] : 0) ||
-                    run->weights[at] != (grid < 4 ? want[grid][1] : 0))
-                    fail_msg("grid %d, step %d, layer %d: %g of %g", grid, step, l, run->grids[at],
+            for (int map = 0; map < 5; map++) {
+                int at = (map * MB_STAGE_STEPS + step) * c->layers + l;
+                if (run->maps[at] != (map < 4 ? want[map][0] : 0) ||
+                    run->weights[at] != (map < 4 ? want[map][1] : 0))
+                    fail_msg("grid %d, step %d, layer %d: %g of %g", map, step, l, run->maps[at],
                              run->weights[at]);
             }
             add_tally(&all, t);
@@ -438,7 +438,7 @@ static void test_mac_ring_then_hit(void **state)
 }
 
 /* Replayed forwards, whose hooks never run, are decided, computed and counted as those that run: outputs bit for
- * bit, the keys read, every counter and every place of every grid. */
+ * bit, the keys read, every counter and every place of every map. */
 static void test_mac_replayed(void **state)
 {
     static const char *const settings[] = {"axis=both ring=3 threshold=0.35 amend=16 match=any commit=reuse",
@@ -476,7 +476,7 @@ static void test_mac_replayed(void **state)
         }
         assert_memory_equal(runs[0].counters, runs[1].counters, sizeof runs[0].counters);
         size_t places = (size_t)32 * MB_STAGE_STEPS * (size_t)c.layers;
-        assert_memory_equal(runs[0].grids, runs[1].grids, places * sizeof(double));
+        assert_memory_equal(runs[0].maps, runs[1].maps, places * sizeof(double));
         assert_memory_equal(runs[0].weights, runs[1].weights, places * sizeof(double));
         mb_stage_free(&runs[0]);
         mb_stage_free(&runs[1]);

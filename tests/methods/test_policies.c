@@ -20,17 +20,17 @@ static const mb_stage_case small = {.layers = 6,
 static void test_tidal_supports(void **state)
 {
     const mb_method *tidal = mb_registry_find("tidal");
-    void *options = mb_options_new(tidal);
+    void *options = mb_method_options_new(tidal);
     mb_error why = {0};
     mb_error err = {0};
     mb_shape shape = {.size = sizeof shape, .layers = 6};
     (void)state;
     assert_int_equal(tidal->supports(&shape, options, &why), 0);
-    mb_options_set(tidal, options, "select_layer", "6", "s", &err);
+    mb_method_options_set(tidal, options, "select_layer", "6", "s", &err);
     assert_int_equal(tidal->supports(&shape, options, &why), 1);
     assert_string_equal(why.text, "select_layer 6 does not exist: the model has layers 0 to 5");
-    mb_options_set(tidal, options, "select_layer", "4", "s", &err);
-    mb_options_set(tidal, options, "reselect_layer", "4", "s", &err);
+    mb_method_options_set(tidal, options, "select_layer", "4", "s", &err);
+    mb_method_options_set(tidal, options, "reselect_layer", "4", "s", &err);
     assert_int_equal(tidal->supports(&shape, options, &why), 1);
     assert_non_null(strstr(why.text, "must be above select_layer 4"));
     free(options);

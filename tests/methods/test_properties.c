@@ -79,7 +79,7 @@ static void apply(const mb_method *method, void *options, const char *settings)
         char *equals = strchr(word, '=');
         assert_non_null(equals);
         *equals = '\0';
-        if (mb_options_set(method, options, word, equals + 1, word, &err) != 0)
+        if (mb_method_options_set(method, options, word, equals + 1, word, &err) != 0)
             fail_msg("%s", err.text);
     }
     free(copy);
@@ -106,14 +106,14 @@ static void check_everything(mb_type type)
     mb_stage_env env = open_stage(type);
     for (size_t i = 0; i < mb_registry_count(); i++) {
         const mb_method *method = mb_registry_at(i);
-        void *options = mb_options_new(method);
+        void *options = mb_method_options_new(method);
         check(&env, method, options, "defaults", false, false);
         free(options);
     }
     for (size_t i = 0; i < sizeof variants / sizeof variants[0] && type == MB_F32; i++) {
         const mb_method *method = mb_registry_find(variants[i].method);
         assert_non_null(method);
-        void *options = mb_options_new(method);
+        void *options = mb_method_options_new(method);
         apply(method, options, variants[i].settings);
         check(&env, method, options, variants[i].settings, variants[i].adaptive, variants[i].near);
         free(options);

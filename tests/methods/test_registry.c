@@ -84,9 +84,9 @@ static void test_bad_plugins(void **state)
         {"bad/option_choice", "option \"rule\": a choice needs the list of its words"},
         {"bad/option_twice", "option \"k\": the table has two rows of this name"},
         {"bad/counter_silent", "counters are declared but the report() hook is missing"},
-        {"bad/grid_silent", "grids are declared but the report_grids() hook is missing"},
-        {"bad/grid_axes", "grid \"hits\": axes are MB_GRID_LAYER, MB_GRID_STEP or both"},
-        {"bad/grid_twice", "grid \"hits\": the table has two rows of this name"},
+        {"bad/grid_silent", "counter maps are declared but the report_maps() hook is missing"},
+        {"bad/grid_axes", "counter map \"hits\": axes are MB_BY_LAYER, MB_BY_STEP or both"},
+        {"bad/grid_twice", "counter map \"hits\": the table has two rows of this name"},
     };
     size_t count = mb_registry_count();
     (void)state;
@@ -136,8 +136,8 @@ static void test_good_plugin(void **state)
     expect_text(mb_registry_origin(method), "/plugins/example.so");
     assert_int_equal(load("example", &err), MB_OK); /* the same file again is no second method */
     assert_int_equal(mb_registry_count(), count + 1);
-    void *options = mb_options_new(method);
-    assert_int_equal(mb_options_budget(method, options), 512);
+    void *options = mb_method_options_new(method);
+    assert_int_equal(mb_method_options_budget(method, options), 512);
     free(options);
     mb_registry_unload();
     assert_null(mb_registry_find("example"));
@@ -156,8 +156,8 @@ static void test_older_plugin(void **state)
     assert_null(method->observe);
     assert_null(method->step_end);
     assert_null(method->report);
-    assert_null(method->grids);
-    assert_null(method->report_grids);
+    assert_null(method->maps);
+    assert_null(method->report_maps);
     mb_registry_unload();
 }
 
@@ -190,7 +190,7 @@ static void test_folder(void **state)
 static void set(const char *method_name, void *options, const char *name, const char *value, const char *says)
 {
     mb_error err = {0};
-    int rc = mb_options_set(mb_registry_find(method_name), options, name, value, "methods.here", &err);
+    int rc = mb_method_options_set(mb_registry_find(method_name), options, name, value, "methods.here", &err);
     if (!says) {
         if (rc != MB_OK)
             fail_msg("%s", err.text);
@@ -205,9 +205,9 @@ static void set(const char *method_name, void *options, const char *name, const 
 static void test_options(void **state)
 {
     const mb_method *mage = mb_registry_find("mage"), *sparsed = mb_registry_find("sparsed");
-    void *o = mb_options_new(mage), *s = mb_options_new(sparsed);
+    void *o = mb_method_options_new(mage), *s = mb_method_options_new(sparsed);
     (void)state;
-    char *json = mb_options_json(mage, o);
+    char *json = mb_method_options_json(mage, o);
     assert_string_equal(json, "{\"k\":512,\"dense_layers\":2,\"rows\":\"all\",\"normaliser\":\"all\","
                               "\"rule\":\"mass\",\"budget\":\"fixed\",\"k_min\":64,\"k_max\":0,\"refresh\":0,"
                               "\"commit\":\"dense\"}");
@@ -217,8 +217,8 @@ static void test_options(void **state)
     set("sparsed", s, "ratio", "0.1", NULL);
     set("sparsed", s, "skip", "-0", NULL);
     set("sparsed", s, "inclusive", "true", NULL);
-    assert_int_equal(mb_options_budget(mage, o), 1024);
-    json = mb_options_json(sparsed, s);
+    assert_int_equal(mb_method_options_budget(mage, o), 1024);
+    json = mb_method_options_json(sparsed, s);
     assert_string_equal(json, "{\"k\":512,\"ratio\":0.1,\"page\":\"32\",\"skip\":0,\"inclusive\":true,"
                               "\"early_steps\":2,\"dense_layers\":0,\"rows\":\"all\","
                               "\"commit\":\"dense\"}");
@@ -238,12 +238,12 @@ static void test_options(void **state)
     set("sparsed", s, "ratio", "inf", "must be between 0 and 1");
     set("sparsed", s, "ratio", "half", "must be a number, not \"half\"");
     set("sparsed", s, "inclusive", "yes", "must be true or false, not \"yes\"");
-    assert_int_equal(mb_options_budget(mage, o), 1024); /* a refused value changes nothing */
+    assert_int_equal(mb_method_options_budget(mage, o), 1024); /* a refused value changes nothing */
     free(o);
     free(s);
-    assert_null(mb_options_new(mb_registry_find("exact")));
-    assert_int_equal(mb_options_budget(mb_registry_find("exact"), NULL), -1);
-    json = mb_options_json(mb_registry_find("exact"), NULL);
+    assert_null(mb_method_options_new(mb_registry_find("exact")));
+    assert_int_equal(mb_method_options_budget(mb_registry_find("exact"), NULL), -1);
+    json = mb_method_options_json(mb_registry_find("exact"), NULL);
     assert_string_equal(json, "{}");
     free(json);
 }
@@ -254,8 +254,8 @@ static void test_all_tables(void **state)
     (void)state;
     for (size_t i = 0; i < mb_registry_count(); i++) {
         const mb_method *method = mb_registry_at(i);
-        void *options = mb_options_new(method);
-        char *json = mb_options_json(method, options), *rest = json + 1;
+        void *options = mb_method_options_new(method);
+        char *json = mb_method_options_json(method, options), *rest = json + 1;
         mb_error err = {0};
         char *before = mb_string_copy(json);
         for (char *pair; options && (pair = strsep(&rest, ",}")) && *pair;) {
@@ -265,10 +265,10 @@ static void test_all_tables(void **state)
                 pair[strlen(pair) - 1] = '\0';
                 pair++;
             }
-            if (mb_options_set(method, options, name + 1, pair, name + 1, &err) != MB_OK)
+            if (mb_method_options_set(method, options, name + 1, pair, name + 1, &err) != MB_OK)
                 fail_msg("%s: %s", method->name, err.text);
         }
-        char *after = mb_options_json(method, options), *help = mb_method_help(method);
+        char *after = mb_method_options_json(method, options), *help = mb_method_help(method);
         assert_string_equal(before, after);
         for (const mb_option *o = method->options; o && o->name; o++)
             if (!strstr(help, o->name) || !strstr(help, o->help))
@@ -276,9 +276,9 @@ static void test_all_tables(void **state)
         for (const mb_counter *c = method->counters; c && c->name; c++)
             if (!strstr(help, c->name) || !strstr(help, c->help))
                 fail_msg("help %s does not explain the counter %s", method->name, c->name);
-        for (const mb_grid *g = method->grids; g && g->name; g++)
+        for (const mb_counter_map *g = method->maps; g && g->name; g++)
             if (!strstr(help, g->name) || !strstr(help, g->help))
-                fail_msg("help %s does not explain the grid %s", method->name, g->name);
+                fail_msg("help %s does not explain the map %s", method->name, g->name);
         assert_non_null(strstr(help, method->reference));
         free(json), free(before), free(after), free(help), free(options);
     }
