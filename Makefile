@@ -73,8 +73,8 @@ harness: $(BUILD)/harness
 $(BUILD)/harness: $(BUILD)/driver/main.o $(LIBRARY)
 	$(CC) $(LDFLAGS) -o $@ $< $(LIBRARY) $(CUDA_LIBS) $(LIBS)
 
-$(LIBRARY): $(LIBRARY_OBJECTS)
-	@rm -f $@; ar rcs $@ $^
+$(LIBRARY): $(LIBRARY_OBJECTS) $(BUILD)/generated/library.set
+	@rm -f $@; ar rcs $@ $(LIBRARY_OBJECTS)
 
 $(BUILD)/%.o: %.c | $(GENERATED)
 	@mkdir -p $(@D)
@@ -93,16 +93,26 @@ $(BUILD)/generated/version.h: version
 	@mkdir -p $(@D)
 	@echo '#define MB_VERSION "$(VERSION)"' > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
 
-# One line a built-in method, from the wildcard: a new method edits no list.
-$(BUILD)/generated/methods_list.h: $(METHOD_SOURCES) Makefile
+# One line a built-in method, from the wildcard: a new method edits no list. Written anew only when the set of
+# files changes, so that a removed file counts as well as an added one; the same for the lists below.
+.PHONY: sets
+$(BUILD)/generated/methods_list.h: sets
 	@mkdir -p $(@D)
-	@for m in $(METHOD_NAMES); do echo "MB_BUILTIN($$m)"; done > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp && touch $@ || mv $@.tmp $@
+	@for m in $(METHOD_NAMES); do echo "MB_BUILTIN($$m)"; done > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+SET_library = $(LIBRARY_OBJECTS)
+SET_embedded = $(EMBEDDED)
+$(BUILD)/generated/%.set: sets
+	@mkdir -p $(@D)
+	@printf '%s\n' $(SET_$*) > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+
+# A method's file learns its own name: MB_METHOD_DEFINE of method.h makes the symbol that methods_list.h lists.
+$(METHOD_SOURCES:%.c=$(BUILD)/%.o): CFLAGS += -DMB_METHOD_FILE=$(basename $(notdir $@))
 
 # SQL, gnuplot scripts, prompts and the default config, as C arrays.
 EMBEDDED := $(wildcard results/*.sql results/queries/*.sql plots/*.gp datasets/prompts/*.txt datasets/prompts/*.json \
               datasets/text/*.txt configs/quick.json methods/examples/example.c methods/examples/example.json \
               methods/examples/check_example.sh)
-$(BUILD)/generated/embedded.h: tools/embed.sh $(EMBEDDED)
+$(BUILD)/generated/embedded.h: tools/embed.sh $(EMBEDDED) $(BUILD)/generated/embedded.set
 	@mkdir -p $(@D)
 	@bash tools/embed.sh $(EMBEDDED) > $@
 

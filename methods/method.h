@@ -458,6 +458,24 @@ static inline int mb_mode_by_block(void *self, const mb_call *call)
     return call->phase == MB_PHASE_FIRST_STEP ? MB_MODE_SELECT : MB_MODE_REUSE;
 }
 
+/* Begins a method's struct, the last thing in its file: MB_METHOD_DEFINE = {.abi = MB_METHOD_ABI, ...};
+ * In the tree the build names the file (MB_METHOD_FILE), and the struct is the mb_method_NAME that the registry
+ * lists. Elsewhere it comes with the entry function of a shared object. */
+#ifdef MB_METHOD_FILE
+#define MB_METHOD_JOIN(file) mb_method_##file
+#define MB_METHOD_SYMBOL(file) MB_METHOD_JOIN(file)
+#define MB_METHOD_DEFINE const mb_method MB_METHOD_SYMBOL(MB_METHOD_FILE)
+#else
+#define MB_METHOD_DEFINE                                                                                          \
+    static const mb_method mb_method_here;                                                                        \
+    const mb_method *mb_method_entry(uint32_t host_abi);                                                          \
+    const mb_method *mb_method_entry(uint32_t host_abi)                                                           \
+    {                                                                                                             \
+        return host_abi == MB_METHOD_ABI ? &mb_method_here : NULL;                                                \
+    }                                                                                                             \
+    static const mb_method mb_method_here
+#endif
+
 /* The one symbol of an out-of-tree method. Returns NULL when it cannot serve this ABI. */
 typedef const mb_method *(*mb_method_entry_fn)(uint32_t host_abi);
 #define MB_METHOD_ENTRY "mb_method_entry"

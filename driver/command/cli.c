@@ -37,6 +37,7 @@ static const flag flags[] = {
     {"--db", "FILE", FLAG_TEXT, AT(database), "list report plot export", "SQLite file of the results"},
     {"--out", "PATH", FLAG_TEXT, AT(out), "plot export logits new-method",
      "folder of the figures, or the file a sub-command writes"},
+    {"--in-tree", NULL, FLAG_TRUE, AT(in_tree), "new-method", "write methods/NAME.c of this source tree"},
     {"--plugin", "FILE.so", FLAG_PLUGIN, 0, NULL, "load a method; also every *.so in $MASKBENCH_PLUGIN_PATH"},
     {"--fresh", NULL, FLAG_TRUE, AT(fresh), "run", "forget what is stored in the database and start again"},
     {"--dry-run", NULL, FLAG_TRUE, AT(dry_run), "run",
@@ -91,6 +92,7 @@ void mb_cli_usage(void)
          "  ./harness report DB | plot DB | export DB --pred DIR|--csv|--jsonl|--md\n"
          "  ./harness score DIR                    score a folder of predictions in the official layout\n"
          "  ./harness new-method NAME [--out DIR]  a working method to start from, with a config and a test\n"
+         "  ./harness new-method NAME --in-tree    the same as methods/NAME.c of the source tree\n"
          "  ./harness doctor                       what this machine has and what is missing\n"
          "  ./harness tokenize --model DIR [--decode]\n"
          "  ./harness logits --model DIR --ids FILE --out FILE.npy\n"

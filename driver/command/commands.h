@@ -13,7 +13,7 @@ typedef struct mb_cli {
     mb_config_value values[64]; /* flags that set a key of a run's config */
     size_t set_count, plugin_count, word_count, value_count;
     int64_t steps, max_new_tokens;
-    bool fresh, dry_run, quiet, help, version, decode, chat, trace, csv, jsonl, markdown, profile, audit;
+    bool fresh, dry_run, quiet, help, version, decode, chat, trace, csv, jsonl, markdown, profile, audit, in_tree;
     char *command;       /* the whole command line, quoted for a shell; owned */
     char *default_model; /* models/tiny, where it was found; owned */
 } mb_cli;

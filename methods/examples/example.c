@@ -11,8 +11,8 @@
  *     ./harness --plugin ./example.so --config configs/quick.json --methods exact,example
  *
  * or put the .so into a folder of $MASKBENCH_PLUGIN_PATH. Nothing of maskbench is linked: every function that a
- * method may call arrives in struct mb_host. Built inside the tree as methods/NAME.c, the same code needs only
- * `const mb_method mb_method_NAME` instead of the entry function at the end.
+ * method may call arrives in struct mb_host. Inside the tree the same file, as methods/NAME.c with its own .name,
+ * is a built-in method after the next `make`.
  *
  * What this method does, so that there is something to read: at the first denoising step of a block it lets the
  * harness attend exactly and asks for the mass that each prefix key received. It smooths the mass along the keys,
@@ -32,17 +32,17 @@ typedef struct settings {
     int64_t kernel; /* tokens, odd */
 } settings;
 
-static const mb_option options[] = {{"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
-                                     "prefix keys that a KV head reads"},
-                                    {"sink", MB_OPTION_INT, offsetof(settings, sink), 4, 0, 1 << 20, NULL,
-                                     "tokens", "first tokens that are always read, within k"},
-                                    {"kernel", MB_OPTION_INT, offsetof(settings, kernel), 5, 1, 63, NULL, "tokens",
-                                     "width of the smoothing; even widths are refused by supports()"},
-                                    /* Applied by the host, as MB_OPTION_DENSE_LAYERS would be: where it says
-                                     * so, the host attends exactly and select() is not called. */
-                                    MB_OPTION_COMMIT_AS("sparse",
-                                                        "attention of the forward that stores a finished block"),
-                                    {0}}; /* the end of the table */
+static const mb_option options[] = {
+    {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
+     "prefix keys that a KV head reads"},
+    {"sink", MB_OPTION_INT, offsetof(settings, sink), 4, 0, 1 << 20, NULL, "tokens",
+     "first tokens that are always read, within k"},
+    {"kernel", MB_OPTION_INT, offsetof(settings, kernel), 5, 1, 63, NULL, "tokens",
+     "width of the smoothing; even widths are refused by supports()"},
+    /* Applied by the host, as MB_OPTION_DENSE_LAYERS would be: where it says
+     * so, the host attends exactly and select() is not called. */
+    MB_OPTION_COMMIT_AS("sparse", "attention of the forward that stores a finished block"),
+    {0}}; /* the end of the table */
 
 /* ---- counters -----------------------------------------------------------------------------------------------
  * Numbers of your own: they are stored with every sample and printed in the report. Not required. */
@@ -212,8 +212,9 @@ static int report_maps(void *self, int (*read)(const mb_host *, void *dst, const
 }
 
 /* ---- the method ---------------------------------------------------------------------------------------------
- * abi and size first. Hooks that are left out are NULL. */
-static const mb_method method = {
+ * abi and size first. Hooks that are left out are NULL. MB_METHOD_DEFINE also makes the one symbol that the loader
+ * looks for, or, in the tree, the one that the registry lists. Required. */
+MB_METHOD_DEFINE = {
     .abi = MB_METHOD_ABI,
     .size = sizeof(mb_method),
     .name = "example", /* Required: a-z, 0-9, _ and - */
@@ -239,11 +240,3 @@ static const mb_method method = {
     .maps = maps,
     .report_maps = report_maps,
 };
-
-/* The one symbol that the loader looks for (MB_METHOD_ENTRY). host_abi is the program's version of the contract;
- * return NULL if you cannot serve it. Required. */
-const mb_method *mb_method_entry(uint32_t host_abi);
-const mb_method *mb_method_entry(uint32_t host_abi)
-{
-    return host_abi == MB_METHOD_ABI ? &method : NULL;
-}
