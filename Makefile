@@ -12,13 +12,13 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # ---- what the build needs ----------------------------------------------------------------------------------
 # Debian/Ubuntu package names; `make deps` installs what is missing and says which.
 PACKAGES := build-essential pkg-config libsqlite3-dev sqlite3 libcjson-dev libpcre2-dev \
-            libutf8proc-dev libxxhash-dev libcmocka-dev gnuplot-nox
+            libxxhash-dev libcmocka-dev gnuplot-nox
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Werror
 OPT ?= -O3 -g -fno-omit-frame-pointer
 ARCH ?= -march=native
 CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) $(ARCH) -I. -I$(BUILD)/generated -pthread -MMD -MP $(SANITIZE)
-LIBS := -lsqlite3 -lcjson -lpcre2-8 -lutf8proc -lxxhash -lm -ldl -pthread
+LIBS := -lsqlite3 -lcjson -lpcre2-8 -lxxhash -lm -ldl -pthread
 LDFLAGS += $(SANITIZE) -rdynamic
 VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 

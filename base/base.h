@@ -69,6 +69,8 @@ char *mb_string_format(const char *format, ...) MB_PRINTF(1, 2);
 /* Reads one character from n >= 1 bytes; returns the bytes it takes. A broken sequence is MB_UTF8_INVALID and
  * takes its maximal subpart. No overlong forms, no surrogates, nothing above U+10FFFF. */
 size_t mb_utf8_next(const char *bytes, size_t n, uint32_t *character);
+/* Writes a code point (U+10FFFF at most) as 1 to 4 bytes and returns how many. */
+size_t mb_utf8_put(char bytes[4], uint32_t character);
 /* False: *offset (may be NULL) is the first bad byte. */
 bool mb_utf8_check(const char *bytes, size_t n, size_t *offset);
 /* Appends the bytes with U+FFFD for each broken sequence. */

@@ -123,3 +123,13 @@ void mb_text_json(mb_text *text, const char *string)
     mb_text_append(text, string + plain, n - plain);
     mb_text_free(&repaired);
 }
+
+size_t mb_utf8_put(char bytes[4], uint32_t character)
+{
+    static const unsigned char lead[5] = {0, 0, 0xC0, 0xE0, 0xF0};
+    size_t n = character < 0x80 ? 1 : character < 0x800 ? 2 : character < 0x10000 ? 3 : 4;
+    for (size_t i = n; i-- > 1; character >>= 6)
+        bytes[i] = (char)(0x80 | (character & 0x3F));
+    bytes[0] = (char)(lead[n] | character);
+    return n;
+}

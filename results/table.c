@@ -7,27 +7,23 @@
  */
 #include "results/store.h"
 
+#include "base/unicode.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 /* ---- text ---- */
 
 /* Length in bytes of the character at text and its columns; a broken byte is one column. */
 static size_t next_character(const char *text, size_t *columns)
 {
-    utf8proc_int32_t code = 0;
-    size_t left = strnlen(text, 4);
-    utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)left, &code);
-    if (n <= 0) {
-        *columns = 1;
-        return 1;
-    }
-    int width = code < 0x20 ? 1 : utf8proc_charwidth(code); /* a control character is shown as a sign or blank */
-    *columns = width > 0 ? (size_t)width : 0;
-    return (size_t)n;
+    uint32_t code = 0;
+    size_t n = mb_utf8_next(text, strnlen(text, 4), &code);
+    /* A control character is shown as a sign or blank. */
+    *columns = code == MB_UTF8_INVALID || code < 0x20 ? 1 : mb_unicode_columns(code);
+    return n;
 }
 
 size_t text_columns(const char *text)

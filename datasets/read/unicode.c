@@ -1,15 +1,16 @@
 /*
- * unicode.c - code points with Python's semantics. Categories and simple case mappings come from utf8proc; what
- * Python does on top (special casing, the cased and case-ignorable properties, the white-space set) is here.
- * Checked against CPython 3.11 over all code points that both Unicode versions know (tests/datasets).
+ * unicode.c - code points with Python's semantics. Categories and simple case mappings come from base/unicode.h
+ * (Unicode 16.0, as CPython 3.14 has it); what Python does on top (special casing, the cased and case-ignorable
+ * properties, the white-space set) is here. Checked against CPython 3.11 over all code points that both Unicode
+ * versions know (tests/datasets).
  */
 #include "datasets/read/unicode.h"
 
 #include "base/json.h"
+#include "base/unicode.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 static bool runes_reserve(mb_runes *runes, size_t n)
 {
@@ -69,28 +70,10 @@ void mb_runes_encode(const uint32_t *at, size_t count, mb_text *out)
 {
     for (size_t i = 0; i < count; i++) {
         char bytes[4];
-        uint32_t c = at[i];
-        size_t n;
-        if (c && c < 0x80) {
-            bytes[0] = (char)c;
-            n = 1;
-        } else if (c < 0x800) { /* U+0000 too: a byte 0 would end the text */
-            bytes[0] = (char)(0xC0 | c >> 6);
-            bytes[1] = (char)(0x80 | (c & 0x3F));
-            n = 2;
-        } else if (c < 0x10000) {
-            bytes[0] = (char)(0xE0 | c >> 12);
-            bytes[1] = (char)(0x80 | (c >> 6 & 0x3F));
-            bytes[2] = (char)(0x80 | (c & 0x3F));
-            n = 3;
-        } else {
-            bytes[0] = (char)(0xF0 | c >> 18);
-            bytes[1] = (char)(0x80 | (c >> 12 & 0x3F));
-            bytes[2] = (char)(0x80 | (c >> 6 & 0x3F));
-            bytes[3] = (char)(0x80 | (c & 0x3F));
-            n = 4;
-        }
-        mb_text_append(out, bytes, n);
+        if (at[i])
+            mb_text_append(out, bytes, mb_utf8_put(bytes, at[i]));
+        else
+            mb_text_append(out, "\xC0\x80", 2); /* a byte 0 would end the text */
     }
 }
 
@@ -106,22 +89,22 @@ bool mb_rune_is_digit(uint32_t c)
 {
     if (c < 0x80)
         return c >= '0' && c <= '9';
-    return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_ND;
+    return mb_unicode_category(c) == MB_ND;
 }
 
 bool mb_rune_is_word(uint32_t c)
 {
     if (c < 0x80)
         return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO:
+    switch (mb_unicode_category(c)) {
+    case MB_LU:
+    case MB_LL:
+    case MB_LT:
+    case MB_LM:
+    case MB_LO:
+    case MB_ND:
+    case MB_NL:
+    case MB_NO:
         return true;
     default:
         return false;
@@ -154,9 +137,9 @@ static bool rune_is_cased(uint32_t c)
         {0x2C7C, 0x2C7D},   {0xA69C, 0xA69D},   {0xA770, 0xA770},   {0xA7F8, 0xA7F9},   {0xAB5C, 0xAB5F},
         {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}, {0x10780, 0x10780}, {0x10783, 0x10785},
         {0x10787, 0x107B0}, {0x107B2, 0x107BA}};
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    return category == UTF8PROC_CATEGORY_LU || category == UTF8PROC_CATEGORY_LL ||
-           category == UTF8PROC_CATEGORY_LT || in_ranges(c, other, sizeof other / sizeof other[0]);
+    enum mb_category category = mb_unicode_category(c);
+    return category == MB_LU || category == MB_LL || category == MB_LT ||
+           in_ranges(c, other, sizeof other / sizeof other[0]);
 }
 
 /* Unicode property Case_Ignorable: marks, format, modifiers, and the word-internal punctuation. */
@@ -166,12 +149,12 @@ static bool rune_is_case_ignorable(uint32_t c)
                                         {0x387, 0x387},   {0x55F, 0x55F},   {0x5F4, 0x5F4},   {0x2018, 0x2019},
                                         {0x2024, 0x2024}, {0x2027, 0x2027}, {0xFE13, 0xFE13}, {0xFE52, 0xFE52},
                                         {0xFE55, 0xFE55}, {0xFF07, 0xFF07}, {0xFF0E, 0xFF0E}, {0xFF1A, 0xFF1A}};
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_SK:
+    switch (mb_unicode_category(c)) {
+    case MB_MN:
+    case MB_ME:
+    case MB_CF:
+    case MB_LM:
+    case MB_SK:
         return true;
     default:
         return in_ranges(c, inner, sizeof inner / sizeof inner[0]);
@@ -204,7 +187,7 @@ void mb_runes_lower(const uint32_t *at, size_t count, mb_runes *out)
         } else if (c == 0x3A3) {
             mb_runes_push(out, sigma_is_final(at, count, i) ? 0x3C2 : 0x3C3);
         } else {
-            mb_runes_push(out, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
+            mb_runes_push(out, mb_unicode_lower(c));
         }
     }
 }

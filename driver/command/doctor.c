@@ -3,6 +3,8 @@
 #include "datasets/datasets.h"
 #include "driver/os/os.h"
 
+#include "base/unicode.h"
+
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +89,8 @@ int mb_command_doctor(const mb_cli *cli)
         snprintf(text, sizeof text, "%.1f GiB free where results go", free_gib);
         line(free_gib > 1, "disk", text, "results need a few MiB, checkpoints many GiB");
     }
+    line(true, "Unicode", MB_UNICODE_VERSION " for scores and the tokenizer's pattern, NFC of " MB_NFC_VERSION,
+         "");
     line(in_path("gnuplot"), "gnuplot", in_path("gnuplot") ? "found" : "not found", "make deps");
     line(in_path("sqlite3"), "sqlite3", in_path("sqlite3") ? "found" : "not found",
          "make deps (only needed to look at results by hand)");

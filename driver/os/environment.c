@@ -1,5 +1,7 @@
 /* environment.c - what makes two timings comparable or not: host, system, processor, build. */
 #include "driver/os/os.h"
+
+#include "base/unicode.h"
 #include "version.h" /* generated: the commit */
 
 #include <sched.h>
@@ -38,7 +40,8 @@ void mb_environment_read(mb_environment *environment, int threads)
         snprintf(environment->os, sizeof environment->os, "%.40s %.60s", system.sysname, system.release);
     read_cpu_name(environment->cpu, sizeof environment->cpu);
     snprintf(environment->git, sizeof environment->git, "%s", MB_VERSION);
-    snprintf(environment->build, sizeof environment->build, "compiler %s", __VERSION__);
+    snprintf(environment->build, sizeof environment->build, "compiler %s, Unicode %s, NFC of %s", __VERSION__,
+             MB_UNICODE_VERSION, MB_NFC_VERSION);
     environment->threads = threads;
     if (threads <= 0 && sched_getaffinity(0, sizeof set, &set) == 0)
         environment->threads = CPU_COUNT(&set);

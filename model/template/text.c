@@ -4,8 +4,9 @@
  */
 #include "model/template/value.h"
 
+#include "base/unicode.h"
+
 #include <string.h>
-#include <utf8proc.h>
 
 /* The text is valid UTF-8: it was repaired or decoded before it became a value. */
 size_t mb_text_characters(const char *text, size_t length)
@@ -140,8 +141,7 @@ mb_value mb_text_case(struct mb_render *r, mb_value text, char way)
         if (has_special_case(c) || (way == 't' && c >= 0x80))
             return mb_render_fail(r, "upper and lower case of U+%04X is not supported", (unsigned)c);
         bool up = way == 'u' || (way == 'c' && at == 0) || (way == 't' && begins_word(text.text, at));
-        utf8proc_int32_t put = up ? utf8proc_toupper((utf8proc_int32_t)c) : utf8proc_tolower((utf8proc_int32_t)c);
-        n += (size_t)utf8proc_encode_char(put, (utf8proc_uint8_t *)out + n);
+        n += mb_utf8_put(out + n, up ? mb_unicode_upper(c) : mb_unicode_lower(c));
         at += step;
     }
     return mb_value_text(out, n);

@@ -4,11 +4,12 @@
  */
 #include "model/template/value.h"
 
+#include "base/unicode.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 mb_value mb_render_fail(struct mb_render *r, const char *format, ...)
 {
@@ -304,16 +305,16 @@ void mb_real_print(mb_text *out, double value)
 
 static bool printable(uint32_t c)
 {
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_CC:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CS:
-    case UTF8PROC_CATEGORY_CO:
-    case UTF8PROC_CATEGORY_CN:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
+    switch (mb_unicode_category(c)) {
+    case MB_CC:
+    case MB_CF:
+    case MB_CS:
+    case MB_CO:
+    case MB_CN:
+    case MB_ZL:
+    case MB_ZP:
         return false;
-    case UTF8PROC_CATEGORY_ZS:
+    case MB_ZS:
         return c == ' ';
     default:
         return true;

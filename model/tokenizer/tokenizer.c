@@ -66,8 +66,10 @@ static int encode_plain(const mb_tokenizer *tokenizer, mb_bpe *bpe, mb_split *sp
         text = normal->data;
         n = normal->length;
     }
+    if (n && !mb_split_text(split, text, n))
+        return mb_no_memory(err, "splitting %zu bytes of text", n);
     for (size_t from = 0; from < n;) {
-        size_t end = mb_split_next(split, text, n, from);
+        size_t end = mb_split_next(split);
         if (end <= from || end > n)
             return mb_fail(err, MB_E_INPUT,
                            "the tokenizer's pre-tokenizer pattern takes too many steps on this text (byte %zu)",

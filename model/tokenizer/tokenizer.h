@@ -82,6 +82,14 @@ void mb_tokenizer_sort_added(mb_tokenizer *tokenizer);
  * when a character is outside the alphabet. */
 bool mb_tokenizer_unmap(mb_text *bytes, const char *token, size_t n);
 
+/* ---- pattern.c ---- */
+
+/* The code of a character: what the rewritten pattern matches. */
+unsigned char mb_pattern_code(uint32_t c);
+/* Appends the pattern over codes, for PCRE2 without UTF. NULL, or what the pattern has that is not supported: the
+ * words fit behind "the pattern has". */
+const char *mb_pattern_rewrite(mb_text *out, const char *pattern);
+
 /* ---- tokenizer_split.c ---- */
 
 /* Compiles the pattern of the pre-tokenizer; NULL = Qwen's. */
@@ -93,11 +101,18 @@ typedef struct mb_split {
     pcre2_match_data *match;
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
+    const char *text;     /* borrowed */
+    unsigned char *codes; /* of the text, one a character */
+    size_t count, capacity;
+    size_t code_at, byte_at; /* where the next piece begins */
 } mb_split;
 bool mb_split_open(mb_split *split, const pcre2_code *code, size_t longest);
 void mb_split_close(mb_split *split);
-/* End of the piece that begins at `from` < n: a match, or the stretch up to the next; 0: the pattern gave up. */
-size_t mb_split_next(mb_split *split, const char *text, size_t n, size_t from);
+/* Begins a text, well-formed UTF-8, which must stay until its last piece. False: out of memory. */
+bool mb_split_text(mb_split *split, const char *text, size_t n);
+/* End of the next piece in bytes: a match, or the stretch up to the next match; 0: the pattern gave up. Not to be
+ * called behind the last piece. */
+size_t mb_split_next(mb_split *split);
 
 /* ---- tokenizer_bpe.c ---- */
 
