@@ -2,9 +2,12 @@
  * load.c - the files of a tokenizer -> its tables (models.md 10.1 and 10.2).
  *
  * Two layouts: tokenizer.json alone, or vocab.json with merges.txt. Added tokens are the union of what
- * tokenizer.json, tokenizer_config.json and added_tokens.json say; a contradiction is an error. A tokenizer.json
- * that asks for anything this program does not do (byte fallback, another normaliser, a BOS) is refused, because
- * loading it anyway would give other ids without anybody noticing.
+ * tokenizer.json and added_tokens_decoder of tokenizer_config.json say; a contradiction is an error.
+ * added_tokens.json and special_tokens_map.json are the older form of that entry and count only where it is
+ * absent, and tokenizer.json wins over them, as in transformers (4.57 and 5.24 were looked at). A token is special
+ * when any of them flags it or gives it a role; a role that names no token of the folder is passed over. A
+ * tokenizer.json that asks for anything this program does not do (byte fallback, another normaliser, a BOS) is
+ * refused, because loading it anyway would give other ids without anybody noticing.
  */
 #include "model/tokenizer/tokenizer.h"
 
@@ -28,6 +31,16 @@ static bool is_type(const cJSON *object, const char *type)
     return cJSON_IsString(item) && strcmp(item->valuestring, type) == 0;
 }
 
+/* The bytes of a text of the file: base/json.h spells U+0000 as two bytes. */
+static void put_plain(mb_text *out, const char *spelled)
+{
+    for (const char *zero; (zero = strstr(spelled, "\xC0\x80")); spelled = zero + 2) {
+        mb_text_append(out, spelled, (size_t)(zero - spelled));
+        mb_text_append(out, "", 1);
+    }
+    mb_text_puts(out, spelled);
+}
+
 /* ---- vocabulary and merges ---- */
 
 /* {token: id}. Afterwards all 256 single bytes must be tokens: then any text can be encoded and nothing is ever
@@ -49,10 +62,12 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb
         }
         mb_text_clear(&bytes);
         bool mapped = mb_tokenizer_unmap(&bytes, entry->string, strlen(entry->string));
-        if (!mapped || bytes.length == 0) /* never made by merges; kept for decoding, spelled as it is */
-            rc = mb_tokenizer_add(t, id, entry->string, strlen(entry->string), where, err);
-        else
-            rc = mb_tokenizer_add(t, id, bytes.data, bytes.length, where, err);
+        if (!mapped) { /* never made by merges; kept for decoding, spelled as it is */
+            mb_text_clear(&bytes);
+            put_plain(&bytes, entry->string);
+        }
+        rc = bytes.failed ? mb_no_memory(err, "the vocabulary of %s", where)
+                          : mb_tokenizer_add(t, id, bytes.data ? bytes.data : "", bytes.length, where, err);
         if (rc == MB_OK && mapped && bytes.length && !mb_tokenizer_index_put(t, (int32_t)id))
             rc = mb_fail(err, MB_E_INPUT, "%s: token \"%.64s\" is in the vocabulary twice", where, entry->string);
     }
@@ -177,6 +192,32 @@ static bool empty_text(const cJSON *item)
     return !item || (cJSON_IsString(item) && item->valuestring[0] == '\0');
 }
 
+/* A template that puts a token beside the text, or the text twice, is none of these. */
+static bool template_adds_nothing(const cJSON *post)
+{
+    const cJSON *single = get(post, "single");
+    return cJSON_IsArray(single) && cJSON_GetArraySize(single) == 1 && get(single->child, "Sequence");
+}
+
+/* What is done with the ids in the end. ByteLevel moves offsets only; a sequence is what its parts are. */
+static bool adds_nothing(const cJSON *post)
+{
+    const cJSON *part, *parts = get(post, "processors");
+    if (!post || is_type(post, "ByteLevel"))
+        return true;
+    if (is_type(post, "TemplateProcessing"))
+        return template_adds_nothing(post);
+    if (!is_type(post, "Sequence") || !cJSON_IsArray(parts))
+        return false;
+    cJSON_ArrayForEach(part, parts)
+    {
+        bool level = is_type(part, "ByteLevel"); /* no sequence in a sequence: nobody writes one */
+        if (!level && !(is_type(part, "TemplateProcessing") && template_adds_nothing(part)))
+            return false;
+    }
+    return true;
+}
+
 /* Everything in the file that would change ids is looked at; what is not known to be harmless is refused. */
 static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
 {
@@ -197,7 +238,7 @@ static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
         problem = "its normalizer is not NFC";
     else if (!find_pattern(get(root, "pre_tokenizer")))
         problem = "its pre_tokenizer is not Split (regex, isolated) followed by ByteLevel";
-    else if (post && !is_type(post, "ByteLevel"))
+    else if (!adds_nothing(post))
         problem = "its post_processor adds tokens";
     else if (decoder && !is_type(decoder, "ByteLevel"))
         problem = "its decoder is not ByteLevel";
@@ -207,10 +248,26 @@ static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
     return MB_OK;
 }
 
-/* One added token as {content, special, ...}. */
+/* Adds a token whose text is as base/json.h spells it. */
+static int add_added(mb_tokenizer *t, int64_t id, const char *spelled, struct mb_added_token token,
+                     const char *where, mb_error *err)
+{
+    mb_text text = {0};
+    put_plain(&text, spelled);
+    token.text = text.data;
+    token.length = text.length;
+    token.id = (int32_t)id;
+    int rc = text.failed ? mb_no_memory(err, "the added tokens of %s", where)
+                         : mb_tokenizer_add_added(t, &token, where, err);
+    mb_text_free(&text);
+    return rc;
+}
+
+/* One added token as {content, special, ...}. Normalised unless it is special, where the file does not say. */
 static int read_added(mb_tokenizer *t, int64_t id, const cJSON *entry, const char *where, mb_error *err)
 {
-    const cJSON *content = get(entry, "content");
+    const cJSON *content = get(entry, "content"), *normalized = get(entry, "normalized");
+    bool special = cJSON_IsTrue(get(entry, "special"));
     if (!cJSON_IsString(content))
         return mb_fail(err, MB_E_INPUT, "%s: added token %lld has no \"content\"", where, (long long)id);
     if (cJSON_IsTrue(get(entry, "single_word")) || cJSON_IsTrue(get(entry, "lstrip")) ||
@@ -218,7 +275,10 @@ static int read_added(mb_tokenizer *t, int64_t id, const cJSON *entry, const cha
         return mb_fail(err, MB_E_INPUT,
                        "%s: added token \"%.64s\" asks for single_word, lstrip or rstrip, which is not supported",
                        where, content->valuestring);
-    return mb_tokenizer_add_added(t, id, content->valuestring, cJSON_IsTrue(get(entry, "special")), where, err);
+    return add_added(t, id, content->valuestring,
+                     (struct mb_added_token){.special = special,
+                                             .normalized = normalized ? cJSON_IsTrue(normalized) : !special},
+                     where, err);
 }
 
 /* The vocabulary comes before the added tokens, which may repeat entries of it. */
@@ -255,7 +315,7 @@ static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, mb
     {
         char *end = NULL;
         long long id = entry->string ? strtoll(entry->string, &end, 10) : -1;
-        if (rc == MB_OK && (!end || end == entry->string || *end || id < 0))
+        if (rc == MB_OK && (!end || end == entry->string || *end || id < 0 || id > INT32_MAX))
             rc = mb_fail(err, MB_E_INPUT, "%s: added_tokens_decoder has the key \"%.32s\", no token id", where,
                          entry->string ? entry->string : "");
         if (rc == MB_OK)
@@ -264,37 +324,138 @@ static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, mb
     return rc;
 }
 
-/* True when tokenizer_config.json names the text as one of its special tokens. */
-static bool named_special(const cJSON *config, const char *text)
+/* ---- roles ---- */
+
+/* Where roles stand: tokenizer_config.json, and special_tokens_map.json (NULL when it does not count). */
+struct roles {
+    const cJSON *config, *map;
+};
+
+static const char *const role_names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                         "pad_token", "cls_token", "mask_token"};
+static const char *const role_lists[] = {"additional_special_tokens", "extra_special_tokens"};
+#define ROLE_NAMES (sizeof role_names / sizeof role_names[0])
+#define ROLE_LISTS (sizeof role_lists / sizeof role_lists[0])
+
+/* "text" or {"content": "text"}; NULL when it is neither. */
+static const char *role_text(const cJSON *item)
 {
-    static const char *const keys[] = {"bos_token", "eos_token", "pad_token", "unk_token", "mask_token"};
-    const cJSON *item;
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        item = get(config, keys[i]);
-        if (cJSON_IsObject(item))
-            item = get(item, "content");
-        if (cJSON_IsString(item) && strcmp(item->valuestring, text) == 0)
-            return true;
-    }
-    cJSON_ArrayForEach(item, get(config, "additional_special_tokens")) if (cJSON_IsString(item) &&
-                                                                           strcmp(item->valuestring, text) ==
-                                                                               0) return true;
-    return false;
+    if (cJSON_IsObject(item))
+        item = get(item, "content");
+    return cJSON_IsString(item) ? item->valuestring : NULL;
 }
 
-/* added_tokens.json: {text: id}, without flags; the configuration says which of them are special. */
-static int read_added_file(mb_tokenizer *t, const cJSON *root, const cJSON *config, const char *where,
+/* Calls `visit` with the text of every token that the object gives a role, until one call is not MB_OK. */
+static int each_role(const cJSON *object, int (*visit)(void *context, const char *spelled), void *context)
+{
+    int rc = MB_OK;
+    for (size_t i = 0; i < ROLE_NAMES && rc == MB_OK; i++) {
+        const char *text = role_text(get(object, role_names[i]));
+        if (text)
+            rc = visit(context, text);
+    }
+    for (size_t i = 0; i < ROLE_LISTS && rc == MB_OK; i++) {
+        const cJSON *item, *list = get(object, role_lists[i]);
+        cJSON_ArrayForEach(item, list)
+        {
+            const char *text = role_text(item);
+            if (text && rc == MB_OK)
+                rc = visit(context, text);
+        }
+    }
+    return rc;
+}
+
+static int same_text(void *context, const char *spelled)
+{
+    return strcmp(context, spelled) == 0 ? MB_E_INPUT : MB_OK;
+}
+
+static bool has_role(const struct roles *roles, char *spelled)
+{
+    return each_role(roles->config, same_text, spelled) != MB_OK ||
+           each_role(roles->map, same_text, spelled) != MB_OK;
+}
+
+struct role_marks {
+    mb_tokenizer *tokenizer;
+    const char *where;
+    mb_error *err;
+};
+
+/* A token of the vocabulary that gets a role is an added token from then on. */
+static int mark_special(void *context, const char *spelled)
+{
+    struct role_marks *marks = context;
+    mb_text text = {0};
+    int rc = MB_OK;
+    put_plain(&text, spelled);
+    if (text.failed || text.length == 0) {
+        rc = text.failed ? mb_no_memory(marks->err, "the roles of %s", marks->where) : MB_OK;
+    } else {
+        const struct mb_added_token *added = mb_tokenizer_find_added(marks->tokenizer, text.data, text.length);
+        int32_t id = added ? added->id : mb_tokenizer_index_find(marks->tokenizer, text.data, text.length);
+        if (id >= 0)
+            rc = add_added(marks->tokenizer, id, spelled, (struct mb_added_token){.special = true}, marks->where,
+                           marks->err);
+    }
+    mb_text_free(&text);
+    return rc;
+}
+
+/* added_tokens.json: {text: id}, without flags; the roles say which of them are special. */
+static int read_added_file(mb_tokenizer *t, const cJSON *root, const struct roles *roles, const char *where,
                            mb_error *err)
 {
     int rc = MB_OK;
     for (const cJSON *entry = root->child; entry && rc == MB_OK; entry = entry->next) {
         int64_t id = 0;
         if (!mb_model_json_integer(entry, 0, INT32_MAX, &id))
-            rc = mb_fail(err, MB_E_INPUT, "%s: the id of \"%.64s\" must be a whole number >= 0", where,
-                         entry->string);
-        else
-            rc = mb_tokenizer_add_added(t, id, entry->string, named_special(config, entry->string), where, err);
+            return mb_fail(err, MB_E_INPUT, "%s: the id of \"%.64s\" must be a whole number >= 0", where,
+                           entry->string);
+        bool special = has_role(roles, entry->string);
+        bool known =
+            mb_tokenizer_find_added_id(t, id) || mb_tokenizer_find_added(t, entry->string, strlen(entry->string));
+        if (!known) /* tokenizer.json wins: the file may be of another age */
+            rc = add_added(t, id, entry->string,
+                           (struct mb_added_token){.special = special, .normalized = !special}, where, err);
     }
+    return rc;
+}
+
+/* The files beside tokenizer.json or vocab.json. */
+static int read_small_files(mb_tokenizer *t, const struct mb_tokenizer_files *files, const char *where,
+                            mb_error *err)
+{
+    cJSON *config = NULL, *added = NULL, *map = NULL;
+    char name[512];
+    int rc = MB_OK;
+    if (files->config) {
+        snprintf(name, sizeof name, "%s/tokenizer_config.json", where);
+        rc = mb_model_json_parse(&config, files->config, files->config_size, name, err);
+        if (rc == MB_OK)
+            rc = read_config(t, config, name, err);
+    }
+    bool older = !get(config, "added_tokens_decoder");
+    if (rc == MB_OK && older && files->roles) {
+        snprintf(name, sizeof name, "%s/special_tokens_map.json", where);
+        rc = mb_model_json_parse(&map, files->roles, files->roles_size, name, err);
+    }
+    const struct roles roles = {config, map};
+    if (rc == MB_OK && older && files->added) {
+        snprintf(name, sizeof name, "%s/added_tokens.json", where);
+        rc = mb_model_json_parse(&added, files->added, files->added_size, name, err);
+        if (rc == MB_OK)
+            rc = read_added_file(t, added, &roles, name, err);
+    }
+    struct role_marks marks = {t, where, err};
+    if (rc == MB_OK)
+        rc = each_role(config, mark_special, &marks);
+    if (rc == MB_OK)
+        rc = each_role(map, mark_special, &marks);
+    cJSON_Delete(config);
+    cJSON_Delete(added);
+    cJSON_Delete(map);
     return rc;
 }
 
@@ -302,7 +463,7 @@ int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files
                        mb_error *err)
 {
     mb_tokenizer *t = calloc(1, sizeof *t);
-    cJSON *main_json = NULL, *config = NULL, *added = NULL;
+    cJSON *main_json = NULL;
     char name[512];
     int rc;
     *tokenizer = NULL;
@@ -325,22 +486,13 @@ int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files
             rc = mb_split_compile(&t->split, NULL, name, err);
         t->nfc = true;
     }
-    if (rc == MB_OK && files->config) {
-        rc = mb_model_json_parse(&config, files->config, files->config_size, NAME("tokenizer_config.json"), err);
-        if (rc == MB_OK)
-            rc = read_config(t, config, name, err);
-    }
-    if (rc == MB_OK && files->added) {
-        rc = mb_model_json_parse(&added, files->added, files->added_size, NAME("added_tokens.json"), err);
-        if (rc == MB_OK)
-            rc = read_added_file(t, added, config, name, err);
-    }
 #undef NAME
     cJSON_Delete(main_json);
-    cJSON_Delete(config);
-    cJSON_Delete(added);
+    if (rc == MB_OK)
+        rc = read_small_files(t, files, where, err);
+    if (rc == MB_OK && !mb_tokenizer_sort_added(t))
+        rc = mb_no_memory(err, "the added tokens of %s", where);
     if (rc == MB_OK) {
-        mb_tokenizer_sort_added(t);
         *tokenizer = t;
     } else {
         mb_tokenizer_close(t);
@@ -367,18 +519,21 @@ static int read_optional(const char *folder, const char *name, char **data, size
     return rc;
 }
 
+enum { FILES = 6 };
+
 int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, mb_error *err)
 {
-    static const char *const names[5] = {"tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json",
-                                         "added_tokens.json"};
-    char *data[5] = {NULL}, hex[MB_HASH_CAP] = "";
-    size_t size[5] = {0};
+    static const char *const names[FILES] = {"tokenizer.json",    "vocab.json",
+                                             "merges.txt",        "tokenizer_config.json",
+                                             "added_tokens.json", "special_tokens_map.json"};
+    char *data[FILES] = {NULL}, hex[MB_HASH_CAP] = "";
+    size_t size[FILES] = {0};
     mb_hash *hash = mb_hash_new();
     int rc = MB_OK;
     *tokenizer = NULL;
     if (!hash)
         return mb_no_memory(err, "opening the tokenizer of %s", folder);
-    for (int i = 0; i < 5 && rc == MB_OK; i++)
+    for (int i = 0; i < FILES && rc == MB_OK; i++)
         if (i == 0 || i > 2 || !data[0]) /* with a tokenizer.json the older pair of files is not used */
             rc = read_optional(folder, names[i], &data[i], &size[i], hash, err);
     mb_hash_end(hash, hex);
@@ -387,13 +542,13 @@ int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, mb_error *er
             mb_fail(err, MB_E_INPUT,
                     "%s has no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there", folder);
     if (rc == MB_OK) {
-        struct mb_tokenizer_files files = {data[0], data[1], data[2], data[3], data[4],
-                                           size[0], size[1], size[2], size[3], size[4]};
+        struct mb_tokenizer_files files = {data[0], data[1], data[2], data[3], data[4], data[5],
+                                           size[0], size[1], size[2], size[3], size[4], size[5]};
         rc = mb_tokenizer_build(tokenizer, &files, folder, err);
     }
     if (rc == MB_OK)
         memcpy((*tokenizer)->hash, hex, sizeof hex);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < FILES; i++)
         free(data[i]);
     return rc;
 }

@@ -99,76 +99,137 @@ int32_t mb_tokenizer_index_find(const mb_tokenizer *tokenizer, const char *bytes
 
 /* ---- added tokens ---- */
 
-/* Contradictions are errors because either reading would silently give other ids to the same text. */
-int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text, bool special, const char *where,
-                           mb_error *err)
+struct mb_added_token *mb_tokenizer_find_added(const mb_tokenizer *tokenizer, const char *text, size_t n)
 {
-    size_t n = strlen(text);
-    if (n == 0 || n > 4096 || !mb_utf8_check(text, n, NULL))
-        return mb_fail(err, MB_E_INPUT, "%s: the added token with id %lld is empty, too long or no UTF-8", where,
-                       (long long)id);
-    for (size_t i = 0; i < tokenizer->added_count; i++) {
-        const struct mb_added_token *other = &tokenizer->added[i];
-        bool same_text = strcmp(other->text, text) == 0;
-        if (same_text && other->id == id)
-            return MB_OK; /* the same entry in a second file */
-        if (same_text || other->id == id)
-            return mb_fail(err, MB_E_INPUT,
-                           "%s: added token \"%.64s\" (id %lld) contradicts \"%.64s\" "
-                           "(id %d)",
-                           where, text, (long long)id, other->text, other->id);
-    }
-    if (tokenizer->added_count == ADDED_MAX)
-        return mb_fail(err, MB_E_INPUT, "%s: more than %d added tokens", where, ADDED_MAX);
+    for (size_t i = 0; i < tokenizer->added_count; i++)
+        if (tokenizer->added[i].length == n && memcmp(tokenizer->added[i].text, text, n) == 0)
+            return &tokenizer->added[i];
+    return NULL;
+}
+
+struct mb_added_token *mb_tokenizer_find_added_id(const mb_tokenizer *tokenizer, int64_t id)
+{
+    for (size_t i = 0; i < tokenizer->added_count; i++)
+        if (tokenizer->added[i].id == id)
+            return &tokenizer->added[i];
+    return NULL;
+}
+
+/* A place for one more, or NULL. */
+static struct mb_added_token *new_added(mb_tokenizer *tokenizer)
+{
     if (tokenizer->added_count % 64 == 0) {
         struct mb_added_token *larger =
             realloc(tokenizer->added, (tokenizer->added_count + 64) * sizeof *tokenizer->added);
         if (!larger)
-            return mb_no_memory(err, "the added tokens of %s", where);
+            return NULL;
         tokenizer->added = larger;
     }
+    return &tokenizer->added[tokenizer->added_count];
+}
+
+/* Contradictions are errors because either reading would silently give other ids to the same text. */
+int mb_tokenizer_add_added(mb_tokenizer *tokenizer, const struct mb_added_token *token, const char *where,
+                           mb_error *err)
+{
+    const char *text = token->text;
+    size_t n = token->length;
+    int32_t id = token->id;
+    if (n == 0 || n > 4096 || !mb_utf8_check(text, n, NULL))
+        return mb_fail(err, MB_E_INPUT, "%s: the added token with id %d is empty, too long or no UTF-8", where,
+                       id);
+    struct mb_added_token *same = mb_tokenizer_find_added(tokenizer, text, n);
+    struct mb_added_token *other = same ? same : mb_tokenizer_find_added_id(tokenizer, id);
+    if (same && same->id == id) { /* the same entry in a second file: special as soon as one of them says so */
+        same->special |= token->special;
+        tokenizer->tokens[id].special |= token->special;
+        return MB_OK;
+    }
+    if (other)
+        return mb_fail(err, MB_E_INPUT, "%s: added token \"%.64s\" (id %d) contradicts \"%.64s\" (id %d)", where,
+                       text, id, other->text, other->id);
+    if (tokenizer->added_count == ADDED_MAX)
+        return mb_fail(err, MB_E_INPUT, "%s: more than %d added tokens", where, ADDED_MAX);
     /* An added token may also stand in the vocabulary, under the same id and with the same text. */
     if (id >= 0 && id < tokenizer->size && tokenizer->tokens[id].used) {
-        const struct mb_token *token = &tokenizer->tokens[id];
-        if (token->length != n || memcmp(tokenizer->pool.data + token->offset, text, n) != 0)
+        const struct mb_token *entry = &tokenizer->tokens[id];
+        if (entry->length != n || memcmp(tokenizer->pool.data + entry->offset, text, n) != 0)
             return mb_fail(err, MB_E_INPUT,
-                           "%s: added token \"%.64s\" has id %lld, which the vocabulary gives to another token",
-                           where, text, (long long)id);
+                           "%s: added token \"%.64s\" has id %d, which the vocabulary gives to another token",
+                           where, text, id);
     } else {
         int rc = mb_tokenizer_add(tokenizer, id, text, n, where, err);
         if (rc != MB_OK)
             return rc;
     }
-    char *copy = mb_string_copy(text);
-    if (!copy)
+    struct mb_added_token *place = new_added(tokenizer);
+    char *copy = malloc(n + 1);
+    if (!place || !copy) {
+        free(copy);
         return mb_no_memory(err, "the added tokens of %s", where);
-    tokenizer->tokens[id].special = special;
-    tokenizer->added[tokenizer->added_count++] = (struct mb_added_token){copy, n, (int32_t)id, special};
+    }
+    memcpy(copy, text, n);
+    copy[n] = '\0';
+    *place = *token;
+    place->text = place->match = copy;
+    place->match_length = n;
+    tokenizer->tokens[id].special |= token->special;
+    tokenizer->added_count++;
     return MB_OK;
 }
 
-/* Longest first within a first byte: the first match is then the longest. */
-static int by_byte_and_length(const void *a, const void *b)
+/* Raw ones first; longest first within a first byte: the first match is then the longest. */
+static int by_kind_byte_and_length(const void *a, const void *b)
 {
     const struct mb_added_token *x = a, *y = b;
-    unsigned char first_x = (unsigned char)x->text[0], first_y = (unsigned char)y->text[0];
+    unsigned char first_x = (unsigned char)x->match[0], first_y = (unsigned char)y->match[0];
+    if (x->normalized != y->normalized)
+        return x->normalized ? 1 : -1;
     if (first_x != first_y)
         return first_x < first_y ? -1 : 1;
-    if (x->length != y->length)
-        return x->length > y->length ? -1 : 1;
+    if (x->match_length != y->match_length)
+        return x->match_length > y->match_length ? -1 : 1;
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-void mb_tokenizer_sort_added(mb_tokenizer *tokenizer)
+/* What a normalised token is looked for as, in normalised text. */
+static bool set_match(const mb_tokenizer *tokenizer, struct mb_added_token *token)
 {
-    size_t k = 0;
-    if (tokenizer->added_count)
-        qsort(tokenizer->added, tokenizer->added_count, sizeof *tokenizer->added, by_byte_and_length);
-    for (size_t byte = 0; byte < 257; byte++) {
-        while (k < tokenizer->added_count && (unsigned char)tokenizer->added[k].text[0] < byte)
-            k++;
-        tokenizer->added_first[byte] = k;
+    mb_text nfc = {0};
+    if (!token->normalized || !tokenizer->nfc)
+        return true;
+    bool ok = mb_unicode_nfc(&nfc, token->text, token->length);
+    if (ok && (nfc.length != token->length || memcmp(nfc.data, token->text, nfc.length) != 0)) {
+        token->match_length = nfc.length;
+        token->match = mb_text_take(&nfc);
+        ok = token->match != NULL;
+        if (!ok)
+            token->match = token->text;
     }
+    mb_text_free(&nfc);
+    return ok;
+}
+
+bool mb_tokenizer_sort_added(mb_tokenizer *tokenizer)
+{
+    size_t k = 0, n = tokenizer->added_count;
+    for (size_t i = 0; i < n; i++)
+        if (!set_match(tokenizer, &tokenizer->added[i]))
+            return false;
+    if (n)
+        qsort(tokenizer->added, n, sizeof *tokenizer->added, by_kind_byte_and_length);
+    while (tokenizer->added_raw < n && !tokenizer->added[tokenizer->added_raw].normalized)
+        tokenizer->added_raw++;
+    for (size_t kind = 0; kind < 2; kind++) {
+        size_t end = kind ? n : tokenizer->added_raw;
+        for (size_t byte = 0; byte < 257; byte++) {
+            while (k < end && (unsigned char)tokenizer->added[k].match[0] < byte)
+                k++;
+            tokenizer->added_first[kind][byte] = k;
+        }
+        k = end;
+    }
+    return true;
 }
 
 /* ---- the byte-level alphabet ---- */

@@ -17,8 +17,11 @@ void mb_tokenizer_close(mb_tokenizer *tokenizer)
 {
     if (!tokenizer)
         return;
-    for (size_t i = 0; i < tokenizer->added_count; i++)
+    for (size_t i = 0; i < tokenizer->added_count; i++) {
+        if (tokenizer->added[i].match != tokenizer->added[i].text)
+            free(tokenizer->added[i].match);
         free(tokenizer->added[i].text);
+    }
     free(tokenizer->added);
     free(tokenizer->tokens);
     free(tokenizer->lookup);
@@ -37,58 +40,103 @@ void mb_tokenizer_hash(const mb_tokenizer *tokenizer, char hex[MB_HASH_CAP])
 int32_t mb_tokenizer_id(const mb_tokenizer *tokenizer, const char *token)
 {
     size_t n = strlen(token);
-    for (size_t i = 0; i < tokenizer->added_count; i++)
-        if (tokenizer->added[i].length == n && memcmp(tokenizer->added[i].text, token, n) == 0)
-            return tokenizer->added[i].id;
+    const struct mb_added_token *added = mb_tokenizer_find_added(tokenizer, token, n);
+    if (added)
+        return added->id;
     return n ? mb_tokenizer_index_find(tokenizer, token, n) : -1;
 }
 
-/* The longest added token that begins at text[at], or NULL. */
-static const struct mb_added_token *added_at(const mb_tokenizer *tokenizer, const char *text, size_t n, size_t at)
+/* The added tokens that are looked for in raw text, and those in normalised text. */
+enum { KIND_RAW, KIND_NORMALIZED };
+
+/* What one call of encode works with. */
+struct encoding {
+    const mb_tokenizer *tokenizer;
+    mb_bpe *bpe;
+    mb_split split;
+    mb_text normal;
+    bool special; /* added tokens are looked for */
+    mb_error *err;
+};
+
+/* The longest added token of a kind that begins at text[at], or NULL. */
+static const struct mb_added_token *added_at(const mb_tokenizer *tokenizer, int kind, const char *text, size_t n,
+                                             size_t at)
 {
+    const size_t *first = tokenizer->added_first[kind];
     unsigned char byte = (unsigned char)text[at];
-    for (size_t i = tokenizer->added_first[byte]; i < tokenizer->added_first[byte + 1u]; i++) {
+    for (size_t i = first[byte]; i < first[byte + 1u]; i++) {
         const struct mb_added_token *token = &tokenizer->added[i];
-        if (token->length <= n - at && memcmp(token->text, text + at, token->length) == 0)
+        if (token->match_length <= n - at && memcmp(token->match, text + at, token->match_length) == 0)
             return token;
     }
     return NULL;
 }
 
-/* Encodes text that holds no added tokens. */
-static int encode_plain(const mb_tokenizer *tokenizer, mb_bpe *bpe, mb_split *split, mb_text *normal,
-                        const char *text, size_t n, mb_error *err)
+/* Encodes normalised text that holds no added tokens. */
+static int encode_pieces(struct encoding *e, const char *text, size_t n)
 {
-    if (tokenizer->nfc) {
-        mb_text_clear(normal);
-        if (!mb_unicode_nfc(normal, text, n))
-            return mb_no_memory(err, "normalising %zu bytes of text", n);
-        text = normal->data;
-        n = normal->length;
-    }
-    if (n && !mb_split_text(split, text, n))
-        return mb_no_memory(err, "splitting %zu bytes of text", n);
+    if (n && !mb_split_text(&e->split, text, n))
+        return mb_no_memory(e->err, "splitting %zu bytes of text", n);
     for (size_t from = 0; from < n;) {
-        size_t end = mb_split_next(split);
+        size_t end = mb_split_next(&e->split);
         if (end <= from || end > n)
-            return mb_fail(err, MB_E_INPUT,
+            return mb_fail(e->err, MB_E_INPUT,
                            "the tokenizer's pre-tokenizer pattern takes too many steps on this text (byte %zu)",
                            from);
-        if (!mb_bpe_piece(bpe, text + from, end - from))
-            return mb_no_memory(err, "encoding a piece of %zu bytes", end - from);
+        if (!mb_bpe_piece(e->bpe, text + from, end - from))
+            return mb_no_memory(e->err, "encoding a piece of %zu bytes", end - from);
         from = end;
     }
     return MB_OK;
 }
 
+static int encode_text(struct encoding *e, int kind, const char *text, size_t n);
+
+/* Encodes what stands between the added tokens of a kind. */
+static int encode_between(struct encoding *e, int kind, const char *text, size_t n)
+{
+    if (kind == KIND_NORMALIZED)
+        return encode_pieces(e, text, n);
+    if (e->tokenizer->nfc) {
+        mb_text_clear(&e->normal);
+        if (!mb_unicode_nfc(&e->normal, text, n))
+            return mb_no_memory(e->err, "normalising %zu bytes of text", n);
+        text = e->normal.data;
+        n = e->normal.length;
+    }
+    return encode_text(e, KIND_NORMALIZED, text, n);
+}
+
+/* A byte that begins no added token costs one look-up; UTF-8 rules out a match inside a character. */
+static int encode_text(struct encoding *e, int kind, const char *text, size_t n)
+{
+    const mb_tokenizer *t = e->tokenizer;
+    bool any = e->special && (kind == KIND_RAW ? t->added_raw > 0 : t->added_raw < t->added_count);
+    size_t plain = 0; /* where the text that is not yet encoded begins */
+    for (size_t at = 0; any && at < n;) {
+        const struct mb_added_token *token = added_at(t, kind, text, n, at);
+        if (!token) {
+            at++;
+            continue;
+        }
+        int rc = encode_between(e, kind, text + plain, at - plain);
+        if (rc != MB_OK)
+            return rc;
+        if (!mb_bpe_push(e->bpe, token->id))
+            return mb_no_memory(e->err, "tokenising");
+        at += token->match_length;
+        plain = at;
+    }
+    return encode_between(e, kind, text + plain, n - plain);
+}
+
 int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t length, bool special,
                         int32_t **ids, size_t *n, mb_error *err)
 {
-    mb_text repaired = {0}, normal = {0};
-    mb_split split = {0};
-    mb_bpe *bpe = NULL;
+    struct encoding e = {.tokenizer = tokenizer, .special = special, .err = err};
+    mb_text repaired = {0};
     int rc = MB_OK;
-    size_t plain = 0; /* where the text that is not yet encoded begins */
     *ids = NULL;
     *n = 0;
     if (length > (size_t)1 << 29) /* positions inside a piece are int32, and NFC may triple the bytes */
@@ -102,36 +150,22 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
         text = repaired.data;
         length = repaired.length;
     }
-    bpe = mb_bpe_open(tokenizer);
-    if (!bpe || !mb_split_open(&split, tokenizer->split, 3 * length)) {
+    e.bpe = mb_bpe_open(tokenizer);
+    if (!e.bpe || !mb_split_open(&e.split, tokenizer->split, 3 * length)) {
         rc = mb_no_memory(err, "tokenising");
         goto out;
     }
-    /* A byte that begins no added token costs one look-up; UTF-8 rules out a match inside a character. */
-    for (size_t at = 0; special && at < length && rc == MB_OK;) {
-        const struct mb_added_token *token = added_at(tokenizer, text, length, at);
-        if (!token) {
-            at++;
-            continue;
-        }
-        rc = encode_plain(tokenizer, bpe, &split, &normal, text + plain, at - plain, err);
-        if (rc == MB_OK && !mb_bpe_push(bpe, token->id))
-            rc = mb_no_memory(err, "tokenising");
-        at += token->length;
-        plain = at;
-    }
-    if (rc == MB_OK)
-        rc = encode_plain(tokenizer, bpe, &split, &normal, text + plain, length - plain, err);
+    rc = encode_text(&e, KIND_RAW, text, length);
     if (rc == MB_OK) {
-        *ids = mb_bpe_take(bpe, n);
+        *ids = mb_bpe_take(e.bpe, n);
         if (!*ids)
             rc = mb_no_memory(err, "tokenising");
     }
 out:
-    mb_bpe_close(bpe);
-    mb_split_close(&split);
+    mb_bpe_close(e.bpe);
+    mb_split_close(&e.split);
     mb_text_free(&repaired);
-    mb_text_free(&normal);
+    mb_text_free(&e.normal);
     return rc;
 }
 

@@ -25,11 +25,14 @@ struct mb_bpe_rule {
     int32_t rank, id;
 };
 
+/* Text that stands for one id wherever it occurs. It may hold zero bytes. */
 struct mb_added_token {
-    char *text;
-    size_t length;
+    char *text;  /* as the files have it */
+    char *match; /* what is looked for: of a normalised one the NFC form, else text itself */
+    size_t length, match_length;
     int32_t id;
-    bool special;
+    bool special;    /* dropped on request when ids become text */
+    bool normalized; /* looked for in normalised text, behind all that are not */
 };
 
 struct mb_tokenizer {
@@ -42,9 +45,9 @@ struct mb_tokenizer {
     size_t lookup_mask;
     struct mb_bpe_rule *rules; /* hash table */
     size_t rule_mask;
-    struct mb_added_token *added; /* by first byte, longest first */
-    size_t added_count;
-    size_t added_first[257]; /* added tokens that begin with byte b: added_first[b] .. added_first[b+1]-1 */
+    struct mb_added_token *added;  /* raw ones before normalised ones, by first byte, longest first */
+    size_t added_count, added_raw; /* raw ones are 0 .. added_raw - 1 */
+    size_t added_first[2][257];    /* those of a kind that begin with byte b: [kind][b] .. [kind][b + 1] - 1 */
     bool nfc;
     pcre2_code *split; /* the pre-tokenizer's pattern */
     char hash[MB_HASH_CAP];
@@ -52,8 +55,8 @@ struct mb_tokenizer {
 
 /* The files of a tokenizer in memory; NULL = the folder has none. Either tokenizer or vocab and merges. */
 struct mb_tokenizer_files {
-    const char *tokenizer, *vocab, *merges, *config, *added;
-    size_t tokenizer_size, vocab_size, merges_size, config_size, added_size;
+    const char *tokenizer, *vocab, *merges, *config, *added, *roles;
+    size_t tokenizer_size, vocab_size, merges_size, config_size, added_size, roles_size;
 };
 
 int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files *files, const char *where,
@@ -73,11 +76,14 @@ bool mb_tokenizer_index_put(mb_tokenizer *tokenizer, int32_t id); /* false: thes
 int32_t mb_tokenizer_index_find(const mb_tokenizer *tokenizer, const char *bytes, size_t n); /* -1 = none */
 bool mb_tokenizer_rules_reserve(mb_tokenizer *tokenizer, size_t count);
 bool mb_tokenizer_rules_put(mb_tokenizer *tokenizer, int32_t left, int32_t right, int32_t rank, int32_t id);
-/* An added token; the same again is ignored, a contradiction is MB_E_INPUT. */
-int mb_tokenizer_add_added(mb_tokenizer *tokenizer, int64_t id, const char *text, bool special, const char *where,
+/* An added token; text is copied. The same again only adds to `special`, a contradiction is MB_E_INPUT. */
+int mb_tokenizer_add_added(mb_tokenizer *tokenizer, const struct mb_added_token *token, const char *where,
                            mb_error *err);
-/* Sorts the added tokens and fills added_first. */
-void mb_tokenizer_sort_added(mb_tokenizer *tokenizer);
+/* The added token of this text or of this id, or NULL. */
+struct mb_added_token *mb_tokenizer_find_added(const mb_tokenizer *tokenizer, const char *text, size_t n);
+struct mb_added_token *mb_tokenizer_find_added_id(const mb_tokenizer *tokenizer, int64_t id);
+/* Sorts the added tokens and fills added_first. False: out of memory. */
+bool mb_tokenizer_sort_added(mb_tokenizer *tokenizer);
 /* Byte-level alphabet (models.md 10.1, point 4): appends the bytes that a token's characters stand for. False
  * when a character is outside the alphabet. */
 bool mb_tokenizer_unmap(mb_text *bytes, const char *token, size_t n);
