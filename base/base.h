@@ -71,6 +71,10 @@ char *mb_string_format(const char *format, ...) MB_PRINTF(1, 2);
 size_t mb_utf8_next(const char *bytes, size_t n, uint32_t *character);
 /* Writes a code point (U+10FFFF at most) as 1 to 4 bytes and returns how many. */
 size_t mb_utf8_put(char bytes[4], uint32_t character);
+/* Texts are C strings, so a byte 0 inside one is spelled C0 80, as base/json.h reads it. These append n bytes as such
+ * a text, and such a text as its bytes. */
+void mb_text_spell(mb_text *text, const char *bytes, size_t n);
+void mb_text_unspell(mb_text *bytes, const char *text);
 /* False: *offset (may be NULL) is the first bad byte. */
 bool mb_utf8_check(const char *bytes, size_t n, size_t *offset);
 /* Appends the bytes with U+FFFD for each broken sequence. */

@@ -3,7 +3,10 @@
  * character for each maximal subpart (Unicode 3.9, U+FFFD substitution), as Python's decoder and the tokenizers
  * do.
  */
-#include "base/base.h"
+#include "base/json.h"
+
+#include <stdio.h>
+#include <string.h>
 
 size_t mb_utf8_next(const char *bytes, size_t n, uint32_t *character)
 {
@@ -101,27 +104,46 @@ static const char *escape(unsigned char byte, char room[8])
 
 void mb_text_json(mb_text *text, const char *string)
 {
-    mb_text repaired = {0};
-    size_t n = 0, plain = 0; /* start of the stretch that is copied as it is */
-    while (string[n])
-        n++;
-    if (!mb_utf8_check(string, n, NULL)) {
-        mb_utf8_repair(&repaired, string, n);
-        text->failed = text->failed || repaired.failed;
-        string = repaired.data ? repaired.data : "";
-        n = repaired.length;
-    }
-    for (size_t i = 0; i < n; i++) {
-        char room[8];
-        const char *instead = escape((unsigned char)string[i], room);
+    size_t n = strlen(string), plain = 0; /* start of the stretch that is copied as it is */
+    for (size_t i = 0, step; i < n; i += step) {
+        char room[16];
+        uint32_t c;
+        step = mb_utf8_python(string + i, n - i, &c);
+        bool half = c >= 0xD800 && c < 0xE000;
+        const char *instead = c == MB_UTF8_INVALID ? "\xEF\xBF\xBD"
+                              : c < 0x80           ? escape((unsigned char)c, room)
+                                                   : NULL;
+        if (half) { /* Python reads and writes it like this */
+            snprintf(room, sizeof room, "\\u%04x", (unsigned)c);
+            instead = room;
+        }
         if (!instead)
             continue;
         mb_text_append(text, string + plain, i - plain);
         mb_text_puts(text, instead);
-        plain = i + 1;
+        plain = i + step;
     }
     mb_text_append(text, string + plain, n - plain);
-    mb_text_free(&repaired);
+}
+
+void mb_text_spell(mb_text *text, const char *bytes, size_t n)
+{
+    for (const char *zero; n && (zero = memchr(bytes, 0, n));) {
+        mb_text_append(text, bytes, (size_t)(zero - bytes));
+        mb_text_append(text, "\xC0\x80", 2);
+        n -= (size_t)(zero + 1 - bytes);
+        bytes = zero + 1;
+    }
+    mb_text_append(text, bytes, n);
+}
+
+void mb_text_unspell(mb_text *bytes, const char *text)
+{
+    for (const char *zero; (zero = strstr(text, "\xC0\x80")); text = zero + 2) {
+        mb_text_append(bytes, text, (size_t)(zero - text));
+        mb_text_append(bytes, "", 1);
+    }
+    mb_text_puts(bytes, text);
 }
 
 size_t mb_utf8_put(char bytes[4], uint32_t character)

@@ -138,7 +138,7 @@ const mb_tokenizer *mb_model_tokenizer(const mb_model *model); /* NULL for synth
 /* ---- prompts ---- */
 
 typedef struct mb_prompt_request {
-    const char *text;          /* the filled prompt of the benchmark */
+    const char *text;          /* the filled prompt; byte 0 as mb_text_spell() puts it */
     const char *answer_prefix; /* put after the assistant header; "" or NULL */
     bool chat;                 /* as one user message of a chat, the way the model was opened with (mb_chat) */
     int32_t max_tokens;        /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */

@@ -195,8 +195,8 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
                     bool *truncated, mb_error *err)
 {
     int32_t *plain = NULL;
-    size_t plain_n = 0, length = request->text ? strlen(request->text) : 0;
-    const char *text = request->text ? request->text : "";
+    size_t plain_n = 0;
+    mb_text bytes = {0};
     int rc = MB_OK;
     *ids = NULL;
     *n = 0;
@@ -207,6 +207,13 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
                        model->config.name);
     if (request->chat && (rc = check_chat(model, err)) != MB_OK)
         return rc;
+    mb_text_unspell(&bytes, request->text ? request->text : "");
+    const char *text = bytes.data ? bytes.data : "";
+    const size_t length = bytes.length;
+    if (bytes.failed) {
+        rc = mb_no_memory(err, "a prompt");
+        goto out;
+    }
     if (request->max_tokens > 0) {
         rc = mb_tokenizer_encode(model->tokenizer, text, length, true, &plain, &plain_n, err);
         if (rc != MB_OK)
@@ -233,6 +240,7 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
         rc = mb_fail(err, MB_E_SAMPLE, "the prompt is empty");
 out:
     free(plain);
+    mb_text_free(&bytes);
     if (rc != MB_OK) {
         free(*ids);
         *ids = NULL;

@@ -370,12 +370,24 @@ static int choose_method(generation *g, mb_error *err)
 
 static int read_prompt(generation *g, mb_error *err)
 {
-    mb_text input = {0};
+    mb_text input = {0}, spelled = {0};
+    char *data = NULL;
     size_t size = 0;
-    if (strcmp(g->cli->prompt, "-") != 0)
-        return mb_file_read(g->cli->prompt, INPUT_MAX, &g->prompt, &size, err);
-    int rc = read_input(&input, err);
-    g->prompt = mb_text_take(&input);
+    int rc;
+    if (strcmp(g->cli->prompt, "-") != 0) {
+        rc = mb_file_read(g->cli->prompt, INPUT_MAX, &data, &size, err);
+    } else {
+        rc = read_input(&input, err);
+        size = input.length;
+        data = mb_text_take(&input);
+    }
+    if (rc == MB_OK) {
+        mb_text_spell(&spelled, data, size);
+        g->prompt = mb_text_take(&spelled);
+        if (!g->prompt)
+            rc = mb_no_memory(err, "the prompt");
+    }
+    free(data);
     return rc;
 }
 

@@ -72,6 +72,24 @@ static int store_status(mb_run *run, const mb_prepared *prepared, int64_t cell, 
     return mb_store_sample(run->store, &row, err);
 }
 
+/* The answer, as texts are: a vocabulary may have byte 0 in its tokens. */
+static int text_of(const mb_run *run, const mb_decode_result *result, char **text, mb_error *err)
+{
+    char *bytes = NULL;
+    size_t length = 0;
+    mb_text spelled = {0};
+    int rc = mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &bytes, &length,
+                                 err);
+    if (rc == MB_OK) {
+        mb_text_spell(&spelled, bytes, length);
+        *text = mb_text_take(&spelled);
+        if (!*text)
+            rc = mb_no_memory(err, "an answer of %zu bytes", length);
+    }
+    free(bytes);
+    return rc;
+}
+
 /* Text of the answer, score and row of one decoded sample. */
 static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell,
                         const mb_decode_result *result, mb_error *err)
@@ -80,10 +98,8 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
     mb_grid_row *grids = NULL;
     mb_error reason = {0};
     char *text = NULL;
-    size_t length = 0;
     mb_sample_row row;
-    int rc =
-        mb_tokenizer_decode(mb_model_tokenizer(run->model), result->ids, result->count, true, &text, &length, err);
+    int rc = text_of(run, result, &text, err);
     if (rc != MB_OK)
         goto out;
     mb_run_sample_row(prepared, cell, &row);

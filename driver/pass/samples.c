@@ -13,12 +13,15 @@
 
 static char *json_strings(char *const *strings, size_t count)
 {
-    cJSON *array = cJSON_CreateArray();
-    for (size_t i = 0; array && i < count; i++)
-        cJSON_AddItemToArray(array, cJSON_CreateString(strings[i]));
-    char *text = array ? cJSON_PrintUnformatted(array) : NULL;
-    cJSON_Delete(array);
-    return text;
+    mb_text out = {0};
+    mb_text_puts(&out, "[");
+    for (size_t i = 0; i < count; i++) {
+        mb_text_puts(&out, i ? ",\"" : "\"");
+        mb_text_json(&out, strings[i]);
+        mb_text_puts(&out, "\"");
+    }
+    mb_text_puts(&out, "]");
+    return mb_text_take(&out);
 }
 
 static int prepare(mb_run *run, mb_prepared *prepared, mb_error *err)

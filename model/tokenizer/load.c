@@ -31,16 +31,6 @@ static bool is_type(const cJSON *object, const char *type)
     return cJSON_IsString(item) && strcmp(item->valuestring, type) == 0;
 }
 
-/* The bytes of a text of the file: base/json.h spells U+0000 as two bytes. */
-static void put_plain(mb_text *out, const char *spelled)
-{
-    for (const char *zero; (zero = strstr(spelled, "\xC0\x80")); spelled = zero + 2) {
-        mb_text_append(out, spelled, (size_t)(zero - spelled));
-        mb_text_append(out, "", 1);
-    }
-    mb_text_puts(out, spelled);
-}
-
 /* ---- vocabulary and merges ---- */
 
 /* {token: id}. Afterwards all 256 single bytes must be tokens: then any text can be encoded and nothing is ever
@@ -64,7 +54,7 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb
         bool mapped = mb_tokenizer_unmap(&bytes, entry->string, strlen(entry->string));
         if (!mapped) { /* never made by merges; kept for decoding, spelled as it is */
             mb_text_clear(&bytes);
-            put_plain(&bytes, entry->string);
+            mb_text_unspell(&bytes, entry->string);
         }
         rc = bytes.failed ? mb_no_memory(err, "the vocabulary of %s", where)
                           : mb_tokenizer_add(t, id, bytes.data ? bytes.data : "", bytes.length, where, err);
@@ -209,8 +199,7 @@ static bool adds_nothing(const cJSON *post)
         return template_adds_nothing(post);
     if (!is_type(post, "Sequence") || !cJSON_IsArray(parts))
         return false;
-    cJSON_ArrayForEach(part, parts)
-    {
+    cJSON_ArrayForEach(part, parts) {
         bool level = is_type(part, "ByteLevel"); /* no sequence in a sequence: nobody writes one */
         if (!level && !(is_type(part, "TemplateProcessing") && template_adds_nothing(part)))
             return false;
@@ -253,7 +242,7 @@ static int add_added(mb_tokenizer *t, int64_t id, const char *spelled, struct mb
                      const char *where, mb_error *err)
 {
     mb_text text = {0};
-    put_plain(&text, spelled);
+    mb_text_unspell(&text, spelled);
     token.text = text.data;
     token.length = text.length;
     token.id = (int32_t)id;
@@ -290,8 +279,7 @@ static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where,
         rc = read_vocab(t, get(model, "vocab"), where, err);
     if (rc == MB_OK)
         rc = read_merges_json(t, get(model, "merges"), where, err);
-    cJSON_ArrayForEach(entry, get(root, "added_tokens"))
-    {
+    cJSON_ArrayForEach(entry, get(root, "added_tokens")) {
         int64_t id = 0;
         if (rc == MB_OK && !mb_model_json_integer(get(entry, "id"), 0, INT32_MAX, &id))
             rc = mb_fail(err, MB_E_INPUT, "%s: an added token has no id", where);
@@ -311,8 +299,7 @@ static int read_config(mb_tokenizer *t, const cJSON *root, const char *where, mb
 {
     const cJSON *entry;
     int rc = MB_OK;
-    cJSON_ArrayForEach(entry, get(root, "added_tokens_decoder"))
-    {
+    cJSON_ArrayForEach(entry, get(root, "added_tokens_decoder")) {
         char *end = NULL;
         long long id = entry->string ? strtoll(entry->string, &end, 10) : -1;
         if (rc == MB_OK && (!end || end == entry->string || *end || id < 0 || id > INT32_MAX))
@@ -356,8 +343,7 @@ static int each_role(const cJSON *object, int (*visit)(void *context, const char
     }
     for (size_t i = 0; i < ROLE_LISTS && rc == MB_OK; i++) {
         const cJSON *item, *list = get(object, role_lists[i]);
-        cJSON_ArrayForEach(item, list)
-        {
+        cJSON_ArrayForEach(item, list) {
             const char *text = role_text(item);
             if (text && rc == MB_OK)
                 rc = visit(context, text);
@@ -389,7 +375,7 @@ static int mark_special(void *context, const char *spelled)
     struct role_marks *marks = context;
     mb_text text = {0};
     int rc = MB_OK;
-    put_plain(&text, spelled);
+    mb_text_unspell(&text, spelled);
     if (text.failed || text.length == 0) {
         rc = text.failed ? mb_no_memory(marks->err, "the roles of %s", marks->where) : MB_OK;
     } else {

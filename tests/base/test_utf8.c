@@ -68,9 +68,40 @@ static void json_strings(void **state)
     mb_text_json(&text, "cut \xe4\xb8"); /* a generation that ends inside a character */
     assert_string_equal(text.data, "cut " BAD);
     mb_text_clear(&text);
+    mb_text_json(&text, "a\xC0\x80"
+                        "b\xED\xA0\xBD"); /* byte 0 and half of a surrogate pair */
+    assert_string_equal(text.data, "a\\u0000b\\ud83d");
+    mb_text_clear(&text);
     mb_text_json(&text, "");
     assert_int_equal(text.length, 0);
     mb_text_free(&text);
+}
+
+/* Bytes to a C string and back: nothing is lost, whatever they are. */
+static void byte_zero(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *spelled;
+    } cases[] = {{"", 0, ""},
+                 {"a", 1, "a"},
+                 {"\0", 1, "\xC0\x80"},
+                 {"a\0\0b", 4,
+                  "a\xC0\x80\xC0\x80"
+                  "b"},
+                 {"ab\0", 3, "ab\xC0\x80"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mb_text text = {0}, back = {0};
+        mb_text_spell(&text, cases[i].bytes, cases[i].n);
+        assert_string_equal(text.data ? text.data : "", cases[i].spelled);
+        mb_text_unspell(&back, text.data ? text.data : "");
+        assert_int_equal(back.length, cases[i].n);
+        assert_true(cases[i].n == 0 || memcmp(back.data, cases[i].bytes, cases[i].n) == 0);
+        mb_text_free(&text);
+        mb_text_free(&back);
+    }
 }
 
 int main(void)
@@ -79,6 +110,7 @@ int main(void)
         cmocka_unit_test(broken_sequences),
         cmocka_unit_test(all_characters),
         cmocka_unit_test(json_strings),
+        cmocka_unit_test(byte_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
