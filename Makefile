@@ -20,7 +20,9 @@ ARCH ?= -march=native
 CFLAGS += -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) $(ARCH) -I. -I$(BUILD)/generated -pthread -MMD -MP $(SANITIZE)
 LIBS := -lsqlite3 -lcjson -lpcre2-8 -lxxhash -lm -ldl -pthread
 LDFLAGS += $(SANITIZE) -rdynamic
-VERSION := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+# Untracked files count as dirty: git describe does not look at them.
+VERSION := $(shell v=$$(git describe --always --abbrev=12 2>/dev/null) && \
+             echo "$$v$$([ -z "$$(git status --porcelain 2>/dev/null)" ] || echo -dirty)" || echo unknown)
 
 # ---- rooms ---------------------------------------------------------------------------------------------------
 room = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)/*.c $(2)))
@@ -40,9 +42,11 @@ CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
 CUDA_OBJECTS := $(patsubst %.cu,$(BUILD)/%.o,$(CUDA_SOURCES)) $(call room,kernels/cuda)
 endif
 ifneq ($(CUDA_SOURCES),)
+# Line numbers for profilers (LINEINFO=-lineinfo) make every edited comment a new build of the kernels.
+LINEINFO ?=
 CUDA_ARCH ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
              -gencode arch=compute_90,code=compute_90
-NVCCFLAGS += -O3 -lineinfo -std=c++17 $(CUDA_ARCH) -I. -Xcompiler -Wall,-Wextra -MMD -MP --threads 2
+NVCCFLAGS += -O3 $(LINEINFO) -std=c++17 $(CUDA_ARCH) -I. -Xcompiler -Wall,-Wextra -MMD -MP --threads 2
 CFLAGS += -DMB_HAVE_CUDA=1 -isystem $(CUDA_HOME)/include
 # cudart is linked statically and cuBLASLt is loaded with dlopen, so the binary starts without a GPU or driver.
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -lstdc++
@@ -50,6 +54,10 @@ endif
 
 LIBRARY_OBJECTS := $(DRIVER) $(RESULTS) $(DATASETS) $(MODEL) $(METHODS) $(KERNELS) $(CUDA_OBJECTS) $(BASE)
 LIBRARY := $(BUILD)/libmaskbench.a
+# What a stored result depends on; embedded texts are not in it, because prompts have identities of their own.
+CODE_OBJECTS := $(filter-out $(BUILD)/base/embedded.o,$(BASE)) $(KERNELS) $(CUDA_OBJECTS) $(MODEL) $(DATASETS) \
+                $(call room,methods/registry) $(filter $(BUILD)/driver/pass/%,$(DRIVER))
+CODE_HASHES := $(BUILD)/generated/code_hashes.o
 GENERATED := $(BUILD)/generated/methods_list.h $(BUILD)/generated/embedded.h $(BUILD)/generated/version.h
 
 .PHONY: all help deps demo test check asan valgrind fuzz clean plugin-example install
@@ -73,8 +81,8 @@ harness: $(BUILD)/harness
 $(BUILD)/harness: $(BUILD)/driver/main.o $(LIBRARY)
 	$(CC) $(LDFLAGS) -o $@ $< $(LIBRARY) $(CUDA_LIBS) $(LIBS)
 
-$(LIBRARY): $(LIBRARY_OBJECTS) $(BUILD)/generated/library.set
-	@rm -f $@; ar rcs $@ $(LIBRARY_OBJECTS)
+$(LIBRARY): $(LIBRARY_OBJECTS) $(CODE_HASHES) $(BUILD)/generated/library.set
+	@rm -f $@; ar rcs $@ $(LIBRARY_OBJECTS) $(CODE_HASHES)
 
 $(BUILD)/%.o: %.c | $(GENERATED)
 	@mkdir -p $(@D)
@@ -86,6 +94,12 @@ $(BUILD)/kernels/cpu/%.o: CFLAGS += -ffp-contract=fast
 $(BUILD)/kernels/cuda/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) -c -o $@ $<
+
+$(BUILD)/generated/code_hashes.c: tools/code_hashes.sh $(BUILD)/generated/library.set $(CODE_OBJECTS) $(call room,methods)
+	@bash tools/code_hashes.sh $(CODE_OBJECTS) -- $(call room,methods) > $@.tmp && mv $@.tmp $@
+
+$(CODE_HASHES): $(BUILD)/generated/code_hashes.c
+	$(CC) $(CFLAGS) -c -o $@ $<
 
 # The commit that was built; the file changes only when the commit does.
 .PHONY: version

@@ -121,6 +121,11 @@ const char *mb_embedded_find(const char *path, size_t *size);
 /* i-th embedded path, NULL past the end. */
 const char *mb_embedded_path(size_t i);
 
+/* ---- what was compiled ---- */
+/* Hash of compiled code without debug information, 32 hex digits: "program" (what a result depends on: base, kernels,
+ * model, datasets, passes) or "methods/NAME" of a built-in method. NULL: unknown. */
+const char *mb_code_hash(const char *name);
+
 /* ---- time ---- */
 uint64_t mb_clock_ns(void); /* monotonic */
 

@@ -135,6 +135,13 @@ int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *
     return mb_store_cell(run->store, &key, cell, err);
 }
 
+bool mb_run_stored(mb_run *run, const mb_prepared *prepared, int64_t cell)
+{
+    bool stored = mb_store_has_sample(run->store, cell, prepared->sample->key);
+    run->reused += stored;
+    return stored;
+}
+
 void mb_run_request(const mb_run *run, const mb_prepared *prepared, size_t sampler, mb_decode_request *request)
 {
     const mb_sample *sample = prepared->sample;

@@ -16,6 +16,7 @@
 
 typedef struct mb_run_flags {
     bool fresh, dry_run, quiet, profile, audit;
+    bool again_latency; /* measure what is measured already anew, into rows of their own */
 } mb_run_flags;
 
 /* A method configuration under one sampler: the unit that fills a row of every table. */
@@ -60,6 +61,7 @@ typedef struct mb_run {
     mb_codec codec;
     mb_progress progress;
     int64_t failed_samples;
+    int64_t reused; /* rows and latency cases that were found in the store */
     double seconds_setup, seconds_quality, seconds_recall, seconds_latency, seconds_report;
 } mb_run;
 
@@ -104,6 +106,8 @@ int mb_run_prefill(mb_run *run, mb_prepared *prepared, mb_error *err);
 void mb_run_sample_row(const mb_prepared *prepared, int64_t cell, mb_sample_row *row);
 int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell,
                 mb_error *err);
+/* Whether the store has this sample of the cell, computed by this build; counts it as reused. */
+bool mb_run_stored(mb_run *run, const mb_prepared *prepared, int64_t cell);
 /* The answer's limit for one sample. */
 int32_t mb_run_answer_tokens(const mb_run *run, const mb_sample *sample);
 /* What a decode asks for: sampler, limits, stop flag. */

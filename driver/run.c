@@ -142,6 +142,9 @@ static void print_stages(const mb_run *run)
            "peak memory %.0f MiB\n",
            run->seconds_setup, run->seconds_quality, run->seconds_recall, run->seconds_latency,
            run->seconds_report, (double)mb_peak_memory() / 0x1p20);
+    if (run->reused)
+        printf("reused     %lld stored rows of build %.8s; %lld samples computed now\n", (long long)run->reused,
+               mb_code_hash("program"), (long long)mb_store_session_samples(run->store, run->run_id));
     printf("stored in  %s  (sqlite3 %s 'SELECT * FROM v_accuracy')\n", run->config->results, run->config->results);
 }
 

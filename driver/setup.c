@@ -83,6 +83,18 @@ static const char *type_name(mb_type type)
     return type == MB_F32 ? "f32" : type == MB_BF16 ? "bf16" : "f16";
 }
 
+/* What computes a built-in method's rows: another code is another configuration. */
+static int built_in_code(const char *name, char hash[MB_HASH_CAP], mb_error *err)
+{
+    char object[128];
+    snprintf(object, sizeof object, "methods/%s", name);
+    const char *code = mb_code_hash(object);
+    if (!code)
+        return mb_fail(err, MB_E_BUG, "method %s has no hash of its code: was it built by this Makefile?", name);
+    memcpy(hash, code, MB_HASH_CAP);
+    return MB_OK;
+}
+
 static int store_identities(mb_run *run, mb_error *err)
 {
     mb_environment environment;
@@ -102,6 +114,8 @@ static int store_identities(mb_run *run, mb_error *err)
                       .detail = run->device_info.detail,
                       .threads = environment.threads};
     int rc = mb_store_env(run->store, &env, &run->env_id, err);
+    if (rc == MB_OK)
+        rc = mb_store_build(run->store, mb_code_hash("program"), env.git, err);
     if (rc != MB_OK)
         return rc;
     mb_model_hashes(run->model, config_hash, weights_hash, tokenizer_hash);
@@ -139,6 +153,8 @@ static int store_identities(mb_run *run, mb_error *err)
         char origin[MB_HASH_CAP] = "";
         const char *path = mb_registry_origin(spec->method);
         if (*path && (rc = mb_hash_file(path, origin, err)) != MB_OK)
+            return rc;
+        if (!*path && (rc = built_in_code(spec->method->name, origin, err)) != MB_OK)
             return rc;
         mb_config_row row = {.method = spec->method->name,
                              .version = spec->method->version,

@@ -384,6 +384,19 @@ int mb_store_has_sample(mb_store *store, int64_t cell, const char *sample_key)
     return store_step_integer(store, s, &one, &found, "looking for a sample", &err) == MB_OK && found;
 }
 
+int64_t mb_store_session_samples(mb_store *store, int64_t run)
+{
+    int64_t count = 0;
+    bool found = false;
+    sqlite3_stmt *s = store_statement(
+        store, "SELECT count(*) FROM sample WHERE session_id = (SELECT max(id) FROM session WHERE run_id = ?)",
+        NULL);
+    if (!s)
+        return 0;
+    store_bind(s, "i", run);
+    return store_step_integer(store, s, &count, &found, "counting samples", NULL) == MB_OK ? count : 0;
+}
+
 int64_t mb_store_cell_samples(mb_store *store, int64_t cell)
 {
     mb_error err = {0};

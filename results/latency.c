@@ -151,18 +151,23 @@ int mb_store_breakdown(mb_store *store, int64_t cell, const mb_breakdown_row *ro
     return store_end(store, rc, err);
 }
 
-int mb_store_has_latency(mb_store *store, int64_t cell, const char *phase, int32_t context, int32_t batch,
-                         int32_t steps)
+int mb_store_has_latency(mb_store *store, int64_t cell, int64_t reference, const mb_latency_row *which)
 {
     int64_t one = 0;
     bool found = false;
     sqlite3_stmt *s = store_statement(store,
-                                      "SELECT 1 FROM latency WHERE cell_id = ? AND phase = ? AND context = ? AND "
-                                      "batch = ? AND steps = ? AND kept = 1 LIMIT 1",
+                                      "WITH there AS (SELECT cell_id, session_id FROM latency WHERE cell_id IN "
+                                      "(?1, ?2) AND phase = ?3 AND context = "
+                                      "?4 AND batch = ?5 AND steps = ?6 AND kept = 1) "
+                                      "SELECT 1 FROM cell c WHERE c.id = ?1 AND (EXISTS (SELECT 1 FROM there "
+                                      "WHERE cell_id = ?1) OR (EXISTS (SELECT "
+                                      "1 FROM there WHERE cell_id = ?2) AND (c.state = 'skipped' OR EXISTS "
+                                      "(SELECT 1 FROM latency l WHERE l.cell_id "
+                                      "= ?1 AND l.session_id IN (SELECT session_id FROM there)))))",
                                       NULL);
     if (!s)
         return 0;
-    store_bind(s, "itjjj", cell, phase, context, batch, steps);
+    store_bind(s, "iitjjj", cell, reference, which->phase, which->context, which->batch, which->steps);
     return store_step_integer(store, s, &one, &found, "looking for a measurement", NULL) == MB_OK && found;
 }
 

@@ -60,8 +60,8 @@ int mb_store_sampler(mb_store *, const mb_sampler_row *, int64_t *id, mb_error *
 int mb_store_build(mb_store *, const char *hash, const char *git, mb_error *err);
 
 /* ---- runs and cells ---- */
-/* A run is one identity + seed on one store; the same again continues it, with the config text of the newest start.
- * The identity is the caller's: the config without what only extends a run. */
+/* A run is one identity + seed on one store; the same again continues it, with the config text of the newest
+ * start. The identity is the caller's: the config without what only extends a run. */
 typedef struct mb_run_row {
     const char *name, *config_json, *identity, *command;
     uint64_t seed;
@@ -80,6 +80,8 @@ int mb_store_cell(mb_store *, const mb_cell_key *, int64_t *cell_id, mb_error *e
 int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char *reason, mb_error *err);
 /* 1 = this sample of this cell is stored (any status but "failed"), 0 = not. */
 int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
+/* Samples that the newest start of a run has stored. */
+int64_t mb_store_session_samples(mb_store *, int64_t run);
 int64_t mb_store_cell_samples(mb_store *, int64_t cell); /* those that has_sample() finds, for --dry-run */
 
 /* ---- samples ---- */
@@ -144,9 +146,9 @@ typedef struct mb_memory_row {
     int32_t context, batch;
     int64_t weights, kv, index, scratch, peak; /* bytes */
 } mb_memory_row;
-/* 1 = some start has measured this phase of the case ("block", "request", ...), 0 = none has. */
-int mb_store_has_latency(mb_store *, int64_t cell, const char *phase, int32_t context, int32_t batch,
-                         int32_t steps);
+/* 1 = some start has measured the case (phase, context, batch, steps of *which) for this cell, or measured it for
+ * the reference's cell while this one could not run there; 0 = it is to be measured. */
+int mb_store_has_latency(mb_store *, int64_t cell, int64_t reference, const mb_latency_row *which);
 /* 1 = some start has profiled the cell at this context and batch. */
 int mb_store_has_breakdown(mb_store *, int64_t cell, int32_t context, int32_t batch);
 int mb_store_memory(mb_store *, int64_t cell, const mb_memory_row *row, mb_error *err);

@@ -40,6 +40,8 @@ static const flag flags[] = {
     {"--in-tree", NULL, FLAG_TRUE, AT(in_tree), "new-method", "write methods/NAME.c of this source tree"},
     {"--plugin", "FILE.so", FLAG_PLUGIN, 0, NULL, "load a method; also every *.so in $MASKBENCH_PLUGIN_PATH"},
     {"--fresh", NULL, FLAG_TRUE, AT(fresh), "run", "forget what is stored in the database and start again"},
+    {"--again", "latency", FLAG_TEXT, AT(again), "run",
+     "measure times that are stored already once more, into rows of their own"},
     {"--dry-run", NULL, FLAG_TRUE, AT(dry_run), "run",
      "print the plan and what is stored already; compute nothing"},
     {"--quiet", NULL, FLAG_TRUE, AT(quiet), NULL, "no progress, no table"},

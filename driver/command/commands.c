@@ -296,6 +296,12 @@ int mb_command_run(const mb_cli *cli)
                         .quiet = cli->quiet,
                         .profile = cli->profile,
                         .audit = cli->audit};
+    if (cli->again && strcmp(cli->again, "latency") != 0)
+        return mb_exit_fail(mb_fail(&err, MB_E_INPUT,
+                                    "--again takes the pass to measure once more: latency, not \"%s\"",
+                                    cli->again),
+                            err.text);
+    run.again_latency = cli->again != NULL;
     int rc = mb_config_load(&config, cli->config, &flags, &err);
     if (rc != MB_OK)
         return mb_exit_fail(rc, err.text);

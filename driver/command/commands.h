@@ -7,7 +7,7 @@
 /* Flags every sub-command shares; parsed once by cli.c. */
 typedef struct mb_cli {
     const char *config, *model, *data, *database, *out, *device, *type;
-    const char *ids, *prompt, *method, *pred, *run, *kernel_case;
+    const char *ids, *prompt, *method, *pred, *run, *kernel_case, *again;
     const char *chat_template, *thinking, *system; /* keys of the config's section chat */
     const char *sets[256], *plugins[64], *words[64];
     mb_config_value values[64]; /* flags that set a key of a run's config */

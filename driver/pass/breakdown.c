@@ -171,6 +171,18 @@ static int breakdown_case(mb_run *run, int32_t context, int32_t batch, int32_t s
 {
     mb_latency_case c = {0};
     char label[64];
+    bool stored = !run->flags.again_latency;
+    for (size_t i = 0; stored && i < run->config->method_count; i++) {
+        int64_t cell = 0;
+        int found = mb_run_cell(run, &run->arms[i], 0, "breakdown", &cell, err);
+        if (found != MB_OK)
+            return found;
+        stored = mb_store_has_breakdown(run->store, cell, context, batch);
+    }
+    if (stored) {
+        mb_progress_step(&run->progress, false);
+        return MB_OK;
+    }
     snprintf(label, sizeof label, "breakdown %d tokens, batch %d", context, batch);
     mb_progress_label(&run->progress, label);
     int rc = mb_latency_check(run, context, steps, err);

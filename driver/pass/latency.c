@@ -213,18 +213,22 @@ static int time_prefill(mb_latency_case *c, mb_error *err)
     mb_session *session = NULL;
     mb_random random = mb_random_named(run->config->seed, "latency prefill");
     double us = 0;
-    if (reference == c->count || bytes_needed(run, c->context, 1, c->steps, run->arms, 0) > bytes_free(run))
-        return MB_OK;
-    int32_t *ids = malloc((size_t)c->context * sizeof *ids);
-    int rc = ids ? MB_OK : mb_no_memory(err, "%d random tokens", c->context);
-    for (int32_t i = 0; rc == MB_OK && i < c->context; i++)
-        ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->model_config.vocab);
+    bool stored = false;
     mb_latency_row row = {.phase = "prefill",
                           .context = c->context,
                           .batch = 1,
                           .steps = c->steps,
                           .kept = true,
                           .timer = mb_latency_timer(run)};
+    int rc = mb_latency_stored(run, &row, false, &stored, err);
+    if (rc != MB_OK || stored)
+        return rc;
+    if (reference == c->count || bytes_needed(run, c->context, 1, c->steps, run->arms, 0) > bytes_free(run))
+        return MB_OK;
+    int32_t *ids = malloc((size_t)c->context * sizeof *ids);
+    rc = ids ? MB_OK : mb_no_memory(err, "%d random tokens", c->context);
+    for (int32_t i = 0; rc == MB_OK && i < c->context; i++)
+        ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->model_config.vocab);
     mb_telemetry before, after;
     if (rc == MB_OK)
         rc = mb_session_open(&session, run->model, &request, err);
@@ -278,11 +282,36 @@ void mb_latency_case_close(mb_latency_case *c)
     c->slots = NULL;
 }
 
+int mb_latency_stored(mb_run *run, const mb_latency_row *which, bool everyone, bool *stored, mb_error *err)
+{
+    int64_t reference = 0, cell = 0;
+    const mb_arm *arm = mb_run_reference_arm(run, 0);
+    int rc = MB_OK;
+    *stored = arm && !run->flags.again_latency && !run->flags.profile && !run->flags.audit;
+    if (!*stored)
+        return MB_OK;
+    rc = mb_run_cell(run, arm, 0, "latency", &reference, err);
+    *stored = rc == MB_OK && mb_store_has_latency(run->store, reference, reference, which);
+    for (size_t i = 0; rc == MB_OK && *stored && everyone && i < run->config->method_count; i++) {
+        rc = mb_run_cell(run, &run->arms[i], 0, "latency", &cell, err);
+        *stored = rc == MB_OK && mb_store_has_latency(run->store, cell, reference, which);
+    }
+    run->reused += *stored ? (everyone ? (int64_t)run->config->method_count : 1) : 0;
+    return rc;
+}
+
 static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t steps, mb_latency_totals *totals,
                         mb_error *err)
 {
     mb_latency_case c;
     char label[64];
+    bool stored = false;
+    mb_latency_row which = {.phase = "block", .context = context, .batch = batch, .steps = steps};
+    int found = mb_latency_stored(run, &which, true, &stored, err);
+    if (found != MB_OK || stored) {
+        mb_progress_step(&run->progress, false);
+        return found;
+    }
     snprintf(label, sizeof label, "latency %d tokens, batch %d, %d steps", context, batch, steps);
     mb_progress_label(&run->progress, label);
     int rc = mb_latency_case_open(&c, run, context, batch, steps, err);
@@ -361,7 +390,10 @@ int mb_latency_pass(mb_run *run, mb_error *err)
     }
     if (rc == MB_OK && !run->flags.profile)
         rc = store_reasons(run, &totals, err);
-    if (rc == MB_OK && !run->flags.profile)
+    bool measured = false; /* where all was found in the store, its gate stands */
+    for (size_t i = 0; i < methods && totals.measured; i++)
+        measured = measured || totals.measured[i];
+    if (rc == MB_OK && !run->flags.profile && measured)
         rc = mb_latency_store_gate(run, &totals, err);
     if (rc == MB_OK && !run->flags.profile)
         rc = mb_latency_requests(run, err);

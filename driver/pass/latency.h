@@ -74,6 +74,10 @@ int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *
 int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps,
                          mb_error *err);
 void mb_latency_case_close(mb_latency_case *c);
+/* Whether a start before this one has timed the case (phase, context, batch, steps of *which) for every method, or
+ * for the reference alone; counts it as reused. A method that came later is timed together with all others, in new
+ * rows: ratios need one process. */
+int mb_latency_stored(mb_run *run, const mb_latency_row *which, bool everyone, bool *stored, mb_error *err);
 /* Context and steps against the model. */
 int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error *err);
 /* The batch that "largest" stands for at a context; 0 = not even one sequence fits. */

@@ -131,6 +131,11 @@ int mb_latency_requests(mb_run *run, mb_error *err)
             rc = mb_store_event(run->store, run->run_id, "note", text, err);
             continue;
         }
+        bool stored = false;
+        mb_latency_row which = {.phase = "request", .context = spec->contexts.values[x], .batch = 1, .steps = 0};
+        rc = mb_latency_stored(run, &which, true, &stored, err);
+        if (rc != MB_OK || stored)
+            continue;
         rc = make_prompt(run, room, &ids, &count, err);
         void *user[2] = {ids, &count};
         if (rc == MB_OK)

@@ -159,7 +159,7 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error
     int rc = mb_run_cell(run, arm, prepared->dataset_id, "quality", &cell, err);
     if (rc != MB_OK)
         return rc;
-    if (mb_store_has_sample(run->store, cell, prepared->sample->key)) {
+    if (mb_run_stored(run, prepared, cell)) {
         mb_progress_step(&run->progress, false);
         return MB_OK;
     }
@@ -211,7 +211,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
         rc = mb_run_cell(run, arm, prepared->dataset_id, "forced", &cell, err);
         if (rc != MB_OK)
             break;
-        if (mb_store_has_sample(run->store, cell, prepared->sample->key)) {
+        if (mb_run_stored(run, prepared, cell)) {
             mb_progress_step(&run->progress, false);
             continue;
         }

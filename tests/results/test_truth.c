@@ -254,16 +254,24 @@ static void measured_times_stay(void **state)
     int64_t a = small_cell(&s, exact, "latency"), b = small_cell(&s, sparse, "latency");
     put_time(&s, a, "block", 8, 100);
     put_time(&s, b, "block", 8, 50);
-    assert_true(mb_store_has_latency(s.store, b, "block", 4096, 1, 8));
-    assert_false(mb_store_has_latency(s.store, b, "block", 4096, 1, 16));
+    mb_latency_row eight = {.phase = "block", .context = 4096, .batch = 1, .steps = 8}, sixteen = eight;
+    sixteen.steps = 16;
+    assert_true(mb_store_has_latency(s.store, b, a, &eight));
+    assert_false(mb_store_has_latency(s.store, b, a, &sixteen));
+    put_time(&s, a, "block", 16, 200); /* the sparse one was there and could not: it is not waited for again */
+    assert_true(mb_store_has_latency(s.store, b, a, &sixteen));
+    int64_t later =
+        small_cell(&s, small_config(&s, "later", 0, 64), "latency"); /* a method that came afterwards */
+    assert_false(mb_store_has_latency(s.store, later, a, &eight));
     start_again(&s); /* exact alone is measured anew, on a slower day */
     put_time(&s, small_cell(&s, exact, "latency"), "block", 8, 200);
-    assert_string_equal(small_query(s.store, "SELECT count(*), count(DISTINCT session_id) FROM latency"), "6,2\n");
-    assert_string_equal(small_query(s.store, "SELECT config, median_us FROM v_latency ORDER BY config_id"),
-                        "exact,200\nsparse k=64,50\n");
+    assert_string_equal(small_query(s.store, "SELECT count(*), count(DISTINCT session_id) FROM latency"), "8,2\n");
+    assert_string_equal(
+        small_query(s.store, "SELECT config, median_us FROM v_latency WHERE steps = 8 ORDER BY config_id"),
+        "exact,200\nsparse k=64,50\n");
     assert_string_equal(small_query(s.store, "SELECT speedup FROM v_speedup WHERE is_reference = 0"), "2\n");
     assert_string_equal(small_query(s.store, "SELECT median_us, is_newest FROM v_latency_all WHERE is_reference "
-                                             "ORDER BY session_id"),
+                                             "AND steps = 8 ORDER BY session_id"),
                         "100,0\n200,1\n");
     end_small(&s);
 }
