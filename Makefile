@@ -135,6 +135,14 @@ demo: deps ## install packages, build, run configs/quick.json: table, results/qu
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	./harness --config configs/quick.json
 
+# ---- rules that a machine can check ----------------------------------------------------------------------------
+LINT_PACKAGES := clang-format clang-tidy
+lint: ## layout, complexity, the rooms' walls
+	@$(MAKE) --no-print-directory deps PACKAGES="$(LINT_PACKAGES)"
+	@$(MAKE) --no-print-directory $(GENERATED)
+	@BUILD=$(BUILD) bash tools/lint.sh
+.PHONY: lint
+
 # ---- installation ----------------------------------------------------------------------------------------------
 # PREFIX/bin/harness finds models/tiny, the sample data and the configs in PREFIX/share/maskbench when the working
 # folder lacks them; a plug-in needs the header and maskbench.pc only. DESTDIR as everywhere.
