@@ -2,12 +2,15 @@
  * flashblock - reuse of the prefix's attention output across denoising steps. FlashBlock, arXiv 2602.05305 (ICML
  * 2026), the split of keys into block-external and block-internal.
  *
- *   step 1, and a step after one that changed at least tau tokens:  (o[r], L[r]) = attention over the prefix
+ *   dirty = tokens unmasked since the prefix was last read
+ *   step 1, and a step that finds dirty >= tau:  (o[r], L[r]) = attention over the prefix
  *   otherwise:  (o[r], L[r]) as it was;   always:  out[r] = merge((o[r], L[r]), fresh attention over the block)
  *
  * The paper's setting is block diffusion, so nothing is adapted: while a block is denoised the prefix is frozen
- * and a row keeps its position, hence its cached pair only ages through the row's own query. The paper's tau is
- * not known; 2 is what a reproduction uses. A schedule that unmasks tau or more tokens in every step never reuses.
+ * and a row keeps its position, hence its cached pair only ages through the row's own query. dirty and tau are the
+ * authors' code's, which has tau 2 and 3: at one token a step and tau 2 every second step
+ * reads. Their inference code also zeroes the output that is kept for rows unmasked in the meantime, their
+ * training code does not; here it is kept. A schedule that unmasks tau or more tokens in every step never reuses.
  * The count is that of the first sequence: a batch moves together. refresh is ours: a bound on the age. It keeps
  * every key, so it has no token budget, and as it chooses none it has no recall.
  */
@@ -28,7 +31,8 @@ typedef struct state {
     const mb_host *host;
     settings options;
     mb_shape shape;
-    int32_t masked, age;  /* after the last step: masked rows, steps since the last refresh */
+    int32_t masked;       /* rows, at the last step */
+    int32_t dirty, age;   /* tokens unmasked, steps taken since the prefix was read */
     double reused, later; /* denoising steps after the first of a block */
     mb_page_set everything, nothing;
     layer_state layers[]; /* [layers] */
@@ -68,10 +72,12 @@ static int step_mode(void *self, const mb_call *call)
     if (call->phase == MB_PHASE_COMMIT)
         return MODE_REUSE;
     int32_t updated = s->masked - call->masked_rows;
-    int refresh = call->phase == MB_PHASE_FIRST_STEP || updated >= s->options.tau ||
+    s->dirty += updated > 0 ? updated : 0; /* a sampler may mask a row again */
+    int refresh = call->phase == MB_PHASE_FIRST_STEP || s->dirty >= s->options.tau ||
                   (s->options.refresh > 0 && s->age + 1 >= s->options.refresh);
     s->masked = call->masked_rows;
     s->age = refresh ? 0 : s->age + 1;
+    s->dirty = refresh ? 0 : s->dirty;
     s->later += call->phase != MB_PHASE_FIRST_STEP;
     s->reused += !refresh;
     return refresh ? MODE_REFRESH : MODE_REUSE;
@@ -123,7 +129,7 @@ static int report(void *self, int (*read)(const mb_host *, void *dst, const void
 
 static const mb_option options[] = {
     {"tau", MB_OPTION_INT, offsetof(settings, tau), 2, 1, 1 << 20, NULL, "tokens",
-     "a step that changed at least so many tokens makes the next one read the prefix; open in the paper"},
+     "read the prefix once so many tokens were unmasked since it was last read; the authors' code has 2 and 3"},
     {"refresh", MB_OPTION_INT, offsetof(settings, refresh), 0, 0, 1 << 20, NULL, "steps",
      "read the prefix at least every so many steps; 0 = no bound, as in the paper"},
     MB_OPTION_DENSE_LAYERS(0, "first layers that stay dense in all steps; the paper has none"),
@@ -138,7 +144,7 @@ const mb_method mb_method_flashblock = {
     .abi = MB_METHOD_ABI,
     .size = sizeof(mb_method),
     .name = "flashblock",
-    .version = "1.0",
+    .version = "1.1",
     .summary = "keeps the prefix's attention output while few tokens change",
     .reference = "FlashBlock, ICML 2026, arXiv 2602.05305",
     .caps = MB_CAP_OPAQUE | MB_CAP_REUSE,

@@ -11,16 +11,18 @@
  * pages first, which is nearest to an attention mass. The committed prefix is frozen, so a page's bounds are
  * computed once, after the prefill and after each commit, and estimates repeat at every denoising step (refresh =
  * 1), the form that block-diffusion papers compare with. The paper always keeps the page that is being filled;
- * here that is the block itself, and the last prefix page is kept when it can be partial.
+ * here that is the block itself, and the last prefix page is kept when it can be partial. A budget that is no
+ * multiple of the page is rounded up; the authors' code rounds down, to 3 pages at least (rounding = official).
  */
 #include "methods/method.h"
 
 enum { MODE_SELECT = 1, MODE_REUSE = 2 };
 enum { KEEP_AUTO = 0, KEEP_ALWAYS = 1 };
+enum { ROUND_UP = 0, ROUND_OFFICIAL = 1 };
 
 typedef struct settings {
     int64_t k, refresh;
-    int32_t page, merge, rows, keep_last;
+    int32_t page, merge, rows, keep_last, rounding;
 } settings;
 
 typedef struct layer_state {
@@ -50,11 +52,13 @@ static int open_quest(void **self, const mb_host *host, const mb_shape *shape, c
     s->keep_last =
         s->options.keep_last == KEEP_ALWAYS || (s->options.keep_last == KEEP_AUTO && shape->block % s->page != 0);
     s->scores = host->scores_alloc(host);
-    /* Whole pages, rounded up: a budget of at least the context then covers it. */
-    int32_t pages = (int32_t)((s->options.k + s->page - 1) / s->page);
+    /* Rounded up, a budget of at least the context covers it. */
+    int64_t pages = (s->options.k + s->page - 1) / s->page;
+    if (s->options.rounding == ROUND_OFFICIAL)
+        pages = s->options.k / s->page > 3 ? s->options.k / s->page : 3;
     for (int l = shape->first_layer; l < shape->layers; l++) {
         s->layers[l].bounds = host->bounds_alloc(host, s->page);
-        host->pages_alloc(host, s->page, pages, &s->layers[l].set);
+        host->pages_alloc(host, s->page, (int32_t)pages, &s->layers[l].set);
     }
     return 0;
 }
@@ -104,7 +108,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
 
 static const mb_option options[] = {
     {"k", MB_OPTION_INT, offsetof(settings, k), 512, 1, 1 << 24, NULL, "tokens",
-     "prefix keys that a KV head reads, rounded up to whole pages"},
+     "prefix keys that a KV head reads, in whole pages"},
     {"page", MB_OPTION_CHOICE, offsetof(settings, page), 0, 0, 0, "16|32|64|128", "tokens", "tokens of a page"},
     MB_OPTION_DENSE_LAYERS(2, "first layers that stay dense in all steps"),
     {"refresh", MB_OPTION_INT, offsetof(settings, refresh), 1, 0, 1 << 20, NULL, "steps",
@@ -116,6 +120,8 @@ static const mb_option options[] = {
     {"keep_last", MB_OPTION_CHOICE, offsetof(settings, keep_last), 0, 0, 0, "auto|always|never", "",
      "always read the last prefix page, within the budget; auto: when blocks do not fill whole pages"},
     MB_OPTION_COMMIT,
+    {"rounding", MB_OPTION_CHOICE, offsetof(settings, rounding), 0, 0, 0, "up|official", "",
+     "k to whole pages: up, or as in the authors' code down to max(3, k / page)"},
     {0}};
 
 const mb_method mb_method_quest = {

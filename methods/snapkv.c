@@ -8,9 +8,11 @@
  * Differences. The observation window of the paper is the last w prompt queries; a method here sees no prompt
  * queries, so the window's rows are those of the first block at its first step, which stand where the paper's
  * answer starts, all [MASK] and full of the question (methods.md 6.3). The last prompt tokens are kept all the
- * same. The paper's code scores query heads on repeated keys; one set per KV head averages its group. The paper
- * evicts; here the cache stays whole and the index hides what would be gone. Generated tokens count against k, so
- * that the budget stays the budget: they come first, oldest first, and the prompt gets the rest.
+ * same; as in the authors' code they are cut off before the pool. That code pads the front with zeros, here the
+ * first kernel/2 keys are averaged over the keys that exist and get up to twice as much. The paper's code scores
+ * query heads on repeated keys; one set per KV head averages its group. The paper evicts; here the cache stays
+ * whole and the index hides what would be gone. Generated tokens count against k, so that the budget stays the
+ * budget: they come first, oldest first, and the prompt gets the rest.
  */
 #include "methods/method.h"
 
@@ -30,6 +32,7 @@ typedef struct state {
     const mb_host *host;
     settings options;
     mb_shape shape;
+    float *mass;          /* [batch][Hkv][stride]: without the last prompt tokens */
     layer_state layers[]; /* [layers] */
 } state;
 
@@ -51,6 +54,7 @@ static int open_snapkv(void **self, const mb_host *host, const mb_shape *shape, 
     s->host = host;
     s->options = *(const settings *)options;
     s->shape = *shape;
+    s->mass = host->scores_alloc(host);
     for (int l = shape->first_layer; l < shape->layers; l++) {
         s->layers[l].scores = host->scores_alloc(host);
         host->pages_alloc(host, 1, (int32_t)s->options.k, &s->layers[l].set);
@@ -99,8 +103,11 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     /* Byte 0x7f four times is 3.4e38: tokens that are generated later are above every score. */
     int rc = host->fill(host, call, layer->scores, 0x7f, bytes);
     if (rc == 0)
-        rc =
-            host->score_smooth(host, call, call->mass, (int32_t)s->options.kernel, s->options.pool, layer->scores);
+        rc = host->copy(host, call, s->mass, call->mass, bytes);
+    if (rc == 0) /* the window is cut off before pooling: its mass does not lift its neighbours */
+        rc = host->score_edges(host, call, 1, 0, window, 0.0f, s->mass);
+    if (rc == 0)
+        rc = host->score_smooth(host, call, s->mass, (int32_t)s->options.kernel, s->options.pool, layer->scores);
     if (rc == 0)
         rc = host->score_edges(host, call, 1, 0, window, 1e30f, layer->scores);
     return rc == 0 ? host->top_k(host, call, layer->scores, k, NULL, &layer->set) : rc;
@@ -123,7 +130,7 @@ const mb_method mb_method_snapkv = {
     .abi = MB_METHOD_ABI,
     .size = sizeof(mb_method),
     .name = "snapkv",
-    .version = "1.0",
+    .version = "1.1",
     .summary = "the first step of a request chooses the prompt's keys for all of it",
     .reference = "Li et al., SnapKV, arXiv 2404.14469, section 4",
     .options = options,

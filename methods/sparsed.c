@@ -10,10 +10,10 @@
  * block of queries. In block diffusion the queries are the current block, so the pattern lives for one block and
  * is shared by the G*B rows of a KV head; the early steps are the first fifth of that block's T steps. An adaptive
  * sampler has no T, so early_steps stands for it. The paper's isolated selection, which keeps generation keys from
- * being crowded out by the prompt, becomes: choose among the prefix, always read the current block. A fixed token
- * budget k is the default, so that methods compare at equal cost; k = 0 is the paper's ratio. Scores are sums over
- * a block and not means: the same order, but for a partial last block, which the paper's zero padding dilutes
- * exactly as a sum does.
+ * being crowded out by the prompt, becomes: choose among the prefix, always read the current block. The authors'
+ * code counts the generated blocks' keys into the quota, this one does not. A fixed token budget k is the default,
+ * so that methods compare at equal cost; k = 0 is the paper's ratio. Scores are sums over a block and not means:
+ * the same order, but for a partial last block, which the paper's zero padding dilutes exactly as a sum does.
  */
 #include "methods/method.h"
 

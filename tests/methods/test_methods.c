@@ -434,6 +434,15 @@ static void test_quest_pages(void **state)
     run = play(&small, "quest", "k=50"); /* whole pages, rounded up */
     assert_int_equal(mb_stage_find(&run, 0, 1, 2)->counts[0], 4);
     mb_stage_free(&run);
+    static const struct {
+        const char *settings;
+        int32_t pages;
+    } official[] = {{"k=79 rounding=official", 4}, {"k=50 rounding=official", 3}, {"k=16 rounding=official", 3}};
+    for (size_t i = 0; i < sizeof official / sizeof official[0]; i++) { /* max(3, k / 16) */
+        run = play(&small, "quest", official[i].settings);
+        assert_int_equal(mb_stage_find(&run, 0, 1, 2)->counts[0], official[i].pages);
+        mb_stage_free(&run);
+    }
 }
 
 /* ---- tidal ---- */

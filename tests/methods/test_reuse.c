@@ -10,21 +10,27 @@ static void test_flashblock(void **state)
 {
     static const struct {
         const char *settings;
-        int source[6];                            /* of steps 1..5: the step whose queries read the prefix */
-    } cases[] = {{"tau=100", {0, 1, 1, 1, 1, 1}}, /* four chained reuses */
-                 {"tau=1", {0, 1, 2, 3, 4, 5}},
-                 {"tau=2", {0, 1, 1, 3, 3, 5}}, /* 8 6.. rows are masked: 1, 2, 1, 2 change */
-                 {"tau=100 refresh=2", {0, 1, 1, 3, 3, 5}},
-                 {"tau=100 refresh=3", {0, 1, 1, 1, 4, 4}}};
-    mb_recording recording = record(&small);
+        int steps;
+        int source[9];                               /* of steps 1..: the step whose queries read the prefix */
+    } cases[] = {{"tau=100", 5, {0, 1, 1, 1, 1, 1}}, /* four chained reuses */
+                 {"tau=1", 5, {0, 1, 2, 3, 4, 5}},
+                 {"tau=2", 5, {0, 1, 1, 3, 3, 5}}, /* 8 6.. rows are masked: 1, 2, 1, 2 change */
+                 {"tau=4", 5, {0, 1, 1, 1, 4, 4}}, /* 1 + 2 + 1 since the last read, no step alone changes 4 */
+                 {"tau=2", 8, {0, 1, 1, 3, 3, 5, 5, 7, 7}}, /* 1 in every step */
+                 {"tau=3", 8, {0, 1, 1, 1, 4, 4, 4, 7, 7}},
+                 {"tau=100 refresh=2", 5, {0, 1, 1, 3, 3, 5}},
+                 {"tau=100 refresh=3", 5, {0, 1, 1, 1, 4, 4}}};
     mb_reader(*readers)[KEYS] = new_readers();
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        mb_stage_run run = play(&small, "flashblock", cases[i].settings);
+        mb_stage_case c = small;
+        c.steps = cases[i].steps;
+        mb_recording recording = record(&c);
+        mb_stage_run run = play(&c, "flashblock", cases[i].settings);
         double reused = 0;
-        for (int32_t block = 0; block < small.blocks; block++)
-            for (int32_t step = 1; step <= small.steps; step++)
-                for (int32_t l = 0; l < small.layers; l++) {
+        for (int32_t block = 0; block < c.blocks; block++)
+            for (int32_t step = 1; step <= c.steps; step++)
+                for (int32_t l = 0; l < c.layers; l++) {
                     const mb_stage_event *e = mb_stage_find(&run, block, step, l);
                     int source = cases[i].source[step];
                     read_all(&recording, mb_recording_at(&recording, block, source, l), readers);
@@ -32,12 +38,12 @@ static void test_flashblock(void **state)
                     assert_int_equal(e->counts[0], source == step ? -1 : 0); /* the work it reports */
                     reused += source != step && l == 0;
                 }
-        double rate = reused / (double)(small.blocks * (small.steps - 1));
+        double rate = reused / (double)(c.blocks * (c.steps - 1));
         assert_true(fabs(run.counters[0] - rate) < 1e-12);
         mb_stage_free(&run);
+        mb_recording_free(&recording);
     }
     free(readers);
-    mb_recording_free(&recording);
 }
 
 /* ---- mage_residual ---- */
