@@ -16,23 +16,25 @@ namespace
 
 constexpr int ROWS = 64; /* packed query rows of a block */
 
-template <int D> constexpr int shared_bytes = ROWS *D * 2 + 4 * tile_bytes<D>;
+template <int D> using Block = Shape<D, ROWS / 16, 2>;
+template <int D> constexpr int shared_bytes = Block<D>::ROW_BYTES + 4 * Block<D>::TILE_BYTES;
 
 /* Cache slots of this thread's rows of the tile at list position `first`; -1 where there is no key. */
 template <int D, Source SOURCE>
-__device__ __forceinline__ void find_slots(int (&slot)[SHARE<D>], const KeyList &list, int first, int end)
+__device__ __forceinline__ void find_slots(int (&slot)[Block<D>::SHARE], const KeyList &list, int first, int end)
 {
 #pragma unroll
-    for (int i = 0; i < SHARE<D>; i++) {
-        int position = first + (int)threadIdx.x / CHUNKS<D> + i * STRIDE<D>;
+    for (int i = 0; i < Block<D>::SHARE; i++) {
+        int position = first + (int)threadIdx.x / Block<D>::CHUNKS + i * Block<D>::STRIDE;
         slot[i] = position < end ? key_slot<SOURCE>(list, position) : -1;
     }
 }
 
 /* Grid: (splits, row tiles, units). CLUSTER: gridDim.x is also the cluster's size. */
 template <int D, Source SOURCE, bool CLUSTER>
-__global__ void __launch_bounds__(THREADS, 2) attend_mma(const __grid_constant__ Problem p)
+__global__ void __launch_bounds__(Block<D>::THREADS, 2) attend_mma(const __grid_constant__ Problem p)
 {
+    typedef Block<D> S;
     extern __shared__ __align__(128) unsigned char shared[];
     int unit = (int)blockIdx.z, split = (int)blockIdx.x, splits = (int)gridDim.x;
     int row_tile = SOURCE == PREFILL ? (int)(gridDim.y - 1 - blockIdx.y) : (int)blockIdx.y; /* longest first */
@@ -42,10 +44,10 @@ __global__ void __launch_bounds__(THREADS, 2) attend_mma(const __grid_constant__
     int row0 = row_tile * ROWS;
     if (SOURCE != PREFILL && !is_active(p, b, h))
         return;
-    int warp = (int)threadIdx.x >> 5, lane = (int)threadIdx.x & 31;
+    int warp = (int)threadIdx.x >> 5;
     uint32_t q_tile = shared_address(shared);
-    uint32_t tiles = q_tile + ROWS * D * 2; /* k0 v0 k1 v1 */
-    load_rows<D, 1, SOURCE>(p, q_tile, b, h, unit, row0, rows);
+    uint32_t tiles = q_tile + S::ROW_BYTES; /* k0 v0 k1 v1 */
+    load_rows<S, SOURCE>(p, q_tile, b, h, unit, row0, rows);
     KeyList list = key_list<SOURCE>(p, b, h, row0 + ROWS < rows ? row0 + ROWS : rows);
     /* Parts are cut at multiples of 16 keys, the smallest group that the matrix product works on. */
     int64_t groups = (list.total + 15) / 16;
@@ -55,42 +57,42 @@ __global__ void __launch_bounds__(THREADS, 2) attend_mma(const __grid_constant__
     const __nv_bfloat16 *v = (const __nv_bfloat16 *)p.v + cache_offset(p, b, h);
     auto load = [&](int first) {
         if (first < end) {
-            int slot[SHARE<D>];
-            uint32_t place = tiles + (uint32_t)((((first - begin) / TILE) & 1) * 2 * tile_bytes<D>);
+            int slot[S::SHARE];
+            uint32_t place = tiles + (uint32_t)((((first - begin) / TILE) & 1) * 2 * S::TILE_BYTES);
             find_slots<D, SOURCE>(slot, list, first, end);
-            load_tile<D>(k, v, slot, place, place + tile_bytes<D>);
+            load_tile<S>(k, v, slot, place, place + S::TILE_BYTES);
         }
         copy_commit();
     };
     load(begin);
     load(begin + TILE);
 
-    State<D, 1> state;
+    State<S> state;
     clear(state);
-    Half half = {0, end, {0, 0}};
+    Part part = {0, end, {0, 0}};
     if (SOURCE == PREFILL)
         for (int i = 0; i < 2; i++)
-            half.limit[i] = prefill_limit(p, row0 + (warp & 3) * 16 + lane / 4 + 8 * i);
-    uint32_t q_rows = q_tile + (warp & 3) * 16 * D * 2; /* a multiple of eight rows: the swizzle is unchanged */
+            part.limit[i] = prefill_limit(p, row0 + first_row<S>() + 8 * i);
+    uint32_t q_rows = q_tile + warp % S::RG * 16 * D * 2; /* a multiple of eight rows: the swizzle is unchanged */
     for (int first = begin; first < end; first += TILE) {
         copy_wait<1>();
         __syncthreads();
-        half.first = first + (warp >> 2) * SPAN;
-        int last = half.first + SPAN; /* this warp's keys */
-        uint32_t k_tile =
-            tiles + (uint32_t)((((first - begin) / TILE) & 1) * 2 * tile_bytes<D>)+(warp >> 2) * SPAN * D * 2;
-        uint32_t v_tile = k_tile + tile_bytes<D>;
+        int offset = warp / S::RG * S::SPAN, stage = ((first - begin) / TILE) & 1;
+        part.first = first + offset; /* this warp's keys */
+        int last = part.first + S::SPAN;
+        uint32_t k_tile = tiles + (uint32_t)(stage * 2 * S::TILE_BYTES + offset * D * 2);
+        uint32_t v_tile = k_tile + S::TILE_BYTES;
         if (last <= end && (SOURCE != PREFILL || last <= prefill_limit(p, row0)))
-            step<D, 1, SOURCE, true>(state, q_rows, k_tile, v_tile, list, half, p.scale_log2);
-        else if (half.first < end)
-            step<D, 1, SOURCE, false>(state, q_rows, k_tile, v_tile, list, half, p.scale_log2);
+            step<S, SOURCE, true>(state, q_rows, k_tile, v_tile, list, part, p.scale_log2);
+        else if (part.first < end)
+            step<S, SOURCE, false>(state, q_rows, k_tile, v_tile, list, part, p.scale_log2);
         __syncthreads();
         load(first + 2 * TILE);
     }
     copy_wait<0>();
-    static_assert(2 * KEPT_FLOATS<D, 1> * sizeof(float) <= shared_bytes<D>, "both halves fit in the tiles' place");
-    merge_and_store<D, 1, SOURCE, CLUSTER>(p, shared, state, b, h, unit, row0, rows,
-                                           splits > 1 ? ((int64_t)unit * splits + split) * p.packed + row0 : -1);
+    static_assert(S::MERGE_BYTES <= shared_bytes<D>, "the parts fit in the tiles' place");
+    merge_and_store<S, SOURCE, CLUSTER>(p, shared, state, b, h, unit, row0, rows,
+                                        splits > 1 ? ((int64_t)unit * splits + split) * p.packed + row0 : -1);
 }
 
 typedef void (*Kernel)(const Problem);
@@ -107,7 +109,7 @@ int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};
     config.gridDim = grid;
-    config.blockDim = dim3(THREADS, 1, 1);
+    config.blockDim = dim3(Block<128>::THREADS, 1, 1);
     config.dynamicSmemBytes = (size_t)(p.head_dim == 64 ? shared_bytes<64> : shared_bytes<128>);
     config.stream = stream;
     if (cluster) {

@@ -19,7 +19,12 @@ namespace
 
 constexpr int FEW = 2, MANY = 5; /* stages of the ring of key tiles */
 
-template <int D, int MT, int STAGES> constexpr int shared_bytes = 64 * MT *D * 2 + STAGES * 2 * tile_bytes<D>;
+/* Blocks: 64 rows in 8 warps where shared memory holds few tiles; else 64 rows in 16, or 128. */
+template <int D> using Plain = Shape<D, 4, 2>;
+template <int D> using Narrow = Shape<D, 4, 4>;
+template <int D> using Wide = Shape<D, 8, 2>;
+
+template <class S, int STAGES> constexpr int shared_bytes = S::ROW_BYTES + STAGES * 2 * S::TILE_BYTES;
 
 #if __CUDA_ARCH__ >= 900
 /* Arrives at a barrier in shared memory when this thread's copies so far are there. */
@@ -30,12 +35,12 @@ __device__ __forceinline__ void copy_arrive(uint32_t barrier)
 #endif
 
 /* Cache slots of list positions as the ids have them, nothing checked but the array's bounds. */
-template <int D>
-__device__ __forceinline__ void look_up(int (&slot)[SHARE<D>], const int32_t *ids, int shift, int first, int end)
+template <class S>
+__device__ __forceinline__ void look_up(int (&slot)[S::SHARE], const int32_t *ids, int shift, int first, int end)
 {
 #pragma unroll
-    for (int i = 0; i < SHARE<D>; i++) {
-        int position = first + (int)threadIdx.x / CHUNKS<D> + i * STRIDE<D>;
+    for (int i = 0; i < S::SHARE; i++) {
+        int position = first + (int)threadIdx.x / S::CHUNKS + i * S::STRIDE;
         slot[i] = -1;
         if (position < end)
             slot[i] = (int)((uint32_t)ids[position >> shift] << shift) + (position & ((1 << shift) - 1));
@@ -44,12 +49,12 @@ __device__ __forceinline__ void look_up(int (&slot)[SHARE<D>], const int32_t *id
 
 /* The same, once the list is known: -1 where there is no key, and the slots of the block. used: positions below
  * this belong to chosen pages. */
-template <int D>
-__device__ __forceinline__ void settle(int (&slot)[SHARE<D>], const KeyList &list, int used, int first, int end)
+template <class S>
+__device__ __forceinline__ void settle(int (&slot)[S::SHARE], const KeyList &list, int used, int first, int end)
 {
 #pragma unroll
-    for (int i = 0; i < SHARE<D>; i++) {
-        int position = first + (int)threadIdx.x / CHUNKS<D> + i * STRIDE<D>;
+    for (int i = 0; i < S::SHARE; i++) {
+        int position = first + (int)threadIdx.x / S::CHUNKS + i * S::STRIDE;
         if (position >= end)
             slot[i] = -1;
         else if (position >= list.selected)
@@ -60,12 +65,13 @@ __device__ __forceinline__ void settle(int (&slot)[SHARE<D>], const KeyList &lis
 }
 
 /* Grid: (splits, row tiles, units). CLUSTER: gridDim.x is also the cluster's size. */
-template <int D, int MT, int STAGES, bool CLUSTER>
-__global__ void __launch_bounds__(THREADS, STAGES == FEW ? 2 : 1) attend_pages(const __grid_constant__ Problem p)
+template <class S, int STAGES, bool CLUSTER>
+__global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
+    attend_pages(const __grid_constant__ Problem p)
 {
     extern __shared__ __align__(128) unsigned char shared[];
     __shared__ uint64_t full[MANY], empty[MANY]; /* of the ring's stages: every thread's copies; every warp */
-    constexpr int ROWS = 64 * MT, AHEAD = STAGES - 1;
+    constexpr int ROWS = S::ROWS, AHEAD = STAGES - 1;
     int unit = (int)blockIdx.z, split = (int)blockIdx.x, splits = (int)gridDim.x;
     int b = unit / p.kv_heads, h = unit % p.kv_heads, row0 = (int)blockIdx.y * ROWS;
     let_dependents_start();
@@ -76,8 +82,8 @@ __global__ void __launch_bounds__(THREADS, STAGES == FEW ? 2 : 1) attend_pages(c
     if (STAGES == MANY) {
         if (threadIdx.x == 0) {
             for (int i = 0; i < STAGES; i++) {
-                barrier_init(shared_address(full + i), THREADS);
-                barrier_init(shared_address(empty + i), THREADS / 32);
+                barrier_init(shared_address(full + i), S::THREADS);
+                barrier_init(shared_address(empty + i), S::WARPS);
             }
             barrier_init_fence();
         }
@@ -85,18 +91,18 @@ __global__ void __launch_bounds__(THREADS, STAGES == FEW ? 2 : 1) attend_pages(c
     }
 #endif
     int warp = (int)threadIdx.x >> 5;
-    uint32_t q_tile = shared_address(shared), tiles = q_tile + ROWS * D * 2; /* stages of k, then v */
+    uint32_t q_tile = shared_address(shared), tiles = q_tile + S::ROW_BYTES; /* stages of k, then v */
     const int32_t *ids = p.page_ids + (int64_t)unit * p.page_capacity;
 
     /* Before the count is known: the share of this block as if every entry were used. */
-    int slot[AHEAD][SHARE<D>], shift = p.page_shift;
+    int slot[AHEAD][S::SHARE], shift = p.page_shift;
     int keys = p.span == MB_SPAN_BLOCK ? 0 : p.page_capacity << shift;
     int64_t groups = (keys + (p.span == MB_SPAN_PREFIX ? 0 : p.block_keys) + 15) / 16;
     int begin = (int)(groups * split / splits) * 16, end = (int)(groups * (split + 1) / splits) * 16;
 #pragma unroll
     for (int t = 0; t < AHEAD; t++)
-        look_up<D>(slot[t], ids, shift, begin + t * TILE, keys < end ? keys : end);
-    load_rows<D, MT, PAGES>(p, q_tile, b, h, unit, row0, p.packed);
+        look_up<S>(slot[t], ids, shift, begin + t * TILE, keys < end ? keys : end);
+    load_rows<S, PAGES>(p, q_tile, b, h, unit, row0, p.packed);
     int count = p.page_counts[unit];
     bool guessed = count <= p.page_capacity && 2 * count >= p.page_capacity && p.span != MB_SPAN_BLOCK;
     KeyList list = key_list<PAGES>(p, b, h, p.packed, guessed ? p.page_capacity : -1);
@@ -107,17 +113,17 @@ __global__ void __launch_bounds__(THREADS, STAGES == FEW ? 2 : 1) attend_pages(c
         end = (int)(groups * (split + 1) / splits) * 16;
 #pragma unroll
         for (int t = 0; t < AHEAD; t++)
-            look_up<D>(slot[t], ids, shift, begin + t * TILE, list.selected < end ? list.selected : end);
+            look_up<S>(slot[t], ids, shift, begin + t * TILE, list.selected < end ? list.selected : end);
     }
     end = end < list.total ? end : list.total;
     int listed = list.selected < end ? list.selected : end;
     const __nv_bfloat16 *k = (const __nv_bfloat16 *)p.k + cache_offset(p, b, h);
     const __nv_bfloat16 *v = (const __nv_bfloat16 *)p.v + cache_offset(p, b, h);
-    auto load = [&](int(&from)[SHARE<D>], int first, int stage) {
+    auto load = [&](int(&from)[S::SHARE], int first, int stage) {
         if (first < end) {
-            settle<D>(from, list, used, first, end);
-            uint32_t place = tiles + (uint32_t)(stage * 2 * tile_bytes<D>);
-            load_tile<D>(k, v, from, place, place + tile_bytes<D>);
+            settle<S>(from, list, used, first, end);
+            uint32_t place = tiles + (uint32_t)(stage * 2 * S::TILE_BYTES);
+            load_tile<S>(k, v, from, place, place + S::TILE_BYTES);
 #if __CUDA_ARCH__ >= 900
             if (STAGES == MANY)
                 copy_arrive(shared_address(full + stage));
@@ -128,20 +134,21 @@ __global__ void __launch_bounds__(THREADS, STAGES == FEW ? 2 : 1) attend_pages(c
 #pragma unroll
     for (int t = 0; t < AHEAD; t++)
         load(slot[t], begin + t * TILE, t);
-    look_up<D>(slot[0], ids, shift, begin + AHEAD * TILE, listed);
-    State<D, MT> state;
+    look_up<S>(slot[0], ids, shift, begin + AHEAD * TILE, listed);
+    State<S> state;
     clear(state);
-    uint32_t q_rows =
-        q_tile + (warp & 3) * 16 * MT * D * 2; /* a multiple of eight rows: the swizzle is unchanged */
+    int offset = warp / S::RG * S::SPAN; /* of this warp's keys in a tile */
+    /* A multiple of eight rows further: the swizzle is unchanged. */
+    uint32_t q_rows = q_tile + warp % S::RG * 16 * S::D * 2;
     auto work = [&](int first, int stage) {
-        Half half = {first + (warp >> 2) * SPAN, end, {0, 0}};
-        int last = half.first + SPAN;
-        uint32_t k_tile = tiles + (uint32_t)(stage * 2 * tile_bytes<D>)+(warp >> 2) * SPAN * D * 2;
-        uint32_t v_tile = k_tile + tile_bytes<D>;
-        if (last <= end && (last <= list.hole || half.first >= list.selected))
-            step<D, MT, PAGES, true>(state, q_rows, k_tile, v_tile, list, half, p.scale_log2);
-        else if (half.first < end)
-            step<D, MT, PAGES, false>(state, q_rows, k_tile, v_tile, list, half, p.scale_log2);
+        Part part = {first + offset, end, {0, 0}};
+        int last = part.first + S::SPAN;
+        uint32_t k_tile = tiles + (uint32_t)(stage * 2 * S::TILE_BYTES + offset * S::D * 2);
+        uint32_t v_tile = k_tile + S::TILE_BYTES;
+        if (last <= end && (last <= list.hole || part.first >= list.selected))
+            step<S, PAGES, true>(state, q_rows, k_tile, v_tile, list, part, p.scale_log2);
+        else if (part.first < end)
+            step<S, PAGES, false>(state, q_rows, k_tile, v_tile, list, part, p.scale_log2);
     };
     if constexpr (STAGES == MANY) {
 #if __CUDA_ARCH__ >= 900
@@ -153,7 +160,7 @@ __global__ void __launch_bounds__(THREADS, STAGES == FEW ? 2 : 1) attend_pages(c
                 if (next >= STAGES)
                     barrier_wait(shared_address(empty + next % STAGES), (uint32_t)(next / STAGES - 1) & 1);
                 load(slot[0], begin + next * TILE, next % STAGES);
-                look_up<D>(slot[0], ids, shift, begin + (next + 1) * TILE, listed);
+                look_up<S>(slot[0], ids, shift, begin + (next + 1) * TILE, listed);
             }
             barrier_wait(shared_address(full + tile % STAGES), (uint32_t)(tile / STAGES) & 1);
             work(first, tile % STAGES);
@@ -168,32 +175,42 @@ __global__ void __launch_bounds__(THREADS, STAGES == FEW ? 2 : 1) attend_pages(c
             copy_wait<STAGES - 2>();
             __syncthreads(); /* this tile has arrived, and everyone has left the one before it */
             load(slot[0], first + AHEAD * TILE, stage == 0 ? STAGES - 1 : stage - 1);
-            look_up<D>(slot[0], ids, shift, first + STAGES * TILE, listed);
+            look_up<S>(slot[0], ids, shift, first + STAGES * TILE, listed);
             work(first, stage);
             stage = stage == STAGES - 1 ? 0 : stage + 1;
         }
     }
     copy_wait<0>();
-    merge_and_store<D, MT, PAGES, CLUSTER>(p, shared, state, b, h, unit, row0, p.packed,
-                                           splits > 1 ? ((int64_t)unit * splits + split) * p.packed + row0 : -1);
+    static_assert(S::MERGE_BYTES <= shared_bytes<S, STAGES>, "the parts fit in the tiles' place");
+    merge_and_store<S, PAGES, CLUSTER>(p, shared, state, b, h, unit, row0, p.packed,
+                                       splits > 1 ? ((int64_t)unit * splits + split) * p.packed + row0 : -1);
 }
 
-typedef void (*Kernel)(const Problem);
+/* A block's layout, as the host sees it. */
+struct Layout {
+    void (*alone)(const Problem);  /* parts merged elsewhere, or one part */
+    void (*merged)(const Problem); /* by a cluster */
+    int rows, threads, bytes;
+};
 
-template <int D> Kernel choose(int mt, bool many, bool cluster)
+template <class S, int STAGES> Layout layout_of()
 {
-    static_assert(2 * KEPT_FLOATS<D, 1> * sizeof(float) <= shared_bytes<D, 1, FEW>, "both halves fit");
-    static_assert(2 * KEPT_FLOATS<D, 2> * sizeof(float) <= shared_bytes<D, 2, MANY>, "both halves fit");
-    if (!many)
-        return cluster ? attend_pages<D, 1, FEW, true> : attend_pages<D, 1, FEW, false>;
-    if (mt == 1)
-        return cluster ? attend_pages<D, 1, MANY, true> : attend_pages<D, 1, MANY, false>;
-    return cluster ? attend_pages<D, 2, MANY, true> : attend_pages<D, 2, MANY, false>;
+    return {attend_pages<S, STAGES, false>, attend_pages<S, STAGES, true>, S::ROWS, S::THREADS,
+            shared_bytes<S, STAGES>};
 }
 
-template <int D> int bytes_of(int mt, bool many)
+enum Kind { PLAIN, NARROW, WIDE };
+
+template <int D> Layout layout(int kind)
 {
-    return !many ? shared_bytes<D, 1, FEW> : mt == 1 ? shared_bytes<D, 1, MANY> : shared_bytes<D, 2, MANY>;
+    return kind == PLAIN    ? layout_of<Plain<D>, FEW>()
+           : kind == NARROW ? layout_of<Narrow<D>, MANY>()
+                            : layout_of<Wide<D>, MANY>();
+}
+
+Layout layout(int head_dim, int kind)
+{
+    return head_dim == 64 ? layout<64>(kind) : layout<128>(kind);
 }
 
 int64_t keys_of(const Problem &p)
@@ -201,37 +218,41 @@ int64_t keys_of(const Problem &p)
     return (p.span == MB_SPAN_BLOCK ? 0 : (int64_t)p.page_capacity << p.page_shift) + p.block_keys;
 }
 
-/* How a call is cut. Where a cluster merges and shared memory holds many tiles, one block runs on a multiprocessor
- * at a time: the cheapest of sixteen ways, in tenths of the time that a block of 64 rows needs for a tile (128
- * rows take 1.4 times that, start and end four to five tiles; H200). A cluster's blocks lie in one group of
- * multiprocessors (16 to 18 of them), so not every size fills the chip. Else as mma_attend cuts dense keys. */
+/* How a call is cut. */
 struct Cut {
-    int mt, splits;
-    bool many;
+    int kind, splits;
 };
 
+/* Where a cluster merges and shared memory holds many tiles, one block runs on a multiprocessor at a time: the
+ * cheapest of sixteen ways, in tenths of a microsecond as an H200 takes them (a tile of keys; start and end). A
+ * cluster's blocks lie in one group of multiprocessors (16 to 18 of them), so not every size fills the chip. Else
+ * as mma_attend cuts dense keys. */
 Cut cut(const mb_cuda_chip *chip, const Problem &p)
 {
-    Cut best = {1, 1, chip->resident_clusters[1] > 0};
-    if (!best.many) {
-        best.splits = mma_splits(chip, p, keys_of(p));
+    static const int a_tile[] = {0, 15, 24}, ends[] = {0, 70, 90}, merging = 8;
+    int64_t units = (int64_t)p.batch * p.kv_heads, keys = keys_of(p), least = INT64_MAX;
+    Cut best = {PLAIN, 1};
+    if (chip->resident_clusters[1] < 1) {
+        best.splits = mma_splits(chip, p, keys);
         return best;
     }
-    int64_t units = (int64_t)p.batch * p.kv_heads, keys = keys_of(p), least = INT64_MAX;
-    for (int mt = 1; mt <= 2; mt++)
-        for (int splits = 1; splits <= CLUSTER_MAX && (splits == 1 || keys >= 64 * splits); splits++) {
-            int64_t clusters = units * ((p.packed + 64 * mt - 1) / (64 * mt)),
-                    most = chip->resident_clusters[splits];
-            if (most < 1)
+    for (int kind = NARROW; kind <= WIDE; kind++) {
+        int rows = layout(p.head_dim, kind).rows;
+        for (int splits = 1; splits <= CLUSTER_MAX && (splits == 1 || keys >= TILE * splits); splits++) {
+            int64_t clusters = units * ((p.packed + rows - 1) / rows), most = chip->resident_clusters[splits];
+            if (most < 1 || (chip->sparse_cut && chip->sparse_cut != 10 * kind + splits))
                 continue;
             int64_t rounds = (clusters + most - 1) / most, tiles = (keys + TILE * splits - 1) / (TILE * splits);
-            int64_t cost = rounds * (tiles * (mt == 1 ? 10 : 14) + (splits > 1 ? 50 : 40));
+            int64_t cost = rounds * (tiles * a_tile[kind] + ends[kind] + (splits > 1 ? merging : 0));
             if (cost < least) {
                 least = cost;
-                best.mt = mt;
+                best.kind = kind;
                 best.splits = splits;
             }
         }
+    }
+    if (least == INT64_MAX) /* a cut was asked for that this call cannot have */
+        best.kind = NARROW;
     return best;
 }
 
@@ -245,16 +266,14 @@ int pages_splits(const mb_cuda_chip *chip, const Problem &p)
 int pages_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     Cut way = cut(chip, p);
-    bool cluster = way.many ? way.splits > 1 : mma_cluster_merges(chip, way.splits);
-    Kernel kernel =
-        p.head_dim == 64 ? choose<64>(way.mt, way.many, cluster) : choose<128>(way.mt, way.many, cluster);
-    int bytes = p.head_dim == 64 ? bytes_of<64>(way.mt, way.many) : bytes_of<128>(way.mt, way.many);
+    Layout block = layout(p.head_dim, way.kind);
+    bool cluster = way.kind == PLAIN ? mma_cluster_merges(chip, way.splits) : way.splits > 1;
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attributes[2] = {};
-    config.gridDim = dim3((unsigned)way.splits, (unsigned)((p.packed + 64 * way.mt - 1) / (64 * way.mt)),
+    config.gridDim = dim3((unsigned)way.splits, (unsigned)((p.packed + block.rows - 1) / block.rows),
                           (unsigned)(p.batch * p.kv_heads));
-    config.blockDim = dim3(THREADS, 1, 1);
-    config.dynamicSmemBytes = (size_t)bytes;
+    config.blockDim = dim3((unsigned)block.threads);
+    config.dynamicSmemBytes = (size_t)block.bytes;
     config.stream = stream;
     config.attrs = attributes;
     if (chip->capability >= 90) {
@@ -265,49 +284,42 @@ int pages_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream
         attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
         config.numAttrs = 2;
     }
-    cudaLaunchKernelEx(&config, kernel, p);
+    cudaLaunchKernelEx(&config, cluster ? block.merged : block.alone, p);
     int rc = check_launch("sparse attention", err);
     return rc == MB_OK && p.splits > 1 && !cluster ? merge_splits(p, MB_BF16, stream, err) : rc;
 }
 
-template <int D> static void allow_shared_memory(const mb_cuda_chip *chip)
-{
-    for (int way = 0; way < 6; way++) {
-        int mt = way < 4 ? 1 : 2, bytes = bytes_of<D>(mt, way >= 2);
-        if (bytes <= chip->shared_bytes)
-            cudaFuncSetAttribute(choose<D>(mt, way >= 2, way & 1), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 bytes);
-    }
-}
-
 /* How many clusters of a size run at once, one block on a multiprocessor. */
-static void count_clusters(mb_cuda_chip *chip)
+static int count_clusters(const Layout &block, int size)
 {
-    constexpr int bytes = shared_bytes<128, 2, MANY>;
-    if (chip->capability < 90 || chip->shared_bytes < bytes)
-        return;
-    for (int size = 1; size <= CLUSTER_MAX; size++) {
-        cudaLaunchConfig_t config = {};
-        cudaLaunchAttribute attribute = {};
-        config.gridDim = dim3((unsigned)size);
-        config.blockDim = dim3(THREADS);
-        config.dynamicSmemBytes = bytes;
-        attribute.id = cudaLaunchAttributeClusterDimension;
-        attribute.val.clusterDim.x = (unsigned)size;
-        attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-        config.attrs = &attribute;
-        config.numAttrs = 1;
-        if (cudaOccupancyMaxActiveClusters(&chip->resident_clusters[size], choose<128>(2, true, true), &config) !=
-            cudaSuccess)
-            chip->resident_clusters[size] = 0;
-    }
+    int count = 0;
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    config.gridDim = dim3((unsigned)size);
+    config.blockDim = dim3((unsigned)block.threads);
+    config.dynamicSmemBytes = (size_t)block.bytes;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = (unsigned)size;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return cudaOccupancyMaxActiveClusters(&count, block.merged, &config) == cudaSuccess ? count : 0;
 }
 
 int pages_setup(mb_cuda_chip *chip, mb_error *err)
 {
-    allow_shared_memory<64>(chip);
-    allow_shared_memory<128>(chip);
-    count_clusters(chip);
+    for (int kind = PLAIN; kind <= WIDE; kind++)
+        for (int head_dim = 64; head_dim <= 128; head_dim *= 2) {
+            Layout block = layout(head_dim, kind);
+            if (block.bytes > chip->shared_bytes)
+                continue;
+            cudaFuncSetAttribute(block.alone, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
+            cudaFuncSetAttribute(block.merged, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
+        }
+    Layout largest = layout(128, WIDE);
+    if (chip->capability >= 90 && largest.bytes <= chip->shared_bytes)
+        for (int size = 1; size <= CLUSTER_MAX; size++)
+            chip->resident_clusters[size] = count_clusters(largest, size);
     return check_launch("setting the sparse attention kernels' shared memory", err);
 }
 

@@ -31,8 +31,8 @@ typedef struct mb_cuda_chip {
     void *encode_tiled;       /* cuTensorMapEncodeTiled of the driver; NULL = no sm_90a path */
     int allow_sm90;           /* 1 normally; 0 forces the mma.sync path (parity tests compare the two) */
     int shared_bytes;         /* shared memory that a block may ask for */
-    int resident_clusters[9]; /* [n]: clusters of n blocks that run at once, a block on a multiprocessor; 0 = none
-                               */
+    int resident_clusters[9]; /* [n]: clusters of n blocks that run at once, one block a multiprocessor */
+    int sparse_cut;           /* 0 normally; else how sparse calls are cut (attend_pages.cu), to time the ways */
 } mb_cuda_chip;
 
 /* Fills chip for a device; sets the kernels' shared-memory limits on it. Makes the device current. */

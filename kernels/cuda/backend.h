@@ -82,7 +82,7 @@ cudaError_t mb_launch_experts_combine(cudaStream_t stream, mb_type type, const m
 
 /* ---- top1.cu ---- */
 /* partials: MB_TOP1_PARTIALS floats for each row of a call. */
-#define MB_TOP1_CHUNKS 16
+#define MB_TOP1_CHUNKS 32
 #define MB_TOP1_PARTIALS (4 * MB_TOP1_CHUNKS)
 #define MB_TOP1_ROWS 4096
 cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const void *logits, int64_t n, int64_t vocab,

@@ -17,9 +17,9 @@
 
 #define WORKSPACE_BYTES ((size_t)64 << 20)
 #define MAX_SHAPES 512
-#define CANDIDATES 16
+#define CANDIDATES 32
 #define REPEATS 5
-#define CHOICES "choices 2"      /* raised when other algorithms may be chosen: older cache files are then not read */
+#define CHOICES "choices 3"      /* raised when other algorithms may be chosen: older cache files are then not read */
 
 typedef struct choice {
     int64_t m, n, k;
@@ -239,7 +239,8 @@ static cublasStatus_t launch(mb_device *device, const problem *p, const cublasLt
                                 WORKSPACE_BYTES, device->stream);
 }
 
-/* Median is not needed to pick: the smallest of a few runs tells the algorithms apart. */
+/* Median is not needed to pick: the smallest of a few runs tells the algorithms apart. In a forward the weights come
+ * from memory, so work memory several times the cache is cleared before each. */
 static float time_algorithm(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm,
                             const void *a, const void *weight, void *out)
 {
@@ -247,6 +248,7 @@ static float time_algorithm(mb_device *device, const problem *p, const cublasLtM
     float best = 1e30f;
     for (int i = 0; i < REPEATS; i++) {
         float ms = 0;
+        cudaMemsetAsync(device->workspace, 0, device->workspace_bytes, device->stream);
         cudaEventRecord(gemm->begin, device->stream);
         if (launch(device, p, algorithm, a, weight, out) != CUBLAS_STATUS_SUCCESS)
             return 1e30f;

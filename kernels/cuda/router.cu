@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(LOGIT_WARPS * 32)
 #pragma unroll
     for (int e = 0; e < EXPERTS; e++)
         w_line[e] = weight + (expert + e < experts ? expert + e : experts - 1) * width;
-#pragma unroll(EXPERTS == 1 ? 4 : 1)
+#pragma unroll(EXPERTS == 1 ? 2 : 1)
     for (int64_t at = lane * 8; at < width; at += 256) {
         float w[EXPERTS][8], h[ROWS][8];
 #pragma unroll
@@ -177,10 +177,12 @@ __device__ __forceinline__ void score_row(const ChoiceArgs &a, const float *z, f
  * reading, so that lanes with a group each do not meet in one bank. */
 __device__ __forceinline__ float group_value(const float *c, int size, int start)
 {
-    float first = c[start % size], second = 0.0f;
+    int at = start % size;
+    float first = c[at], second = 0.0f;
     bool two = false;
     for (int i = 1; i < size; i++) {
-        float x = c[(start + i) % size];
+        at = at + 1 < size ? at + 1 : 0;
+        float x = c[at];
         if (rank_of(x) > rank_of(first)) {
             second = first;
             first = x;

@@ -21,7 +21,7 @@ __device__ __forceinline__ float round_probability(mb_type confidence, float p)
  * hold -INFINITY. Chunks start at multiples of 8 and rows are 16-byte aligned (vocab a multiple of 8), else one by
  * one.
  */
-constexpr int TOP1_THREADS = 256, TOP1_LOADS = 5, PICK_THREADS = 512;
+constexpr int TOP1_THREADS = 256, TOP1_LOADS = 3, PICK_THREADS = 1024;
 
 template <typename T, bool ALIGNED>
 __device__ __forceinline__ void load_share(const T *line, int64_t at, int64_t last, float (&x)[8])
@@ -103,16 +103,13 @@ __global__ void __launch_bounds__(PICK_THREADS)
     const T *line = logits + row * vocab;
     const float *from = partials + row * MB_TOP1_CHUNKS * 2;
     wait_for_dependency();
-    float top = -INFINITY, sum = 0.0f;
-    for (int c = 0; c < MB_TOP1_CHUNKS; c++)
-        top = fmaxf(top, from[2 * c]);
-    for (int c = 0; c < MB_TOP1_CHUNKS; c++)
-        if (from[2 * c] != -INFINITY || isnan(from[2 * c + 1]))
-            sum += from[2 * c + 1] * expf(from[2 * c] - top);
+    static_assert(MB_TOP1_CHUNKS == 32, "a lane a chunk");
+    int lane = threadIdx.x & 31;
+    float most = from[2 * lane], part = from[2 * lane + 1], top = warp_max(most);
+    float sum = warp_sum(most != -INFINITY || isnan(part) ? part * expf(most - top) : 0.0f);
     float p = round_probability(confidence, 1.0f / sum);
-    int holder = 0;
-    while (holder < MB_TOP1_CHUNKS - 1 && !ties(from[2 * holder], top, sum, p, confidence))
-        holder++;
+    unsigned holders = __ballot_sync(0xffffffffu, ties(most, top, sum, p, confidence));
+    int64_t holder = holders ? __ffs((int)holders) - 1 : 0;
     int64_t first = holder * chunk, last = first + chunk < vocab ? first + chunk : vocab;
     int best = 0x7fffffff;
     if (threadIdx.x == 0)

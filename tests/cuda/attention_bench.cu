@@ -5,7 +5,7 @@
  *      nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a -I. -x cu tests/cuda/attention_*.cu \
  *          kernels/cuda/{attend,attend_mma,attend_pages,attend_plain,attend_sm90,mass_mma,mass_sm90,merge,prefill_sm90}.cu \
  *          kernels/cuda/votes_sm90.cu text.o -o attention_bench          (text.o: cc -c -D_GNU_SOURCE -I. base/text.c)
- *      ./attention_bench [check | quick [STEP] | brief | sparse | time [GEMM TFLOP/s] | all]
+ *      ./attention_bench [check | quick [STEP] | brief | sparse | cuts | time [GEMM TFLOP/s] | all]
  *
  * Outputs are filled with NaN before every call, cache slots past the visible keys hold NaN, inputs are fresh
  * random numbers for every case. Times are CUDA graph replays between events, median of several; sparse cases walk
@@ -235,7 +235,8 @@ int main(int argc, char **argv)
     printf("chip: %d multiprocessors, capability %d, pairs %d, tensor maps %s\n", chip.multiprocessors,
            chip.capability, chip.pair_clusters, chip.encode_tiled ? "yes" : "no");
     int failures = 0;
-    if (strcmp(mode, "time") != 0 && strcmp(mode, "brief") != 0 && strcmp(mode, "sparse") != 0)
+    if (strcmp(mode, "time") != 0 && strcmp(mode, "brief") != 0 && strcmp(mode, "sparse") != 0 &&
+        strcmp(mode, "cuts") != 0)
         failures = check_all(&chip, strcmp(mode, "quick") ? 1 : argc > 2 ? atoi(argv[2]) : 9);
     if (argc > 2 && strcmp(mode, "quick"))
         gemm_tflops = atof(argv[2]);  /* the measured matrix rate, for the floors */
@@ -253,6 +254,16 @@ int main(int argc, char **argv)
         for (int batch = 1; batch <= 8; batch += 7)
             time_sparse(&chip, {"7B", 28, 4, batch, 131072, 32}, 2048, 1);
     }
+    if (strcmp(mode, "cuts") == 0) /* every way to cut sparse calls */
+        for (int kind = 1; kind <= 2; kind++)
+            for (int splits = 1; splits <= 8; splits++)
+                for (int batch = 1; batch <= 8; batch += 7)
+                    for (int k = 512; k <= 2048; k += 1536) {
+                        chip.sparse_cut = 10 * kind + splits;
+                        printf("cut %d ", chip.sparse_cut);
+                        time_sparse(&chip, {"7B", 28, 4, batch, 131072, 32}, k, 1);
+                        chip.sparse_cut = 0;
+                    }
     if (strcmp(mode, "time") == 0 || strcmp(mode, "all") == 0) {
         copy_tbs = copy_rate();
         printf("copy %.2f TB/s (measured), bf16 GEMM %.0f TFLOP/s (given)\n", copy_tbs, gemm_tflops);
