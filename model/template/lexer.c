@@ -5,7 +5,7 @@
  * one that stands first on its line go (lstrip_blocks), "-" takes all white space, "+" keeps it; the last newline
  * of the file goes, and \r\n counts as \n (Jinja 3.1, lexer).
  */
-#include "model/template/syntax.h"
+#include "model/template/value.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +55,26 @@ static bool is_blank(char c)
     return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
 }
 
+/* Bytes of the white space character at `at`, 0 = there is none; beyond ASCII as Python's \s has it. */
+static size_t blank_at(const struct lexer *l, size_t at)
+{
+    uint32_t c;
+    size_t n = at < l->size ? mb_utf8_next(l->text + at, l->size - at, &c) : 0;
+    return n && mb_is_space(c) ? n : 0;
+}
+
+/* The same for the character that ends in front of `end` and does not begin before `from`. */
+static size_t blank_before(const struct lexer *l, size_t from, size_t end)
+{
+    size_t at = end;
+    while (at > from && end - at < 4) {
+        at--;
+        if (((unsigned char)l->text[at] & 0xc0) != 0x80)
+            return blank_at(l, at) == end - at ? end - at : 0;
+    }
+    return 0;
+}
+
 static bool here(const struct lexer *l, size_t at, const char *mark)
 {
     size_t n = strlen(mark);
@@ -71,8 +91,9 @@ static void advance(struct lexer *l, size_t n)
 
 static void skip_blanks(struct lexer *l)
 {
-    while (l->at < l->size && is_blank(l->text[l->at]))
-        advance(l, 1);
+    size_t n;
+    while ((n = blank_at(l, l->at)) > 0)
+        advance(l, n);
 }
 
 /* The data from `from` up to a mark at `to`. sign: what stands behind the mark ('-', '+' or another). */
@@ -80,8 +101,9 @@ static void push_data(struct lexer *l, size_t from, size_t to, char sign, bool v
 {
     size_t end = to;
     if (sign == '-') {
-        while (end > from && is_blank(l->text[end - 1]))
-            end--;
+        size_t n;
+        while ((n = blank_before(l, from, end)) > 0)
+            end -= n;
     } else if (sign != '+' && !variable) {
         size_t begin = end;
         while (begin > from && (l->text[begin - 1] == ' ' || l->text[begin - 1] == '\t'))

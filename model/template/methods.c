@@ -255,6 +255,11 @@ static mb_value call_capitalize(struct mb_render *r, const mb_value *self, const
     return mb_arguments_check(r, arguments, "capitalize()", 0, NULL) ? mb_text_case(r, *self, 'c') : *self;
 }
 
+static mb_value call_title(struct mb_render *r, const mb_value *self, const struct mb_arguments *arguments)
+{
+    return mb_arguments_check(r, arguments, "title()", 0, NULL) ? mb_text_case(r, *self, 'T') : *self;
+}
+
 static mb_value call_join(struct mb_render *r, const mb_value *self, const struct mb_arguments *arguments)
 {
     const mb_value *over = mb_argument(arguments, 0, NULL);
@@ -350,6 +355,7 @@ static const struct method METHODS[] = {
     {MB_KIND_TEXT, "upper", call_upper},
     {MB_KIND_TEXT, "lower", call_lower},
     {MB_KIND_TEXT, "capitalize", call_capitalize},
+    {MB_KIND_TEXT, "title", call_title},
     {MB_KIND_TEXT, "join", call_join},
     {MB_KIND_DICT, "items", call_items},
     {MB_KIND_DICT, "keys", call_keys},
@@ -363,7 +369,7 @@ static const char *const FOREIGN_TEXT[] = {
     "casefold", "center",     "encode",    "expandtabs", "format",       "format_map", "index",     "isalnum",
     "isalpha",  "isascii",    "isdecimal", "isdigit",    "isidentifier", "islower",    "isnumeric", "isprintable",
     "isspace",  "istitle",    "isupper",   "ljust",      "maketrans",    "partition",  "rfind",     "rindex",
-    "rjust",    "rpartition", "swapcase",  "title",      "translate",    "zfill",      NULL};
+    "rjust",    "rpartition", "swapcase",  "translate",  "zfill",        NULL};
 static const char *const FOREIGN_DICT[] = {"clear",   "copy",       "fromkeys", "pop",
                                            "popitem", "setdefault", "update",   NULL};
 static const char *const FOREIGN_LIST[] = {"append", "clear", "copy",   "count",   "extend", "index",

@@ -121,7 +121,14 @@ static bool has_special_case(uint32_t c)
            (c >= 0xfb00 && c <= 0xfb17);
 }
 
-/* Whether the character at `at` begins a word, as the filter "title" sees words. */
+/* Whether the character at `at` begins a word: the method title() begins one behind everything but a letter. */
+static bool follows_no_letter(const char *text, size_t at)
+{
+    return at == 0 ||
+           !((text[at - 1] >= 'a' && text[at - 1] <= 'z') || (text[at - 1] >= 'A' && text[at - 1] <= 'Z'));
+}
+
+/* The same as the filter "title" sees words. */
 static bool begins_word(const char *text, size_t at)
 {
     return at == 0 || (unsigned char)text[at - 1] <= ' ' || strchr("-({[<", text[at - 1]) != NULL;
@@ -138,9 +145,10 @@ mb_value mb_text_case(struct mb_render *r, mb_value text, char way)
     while (at < text.length && n + 4 <= text.length * 2 + 4) {
         uint32_t c;
         size_t step = mb_utf8_next(text.text + at, text.length - at, &c);
-        if (has_special_case(c) || (way == 't' && c >= 0x80))
+        if (has_special_case(c) || ((way | 32) == 't' && c >= 0x80))
             return mb_render_fail(r, "upper and lower case of U+%04X is not supported", (unsigned)c);
-        bool up = way == 'u' || (way == 'c' && at == 0) || (way == 't' && begins_word(text.text, at));
+        bool up = way == 'u' || (way == 'c' && at == 0) || (way == 't' && begins_word(text.text, at)) ||
+                  (way == 'T' && follows_no_letter(text.text, at));
         n += mb_utf8_put(out + n, up ? mb_unicode_upper(c) : mb_unicode_lower(c));
         at += step;
     }

@@ -92,7 +92,7 @@ bool mb_is_space(uint32_t c);
 /* strip, lstrip, rstrip: sides 1 = left, 2 = right, 3 = both; set: characters to take, NULL = white space. */
 mb_value mb_text_strip(mb_value text, int sides, const mb_value *set);
 mb_value mb_text_replace(struct mb_render *r, mb_value text, mb_value old, mb_value put, int64_t most);
-/* way: 'u' upper, 'l' lower, 'c' capitalize, 't' title as the filter does. */
+/* way: 'u' upper, 'l' lower, 'c' capitalize, 't' title as the filter does, 'T' as the method does. */
 mb_value mb_text_case(struct mb_render *r, mb_value text, char way);
 /* Offset of the first place from `from` on, or SIZE_MAX. */
 size_t mb_text_find(mb_value text, size_t from, mb_value part);

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """templates.py - chat templates rendered by transformers and by this program, side by side.
 
-usage: templates.py RENDERER [TEMPLATE_OR_FOLDER ...]     templates.py --golden
+usage: templates.py RENDERER [TEMPLATE_OR_FOLDER ...]     templates.py --golden     templates.py --ids HARNESS
 RENDERER is tests/model/test_template. Templates: tests/model/templates/ and what is named: *.jinja files and
 tokenizer_config.json. Every conversation is rendered with every setting of thinking; both must write the same text,
 or both must refuse. A named template may also be refused here alone: those are counted and listed. --golden prints
 tests/model/fixtures/template_cases.jsonl: the constructs below and some conversations, with what Jinja writes (null =
 an error).
+--ids: token ids of `tokenize --chat` and of apply_chat_template, for models/tiny with each of the own templates.
 Needs transformers (5.x) and jinja2.
 """
-import datetime, itertools, json, os, subprocess, sys
+import datetime, itertools, json, os, shutil, subprocess, sys, tempfile
 
 import transformers
 from transformers.utils import chat_template_utils as ctu
@@ -130,7 +131,7 @@ b{% endif %}
 {{ [1, 2][0] }}{{ [1, 2][-1] }}{{ [1, 2][9] }}|{{ 'h\u00e9'[1] }}|{{ d['a'] }}{{ d.a }}{{ d.zz }}{{ d['zz'] }}|{{ [[1, 2]][0][1] }}|{{ [5].0 }}|{{ {'items': 1}['items'] }}
 {{ text.upper() }}|{{ ' x '.strip() }}|{{ 'xxaxx'.strip('x') }}|{{ 'xyaxy'.lstrip('yx') }}|{{ 'a\n\n'.rstrip('\n') }}|{{ 'a,b,c'.split(',') }}|{{ 'a,b,c'.split(',', 1) }}|{{ ' a  b '.split() }}|{{ 'a b c'.split(none, 1) }}
 {{ 'abc'.startswith('a') }}|{{ 'abc'.endswith(('x', 'c')) }}|{{ 'aXbX'.replace('X', '') }}|{{ 'aaa'.replace('a', 'b', 2) }}|{{ 'abc'.find('c') }}|{{ 'abc'.find('z') }}|{{ 'abab'.count('ab') }}|{{ '-'.join(['a', 'b']) }}
-{{ 'a.b.c'.rsplit('.', 1) }}|{{ 'pre-x'.removeprefix('pre-') }}|{{ 'x.py'.removesuffix('.py') }}|{{ 'a\nb\r\nc'.splitlines() }}|{{ 'hELLO wORLD'.capitalize() }}|{{ 'ab'.replace('', '-') }}
+{{ 'a.b.c'.rsplit('.', 1) }}|{{ 'pre-x'.removeprefix('pre-') }}|{{ 'x.py'.removesuffix('.py') }}|{{ 'a\nb\r\nc'.splitlines() }}|{{ 'hELLO wORLD'.capitalize() }}|{{ "it's a-b c1d _x".title() }}|{{ 'ab'.replace('', '-') }}
 {{ d.keys() | list }}|{{ d.values() | list }}|{{ d.get('a') }}|{{ d.get('q', 'w') }}|{{ d.get('q') }}|{{ d | items | list }}|{{ d.items() | length }}
 {{ ' x ' | trim }}|{{ 'xax' | trim('x') }}|{{ [1, 2] | length }}|{{ 'h\u00e9' | count }}|{{ missing | default('d') }}|{{ '' | default('d') }}|{{ '' | default('d', true) }}|{{ none | d('x', boolean=true) }}|{{ none | trim }}
 {{ 'aBc' | upper }}{{ 'aBc' | lower }}{{ 'aBc dE' | capitalize }}|{{ 'foo bar-baz (qux)' | title }}|{{ '\u00e4\u00f6' | upper }}|{{ ['a', 1, none] | join(', ') }}|{{ [d, d] | join('+', attribute='a') }}|{{ 'abc' | join('.') }}
@@ -180,6 +181,7 @@ def constructs():
 
 def golden():
     cases = [(t, VARIABLES) for t in constructs()]
+    cases.append(("a\u00a0\u3000{%- if true -%}\u2003\u00a0b{{ 'x' -}}\u00a0 c\u00a0{% endif %}", {}))  # wide blanks
     picked = [list(conversations())[i] for i in (0, 1, 5, 19, 25, 33, 37, 38)]
     for name, template in sources([os.path.join(HERE, "templates")]):
         for messages in picked:
@@ -214,7 +216,43 @@ def expected(template, messages, tools, kwargs):
         return "error", type(e).__name__ + ": " + str(e)[:200]
 
 
+def compare_ids(harness):
+    ctu.datetime = datetime.datetime  # both write today's date
+    tiny, count, bad = os.path.abspath(os.path.join(HERE, "..", "..", "models", "tiny")), 0, 0
+    for name, template in sources([os.path.join(HERE, "templates")]):
+        folder = tempfile.mkdtemp()
+        for file in ("config.json", "model.safetensors", "tokenizer.json"):
+            os.symlink(os.path.join(tiny, file), os.path.join(folder, file))
+        json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>",
+                   "chat_template": template}, open(folder + "/tokenizer_config.json", "w"))
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+        for user, system, thinking in itertools.product(USERS[:4], SYSTEMS[:2], [None, True, False]):
+            user = user.strip() or "x"
+            messages = ([] if system is None else [{"role": "system", "content": system}]) + [
+                {"role": "user", "content": user}]
+            flags = ["--chat-template", "folder"] + ([] if system is None else ["--system", system])
+            kwargs = {}
+            if thinking is not None and "enable_thinking" in template:
+                flags += ["--thinking", "true" if thinking else "false"]
+                kwargs = {"enable_thinking": thinking, "thinking": thinking}
+            elif thinking is not None:
+                continue
+            wanted = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **kwargs)
+            run = subprocess.run([harness, "tokenize", "--chat", "--model", folder] + flags, input=user.encode(),
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            got = [int(i) for i in run.stdout.split()]
+            count += 1
+            if got != list(wanted):
+                bad += 1
+                print(f"{name}: {flags} {user!r}: {run.stderr.decode()} wanted {wanted[:20]}... got {got[:20]}...")
+        shutil.rmtree(folder)
+    print(f"ids: {count} prompts, {count - bad} equal to apply_chat_template of transformers {transformers.__version__}")
+    sys.exit(1 if bad or not count else 0)
+
+
 def main():
+    if sys.argv[1] == "--ids":
+        compare_ids(sys.argv[2])
     if sys.argv[1] == "--golden":
         golden()
         return
