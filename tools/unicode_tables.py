@@ -11,8 +11,8 @@ Two versions of Unicode, because the reference implementation (Hugging Face toke
 Combining classes and decompositions of a character never change once it is assigned (Unicode stability policy), so
 NFC of version 9.0.0 is today's data without the characters that are younger. The package names each one's age.
 
-Simple case is Python's own str.lower() and str.upper() for the characters that this Python knows; the package has no
-case mappings, so a younger letter is matched with the letter of the same name.
+Simple case is Python's own str.lower() and str.upper() for the characters that this Python knows; the package has
+no case mappings, so a younger letter is matched with the letter of the same name.
 """
 import argparse
 import os
@@ -184,7 +184,8 @@ def main():
         sys.exit("unicodedataplus has Unicode %s, the tables are of %s" % (ucd.unidata_version, CLASSES_VERSION))
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     wrong = 0
-    for name, text in (("base/unicode_tables.c", base_tables()), ("model/tokenizer/unicode_tables.c", nfc_tables())):
+    files = (("base/unicode_tables.c", base_tables()), ("model/tokenizer/unicode_tables.c", nfc_tables()))
+    for name, text in files:
         path = os.path.join(root, name)
         if check:
             with open(path) as file:

@@ -2,8 +2,8 @@
 
     compare_reference.py ENCODE_TEXTS [FOLDER...]
 
-1. General categories and \\s: patterns that take a different number of equal characters for each of them, and merges
-   that show where a piece ends; every code point.
+1. General categories and \\s: patterns that take a different number of equal characters for each of them, and
+   merges that show where a piece ends; every code point.
 2. NFC: every code point alone, between marks of low and high class, before and behind marks and letters.
 3. 20,000 odd strings (seed 1) with the tokenizer of each FOLDER: ids, and the text that they decode to.
 Nothing is left out. Exit 1 when anything differs.
@@ -117,7 +117,8 @@ def nfc(program):
     probes = [("alone", lambda c: c + "\n"), ("between marks of one class", lambda c: "a\u0334" + c + "\u0334\n"),
               ("behind a high class", lambda c: "q\u0345" + c + "\n"), 
               ("before a low one", lambda c: "e" + c + "\u0334\u0301\n"),
-              ("behind a letter", lambda c: "a" + c + "\u0301\n"), ("before a mark", lambda c: c + "\u0300\u0338\n"),
+              ("behind a letter", lambda c: "a" + c + "\u0301\n"),
+              ("before a mark", lambda c: c + "\u0300\u0338\n"),
               ("Hangul around", lambda c: "\u1100" + c + "\u1161\u11a8" + c + "\uac00" + c + "\n")]
     wrong = 0
     for name, make in probes:
@@ -125,7 +126,8 @@ def nfc(program):
         print("NFC, %s, over %d code points: %d texts of 64 differ" % (name, len(POINTS), len(bad)), flush=True)
         wrong += len(bad)
     # Each pair that composes or could: what characters decompose to under a later Unicode, too.
-    pairs = [unicodedata.normalize("NFD", chr(c)) for c in POINTS if unicodedata.normalize("NFD", chr(c)) != chr(c)]
+    apart = [(chr(c), unicodedata.normalize("NFD", chr(c))) for c in POINTS]
+    pairs = [parts for whole, parts in apart if parts != whole]
     bad = with_made(byte_level(QWEN, True, []), program, pairs)
     print("NFC of %d decompositions: %d differ" % (len(pairs), len(bad)))
     return wrong + len(bad)
@@ -135,10 +137,11 @@ def odd_strings(added):
     """Pieces that tokenizers trip over, joined at random."""
     rng = random.Random(1)
     marks = [c for c in POINTS if unicodedata.combining(chr(c))]
-    plain = ["'s", "'S", "'\u017f", "'RE", "'ll", "'T", " ", "  ", "\t", "\n", "\r\n", "\r", "\x00", "\x1c", "\x85", "\xa0",
-             "\u180e", "\u2028", "\u3000", "\ufeff", "\u200d", "0", "12", "\u0663", "\u00bd", "\u2163", "a", "Zx", "word", "The ",
-             "\u00df", "\u0130", "\u01c5", "\u212a", "\u4f60\u597d", "\uac00", "\u1100\u1161\u11a8", "!", "...", "_", "{}", "<|", "|>",
-             "\U0001f600", "\U0001f44d\U0001f3fd", "\U0001d2c0", "\U00031350", "\U0002ebf0", "\u0e01\u0e33", "\ufb01"]
+    plain = ["'s", "'S", "'\u017f", "'RE", "'ll", "'T", " ", "  ", "\t", "\n", "\r\n", "\r", "\x00", "\x1c",
+             "\x85", "\xa0", "\u180e", "\u2028", "\u3000", "\ufeff", "\u200d", "0", "12", "\u0663", "\u00bd", "\u2163",
+             "a", "Zx", "word", "The ", "\u00df", "\u0130", "\u01c5", "\u212a", "\u4f60\u597d", "\uac00",
+             "\u1100\u1161\u11a8", "!", "...", "_", "{}", "<|", "|>", "\U0001f600", "\U0001f44d\U0001f3fd", "\U0001d2c0",
+             "\U00031350", "\U0002ebf0", "\u0e01\u0e33", "\ufb01"]
     out = []
     for _ in range(STRINGS):
         text = ""
