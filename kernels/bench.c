@@ -118,28 +118,14 @@ static int problem_call(void *context, int64_t i)
     return mb_bench_launch(p, (int)(i % p->count));
 }
 
-static mb_bench_problem *new_problem(const mb_kernels *kernels, mb_device *device, mb_type type,
-                                     const mb_kernel_case *problem)
-{
-    mb_bench_problem *p = calloc(1, sizeof *p);
-    if (p) {
-        p->kernels = kernels;
-        p->device = device;
-        p->type = type;
-        p->problem = problem;
-        p->random = mb_random_named(1, problem->name);
-    }
-    return p;
-}
-
 int mb_bench_measure_ceilings(const mb_kernels *kernels, mb_device *device, mb_type type,
                               mb_bench_ceilings *ceilings, mb_error *err)
 {
     const bool graphs = kernels->capture_begin != NULL;
     const int64_t width = graphs ? GEMM_WIDTH_GRAPHS : GEMM_WIDTH_PLAIN;
     const mb_kernel_case gemm = {
-        .name = "ceiling", .operation = MB_CASE_GEMM, .use = MB_CASE_BENCH, .m = width, .n = width, .k = width};
-    mb_bench_problem *p = new_problem(kernels, device, type, &gemm);
+        .name = "ceiling", .operation = MB_OP_gemm, .use = MB_CASE_BENCH, .m = width, .n = width, .k = width};
+    mb_bench_problem *p = mb_bench_problem_new(kernels, device, type, &gemm);
     size_t mark = kernels->mark(device), bytes = graphs ? COPY_BYTES_GRAPHS : COPY_BYTES_PLAIN;
     mb_device_info info;
     int rc = p ? mb_bench_noise(p) : MB_E_SYSTEM;
@@ -154,7 +140,8 @@ int mb_bench_measure_ceilings(const mb_kernels *kernels, mb_device *device, mb_t
         work.to = mb_bench_values(p, (int64_t)(bytes / mb_type_size(type)));
         /* Plain calls: as a graph's node the same copy was seen at 2.8 TB/s on an H200, against 4.26 TB/s for one
          * that PyTorch enqueued in the same session. A ceiling must not be the slower of two ways. */
-        rc = p->rc != MB_OK ? p->rc : measure(kernels, device, copy_call, &work, 1, false, &ceilings->copy);
+        rc = p->maker.rc != MB_OK ? p->maker.rc
+                                  : measure(kernels, device, copy_call, &work, 1, false, &ceilings->copy);
         kernels->release(device, inner);
     }
     if (rc == MB_OK)
@@ -182,17 +169,17 @@ int mb_bench_measure_ceilings(const mb_kernels *kernels, mb_device *device, mb_t
  */
 static int32_t choose_sets(const mb_bench_problem *p, const mb_bench_row *row, size_t memory_limit)
 {
-    if (!p->kernels->capture_begin || row->bytes >= CACHED_BYTES)
+    if (!p->maker.kernels->capture_begin || row->bytes >= CACHED_BYTES)
         return 1;
     int64_t sets = (int64_t)(ROTATED_BYTES / row->bytes) + 1, room = (int64_t)(memory_limit / (row->memory + 1));
-    sets = sets > MB_BENCH_SETS ? MB_BENCH_SETS : sets;
+    sets = sets > MB_BENCH_CALLS ? MB_BENCH_CALLS : sets;
     return (int32_t)(room < 1 ? 1 : sets < room ? sets : room);
 }
 
 int mb_bench_case(const mb_kernels *kernels, mb_device *device, mb_type type, const mb_kernel_case *problem,
                   const mb_bench_ceilings *ceilings, size_t memory_limit, mb_bench_row *row, mb_error *err)
 {
-    mb_bench_problem *p = new_problem(kernels, device, type, problem);
+    mb_bench_problem *p = mb_bench_problem_new(kernels, device, type, problem);
     size_t mark = kernels->mark(device), limit;
     mb_device_info info;
     int rc = p ? mb_bench_noise(p) : MB_E_SYSTEM;
@@ -200,12 +187,9 @@ int mb_bench_case(const mb_kernels *kernels, mb_device *device, mb_type type, co
     row->problem = problem;
     if (rc != MB_OK)
         goto failed;
-    if (!mb_bench_work(problem, type, &row->bytes, &row->flops)) {
-        rc = mb_fail(err, MB_E_BUG, "case \"%s\": bench-kernels has no formula for %s", problem->name,
-                     mb_case_operation_name(problem->operation));
-        goto out;
-    }
     mb_bench_make(p, 1, true);
+    if (!mb_bench_work(problem, type, &row->bytes, &row->flops))
+        row->bytes = p->maker.bytes;
     row->memory = p->memory;
     kernels->info(device, &info);
     limit = memory_limit && memory_limit < info.arena_free ? memory_limit : info.arena_free;

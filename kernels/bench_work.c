@@ -1,7 +1,8 @@
 /*
- * bench_work.c - the bytes and FLOPs of a bench case: each input read once, each output written once, arithmetic
- * as the definition has it. An implementation that reads a key twice or multiplies more is measured against the
- * same numbers. Exponentials, comparisons, norms count no FLOPs: those operations are bound by bytes.
+ * bench_work.c - the bytes and FLOPs of a bench case, where its arrays do not say them: each input read once, each
+ * output written once, arithmetic as the definition has it. An implementation that reads a key twice or multiplies
+ * more is measured against the same numbers. Exponentials, comparisons, norms count no FLOPs: those operations are
+ * bound by bytes.
  */
 #include "kernels/bench_problem.h"
 
@@ -34,33 +35,15 @@ static double prefill_pairs(const mb_kernel_case *c)
     return pairs;
 }
 
-mb_random mb_bench_draws(const mb_kernel_case *problem)
-{
-    return mb_random_named(2, problem->name);
-}
-
-void mb_bench_draw(const mb_kernel_case *problem, mb_random *draws, int32_t *chosen)
-{
-    for (int32_t k = 0; k < problem->chosen; k++) {
-        bool again = true;
-        while (again) {
-            chosen[k] = (int32_t)mb_random_below(draws, (uint64_t)problem->experts);
-            again = false;
-            for (int32_t i = 0; i < k; i++)
-                again = again || chosen[i] == chosen[k];
-        }
-    }
-}
-
 /* Experts that at least one row has: only their weights must be read. */
 static double used_experts(const mb_kernel_case *c)
 {
     bool used[MB_EXPERTS_MAX] = {false};
     int32_t chosen[MB_TOP_EXPERTS_MAX];
-    mb_random draws = mb_bench_draws(c);
+    mb_random draws = mb_case_expert_draws(c);
     double count = 0.0;
     for (int64_t r = 0; r < c->m; r++) {
-        mb_bench_draw(c, &draws, chosen);
+        mb_case_draw_experts(c, &draws, chosen);
         for (int32_t k = 0; k < c->chosen; k++) {
             count += used[chosen[k]] ? 0.0 : 1.0;
             used[chosen[k]] = true;
@@ -77,40 +60,41 @@ bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double 
     const double prefix = sum_prefix(c), all_q = queries * dim * size;
     *bytes = *flops = 0.0;
     switch (c->operation) {
-    case MB_CASE_EMBED: /* ids, the rows they name, out */
+    case MB_OP_embed: /* ids, the rows they name, out */
         *bytes = 4.0 * m + 2.0 * m * k * size;
         return true;
-    case MB_CASE_RMSNORM: /* x, weight, out; with delta: delta, x written back */
+    case MB_OP_add_rmsnorm: /* x, weight, out; with delta: delta, x written back */
         *bytes = (m * k * (c->flags & MB_CASE_DELTA ? 4.0 : 2.0) + k) * size;
         return true;
-    case MB_CASE_GEMM: /* a, weight, bias, out */
+    case MB_OP_gemm: /* a, weight, bias, out */
         *bytes = (m * k + n * k + m * n + (c->flags & MB_CASE_BIAS ? n : 0.0)) * size;
         *flops = 2.0 * m * n * k;
         return true;
-    case MB_CASE_QKV: { /* q|k|v read, q, k, v written, q before RoPE, one row of angles per position, norms */
+    case MB_OP_qkv_finish: { /* q|k|v read, q, k, v written, q before RoPE, one row of angles per position, norms
+                              */
         double rows = (double)c->batch * c->rows, width = (c->query_heads + 2.0 * heads) * dim;
         *bytes = rows * (2.0 * width + (c->flags & MB_CASE_PRE ? c->query_heads * dim : 0.0)) * size +
                  rows * (c->k ? k : dim) * 4.0 + (c->flags & MB_CASE_NORM ? 2.0 * dim * size : 0.0);
         return true;
     }
-    case MB_CASE_SWIGLU: /* gate, up, out */
+    case MB_OP_swiglu: /* gate, up, out */
         *bytes = 3.0 * m * k * size;
         return true;
-    case MB_CASE_TOP1: /* logits, an id and a probability per row */
+    case MB_OP_top1: /* logits, an id and a probability per row */
         *bytes = m * n * size + 8.0 * m;
         return true;
-    case MB_CASE_ROUTE: /* hidden, gate, bias; logits, an id and a weight for each choice */
+    case MB_OP_route: /* hidden, gate, bias; logits, an id and a weight for each choice */
         *bytes = (m * k + c->experts * k) * size + (c->flags & MB_CASE_BIAS ? 4.0 * c->experts : 0.0) +
                  4.0 * m * c->experts + 8.0 * m * c->chosen;
         *flops = 2.0 * m * c->experts * k;
         return true;
-    case MB_CASE_EXPERTS: /* weights of the experts in use, hidden, choices, what is added, out */
+    case MB_OP_experts: /* weights of the experts in use, hidden, choices, what is added, out */
         *bytes = (used_experts(c) * 3.0 * n * k + m * k * (c->flags & MB_CASE_DELTA ? 3.0 : 2.0)) * size +
                  8.0 * m * c->chosen;
         *flops = 6.0 * m * c->chosen * n * k;
         return true;
-    case MB_CASE_ATTEND: /* keys and values of prefix and block, q, out, lse, by-products in fp32 over the prefix
-                          */
+    case MB_OP_attend: /* keys and values of prefix and block, q, out, lse, by-products in fp32 over the prefix
+                        */
         *bytes = 2.0 * heads * (prefix + block) * dim * size + 2.0 * all_q + 4.0 * queries;
         if (c->flags & (MB_CASE_MASS_OUT | MB_CASE_TOKENS))
             *bytes += 4.0 * heads * prefix;
@@ -119,29 +103,29 @@ bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double 
         /* q k^T and p v once each, also with by-products, whose second pass is the implementation's choice */
         *flops = 4.0 * c->rows * c->query_heads * dim * (prefix + block);
         return true;
-    case MB_CASE_SPARSE: { /* the same over the keys selected, and the index */
+    case MB_OP_attend_sparse: { /* the same over the keys selected, and the index */
         double keys = (double)c->batch * k * c->page + block;
         *bytes =
             2.0 * heads * keys * dim * size + 2.0 * all_q + 4.0 * queries + 4.0 * heads * c->batch * (k + 1.0);
         *flops = 4.0 * c->rows * c->query_heads * dim * keys;
         return true;
     }
-    case MB_CASE_PREFILL: /* q, out, keys and values of all positions that are seen */
+    case MB_OP_attend_prefill: /* q, out, keys and values of all positions that are seen */
         *bytes = (2.0 * m * c->query_heads * dim + 2.0 * heads * (n + m) * dim) * size;
         *flops = 4.0 * c->query_heads * dim * prefill_pairs(c);
         return true;
-    case MB_CASE_MASS: /* keys, q, lse, mass */
+    case MB_OP_mass: /* keys, q, lse, mass */
         *bytes = heads * prefix * (dim * size + 4.0) + all_q + 4.0 * queries;
         *flops = 2.0 * c->rows * c->query_heads * dim * prefix;
         return true;
-    case MB_CASE_VOTES: /* the same, and two statistics per head */
+    case MB_OP_votes: /* the same, and two statistics per head */
         *bytes = heads * prefix * (dim * size + 4.0) + all_q + 4.0 * queries + 8.0 * heads * c->batch;
         *flops = 2.0 * c->rows * c->query_heads * dim * prefix;
         return true;
-    case MB_CASE_PAGE_BOUNDS: /* keys, two vectors per page */
+    case MB_OP_page_bounds: /* keys, two vectors per page */
         *bytes = heads * (prefix + 2.0 * sum_pages(c)) * dim * size;
         return true;
-    case MB_CASE_PAGE_SCORES: { /* bounds, q, a score per page; q+ and q- against the two bounds */
+    case MB_OP_page_scores: { /* bounds, q, a score per page; q+ and q- against the two bounds */
         /* The mean over rows is linear in q+ and q-, which are summed first; maximum and softmax need every row.
          */
         bool linear = c->mode == MB_MERGE_QUERY || c->mode == MB_MERGE_MEAN;
@@ -149,25 +133,22 @@ bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double 
         *flops = 4.0 * (linear ? heads : (double)c->rows * c->query_heads) * dim * sum_pages(c);
         return true;
     }
-    case MB_CASE_KEY_SCORES: /* keys, q, a score per key; linear, so the rows are summed before the product */
+    case MB_OP_key_scores: /* keys, q, a score per key; linear, so the rows are summed before the product */
         *bytes = heads * prefix * (dim * size + 4.0) + all_q;
         *flops = 2.0 * heads * prefix * (k > 0.0 ? k : dim) + queries * dim;
         return true;
-    case MB_CASE_TOP_K: /* scores; ids and a count per head */
+    case MB_OP_top_k: /* scores; ids and a count per head */
         *bytes = 4.0 * heads * (sum_pages(c) + c->batch * (k + 1.0));
         return true;
-    case MB_CASE_MERGE:
-    case MB_CASE_DOWNDATE: /* two states read, one written: a vector and a log-sum-exp each */
+    case MB_OP_state_merge:
+    case MB_OP_state_downdate: /* two states read, one written: a vector and a log-sum-exp each */
         for (int i = 0; i < 3; i++)
             *bytes += m * (dim * (c->mode >> i & 1 ? 4.0 : size) + 4.0);
         return true;
-    case MB_CASE_DISTANCE: /* a, b; distance and norm */
+    case MB_OP_row_distance: /* a, b; distance and norm */
         *bytes = m * (2.0 * dim * size + 8.0);
         return true;
-    case MB_CASE_TOP_P:
-    case MB_CASE_SCORES:
-    case MB_CASE_COUNT_WORK:
-        break;
+    default: /* the case's arrays say */
+        return false;
     }
-    return false;
 }

@@ -18,41 +18,12 @@
 #define MB_KERNELS_H
 
 #include "base/base.h"
-
-#include <stddef.h>
-#include <stdint.h>
+#include "kernels/device.h"
+#include "kernels/words.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum mb_type { MB_F32 = 0, MB_BF16 = 1, MB_F16 = 2, MB_I32 = 3 } mb_type;
-
-/* Bytes of one element of a type. */
-static inline size_t mb_type_size(mb_type type)
-{
-    return type == MB_BF16 || type == MB_F16 ? 2 : 4;
-}
-
-typedef struct mb_device mb_device; /* opaque: one CPU thread pool or one GPU with its stream and arena */
-typedef struct mb_graph mb_graph;   /* opaque: a captured sequence of operations */
-
-typedef struct mb_device_options {
-    mb_type type;       /* storage type T of activations and KV cache */
-    int threads;        /* CPU: worker threads, 0 = all cores this process may use */
-    int ordinal;        /* CUDA: device number */
-    size_t arena_bytes; /* what alloc() may hand out in all; the CPU only reserves address space. 0: as much as
-                         * there is (a GPU keeps 1 GiB back for graphs and libraries) */
-    size_t spare_bytes; /* with arena_bytes 0 a GPU leaves these free as well, for other processes */
-} mb_device_options;
-
-typedef struct mb_device_info {
-    char name[128];      /* "NVIDIA H200", "AMD EPYC ..." */
-    char detail[256];    /* driver, compute capability, SM count; or ISA and threads */
-    size_t memory_total; /* bytes */
-    size_t memory_free;  /* bytes, now */
-    size_t arena_free;   /* bytes that alloc() can still hand out */
-} mb_device_info;
 
 /* The KV cache of one layer: k and v are [batch][kv_heads][capacity][head_dim] of T, keys after RoPE.
  * Rows prefix_len .. prefix_len+rows-1 are the scratch slots of the block that is being denoised. */
@@ -70,47 +41,23 @@ typedef struct mb_rows {
     int32_t block_keys;        /* keys of the current block that are visible: slots prefix_len .. +block_keys-1 */
 } mb_rows;
 
-/* A selection of prefix keys for each (sequence, KV head): `count` pages of `granularity` consecutive keys.
- * Page p covers keys p*granularity .. min((p+1)*granularity, prefix_len)-1. ids ascend and are distinct.
- * count -1 means all of the prefix (a batch may mix dense and sparse entries in one launch). */
-typedef struct mb_pages {
-    int32_t granularity;   /* 1, 16, 32, 64 or 128 tokens */
-    int32_t capacity;      /* entries reserved per (sequence, KV head) */
-    const int32_t *ids;    /* [batch][kv_heads][capacity], device */
-    const int32_t *counts; /* [batch][kv_heads], device */
-} mb_pages;
-
-/* Which keys a dense attention covers. */
-typedef enum mb_span {
-    MB_SPAN_ALL = 0,    /* prefix and current block: the exact attention of a step */
-    MB_SPAN_PREFIX = 1, /* prefix only: the state a method may keep and reuse */
-    MB_SPAN_BLOCK = 2   /* current block only */
-} mb_span;
-
-/* States of earlier blocks, as many rows each as a call has: arrays [batch][rows][query_heads] of a block begin
- * `pitch` states behind those of the one before. ages: device [blocks], 0 = not filled, else blocks ago. */
-typedef struct mb_state_ring {
-    int32_t blocks;
-    int64_t pitch;
-    const uint8_t *ages;
-    const void *q, *out;
-    const float *lse;
-} mb_state_ring;
-
 /* Attention of packed block rows. q, out: [batch][rows][query_heads][head_dim] of T; scale head_dim^-0.5.
- * Query head a reads KV head a / (query_heads / kv_heads). */
+ * Query head a reads KV head a / G, G = query_heads / kv_heads; the G*rows rows of a KV head share its keys.
+ * The mass of prefix key j is sum_r w[r] exp(s[r,j] - lse[r]) / sum_r w[r] over the G*rows rows r of a KV head;
+ * entries j >= prefix_len get 0 up to max_prefix rounded up to 64. The operation `mass` computes it alone: lse is
+ * its input, scope says over which keys that lse was taken. */
 typedef struct mb_attention {
     mb_rows rows;
     mb_kv kv;
     int32_t query_heads;
     const void *q;
-    mb_span span;
-    const int32_t *active; /* NULL, or [batch][kv_heads]: 0 = leave everything of this KV head untouched */
-    const mb_pages *pages; /* attend_sparse: the prefix keys; NULL for attend */
-    void *out;             /* NULL = the log-sum-exp only */
-    float *lse;            /* NULL, or [batch][rows][query_heads] over the covered keys */
-    /* Optional by-products of attend (span ALL or PREFIX), over prefix keys; NULL = not wanted. */
-    float *mass;      /* [batch][kv_heads][mass_stride]: see mb_kernels.mass */
+    mb_scope scope;
+    const int32_t *active;    /* NULL, or [batch][kv_heads]: 0 = leave everything of this KV head untouched */
+    const mb_page_set *pages; /* attend_sparse: the prefix keys; NULL for attend */
+    void *out;                /* NULL = the log-sum-exp only */
+    float *lse;               /* NULL, or [batch][rows][query_heads] over the covered keys */
+    /* Optional by-products of attend (scope ALL or PREFIX), over prefix keys; NULL = not wanted. */
+    float *mass;      /* [batch][kv_heads][mass_stride]: see above */
     float *tile_mass; /* [batch][kv_heads][tile_stride]: mass summed over tiles of 64 keys */
     int64_t mass_stride, tile_stride;
     const float *row_weight; /* NULL = every row counts 1; else [batch][rows], e.g. 1 for masked rows */
@@ -124,7 +71,7 @@ typedef struct mb_qkv {
     const void *qkv;             /* [batch*rows][(query_heads + 2*kv_heads) * head_dim]: all q | all k | all v */
     const void *q_norm, *k_norm; /* NULL (Qwen2) or [head_dim] weights of T (Qwen3) */
     float norm_eps;
-    int32_t norm_one_rounding; /* as in mb_kernels.add_rmsnorm */
+    int32_t norm_one_rounding; /* as in mb_rmsnorm.one_rounding */
     int32_t rotary_dim;        /* how many dimensions turn, pairs j and j + rotary_dim/2; even; 0 = head_dim */
     const float *cos_sin;      /* [positions][rotary_dim]: cos of rotary_dim/2 angles, then sin; rounded to T */
     void *q_out;               /* [batch][rows][query_heads][head_dim] after RoPE */
@@ -206,44 +153,358 @@ static inline size_t mb_experts_scratch(int64_t n, int64_t width, int32_t expert
     return mb_experts_lists_bytes(n, experts, top_k) + mb_experts_inner_bytes(n, top_k, size, type) + outputs;
 }
 
-/* How page bounds of several query rows become one score per page and KV head (methods.md 2.7). */
-typedef enum mb_merge {
-    MB_MERGE_MEAN = 0,   /* mean over rows of the bound */
-    MB_MERGE_MAX = 1,    /* max over rows of the bound */
-    MB_MERGE_QUERY = 2,  /* bound of the mean query: cheapest */
-    MB_MERGE_SOFTMAX = 3 /* softmax over pages of scale*bound per row, then mean */
-} mb_merge;
+/* ---- transformer ---- */
 
-#define MB_TIMER_SLOTS 64
+/* out[i] = table[ids[i]]. */
+typedef struct mb_embed {
+    const int32_t *ids; /* [n] */
+    int64_t n;
+    const void *table; /* [vocab][width] of T */
+    int64_t vocab, width;
+    void *out; /* [n][width] */
+} mb_embed;
 
-/* What a GPU kernel was for: the stacked parts of a breakdown. */
-typedef enum mb_part {
-    MB_PART_GEMM = 0,
-    MB_PART_DENSE_ATTENTION = 1, /* exact attention over the prefix (and block), prefill */
-    MB_PART_SELECTION = 2,       /* masses, scores, bounds, top-k */
-    MB_PART_SPARSE_ATTENTION = 3,
-    MB_PART_BLOCK_ATTENTION = 4, /* the block on its own keys, merges of states */
-    MB_PART_ELEMENTWISE = 5,     /* embedding, norms, RoPE, SwiGLU */
-    MB_PART_SAMPLER = 6,         /* best token, probabilities */
-    MB_PART_COPY = 7,            /* copies and fills */
-    MB_PART_METHOD = 8,          /* kernels that a method brought itself */
-    MB_PART_COUNT = 9
-} mb_part;
+/* With delta: x = T(x + delta), in place. Then out = RMSNorm(x)*weight. */
+typedef struct mb_rmsnorm {
+    void *x;           /* [n][width] */
+    const void *delta; /* NULL, or [n][width] */
+    const void *weight;
+    float eps;
+    int32_t one_rounding; /* 0: T(w * T(x*rstd)) (Hugging Face, Qwen2/Fast-dLLM v2); 1: T(x*rstd*w) (SDAR) */
+    int64_t n, width;
+    void *out; /* [n][width] */
+} mb_rmsnorm;
 
-/* One kernel that ran while a profile was open. */
-typedef struct mb_kernel_record {
-    char name[96];
-    double start_us, end_us; /* on the device's clock, from the first kernel of the profile */
-    mb_part part;
-} mb_kernel_record;
+/* out = T(a * weight^T + bias). */
+typedef struct mb_gemm {
+    const void *a;      /* [m][k] */
+    const void *weight; /* [n][k] */
+    const void *bias;   /* NULL, or [n] of T: added before rounding */
+    int64_t m, n, k;
+    void *out; /* [m][n] */
+} mb_gemm;
 
-/* State of the device around a timed sample. */
-typedef struct mb_telemetry {
-    int32_t sm_mhz, sm_reference_mhz; /* 0 = unknown; reference: the highest clock that applications get */
-    int64_t throttle;                 /* NVML's bit mask of reasons, -1 = unknown */
-    double temperature, power;        /* Celsius, watt; NAN = unknown */
-    int32_t other_processes;          /* that compute on this device, -1 = unknown */
-} mb_telemetry;
+/* out[i][j] = T(T(silu(gate)) * up). */
+typedef struct mb_swiglu {
+    const void *gate_up; /* [n][2*width] = gate | up */
+    int64_t n, width;
+    void *out; /* [n][width] */
+} mb_swiglu;
+
+/* Best token of each row of logits and its softmax probability; nothing else is written. */
+typedef struct mb_top1 {
+    const void *logits; /* [n][vocab] of T */
+    int64_t n, vocab;
+    mb_type confidence; /* MB_BF16, MB_F16: the probabilities are rounded to that type before the argmax (lowest id
+                         * on ties) as the reference samplers do; MB_F32: argmax of the logits, lowest id */
+    int32_t *ids;       /* [n] */
+    float *probability; /* [n] */
+} mb_top1;
+
+/* Block-causal prefill of n new rows at positions first .. first+n-1 of one sequence, whose keys are already in
+ * the cache: position i sees keys < (i/block+1)*block, as far as they exist: < first+n. */
+typedef struct mb_prefill {
+    mb_kv kv;
+    int32_t sequence, query_heads;
+    const void *q; /* [n][query_heads][head_dim] */
+    int64_t first, n;
+    int32_t block;
+    void *out; /* as q */
+} mb_prefill;
+
+/* ---- selection ---- */
+
+/* Each of the G*rows rows of a KV head names its k best prefix keys by logit (ties: lower index). */
+typedef struct mb_votes {
+    mb_attention attention; /* lse is the input normaliser; mass_stride is the row stride of votes */
+    int32_t k;
+    float *votes;  /* [batch][kv_heads][mass_stride]: rows that name the key */
+    float *stats;  /* [batch][kv_heads][2]: size of the union; mean over rows of the softmax mass it captures */
+    void *scratch; /* votes_scratch() bytes */
+} mb_votes;
+
+/* Per-page channel bounds of the keys. */
+typedef struct mb_page_bounds {
+    mb_rows rows;
+    mb_kv kv;
+    int32_t page, page_capacity; /* tokens of a page; pages between two rows of bounds */
+    int32_t whole;               /* 1: pages of [0, prefix_len); 0: only those that overlap the slots prefix_len ..
+                                  * +block_keys-1 (their older keys included) */
+    void *bounds;                /* [batch][kv_heads][page_capacity] of { max[head_dim], min[head_dim] } of T */
+} mb_page_bounds;
+
+/* Upper bound of q.k over a page, sum_c max(q_c M_c, q_c m_c), merged over the G*rows rows. */
+typedef struct mb_page_scores {
+    mb_attention attention; /* row_weight as there */
+    int32_t page, page_capacity;
+    const void *bounds; /* of page_bounds */
+    mb_merge merge;
+    float *scores; /* [batch][kv_heads][stride]; pages >= ceil(prefix_len/page) get -INFINITY */
+    int64_t stride;
+} mb_page_scores;
+
+/* Linear scores without softmax: mean over rows of q.k over the channels listed. q_pre is never used. */
+typedef struct mb_key_scores {
+    mb_attention attention;
+    const int32_t *channels; /* NULL = all of head_dim; else [kv_heads][channel_count] */
+    int32_t channel_count;
+    float *scores; /* [batch][kv_heads][stride] */
+    int64_t stride;
+} mb_key_scores;
+
+/* Rows of scores: row (b, h) has an entry for each page of `page` tokens of the prefix, so
+ * n_b = ceil(prefix_len[b] / page) of them. */
+typedef struct mb_scores {
+    float *values; /* [batch][kv_heads][stride]; only read where the operation does not say more */
+    int64_t stride;
+    int32_t batch, kv_heads;
+    const int32_t *prefix_len; /* [batch], device */
+    int32_t max_prefix;        /* host: an upper bound of prefix_len */
+    int32_t page;              /* tokens of an entry; 1 = an entry for each token */
+} mb_scores;
+
+/* The min(k, n_b) best entries. Ties: lower index (+0 and -0 tie). NaN comes after every number; -INFINITY is
+ * never chosen. */
+typedef struct mb_top_k {
+    mb_scores scores;
+    int32_t k;
+    const int32_t *k_dynamic; /* NULL, or [batch][kv_heads]: in place of k, clamped to the capacity */
+    mb_page_set chosen;       /* written; granularity is scores.page */
+    void *scratch;            /* top_k_scratch() bytes */
+} mb_top_k;
+
+/* The fewest entries, best first, that add up to p times the total (scores >= 0). */
+typedef struct mb_top_p {
+    mb_scores scores;
+    float p;
+    int32_t k_min, k_max; /* at least, at most so many */
+    mb_page_set chosen;   /* as in mb_top_k, and scratch too */
+    void *scratch;
+} mb_top_p;
+
+/* Entries [0, first) and [n_b - last, n_b) become value. */
+typedef struct mb_score_edges {
+    mb_scores scores;
+    int32_t first, last;
+    float value;
+} mb_score_edges;
+
+/* How scores of neighbouring tokens are taken together. */
+typedef enum mb_pooling { MB_POOL_SUM = 0, MB_POOL_MAX = 1 } mb_pooling;
+
+/* Scores per token into pages: over the page's tokens < prefix_len. */
+typedef struct mb_score_pool {
+    mb_scores scores; /* page 1 */
+    int32_t page;
+    mb_pooling pooling;
+    float *out; /* [batch][kv_heads][out_stride] */
+    int64_t out_stride;
+} mb_score_pool;
+
+/* 1-D smoothing along keys with an odd kernel, stride 1, edges shortened. */
+typedef struct mb_score_smooth {
+    mb_scores scores;
+    int32_t kernel;
+    mb_pooling pooling; /* SUM: the mean of the kernel's entries */
+    float *out;         /* as scores.values, another array */
+} mb_score_smooth;
+
+/* y = a*x + b*y over n floats; an array whose factor is 0 is not read (x may then be NULL). */
+typedef struct mb_score_axpby {
+    float a;
+    const float *x;
+    float b;
+    float *y;
+    int64_t n;
+} mb_score_axpby;
+
+/* Uniform [0,1) from a counter hash of (seed, token): equal on every device and every head. */
+typedef struct mb_score_random {
+    mb_scores scores; /* page 1; prefix_len is not read: max_prefix entries are written */
+    uint64_t seed;
+} mb_score_random;
+
+/* Scores of entries j < prefix_len[b] below `below` become value*(j+1)/(prefix_len[b]+1): ranked by recency. */
+typedef struct mb_score_recent {
+    mb_scores scores; /* page 1 */
+    float below, value;
+} mb_score_recent;
+
+/* Scores of prefix keys that are not in kept (granularity 1) become value; a count of -1 keeps all. */
+typedef struct mb_score_keep {
+    mb_scores scores; /* page 1 */
+    mb_page_set kept;
+    float value;
+} mb_score_keep;
+
+/* ---- budgets that the device computes: entries for each (sequence, KV head), for mb_top_k.k_dynamic ---- */
+
+/* min(n_b, floor(ratio*n_b) + extra), computed in double. */
+typedef struct mb_budget_ratio {
+    mb_scores scores; /* values are not read */
+    double ratio;
+    int32_t extra;
+    int32_t *budgets; /* [batch][kv_heads] */
+} mb_budget_ratio;
+
+/* A mean budget of k entries shared among layers: s[l] = max over heads of union*(1 - ln coverage), budget =
+ * min(k_max, max(k_min, floor(s[l] / sum(s) * k * layers))), in double; k_max for all layers of a sequence with
+ * prefix_len <= k. Coverage is taken as at least 1e-30, at most 1. */
+typedef struct mb_budget_layers {
+    mb_scores scores;   /* values are not read */
+    const float *stats; /* [layers][batch][kv_heads][2] of votes */
+    int32_t layers, k, k_min, k_max;
+    int32_t *budgets; /* [layers][batch][kv_heads] */
+} mb_budget_layers;
+
+/* k*kv_heads entries of a sequence shared among its heads: each gets its min(k_min, n_b) best, the rest goes to
+ * the best remaining scores of all heads (ties: lower head; NaN and -INFINITY never). */
+typedef struct mb_budget_heads {
+    mb_scores scores; /* page 1 */
+    int32_t k, k_min;
+    int32_t *budgets; /* [batch][kv_heads] */
+    void *scratch;    /* kv_heads*max_prefix*12 bytes */
+} mb_budget_heads;
+
+/* ---- states over disjoint key sets ---- */
+
+/* state_merge: out = a and b together. state_downdate: out = a without b, with guards where little is left. out
+ * may alias a or b; its lse may be NULL. */
+typedef struct mb_state_pair {
+    int64_t states;
+    int32_t head_dim;
+    mb_state a, b, out;
+} mb_state_pair;
+
+/* distance[i] = sum_c (a[i][c]-b[i][c])^2 and norm[i] = sum_c b[i][c]^2. */
+typedef struct mb_row_distance {
+    const void *a, *b; /* [n][head_dim] of T */
+    int64_t n;
+    int32_t head_dim;
+    float *distance, *norm; /* [n]; norm may be NULL */
+} mb_row_distance;
+
+/* Prefix keys that the active KV heads (NULL = all) read of pages (NULL or a count of -1 = the whole prefix),
+ * summed over (sequence, KV head). */
+typedef struct mb_key_count {
+    mb_rows rows;
+    int32_t kv_heads;
+    const mb_page_set *pages;
+    const int32_t *active; /* [batch][kv_heads] */
+    double *tokens;        /* device: [0] grows by the keys read; count_work: [1] by all prefix keys */
+} mb_key_count;
+
+/* ---- reuse of states between forwards ---- */
+
+/* Rows are query-shaped: vectors [batch][rows][query_heads][head_dim] of T, numbers [batch][rows][query_heads]. */
+typedef struct mb_row_shape {
+    int32_t batch, rows, query_heads, kv_heads, head_dim;
+} mb_row_shape;
+
+/* The `count` channels of each KV head with the largest sum over sequences of (sum over its G*rows query rows of
+ * |q_c|) * (sum over prefix keys of |k_c|); ties: lower channel. */
+typedef struct mb_heavy_channels {
+    mb_attention attention;
+    int32_t count;
+    int32_t *channels; /* [kv_heads][count], ascending */
+    float *scratch;    /* [kv_heads][head_dim] */
+} mb_heavy_channels;
+
+typedef struct mb_reuse_decide {
+    mb_row_shape shape; /* head_dim is not used */
+    mb_reuse reuse;
+} mb_reuse_decide;
+
+/* dst = src for rows whose KV head is active and which are missed (NULL: all are). */
+typedef struct mb_rows_copy {
+    mb_row_shape shape;
+    const int32_t *active, *missed;
+    const void *src;
+    const float *src_lse; /* either of the two NULL: only the vectors */
+    void *dst;
+    float *dst_lse;
+} mb_rows_copy;
+
+/* chosen = 1 for the `count` rows of a sequence with the largest sum over query heads of distance (ties: lower
+ * row; NaN counts as largest), else 0. */
+typedef struct mb_row_top {
+    mb_row_shape shape; /* kv_heads and head_dim are not used */
+    const float *distance;
+    int32_t count;
+    int32_t *chosen;
+} mb_row_top;
+
+/* The nearest of ring.q to each row of a, same sequence and query head. */
+typedef struct mb_ring_match {
+    mb_row_shape shape; /* kv_heads is not used */
+    const void *a;
+    mb_state_ring ring;
+    int32_t any;            /* 1: over all rows of the filled blocks; 0: over the row at the same place */
+    int32_t *slot;          /* block*rows + row (ties: younger block, lower row); -1 where there is none */
+    float *distance, *norm; /* squared, of the stored vector; INFINITY and 0 where there is none */
+} mb_ring_match;
+
+/* out, lse = what the ring holds at slot; slot -1: 0 and -INFINITY. */
+typedef struct mb_ring_gather {
+    mb_row_shape shape; /* kv_heads is not used */
+    const int32_t *slot;
+    mb_state_ring ring;
+    void *out;
+    float *lse;
+} mb_ring_gather;
+
+typedef struct mb_ring_reach {
+    mb_row_shape shape; /* head_dim is not used */
+    mb_state_ring ring;
+    mb_reach reach;
+} mb_ring_reach;
+
+/* ---- all operations: X(name, its arguments) ---- */
+
+/* The one list. The table below, the backends' declarations and tables, the names and numbers of the tests' and
+ * the benchmark's cases come from it. */
+#define MB_OPERATIONS(X)                                                                                          \
+    X(embed, mb_embed)                                                                                            \
+    X(add_rmsnorm, mb_rmsnorm)                                                                                    \
+    X(gemm, mb_gemm)                                                                                              \
+    X(qkv_finish, mb_qkv)                                                                                         \
+    X(swiglu, mb_swiglu)                                                                                          \
+    X(route, mb_router)    /* a router's choice */                                                                \
+    X(experts, mb_experts) /* what the chosen experts make of the rows */                                         \
+    X(top1, mb_top1)                                                                                              \
+    X(attend, mb_attention)        /* exact, over scope */                                                        \
+    X(attend_sparse, mb_attention) /* over pages and, with MB_SCOPE_ALL, the whole block, in one softmax */       \
+    X(attend_prefill, mb_prefill)                                                                                 \
+    X(mass, mb_attention) /* block-average attention mass: see mb_attention */                                    \
+    X(votes, mb_votes)                                                                                            \
+    X(page_bounds, mb_page_bounds)                                                                                \
+    X(page_scores, mb_page_scores)                                                                                \
+    X(key_scores, mb_key_scores)                                                                                  \
+    X(top_k, mb_top_k)                                                                                            \
+    X(top_p, mb_top_p)                                                                                            \
+    X(score_edges, mb_score_edges)                                                                                \
+    X(score_pool, mb_score_pool)                                                                                  \
+    X(score_smooth, mb_score_smooth)                                                                              \
+    X(score_axpby, mb_score_axpby)                                                                                \
+    X(score_head_mean, mb_scores) /* mean over the KV heads, written to every head; page 1 */                     \
+    X(score_random, mb_score_random)                                                                              \
+    X(score_recent, mb_score_recent)                                                                              \
+    X(score_keep, mb_score_keep)                                                                                  \
+    X(budget_ratio, mb_budget_ratio)                                                                              \
+    X(budget_layers, mb_budget_layers)                                                                            \
+    X(budget_heads, mb_budget_heads)                                                                              \
+    X(state_merge, mb_state_pair)                                                                                 \
+    X(state_downdate, mb_state_pair)                                                                              \
+    X(row_distance, mb_row_distance)                                                                              \
+    X(count_work, mb_key_count) /* what a forward read, and what it could have read */                            \
+    X(count_read, mb_key_count) /* what was read once more */                                                     \
+    X(heavy_channels, mb_heavy_channels)                                                                          \
+    X(reuse_decide, mb_reuse_decide)                                                                              \
+    X(rows_copy, mb_rows_copy)                                                                                    \
+    X(row_top, mb_row_top)                                                                                        \
+    X(ring_match, mb_ring_match)                                                                                  \
+    X(ring_gather, mb_ring_gather)                                                                                \
+    X(ring_reach, mb_ring_reach)
 
 typedef struct mb_kernels {
     const char *name; /* "cpu", "cuda" */
@@ -283,181 +544,14 @@ typedef struct mb_kernels {
     void (*range_push)(mb_device *device, const char *name);               /* NVTX; nothing on CPU */
     void (*range_pop)(mb_device *device);
 
-    /* ---- transformer ---- */
-    /* out[i] = table[ids[i]]; ids [n] int32, table [vocab][width] of T, out [n][width]. */
-    int (*embed)(mb_device *, const int32_t *ids, int64_t n, const void *table, int64_t vocab, int64_t width,
-                 void *out);
-    /* If delta: x = T(x + delta), in place. Then out = RMSNorm(x)*weight. one_rounding 0: T(w * T(x*rstd))
-     * (Hugging Face, Qwen2/Fast-dLLM v2); 1: T(x*rstd*w) (SDAR's fused kernel). x, delta, out [n][width]. */
-    int (*add_rmsnorm)(mb_device *, void *x, const void *delta, const void *weight, float eps, int one_rounding,
-                       int64_t n, int64_t width, void *out);
-    /* out[m][n] = T(a[m][k] * weight[n][k]^T + bias[n]); bias NULL or [n] of T, added before rounding. */
-    int (*gemm)(mb_device *, const void *a, const void *weight, const void *bias, int64_t m, int64_t n, int64_t k,
-                void *out);
-    int (*qkv_finish)(mb_device *, const mb_qkv *args);
-    /* out[i][j] = T(T(silu(gate)) * up) with gate_up [n][2*width] = gate | up. */
-    int (*swiglu)(mb_device *, const void *gate_up, int64_t n, int64_t width, void *out);
-    /* A router's choice, and what the chosen experts make of the rows. */
-    int (*route)(mb_device *, const mb_router *args);
-    int (*experts)(mb_device *, const mb_experts *args);
-    /* Best token and its softmax probability per row of logits [n][vocab] of T, nothing else written.
-     * confidence MB_BF16/MB_F16: the probabilities are rounded to that type before the argmax (lowest id on
-     * ties) as the reference samplers do (models.md 2.7); MB_F32: argmax of the logits, lowest id. */
-    int (*top1)(mb_device *, const void *logits, int64_t n, int64_t vocab, mb_type confidence, int32_t *ids,
-                float *probability);
-
-    /* ---- attention ---- */
-    /* Exact attention over span, all G*rows query rows of a KV head against each KV tile. */
-    int (*attend)(mb_device *, const mb_attention *args);
-    /* Over args->pages of the prefix and, with span ALL, the whole current block, in one softmax.
-     * span PREFIX leaves the block out. */
-    int (*attend_sparse)(mb_device *, const mb_attention *args);
-    /* Block-causal prefill of n new rows at positions first .. first+n-1 of sequence `sequence`, whose keys are
-     * already in the cache: position i sees keys < (i/block+1)*block, as far as they exist: < first+n.
-     * q, out [n][query_heads][head_dim]. */
-    int (*attend_prefill)(mb_device *, const mb_kv *kv, int32_t sequence, int32_t query_heads, const void *q,
-                          int64_t first, int64_t n, int32_t block, void *out);
-
-    /* ---- selection ---- */
-    /* Block-average attention mass: mass[b][h][j] = sum_r w[r] exp(s[r,j] - lse[r]) / sum_r w[r]
-     * over the G*rows query rows of KV head h and prefix keys j. args->lse is an INPUT here; its span decides
-     * the normaliser. args->mass receives; entries j >= prefix_len get 0 up to max_prefix rounded up to 64. */
-    int (*mass)(mb_device *, const mb_attention *args);
-    /* Votes: each of the G*rows rows names its top `k` prefix keys by logit (ties: lower index).
-     * votes[b][h][j] = number of rows naming j; stats[b][h] = { |union|, mean over rows of the softmax mass
-     * that the union captures (args->lse is the input normaliser) }. scratch: votes_scratch() bytes. */
-    int (*votes)(mb_device *, const mb_attention *args, int32_t k, float *votes, float *stats, void *scratch);
+    /* ---- operations ---- */
+#define MB_OPERATION_ENTRY(name, arguments) int (*name)(mb_device *, const arguments *);
+    MB_OPERATIONS(MB_OPERATION_ENTRY)
+#undef MB_OPERATION_ENTRY
+    /* Bytes of scratch of two of them: votes, whose other arguments count; top_k and top_p over rows of up to
+     * `entries`. */
     size_t (*votes_scratch)(const mb_attention *args, int32_t k);
-    /* Per-page channel bounds of the keys: bounds[b][h][p] = { max[head_dim], min[head_dim] } of T, page of
-     * `page` tokens, stride page_capacity pages. whole: pages of [0, prefix_len); else only pages that overlap
-     * the slots prefix_len .. prefix_len+block_keys-1 (their older keys included). */
-    int (*page_bounds)(mb_device *, const mb_rows *rows, const mb_kv *kv, int32_t page, int32_t page_capacity,
-                       int whole, void *bounds);
-    /* Upper bound of q.k over a page, sum_c max(q_c M_c, q_c m_c), merged over the G*rows rows: scores[b][h][p],
-     * stride score_stride; pages >= ceil(prefix_len/page) get -INFINITY. row_weight as in mb_attention. */
-    int (*page_scores)(mb_device *, const mb_attention *args, int32_t page, int32_t page_capacity,
-                       const void *bounds, mb_merge merge, float *scores, int64_t score_stride);
-    /* Linear scores without softmax: scores[b][h][j] = mean over rows of q . k over the channels listed.
-     * channels NULL = all head_dim; else [kv_heads][channel_count]. q_pre is never used. */
-    int (*key_scores)(mb_device *, const mb_attention *args, const int32_t *channels, int32_t channel_count,
-                      float *scores, int64_t score_stride);
-    /* The min(k, n) best of scores[b][h][0 .. n_b): n_b = ceil(prefix_len[b]/page). Ties: lower index (+0 and
-     * -0 tie). NaN comes after every number. -INFINITY is never chosen. ids ascend; counts = how many.
-     * k_dynamic NULL or [batch][kv_heads]: replaces k (clamped to capacity). scratch: top_k_scratch() bytes. */
-    int (*top_k)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
-                 int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
-    size_t (*top_k_scratch)(int32_t batch, int32_t kv_heads, int32_t max_entries);
-    /* The fewest pages, best first, whose scores add up to p times the total (scores >= 0), at least k_min and
-     * at most k_max of them. Same outputs and scratch as top_k. */
-    int (*top_p)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p, int32_t k_min,
-                 int32_t k_max, int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
-    /* scores of entries [0, first_n) and [n_b - last_n, n_b) become value; n_b = ceil(prefix_len/page). */
-    int (*score_edges)(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                       const int32_t *prefix_len, int32_t page, int32_t first_n, int32_t last_n, float value);
-    /* Pool scores per token into pages: out[b][h][p] = sum (mode 0), max (1) over the page's tokens < n. */
-    int (*score_pool)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                      const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t mode, float *out,
-                      int64_t out_stride);
-    /* 1-D smoothing along keys, odd kernel, stride 1, edges shortened: mode 0 mean, 1 max. out != scores. */
-    int (*score_smooth)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                        const int32_t *prefix_len, int32_t max_prefix, int32_t kernel, int32_t mode, float *out);
-    /* y = a*x + b*y over n floats; an array whose factor is 0 is not read (x may then be NULL). */
-    int (*score_axpby)(mb_device *, float a, const float *x, float b, float *y, int64_t n);
-    /* Mean over the KV heads, written to every head. */
-    int (*score_head_mean)(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                           const int32_t *prefix_len, int32_t max_prefix);
-    /* scores[b][h][j] = uniform [0,1) from a counter hash of (seed, j): equal on every device and every head. */
-    int (*score_random)(mb_device *, uint64_t seed, int32_t batch, int32_t kv_heads, int32_t max_prefix,
-                        float *scores, int64_t score_stride);
-
-    /* ---- states (output, log-sum-exp) over disjoint key sets, methods.md 0.4 ---- */
-    /* out = merge(a, b). All o: [batch][rows][query_heads][head_dim] of T (or fp32 where o_type says so),
-     * lse [batch][rows][query_heads]. out may alias a or b. */
-    int (*state_merge)(mb_device *, int64_t states, int32_t head_dim, const void *o_a, mb_type type_a,
-                       const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
-                       mb_type type_out, float *lse_out);
-    /* rest = total minus part; see methods.md 0.4 (b) for the guards. o_rest fp32 or T by type_rest. */
-    int (*state_downdate)(mb_device *, int64_t states, int32_t head_dim, const void *o_total, mb_type type_total,
-                          const float *lse_total, const void *o_part, mb_type type_part, const float *lse_part,
-                          void *o_rest, mb_type type_rest, float *lse_rest);
-    /* distance[i] = sum_c (a[i][c]-b[i][c])^2 and norm[i] = sum_c b[i][c]^2 over n vectors of head_dim (T). */
-    int (*row_distance)(mb_device *, const void *a, const void *b, int64_t n, int32_t head_dim, float *distance,
-                        float *norm);
-    /* Counts what a forward read: tokens[0] += sum over (b, h) of prefix keys in pages (prefix_len when pages is
-     * NULL or count is -1), tokens[1] += sum over (b, h) of prefix_len. tokens: 2 doubles. */
-    int (*count_work)(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages, double *tokens);
-
-    /* ---- ranking by recency, budgets that the device computes ---- */
-    /* Scores of entries j < prefix_len[b] below `below` become value*(j+1)/(prefix_len[b]+1). */
-    int (*score_recent)(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                        const int32_t *prefix_len, int32_t max_prefix, float below, float value);
-    /* budgets[b][h] = min(n_b, floor(ratio*n_b) + extra), n_b = ceil(prefix_len/page); computed in double. */
-    int (*budget_ratio)(mb_device *, int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t page,
-                        double ratio, int32_t extra, int32_t *budgets);
-    /* stats [layers][batch][kv_heads][2] as votes() writes them; s[l] = max over heads of union*(1 - ln coverage);
-     * budgets[l][b][h] = min(k_max, max(k_min, floor(s[l] / sum(s) * k * layers))), in double; k_max for all
-     * layers of a sequence with prefix_len <= k. Coverage is taken as at least 1e-30, at most 1. */
-    int (*budget_layers)(mb_device *, const float *stats, int32_t layers, int32_t batch, int32_t kv_heads,
-                         const int32_t *prefix_len, int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets);
-    /* k*kv_heads entries of a sequence shared among its heads: each gets its min(k_min, n_b) best, the rest goes
-     * to the best remaining scores of all heads (ties: lower head; NaN and -INFINITY never). n_b = prefix_len.
-     * scratch: 12 bytes for every score of a sequence, kv_heads*max_prefix*12. */
-    int (*budget_heads)(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                        const int32_t *prefix_len, int32_t max_prefix, int32_t k, int32_t k_min, int32_t *budgets,
-                        void *scratch);
-    /* Scores of prefix keys that are not in pages (granularity 1) become value; count -1 keeps all. */
-    int (*score_keep)(mb_device *, const mb_pages *pages, int32_t batch, int32_t kv_heads,
-                      const int32_t *prefix_len, int32_t max_prefix, float value, float *scores,
-                      int64_t score_stride);
-
-    /* ---- reuse of states between forwards ---- */
-    /* channels [kv_heads][count], ascending: the `count` with the largest sum over sequences of (sum over the
-     * head's G*rows query rows of |q_c|) * (sum over prefix keys of |k_c|); ties: lower channel. scratch:
-     * kv_heads*head_dim floats. */
-    int (*heavy_channels)(mb_device *, const mb_attention *args, int32_t count, int32_t *channels, void *scratch);
-    /* A row (b, r, a) misses unless distance < threshold, or with relative distance < threshold*norm; NaN misses.
-     * active[b][h] = -1 where more than share*rows*G rows of KV head h miss, else 0. missed NULL or
-     * [batch][rows][query_heads]. counts NULL, or 4 doubles += rows that hit, rows, active heads, heads. groups
-     * NULL, or 3 doubles += heads whose rows all hit, some of whose rows hit, none of whose rows hits. */
-    int (*reuse_decide)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
-                        const float *distance, const float *norm, float threshold, int relative, float share,
-                        int32_t *active, int32_t *missed, double *counts, double *groups);
-    /* dst = src for rows whose KV head is active and which are missed (NULL: all); lse NULL: only the vectors. */
-    int (*rows_copy)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
-                     int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
-                     const float *src_lse, void *dst, float *dst_lse);
-    /* For each row of a [batch][rows][query_heads][head_dim] the nearest of ring [batch][slots][query_heads]
-     * [head_dim], same query head: slot (ties: lower), squared distance, squared norm of the stored vector. */
-    int (*row_match)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
-                     const void *a, const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm);
-    /* out[b][r][a] = ring[b][slot[b][r][a]][a], lse likewise; out must not be ring. */
-    int (*row_gather)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
-                      const int32_t *slot, const void *ring, const float *ring_lse, int32_t slots, void *out,
-                      float *lse);
-    /* chosen[b][r][a] = 1 for the `count` rows of a sequence with the largest sum over a of distance (ties: lower
-     * row; NaN counts as largest), else 0. */
-    int (*row_top)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, const float *distance,
-                   int32_t count, int32_t *chosen);
-    /* For each row of a [batch][rows][query_heads][head_dim] the nearest of ring->q, same sequence and query head,
-     * over all rows of the filled blocks (any) or over the row at the same place: slot = block*rows + row (ties:
-     * younger block, lower row), squared distance, squared norm; -1, INFINITY and 0 where there is none. */
-    int (*ring_match)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
-                      const void *a, const mb_state_ring *ring, int any, int32_t *slot, float *distance,
-                      float *norm);
-    /* out[b][r][a] = ring->out at slot[b][r][a], lse likewise; slot -1: 0 and -INFINITY. */
-    int (*ring_gather)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
-                       const int32_t *slot, const mb_state_ring *ring, void *out, float *lse);
-    /* reached[b][r][a] = 1 where slot is of a block of at least that age and rows_copy(active, missed) would not
-     * overwrite the row, else 0; heads[b][h] = -1 where KV head h has such a row, else 0. */
-    int (*ring_reach)(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
-                      const int32_t *slot, const mb_state_ring *ring, int32_t age, const int32_t *active,
-                      const int32_t *missed, int32_t *heads, int32_t *reached);
-    /* *tokens += sum over (b, h) that are active (NULL = all) of prefix keys in pages, as count_work counts them.
-     */
-    int (*count_read)(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
-                      const int32_t *active, double *tokens);
+    size_t (*top_k_scratch)(int32_t batch, int32_t kv_heads, int32_t entries);
 
     /* ---- looking at the device; NULL where a backend cannot ---- */
     int (*telemetry)(mb_device *device, mb_telemetry *telemetry);

@@ -107,7 +107,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     if (call->mode == MODE_FIRST)
         return 0;
     out->select_tokens = (double)call->max_prefix / s->page;
-    int rc = host->page_scores(host, call, s->page, layer->bounds, MB_BOUND_MEAN, MB_ROWS_ALL, s->scores);
+    int rc = host->page_scores(host, call, s->page, layer->bounds, MB_MERGE_MEAN, MB_ROWS_ALL, s->scores);
     return rc == 0 ? host->top_k(host, call, s->scores, layer->set.capacity, NULL, &layer->set) : rc;
 }
 

@@ -38,7 +38,7 @@ enum { RULE_ABSOLUTE = 0, RULE_RELATIVE = 1 };
 enum { MIXED_KEEP = 0, MIXED_REFRESH = 1 };
 enum { MATCH_ROW = 0, MATCH_ANY = 1 };
 enum { MOST_RING = 64 };                                                 /* blocks */
-enum { HITS, ROWS, PASSES, HEADS, ALL_HIT, SOME_HIT, NONE_HIT, COUNTS }; /* what reuse_groups counts */
+enum { HITS, ROWS, PASSES, HEADS, ALL_HIT, SOME_HIT, NONE_HIT, COUNTS }; /* what reuse_decide counts */
 enum { REFRESHED, MATCHED, CLASSES };
 
 typedef struct settings {
@@ -324,15 +324,15 @@ static int move_entries(const state *s, const mb_call *call, const entries *whol
 
 /* ---- match ---- */
 
-static mb_ring ring_of(const state *s, int32_t layer)
+static mb_state_ring ring_of(const state *s, int32_t layer)
 {
     entries e = of_layer(s, &s->ring, layer);
-    return (mb_ring){.blocks = (int32_t)s->options.ring,
-                     .pitch = (int64_t)(kept_layers(s) * s->states),
-                     .ages = s->ages,
-                     .q = e.q,
-                     .out = e.out,
-                     .lse = e.lse};
+    return (mb_state_ring){.blocks = (int32_t)s->options.ring,
+                           .pitch = (int64_t)(kept_layers(s) * s->states),
+                           .ages = s->ages,
+                           .q = e.q,
+                           .out = e.out,
+                           .lse = e.lse};
 }
 
 static int match(state *s, const mb_call *call, const entries *stored)
@@ -344,7 +344,7 @@ static int match(state *s, const mb_call *call, const entries *stored)
     bool refresh = call->mode == MODE_REFRESH || call->mode == MODE_REFRESH_FIRST;
     int rc = 0;
     if (call->mode == MODE_BLOCK) {
-        mb_ring ring = ring_of(s, call->layer);
+        mb_state_ring ring = ring_of(s, call->layer);
         rc = host->ring_match(host, call, call->q_pre, &ring, s->options.match == MATCH_ANY, s->slot, s->distance,
                               s->norm);
     } else if (!refresh) {
@@ -353,10 +353,16 @@ static int match(state *s, const mb_call *call, const entries *stored)
     counts += ((size_t)call->layer * CLASSES + (refresh ? REFRESHED : MATCHED)) * COUNTS;
     /* No distance is below a negative threshold: a refresh misses everywhere. */
     bool relative = !refresh && s->options.rule == RULE_RELATIVE && s->options.distance <= 0;
-    return rc == 0
-               ? host->reuse_groups(host, call, s->distance, s->norm, refresh ? -1.0f : s->threshold, relative,
-                                    (float)s->options.miss_share, s->active, s->missed, counts, counts + ALL_HIT)
-               : rc;
+    mb_reuse reuse = {.distance = s->distance,
+                      .norm = s->norm,
+                      .threshold = refresh ? -1.0f : s->threshold,
+                      .relative = relative,
+                      .share = (float)s->options.miss_share,
+                      .active = s->active,
+                      .missed = s->missed,
+                      .counts = counts,
+                      .groups = counts + ALL_HIT};
+    return rc == 0 ? host->reuse_decide(host, call, &reuse) : rc;
 }
 
 static int select_state(void *self, const mb_call *call, mb_selection *out, mb_error *err)
@@ -393,19 +399,25 @@ static int attend_counted(const state *s, const mb_call *call, const mb_page_set
     return rc == 0 ? host->count_read(host, call, pages, heads) : rc;
 }
 
+static int merge_near(const state *s, const mb_call *call, const entries *far, void *out, float *lse)
+{
+    mb_state a = {far->out, far->lse, 0}, b = {s->near.out, s->near.lse, 0}, both = {out, lse, 0};
+    return s->host->state_merge(s->host, call, &a, &b, &both);
+}
+
 /* now = the matched entries, each moved on by its own band; rows that will be computed anew are left out. */
 static int start_from_ring(const state *s, const mb_call *call, const int32_t *missed, const entries *now)
 {
     const mb_host *host = s->host;
-    mb_ring ring = ring_of(s, call->layer);
+    mb_state_ring ring = ring_of(s, call->layer);
     int rc = host->ring_gather(host, call, s->slot, &ring, now->out, now->lse);
     for (int32_t age = 1; age <= s->options.ring && rc == 0; age++) {
-        rc = host->ring_reach(host, call, s->slot, &ring, age, s->active, missed, s->old, s->reached);
+        mb_reach reach = {s->slot, age, s->active, missed, s->old, s->reached};
+        rc = host->ring_reach(host, call, &ring, &reach);
         if (rc == 0)
             rc = attend_counted(s, call, &s->bands[age - 1], s->old, &s->near);
         if (rc == 0)
-            rc = host->state_merge(host, call, now->out, now->lse, s->near.out, s->near.lse, 0, s->fresh.out,
-                                   s->fresh.lse);
+            rc = merge_near(s, call, now, s->fresh.out, s->fresh.lse);
         if (rc == 0)
             rc = host->rows_copy(host, call, s->old, s->reached, s->fresh.out, s->fresh.lse, now->out, now->lse);
     }
@@ -433,7 +445,7 @@ static int attend(void *self, const mb_call *call, void *out, float *lse, mb_err
     if (rc != 0 || s->amend == 0)
         return rc == 0 ? host->rows_copy(host, call, NULL, NULL, now.out, now.lse, out, lse) : rc;
     rc = attend_counted(s, call, &s->tail, NULL, &s->near);
-    return rc == 0 ? host->state_merge(host, call, now.out, now.lse, s->near.out, s->near.lse, 0, out, lse) : rc;
+    return rc == 0 ? merge_near(s, call, &now, out, lse) : rc;
 }
 
 /* ---- counters ---- */

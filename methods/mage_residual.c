@@ -16,8 +16,6 @@
  */
 #include "methods/method.h"
 
-enum { RESULT_FP32 = 4, SECOND_FP32 = 2 }; /* fp32_flags of the state operations */
-
 typedef struct settings {
     int64_t k;
     int32_t rows;
@@ -111,9 +109,8 @@ static int attend_first(state *s, const mb_call *call, layer_state *layer, void 
         rc = host->top_k(host, call, s->scores, layer->set.capacity, NULL, &layer->set);
     if (rc == 0)
         rc = host->attend_pages(host, call, &layer->set, MB_SCOPE_PREFIX, NULL, s->part, s->part_lse);
-    return rc == 0 ? host->state_downdate(host, call, out, lse, s->part, s->part_lse, RESULT_FP32, layer->rest,
-                                          layer->rest_lse)
-                   : rc;
+    mb_state total = {out, lse, 0}, part = {s->part, s->part_lse, 0}, rest = {layer->rest, layer->rest_lse, 1};
+    return rc == 0 ? host->state_downdate(host, call, &total, &part, &rest) : rc;
 }
 
 static int attend(void *self, const mb_call *call, void *out, float *lse, mb_error *err)
@@ -125,19 +122,16 @@ static int attend(void *self, const mb_call *call, void *out, float *lse, mb_err
                               call->rows, s->shape.block);
     if (call->mode == MB_MODE_SELECT)
         return attend_first(s, call, layer, out, lse);
-    const float *rest = layer->rest, *rest_lse = layer->rest_lse;
+    mb_state part = {s->part, s->part_lse, 0}, rest = {layer->rest, layer->rest_lse, 1}, both = {out, lse, 0};
     size_t heads = (size_t)s->shape.query_heads;
     int rc = s->host->attend_pages(s->host, call, &layer->set, MB_SCOPE_PREFIX, NULL, s->part, s->part_lse);
     if (rc == 0 && call->rows != s->shape.block) {
-        rc = take_rows(s, call, rest, s->rows, heads * (size_t)s->shape.head_dim * sizeof *rest);
+        rc = take_rows(s, call, rest.o, s->rows, heads * (size_t)s->shape.head_dim * sizeof(float));
         if (rc == 0)
-            rc = take_rows(s, call, rest_lse, s->rows_lse, heads * sizeof *rest_lse);
-        rest = s->rows;
-        rest_lse = s->rows_lse;
+            rc = take_rows(s, call, rest.lse, s->rows_lse, heads * sizeof(float));
+        rest = (mb_state){s->rows, s->rows_lse, 1};
     }
-    return rc == 0
-               ? s->host->state_merge(s->host, call, s->part, s->part_lse, rest, rest_lse, SECOND_FP32, out, lse)
-               : rc;
+    return rc == 0 ? s->host->state_merge(s->host, call, &part, &rest, &both) : rc;
 }
 
 static const mb_option options[] = {

@@ -115,16 +115,78 @@ typedef struct mb_call {
     void *internal;            /* the host's */
 } mb_call;
 
-/* ---- what a method answers ---- */
+/* ---- words that kernels and methods share: kernels/kernels.h and methods/method.h hold the same text ---- */
+#ifndef MB_SHARED_WORDS
+#define MB_SHARED_WORDS
 
-/* Pages of the prefix per (sequence, KV head), in device memory from mb_host.pages_alloc(). Page p covers keys
- * p*granularity .. min((p+1)*granularity, N)-1. ids ascend and are distinct; counts -1 = the whole prefix. */
+/* A selection of prefix keys for each (sequence, KV head), in device memory: `count` pages of `granularity`
+ * consecutive keys. Page p covers keys p*granularity .. min((p+1)*granularity, prefix_len)-1. ids ascend and are
+ * distinct. A count of -1 means all of the prefix: a batch may mix dense and sparse entries in one launch. */
 typedef struct mb_page_set {
     int32_t granularity; /* 1, 16, 32, 64 or 128 tokens */
     int32_t capacity;    /* entries per (sequence, KV head) */
-    int32_t *ids;        /* [batch][Hkv][capacity] */
-    int32_t *counts;     /* [batch][Hkv] */
+    int32_t *ids;        /* [batch][kv_heads][capacity] */
+    int32_t *counts;     /* [batch][kv_heads] */
 } mb_page_set;
+
+/* Which keys an attention covers. */
+typedef enum mb_scope {
+    MB_SCOPE_ALL = 0,    /* prefix and current block: the exact attention of a step */
+    MB_SCOPE_PREFIX = 1, /* prefix only: the state a method may keep and reuse */
+    MB_SCOPE_BLOCK = 2   /* current block only */
+} mb_scope;
+
+/* How the bounds of several query rows become one score per page and KV head. */
+typedef enum mb_merge {
+    MB_MERGE_MEAN = 0,   /* mean over rows of the bound */
+    MB_MERGE_MAX = 1,    /* maximum over rows of the bound */
+    MB_MERGE_QUERY = 2,  /* bound of the mean query: cheapest */
+    MB_MERGE_SOFTMAX = 3 /* softmax over pages of scale*bound per row, then the mean */
+} mb_merge;
+
+/* Attention states: what attending to some keys gave each row. */
+typedef struct mb_state {
+    void *o;      /* [batch][rows][query_heads][head_dim] of T, the storage type of the KV cache */
+    float *lse;   /* [batch][rows][query_heads] natural log-sum-exp */
+    int32_t fp32; /* 1: o is fp32, whatever T is */
+} mb_state;
+
+/* States of earlier blocks, in device memory: a block's arrays are [batch][rows][query_heads][head_dim] of T and
+ * [batch][rows][query_heads], with as many rows as a call has; block s of the ring begins s*pitch states on. */
+typedef struct mb_state_ring {
+    int32_t blocks;
+    int64_t pitch;       /* states = (sequence, row, query head) */
+    const uint8_t *ages; /* [blocks]: how many blocks ago it was stored, from 1; 0 = nothing is stored */
+    const void *q, *out;
+    const float *lse;
+} mb_state_ring;
+
+/* Which KV heads must read their prefix again. A row misses unless distance < threshold or, with relative 1,
+ * distance < threshold*norm; NaN misses. */
+typedef struct mb_reuse {
+    const float *distance, *norm; /* [batch][rows][query_heads], as row_distance and ring_match write them */
+    float threshold;
+    int32_t relative;
+    float share;     /* a head is active where more than this share of its rows misses */
+    int32_t *active; /* [batch][kv_heads]: -1 or 0, as counts of a page set: what is read again */
+    int32_t *missed; /* NULL, or [batch][rows][query_heads]: 1 where a row misses, else 0 */
+    double *counts;  /* NULL, or 4 sums that grow by rows that hit, rows, active heads, heads */
+    double *groups;  /* NULL, or 3 that grow by heads whose rows all hit, some of whose rows hit, none hits */
+} mb_reuse;
+
+/* Which rows look at least `age` blocks back in a ring. Rows that rows_copy(active, missed) would overwrite do not
+ * count. */
+typedef struct mb_reach {
+    const int32_t *slot; /* [batch][rows][query_heads] of ring_match: block of the ring * rows + row; -1 = none */
+    int32_t age;         /* from 1 */
+    const int32_t *active, *missed; /* as in rows_copy */
+    int32_t *heads;                 /* [batch][kv_heads]: -1 where a row of the head is reached, else 0 */
+    int32_t *reached;               /* [batch][rows][query_heads]: 1 or 0 */
+} mb_reach;
+
+#endif /* MB_SHARED_WORDS */
+
+/* ---- what a method answers ---- */
 
 typedef enum mb_answer { MB_DENSE = 0, MB_SPARSE = 1, MB_ATTEND = 2 } mb_answer;
 
@@ -152,25 +214,6 @@ typedef struct mb_selection {
 } mb_selection;
 
 /* ---- what a method may call ---- */
-
-typedef enum mb_merge_rule { /* how bounds of R query rows become one score per page */
-                             MB_BOUND_MEAN = 0,
-                             MB_BOUND_MAX = 1,
-                             MB_BOUND_MEAN_QUERY = 2,
-                             MB_BOUND_SOFTMAX = 3
-} mb_merge_rule;
-
-typedef enum mb_scope { MB_SCOPE_ALL = 0, MB_SCOPE_PREFIX = 1, MB_SCOPE_BLOCK = 2 } mb_scope;
-
-/* What a method keeps of the last blocks, B rows each, in device memory of its own: a block's arrays are
- * [batch][B][Hq][D] of the KV type and [batch][B][Hq]; those of block s of the ring begin s*pitch states on. */
-typedef struct mb_ring {
-    int32_t blocks;
-    int64_t pitch;       /* states = (sequence, row, query head) */
-    const uint8_t *ages; /* device [blocks]: how many blocks ago it was stored, from 1; 0 = nothing is stored */
-    const void *q, *out;
-    const float *lse;
-} mb_ring;
 
 /* Operations on the call's queries and cache. Score arrays: fp32 [batch][Hkv][stride]. All enqueue and return. */
 typedef struct mb_host mb_host;
@@ -207,7 +250,7 @@ struct mb_host {
      * the block's slots touch (after a commit). */
     void *(*bounds_alloc)(const mb_host *, int32_t page);
     int (*page_bounds)(const mb_host *, const mb_call *, int32_t page, int whole, void *bounds);
-    int (*page_scores)(const mb_host *, const mb_call *, int32_t page, const void *bounds, mb_merge_rule rule,
+    int (*page_scores)(const mb_host *, const mb_call *, int32_t page, const void *bounds, mb_merge merge,
                        mb_row_set rows, float *scores);
     /* Mean over rows of q.k, no softmax; channels NULL or device [Hkv][channel_count]. */
     int (*key_scores)(const mb_host *, const mb_call *, const int32_t *channels, int32_t channel_count,
@@ -232,13 +275,12 @@ struct mb_host {
     int (*score_head_mean)(const mb_host *, const mb_call *, float *scores);
     /* Uniform [0,1) from a counter hash of (seed, key position): the same for every head and device. */
     int (*score_random)(const mb_host *, const mb_call *, uint64_t seed, float *scores);
-    /* States over disjoint key sets: out = a merged with b; rest = total without part. The storage type of o is
-     * fp32 where the flag says so (bit 0: first, bit 1: second, bit 2: result), else the KV type. */
-    int (*state_merge)(const mb_host *, const mb_call *, const void *o_a, const float *lse_a, const void *o_b,
-                       const float *lse_b, uint32_t fp32_flags, void *o_out, float *lse_out);
-    int (*state_downdate)(const mb_host *, const mb_call *, const void *o_total, const float *lse_total,
-                          const void *o_part, const float *lse_part, uint32_t fp32_flags, void *o_rest,
-                          float *lse_rest);
+    /* States over disjoint key sets: out = a merged with b; rest = total without part. out may be one of the
+     * others; the lse of a result may be NULL. */
+    int (*state_merge)(const mb_host *, const mb_call *, const mb_state *a, const mb_state *b,
+                       const mb_state *out);
+    int (*state_downdate)(const mb_host *, const mb_call *, const mb_state *total, const mb_state *part,
+                          const mb_state *rest);
     /* Squared distance of two query-shaped arrays per (sequence, row, query head), and the norm of b. */
     int (*row_distance)(const mb_host *, const mb_call *, const void *a, const void *b, float *distance,
                         float *norm);
@@ -262,46 +304,26 @@ struct mb_host {
     /* The `count` channels of each KV head with the largest (sum over rows of |q|) * (sum over prefix keys of
      * |k|), summed over the batch; channels [Hkv][count] ascend, for key_scores. scratch: [Hkv][D] floats. */
     int (*heavy_channels)(const mb_host *, const mb_call *, int32_t count, int32_t *channels, float *scratch);
-    /* Which KV heads must read their prefix again. A row misses unless distance < threshold, or, with relative 1,
-     * distance < threshold*norm (both from row_distance or row_match; NaN misses). active [batch][Hkv] = -1 where
-     * more than `share` of the head's rows miss, else 0: as counts of a page set, what is read again. missed
-     * [batch][rows][Hq] = 1 where a row misses; may be NULL. counts: NULL, or 4 doubles that grow by rows that
-     * hit, rows, active heads, heads. */
-    int (*reuse_decide)(const mb_host *, const mb_call *, const float *distance, const float *norm,
-                        float threshold, int relative, float share, int32_t *active, int32_t *missed,
-                        double *counts);
+    /* Which rows miss, and which KV heads must read their prefix again. */
+    int (*reuse_decide)(const mb_host *, const mb_call *, const mb_reuse *reuse);
     /* dst = src for rows whose KV head is active and which are missed (NULL = all are). Vectors are query-shaped,
      * of the KV type; the log-sum-exps go along unless NULL. */
     int (*rows_copy)(const mb_host *, const mb_call *, const int32_t *active, const int32_t *missed,
                      const void *src, const float *src_lse, void *dst, float *dst_lse);
-    /* The nearest of the vectors ring [batch][slots][Hq][D] to each row of a, same query head: slot, squared
-     * distance and the stored vector's squared norm, each [batch][rows][Hq]. Ties: lower slot. */
-    int (*row_match)(const mb_host *, const mb_call *, const void *a, const void *ring, int32_t slots,
-                     int32_t *slot, float *distance, float *norm);
-    /* out, lse = what ring, ring_lse [batch][slots][Hq] hold at slot. */
-    int (*row_gather)(const mb_host *, const mb_call *, const int32_t *slot, const void *ring,
-                      const float *ring_lse, int32_t slots, void *out, float *lse);
     /* The `count` rows of each sequence with the largest distance summed over query heads (ties: lower row):
      * chosen [batch][rows][Hq] = 1, all others 0. */
     int (*row_top)(const mb_host *, const mb_call *, const float *distance, int32_t count, int32_t *chosen);
-    /* reuse_decide(), and groups: 3 doubles that grow by the KV heads whose rows all hit, some of whose rows hit,
-     * none of whose rows hits. */
-    int (*reuse_groups)(const mb_host *, const mb_call *, const float *distance, const float *norm,
-                        float threshold, int relative, float share, int32_t *active, int32_t *missed,
-                        double *counts, double *groups);
     /* The nearest vector of ring->q to each row of a, same query head, over all blocks that the ring holds: all of
      * their rows with any 1, the row at the same place with any 0. slot = block of the ring * B + row, or -1 where
-     * nothing is stored, with the distance INFINITY; distance and norm as in row_match(). Ties: the youngest
-     * block, then the lower row. Needs a call of B rows. */
-    int (*ring_match)(const mb_host *, const mb_call *, const void *a, const mb_ring *ring, int any, int32_t *slot,
-                      float *distance, float *norm);
+     * nothing is stored, with the distance INFINITY; distance and norm as in row_distance(). Ties: the
+     * youngest block, then the lower row. Needs a call of B rows. */
+    int (*ring_match)(const mb_host *, const mb_call *, const void *a, const mb_state_ring *ring, int any,
+                      int32_t *slot, float *distance, float *norm);
     /* out, lse = what the ring holds at slot; slot -1: zeros and -INFINITY, the state over no key. */
-    int (*ring_gather)(const mb_host *, const mb_call *, const int32_t *slot, const mb_ring *ring, void *out,
+    int (*ring_gather)(const mb_host *, const mb_call *, const int32_t *slot, const mb_state_ring *ring, void *out,
                        float *lse);
-    /* reached [batch][rows][Hq] = 1 for rows whose slot is of a block of that age or older, heads [batch][Hkv] =
-     * -1 where there is such a row; else 0. Rows that rows_copy(active, missed) would overwrite are left out. */
-    int (*ring_reach)(const mb_host *, const mb_call *, const int32_t *slot, const mb_ring *ring, int32_t age,
-                      const int32_t *active, const int32_t *missed, int32_t *heads, int32_t *reached);
+    /* Which rows' slots are of a block of at least an age. */
+    int (*ring_reach)(const mb_host *, const mb_call *, const mb_state_ring *ring, const mb_reach *reach);
     /* For a method that attends itself and shows no index: the KV heads that are active (NULL = all) read these
      * pages (NULL = the whole prefix) once more. Adds to the work of the run; free where nothing is counted. */
     int (*count_read)(const mb_host *, const mb_call *, const mb_page_set *pages, const int32_t *active);

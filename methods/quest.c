@@ -85,7 +85,7 @@ static int kv_added(void *self, const mb_call *call, mb_error *err)
 static int estimate(state *s, const mb_call *call, layer_state *layer)
 {
     const mb_host *host = s->host;
-    int rc = host->page_scores(host, call, s->page, layer->bounds, (mb_merge_rule)s->options.merge,
+    int rc = host->page_scores(host, call, s->page, layer->bounds, (mb_merge)s->options.merge,
                                (mb_row_set)s->options.rows, s->scores);
     if (rc == 0 && s->keep_last)
         rc = host->score_edges(host, call, s->page, 0, 1, 1e30f, s->scores);

@@ -18,7 +18,7 @@
 static bool chosen(const mb_cli *cli, const mb_kernel_case *c)
 {
     char both[128];
-    snprintf(both, sizeof both, "%s: %s", mb_case_operation_name(c->operation), c->name);
+    snprintf(both, sizeof both, "%s: %s", mb_operation_name(c->operation), c->name);
     return c->use & MB_CASE_BENCH && (!cli->kernel_case || strstr(both, cli->kernel_case));
 }
 
@@ -74,7 +74,7 @@ static int print_ceilings(const mb_cli *cli, const mb_kernels *kernels, const mb
 static int print_row(const mb_cli *cli, const mb_bench_row *row)
 {
     const mb_kernel_case *c = row->problem;
-    const char *operation = mb_case_operation_name(c->operation);
+    const char *operation = mb_operation_name(c->operation);
     const double us = row->time.median_us;
     if (cli->jsonl) {
         cJSON *object = cJSON_CreateObject();
@@ -115,12 +115,12 @@ static int bench_all(const mb_cli *cli, const mb_kernels *kernels, mb_device *de
     int rc = mb_bench_measure_ceilings(kernels, device, type, &ceilings, err);
     if (rc == MB_OK)
         rc = print_ceilings(cli, kernels, &info, type, &ceilings);
-    for (size_t i = 0; rc == MB_OK && i < mb_kernel_case_count; i++) {
-        if (!chosen(cli, &mb_kernel_cases[i]))
+    for (size_t i = 0; rc == MB_OK && mb_kernel_case_at(i); i++) {
+        if (!chosen(cli, mb_kernel_case_at(i)))
             continue;
         if (mb_interrupted)
             return mb_fail(err, MB_E_STOP, "interrupted");
-        if (mb_bench_case(kernels, device, type, &mb_kernel_cases[i], &ceilings, limit, &row, err) != MB_OK) {
+        if (mb_bench_case(kernels, device, type, mb_kernel_case_at(i), &ceilings, limit, &row, err) != MB_OK) {
             fprintf(stderr, "harness: %s\n", err->text);
             failed++;
         } else if (print_row(cli, &row) != MB_OK) {
@@ -141,8 +141,8 @@ int mb_command_bench_kernels(const mb_cli *cli)
     mb_device *device = NULL;
     size_t count = 0;
     int rc = MB_OK;
-    for (size_t i = 0; i < mb_kernel_case_count; i++)
-        count += chosen(cli, &mb_kernel_cases[i]);
+    for (size_t i = 0; mb_kernel_case_at(i); i++)
+        count += chosen(cli, mb_kernel_case_at(i));
     if (count == 0)
         rc = mb_fail(&err, MB_E_INPUT, "no bench case's \"operation: name\" contains \"%s\"", cli->kernel_case);
     else if (cli->type && strcmp(cli->type, "bf16") != 0 && strcmp(cli->type, "f32") != 0)

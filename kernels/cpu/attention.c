@@ -213,7 +213,7 @@ int mb_cpu_attend(mb_device *device, const mb_attention *args)
         return rc;
     if (args->pages)
         return mb_cpu_fail(device, MB_E_BUG, "attend: pages belong to attend_sparse");
-    if ((args->mass || args->tile_mass) && args->span == MB_SPAN_BLOCK)
+    if ((args->mass || args->tile_mass) && args->scope == MB_SCOPE_BLOCK)
         return mb_cpu_fail(device, MB_E_BUG, "attend: the block alone has no mass over the prefix");
     return attend_over(device, args);
 }

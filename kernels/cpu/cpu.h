@@ -111,7 +111,13 @@ static inline float mb_exp(float x)
 /* Shapes that the whole room relies on; a breach is a bug of the caller. */
 int mb_cpu_check_attention(mb_device *device, const char *operation, const mb_attention *args);
 
-/* ---- the operations, by file ---- */
+/* Query heads of a KV head; 0 where they do not divide. */
+static inline int32_t mb_cpu_group(const mb_row_shape *shape)
+{
+    return shape->kv_heads < 1 || shape->query_heads % shape->kv_heads ? 0 : shape->query_heads / shape->kv_heads;
+}
+
+/* ---- what the table holds ---- */
 
 int mb_cpu_open(mb_device **device, const mb_device_options *options, mb_error *err);
 void mb_cpu_close(mb_device *device);
@@ -130,100 +136,10 @@ int mb_cpu_timer_elapsed(mb_device *device, int from, int to, double *us);
 void mb_cpu_range_push(mb_device *device, const char *name);
 void mb_cpu_range_pop(mb_device *device);
 
-int mb_cpu_embed(mb_device *, const int32_t *ids, int64_t n, const void *table, int64_t vocab, int64_t width,
-                 void *out);
-int mb_cpu_add_rmsnorm(mb_device *, void *x, const void *delta, const void *weight, float eps, int one_rounding,
-                       int64_t n, int64_t width, void *out);
-int mb_cpu_gemm(mb_device *, const void *a, const void *weight, const void *bias, int64_t m, int64_t n, int64_t k,
-                void *out);
-int mb_cpu_qkv_finish(mb_device *, const mb_qkv *args);
-int mb_cpu_swiglu(mb_device *, const void *gate_up, int64_t n, int64_t width, void *out);
-int mb_cpu_route(mb_device *, const mb_router *args);
-int mb_cpu_experts(mb_device *, const mb_experts *args);
-int mb_cpu_top1(mb_device *, const void *logits, int64_t n, int64_t vocab, mb_type confidence, int32_t *ids,
-                float *probability);
-
-int mb_cpu_attend(mb_device *, const mb_attention *args);
-int mb_cpu_attend_sparse(mb_device *, const mb_attention *args);
-int mb_cpu_attend_prefill(mb_device *, const mb_kv *kv, int32_t sequence, int32_t query_heads, const void *q,
-                          int64_t first, int64_t n, int32_t block, void *out);
-
-int mb_cpu_mass(mb_device *, const mb_attention *args);
-int mb_cpu_votes(mb_device *, const mb_attention *args, int32_t k, float *votes, float *stats, void *scratch);
+#define MB_CPU_DECLARE(name, arguments) int mb_cpu_##name(mb_device *device, const arguments *args);
+MB_OPERATIONS(MB_CPU_DECLARE)
+#undef MB_CPU_DECLARE
 size_t mb_cpu_votes_scratch(const mb_attention *args, int32_t k);
-int mb_cpu_page_bounds(mb_device *, const mb_rows *rows, const mb_kv *kv, int32_t page, int32_t page_capacity,
-                       int whole, void *bounds);
-int mb_cpu_page_scores(mb_device *, const mb_attention *args, int32_t page, int32_t page_capacity,
-                       const void *bounds, mb_merge merge, float *scores, int64_t score_stride);
-int mb_cpu_key_scores(mb_device *, const mb_attention *args, const int32_t *channels, int32_t channel_count,
-                      float *scores, int64_t score_stride);
-int mb_cpu_top_k(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
-                 int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
-size_t mb_cpu_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries);
-int mb_cpu_top_p(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p, int32_t k_min,
-                 int32_t k_max, int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
-int mb_cpu_score_edges(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                       const int32_t *prefix_len, int32_t page, int32_t first_n, int32_t last_n, float value);
-int mb_cpu_score_pool(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                      const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t mode, float *out,
-                      int64_t out_stride);
-int mb_cpu_score_smooth(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                        const int32_t *prefix_len, int32_t max_prefix, int32_t kernel, int32_t mode, float *out);
-int mb_cpu_score_axpby(mb_device *, float a, const float *x, float b, float *y, int64_t n);
-int mb_cpu_score_head_mean(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                           const int32_t *prefix_len, int32_t max_prefix);
-int mb_cpu_score_random(mb_device *, uint64_t seed, int32_t batch, int32_t kv_heads, int32_t max_prefix,
-                        float *scores, int64_t score_stride);
-
-int mb_cpu_state_merge(mb_device *, int64_t states, int32_t head_dim, const void *o_a, mb_type type_a,
-                       const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
-                       mb_type type_out, float *lse_out);
-int mb_cpu_state_downdate(mb_device *, int64_t states, int32_t head_dim, const void *o_total, mb_type type_total,
-                          const float *lse_total, const void *o_part, mb_type type_part, const float *lse_part,
-                          void *o_rest, mb_type type_rest, float *lse_rest);
-int mb_cpu_row_distance(mb_device *, const void *a, const void *b, int64_t n, int32_t head_dim, float *distance,
-                        float *norm);
-int mb_cpu_count_work(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages, double *tokens);
-int mb_cpu_count_read(mb_device *, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
-                      const int32_t *active, double *tokens);
-
-int mb_cpu_score_recent(mb_device *, float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                        const int32_t *prefix_len, int32_t max_prefix, float below, float value);
-int mb_cpu_budget_ratio(mb_device *, int32_t batch, int32_t kv_heads, const int32_t *prefix_len, int32_t page,
-                        double ratio, int32_t extra, int32_t *budgets);
-int mb_cpu_budget_layers(mb_device *, const float *stats, int32_t layers, int32_t batch, int32_t kv_heads,
-                         const int32_t *prefix_len, int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets);
-int mb_cpu_budget_heads(mb_device *, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                        const int32_t *prefix_len, int32_t max_prefix, int32_t k, int32_t k_min, int32_t *budgets,
-                        void *scratch);
-int mb_cpu_score_keep(mb_device *, const mb_pages *pages, int32_t batch, int32_t kv_heads,
-                      const int32_t *prefix_len, int32_t max_prefix, float value, float *scores,
-                      int64_t score_stride);
-
-int mb_cpu_heavy_channels(mb_device *, const mb_attention *args, int32_t count, int32_t *channels, void *scratch);
-int mb_cpu_reuse_decide(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
-                        const float *distance, const float *norm, float threshold, int relative, float share,
-                        int32_t *active, int32_t *missed, double *counts, double *groups);
-int mb_cpu_rows_copy(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
-                     int32_t head_dim, const int32_t *active, const int32_t *missed, const void *src,
-                     const float *src_lse, void *dst, float *dst_lse);
-int mb_cpu_row_match(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
-                     const void *a, const void *ring, int32_t slots, int32_t *slot, float *distance, float *norm);
-int mb_cpu_row_gather(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
-                      const int32_t *slot, const void *ring, const float *ring_lse, int32_t slots, void *out,
-                      float *lse);
-int mb_cpu_row_top(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, const float *distance,
-                   int32_t count, int32_t *chosen);
-
-int mb_cpu_ring_match(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
-                      const void *a, const mb_state_ring *ring, int any, int32_t *slot, float *distance,
-                      float *norm);
-int mb_cpu_ring_gather(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t head_dim,
-                       const int32_t *slot, const mb_state_ring *ring, void *out, float *lse);
-int mb_cpu_ring_reach(mb_device *, int32_t batch, int32_t rows, int32_t query_heads, int32_t kv_heads,
-                      const int32_t *slot, const mb_state_ring *ring, int32_t age, const int32_t *active,
-                      const int32_t *missed, int32_t *heads, int32_t *reached);
+size_t mb_cpu_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t entries);
 
 #endif

@@ -15,32 +15,31 @@ static int64_t rows_per_piece(int64_t width)
 }
 
 typedef struct embed_job {
-    const int32_t *ids;
-    const char *table;
-    char *out;
-    int64_t n, rows;
+    const mb_embed *args;
+    int64_t rows;
     size_t row_bytes;
 } embed_job;
 
 static void embed_piece(void *arg, int64_t index, int worker)
 {
     const embed_job *job = arg;
-    int64_t last = (index + 1) * job->rows < job->n ? (index + 1) * job->rows : job->n;
+    const mb_embed *args = job->args;
+    int64_t last = (index + 1) * job->rows < args->n ? (index + 1) * job->rows : args->n;
+    size_t bytes = job->row_bytes;
     (void)worker;
     for (int64_t i = index * job->rows; i < last; i++)
-        memcpy(job->out + (size_t)i * job->row_bytes, job->table + (size_t)job->ids[i] * job->row_bytes,
-               job->row_bytes);
+        memcpy((char *)args->out + (size_t)i * bytes, (const char *)args->table + (size_t)args->ids[i] * bytes,
+               bytes);
 }
 
-int mb_cpu_embed(mb_device *device, const int32_t *ids, int64_t n, const void *table, int64_t vocab, int64_t width,
-                 void *out)
+int mb_cpu_embed(mb_device *device, const mb_embed *args)
 {
-    for (int64_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= vocab)
-            return mb_cpu_fail(device, MB_E_BUG, "embed: token id %d at row %lld is not in 0..%lld", ids[i],
-                               (long long)i, (long long)vocab - 1);
-    embed_job job = {ids, table, out, n, rows_per_piece(width), (size_t)width * mb_type_size(device->type)};
-    mb_cpu_run(device, (n + job.rows - 1) / job.rows, embed_piece, &job);
+    for (int64_t i = 0; i < args->n; i++)
+        if (args->ids[i] < 0 || args->ids[i] >= args->vocab)
+            return mb_cpu_fail(device, MB_E_BUG, "embed: token id %d at row %lld is not in 0..%lld", args->ids[i],
+                               (long long)i, (long long)args->vocab - 1);
+    embed_job job = {args, rows_per_piece(args->width), (size_t)args->width * mb_type_size(device->type)};
+    mb_cpu_run(device, (args->n + job.rows - 1) / job.rows, embed_piece, &job);
     return MB_OK;
 }
 
@@ -59,63 +58,60 @@ static void normalise(mb_type type, float *v, const float *w, int64_t width, flo
 
 typedef struct norm_job {
     mb_device *device;
-    void *x, *out;
-    const void *delta, *weight;
-    float eps;
-    int one_rounding;
-    int64_t n, width, rows;
+    const mb_rmsnorm *args;
+    int64_t rows;
 } norm_job;
 
 static void norm_piece(void *arg, int64_t index, int worker)
 {
     const norm_job *job = arg;
+    const mb_rmsnorm *args = job->args;
     mb_type type = job->device->type;
-    int64_t width = job->width, stride = mb_cpu_round_up(width, MB_LANES);
-    int64_t last = (index + 1) * job->rows < job->n ? (index + 1) * job->rows : job->n;
+    int64_t width = args->width, stride = mb_cpu_round_up(width, MB_LANES);
+    int64_t last = (index + 1) * job->rows < args->n ? (index + 1) * job->rows : args->n;
     float *w = job->device->private_scratch[worker], *v = w + stride, *d = v + stride;
-    mb_load_row(type, job->weight, 0, width, w);
+    mb_load_row(type, args->weight, 0, width, w);
     for (int64_t row = index * job->rows; row < last; row++) {
-        mb_load_row(type, job->x, row * width, width, v);
-        if (job->delta) {
-            mb_load_row(type, job->delta, row * width, width, d);
+        mb_load_row(type, args->x, row * width, width, v);
+        if (args->delta) {
+            mb_load_row(type, args->delta, row * width, width, d);
             for (int64_t i = 0; i < width; i++)
                 v[i] += d[i];
-            mb_store_row(type, job->x, row * width, width, v);
-            mb_load_row(type, job->x, row * width, width, v);
+            mb_store_row(type, args->x, row * width, width, v);
+            mb_load_row(type, args->x, row * width, width, v);
         }
-        normalise(type, v, w, width, job->eps, job->one_rounding);
-        mb_store_row(type, job->out, row * width, width, v);
+        normalise(type, v, w, width, args->eps, args->one_rounding);
+        mb_store_row(type, args->out, row * width, width, v);
     }
 }
 
-int mb_cpu_add_rmsnorm(mb_device *device, void *x, const void *delta, const void *weight, float eps,
-                       int one_rounding, int64_t n, int64_t width, void *out)
+int mb_cpu_add_rmsnorm(mb_device *device, const mb_rmsnorm *args)
 {
-    norm_job job = {device, x, out, delta, weight, eps, one_rounding, n, width, rows_per_piece(width)};
-    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(width, MB_LANES) * 3 * sizeof(float));
+    norm_job job = {device, args, rows_per_piece(args->width)};
+    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(args->width, MB_LANES) * 3 * sizeof(float));
     if (rc == MB_OK)
-        mb_cpu_run(device, (n + job.rows - 1) / job.rows, norm_piece, &job);
+        mb_cpu_run(device, (args->n + job.rows - 1) / job.rows, norm_piece, &job);
     return rc;
 }
 
 typedef struct swiglu_job {
     mb_device *device;
-    const void *gate_up;
-    void *out;
-    int64_t n, width, rows;
+    const mb_swiglu *args;
+    int64_t rows;
 } swiglu_job;
 
 /* Roundings: T(T(silu(gate)) * up). */
 static void swiglu_piece(void *arg, int64_t index, int worker)
 {
     const swiglu_job *job = arg;
+    const mb_swiglu *args = job->args;
     mb_type type = job->device->type;
-    int64_t width = job->width;
-    int64_t last = (index + 1) * job->rows < job->n ? (index + 1) * job->rows : job->n;
+    int64_t width = args->width;
+    int64_t last = (index + 1) * job->rows < args->n ? (index + 1) * job->rows : args->n;
     float *gate = job->device->private_scratch[worker], *up = gate + mb_cpu_round_up(width, MB_LANES);
     for (int64_t row = index * job->rows; row < last; row++) {
-        mb_load_row(type, job->gate_up, row * 2 * width, width, gate);
-        mb_load_row(type, job->gate_up, (row * 2 + 1) * width, width, up);
+        mb_load_row(type, args->gate_up, row * 2 * width, width, gate);
+        mb_load_row(type, args->gate_up, (row * 2 + 1) * width, width, up);
         for (int64_t i = 0; i < width; i++)
             gate[i] = gate[i] / (1.0f + mb_exp(-gate[i]));
         if (type == MB_BF16)
@@ -123,16 +119,16 @@ static void swiglu_piece(void *arg, int64_t index, int worker)
                 gate[i] = mb_float_from_bf16(mb_bf16_from_float(gate[i]));
         for (int64_t i = 0; i < width; i++)
             gate[i] *= up[i];
-        mb_store_row(type, job->out, row * width, width, gate);
+        mb_store_row(type, args->out, row * width, width, gate);
     }
 }
 
-int mb_cpu_swiglu(mb_device *device, const void *gate_up, int64_t n, int64_t width, void *out)
+int mb_cpu_swiglu(mb_device *device, const mb_swiglu *args)
 {
-    swiglu_job job = {device, gate_up, out, n, width, rows_per_piece(2 * width)};
-    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(width, MB_LANES) * 2 * sizeof(float));
+    swiglu_job job = {device, args, rows_per_piece(2 * args->width)};
+    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(args->width, MB_LANES) * 2 * sizeof(float));
     if (rc == MB_OK)
-        mb_cpu_run(device, (n + job.rows - 1) / job.rows, swiglu_piece, &job);
+        mb_cpu_run(device, (args->n + job.rows - 1) / job.rows, swiglu_piece, &job);
     return rc;
 }
 

@@ -112,13 +112,23 @@ int mb_cpu_experts(mb_device *device, const mb_experts *args)
             memcpy(at + (size_t)i * width * element,
                    (const char *)args->hidden + (size_t)(order[starts[e] + i] / args->top_k) * width * element,
                    width * element);
-        rc = mb_cpu_gemm(device, at, (const char *)args->gate_up + (size_t)e * 2 * size * width * element, NULL,
-                         rows, 2 * args->size, args->width, inner);
+        rc = mb_cpu_gemm(device,
+                         &(mb_gemm){.a = at,
+                                    .weight = (const char *)args->gate_up + (size_t)e * 2 * size * width * element,
+                                    .m = rows,
+                                    .n = 2 * args->size,
+                                    .k = args->width,
+                                    .out = inner});
         if (rc == MB_OK)
-            rc = mb_cpu_swiglu(device, inner, rows, args->size, product);
+            rc = mb_cpu_swiglu(device, &(mb_swiglu){inner, rows, args->size, product});
         if (rc == MB_OK)
-            rc = mb_cpu_gemm(device, product, (const char *)args->down + (size_t)e * width * size * element, NULL,
-                             rows, args->width, args->size, at);
+            rc = mb_cpu_gemm(device,
+                             &(mb_gemm){.a = product,
+                                        .weight = (const char *)args->down + (size_t)e * width * size * element,
+                                        .m = rows,
+                                        .n = args->width,
+                                        .k = args->size,
+                                        .out = at});
     }
     if (rc == MB_OK)
         rc = mb_cpu_reserve(device, (size_t)pairs * sizeof(int32_t) + 64,

@@ -90,9 +90,9 @@ static void gemm_piece(void *arg, int64_t index, int worker)
     }
 }
 
-int mb_cpu_gemm(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n,
-                int64_t k, void *out)
+int mb_cpu_gemm(mb_device *device, const mb_gemm *args)
 {
+    int64_t m = args->m, n = args->n, k = args->k;
     if (m < 0 || n < 0 || k < 1)
         return mb_cpu_fail(device, MB_E_BUG, "gemm: impossible shape %lld x %lld x %lld", (long long)m,
                            (long long)n, (long long)k);
@@ -104,10 +104,10 @@ int mb_cpu_gemm(mb_device *device, const void *a, const void *weight, const void
     if (rc != MB_OK)
         return rc;
     gemm_job job = {.device = device,
-                    .a = a,
-                    .weight = weight,
-                    .bias = bias,
-                    .out = out,
+                    .a = args->a,
+                    .weight = args->weight,
+                    .bias = args->bias,
+                    .out = args->out,
                     .m = m,
                     .n = n,
                     .k = k,

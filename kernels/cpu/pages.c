@@ -13,54 +13,54 @@
 
 typedef struct bounds_job {
     mb_device *device;
-    const mb_rows *rows;
-    const mb_kv *kv;
-    int32_t page, page_capacity, whole;
+    const mb_page_bounds *args;
     int64_t chunks;
-    void *bounds;
 } bounds_job;
 
 static void bounds_piece(void *arg, int64_t index, int worker)
 {
     const bounds_job *job = arg;
+    const mb_page_bounds *args = job->args;
+    const mb_kv *kv = &args->kv;
     mb_type type = job->device->type;
-    int64_t head = index / job->chunks, chunk = index % job->chunks, dim = job->kv->head_dim;
-    int64_t prefix = job->rows->prefix_len[head / job->kv->kv_heads];
-    int64_t end = job->whole ? prefix : prefix + job->rows->block_keys;
-    int64_t first = job->whole ? 0 : prefix / job->page, last = (end + job->page - 1) / job->page;
-    const void *base = mb_cpu_head_base(type, job->kv, job->kv->k, head);
+    int64_t head = index / job->chunks, chunk = index % job->chunks, dim = kv->head_dim, page = args->page;
+    int64_t prefix = args->rows.prefix_len[head / kv->kv_heads];
+    int64_t end = args->whole ? prefix : prefix + args->rows.block_keys;
+    int64_t first = args->whole ? 0 : prefix / page, last = (end + page - 1) / page;
+    const void *base = mb_cpu_head_base(type, kv, kv->k, head);
     float most[256], least[256], key[256];
     (void)worker;
     first += chunk * PAGE_CHUNK;
     last = last < first + PAGE_CHUNK ? last : first + PAGE_CHUNK;
-    last = last < job->page_capacity ? last : job->page_capacity;
+    last = last < args->page_capacity ? last : args->page_capacity;
     for (int64_t p = first; p < last; p++) {
-        int64_t stop = (p + 1) * job->page < end ? (p + 1) * job->page : end;
+        int64_t stop = (p + 1) * page < end ? (p + 1) * page : end;
         for (int64_t c = 0; c < dim; c++) {
             most[c] = -INFINITY;
             least[c] = INFINITY;
         }
-        for (int64_t j = p * job->page; j < stop; j++) {
+        for (int64_t j = p * page; j < stop; j++) {
             mb_load_row(type, base, j * dim, dim, key);
             for (int64_t c = 0; c < dim; c++) {
                 most[c] = key[c] > most[c] ? key[c] : most[c];
                 least[c] = key[c] < least[c] ? key[c] : least[c];
             }
         }
-        int64_t at = (head * job->page_capacity + p) * 2 * dim;
-        mb_store_row(type, job->bounds, at, dim, most);
-        mb_store_row(type, job->bounds, at + dim, dim, least);
+        int64_t at = (head * args->page_capacity + p) * 2 * dim;
+        mb_store_row(type, args->bounds, at, dim, most);
+        mb_store_row(type, args->bounds, at + dim, dim, least);
     }
 }
 
-int mb_cpu_page_bounds(mb_device *device, const mb_rows *rows, const mb_kv *kv, int32_t page,
-                       int32_t page_capacity, int whole, void *bounds)
+int mb_cpu_page_bounds(mb_device *device, const mb_page_bounds *args)
 {
-    if (page < 1 || kv->head_dim < 1 || kv->head_dim > 256)
-        return mb_cpu_fail(device, MB_E_BUG, "page_bounds: page %d, head_dim %d", page, kv->head_dim);
-    int64_t pages = whole ? (rows->max_prefix + page - 1) / page : rows->block_keys / page + 2;
-    bounds_job job = {device, rows, kv, page, page_capacity, whole, (pages + PAGE_CHUNK - 1) / PAGE_CHUNK, bounds};
-    mb_cpu_run(device, (int64_t)rows->batch * kv->kv_heads * job.chunks, bounds_piece, &job);
+    const mb_rows *rows = &args->rows;
+    int32_t page = args->page;
+    if (page < 1 || args->kv.head_dim < 1 || args->kv.head_dim > 256)
+        return mb_cpu_fail(device, MB_E_BUG, "page_bounds: page %d, head_dim %d", page, args->kv.head_dim);
+    int64_t pages = args->whole ? (rows->max_prefix + page - 1) / page : rows->block_keys / page + 2;
+    bounds_job job = {device, args, (pages + PAGE_CHUNK - 1) / PAGE_CHUNK};
+    mb_cpu_run(device, (int64_t)rows->batch * args->kv.kv_heads * job.chunks, bounds_piece, &job);
     return MB_OK;
 }
 
@@ -262,17 +262,19 @@ static int score_begin(score_job *job, bool packed, size_t each)
     return MB_OK;
 }
 
-int mb_cpu_page_scores(mb_device *device, const mb_attention *args, int32_t page, int32_t page_capacity,
-                       const void *bounds, mb_merge merge, float *scores, int64_t score_stride)
+int mb_cpu_page_scores(mb_device *device, const mb_page_scores *call)
 {
+    const mb_attention *args = &call->attention;
+    int32_t page = call->page;
+    mb_merge merge = call->merge;
     score_job job = {.device = device,
                      .args = args,
                      .page = page,
-                     .page_capacity = page_capacity,
-                     .bounds = bounds,
+                     .page_capacity = call->page_capacity,
+                     .bounds = call->bounds,
                      .merge = merge,
-                     .scores = scores,
-                     .stride = score_stride};
+                     .scores = call->scores,
+                     .stride = call->stride};
     int rc = mb_cpu_check_attention(device, "page_scores", args);
     if (rc != MB_OK)
         return rc;
@@ -281,8 +283,8 @@ int mb_cpu_page_scores(mb_device *device, const mb_attention *args, int32_t page
     mb_cpu_rows_make(args, &job.rows);
     job.wide = 2 * job.rows.dim;
     job.entries = (args->rows.max_prefix + page - 1) / page;
-    job.entries = job.entries < page_capacity ? job.entries : page_capacity;
-    job.entries = job.entries < score_stride ? job.entries : score_stride;
+    job.entries = job.entries < job.page_capacity ? job.entries : job.page_capacity;
+    job.entries = job.entries < job.stride ? job.entries : job.stride;
     job.chunks = (job.entries + PAGE_CHUNK - 1) / PAGE_CHUNK;
     bool packed = merge == MB_MERGE_MAX || merge == MB_MERGE_SOFTMAX;
     rc = score_begin(&job, packed,
@@ -324,26 +326,27 @@ static void key_scores_piece(void *arg, int64_t index, int worker)
     }
 }
 
-int mb_cpu_key_scores(mb_device *device, const mb_attention *args, const int32_t *channels, int32_t channel_count,
-                      float *scores, int64_t score_stride)
+int mb_cpu_key_scores(mb_device *device, const mb_key_scores *call)
 {
+    const mb_attention *args = &call->attention;
+    const int32_t *channels = call->channels;
     score_job job = {.device = device,
                      .args = args,
                      .channels = channels,
-                     .channel_count = channel_count,
+                     .channel_count = call->channel_count,
                      .merge = MB_MERGE_QUERY,
-                     .scores = scores,
-                     .stride = score_stride};
+                     .scores = call->scores,
+                     .stride = call->stride};
     int rc = mb_cpu_check_attention(device, "key_scores", args);
     if (rc != MB_OK)
         return rc;
     mb_cpu_rows_make(args, &job.rows);
-    for (int64_t c = 0; channels && c < (int64_t)args->kv.kv_heads * channel_count; c++)
+    for (int64_t c = 0; channels && c < (int64_t)args->kv.kv_heads * call->channel_count; c++)
         if (channels[c] < 0 || channels[c] >= args->kv.head_dim)
             return mb_cpu_fail(device, MB_E_BUG, "key_scores: channel %d of %d", channels[c], args->kv.head_dim);
     job.wide = job.rows.dim;
     job.entries = mb_cpu_round_up(args->rows.max_prefix, 64);
-    job.entries = job.entries < score_stride ? job.entries : score_stride;
+    job.entries = job.entries < job.stride ? job.entries : job.stride;
     job.chunks = (job.entries + MB_KEY_CHUNK - 1) / MB_KEY_CHUNK;
     rc = score_begin(&job, false, (size_t)(MB_PANEL * job.wide) * sizeof(float));
     if (rc == MB_OK)

@@ -89,10 +89,11 @@ static void prefill_piece(void *arg, int64_t index, int worker)
     }
 }
 
-int mb_cpu_attend_prefill(mb_device *device, const mb_kv *kv, int32_t sequence, int32_t query_heads, const void *q,
-                          int64_t first, int64_t n, int32_t block, void *out)
+int mb_cpu_attend_prefill(mb_device *device, const mb_prefill *args)
 {
-    int64_t dim = kv->head_dim;
+    const mb_kv *kv = &args->kv;
+    int64_t dim = kv->head_dim, first = args->first, n = args->n;
+    int32_t sequence = args->sequence, query_heads = args->query_heads, block = args->block;
     if (dim < 8 || dim > 256 || dim % 8 || kv->kv_heads < 1 || query_heads < 1 || query_heads % kv->kv_heads)
         return mb_cpu_fail(device, MB_E_BUG,
                            "attend_prefill: head_dim %lld, %d query heads, %d KV heads do not fit", (long long)dim,
@@ -104,8 +105,8 @@ int mb_cpu_attend_prefill(mb_device *device, const mb_kv *kv, int32_t sequence, 
                            (long long)first, (long long)(first + n), sequence, block, kv->batch, kv->capacity);
     prefill_job job = {.device = device,
                        .kv = kv,
-                       .q = q,
-                       .out = out,
+                       .q = args->q,
+                       .out = args->out,
                        .sequence = sequence,
                        .heads = query_heads,
                        .group = query_heads / kv->kv_heads,

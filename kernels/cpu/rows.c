@@ -98,7 +98,7 @@ float mb_cpu_rows_weights(const mb_attention *args, const mb_cpu_rows *rows, int
 void mb_cpu_keys_make(const mb_attention *args, int64_t head, mb_cpu_keys *keys)
 {
     int64_t prefix = args->rows.prefix_len[head / args->kv.kv_heads];
-    const mb_pages *pages = args->pages;
+    const mb_page_set *pages = args->pages;
     *keys = (mb_cpu_keys){.granularity = 1, .picked = prefix, .block_first = prefix};
     if (pages && pages->counts[head] >= 0) {
         int64_t count = pages->counts[head] < pages->capacity ? pages->counts[head] : pages->capacity;
@@ -110,9 +110,9 @@ void mb_cpu_keys_make(const mb_attention *args, int64_t head, mb_cpu_keys *keys)
         if (count > 0 && (keys->ids[count - 1] + 1) * keys->granularity > prefix)
             keys->picked -= (keys->ids[count - 1] + 1) * keys->granularity - prefix;
     }
-    if (args->span == MB_SPAN_BLOCK)
+    if (args->scope == MB_SCOPE_BLOCK)
         keys->picked = 0;
-    keys->total = keys->picked + (args->span == MB_SPAN_PREFIX ? 0 : args->rows.block_keys);
+    keys->total = keys->picked + (args->scope == MB_SCOPE_PREFIX ? 0 : args->rows.block_keys);
 }
 
 void mb_cpu_keys_load(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,

@@ -9,20 +9,16 @@
 
 typedef struct select_job {
     mb_device *device;
-    const float *scores;
-    int64_t stride;
-    int32_t kv_heads, page, k, capacity;
-    const int32_t *prefix_len, *k_dynamic;
-    int32_t *ids, *counts;
-    float p; /* top_p */
-    int32_t k_min, k_max;
+    const mb_top_k *top_k; /* one of the two */
+    const mb_top_p *top_p;
+    const mb_scores *scores;
+    const mb_page_set *chosen;
 } select_job;
 
-static int64_t entries_of(const select_job *job, int64_t bh)
+static int64_t entries_of(const mb_scores *scores, int64_t bh)
 {
-    int64_t prefix = job->prefix_len[bh / job->kv_heads];
-    int64_t n = (prefix + job->page - 1) / job->page;
-    return n < job->stride ? n : job->stride;
+    int64_t n = ((int64_t)scores->prefix_len[bh / scores->kv_heads] + scores->page - 1) / scores->page;
+    return n < scores->stride ? n : scores->stride;
 }
 
 bool mb_cpu_cut_find(const uint32_t *keys, int64_t n, int64_t k, mb_cpu_cut_line *line)
@@ -74,57 +70,46 @@ static int32_t collect(const uint32_t *keys, int64_t n, int64_t k, int32_t *ids)
 static void top_k_piece(void *arg, int64_t bh, int worker)
 {
     const select_job *job = arg;
-    int64_t n = entries_of(job, bh);
-    int64_t k = job->k_dynamic ? job->k_dynamic[bh] : job->k;
+    const mb_top_k *args = job->top_k;
+    int64_t n = entries_of(&args->scores, bh), capacity = args->chosen.capacity;
+    int64_t k = args->k_dynamic ? args->k_dynamic[bh] : args->k;
     uint32_t *keys = job->device->private_scratch[worker];
-    const float *scores = job->scores + bh * job->stride;
-    k = k < 0 ? 0 : k > job->capacity ? job->capacity : k;
+    const float *scores = args->scores.values + bh * args->scores.stride;
+    k = k < 0 ? 0 : k > capacity ? capacity : k;
     for (int64_t i = 0; i < n; i++)
         keys[i] = mb_cpu_key_of(scores[i]);
-    job->counts[bh] = collect(keys, n, k, job->ids + bh * job->capacity);
+    args->chosen.counts[bh] = collect(keys, n, k, args->chosen.ids + bh * capacity);
 }
 
-/* Longest row of the batch, and room for `words` 4-byte words for each of its entries. */
-static int reserve_rows(mb_device *device, const select_job *job, int32_t batch, size_t words)
+/* Runs a piece for each row, with room for `words` 4-byte words for each entry of the longest row. */
+static int run_rows(select_job *job, const char *operation, size_t words, mb_cpu_piece *piece)
 {
+    const mb_scores *scores = job->scores;
     int64_t longest = 0;
-    for (int32_t b = 0; b < batch; b++) {
-        int64_t n = entries_of(job, (int64_t)b * job->kv_heads);
+    if (scores->page < 1 || job->chosen->granularity != scores->page || job->chosen->capacity < 0)
+        return mb_cpu_fail(job->device, MB_E_BUG, "%s: page %d, chosen pages of %d, capacity %d", operation,
+                           scores->page, job->chosen->granularity, job->chosen->capacity);
+    for (int32_t b = 0; b < scores->batch; b++) {
+        int64_t n = entries_of(scores, (int64_t)b * scores->kv_heads);
         longest = n > longest ? n : longest;
     }
-    return mb_cpu_reserve(device, 0, (size_t)longest * words * 4 + 64);
-}
-
-int mb_cpu_top_k(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
-                 int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
-{
-    (void)max_prefix;
-    (void)scratch;
-    select_job job = {.device = device,
-                      .scores = scores,
-                      .stride = score_stride,
-                      .kv_heads = kv_heads,
-                      .page = page,
-                      .k = k,
-                      .capacity = capacity,
-                      .prefix_len = prefix_len,
-                      .k_dynamic = k_dynamic,
-                      .ids = ids,
-                      .counts = counts};
-    if (page < 1 || capacity < 0)
-        return mb_cpu_fail(device, MB_E_BUG, "top_k: page %d, capacity %d", page, capacity);
-    int rc = reserve_rows(device, &job, batch, 1);
+    int rc = mb_cpu_reserve(job->device, 0, (size_t)longest * words * 4 + 64);
     if (rc == MB_OK)
-        mb_cpu_run(device, (int64_t)batch * kv_heads, top_k_piece, &job);
+        mb_cpu_run(job->device, (int64_t)scores->batch * scores->kv_heads, piece, job);
     return rc;
 }
 
-size_t mb_cpu_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries)
+int mb_cpu_top_k(mb_device *device, const mb_top_k *args)
+{
+    select_job job = {.device = device, .top_k = args, .scores = &args->scores, .chosen = &args->chosen};
+    return run_rows(&job, "top_k", 1, top_k_piece);
+}
+
+size_t mb_cpu_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t entries)
 {
     (void)batch;
     (void)kv_heads;
-    (void)max_entries;
+    (void)entries;
     return 256; /* the thread's own scratch serves; never 0, so that callers may allocate it blindly */
 }
 
@@ -154,11 +139,12 @@ static void sort_pairs(uint64_t *pairs, uint64_t *tmp, int64_t n)
 static void top_p_piece(void *arg, int64_t bh, int worker)
 {
     const select_job *job = arg;
-    int64_t n = entries_of(job, bh), eligible = 0;
-    const float *scores = job->scores + bh * job->stride;
+    const mb_top_p *args = job->top_p;
+    int64_t n = entries_of(&args->scores, bh), eligible = 0, capacity = args->chosen.capacity;
+    const float *scores = args->scores.values + bh * args->scores.stride;
     uint64_t *pairs = job->device->private_scratch[worker], *tmp = pairs + n;
     uint32_t *keys = (uint32_t *)(tmp + n);
-    int64_t most = job->k_max < job->capacity ? job->k_max : job->capacity;
+    int64_t most = args->k_max < capacity ? args->k_max : capacity;
     double total = 0.0, sum = 0.0;
     for (int64_t i = 0; i < n; i++) {
         keys[i] = mb_cpu_key_of(scores[i]);
@@ -171,36 +157,16 @@ static void top_p_piece(void *arg, int64_t bh, int worker)
         total += score > 0.0f ? (double)score : 0.0;
     }
     int64_t k = 0;
-    while (k < eligible && k < most && (k < job->k_min || sum < (double)job->p * total)) {
+    while (k < eligible && k < most && (k < args->k_min || sum < (double)args->p * total)) {
         float score = scores[pairs[k] & 0xffffffffu];
         sum += score > 0.0f ? (double)score : 0.0;
         k++;
     }
-    job->counts[bh] = collect(keys, n, k, job->ids + bh * job->capacity);
+    args->chosen.counts[bh] = collect(keys, n, k, args->chosen.ids + bh * capacity);
 }
 
-int mb_cpu_top_p(mb_device *device, const float *scores, int64_t score_stride, int32_t batch, int32_t kv_heads,
-                 const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p, int32_t k_min,
-                 int32_t k_max, int32_t capacity, int32_t *ids, int32_t *counts, void *scratch)
+int mb_cpu_top_p(mb_device *device, const mb_top_p *args)
 {
-    (void)max_prefix;
-    (void)scratch;
-    select_job job = {.device = device,
-                      .scores = scores,
-                      .stride = score_stride,
-                      .kv_heads = kv_heads,
-                      .page = page,
-                      .capacity = capacity,
-                      .prefix_len = prefix_len,
-                      .ids = ids,
-                      .counts = counts,
-                      .p = p,
-                      .k_min = k_min,
-                      .k_max = k_max};
-    if (page < 1 || capacity < 0)
-        return mb_cpu_fail(device, MB_E_BUG, "top_p: page %d, capacity %d", page, capacity);
-    int rc = reserve_rows(device, &job, batch, 5);
-    if (rc == MB_OK)
-        mb_cpu_run(device, (int64_t)batch * kv_heads, top_p_piece, &job);
-    return rc;
+    select_job job = {.device = device, .top_p = args, .scores = &args->scores, .chosen = &args->chosen};
+    return run_rows(&job, "top_p", 5, top_p_piece);
 }

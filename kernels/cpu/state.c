@@ -9,24 +9,31 @@
 
 #define STATES 64 /* states of a piece */
 
+static mb_type type_of(const mb_device *device, const mb_state *state)
+{
+    return state->fp32 ? MB_F32 : device->type;
+}
+
 typedef struct state_job {
-    int64_t states;
-    int32_t dim;
-    const void *a, *b;
-    const float *lse_a, *lse_b;
-    void *out;
-    float *lse_out, *norm;
-    mb_type type_a, type_b, type_out;
+    const mb_device *device;
+    const mb_state_pair *args;
 } state_job;
+
+static int64_t end_of_piece(int64_t index, int64_t n)
+{
+    return (index + 1) * STATES < n ? (index + 1) * STATES : n;
+}
 
 static void merge_piece(void *arg, int64_t index, int worker)
 {
     const state_job *job = arg;
-    int64_t dim = job->dim, last = (index + 1) * STATES < job->states ? (index + 1) * STATES : job->states;
+    const mb_state_pair *args = job->args;
+    int64_t dim = args->head_dim, last = end_of_piece(index, args->states);
+    mb_type type_a = type_of(job->device, &args->a), type_b = type_of(job->device, &args->b);
     float a[256], b[256];
     (void)worker;
     for (int64_t i = index * STATES; i < last; i++) {
-        float la = job->lse_a[i], lb = job->lse_b[i], m = la > lb ? la : lb;
+        float la = args->a.lse[i], lb = args->b.lse[i], m = la > lb ? la : lb;
         float wa = la == -INFINITY ? 0.0f : expf(la - m), wb = lb == -INFINITY ? 0.0f : expf(lb - m);
         float lse = wa + wb > 0.0f ? m + logf(wa + wb) : -INFINITY;
         if (isnan(la) || isnan(lb))
@@ -34,15 +41,15 @@ static void merge_piece(void *arg, int64_t index, int worker)
         memset(a, 0, sizeof a);
         memset(b, 0, sizeof b);
         if (la != -INFINITY)
-            mb_load_row(job->type_a, job->a, i * dim, dim, a);
+            mb_load_row(type_a, args->a.o, i * dim, dim, a);
         if (lb != -INFINITY)
-            mb_load_row(job->type_b, job->b, i * dim, dim, b);
+            mb_load_row(type_b, args->b.o, i * dim, dim, b);
         float total = wa + wb == 0.0f ? 1.0f : wa + wb;
         for (int64_t c = 0; c < dim; c++)
             a[c] = (wa * a[c] + wb * b[c]) / total;
-        mb_store_row(job->type_out, job->out, i * dim, dim, a);
-        if (job->lse_out)
-            job->lse_out[i] = lse;
+        mb_store_row(type_of(job->device, &args->out), args->out.o, i * dim, dim, a);
+        if (args->out.lse)
+            args->out.lse[i] = lse;
     }
 }
 
@@ -53,114 +60,90 @@ static int check_dim(mb_device *device, const char *operation, int32_t head_dim)
     return mb_cpu_fail(device, MB_E_BUG, "%s: head_dim %d is not in 1..256", operation, head_dim);
 }
 
-int mb_cpu_state_merge(mb_device *device, int64_t states, int32_t head_dim, const void *o_a, mb_type type_a,
-                       const float *lse_a, const void *o_b, mb_type type_b, const float *lse_b, void *o_out,
-                       mb_type type_out, float *lse_out)
+static int run_states(mb_device *device, const char *operation, const mb_state_pair *args, mb_cpu_piece *piece)
 {
-    state_job job = {.states = states,
-                     .dim = head_dim,
-                     .a = o_a,
-                     .b = o_b,
-                     .lse_a = lse_a,
-                     .lse_b = lse_b,
-                     .out = o_out,
-                     .lse_out = lse_out,
-                     .type_a = type_a,
-                     .type_b = type_b,
-                     .type_out = type_out};
-    int rc = check_dim(device, "state_merge", head_dim);
+    state_job job = {device, args};
+    int rc = check_dim(device, operation, args->head_dim);
     if (rc == MB_OK)
-        mb_cpu_run(device, (states + STATES - 1) / STATES, merge_piece, &job);
+        mb_cpu_run(device, (args->states + STATES - 1) / STATES, piece, &job);
     return rc;
+}
+
+int mb_cpu_state_merge(mb_device *device, const mb_state_pair *args)
+{
+    return run_states(device, "state_merge", args, merge_piece);
 }
 
 static void downdate_piece(void *arg, int64_t index, int worker)
 {
     const state_job *job = arg;
-    int64_t dim = job->dim, last = (index + 1) * STATES < job->states ? (index + 1) * STATES : job->states;
+    const mb_state_pair *args = job->args;
+    int64_t dim = args->head_dim, last = end_of_piece(index, args->states);
     float total[256], part[256];
     (void)worker;
     for (int64_t i = index * STATES; i < last; i++) {
-        float lt = job->lse_a[i], lp = job->lse_b[i], d = lp - lt, lse = lt;
+        float lt = args->a.lse[i], lp = args->b.lse[i], d = lp - lt, lse = lt;
         memset(total, 0, sizeof total);
         memset(part, 0, sizeof part);
         if (lt == -INFINITY || fabsf(expm1f(d)) <= 1e-5f) {
             lse = -INFINITY; /* nothing is left, up to the rounding of two log-sum-exps that were made apart */
         } else {
-            mb_load_row(job->type_a, job->a, i * dim, dim, total);
+            mb_load_row(type_of(job->device, &args->a), args->a.o, i * dim, dim, total);
             if (!(d > 0.0f)) { /* a larger part is inconsistent: total stays */
                 float share = expf(d);
                 lse = lt + logf(fmaxf(1.0f - share + 1e-7f, 1e-30f));
                 float scale = expf(lt - lse);
                 if (lp != -INFINITY)
-                    mb_load_row(job->type_b, job->b, i * dim, dim, part);
+                    mb_load_row(type_of(job->device, &args->b), args->b.o, i * dim, dim, part);
                 for (int64_t c = 0; c < dim; c++)
                     total[c] = scale * (total[c] - share * part[c]);
             }
         }
-        mb_store_row(job->type_out, job->out, i * dim, dim, total);
-        if (job->lse_out)
-            job->lse_out[i] = lse;
+        mb_store_row(type_of(job->device, &args->out), args->out.o, i * dim, dim, total);
+        if (args->out.lse)
+            args->out.lse[i] = lse;
     }
 }
 
-int mb_cpu_state_downdate(mb_device *device, int64_t states, int32_t head_dim, const void *o_total,
-                          mb_type type_total, const float *lse_total, const void *o_part, mb_type type_part,
-                          const float *lse_part, void *o_rest, mb_type type_rest, float *lse_rest)
+int mb_cpu_state_downdate(mb_device *device, const mb_state_pair *args)
 {
-    state_job job = {.states = states,
-                     .dim = head_dim,
-                     .a = o_total,
-                     .b = o_part,
-                     .lse_a = lse_total,
-                     .lse_b = lse_part,
-                     .out = o_rest,
-                     .lse_out = lse_rest,
-                     .type_a = type_total,
-                     .type_b = type_part,
-                     .type_out = type_rest};
-    int rc = check_dim(device, "state_downdate", head_dim);
-    if (rc == MB_OK)
-        mb_cpu_run(device, (states + STATES - 1) / STATES, downdate_piece, &job);
-    return rc;
+    return run_states(device, "state_downdate", args, downdate_piece);
 }
+
+typedef struct distance_job {
+    mb_type type;
+    const mb_row_distance *args;
+} distance_job;
 
 static void distance_piece(void *arg, int64_t index, int worker)
 {
-    const state_job *job = arg;
-    int64_t dim = job->dim, last = (index + 1) * STATES < job->states ? (index + 1) * STATES : job->states;
+    const distance_job *job = arg;
+    const mb_row_distance *args = job->args;
+    int64_t dim = args->head_dim, last = end_of_piece(index, args->n);
     float a[256], b[256];
     (void)worker;
     for (int64_t i = index * STATES; i < last; i++) {
-        mb_load_row(job->type_a, job->a, i * dim, dim, a);
-        mb_load_row(job->type_b, job->b, i * dim, dim, b);
+        mb_load_row(job->type, args->a, i * dim, dim, a);
+        mb_load_row(job->type, args->b, i * dim, dim, b);
         for (int64_t c = 0; c < dim; c++)
             a[c] -= b[c];
-        job->lse_out[i] = mb_cpu_dot(a, a, dim);
-        if (job->norm)
-            job->norm[i] = mb_cpu_dot(b, b, dim);
+        args->distance[i] = mb_cpu_dot(a, a, dim);
+        if (args->norm)
+            args->norm[i] = mb_cpu_dot(b, b, dim);
     }
 }
 
-int mb_cpu_row_distance(mb_device *device, const void *a, const void *b, int64_t n, int32_t head_dim,
-                        float *distance, float *norm)
+int mb_cpu_row_distance(mb_device *device, const mb_row_distance *args)
 {
-    state_job job = {.states = n,
-                     .dim = head_dim,
-                     .a = a,
-                     .b = b,
-                     .lse_out = distance,
-                     .norm = norm,
-                     .type_a = device->type,
-                     .type_b = device->type};
-    int rc = check_dim(device, "row_distance", head_dim);
+    distance_job job = {device->type, args};
+    int rc = check_dim(device, "row_distance", args->head_dim);
     if (rc == MB_OK)
-        mb_cpu_run(device, (n + STATES - 1) / STATES, distance_piece, &job);
+        mb_cpu_run(device, (args->n + STATES - 1) / STATES, distance_piece, &job);
     return rc;
 }
 
 /* Prefix keys that a KV head of a sequence reads of pages; NULL or a count of -1: all. */
-static int64_t keys_read(const mb_pages *pages, int64_t bh, int64_t prefix)
+static int64_t keys_read(const mb_page_set *pages, int64_t bh, int64_t prefix)
 {
     int64_t read = 0;
     if (!pages || pages->counts[bh] < 0)
@@ -173,24 +156,20 @@ static int64_t keys_read(const mb_pages *pages, int64_t bh, int64_t prefix)
     return read;
 }
 
-int mb_cpu_count_work(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
-                      double *tokens)
+int mb_cpu_count_work(mb_device *device, const mb_key_count *args)
 {
-    (void)device;
-    for (int64_t bh = 0; bh < (int64_t)rows->batch * kv_heads; bh++) {
-        int64_t prefix = rows->prefix_len[bh / kv_heads];
-        tokens[0] += (double)keys_read(pages, bh, prefix);
-        tokens[1] += (double)prefix;
-    }
-    return MB_OK;
+    const mb_rows *rows = &args->rows;
+    for (int64_t bh = 0; bh < (int64_t)rows->batch * args->kv_heads; bh++)
+        args->tokens[1] += (double)rows->prefix_len[bh / args->kv_heads];
+    return mb_cpu_count_read(device, args);
 }
 
-int mb_cpu_count_read(mb_device *device, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
-                      const int32_t *active, double *tokens)
+int mb_cpu_count_read(mb_device *device, const mb_key_count *args)
 {
+    const mb_rows *rows = &args->rows;
     (void)device;
-    for (int64_t bh = 0; bh < (int64_t)rows->batch * kv_heads; bh++)
-        if (!active || active[bh])
-            *tokens += (double)keys_read(pages, bh, rows->prefix_len[bh / kv_heads]);
+    for (int64_t bh = 0; bh < (int64_t)rows->batch * args->kv_heads; bh++)
+        if (!args->active || args->active[bh])
+            args->tokens[0] += (double)keys_read(args->pages, bh, rows->prefix_len[bh / args->kv_heads]);
     return MB_OK;
 }

@@ -77,14 +77,13 @@ static void top1_piece(void *arg, int64_t row, int worker)
     job->probability[row] = p;
 }
 
-int mb_cpu_top1(mb_device *device, const void *logits, int64_t n, int64_t vocab, mb_type confidence, int32_t *ids,
-                float *probability)
+int mb_cpu_top1(mb_device *device, const mb_top1 *args)
 {
-    if (vocab < 1 || vocab > INT32_MAX)
-        return mb_cpu_fail(device, MB_E_BUG, "top1: a vocabulary of %lld", (long long)vocab);
-    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(vocab, MB_LANES) * sizeof(float));
-    top1_job job = {device, logits, vocab, confidence, ids, probability};
+    if (args->vocab < 1 || args->vocab > INT32_MAX)
+        return mb_cpu_fail(device, MB_E_BUG, "top1: a vocabulary of %lld", (long long)args->vocab);
+    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(args->vocab, MB_LANES) * sizeof(float));
+    top1_job job = {device, args->logits, args->vocab, args->confidence, args->ids, args->probability};
     if (rc == MB_OK)
-        mb_cpu_run(device, n, top1_piece, &job);
+        mb_cpu_run(device, args->n, top1_piece, &job);
     return rc;
 }

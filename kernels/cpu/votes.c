@@ -102,9 +102,10 @@ size_t mb_cpu_votes_scratch(const mb_attention *args, int32_t k)
     return cut_scratch(args, &job, NULL);
 }
 
-int mb_cpu_votes(mb_device *device, const mb_attention *args, int32_t k, float *votes, float *stats, void *scratch)
+int mb_cpu_votes(mb_device *device, const mb_votes *call)
 {
-    votes_job job = {.device = device, .args = args, .k = k};
+    const mb_attention *args = &call->attention;
+    votes_job job = {.device = device, .args = args, .k = call->k};
     int rc = mb_cpu_check_attention(device, "votes", args);
     if (rc != MB_OK)
         return rc;
@@ -115,7 +116,7 @@ int mb_cpu_votes(mb_device *device, const mb_attention *args, int32_t k, float *
                            args->rows.max_prefix, (long long)args->mass_stride);
     mb_cpu_rows_make(args, &job.rows);
     const mb_cpu_rows *rows = &job.rows;
-    cut_scratch(args, &job, scratch);
+    cut_scratch(args, &job, call->scratch);
     job.end = job.stride < args->mass_stride ? job.stride : args->mass_stride;
     size_t each = (size_t)(MB_KEY_CHUNK * (rows->dim + MB_PANEL)) * sizeof(float);
     each = each > (size_t)job.stride * 4 ? each : (size_t)job.stride * 4;
@@ -130,7 +131,7 @@ int mb_cpu_votes(mb_device *device, const mb_attention *args, int32_t k, float *
             continue;
         job.head = head;
         job.prefix = args->rows.prefix_len[head / args->kv.kv_heads];
-        job.votes = votes + head * args->mass_stride;
+        job.votes = call->votes + head * args->mass_stride;
         mb_cpu_rows_gather(args, rows, args->lse, true, head, 0.0f, job.lse);
         mb_cpu_run(device, (job.prefix + MB_KEY_CHUNK - 1) / MB_KEY_CHUNK, logits_piece, &job);
         mb_cpu_run(device, rows->count, line_piece, &job);
@@ -140,8 +141,8 @@ int mb_cpu_votes(mb_device *device, const mb_attention *args, int32_t k, float *
             named += job.partial[2 * c];
             mass += job.partial[2 * c + 1];
         }
-        stats[2 * head] = (float)named;
-        stats[2 * head + 1] = (float)(mass / (double)rows->count);
+        call->stats[2 * head] = (float)named;
+        call->stats[2 * head + 1] = (float)(mass / (double)rows->count);
     }
     return MB_OK;
 }

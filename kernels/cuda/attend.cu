@@ -48,7 +48,7 @@ Problem problem_from(const mb_attention *args)
     p.capacity = args->kv.capacity;
     p.head_dim = args->kv.head_dim;
     p.block_keys = args->rows.block_keys;
-    p.span = args->span;
+    p.span = args->scope;
     p.max_prefix = args->rows.max_prefix < args->kv.capacity ? args->rows.max_prefix : args->kv.capacity;
     p.splits = 1;
     if (args->pages) {
@@ -103,7 +103,7 @@ struct Layout {
 /* The sm_90a kernels are made for long key ranges; a few hundred keys are merged faster by one cluster. */
 bool prefers_sm90(const mb_cuda_chip *chip, mb_type type, const Problem &p)
 {
-    return p.span != MB_SPAN_BLOCK && p.max_prefix >= 1024 && sm90_serves(chip, type, p);
+    return p.span != MB_SCOPE_BLOCK && p.max_prefix >= 1024 && sm90_serves(chip, type, p);
 }
 
 Layout layout(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, bool sparse, Problem *p)
@@ -116,7 +116,7 @@ Layout layout(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, 
     if (at.sm90) {
         at.tile_part = at.part_out + aligned(sm90_partial_bytes(chip, *p));
     } else if (mma_serves(type, p->head_dim)) {
-        int64_t dense = (p->span == MB_SPAN_BLOCK ? 0 : (int64_t)p->max_prefix) + p->block_keys;
+        int64_t dense = (p->span == MB_SCOPE_BLOCK ? 0 : (int64_t)p->max_prefix) + p->block_keys;
         p->splits = sparse ? pages_splits(chip, *p) : mma_splits(chip, *p, dense);
         if (p->splits > 1 && !mma_cluster_merges(chip, p->splits)) {
             size_t states = (size_t)p->batch * p->kv_heads * p->splits * p->packed;
@@ -225,7 +225,7 @@ size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32
     for (int64_t n = prefix; n >= 64; n /= 2) {
         args.rows.max_prefix = (int32_t)n;
         size_t bytes = mb_cuda_attend_workspace(chip, type, &args);
-        mb_pages pages = {1, (int32_t)n, NULL, NULL};
+        mb_page_set pages = {1, (int32_t)n, NULL, NULL};
         args.pages = &pages;
         size_t sparse = mb_cuda_attend_sparse_workspace(chip, type, &args);
         args.pages = NULL;
@@ -235,7 +235,7 @@ size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32
     return most;
 }
 
-int mb_cuda_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
+int mb_launch_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
                    size_t workspace_bytes, cudaStream_t stream, mb_error *err)
 {
     int rc = check(type, args, false, err);
@@ -261,7 +261,7 @@ int mb_cuda_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *a
     return rc;
 }
 
-int mb_cuda_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
+int mb_launch_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
                           size_t workspace_bytes, cudaStream_t stream, mb_error *err)
 {
     int rc = check(type, args, true, err);
@@ -279,8 +279,8 @@ int mb_cuda_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_atten
     return plain_attend(type, p, true, stream, err);
 }
 
-int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream,
-                 mb_error *err)
+int mb_launch_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream,
+                   mb_error *err)
 {
     int rc = check(type, args, false, err);
     if (rc != MB_OK)
@@ -290,16 +290,18 @@ int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *arg
     return run_mass(chip, type, problem_from(args), stream, err);
 }
 
-int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *kv, int32_t sequence,
-                           int32_t query_heads, const void *q, int64_t first, int64_t n, int32_t block, void *out,
-                           cudaStream_t stream, mb_error *err)
+int mb_launch_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_prefill *prefill, cudaStream_t stream,
+                             mb_error *err)
 {
+    const mb_kv *kv = &prefill->kv;
+    int32_t sequence = prefill->sequence, block = prefill->block;
+    int64_t first = prefill->first, n = prefill->n;
     mb_attention args;
     memset(&args, 0, sizeof args);
     args.kv = *kv;
-    args.query_heads = query_heads;
-    args.q = q;
-    args.out = out;
+    args.query_heads = prefill->query_heads;
+    args.q = prefill->q;
+    args.out = prefill->out;
     args.rows.batch = 1;
     args.rows.rows = 1;
     int rc = check(type, &args, false, err);

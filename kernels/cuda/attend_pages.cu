@@ -96,15 +96,15 @@ __global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
 
     /* Before the count is known: the share of this block as if every entry were used. */
     int slot[AHEAD][S::SHARE], shift = p.page_shift;
-    int keys = p.span == MB_SPAN_BLOCK ? 0 : p.page_capacity << shift;
-    int64_t groups = (keys + (p.span == MB_SPAN_PREFIX ? 0 : p.block_keys) + 15) / 16;
+    int keys = p.span == MB_SCOPE_BLOCK ? 0 : p.page_capacity << shift;
+    int64_t groups = (keys + (p.span == MB_SCOPE_PREFIX ? 0 : p.block_keys) + 15) / 16;
     int begin = (int)(groups * split / splits) * 16, end = (int)(groups * (split + 1) / splits) * 16;
 #pragma unroll
     for (int t = 0; t < AHEAD; t++)
         look_up<S>(slot[t], ids, shift, begin + t * TILE, keys < end ? keys : end);
     load_rows<S, PAGES>(p, q_tile, b, h, unit, row0, p.packed);
     int count = p.page_counts[unit];
-    bool guessed = count <= p.page_capacity && 2 * count >= p.page_capacity && p.span != MB_SPAN_BLOCK;
+    bool guessed = count <= p.page_capacity && 2 * count >= p.page_capacity && p.span != MB_SCOPE_BLOCK;
     KeyList list = key_list<PAGES>(p, b, h, p.packed, guessed ? p.page_capacity : -1);
     int used = guessed ? count << shift : list.selected;
     if (!guessed) { /* cut anew: few entries are used, or all of the prefix is wanted */
@@ -215,7 +215,7 @@ Layout layout(int head_dim, int kind)
 
 int64_t keys_of(const Problem &p)
 {
-    return (p.span == MB_SPAN_BLOCK ? 0 : (int64_t)p.page_capacity << p.page_shift) + p.block_keys;
+    return (p.span == MB_SCOPE_BLOCK ? 0 : (int64_t)p.page_capacity << p.page_shift) + p.block_keys;
 }
 
 /* How a call is cut. */

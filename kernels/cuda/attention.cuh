@@ -50,21 +50,20 @@ size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32
                                    int32_t query_heads, int32_t kv_heads, int32_t head_dim, int32_t prefix);
 
 /* mb_kernels.attend. out may be NULL (log-sum-exp and masses only). */
-int mb_cuda_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
+int mb_launch_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
                    size_t workspace_bytes, cudaStream_t stream, mb_error *err);
 
 /* mb_kernels.attend_sparse. out may be NULL. */
-int mb_cuda_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
+int mb_launch_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
                           size_t workspace_bytes, cudaStream_t stream, mb_error *err);
 
 /* mb_kernels.attend_prefill. Needs no workspace. Keys at and beyond first + n are never read. */
-int mb_cuda_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_kv *kv, int32_t sequence,
-                           int32_t query_heads, const void *q, int64_t first, int64_t n, int32_t block, void *out,
-                           cudaStream_t stream, mb_error *err);
+int mb_launch_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_prefill *args, cudaStream_t stream,
+                             mb_error *err);
 
 /* mb_kernels.mass: args->lse is read, args->mass (and args->tile_mass, if set) written. Needs no workspace. */
-int mb_cuda_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream,
-                 mb_error *err);
+int mb_launch_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, cudaStream_t stream,
+                   mb_error *err);
 
 #ifdef __cplusplus
 }

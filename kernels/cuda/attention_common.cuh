@@ -54,8 +54,8 @@ __device__ __forceinline__ KeyRange key_range(const Problem &p, int b)
     n = n < 0 ? 0 : n > p.capacity ? p.capacity : n;
     int all = n + p.block_keys > p.capacity ? p.capacity : n + p.block_keys;
     range.prefix = n;
-    range.begin = p.span == MB_SPAN_BLOCK ? n : 0;
-    range.end = p.span == MB_SPAN_PREFIX ? n : all;
+    range.begin = p.span == MB_SCOPE_BLOCK ? n : 0;
+    range.end = p.span == MB_SCOPE_PREFIX ? n : all;
     return range;
 }
 

@@ -19,7 +19,7 @@ extern "C" {
 
 typedef struct mb_cuda_nvml mb_cuda_nvml;       /* telemetry.c */
 typedef struct mb_cuda_profile mb_cuda_profile; /* profile.c */
-typedef struct mb_cuda_gemm mb_cuda_gemm; /* cuBLASLt handle and the algorithms chosen per shape */
+typedef struct mb_cuda_blas mb_cuda_blas; /* cuBLASLt handle and the algorithms chosen per shape */
 
 #define MB_RETIRED_MAX 16
 
@@ -35,7 +35,7 @@ struct mb_device {
     void *retired[MB_RETIRED_MAX]; /* earlier workspaces that captured graphs still write to */
     int retired_count, graph_count;
     float *partials;          /* of top1 and the row means: fixed size */
-    mb_cuda_gemm *gemm;
+    mb_cuda_blas *blas;
     mb_cuda_nvml *nvml;
     mb_cuda_profile *profile;
     cudaStream_t beside;      /* a capture's second branch: `stream` while operations go there */
@@ -50,10 +50,9 @@ int mb_cuda_check(mb_device *device, cudaError_t status, const char *what);
 
 /* ---- gemm.c ---- */
 /* Loads cuBLASLt (dlopen) and reads the algorithms that earlier runs measured on this GPU. */
-int mb_cuda_gemm_open(mb_cuda_gemm **gemm, const mb_device *device, mb_error *err);
-void mb_cuda_gemm_close(mb_cuda_gemm *gemm);
-int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n,
-                     int64_t k, void *out);
+int mb_cuda_blas_open(mb_cuda_blas **blas, const mb_device *device, mb_error *err);
+void mb_cuda_blas_close(mb_cuda_blas *blas);
+int mb_cuda_blas_run(mb_device *device, const mb_gemm *args);
 
 /* ---- telemetry.c, profile.c ---- */
 mb_cuda_nvml *mb_cuda_nvml_open(int ordinal);   /* NULL or without a handle: everything is unknown */
@@ -64,133 +63,43 @@ void mb_cuda_part_begin(mb_device *device, mb_part part);
 void mb_cuda_part_end(mb_device *device);
 
 /* ---- elementwise.cu ---- */
-cudaError_t mb_launch_embed(cudaStream_t stream, mb_type type, const int32_t *ids, int64_t n, const void *table,
-                            int64_t vocab, int64_t width, void *out);
-cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, void *x, const void *delta,
-                                  const void *weight, float eps, int one_rounding, int64_t n, int64_t width,
-                                  void *out);
-cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, const mb_qkv *args);
-cudaError_t mb_launch_swiglu(cudaStream_t stream, mb_type type, const void *gate_up, int64_t n, int64_t width,
-                             void *out);
 cudaError_t mb_launch_copy(cudaStream_t stream, void *dst, const void *src, size_t bytes); /* not overlapping */
-/* ---- router.cu, experts.cu ---- */
+/* ---- router.cu, experts.cu, top1.cu: the steps of an operation, put together in table.c ---- */
 cudaError_t mb_launch_router_logits(cudaStream_t stream, mb_type type, const mb_router *args);
 cudaError_t mb_launch_router_choice(cudaStream_t stream, mb_type type, const mb_router *args);
 cudaError_t mb_launch_experts_lists(cudaStream_t stream, const mb_experts *args);
 cudaError_t mb_launch_experts_products(cudaStream_t stream, mb_type type, const mb_experts *args);
 cudaError_t mb_launch_experts_combine(cudaStream_t stream, mb_type type, const mb_experts *args);
-
-/* ---- top1.cu ---- */
 /* partials: MB_TOP1_PARTIALS floats for each row of a call. */
 #define MB_TOP1_CHUNKS 32
 #define MB_TOP1_PARTIALS (4 * MB_TOP1_CHUNKS)
 #define MB_TOP1_ROWS 4096
-cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const void *logits, int64_t n, int64_t vocab,
-                           mb_type confidence, float *partials, int32_t *ids, float *probability);
+cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const mb_top1 *args, float *partials);
 
-/* ---- pages.cu ---- */
+/* ---- pages.cu, select.cu, votes.cu ---- */
 #define MB_MEAN_FLOATS ((size_t)4 << 20) /* capacity of the row-mean buffer: [batch][kv_heads][2][head_dim] */
-cudaError_t mb_launch_page_bounds(cudaStream_t stream, mb_type type, const mb_rows *rows, const mb_kv *kv,
-                                  int32_t page, int32_t page_capacity, int whole, void *bounds);
-cudaError_t mb_launch_page_scores(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type,
-                                  const mb_attention *args, int32_t page, int32_t page_capacity,
-                                  const void *bounds, mb_merge merge, float *means, float *scores,
-                                  int64_t score_stride);
-cudaError_t mb_launch_key_scores(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type,
-                                 const mb_attention *args, const int32_t *channels, int32_t channel_count,
-                                 float *means, float *scores, int64_t score_stride);
-
-/* ---- select.cu ---- */
-size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries);
-cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
-                            int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                            int32_t max_prefix, int32_t page, int32_t k, const int32_t *k_dynamic,
-                            int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
-cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
-                            int64_t score_stride, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                            int32_t max_prefix, int32_t page, float p, int32_t k_min, int32_t k_max,
-                            int32_t capacity, int32_t *ids, int32_t *counts, void *scratch);
-/* ---- votes.cu ---- */
+size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t entries);
 size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k);
 /* 0 or a negative code with a sentence in err, like the launchers of attention.cuh. */
-int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, int32_t k, float *votes,
-                  float *stats, void *scratch, cudaStream_t stream, mb_error *err);
+int mb_launch_votes(const mb_cuda_chip *chip, mb_type type, const mb_votes *args, cudaStream_t stream, mb_error *err);
 
-/* ---- scores.cu ---- */
-cudaError_t mb_launch_score_edges(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,
-                                  int32_t kv_heads, const int32_t *prefix_len, int32_t page, int32_t first_n,
-                                  int32_t last_n, float value);
-cudaError_t mb_launch_score_pool(cudaStream_t stream, const float *scores, int64_t score_stride, int32_t batch,
-                                 int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t page,
-                                 int32_t mode, float *out, int64_t out_stride);
-cudaError_t mb_launch_score_smooth(cudaStream_t stream, const float *scores, int64_t score_stride, int32_t batch,
-                                   int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t kernel,
-                                   int32_t mode, float *out);
-cudaError_t mb_launch_score_axpby(cudaStream_t stream, float a, const float *x, float b, float *y, int64_t n);
-cudaError_t mb_launch_score_head_mean(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,
-                                      int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix);
-cudaError_t mb_launch_score_random(cudaStream_t stream, uint64_t seed, int32_t batch, int32_t kv_heads,
-                                   int32_t max_prefix, float *scores, int64_t score_stride);
-cudaError_t mb_launch_score_recent(cudaStream_t stream, float *scores, int64_t score_stride, int32_t batch,
-                                   int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, float below,
-                                   float value);
-cudaError_t mb_launch_budget_ratio(cudaStream_t stream, int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                   int32_t page, double ratio, int32_t extra, int32_t *budgets);
-cudaError_t mb_launch_budget_layers(cudaStream_t stream, const float *stats, int32_t layers, int32_t batch,
-                                    int32_t kv_heads, const int32_t *prefix_len, int32_t k, int32_t k_min,
-                                    int32_t k_max, int32_t *budgets);
+/* ---- every operation of the table: enqueues and returns 0 or a code, whose text is in the device ---- */
+#define MB_CUDA_DECLARE(name, arguments) int mb_cuda_##name(mb_device *device, const arguments *args);
+MB_OPERATIONS(MB_CUDA_DECLARE)
+#undef MB_CUDA_DECLARE
 
-/* ---- state.cu ---- */
-cudaError_t mb_launch_state_merge(cudaStream_t stream, int64_t states, int32_t head_dim, const void *o_a,
-                                  mb_type type_a, const float *lse_a, const void *o_b, mb_type type_b,
-                                  const float *lse_b, void *o_out, mb_type type_out, float *lse_out);
-cudaError_t mb_launch_state_downdate(cudaStream_t stream, int64_t states, int32_t head_dim, const void *o_total,
-                                     mb_type type_total, const float *lse_total, const void *o_part,
-                                     mb_type type_part, const float *lse_part, void *o_rest, mb_type type_rest,
-                                     float *lse_rest);
-cudaError_t mb_launch_row_distance(cudaStream_t stream, mb_type type, const void *a, const void *b, int64_t n,
-                                   int32_t head_dim, float *distance, float *norm);
-cudaError_t mb_launch_count_work(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
-                                 double *tokens);
-cudaError_t mb_launch_count_read(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads, const mb_pages *pages,
-                                 const int32_t *active, double *tokens);
-
-/* ---- ring.cu ---- */
-cudaError_t mb_launch_ring_match(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                 int32_t query_heads, int32_t head_dim, const void *a, const mb_state_ring *ring,
-                                 int any, int32_t *slot, float *distance, float *norm);
-cudaError_t mb_launch_ring_gather(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                  int32_t query_heads, int32_t head_dim, const int32_t *slot,
-                                  const mb_state_ring *ring, void *out, float *lse);
-cudaError_t mb_launch_ring_reach(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
-                                 int32_t kv_heads, const int32_t *slot, const mb_state_ring *ring, int32_t age,
-                                 const int32_t *active, const int32_t *missed, int32_t *heads, int32_t *reached);
-
-/* ---- reuse.cu ---- */
-cudaError_t mb_launch_reuse_decide(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
-                                   int32_t kv_heads, const float *distance, const float *norm, float threshold,
-                                   int relative, float share, int32_t *active, int32_t *missed, double *counts,
-                                   double *groups);
-cudaError_t mb_launch_rows_copy(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                int32_t query_heads, int32_t kv_heads, int32_t head_dim, const int32_t *active,
-                                const int32_t *missed, const void *src, const float *src_lse, void *dst,
-                                float *dst_lse);
-cudaError_t mb_launch_row_match(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                int32_t query_heads, int32_t head_dim, const void *a, const void *ring,
-                                int32_t slots, int32_t *slot, float *distance, float *norm);
-cudaError_t mb_launch_row_gather(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                 int32_t query_heads, int32_t head_dim, const int32_t *slot, const void *ring,
-                                 const float *ring_lse, int32_t slots, void *out, float *lse);
-cudaError_t mb_launch_row_top(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
-                              const float *distance, int32_t count, int32_t *chosen);
-cudaError_t mb_launch_score_keep(cudaStream_t stream, const mb_pages *pages, int32_t batch, int32_t kv_heads,
-                                 const int32_t *prefix_len, int32_t max_prefix, float value, float *scores,
-                                 int64_t score_stride);
-cudaError_t mb_launch_heavy_channels(cudaStream_t stream, mb_type type, const mb_attention *args, int32_t count,
-                                     int32_t *channels, void *scratch);
-cudaError_t mb_launch_budget_heads(cudaStream_t stream, const float *scores, int64_t score_stride, int32_t batch,
-                                   int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix, int32_t k,
-                                   int32_t k_min, int32_t *budgets);
+/* Defines one of them in a .cu file, under the part of the breakdown that its kernels count for. What follows in
+ * braces enqueues them on device->stream and returns the status; device and args are in scope. */
+#define MB_CUDA_OPERATION(name, arguments, part)                                                                  \
+    static cudaError_t launch_##name(mb_device *device, const arguments *args);                                   \
+    extern "C" int mb_cuda_##name(mb_device *device, const arguments *args)                                       \
+    {                                                                                                             \
+        mb_cuda_part_begin(device, part);                                                                         \
+        cudaError_t status = launch_##name(device, args);                                                         \
+        mb_cuda_part_end(device);                                                                                 \
+        return mb_cuda_check(device, status, #name);                                                              \
+    }                                                                                                             \
+    static cudaError_t launch_##name(mb_device *device, const arguments *args)
 
 #ifdef __cplusplus
 }

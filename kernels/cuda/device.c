@@ -61,7 +61,7 @@ void mb_cuda_close(mb_device *device)
         cudaStreamSynchronize(device->stream);
     mb_cuda_profile_close(device->profile);
     mb_cuda_nvml_close(device->nvml);
-    mb_cuda_gemm_close(device->gemm);
+    mb_cuda_blas_close(device->blas);
     for (int i = 0; i < MB_TIMER_SLOTS; i++)
         if (device->timers[i])
             cudaEventDestroy(device->timers[i]);
@@ -130,7 +130,7 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, mb_error *er
         if (mb_cuda_check(device, cudaEventCreate(&device->timers[i]), "making an event") != MB_OK)
             goto failed;
     device->nvml = mb_cuda_nvml_open(options->ordinal);
-    rc = mb_cuda_gemm_open(&device->gemm, device, err);
+    rc = mb_cuda_blas_open(&device->blas, device, err);
     goto out;
 failed:
     rc = mb_fail(err, MB_E_SYSTEM, "%s", device->error.text);

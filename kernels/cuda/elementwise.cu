@@ -30,9 +30,14 @@ __global__ void embed_kernel(const int32_t *ids, int64_t vocab, int64_t width, c
     }
 }
 
-extern "C" cudaError_t mb_launch_embed(cudaStream_t stream, mb_type type, const int32_t *ids, int64_t n,
-                                       const void *table, int64_t vocab, int64_t width, void *out)
+MB_CUDA_OPERATION(embed, mb_embed, MB_PART_ELEMENTWISE)
 {
+    cudaStream_t stream = device->stream;
+    mb_type type = device->type;
+    const int32_t *ids = args->ids;
+    const void *table = args->table;
+    int64_t n = args->n, vocab = args->vocab, width = args->width;
+    void *out = args->out;
     if (n == 0)
         return cudaSuccess;
     dim3 grid((unsigned)n, blocks_for(width, 4 * 256));
@@ -112,10 +117,15 @@ __global__ void add_rmsnorm_any(T *x, const T *delta, const T *weight, float eps
     }
 }
 
-extern "C" cudaError_t mb_launch_add_rmsnorm(cudaStream_t stream, mb_type type, void *x, const void *delta,
-                                             const void *weight, float eps, int one_rounding, int64_t n,
-                                             int64_t width, void *out)
+MB_CUDA_OPERATION(add_rmsnorm, mb_rmsnorm, MB_PART_ELEMENTWISE)
 {
+    cudaStream_t stream = device->stream;
+    mb_type type = device->type;
+    const void *delta = args->delta, *weight = args->weight;
+    void *x = args->x, *out = args->out;
+    int64_t n = args->n, width = args->width;
+    float eps = args->eps;
+    int one_rounding = args->one_rounding;
     if (n == 0)
         return cudaSuccess;
     int64_t vectors = width / 4;
@@ -212,8 +222,10 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
     }
 }
 
-extern "C" cudaError_t mb_launch_qkv_finish(cudaStream_t stream, mb_type type, const mb_qkv *args)
+MB_CUDA_OPERATION(qkv_finish, mb_qkv, MB_PART_ELEMENTWISE)
 {
+    cudaStream_t stream = device->stream;
+    mb_type type = device->type;
     int32_t rotary = args->rotary_dim ? args->rotary_dim : args->kv.head_dim;
     if (args->kv.head_dim > 256 || args->kv.head_dim % 2 || rotary < 0 || rotary > args->kv.head_dim || rotary % 2)
         return cudaErrorInvalidValue;
@@ -264,9 +276,13 @@ template <typename T> __global__ void swiglu_any(const T *gate_up, int64_t width
     store(out + row * width + i, rounded<T>(g / (1.0f + expf(-g))) * u);
 }
 
-extern "C" cudaError_t mb_launch_swiglu(cudaStream_t stream, mb_type type, const void *gate_up, int64_t n,
-                                        int64_t width, void *out)
+MB_CUDA_OPERATION(swiglu, mb_swiglu, MB_PART_ELEMENTWISE)
 {
+    cudaStream_t stream = device->stream;
+    mb_type type = device->type;
+    const void *gate_up = args->gate_up;
+    int64_t n = args->n, width = args->width;
+    void *out = args->out;
     /* Rows are the grid's second dimension, 65535 at most: longer inputs go in pieces. */
     for (int64_t row = 0; row < n; row += 65535) {
         unsigned rows = (unsigned)(n - row < 65535 ? n - row : 65535);

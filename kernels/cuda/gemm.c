@@ -27,7 +27,7 @@ typedef struct choice {
     cublasLtMatmulAlgo_t algorithm;
 } choice;
 
-struct mb_cuda_gemm {
+struct mb_cuda_blas {
     void *library;
     cublasLtHandle_t handle;
     void *workspace;
@@ -59,7 +59,7 @@ typedef struct problem {
     cublasLtMatrixLayout_t weight, input, output;
 } problem;
 
-static int load_symbols(mb_cuda_gemm *gemm, mb_error *err)
+static int load_symbols(mb_cuda_blas *gemm, mb_error *err)
 {
     static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so", NULL};
     for (int i = 0; names[i] && !gemm->library; i++)
@@ -94,7 +94,7 @@ static int load_symbols(mb_cuda_gemm *gemm, mb_error *err)
 }
 
 /* $XDG_CACHE_HOME/maskbench/gemm-HASH.txt, or NULL without a home: then choices live for this process only. */
-static char *find_cache_path(const mb_cuda_gemm *gemm, const mb_device *device)
+static char *find_cache_path(const mb_cuda_blas *gemm, const mb_device *device)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char hash[MB_HASH_CAP],
@@ -113,7 +113,7 @@ static char *find_cache_path(const mb_cuda_gemm *gemm, const mb_device *device)
 }
 
 /* A line: m n k bias type, then the algorithm's words. Lines that do not parse are passed over. */
-static void read_cache(mb_cuda_gemm *gemm)
+static void read_cache(mb_cuda_blas *gemm)
 {
     char *text = NULL, *rest = NULL;
     size_t size = 0;
@@ -142,7 +142,7 @@ static void read_cache(mb_cuda_gemm *gemm)
     free(text);
 }
 
-static void write_cache(const mb_cuda_gemm *gemm)
+static void write_cache(const mb_cuda_blas *gemm)
 {
     mb_text text = {0};
     for (int i = 0; i < gemm->count; i++) {
@@ -158,9 +158,9 @@ static void write_cache(const mb_cuda_gemm *gemm)
     mb_text_free(&text);
 }
 
-int mb_cuda_gemm_open(mb_cuda_gemm **out, const mb_device *device, mb_error *err)
+int mb_cuda_blas_open(mb_cuda_blas **out, const mb_device *device, mb_error *err)
 {
-    mb_cuda_gemm *gemm = calloc(1, sizeof *gemm);
+    mb_cuda_blas *gemm = calloc(1, sizeof *gemm);
     *out = gemm;
     if (!gemm)
         return mb_no_memory(err, "the matrix products");
@@ -176,7 +176,7 @@ int mb_cuda_gemm_open(mb_cuda_gemm **out, const mb_device *device, mb_error *err
     return MB_OK;
 }
 
-void mb_cuda_gemm_close(mb_cuda_gemm *gemm)
+void mb_cuda_blas_close(mb_cuda_blas *gemm)
 {
     if (!gemm)
         return;
@@ -193,7 +193,7 @@ void mb_cuda_gemm_close(mb_cuda_gemm *gemm)
     free(gemm);
 }
 
-static void problem_free(const mb_cuda_gemm *gemm, problem *p)
+static void problem_free(const mb_cuda_blas *gemm, problem *p)
 {
     if (p->output)
         gemm->layout_destroy(p->output);
@@ -206,7 +206,7 @@ static void problem_free(const mb_cuda_gemm *gemm, problem *p)
 }
 
 /* Row-major out[m][n] = a[m][k] weight[n][k]^T is column-major out(n x m) = weight(k x n)^T a(k x m). */
-static cublasStatus_t problem_make(const mb_cuda_gemm *gemm, mb_type type, const void *bias, int64_t m, int64_t n,
+static cublasStatus_t problem_make(const mb_cuda_blas *gemm, mb_type type, const void *bias, int64_t m, int64_t n,
                                    int64_t k, problem *p)
 {
     cudaDataType_t data = type == MB_BF16 ? CUDA_R_16BF : CUDA_R_32F;
@@ -234,8 +234,8 @@ static cublasStatus_t launch(mb_device *device, const problem *p, const cublasLt
                              const void *a, const void *weight, void *out)
 {
     const float one = 1.0f, zero = 0.0f;
-    return device->gemm->matmul(device->gemm->handle, p->operation, &one, weight, p->weight, a, p->input, &zero,
-                                out, p->output, out, p->output, algorithm, device->gemm->workspace,
+    return device->blas->matmul(device->blas->handle, p->operation, &one, weight, p->weight, a, p->input, &zero,
+                                out, p->output, out, p->output, algorithm, device->blas->workspace,
                                 WORKSPACE_BYTES, device->stream);
 }
 
@@ -244,7 +244,7 @@ static cublasStatus_t launch(mb_device *device, const problem *p, const cublasLt
 static float time_algorithm(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm,
                             const void *a, const void *weight, void *out)
 {
-    mb_cuda_gemm *gemm = device->gemm;
+    mb_cuda_blas *gemm = device->blas;
     float best = 1e30f;
     for (int i = 0; i < REPEATS; i++) {
         float ms = 0;
@@ -262,7 +262,7 @@ static float time_algorithm(mb_device *device, const problem *p, const cublasLtM
     return best;
 }
 
-static int propose(mb_cuda_gemm *gemm, const problem *p, cublasLtMatmulHeuristicResult_t *results)
+static int propose(mb_cuda_blas *gemm, const problem *p, cublasLtMatmulHeuristicResult_t *results)
 {
     cublasLtMatmulPreference_t preference = NULL;
     uint32_t schemes =
@@ -284,7 +284,7 @@ static int propose(mb_cuda_gemm *gemm, const problem *p, cublasLtMatmulHeuristic
 
 /* Whether an algorithm rounds once, as kernels.h promises. With a bias those that add partial sums in a kernel of
  * their own do not: they write the sum in T and then add. With T = fp32, the type of the sums, that is no rounding. */
-static bool rounds_once(const mb_cuda_gemm *gemm, const cublasLtMatmulAlgo_t *algorithm, int bias, mb_type type)
+static bool rounds_once(const mb_cuda_blas *gemm, const cublasLtMatmulAlgo_t *algorithm, int bias, mb_type type)
 {
     uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
     int32_t splits = 1;
@@ -299,10 +299,11 @@ static bool rounds_once(const mb_cuda_gemm *gemm, const cublasLtMatmulAlgo_t *al
 }
 
 /* The stored algorithm of a shape, chosen now if it is new. NULL with a text in the device when there is none. */
-static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, int bias, int64_t m, int64_t n,
-                                          int64_t k, const void *a, const void *weight, void *out)
+static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, const mb_gemm *args)
 {
-    mb_cuda_gemm *gemm = device->gemm;
+    const int64_t m = args->m, n = args->n, k = args->k;
+    const int bias = args->bias != NULL;
+    mb_cuda_blas *gemm = device->blas;
     cublasLtMatmulHeuristicResult_t results[CANDIDATES], check;
     for (int i = 0; i < gemm->count; i++) {
         choice *c = &gemm->choices[i];
@@ -316,7 +317,7 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, i
             gemm->algorithm_check(gemm->handle, p->operation, p->weight, p->input, p->output, p->output,
                                   &results[i].algo, &check) != CUBLAS_STATUS_SUCCESS)
             continue;
-        float ms = device->capturing ? (float)i : time_algorithm(device, p, &results[i].algo, a, weight, out);
+        float ms = device->capturing ? (float)i : time_algorithm(device, p, &results[i].algo, args->a, args->weight, args->out);
         if (ms < best_ms) {
             best_ms = ms;
             best = i;
@@ -336,27 +337,27 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, i
     return &c->algorithm;
 }
 
-int mb_cuda_gemm_run(mb_device *device, const void *a, const void *weight, const void *bias, int64_t m, int64_t n,
-                     int64_t k, void *out)
+int mb_cuda_blas_run(mb_device *device, const mb_gemm *args)
 {
+    int64_t m = args->m, n = args->n, k = args->k;
     problem p;
     int rc = MB_OK;
     if (m == 0 || n == 0)
         return MB_OK;
-    if (problem_make(device->gemm, device->type, bias, m, n, k, &p) != CUBLAS_STATUS_SUCCESS) {
+    if (problem_make(device->blas, device->type, args->bias, m, n, k, &p) != CUBLAS_STATUS_SUCCESS) {
         rc = mb_fail(&device->error, MB_E_SYSTEM,
                      "cuBLASLt refuses a %lld x %lld x %lld product", (long long)m, (long long)n, (long long)k);
         goto out;
     }
-    const cublasLtMatmulAlgo_t *algorithm = choose(device, &p, bias != NULL, m, n, k, a, weight, out);
+    const cublasLtMatmulAlgo_t *algorithm = choose(device, &p, args);
     if (!algorithm) {
         rc = MB_E_SYSTEM;
         goto out;
     }
-    if (launch(device, &p, algorithm, a, weight, out) != CUBLAS_STATUS_SUCCESS)
+    if (launch(device, &p, algorithm, args->a, args->weight, args->out) != CUBLAS_STATUS_SUCCESS)
         rc = mb_fail(&device->error, MB_E_SYSTEM,
                      "a %lld x %lld x %lld product failed to start", (long long)m, (long long)n, (long long)k);
 out:
-    problem_free(device->gemm, &p);
+    problem_free(device->blas, &p);
     return rc;
 }

@@ -53,7 +53,7 @@ __device__ __forceinline__ KeyList key_list(const Problem &p, int b, int h, int 
         count = count < p.page_capacity ? count : p.page_capacity;
         list.shift = p.page_shift;
         list.ids = p.page_ids + (int64_t)unit * p.page_capacity;
-        if (p.span == MB_SPAN_BLOCK)
+        if (p.span == MB_SCOPE_BLOCK)
             count = 0;
         if (count > 0) {
             int64_t left = (int64_t)range.prefix - ((int64_t)list.ids[count - 1] << list.shift);
@@ -61,7 +61,7 @@ __device__ __forceinline__ KeyList key_list(const Problem &p, int b, int h, int 
             list.hole = ((count - 1) << list.shift) + tail;
         }
         list.selected = (pages < 0 ? count : pages) << list.shift;
-        list.total = list.selected + (p.span == MB_SPAN_PREFIX ? 0 : range.end - range.prefix);
+        list.total = list.selected + (p.span == MB_SCOPE_PREFIX ? 0 : range.end - range.prefix);
     }
     return list;
 }

@@ -81,9 +81,14 @@ static void launch_bounds(cudaStream_t stream, const BoundsArgs &a, int64_t page
     bounds_kernel<T, V><<<dim3(blocks_for(pages, each), heads), BOUNDS_THREADS, 0, stream>>>(a);
 }
 
-extern "C" cudaError_t mb_launch_page_bounds(cudaStream_t stream, mb_type type, const mb_rows *rows, const mb_kv *kv,
-                                             int32_t page, int32_t page_capacity, int whole, void *bounds)
+MB_CUDA_OPERATION(page_bounds, mb_page_bounds, MB_PART_SELECTION)
 {
+    cudaStream_t stream = device->stream;
+    mb_type type = device->type;
+    const mb_rows *rows = &args->rows;
+    const mb_kv *kv = &args->kv;
+    int32_t page = args->page, page_capacity = args->page_capacity, whole = args->whole;
+    void *bounds = args->bounds;
     BoundsArgs a = {kv->k, bounds, rows->prefix_len, kv->kv_heads, kv->capacity, kv->head_dim, rows->block_keys, page,
                     page_capacity, whole};
     if (page < 1 || kv->head_dim > BOUNDS_THREADS)
@@ -469,14 +474,20 @@ __global__ void __launch_bounds__(TILE_THREADS)
     }
 }
 
-extern "C" cudaError_t mb_launch_page_scores(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type,
-                                             const mb_attention *args, int32_t page, int32_t page_capacity,
-                                             const void *bounds, mb_merge merge, float *means, float *scores,
-                                             int64_t score_stride)
+MB_CUDA_OPERATION(page_scores, mb_page_scores, MB_PART_SELECTION)
 {
-    RowsArgs a = rows_of(args);
-    int heads = args->rows.batch * args->kv.kv_heads, count = a.rows * a.group;
-    int64_t entries = ((int64_t)args->rows.max_prefix + page - 1) / page;
+    cudaStream_t stream = device->stream;
+    const mb_cuda_chip *chip = &device->chip;
+    mb_type type = device->type;
+    const mb_attention *attention = &args->attention;
+    int32_t page = args->page, page_capacity = args->page_capacity;
+    const void *bounds = args->bounds;
+    mb_merge merge = args->merge;
+    float *means = device->partials, *scores = args->scores;
+    int64_t score_stride = args->stride;
+    RowsArgs a = rows_of(attention);
+    int heads = attention->rows.batch * attention->kv.kv_heads, count = a.rows * a.group;
+    int64_t entries = ((int64_t)attention->rows.max_prefix + page - 1) / page;
     entries = entries < page_capacity ? entries : page_capacity;
     entries = entries < score_stride ? entries : score_stride;
     if (page < 1 || a.dim > 256 || (size_t)heads * (2 * a.dim > count ? 2 * a.dim : count) > MB_MEAN_FLOATS)
@@ -518,23 +529,26 @@ __global__ void keep_channels(float *means, int kv_heads, int dim, const int32_t
         means[(int64_t)bh * dim + c] = 0.0f;
 }
 
-extern "C" cudaError_t mb_launch_key_scores(cudaStream_t stream, const mb_cuda_chip *chip, mb_type type,
-                                            const mb_attention *args, const int32_t *channels,
-                                            int32_t channel_count, float *means, float *scores,
-                                            int64_t score_stride)
+MB_CUDA_OPERATION(key_scores, mb_key_scores, MB_PART_SELECTION)
 {
-    RowsArgs a = rows_of(args);
-    int heads = args->rows.batch * args->kv.kv_heads;
-    int64_t entries = (args->rows.max_prefix + 63) / 64 * 64;
+    cudaStream_t stream = device->stream;
+    const mb_cuda_chip *chip = &device->chip;
+    mb_type type = device->type;
+    const mb_attention *attention = &args->attention;
+    float *means = device->partials, *scores = args->scores;
+    int64_t score_stride = args->stride;
+    RowsArgs a = rows_of(attention);
+    int heads = attention->rows.batch * attention->kv.kv_heads;
+    int64_t entries = (attention->rows.max_prefix + 63) / 64 * 64;
     entries = entries < score_stride ? entries : score_stride;
     if (a.dim > 256 || (size_t)heads * a.dim > MB_MEAN_FLOATS)
         return cudaErrorInvalidValue;
     if (entries <= 0)
         return cudaSuccess;
     MB_WITH_TYPE(type, launch_means<T>(stream, a, heads, 0, 1, means));
-    if (channels)
-        keep_channels<<<heads, a.dim, 0, stream>>>(means, a.kv_heads, a.dim, channels, channel_count);
-    DotArgs dot = {args->kv.k, means, a.prefix_len, a.active, scores, score_stride, entries, a.kv_heads, 1,
-                   args->kv.capacity, a.dim};
+    if (args->channels)
+        keep_channels<<<heads, a.dim, 0, stream>>>(means, a.kv_heads, a.dim, args->channels, args->channel_count);
+    DotArgs dot = {attention->kv.k, means, a.prefix_len, a.active, scores, score_stride, entries, a.kv_heads, 1,
+                   attention->kv.capacity, a.dim};
     return launch_dot(stream, chip, type, dot, heads);
 }

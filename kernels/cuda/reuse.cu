@@ -1,5 +1,5 @@
 /*
- * reuse.cu - keeping attention states between forwards (which rows may reuse theirs, copying and matching rows),
+ * reuse.cu - keeping attention states between forwards (which rows may reuse theirs, copying rows),
  * and choices that look across heads or channels. Same definitions as the CPU's reuse.c and budget.c. All are
  * small next to a pass over the keys; counts are whole numbers, so the order of their atomic additions does not
  * matter.
@@ -59,54 +59,6 @@ __global__ void rows_copy_kernel(int rows, int query_heads, int kv_heads, int wo
         dst[at * words + i] = src[at * words + i];
     if (threadIdx.x == 0 && src_lse && dst_lse)
         dst_lse[at] = src_lse[at];
-}
-
-__global__ void gather_kernel(int rows, int query_heads, int words, const int32_t *slot, const uint16_t *ring,
-                              const float *ring_lse, int slots, uint16_t *out, float *lse)
-{
-    int64_t at = blockIdx.x, b = at / query_heads / rows, s = slot[at];
-    if (s < 0 || s >= slots)
-        return;
-    int64_t from = (b * slots + s) * query_heads + at % query_heads;
-    for (int i = threadIdx.x; i < words; i += blockDim.x)
-        out[at * words + i] = ring[from * words + i];
-    if (threadIdx.x == 0)
-        lse[at] = ring_lse[from];
-}
-
-/* One warp a row of one query head; lanes share the channels. */
-template <typename T>
-__global__ void match_kernel(int64_t states, int rows, int query_heads, int dim, const T *a, const T *ring,
-                             int slots, int32_t *slot, float *distance, float *norm)
-{
-    int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    int lane = threadIdx.x % 32;
-    if (at >= states)
-        return;
-    int64_t b = at / query_heads / rows, head = at % query_heads;
-    float best = INFINITY, best_norm = 0.0f;
-    int best_slot = 0;
-    for (int s = 0; s < slots; s++) {
-        const T *stored = ring + ((b * slots + s) * query_heads + head) * dim;
-        float d = 0.0f, n = 0.0f;
-        for (int c = lane; c < dim; c += 32) {
-            float x = load(a + at * dim + c), y = load(stored + c);
-            d += (x - y) * (x - y);
-            n += y * y;
-        }
-        d = warp_sum(d);
-        n = warp_sum(n);
-        if (d < best) {
-            best = d;
-            best_norm = n;
-            best_slot = s;
-        }
-    }
-    if (lane == 0) {
-        slot[at] = best_slot;
-        distance[at] = best;
-        norm[at] = best_norm;
-    }
 }
 
 /* One block a sequence; a row is chosen if fewer than `count` rows are ahead of it. */
@@ -301,108 +253,74 @@ __global__ void heads_kernel(const float *scores, int64_t stride, int kv_heads, 
 
 } // namespace
 
-extern "C" cudaError_t mb_launch_reuse_decide(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
-                                              int32_t kv_heads, const float *distance, const float *norm,
-                                              float threshold, int relative, float share, int32_t *active,
-                                              int32_t *missed, double *counts, double *groups)
+MB_CUDA_OPERATION(reuse_decide, mb_reuse_decide, MB_PART_SELECTION)
 {
-    if (kv_heads < 1 || query_heads % kv_heads || (relative && !norm))
+    const mb_row_shape *shape = &args->shape;
+    const mb_reuse *reuse = &args->reuse;
+    if (shape->kv_heads < 1 || shape->query_heads % shape->kv_heads || (reuse->relative && !reuse->norm))
         return cudaErrorInvalidValue;
-    decide_kernel<<<batch * kv_heads, THREADS, 0, stream>>>(rows, query_heads, kv_heads, distance, norm, threshold,
-                                                            relative, share, active, missed, counts, groups);
+    decide_kernel<<<shape->batch * shape->kv_heads, THREADS, 0, device->stream>>>(
+        shape->rows, shape->query_heads, shape->kv_heads, reuse->distance, reuse->norm, reuse->threshold,
+        reuse->relative, reuse->share, reuse->active, reuse->missed, reuse->counts, reuse->groups);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t mb_launch_rows_copy(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                           int32_t query_heads, int32_t kv_heads, int32_t head_dim,
-                                           const int32_t *active, const int32_t *missed, const void *src,
-                                           const float *src_lse, void *dst, float *dst_lse)
+MB_CUDA_OPERATION(rows_copy, mb_rows_copy, MB_PART_COPY)
 {
-    if (kv_heads < 1 || query_heads % kv_heads)
+    const mb_row_shape *shape = &args->shape;
+    if (shape->kv_heads < 1 || shape->query_heads % shape->kv_heads)
         return cudaErrorInvalidValue;
-    rows_copy_kernel<<<batch * rows * query_heads, 64, 0, stream>>>(
-        rows, query_heads, kv_heads, head_dim * (int)mb_type_size(type) / 2, active, missed, (const uint16_t *)src,
-        src_lse, (uint16_t *)dst, dst_lse);
+    rows_copy_kernel<<<shape->batch * shape->rows * shape->query_heads, 64, 0, device->stream>>>(
+        shape->rows, shape->query_heads, shape->kv_heads, shape->head_dim * (int)mb_type_size(device->type) / 2,
+        args->active, args->missed, (const uint16_t *)args->src, args->src_lse, (uint16_t *)args->dst,
+        args->dst_lse);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t mb_launch_row_match(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                           int32_t query_heads, int32_t head_dim, const void *a, const void *ring,
-                                           int32_t slots, int32_t *slot, float *distance, float *norm)
+MB_CUDA_OPERATION(row_top, mb_row_top, MB_PART_SELECTION)
 {
-    int64_t states = (int64_t)batch * rows * query_heads;
-    int blocks = (int)((states * 32 + THREADS - 1) / THREADS);
-    if (slots < 1)
+    const mb_row_shape *shape = &args->shape;
+    if (shape->rows > 4096)
         return cudaErrorInvalidValue;
-    if (type == MB_BF16)
-        match_kernel<<<blocks, THREADS, 0, stream>>>(states, rows, query_heads, head_dim, (const __nv_bfloat16 *)a,
-                                                     (const __nv_bfloat16 *)ring, slots, slot, distance, norm);
-    else
-        match_kernel<<<blocks, THREADS, 0, stream>>>(states, rows, query_heads, head_dim, (const float *)a,
-                                                     (const float *)ring, slots, slot, distance, norm);
+    row_top_kernel<<<shape->batch, THREADS, (size_t)shape->rows * sizeof(double), device->stream>>>(
+        shape->rows, shape->query_heads, args->distance, args->count, args->chosen);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t mb_launch_row_gather(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                            int32_t query_heads, int32_t head_dim, const int32_t *slot,
-                                            const void *ring, const float *ring_lse, int32_t slots, void *out,
-                                            float *lse)
+MB_CUDA_OPERATION(score_keep, mb_score_keep, MB_PART_SELECTION)
 {
-    gather_kernel<<<batch * rows * query_heads, 64, 0, stream>>>(
-        rows, query_heads, head_dim * (int)mb_type_size(type) / 2, slot, (const uint16_t *)ring, ring_lse, slots,
-        (uint16_t *)out, lse);
+    const mb_scores *s = &args->scores;
+    const mb_page_set *kept = &args->kept;
+    if (kept->granularity != 1)
+        return cudaErrorInvalidValue;
+    if (s->max_prefix > 0)
+        keep_kernel<<<dim3((s->max_prefix + THREADS - 1) / THREADS, s->batch * s->kv_heads), THREADS, 0,
+                      device->stream>>>(kept->ids, kept->counts, kept->capacity, s->kv_heads, s->prefix_len,
+                                        args->value, s->values, s->stride);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t mb_launch_row_top(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
-                                         const float *distance, int32_t count, int32_t *chosen)
+MB_CUDA_OPERATION(heavy_channels, mb_heavy_channels, MB_PART_SELECTION)
 {
-    if (rows > 4096)
+    const mb_attention *attention = &args->attention;
+    const mb_kv *kv = &attention->kv;
+    if (kv->head_dim > 256 || args->count < 1 || args->count > kv->head_dim)
         return cudaErrorInvalidValue;
-    row_top_kernel<<<batch, THREADS, (size_t)rows * sizeof(double), stream>>>(rows, query_heads, distance, count,
-                                                                             chosen);
+    MB_WITH_TYPE(device->type, channel_weight_kernel<<<kv->kv_heads * kv->head_dim, THREADS, 0, device->stream>>>(
+                                   attention->rows.batch, attention->rows.rows, attention->query_heads,
+                                   kv->kv_heads, kv->capacity, kv->head_dim, attention->rows.prefix_len,
+                                   (const T *)attention->q, (const T *)kv->k, args->scratch));
+    channel_rank_kernel<<<kv->kv_heads, 256, 0, device->stream>>>(kv->head_dim, args->scratch, args->count,
+                                                                  args->channels);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t mb_launch_score_keep(cudaStream_t stream, const mb_pages *pages, int32_t batch,
-                                            int32_t kv_heads, const int32_t *prefix_len, int32_t max_prefix,
-                                            float value, float *scores, int64_t score_stride)
+MB_CUDA_OPERATION(budget_heads, mb_budget_heads, MB_PART_SELECTION)
 {
-    if (pages->granularity != 1)
+    const mb_scores *s = &args->scores;
+    if (args->k < 0 || args->k_min < 0 || args->k_min > args->k || s->kv_heads > MOST_HEADS)
         return cudaErrorInvalidValue;
-    if (max_prefix > 0)
-        keep_kernel<<<dim3((max_prefix + THREADS - 1) / THREADS, batch * kv_heads), THREADS, 0, stream>>>(
-            pages->ids, pages->counts, pages->capacity, kv_heads, prefix_len, value, scores, score_stride);
-    return cudaGetLastError();
-}
-
-extern "C" cudaError_t mb_launch_heavy_channels(cudaStream_t stream, mb_type type, const mb_attention *args,
-                                                int32_t count, int32_t *channels, void *scratch)
-{
-    const mb_kv *kv = &args->kv;
-    int blocks = kv->kv_heads * kv->head_dim;
-    float *weight = (float *)scratch;
-    if (kv->head_dim > 256 || count < 1 || count > kv->head_dim)
-        return cudaErrorInvalidValue;
-    if (type == MB_BF16)
-        channel_weight_kernel<<<blocks, THREADS, 0, stream>>>(
-            args->rows.batch, args->rows.rows, args->query_heads, kv->kv_heads, kv->capacity, kv->head_dim,
-            args->rows.prefix_len, (const __nv_bfloat16 *)args->q, (const __nv_bfloat16 *)kv->k, weight);
-    else
-        channel_weight_kernel<<<blocks, THREADS, 0, stream>>>(
-            args->rows.batch, args->rows.rows, args->query_heads, kv->kv_heads, kv->capacity, kv->head_dim,
-            args->rows.prefix_len, (const float *)args->q, (const float *)kv->k, weight);
-    channel_rank_kernel<<<kv->kv_heads, 256, 0, stream>>>(kv->head_dim, weight, count, channels);
-    return cudaGetLastError();
-}
-
-extern "C" cudaError_t mb_launch_budget_heads(cudaStream_t stream, const float *scores, int64_t score_stride,
-                                              int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                              int32_t max_prefix, int32_t k, int32_t k_min, int32_t *budgets)
-{
-    if (k < 0 || k_min < 0 || k_min > k || kv_heads > MOST_HEADS)
-        return cudaErrorInvalidValue;
-    heads_kernel<<<batch, 1024, (size_t)kv_heads * 256 * sizeof(int), stream>>>(
-        scores, score_stride, kv_heads, prefix_len, max_prefix, k, k_min, budgets);
+    heads_kernel<<<s->batch, 1024, (size_t)s->kv_heads * 256 * sizeof(int), device->stream>>>(
+        s->values, s->stride, s->kv_heads, s->prefix_len, s->max_prefix, args->k, args->k_min, args->budgets);
     return cudaGetLastError();
 }

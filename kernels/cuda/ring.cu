@@ -85,43 +85,38 @@ __global__ void reach_kernel(int rows, int query_heads, int kv_heads, const int3
 
 } // namespace
 
-extern "C" cudaError_t mb_launch_ring_match(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                            int32_t query_heads, int32_t head_dim, const void *a,
-                                            const mb_state_ring *ring, int any, int32_t *slot, float *distance,
-                                            float *norm)
+MB_CUDA_OPERATION(ring_match, mb_ring_match, MB_PART_SELECTION)
 {
-    dim3 grid(batch * query_heads, (rows + THREADS / 32 - 1) / (THREADS / 32));
+    const mb_row_shape *shape = &args->shape;
+    const mb_state_ring *ring = &args->ring;
+    dim3 grid(shape->batch * shape->query_heads, (shape->rows + THREADS / 32 - 1) / (THREADS / 32));
     if (ring->blocks < 1)
         return cudaErrorInvalidValue;
-    if (type == MB_BF16)
-        match_kernel<<<grid, THREADS, 0, stream>>>(rows, query_heads, head_dim, (const __nv_bfloat16 *)a,
-                                                   (const __nv_bfloat16 *)ring->q, ring->blocks, ring->pitch,
-                                                   ring->ages, any, slot, distance, norm);
-    else
-        match_kernel<<<grid, THREADS, 0, stream>>>(rows, query_heads, head_dim, (const float *)a,
-                                                   (const float *)ring->q, ring->blocks, ring->pitch, ring->ages,
-                                                   any, slot, distance, norm);
+    MB_WITH_TYPE(device->type, match_kernel<<<grid, THREADS, 0, device->stream>>>(
+                                   shape->rows, shape->query_heads, shape->head_dim, (const T *)args->a,
+                                   (const T *)ring->q, ring->blocks, ring->pitch, ring->ages, args->any, args->slot,
+                                   args->distance, args->norm));
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t mb_launch_ring_gather(cudaStream_t stream, mb_type type, int32_t batch, int32_t rows,
-                                             int32_t query_heads, int32_t head_dim, const int32_t *slot,
-                                             const mb_state_ring *ring, void *out, float *lse)
+MB_CUDA_OPERATION(ring_gather, mb_ring_gather, MB_PART_COPY)
 {
-    gather_kernel<<<batch * rows * query_heads, 64, 0, stream>>>(
-        rows, query_heads, head_dim * (int)mb_type_size(type) / 2, slot, (const uint16_t *)ring->out, ring->lse,
-        ring->blocks, ring->pitch, (uint16_t *)out, lse);
+    const mb_row_shape *shape = &args->shape;
+    const mb_state_ring *ring = &args->ring;
+    gather_kernel<<<shape->batch * shape->rows * shape->query_heads, 64, 0, device->stream>>>(
+        shape->rows, shape->query_heads, shape->head_dim * (int)mb_type_size(device->type) / 2, args->slot,
+        (const uint16_t *)ring->out, ring->lse, ring->blocks, ring->pitch, (uint16_t *)args->out, args->lse);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t mb_launch_ring_reach(cudaStream_t stream, int32_t batch, int32_t rows, int32_t query_heads,
-                                            int32_t kv_heads, const int32_t *slot, const mb_state_ring *ring,
-                                            int32_t age, const int32_t *active, const int32_t *missed,
-                                            int32_t *heads, int32_t *reached)
+MB_CUDA_OPERATION(ring_reach, mb_ring_reach, MB_PART_SELECTION)
 {
-    if (kv_heads < 1 || query_heads % kv_heads || age < 1)
+    const mb_row_shape *shape = &args->shape;
+    const mb_reach *reach = &args->reach;
+    if (shape->kv_heads < 1 || shape->query_heads % shape->kv_heads || reach->age < 1)
         return cudaErrorInvalidValue;
-    reach_kernel<<<batch * kv_heads, THREADS, 0, stream>>>(rows, query_heads, kv_heads, slot, ring->ages, age,
-                                                           active, missed, heads, reached);
+    reach_kernel<<<shape->batch * shape->kv_heads, THREADS, 0, device->stream>>>(
+        shape->rows, shape->query_heads, shape->kv_heads, reach->slot, args->ring.ages, reach->age, reach->active,
+        reach->missed, reach->heads, reach->reached);
     return cudaGetLastError();
 }

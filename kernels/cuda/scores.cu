@@ -26,12 +26,18 @@ __global__ void edges_kernel(float *scores, int64_t stride, int kv_heads, const 
         row[i] = value;
 }
 
-extern "C" cudaError_t mb_launch_score_edges(cudaStream_t stream, float *scores, int64_t score_stride,
-                                             int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                             int32_t page, int32_t first_n, int32_t last_n, float value)
+/* Rows of `entries` in blocks of THREADS, one row of blocks for each (sequence, KV head). */
+static dim3 grid_of(const mb_scores *s, int64_t entries)
 {
-    edges_kernel<<<batch * kv_heads, THREADS, 0, stream>>>(scores, score_stride, kv_heads, prefix_len, page,
-                                                           first_n, last_n < 0 ? 0 : last_n, value);
+    return dim3(blocks_for(entries, THREADS), s->batch * s->kv_heads);
+}
+
+MB_CUDA_OPERATION(score_edges, mb_score_edges, MB_PART_SELECTION)
+{
+    const mb_scores *s = &args->scores;
+    edges_kernel<<<s->batch * s->kv_heads, THREADS, 0, device->stream>>>(s->values, s->stride, s->kv_heads, s->prefix_len,
+                                                                        s->page, args->first,
+                                                                        args->last < 0 ? 0 : args->last, args->value);
     return cudaGetLastError();
 }
 
@@ -53,16 +59,17 @@ __global__ void pool_kernel(const float *scores, int64_t stride, int kv_heads, c
     out[bh * out_stride + p] = mode == 0 ? (float)sum : most;
 }
 
-extern "C" cudaError_t mb_launch_score_pool(cudaStream_t stream, const float *scores, int64_t score_stride,
-                                            int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                            int32_t max_prefix, int32_t page, int32_t mode, float *out,
-                                            int64_t out_stride)
+MB_CUDA_OPERATION(score_pool, mb_score_pool, MB_PART_SELECTION)
 {
-    int64_t pages = (max_prefix + (int64_t)page - 1) / page;
-    pages = pages < out_stride ? pages : out_stride;
+    const mb_scores *s = &args->scores;
+    if (args->page < 1)
+        return cudaErrorInvalidValue;
+    int64_t pages = (s->max_prefix + (int64_t)args->page - 1) / args->page;
+    pages = pages < args->out_stride ? pages : args->out_stride;
     if (pages > 0)
-        pool_kernel<<<dim3(blocks_for(pages, THREADS), batch * kv_heads), THREADS, 0, stream>>>(
-            scores, score_stride, kv_heads, prefix_len, pages, page, mode, out, out_stride);
+        pool_kernel<<<grid_of(s, pages), THREADS, 0, device->stream>>>(s->values, s->stride, s->kv_heads, s->prefix_len,
+                                                                       pages, args->page, args->pooling, args->out,
+                                                                       args->out_stride);
     return cudaGetLastError();
 }
 
@@ -84,15 +91,14 @@ __global__ void smooth_kernel(const float *scores, int64_t stride, int kv_heads,
     out[bh * stride + j] = mode == 0 ? (float)(sum / (double)(last - first)) : most;
 }
 
-extern "C" cudaError_t mb_launch_score_smooth(cudaStream_t stream, const float *scores, int64_t score_stride,
-                                              int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                              int32_t max_prefix, int32_t kernel, int32_t mode, float *out)
+MB_CUDA_OPERATION(score_smooth, mb_score_smooth, MB_PART_SELECTION)
 {
-    if (kernel < 1 || kernel % 2 == 0 || out == scores)
+    const mb_scores *s = &args->scores;
+    if (args->kernel < 1 || args->kernel % 2 == 0 || args->out == s->values)
         return cudaErrorInvalidValue;
-    if (max_prefix > 0)
-        smooth_kernel<<<dim3(blocks_for(max_prefix, THREADS), batch * kv_heads), THREADS, 0, stream>>>(
-            scores, score_stride, kv_heads, prefix_len, kernel / 2, mode, out);
+    if (s->max_prefix > 0)
+        smooth_kernel<<<grid_of(s, s->max_prefix), THREADS, 0, device->stream>>>(
+            s->values, s->stride, s->kv_heads, s->prefix_len, args->kernel / 2, args->pooling, args->out);
     return cudaGetLastError();
 }
 
@@ -104,11 +110,11 @@ __global__ void axpby_kernel(float a, const float *x, float b, float *y, int64_t
         y[i] = (a == 0.0f ? 0.0f : __fmul_rn(a, x[i])) + (b == 0.0f ? 0.0f : __fmul_rn(b, y[i]));
 }
 
-extern "C" cudaError_t mb_launch_score_axpby(cudaStream_t stream, float a, const float *x, float b, float *y,
-                                             int64_t n)
+MB_CUDA_OPERATION(score_axpby, mb_score_axpby, MB_PART_SELECTION)
 {
-    if (n > 0)
-        axpby_kernel<<<blocks_for(n, THREADS), THREADS, 0, stream>>>(a, x, b, y, n);
+    if (args->n > 0)
+        axpby_kernel<<<blocks_for(args->n, THREADS), THREADS, 0, device->stream>>>(args->a, args->x, args->b, args->y,
+                                                                                  args->n);
     return cudaGetLastError();
 }
 
@@ -124,13 +130,11 @@ __global__ void head_mean_kernel(float *scores, int64_t stride, int kv_heads, co
         rows[h * stride + j] = sum / (float)kv_heads;
 }
 
-extern "C" cudaError_t mb_launch_score_head_mean(cudaStream_t stream, float *scores, int64_t score_stride,
-                                                 int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                                 int32_t max_prefix)
+MB_CUDA_OPERATION(score_head_mean, mb_scores, MB_PART_SELECTION)
 {
-    if (max_prefix > 0)
-        head_mean_kernel<<<dim3(blocks_for(max_prefix, THREADS), batch), THREADS, 0, stream>>>(
-            scores, score_stride, kv_heads, prefix_len);
+    if (args->max_prefix > 0)
+        head_mean_kernel<<<dim3(blocks_for(args->max_prefix, THREADS), args->batch), THREADS, 0, device->stream>>>(
+            args->values, args->stride, args->kv_heads, args->prefix_len);
     return cudaGetLastError();
 }
 
@@ -141,13 +145,12 @@ __global__ void random_kernel(uint64_t seed, int64_t n, float *scores, int64_t s
         scores[bh * stride + j] = mb_hash_unit(seed, (uint64_t)j);
 }
 
-extern "C" cudaError_t mb_launch_score_random(cudaStream_t stream, uint64_t seed, int32_t batch, int32_t kv_heads,
-                                              int32_t max_prefix, float *scores, int64_t score_stride)
+MB_CUDA_OPERATION(score_random, mb_score_random, MB_PART_SELECTION)
 {
-    int64_t n = max_prefix < score_stride ? max_prefix : score_stride;
+    const mb_scores *s = &args->scores;
+    int64_t n = s->max_prefix < s->stride ? s->max_prefix : s->stride;
     if (n > 0)
-        random_kernel<<<dim3(blocks_for(n, THREADS), batch * kv_heads), THREADS, 0, stream>>>(seed, n, scores,
-                                                                                             score_stride);
+        random_kernel<<<grid_of(s, n), THREADS, 0, device->stream>>>(args->seed, n, s->values, s->stride);
     return cudaGetLastError();
 }
 
@@ -160,13 +163,12 @@ __global__ void recent_kernel(float *scores, int64_t stride, int kv_heads, const
         scores[bh * stride + j] = value * ((float)(j + 1) / (float)(n + 1));
 }
 
-extern "C" cudaError_t mb_launch_score_recent(cudaStream_t stream, float *scores, int64_t score_stride,
-                                              int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                              int32_t max_prefix, float below, float value)
+MB_CUDA_OPERATION(score_recent, mb_score_recent, MB_PART_SELECTION)
 {
-    if (max_prefix > 0)
-        recent_kernel<<<dim3(blocks_for(max_prefix, THREADS), batch * kv_heads), THREADS, 0, stream>>>(
-            scores, score_stride, kv_heads, prefix_len, below, value);
+    const mb_scores *s = &args->scores;
+    if (s->max_prefix > 0)
+        recent_kernel<<<grid_of(s, s->max_prefix), THREADS, 0, device->stream>>>(
+            s->values, s->stride, s->kv_heads, s->prefix_len, args->below, args->value);
     return cudaGetLastError();
 }
 
@@ -183,15 +185,14 @@ __global__ void ratio_kernel(int heads, int kv_heads, const int32_t *prefix_len,
     budgets[bh] = (int32_t)(budget < n ? budget : n);
 }
 
-extern "C" cudaError_t mb_launch_budget_ratio(cudaStream_t stream, int32_t batch, int32_t kv_heads,
-                                              const int32_t *prefix_len, int32_t page, double ratio, int32_t extra,
-                                              int32_t *budgets)
+MB_CUDA_OPERATION(budget_ratio, mb_budget_ratio, MB_PART_SELECTION)
 {
-    if (page < 1 || !(ratio >= 0.0 && ratio <= 1.0))
+    const mb_scores *s = &args->scores;
+    if (s->page < 1 || !(args->ratio >= 0.0 && args->ratio <= 1.0))
         return cudaErrorInvalidValue;
-    int heads = batch * kv_heads;
-    ratio_kernel<<<blocks_for(heads, 64), 64, 0, stream>>>(heads, kv_heads, prefix_len, page, ratio, extra,
-                                                           budgets);
+    int heads = s->batch * s->kv_heads;
+    ratio_kernel<<<blocks_for(heads, 64), 64, 0, device->stream>>>(heads, s->kv_heads, s->prefix_len, s->page,
+                                                                   args->ratio, args->extra, args->budgets);
     return cudaGetLastError();
 }
 
@@ -225,12 +226,12 @@ __global__ void layers_kernel(const float *stats, int layers, int batch, int kv_
     }
 }
 
-extern "C" cudaError_t mb_launch_budget_layers(cudaStream_t stream, const float *stats, int32_t layers,
-                                               int32_t batch, int32_t kv_heads, const int32_t *prefix_len,
-                                               int32_t k, int32_t k_min, int32_t k_max, int32_t *budgets)
+MB_CUDA_OPERATION(budget_layers, mb_budget_layers, MB_PART_SELECTION)
 {
-    if (k_min < 0 || k_min > k_max || k < 0)
+    const mb_scores *s = &args->scores;
+    if (args->k_min < 0 || args->k_min > args->k_max || args->k < 0)
         return cudaErrorInvalidValue;
-    layers_kernel<<<batch, 64, 0, stream>>>(stats, layers, batch, kv_heads, prefix_len, k, k_min, k_max, budgets);
+    layers_kernel<<<s->batch, 64, 0, device->stream>>>(args->stats, args->layers, s->batch, s->kv_heads, s->prefix_len,
+                                                       args->k, args->k_min, args->k_max, args->budgets);
     return cudaGetLastError();
 }

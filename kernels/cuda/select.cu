@@ -245,41 +245,41 @@ static size_t budget_bytes(int64_t heads)
     return (size_t)((heads * (int64_t)sizeof(int32_t) + 255) / 256 * 256);
 }
 
-extern "C" size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t max_entries)
+extern "C" size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t entries)
 {
     int64_t heads = (int64_t)batch * kv_heads;
-    return budget_bytes(heads) + (size_t)(heads * top_groups_words(max_entries)) * sizeof(uint32_t);
+    return budget_bytes(heads) + (size_t)(heads * top_groups_words(entries)) * sizeof(uint32_t);
 }
 
-extern "C" cudaError_t mb_launch_top_k(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
-                                       int64_t score_stride, int32_t batch, int32_t kv_heads,
-                                       const int32_t *prefix_len, int32_t max_prefix, int32_t page, int32_t k,
-                                       const int32_t *k_dynamic, int32_t capacity, int32_t *ids, int32_t *counts,
-                                       void *scratch)
+MB_CUDA_OPERATION(top_k, mb_top_k, MB_PART_SELECTION)
 {
-    TopArgs a = {scores, score_stride, kv_heads, page, k, capacity, prefix_len, k_dynamic, ids, counts};
-    int64_t entries = ((int64_t)max_prefix + page - 1) / page;
-    int heads = batch * kv_heads;
-    if (page < 1 || capacity < 0)
+    const mb_scores *scores = &args->scores;
+    const mb_page_set *chosen = &args->chosen;
+    TopArgs a = {scores->values, scores->stride, scores->kv_heads, scores->page, args->k, chosen->capacity,
+                 scores->prefix_len, args->k_dynamic, chosen->ids, chosen->counts};
+    cudaStream_t stream = device->stream;
+    int64_t entries = ((int64_t)scores->max_prefix + a.page - 1) / a.page;
+    int heads = scores->batch * scores->kv_heads;
+    if (a.page < 1 || chosen->granularity != a.page || a.capacity < 0)
         return cudaErrorInvalidValue;
     if (heads == 0)
         return cudaSuccess;
-    GroupArgs groups = {scores,
-                        score_stride,
-                        kv_heads,
-                        page,
-                        k,
-                        capacity,
+    GroupArgs groups = {scores->values,
+                        scores->stride,
+                        scores->kv_heads,
+                        a.page,
+                        args->k,
+                        a.capacity,
                         0,
                         0,
-                        prefix_len,
-                        k_dynamic,
-                        ids,
-                        counts,
-                        (uint32_t *)((char *)scratch + budget_bytes(heads))};
-    if (top_groups_serves(scores, score_stride, entries, capacity, heads, &groups))
+                        scores->prefix_len,
+                        args->k_dynamic,
+                        chosen->ids,
+                        chosen->counts,
+                        (uint32_t *)((char *)args->scratch + budget_bytes(heads))};
+    if (top_groups_serves(scores->values, scores->stride, entries, a.capacity, heads, &groups))
         return launch_top_groups(stream, groups, heads);
-    if (chip->capability >= 90 && entries > TOP_THREADS * CACHED / 4)
+    if (device->chip.capability >= 90 && entries > TOP_THREADS * CACHED / 4)
         return entries <= (int64_t)CLUSTER_BLOCKS * TOP_THREADS * CACHED
                    ? launch<CLUSTER_BLOCKS, true>(stream, a, heads)
                    : launch<CLUSTER_BLOCKS, false>(stream, a, heads);
@@ -345,21 +345,19 @@ __global__ void __launch_bounds__(1024) top_p_budget(TopArgs a, float p, int k_m
     }
 }
 
-extern "C" cudaError_t mb_launch_top_p(cudaStream_t stream, const mb_cuda_chip *chip, const float *scores,
-                                       int64_t score_stride, int32_t batch, int32_t kv_heads,
-                                       const int32_t *prefix_len, int32_t max_prefix, int32_t page, float p,
-                                       int32_t k_min, int32_t k_max, int32_t capacity, int32_t *ids,
-                                       int32_t *counts, void *scratch)
+MB_CUDA_OPERATION(top_p, mb_top_p, MB_PART_SELECTION)
 {
-    TopArgs a = {scores, score_stride, kv_heads, page, 0, capacity, prefix_len, NULL, ids, counts};
-    if (page < 1 || capacity < 0)
+    const mb_scores *scores = &args->scores;
+    int32_t *budgets = (int32_t *)args->scratch;
+    TopArgs a = {scores->values, scores->stride, scores->kv_heads, scores->page, 0, args->chosen.capacity,
+                 scores->prefix_len, NULL, args->chosen.ids, args->chosen.counts};
+    mb_top_k by_budget = {*scores, 0, budgets, args->chosen, args->scratch};
+    if (a.page < 1 || a.capacity < 0)
         return cudaErrorInvalidValue;
-    if (batch * kv_heads == 0)
+    if (scores->batch * scores->kv_heads == 0)
         return cudaSuccess;
-    top_p_budget<<<batch * kv_heads, 1024, 0, stream>>>(a, p, k_min, k_max, (int32_t *)scratch);
+    top_p_budget<<<scores->batch * scores->kv_heads, 1024, 0, device->stream>>>(a, args->p, args->k_min, args->k_max,
+                                                                               budgets);
     cudaError_t status = cudaGetLastError();
-    return status != cudaSuccess
-               ? status
-               : mb_launch_top_k(stream, chip, scores, score_stride, batch, kv_heads, prefix_len, max_prefix, page,
-                                 0, (const int32_t *)scratch, capacity, ids, counts, scratch);
+    return status != cudaSuccess ? status : launch_top_k(device, &by_budget);
 }

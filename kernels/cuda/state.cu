@@ -48,14 +48,17 @@ __global__ void merge_kernel(int64_t states, int dim, Operand a, Operand b, void
         lse_out[i] = lse;
 }
 
-extern "C" cudaError_t mb_launch_state_merge(cudaStream_t stream, int64_t states, int32_t head_dim,
-                                             const void *o_a, mb_type type_a, const float *lse_a, const void *o_b,
-                                             mb_type type_b, const float *lse_b, void *o_out, mb_type type_out,
-                                             float *lse_out)
+static Operand operand_of(const mb_device *device, const mb_state *state)
 {
-    Operand a = {o_a, lse_a, type_a}, b = {o_b, lse_b, type_b};
-    if (states > 0)
-        merge_kernel<<<blocks_for(states, 8), 256, 0, stream>>>(states, head_dim, a, b, o_out, type_out, lse_out);
+    return {state->o, state->lse, state->fp32 ? MB_F32 : device->type};
+}
+
+MB_CUDA_OPERATION(state_merge, mb_state_pair, MB_PART_BLOCK_ATTENTION)
+{
+    Operand a = operand_of(device, &args->a), b = operand_of(device, &args->b);
+    if (args->states > 0)
+        merge_kernel<<<blocks_for(args->states, 8), 256, 0, device->stream>>>(
+            args->states, args->head_dim, a, b, args->out.o, operand_of(device, &args->out).type, args->out.lse);
     return cudaGetLastError();
 }
 
@@ -85,15 +88,13 @@ __global__ void downdate_kernel(int64_t states, int dim, Operand total, Operand 
         lse_out[i] = lse;
 }
 
-extern "C" cudaError_t mb_launch_state_downdate(cudaStream_t stream, int64_t states, int32_t head_dim,
-                                                const void *o_total, mb_type type_total, const float *lse_total,
-                                                const void *o_part, mb_type type_part, const float *lse_part,
-                                                void *o_rest, mb_type type_rest, float *lse_rest)
+MB_CUDA_OPERATION(state_downdate, mb_state_pair, MB_PART_BLOCK_ATTENTION)
 {
-    Operand total = {o_total, lse_total, type_total}, part = {o_part, lse_part, type_part};
-    if (states > 0)
-        downdate_kernel<<<blocks_for(states, 8), 256, 0, stream>>>(states, head_dim, total, part, o_rest,
-                                                                   type_rest, lse_rest);
+    Operand total = operand_of(device, &args->a), part = operand_of(device, &args->b);
+    if (args->states > 0)
+        downdate_kernel<<<blocks_for(args->states, 8), 256, 0, device->stream>>>(
+            args->states, args->head_dim, total, part, args->out.o, operand_of(device, &args->out).type,
+            args->out.lse);
     return cudaGetLastError();
 }
 
@@ -119,12 +120,12 @@ __global__ void distance_kernel(const T *a, const T *b, int64_t n, int dim, floa
     }
 }
 
-extern "C" cudaError_t mb_launch_row_distance(cudaStream_t stream, mb_type type, const void *a, const void *b,
-                                              int64_t n, int32_t head_dim, float *distance, float *norm)
+MB_CUDA_OPERATION(row_distance, mb_row_distance, MB_PART_SELECTION)
 {
-    if (n > 0)
-        MB_WITH_TYPE(type, distance_kernel<T><<<blocks_for(n, 8), 256, 0, stream>>>((const T *)a, (const T *)b, n,
-                                                                                   head_dim, distance, norm));
+    if (args->n > 0)
+        MB_WITH_TYPE(device->type, distance_kernel<T><<<blocks_for(args->n, 8), 256, 0, device->stream>>>(
+                                       (const T *)args->a, (const T *)args->b, args->n, args->head_dim,
+                                       args->distance, args->norm));
     return cudaGetLastError();
 }
 
@@ -161,20 +162,22 @@ __global__ void count_kernel(int batch, int kv_heads, const int32_t *prefix_len,
     }
 }
 
-extern "C" cudaError_t mb_launch_count_work(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads,
-                                            const mb_pages *pages, double *tokens)
+static cudaError_t count_keys(const mb_device *device, const mb_key_count *args, const int32_t *active, bool present)
 {
-    count_kernel<<<1, 32, 0, stream>>>(rows->batch, kv_heads, rows->prefix_len, pages ? pages->ids : NULL,
-                                       pages ? pages->counts : NULL, pages ? pages->granularity : 1,
-                                       pages ? pages->capacity : 0, NULL, true, tokens);
+    const mb_page_set *pages = args->pages;
+    count_kernel<<<1, 32, 0, device->stream>>>(args->rows.batch, args->kv_heads, args->rows.prefix_len,
+                                               pages ? pages->ids : NULL, pages ? pages->counts : NULL,
+                                               pages ? pages->granularity : 1, pages ? pages->capacity : 0, active,
+                                               present, args->tokens);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t mb_launch_count_read(cudaStream_t stream, const mb_rows *rows, int32_t kv_heads,
-                                            const mb_pages *pages, const int32_t *active, double *tokens)
+MB_CUDA_OPERATION(count_work, mb_key_count, MB_PART_SELECTION)
 {
-    count_kernel<<<1, 32, 0, stream>>>(rows->batch, kv_heads, rows->prefix_len, pages ? pages->ids : NULL,
-                                       pages ? pages->counts : NULL, pages ? pages->granularity : 1,
-                                       pages ? pages->capacity : 0, active, false, tokens);
-    return cudaGetLastError();
+    return count_keys(device, args, args->active, true);
+}
+
+MB_CUDA_OPERATION(count_read, mb_key_count, MB_PART_SELECTION)
+{
+    return count_keys(device, args, args->active, false);
 }

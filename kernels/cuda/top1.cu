@@ -133,10 +133,13 @@ __global__ void __launch_bounds__(PICK_THREADS)
     }
 }
 
-extern "C" cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const void *logits, int64_t n,
-                                      int64_t vocab, mb_type confidence, float *partials, int32_t *ids,
-                                      float *probability)
+extern "C" cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const mb_top1 *args, float *partials)
 {
+    const void *logits = args->logits;
+    int64_t n = args->n, vocab = args->vocab;
+    mb_type confidence = args->confidence;
+    int32_t *ids = args->ids;
+    float *probability = args->probability;
     if (n == 0)
         return cudaSuccess;
     int64_t chunk = ((vocab + MB_TOP1_CHUNKS - 1) / MB_TOP1_CHUNKS + 7) / 8 * 8;

@@ -138,9 +138,10 @@ extern "C" size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k)
     return cut(args, &a, NULL);
 }
 
-extern "C" int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, int32_t k,
-                             float *votes, float *stats, void *scratch, cudaStream_t stream, mb_error *err)
+extern "C" int mb_launch_votes(const mb_cuda_chip *chip, mb_type type, const mb_votes *call, cudaStream_t stream,
+                               mb_error *err)
 {
+    const mb_attention *args = &call->attention;
     VotesArgs a = {};
     int heads = args->rows.batch * args->kv.kv_heads;
     if (!args->lse || args->kv.head_dim > 256 || args->mass_stride < args->rows.max_prefix || args->active)
@@ -149,10 +150,10 @@ extern "C" int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_at
             "votes: they need the log-sum-exp as input, head_dim %d up to 256, rows of %d entries (mass_stride "
             "%lld), and every KV head active",
             args->kv.head_dim, args->rows.max_prefix, (long long)args->mass_stride);
-    size_t bytes = cut(args, &a, (char *)scratch);
+    size_t bytes = cut(args, &a, (char *)call->scratch);
     Problem p = problem_from(args);
-    if (sm90_votes_serves(chip, type, p, k, bytes))
-        return sm90_votes(chip, p, k, votes, stats, scratch, bytes, stream, err);
+    if (sm90_votes_serves(chip, type, p, call->k, bytes))
+        return sm90_votes(chip, p, call, bytes, stream, err);
     a.q = args->q;
     a.k = args->kv.k;
     a.lse = args->lse;
@@ -163,12 +164,12 @@ extern "C" int mb_cuda_votes(const mb_cuda_chip *chip, mb_type type, const mb_at
     a.group = args->query_heads / args->kv.kv_heads;
     a.dim = args->kv.head_dim;
     a.capacity = args->kv.capacity;
-    a.budget = k;
+    a.budget = call->k;
     a.votes_stride = args->mass_stride;
     a.written = a.stride < args->mass_stride ? a.stride : args->mass_stride;
     a.scale = 1.0f / sqrtf((float)a.dim);
-    a.votes = votes;
-    a.stats = stats;
+    a.votes = call->votes;
+    a.stats = call->stats;
     size_t shared = (size_t)KEYS * (a.dim + 1) * sizeof(float);
     cudaError_t status = cudaSuccess;
     MB_WITH_TYPE(type, status = cudaFuncSetAttribute(vote_logits<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,

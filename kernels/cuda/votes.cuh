@@ -77,8 +77,8 @@ __device__ __forceinline__ bool above_line(uint32_t x, int64_t j, uint32_t key, 
 
 /* Whether the fast way can do this in `bytes` of scratch, and its launches. votes, stats: as in kernels.h. */
 bool sm90_votes_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p, int32_t k, size_t bytes);
-int sm90_votes(const mb_cuda_chip *chip, const Problem &p, int32_t k, float *votes, float *stats, void *scratch,
-               size_t bytes, cudaStream_t stream, mb_error *err);
+int sm90_votes(const mb_cuda_chip *chip, const Problem &p, const mb_votes *call, size_t bytes, cudaStream_t stream,
+               mb_error *err);
 
 } /* namespace mb_cuda */
 

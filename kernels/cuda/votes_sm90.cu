@@ -443,21 +443,22 @@ bool sm90_votes_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p,
            choose_units(chip, p, k, bytes) > 0;
 }
 
-int sm90_votes(const mb_cuda_chip *chip, const Problem &from, int32_t k, float *votes, float *stats, void *scratch,
-               size_t bytes, cudaStream_t stream, mb_error *err)
+int sm90_votes(const mb_cuda_chip *chip, const Problem &from, const mb_votes *call, size_t bytes, cudaStream_t stream,
+               mb_error *err)
 {
     Problem p = from;
     Votes v = {};
     CUtensorMap k_map;
-    int total = p.batch * p.kv_heads, units = choose_units(chip, p, k, bytes);
+    int total = p.batch * p.kv_heads, units = choose_units(chip, p, call->k, bytes);
     int rc = flash_map(chip, &k_map, p.k, p, total, err);
     p.row_weight = NULL; /* every row votes and counts alike */
-    v.votes = votes;
-    v.stats = stats;
+    v.votes = call->votes;
+    v.stats = call->stats;
     v.votes_stride = p.mass_stride;
     Variant kernels = choose(p.packed);
     for (int unit0 = 0; rc == MB_OK && unit0 < total; unit0 += units) {
-        lay_out(chip, p, k, units < total - unit0 ? units : total - unit0, (char *)scratch, bytes, &v);
+        lay_out(chip, p, call->k, units < total - unit0 ? units : total - unit0, (char *)call->scratch, bytes,
+                &v);
         v.unit0 = unit0;
         v.written = v.stride < v.votes_stride ? v.stride : v.votes_stride;
         dim3 grid((unsigned)v.blocks, (unsigned)v.units), rows((unsigned)p.packed, (unsigned)v.units);

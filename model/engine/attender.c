@@ -327,7 +327,7 @@ int mb_attender_observe(mb_attender *attender, mb_call *call, const mb_selection
         args.lse = lse;
         int rc = MB_OK;
         if (selection->normaliser == MB_OVER_PREFIX) {
-            args.span = MB_SPAN_PREFIX;
+            args.scope = MB_SCOPE_PREFIX;
             args.lse = session->buffer[MB_BUFFER_LSE_PREFIX];
             rc = session->kernels->attend(session->device, &args);
         } else {

@@ -30,12 +30,9 @@ static int count_work(mb_session *session, const mb_forward_run *run, const mb_r
     double *work = (double *)session->buffer[MB_BUFFER_WORK] + (opaque ? 2 : 0);
     if (run->phase == MB_PHASE_COMMIT || !session->measure.counting)
         return MB_OK;
-    mb_pages pages = {0};
-    if (set)
-        pages = (mb_pages){
-            .granularity = set->granularity, .capacity = set->capacity, .ids = set->ids, .counts = set->counts};
-    return session->kernels->count_work(session->device, rows, session->config->kv_heads, set ? &pages : NULL,
-                                        work);
+    return session->kernels->count_work(
+        session->device,
+        &(mb_key_count){.rows = *rows, .kv_heads = session->config->kv_heads, .pages = set, .tokens = work});
 }
 
 /* Whether what observe() does may run beside the rest of the layer in a graph: it does not read the layer's
@@ -76,7 +73,7 @@ static int attend_dense(mb_session *session, mb_forward_run *run, mb_call *call,
 {
     bool mass = selection->want & MB_WANT_MASS, watched = selection->want != 0;
     bool beside = watched && runs_beside(session, run, call->layer);
-    args->span = MB_SPAN_ALL;
+    args->scope = MB_SCOPE_ALL;
     if (watched || run->shadow_count > 0)
         args->lse = session->buffer[MB_BUFFER_LSE];
     bool along = mass && selection->normaliser == MB_OVER_ALL; /* the mass comes with the attention */
@@ -104,7 +101,6 @@ static int attend_own(mb_session *session, mb_forward_run *run, const mb_call *c
 {
     const mb_kernels *kernels = session->kernels;
     void **buffer = session->buffer;
-    int64_t states = (int64_t)call->rows * run->batch * session->config->query_heads;
     int rc =
         mb_attender_attend(run->attender, call, buffer[MB_BUFFER_STATE_PREFIX], buffer[MB_BUFFER_LSE_PREFIX], err);
     if (rc == MB_OK && run->checked)
@@ -114,14 +110,18 @@ static int attend_own(mb_session *session, mb_forward_run *run, const mb_call *c
     if (rc != MB_OK)
         return rc;
     void *out = args->out;
-    args->span = MB_SPAN_BLOCK;
+    args->scope = MB_SCOPE_BLOCK;
     args->out = buffer[MB_BUFFER_STATE_BLOCK];
     args->lse = buffer[MB_BUFFER_LSE_BLOCK];
     rc = kernels->attend(session->device, args);
     if (rc == MB_OK)
-        rc = kernels->state_merge(session->device, states, session->config->head_dim,
-                                  buffer[MB_BUFFER_STATE_PREFIX], session->type, buffer[MB_BUFFER_LSE_PREFIX],
-                                  args->out, session->type, args->lse, out, session->type, buffer[MB_BUFFER_LSE]);
+        rc = kernels->state_merge(
+            session->device,
+            &(mb_state_pair){.states = (int64_t)call->rows * run->batch * session->config->query_heads,
+                             .head_dim = session->config->head_dim,
+                             .a = {buffer[MB_BUFFER_STATE_PREFIX], buffer[MB_BUFFER_LSE_PREFIX], 0},
+                             .b = {args->out, args->lse, 0},
+                             .out = {out, buffer[MB_BUFFER_LSE], 0}});
     return rc == MB_OK ? MB_OK : failed(session, rc, call->layer, "merging the block", err);
 }
 
@@ -151,18 +151,14 @@ int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, 
     case MB_DENSE:
         rc = attend_dense(session, run, &call, &args, &selection, err);
         break;
-    case MB_SPARSE: {
-        mb_pages pages = {
-            .granularity = set->granularity, .capacity = set->capacity, .ids = set->ids, .counts = set->counts};
-        args.pages = &pages;
+    case MB_SPARSE:
+        args.pages = set;
         rc = session->kernels->attend_sparse(session->device, &args);
         if (rc != MB_OK)
             failed(session, rc, layer, "sparse attention", err);
         else if (run->audited)
             rc = mb_audit_sparse(session, run, &call, &args, set, err);
-        args.pages = NULL;
         break;
-    }
     case MB_ATTEND:
         rc = attend_own(session, run, &call, &args, set, err);
         break;

@@ -218,11 +218,9 @@ int mb_audit_state(mb_session *session, const mb_forward_run *run, const mb_call
     int rc = check_index(session, run, call, set, err);
     if (rc != MB_OK)
         return rc;
-    mb_pages pages = {
-        .granularity = set->granularity, .capacity = set->capacity, .ids = set->ids, .counts = set->counts};
     mb_attention args = mb_call_attention(call);
-    args.span = MB_SPAN_PREFIX;
-    args.pages = &pages;
+    args.scope = MB_SCOPE_PREFIX;
+    args.pages = set;
     args.out = session->buffer[MB_BUFFER_STATE_BLOCK];
     args.lse = session->buffer[MB_BUFFER_LSE_BLOCK];
     rc = session->kernels->attend_sparse(session->device, &args);

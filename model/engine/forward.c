@@ -17,9 +17,27 @@ static int failed(const mb_session *session, int rc, int32_t layer, const char *
 int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, mb_error *err)
 {
     const mb_model *model = session->model;
-    int rc = session->kernels->embed(session->device, ids, n, model->embed, model->config.vocab,
-                                     model->config.hidden, session->buffer[MB_BUFFER_X]);
+    int rc = session->kernels->embed(session->device, &(mb_embed){.ids = ids,
+                                                                  .n = n,
+                                                                  .table = model->embed,
+                                                                  .vocab = model->config.vocab,
+                                                                  .width = model->config.hidden,
+                                                                  .out = session->buffer[MB_BUFFER_X]});
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err);
+}
+
+/* The residual stream's next normalisation, delta added first where there is one. */
+static int norm(mb_session *session, const void *delta, const void *weight, int64_t n)
+{
+    const mb_model_config *config = session->config;
+    return session->kernels->add_rmsnorm(session->device, &(mb_rmsnorm){.x = session->buffer[MB_BUFFER_X],
+                                                                        .delta = delta,
+                                                                        .weight = weight,
+                                                                        .eps = (float)config->norm_eps,
+                                                                        .one_rounding = config->norm_one_rounding,
+                                                                        .n = n,
+                                                                        .width = config->hidden,
+                                                                        .out = session->buffer[MB_BUFFER_NORMED]});
 }
 
 int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
@@ -31,13 +49,15 @@ int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, cons
     /* All sequences of the batch are rows of one product. */
     int64_t n = (int64_t)rows->batch * rows->rows;
     int64_t width = (int64_t)(config->query_heads + 2 * config->kv_heads) * config->head_dim;
-    float eps = (float)config->norm_eps;
-    int rc = kernels->add_rmsnorm(session->device, session->buffer[MB_BUFFER_X],
-                                  layer > 0 ? session->buffer[MB_BUFFER_DELTA] : NULL, weights->input_norm, eps,
-                                  config->norm_one_rounding, n, config->hidden, session->buffer[MB_BUFFER_NORMED]);
+    int rc = norm(session, layer > 0 ? session->buffer[MB_BUFFER_DELTA] : NULL, weights->input_norm, n);
     if (rc == MB_OK)
-        rc = kernels->gemm(session->device, session->buffer[MB_BUFFER_NORMED], weights->qkv, weights->qkv_bias, n,
-                           width, config->hidden, session->buffer[MB_BUFFER_QKV]);
+        rc = kernels->gemm(session->device, &(mb_gemm){.a = session->buffer[MB_BUFFER_NORMED],
+                                                       .weight = weights->qkv,
+                                                       .bias = weights->qkv_bias,
+                                                       .m = n,
+                                                       .n = width,
+                                                       .k = config->hidden,
+                                                       .out = session->buffer[MB_BUFFER_QKV]});
     if (rc == MB_OK && kernels->branch_join) /* a branch reads the queries that are replaced now */
         rc = kernels->branch_join(session->device);
     if (rc == MB_OK) {
@@ -47,7 +67,7 @@ int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, cons
                        .qkv = session->buffer[MB_BUFFER_QKV],
                        .q_norm = weights->q_norm,
                        .k_norm = weights->k_norm,
-                       .norm_eps = eps,
+                       .norm_eps = (float)config->norm_eps,
                        .norm_one_rounding = config->norm_one_rounding,
                        .rotary_dim = config->rotary_dim,
                        .cos_sin = session->model->cos_sin,
@@ -65,14 +85,23 @@ static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_
     mb_device *device = session->device;
     void **buffer = session->buffer;
     int64_t hidden = session->config->hidden;
-    int rc = kernels->gemm(device, buffer[MB_BUFFER_NORMED], weights->gate_up, NULL, n, 2 * inner, hidden,
-                           buffer[MB_BUFFER_GATE_UP]);
+    mb_gemm up = {.a = buffer[MB_BUFFER_NORMED],
+                  .weight = weights->gate_up,
+                  .m = n,
+                  .n = 2 * inner,
+                  .k = hidden,
+                  .out = buffer[MB_BUFFER_GATE_UP]};
+    mb_swiglu gate = {buffer[MB_BUFFER_GATE_UP], n, inner, buffer[MB_BUFFER_MLP]};
+    mb_gemm down = {.a = buffer[MB_BUFFER_MLP],
+                    .weight = weights->down,
+                    .m = n,
+                    .n = hidden,
+                    .k = inner,
+                    .out = buffer[MB_BUFFER_DELTA]};
+    int rc = kernels->gemm(device, &up);
     if (rc == MB_OK)
-        rc = kernels->swiglu(device, buffer[MB_BUFFER_GATE_UP], n, inner, buffer[MB_BUFFER_MLP]);
-    if (rc == MB_OK)
-        rc = kernels->gemm(device, buffer[MB_BUFFER_MLP], weights->down, NULL, n, hidden, inner,
-                           buffer[MB_BUFFER_DELTA]);
-    return rc;
+        rc = kernels->swiglu(device, &gate);
+    return rc == MB_OK ? kernels->gemm(device, &down) : rc;
 }
 
 /* models.md 5.3, point 6: the routed experts' sum, and on top of it what the shared expert left in
@@ -122,18 +151,19 @@ static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64
 
 int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
 {
-    const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
     const struct mb_layer *weights = &session->model->layers[layer];
-    mb_device *device = session->device;
     void **buffer = session->buffer;
-    int64_t hidden = config->hidden, inner = mb_layer_inner(config, layer);
-    int rc = kernels->gemm(device, buffer[MB_BUFFER_ATTENDED], weights->o, NULL, n, hidden,
-                           (int64_t)config->query_heads * config->head_dim, buffer[MB_BUFFER_DELTA]);
+    int64_t inner = mb_layer_inner(config, layer);
+    int rc =
+        session->kernels->gemm(session->device, &(mb_gemm){.a = buffer[MB_BUFFER_ATTENDED],
+                                                           .weight = weights->o,
+                                                           .m = n,
+                                                           .n = config->hidden,
+                                                           .k = (int64_t)config->query_heads * config->head_dim,
+                                                           .out = buffer[MB_BUFFER_DELTA]});
     if (rc == MB_OK)
-        rc = kernels->add_rmsnorm(device, buffer[MB_BUFFER_X], buffer[MB_BUFFER_DELTA], weights->post_norm,
-                                  (float)config->norm_eps, config->norm_one_rounding, n, hidden,
-                                  buffer[MB_BUFFER_NORMED]);
+        rc = norm(session, buffer[MB_BUFFER_DELTA], weights->post_norm, n);
     if (rc == MB_OK && inner > 0)
         rc = dense_mlp(session, weights, n, inner);
     if (rc == MB_OK && mb_layer_is_moe(config, layer))
@@ -143,11 +173,7 @@ int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
 
 int mb_forward_norm(mb_session *session, int64_t n, mb_error *err)
 {
-    const mb_model_config *config = session->config;
-    int rc = session->kernels->add_rmsnorm(session->device, session->buffer[MB_BUFFER_X],
-                                           session->buffer[MB_BUFFER_DELTA], session->model->final_norm,
-                                           (float)config->norm_eps, config->norm_one_rounding, n, config->hidden,
-                                           session->buffer[MB_BUFFER_NORMED]);
+    int rc = norm(session, session->buffer[MB_BUFFER_DELTA], session->model->final_norm, n);
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "final normalisation", err);
 }
 
@@ -157,8 +183,12 @@ int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err
     /* The logits buffer holds one block's rows; a prefill asks for a piece at a time. */
     const char *rows = (const char *)session->buffer[MB_BUFFER_NORMED] +
                        (size_t)first * (size_t)config->hidden * mb_type_size(session->type);
-    int rc = session->kernels->gemm(session->device, rows, session->model->lm_head, NULL, n, config->vocab,
-                                    config->hidden, session->buffer[MB_BUFFER_LOGITS]);
+    int rc = session->kernels->gemm(session->device, &(mb_gemm){.a = rows,
+                                                                .weight = session->model->lm_head,
+                                                                .m = n,
+                                                                .n = config->vocab,
+                                                                .k = config->hidden,
+                                                                .out = session->buffer[MB_BUFFER_LOGITS]});
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "logits", err);
 }
 
@@ -199,7 +229,6 @@ int mb_forward_hook(mb_session *session, const mb_forward_run *run, mb_hook hook
 
 int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err)
 {
-    const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
     mb_input input = mb_session_input(session);
     int64_t n = (int64_t)run->batch * run->rows;
@@ -228,11 +257,15 @@ int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err)
         rc = mb_forward_head(session, 0, n, err);
     if (rc != MB_OK)
         return rc;
-    if (kernels->branch_join && (rc = kernels->branch_join(session->device)) != MB_OK)
+    if (session->kernels->branch_join && (rc = session->kernels->branch_join(session->device)) != MB_OK)
         return mb_session_failed(session, rc, "joining a branch of the graph", err);
     /* Tokens and probabilities lie together: one download. */
     int32_t *best = session->buffer[MB_BUFFER_BEST];
-    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], n, config->vocab, run->confidence, best,
-                       (float *)(best + n));
+    rc = session->kernels->top1(session->device, &(mb_top1){.logits = session->buffer[MB_BUFFER_LOGITS],
+                                                            .n = n,
+                                                            .vocab = config->vocab,
+                                                            .confidence = run->confidence,
+                                                            .ids = best,
+                                                            .probability = (float *)(best + n)});
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "best tokens", err);
 }

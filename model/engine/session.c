@@ -227,14 +227,19 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
             break;
         void *q = session->buffer[MB_BUFFER_Q], *out = session->buffer[MB_BUFFER_ATTENDED];
         if (n % session->block == 0) {
-            rc = kernels->attend_prefill(session->device, &kv, 0, config->query_heads, q, first, n, session->block,
-                                         out);
+            rc = kernels->attend_prefill(session->device, &(mb_prefill){.kv = kv,
+                                                                        .query_heads = config->query_heads,
+                                                                        .q = q,
+                                                                        .first = first,
+                                                                        .n = n,
+                                                                        .block = session->block,
+                                                                        .out = out});
         } else { /* the block that ends the text is cut short: all its rows see all its keys */
             mb_attention args = {.rows = rows,
                                  .kv = kv,
                                  .query_heads = config->query_heads,
                                  .q = q,
-                                 .span = MB_SPAN_ALL,
+                                 .scope = MB_SCOPE_ALL,
                                  .out = out};
             rc = kernels->attend(session->device, &args);
         }
@@ -276,8 +281,12 @@ static int read_best(mb_session *session, int32_t n, int32_t *best, mb_error *er
     int rc = mb_forward_head(session, n - 1, 1, err);
     if (rc != MB_OK)
         return rc;
-    rc = kernels->top1(session->device, session->buffer[MB_BUFFER_LOGITS], 1, session->config->vocab, MB_F32, ids,
-                       (float *)(ids + 1));
+    rc = kernels->top1(session->device, &(mb_top1){.logits = session->buffer[MB_BUFFER_LOGITS],
+                                                   .n = 1,
+                                                   .vocab = session->config->vocab,
+                                                   .confidence = MB_F32,
+                                                   .ids = ids,
+                                                   .probability = (float *)(ids + 1)});
     if (rc == MB_OK)
         rc = kernels->download(session->device, best, ids, sizeof *best);
     if (rc == MB_OK)

@@ -113,7 +113,7 @@ static void time_dense(const mb_cuda_chip *chip, const Row &r)
     c.block_keys = r.rows;
     c.prefix.assign((size_t)r.batch, r.keys);
     Device d(c, 1.0f);
-    mb_attention args = d.arguments(c, MB_SPAN_ALL);
+    mb_attention args = d.arguments(c, MB_SCOPE_ALL);
     args.rows.max_prefix = r.keys;
     args.tile_mass = d.tile_mass;
     d.reserve(mb_cuda_attend_workspace(chip, MB_BF16, &args));
@@ -123,7 +123,7 @@ static void time_dense(const mb_cuda_chip *chip, const Row &r)
     double flops = 4.0 * r.batch * r.query_heads * r.rows * (double)(r.keys + r.rows) * 128.0;
     int launches = r.batch * r.keys > 300000 ? 4 : 16;
     auto run = [&](cudaStream_t s, int) {
-        if (mb_cuda_attend(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, &err) != 0)
+        if (mb_launch_attend(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, &err) != 0)
             die(err.text);
     };
     /* Three rounds in turn, so that the clocks that the chip's power limit allows are the same for all. */
@@ -172,10 +172,10 @@ static void time_sparse(const mb_cuda_chip *chip, const Row &r, int k, int granu
     CHECK(cudaMalloc(&device_counts, counts.size() * 4));
     CHECK(cudaMemcpy(device_ids, ids.data(), ids.size() * 4, cudaMemcpyHostToDevice));
     CHECK(cudaMemcpy(device_counts, counts.data(), counts.size() * 4, cudaMemcpyHostToDevice));
-    mb_attention args = d.arguments(c, MB_SPAN_ALL);
+    mb_attention args = d.arguments(c, MB_SCOPE_ALL);
     args.rows.max_prefix = r.keys;
     mb_error err = {0};
-    mb_pages page = {granularity, c.page_capacity, device_ids, device_counts};
+    mb_page_set page = {granularity, c.page_capacity, device_ids, device_counts};
     args.pages = &page;
     d.reserve(mb_cuda_attend_sparse_workspace(chip, MB_BF16, &args));
     double bytes = (2.0 * c.kv_heads * (k + r.rows) + 2.0 * r.query_heads * r.rows) * c.batch * 256.0;
@@ -183,7 +183,7 @@ static void time_sparse(const mb_cuda_chip *chip, const Row &r, int k, int granu
     for (int cold = 1; cold >= 0; cold--) {
         double us = graph_time(SETS, 7, [&](cudaStream_t s, int i) {
             page.ids = device_ids + (cold ? entries * (size_t)i : 0);
-            if (mb_cuda_attend_sparse(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, &err) !=
+            if (mb_launch_attend_sparse(chip, MB_BF16, &args, d.workspace, d.workspace_bytes, s, &err) !=
                 0)
                 die(err.text);
         });
@@ -213,9 +213,9 @@ static void time_prefill(const mb_cuda_chip *chip, const Row &r, int first)
     double keys = 0.0;
     for (int i = first; i < r.keys; i++)
         keys += (double)((i / 32 + 1) * 32);
-    mb_kv kv = d.cache(c);
+    mb_prefill prefill = {d.cache(c), 0, r.query_heads, d.q, first, n, 32, d.out};
     double us = graph_time(1, 5, [&](cudaStream_t s, int) {
-        if (mb_cuda_attend_prefill(chip, MB_BF16, &kv, 0, r.query_heads, d.q, first, n, 32, d.out, s, &err) != 0)
+        if (mb_launch_attend_prefill(chip, MB_BF16, &prefill, s, &err) != 0)
             die(err.text);
     });
     char what[64];

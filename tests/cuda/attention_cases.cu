@@ -197,28 +197,28 @@ static void check_dense(const mb_cuda_chip *chip, const Case &c, float scale, bo
         weight.push_back(random_below(2) ? 1.0f : (float)random_below(2) * 0.5f);
     weight[0] = 1.0f;
     CHECK(cudaMemcpy(d.weight, weight.data(), weight.size() * 4, cudaMemcpyHostToDevice));
-    for (int span = MB_SPAN_ALL; span <= MB_SPAN_BLOCK; span++) {
+    for (int span = MB_SCOPE_ALL; span <= MB_SCOPE_BLOCK; span++) {
         Lists lists;
         lists.stride = c.capacity;
         lists.slots.resize((size_t)c.batch * c.kv_heads * c.capacity);
         for (int head = 0; head < c.batch * c.kv_heads; head++) {
             int n = c.prefix[(size_t)(head / c.kv_heads)], count = 0;
             int end = visible[(size_t)(head / c.kv_heads)];
-            for (int j = span == MB_SPAN_BLOCK ? n : 0; j < (span == MB_SPAN_PREFIX ? n : end); j++)
+            for (int j = span == MB_SCOPE_BLOCK ? n : 0; j < (span == MB_SCOPE_PREFIX ? n : end); j++)
                 lists.slots[(size_t)head * c.capacity + (size_t)count++] = j;
             lists.counts.push_back(count);
         }
         std::vector<double> want, want_lse;
         double *lse_device;
         run_reference(c, d, lists, -1, NULL, want, want_lse, &lse_device);
-        mb_attention args = d.arguments(c, (mb_span)span);
+        mb_attention args = d.arguments(c, (mb_scope)span);
         args.rows.max_prefix += random_below(2) ? random_below(200) : 0;
         if (args.rows.max_prefix > c.capacity)
             args.rows.max_prefix = c.capacity;
         args.active = with_active ? d.active : NULL;
         args.row_weight = weighted ? d.weight : NULL;
         /* 0 plain, 1 tile mass, 2 token mass, 3 both, 4 tile mass in a small workspace, 5 the op `mass` */
-        for (int products = 0; products < (span == MB_SPAN_BLOCK ? 1 : 6); products++) {
+        for (int products = 0; products < (span == MB_SCOPE_BLOCK ? 1 : 6); products++) {
             char note[64];
             mb_error err = {0};
             snprintf(note, sizeof note, "span %d products %d sm90 %d", span, products, chip->allow_sm90);
@@ -241,9 +241,9 @@ static void check_dense(const mb_cuda_chip *chip, const Case &c, float scale, bo
             poison(c, d);
             if (products == 5) {
                 CHECK(cudaMemcpy(d.lse, first_lse.data(), d.states * 4, cudaMemcpyHostToDevice));
-                if (mb_cuda_mass(chip, c.type, &args, 0, &err) != 0)
+                if (mb_launch_mass(chip, c.type, &args, 0, &err) != 0)
                     die(err.text);
-            } else if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) !=
+            } else if (mb_launch_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) !=
                        0) {
                 die(err.text);
             }
@@ -255,7 +255,7 @@ static void check_dense(const mb_cuda_chip *chip, const Case &c, float scale, bo
                          args.rows.max_prefix);
             if (products == 0) { /* bit-equal when repeated */
                 std::vector<float> before = download(c, d.out, d.q_elements);
-                if (mb_cuda_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) != 0)
+                if (mb_launch_attend(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) != 0)
                     die(err.text);
                 CHECK(cudaDeviceSynchronize());
                 std::vector<float> after = download(c, d.out, d.q_elements);
@@ -296,8 +296,8 @@ static void check_sparse(const mb_cuda_chip *chip, const Case &c, int mode, bool
     CHECK(cudaMalloc(&device_counts, counts.size() * 4));
     CHECK(cudaMemcpy(device_ids, ids.data(), ids.size() * 4, cudaMemcpyHostToDevice));
     CHECK(cudaMemcpy(device_counts, counts.data(), counts.size() * 4, cudaMemcpyHostToDevice));
-    mb_pages pages = {c.granularity, c.page_capacity, device_ids, device_counts};
-    for (int span = MB_SPAN_ALL; span <= MB_SPAN_PREFIX; span++) {
+    mb_page_set pages = {c.granularity, c.page_capacity, device_ids, device_counts};
+    for (int span = MB_SCOPE_ALL; span <= MB_SCOPE_PREFIX; span++) {
         Lists lists;
         lists.stride = c.capacity;
         lists.slots.resize((size_t)c.batch * c.kv_heads * c.capacity);
@@ -311,13 +311,13 @@ static void check_sparse(const mb_cuda_chip *chip, const Case &c, int mode, bool
                         chosen[(size_t)slot] = 1;
                 }
             for (int j = 0; j < visible[(size_t)(head / c.kv_heads)]; j++)
-                if (j >= n ? span == MB_SPAN_ALL : chosen[(size_t)j] || counts[(size_t)head] < 0)
+                if (j >= n ? span == MB_SCOPE_ALL : chosen[(size_t)j] || counts[(size_t)head] < 0)
                     lists.slots[(size_t)head * c.capacity + (size_t)count++] = j;
             lists.counts.push_back(count);
         }
         std::vector<double> want, want_lse;
         run_reference(c, d, lists, -1, NULL, want, want_lse, NULL);
-        mb_attention args = d.arguments(c, (mb_span)span);
+        mb_attention args = d.arguments(c, (mb_scope)span);
         args.pages = &pages;
         args.active = with_active ? d.active : NULL;
         d.reserve(mb_cuda_attend_sparse_workspace(chip, c.type, &args));
@@ -325,7 +325,7 @@ static void check_sparse(const mb_cuda_chip *chip, const Case &c, int mode, bool
         char note[64];
         mb_error err = {0};
         snprintf(note, sizeof note, "span %d mode %d", span, mode);
-        if (mb_cuda_attend_sparse(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) != 0)
+        if (mb_launch_attend_sparse(chip, c.type, &args, d.workspace, d.workspace_bytes, 0, &err) != 0)
             die(err.text);
         CHECK(cudaDeviceSynchronize());
         compare(c, "attend_sparse", note, download(c, d.out, d.q_elements), download_raw(d.lse, d.states), want,
@@ -359,12 +359,13 @@ static void check_prefill(const mb_cuda_chip *chip, Case c, int first, int n, in
     std::vector<double> want, want_lse;
     run_reference(q_case, d, lists, sequence, device_limit, want, want_lse, NULL);
     poison(q_case, d);
-    mb_kv kv = {d.k, d.v, c.batch, c.kv_heads, c.capacity, c.head_dim};
+    mb_prefill prefill = {{d.k, d.v, c.batch, c.kv_heads, c.capacity, c.head_dim}, sequence, c.query_heads, d.q, first,
+                          n, block, d.out};
     char note[96];
     mb_error err = {0};
     snprintf(note, sizeof note, "first %d n %d block %d sequence %d sm90 %d", first, n, block, sequence,
              chip->allow_sm90);
-    if (mb_cuda_attend_prefill(chip, c.type, &kv, sequence, c.query_heads, d.q, first, n, block, d.out, 0, &err) != 0)
+    if (mb_launch_attend_prefill(chip, c.type, &prefill, 0, &err) != 0)
         die(err.text);
     CHECK(cudaDeviceSynchronize());
     compare(q_case, "attend_prefill", note, download(q_case, d.out, d.q_elements), std::vector<float>(), want,

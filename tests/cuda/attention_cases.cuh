@@ -232,7 +232,7 @@ struct Device {
     {
         return {k, v, c.batch, c.kv_heads, c.capacity, c.head_dim};
     }
-    mb_attention arguments(const Case &c, mb_span span) const
+    mb_attention arguments(const Case &c, mb_scope scope) const
     {
         mb_attention args;
         memset(&args, 0, sizeof args);
@@ -245,7 +245,7 @@ struct Device {
         args.kv = cache(c);
         args.query_heads = c.query_heads;
         args.q = q;
-        args.span = span;
+        args.scope = scope;
         args.out = out;
         args.lse = lse;
         args.mass_stride = mass_stride;

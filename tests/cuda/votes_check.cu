@@ -102,8 +102,9 @@ static Result run(const mb_cuda_chip *chip, const mb_attention *args, int k, int
         CHECK(cudaMemset(votes, 0xff, count * 4));
         CHECK(cudaMemset(stats, 0xff, (size_t)heads * 8));
         CHECK(cudaMemset(scratch, 0xff, bytes));
+        mb_votes call = {*args, k, votes, stats, scratch};
         CHECK(cudaEventRecord(a));
-        if (mb_cuda_votes(chip, MB_BF16, args, k, votes, stats, scratch, 0, &err) != 0) {
+        if (mb_launch_votes(chip, MB_BF16, &call, 0, &err) != 0) {
             fprintf(stderr, "votes: %s\n", err.text);
             exit(1);
         }

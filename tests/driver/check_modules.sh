@@ -55,6 +55,11 @@ hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c driver/*/*.c 
        grep -vE '__cplusplus')
 [ -z "$hits" ] || complain "conditional compilation outside kernels/: $hits"
 
+# ---- the words that kernels and methods share stand in two headers, with the same text ---------------------------
+shared() { sed -n '/^#ifndef MB_SHARED_WORDS/,/^#endif .* MB_SHARED_WORDS/p' "$1"; }
+[ -n "$(shared kernels/words.h)" ] && [ "$(shared kernels/words.h)" = "$(shared methods/method.h)" ] ||
+    complain "kernels/words.h and methods/method.h differ between #ifndef MB_SHARED_WORDS and its #endif"
+
 # ---- sizes ---------------------------------------------------------------------------------------------------------
 for f in */*.[ch] */*/*.[ch] */*/*.cu */*/*.cuh; do
     [[ -f $f && $f != build* && $f != models/* ]] || continue

@@ -177,32 +177,41 @@ void suite_run(suite *s, const mb_kernel_case *problem)
 {
     suite_begin(s, problem);
     switch (problem->operation) {
-    case MB_CASE_EMBED:
-    case MB_CASE_RMSNORM:
-    case MB_CASE_GEMM:
-    case MB_CASE_QKV:
-    case MB_CASE_SWIGLU:
-    case MB_CASE_TOP1:
+    case MB_OP_embed:
+    case MB_OP_add_rmsnorm:
+    case MB_OP_gemm:
+    case MB_OP_qkv_finish:
+    case MB_OP_swiglu:
+    case MB_OP_top1:
         suite_transformer(s);
         break;
-    case MB_CASE_ROUTE:
-    case MB_CASE_EXPERTS:
+    case MB_OP_route:
+    case MB_OP_experts:
         suite_experts(s);
         break;
-    case MB_CASE_ATTEND:
-    case MB_CASE_SPARSE:
-    case MB_CASE_PREFILL:
+    case MB_OP_attend:
+    case MB_OP_attend_sparse:
+    case MB_OP_attend_prefill:
         suite_attention_case(s);
         break;
-    case MB_CASE_MASS:
-    case MB_CASE_VOTES:
-    case MB_CASE_PAGE_BOUNDS:
-    case MB_CASE_PAGE_SCORES:
-    case MB_CASE_KEY_SCORES:
+    case MB_OP_mass:
+    case MB_OP_votes:
+    case MB_OP_page_bounds:
+    case MB_OP_page_scores:
+    case MB_OP_key_scores:
         suite_index_case(s);
         break;
-    default:
+    case MB_OP_top_k:
+    case MB_OP_top_p:
+    case MB_OP_score_edges:
+    case MB_OP_state_merge:
+    case MB_OP_state_downdate:
+    case MB_OP_row_distance:
+    case MB_OP_count_work:
         suite_scores_case(s);
+        break;
+    default:
+        suite_parity_case(s);
         break;
     }
     suite_finish(s);
@@ -221,13 +230,13 @@ bool suite_is_chosen(const char *operation)
     return !list;
 }
 
-int suite_run_operation(suite *s, mb_case_operation operation)
+int suite_run_operation(suite *s, mb_operation operation)
 {
     int ran = 0;
-    if (!suite_is_chosen(mb_case_operation_name(operation)))
+    if (!suite_is_chosen(mb_operation_name(operation)))
         return 0;
-    for (size_t i = 0; i < mb_kernel_case_count; i++) {
-        const mb_kernel_case *problem = &mb_kernel_cases[i];
+    for (size_t i = 0; mb_kernel_case_at(i); i++) {
+        const mb_kernel_case *problem = mb_kernel_case_at(i);
         if (problem->operation != operation || !(problem->use & MB_CASE_TEST))
             continue;
         suite_run(s, problem);

@@ -42,7 +42,7 @@ typedef struct suite {
 /* Runs one case; prints what differs and counts it in failures. */
 void suite_run(suite *s, const mb_kernel_case *problem);
 /* Runs all test cases of an operation; returns how many there were. */
-int suite_run_operation(suite *s, mb_case_operation operation);
+int suite_run_operation(suite *s, mb_operation operation);
 
 /* ---- for the files of the suite ---- */
 
@@ -80,7 +80,7 @@ int64_t suite_row_at(const suite_attention *a, int64_t head, int64_t row); /* in
 double suite_row_weight(const suite_attention *a, int64_t head, int64_t row);
 /* log-sum-exp of a row over `n` slots. */
 double suite_lse(const suite_attention *a, int64_t head, int64_t row, const int32_t *slots, int64_t n);
-/* The slots that a head covers: span and, when pages is true, its pages. Returns their number. */
+/* The slots that a head covers: scope and, when pages is true, its pages. Returns their number. */
 int64_t suite_slots(const suite_attention *a, int64_t head, bool pages, int32_t *slots);
 void suite_pages_make(suite *s, suite_attention *a, int32_t page, int32_t count);
 
@@ -89,6 +89,8 @@ void suite_experts(suite *s);     /* route, experts */
 void suite_attention_case(suite *s);
 void suite_index_case(suite *s);  /* mass .. key_scores */
 void suite_scores_case(suite *s); /* top_k .. count_work */
+/* Any other operation, by its recipe in kernels/cases*.c: the backend against the CPU's, on the same inputs. */
+void suite_parity_case(suite *s);
 /* Around a problem: its name for messages and random numbers; memory back and everything enqueued done. */
 void suite_begin(suite *s, const mb_kernel_case *problem);
 void suite_finish(suite *s);

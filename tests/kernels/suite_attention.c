@@ -42,7 +42,7 @@ void suite_attention_make(suite *s, suite_attention *a)
         for (int32_t r = 0; r < p->batch * p->rows; r++)
             a->weight[r] = r % 3 == 1 ? 0.0f : r % 3 == 0 ? 1.0f : 0.5f;
         for (int64_t i = 0; p->rows > 1 && i < a->dim; i++) /* a row that counts nothing may hold anything */
-            a->q[p->query_heads * a->dim + i] = p->operation == MB_CASE_ATTEND ? 0.5f : NAN;
+            a->q[p->query_heads * a->dim + i] = p->operation == MB_OP_attend ? 0.5f : NAN;
     }
     if (p->flags & MB_CASE_ACTIVE) {
         a->active = suite_own(s, (size_t)a->heads * sizeof *a->active);
@@ -63,7 +63,7 @@ void suite_attention_make(suite *s, suite_attention *a)
                                     .head_dim = p->head_dim},
                              .query_heads = p->query_heads,
                              .q = suite_put(s, a->q, queries * a->dim, s->type),
-                             .span = p->span,
+                             .scope = p->scope,
                              .active = a->active ? suite_put_ints(s, a->active, a->heads) : NULL,
                              .out = suite_poison(s, queries * a->dim, s->type),
                              .lse = suite_poison(s, queries, MB_F32),
@@ -107,14 +107,14 @@ int64_t suite_slots(const suite_attention *a, int64_t head, bool pages, int32_t 
 {
     int64_t n = 0, prefix = a->prefix[head / a->args.kv.kv_heads];
     bool dense = !pages || a->counts[head] < 0;
-    for (int32_t j = 0; dense && a->args.span != MB_SPAN_BLOCK && j < prefix; j++)
+    for (int32_t j = 0; dense && a->args.scope != MB_SCOPE_BLOCK && j < prefix; j++)
         slots[n++] = j;
-    for (int32_t i = 0; !dense && a->args.span != MB_SPAN_BLOCK && i < a->counts[head]; i++) {
+    for (int32_t i = 0; !dense && a->args.scope != MB_SCOPE_BLOCK && i < a->counts[head]; i++) {
         int32_t page = a->ids[head * a->args.pages->capacity + i], size = a->args.pages->granularity;
         for (int32_t j = page * size; j < (page + 1) * size && j < prefix; j++)
             slots[n++] = j;
     }
-    for (int32_t j = 0; a->args.span != MB_SPAN_PREFIX && j < a->args.rows.block_keys; j++)
+    for (int32_t j = 0; a->args.scope != MB_SCOPE_PREFIX && j < a->args.rows.block_keys; j++)
         slots[n++] = (int32_t)prefix + j;
     return n;
 }
@@ -122,7 +122,7 @@ int64_t suite_slots(const suite_attention *a, int64_t head, bool pages, int32_t 
 void suite_pages_make(suite *s, suite_attention *a, int32_t page, int32_t count)
 {
     unsigned flags = s->problem->flags;
-    mb_pages *pages = suite_own(s, sizeof *pages);
+    mb_page_set *pages = suite_own(s, sizeof *pages);
     a->ids = suite_own(s, (size_t)(a->heads * count) * 4);
     a->counts = suite_own(s, (size_t)a->heads * 4);
     for (int64_t h = 0; h < a->heads; h++) {
@@ -140,10 +140,10 @@ void suite_pages_make(suite *s, suite_attention *a, int32_t page, int32_t count)
                 (p == there - 1 && a->counts[h] < left))
                 a->ids[h * count + a->counts[h]++] = p;
     }
-    *pages = (mb_pages){.granularity = page,
-                        .capacity = count,
-                        .ids = suite_put_ints(s, a->ids, a->heads * count),
-                        .counts = suite_put_ints(s, a->counts, a->heads)};
+    *pages = (mb_page_set){.granularity = page,
+                           .capacity = count,
+                           .ids = suite_put_ints(s, a->ids, a->heads * count),
+                           .counts = suite_put_ints(s, a->counts, a->heads)};
     a->args.pages = pages;
 }
 
@@ -266,9 +266,9 @@ static void prefill_case(suite *s)
                 .capacity = (int32_t)capacity,
                 .head_dim = p->head_dim};
     suite_ok(s,
-             s->kernels->attend_prefill(s->device, &kv, (int32_t)sequence, p->query_heads,
-                                        suite_put(s, q, p->m * heads * dim, s->type), p->n, p->m, (int32_t)p->k,
-                                        out),
+             s->kernels->attend_prefill(s->device, &(mb_prefill){kv, (int32_t)sequence, p->query_heads,
+                                                                 suite_put(s, q, p->m * heads * dim, s->type),
+                                                                 p->n, p->m, (int32_t)p->k, out}),
              "attend_prefill");
     float *got = suite_get_guarded(s, out, p->m * heads * dim, s->type, "out");
     double *logit = suite_own(s, (size_t)end * sizeof *logit), want[256];
@@ -300,9 +300,9 @@ static void prefill_case(suite *s)
 
 void suite_attention_case(suite *s)
 {
-    if (s->problem->operation == MB_CASE_ATTEND)
+    if (s->problem->operation == MB_OP_attend)
         attend_case(s);
-    else if (s->problem->operation == MB_CASE_SPARSE)
+    else if (s->problem->operation == MB_OP_attend_sparse)
         sparse_case(s);
     else
         prefill_case(s);

@@ -314,7 +314,7 @@ static void experts_case(suite *s)
 
 void suite_experts(suite *s)
 {
-    if (s->problem->operation == MB_CASE_ROUTE)
+    if (s->problem->operation == MB_OP_route)
         route_case(s);
     else
         experts_case(s);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Uploads the log-sum-exp over the case's span, computed here, as the input normaliser. */
+/* Uploads the log-sum-exp over the case's scope, computed here, as the input normaliser. */
 static float *put_lse(suite *s, suite_attention *a)
 {
     int64_t queries = (int64_t)a->args.rows.batch * a->args.rows.rows * a->args.query_heads;
@@ -69,7 +69,7 @@ static void votes_case(suite *s)
     float *votes = suite_poison(s, a.heads * stride, MB_F32), *stats = suite_poison(s, a.heads * 2, MB_F32);
     size_t bytes = s->kernels->votes_scratch(&a.args, (int32_t)k);
     void *scratch = suite_poison(s, (int64_t)bytes / 4, MB_F32);
-    suite_ok(s, s->kernels->votes(s->device, &a.args, (int32_t)k, votes, stats, scratch), "votes");
+    suite_ok(s, s->kernels->votes(s->device, &(mb_votes){a.args, (int32_t)k, votes, stats, scratch}), "votes");
     mb_hash *digest = s->digest; /* scratch is no output: lists in it may be in any order */
     s->digest = NULL;
     suite_get_guarded(s, scratch, (int64_t)bytes / 4, MB_F32, "scratch");
@@ -116,7 +116,8 @@ static void bounds_case(suite *s)
     int64_t capacity = (a.args.rows.max_prefix + block + page - 1) / page + 1, dim = a.dim;
     void *bounds = suite_poison(s, a.heads * capacity * 2 * dim, s->type);
     suite_ok(s,
-             s->kernels->page_bounds(s->device, &a.args.rows, &a.args.kv, page, (int32_t)capacity, whole, bounds),
+             s->kernels->page_bounds(
+                 s->device, &(mb_page_bounds){a.args.rows, a.args.kv, page, (int32_t)capacity, whole, bounds}),
              "page_bounds");
     float *got = suite_get_guarded(s, bounds, a.heads * capacity * 2 * dim, s->type, "bounds");
     for (int64_t head = 0; head < a.heads; head++) {
@@ -222,9 +223,10 @@ static void page_scores_case(suite *s)
             }
     float *scores = suite_poison(s, a.heads * stride, MB_F32);
     suite_ok(s,
-             s->kernels->page_scores(s->device, &a.args, page, (int32_t)capacity,
-                                     suite_put(s, bounds, a.heads * capacity * 2 * dim, s->type),
-                                     (mb_merge)s->problem->mode, scores, stride),
+             s->kernels->page_scores(s->device,
+                                     &(mb_page_scores){a.args, page, (int32_t)capacity,
+                                                       suite_put(s, bounds, a.heads * capacity * 2 * dim, s->type),
+                                                       (mb_merge)s->problem->mode, scores, stride}),
              "page_scores");
     float *got = suite_get_guarded(s, scores, a.heads * stride, MB_F32, "scores");
     for (int64_t head = 0; head < a.heads; head++) {
@@ -254,9 +256,9 @@ static void key_scores_case(suite *s)
             channels[h * count + c] = (int32_t)((c * 7 + h * 3) % dim); /* distinct: 7 and dim share no factor */
     float *scores = suite_poison(s, a.heads * stride, MB_F32);
     suite_ok(s,
-             s->kernels->key_scores(s->device, &a.args,
-                                    count ? suite_put_ints(s, channels, kv_heads * count) : NULL, count, scores,
-                                    stride),
+             s->kernels->key_scores(
+                 s->device, &(mb_key_scores){a.args, count ? suite_put_ints(s, channels, kv_heads * count) : NULL,
+                                             count, scores, stride}),
              "key_scores");
     float *got = suite_get_guarded(s, scores, a.heads * stride, MB_F32, "scores");
     for (int64_t head = 0; head < a.heads; head++)
@@ -281,16 +283,16 @@ static void key_scores_case(suite *s)
 void suite_index_case(suite *s)
 {
     switch (s->problem->operation) {
-    case MB_CASE_MASS:
+    case MB_OP_mass:
         mass_case(s);
         break;
-    case MB_CASE_VOTES:
+    case MB_OP_votes:
         votes_case(s);
         break;
-    case MB_CASE_PAGE_BOUNDS:
+    case MB_OP_page_bounds:
         bounds_case(s);
         break;
-    case MB_CASE_PAGE_SCORES:
+    case MB_OP_page_scores:
         page_scores_case(s);
         break;
     default:

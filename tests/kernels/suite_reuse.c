@@ -99,6 +99,11 @@ static int32_t nearest(const ring_data *d, int64_t at, int any, double *distance
     return best;
 }
 
+static mb_row_shape shape_of(const sizes *z)
+{
+    return (mb_row_shape){z->batch, z->rows, z->heads, z->kv, z->dim};
+}
+
 static void match_and_gather(suite *s, const ring_data *d, int any)
 {
     const sizes *z = d->z;
@@ -107,10 +112,10 @@ static void match_and_gather(suite *s, const ring_data *d, int any)
     void *out = suite_poison(s, d->states * z->dim, s->type);
     float *lse = suite_poison(s, d->states, MB_F32);
     suite_ok(s,
-             s->kernels->ring_match(s->device, z->batch, z->rows, z->heads, z->dim, d->device_a, &d->ring, any,
-                                    slot, distance, norm),
+             s->kernels->ring_match(
+                 s->device, &(mb_ring_match){shape_of(z), d->device_a, d->ring, any, slot, distance, norm}),
              "ring_match");
-    suite_ok(s, s->kernels->ring_gather(s->device, z->batch, z->rows, z->heads, z->dim, slot, &d->ring, out, lse),
+    suite_ok(s, s->kernels->ring_gather(s->device, &(mb_ring_gather){shape_of(z), slot, d->ring, out, lse}),
              "ring_gather");
     int32_t *got = suite_get_ints(s, slot, d->states);
     float *far = suite_get_guarded(s, distance, d->states, MB_F32, "distance");
@@ -157,10 +162,12 @@ static void reach(suite *s, const ring_data *d, int32_t age, int variant)
         active[i] = i % 2 ? -1 : 0;
     int32_t *heads = suite_poison(s, bhs, MB_F32), *reached = suite_poison(s, d->states, MB_F32);
     suite_ok(s,
-             s->kernels->ring_reach(s->device, z->batch, z->rows, z->heads, z->kv,
-                                    suite_put_ints(s, slot, d->states), &d->ring, age,
-                                    suite_put_ints(s, active, bhs),
-                                    variant == 2 ? NULL : suite_put_ints(s, missed, d->states), heads, reached),
+             s->kernels->ring_reach(
+                 s->device,
+                 &(mb_ring_reach){shape_of(z),
+                                  d->ring,
+                                  {suite_put_ints(s, slot, d->states), age, suite_put_ints(s, active, bhs),
+                                   variant == 2 ? NULL : suite_put_ints(s, missed, d->states), heads, reached}}),
              "ring_reach");
     int32_t *got = suite_get_ints(s, reached, d->states), *flags = suite_get_ints(s, heads, bhs);
     for (int64_t at = 0; at < d->states; at++) {
@@ -204,9 +211,11 @@ static void decide(suite *s, const ring_data *d, int relative, float share)
     suite_ok(s, s->kernels->upload(s->device, counts, start, sizeof start), "upload");
     int32_t *active = suite_poison(s, bhs, MB_F32), *missed = suite_poison(s, d->states, MB_F32);
     suite_ok(s,
-             s->kernels->reuse_decide(
-                 s->device, z->batch, z->rows, z->heads, z->kv, suite_put(s, distance, d->states, MB_F32),
-                 suite_put(s, norm, d->states, MB_F32), 1.0f, relative, share, active, missed, counts, counts + 4),
+             s->kernels->reuse_decide(s->device,
+                                      &(mb_reuse_decide){shape_of(z),
+                                                         {suite_put(s, distance, d->states, MB_F32),
+                                                          suite_put(s, norm, d->states, MB_F32), 1.0f, relative,
+                                                          share, active, missed, counts, counts + 4}}),
              "reuse_decide");
     suite_ok(s, s->kernels->download(s->device, got, counts, sizeof got), "download");
     for (int i = 0; i < 7; i++)
@@ -235,7 +244,7 @@ static void count_read(suite *s, const ring_data *d)
         }
         want += (active[i] ? read : 0) + n; /* once with flags, once the whole prefix of all */
     }
-    mb_pages pages = {16, capacity, suite_put_ints(s, ids, bhs * capacity), suite_put_ints(s, counts, bhs)};
+    mb_page_set pages = {16, capacity, suite_put_ints(s, ids, bhs * capacity), suite_put_ints(s, counts, bhs)};
     mb_rows rows = {.batch = z->batch,
                     .rows = z->rows,
                     .prefix_len = suite_put_ints(s, lengths, z->batch),
@@ -243,9 +252,11 @@ static void count_read(suite *s, const ring_data *d)
                     .block_keys = z->rows};
     double *tokens = s->kernels->alloc(s->device, sizeof got);
     suite_ok(s, s->kernels->upload(s->device, tokens, &got, sizeof got), "upload");
-    suite_ok(s, s->kernels->count_read(s->device, &rows, z->kv, &pages, suite_put_ints(s, active, bhs), tokens),
+    suite_ok(s,
+             s->kernels->count_read(s->device,
+                                    &(mb_key_count){rows, z->kv, &pages, suite_put_ints(s, active, bhs), tokens}),
              "count_read");
-    suite_ok(s, s->kernels->count_read(s->device, &rows, z->kv, NULL, NULL, tokens), "count_read");
+    suite_ok(s, s->kernels->count_read(s->device, &(mb_key_count){rows, z->kv, NULL, NULL, tokens}), "count_read");
     suite_ok(s, s->kernels->download(s->device, &got, tokens, sizeof got), "download");
     suite_close(s, "read", 0, got, want, 0.0);
 }

@@ -51,10 +51,16 @@ static void rows_make(suite *s, rows *r, int32_t page)
     r->lengths = suite_put_ints(s, r->prefix, p->batch);
 }
 
+static mb_scores scores_of(const suite *s, const rows *r, float *values, int32_t page)
+{
+    const mb_kernel_case *p = s->problem;
+    return (mb_scores){values, r->stride, p->batch, p->kv_heads, r->lengths, r->longest, page};
+}
+
 static void top_case(suite *s)
 {
     const mb_kernel_case *p = s->problem;
-    bool share = p->operation == MB_CASE_TOP_P;
+    bool share = p->operation == MB_OP_top_p;
     rows r;
     rows_make(s, &r, p->page);
     int32_t capacity = (int32_t)(share ? p->n : p->k);
@@ -82,13 +88,11 @@ static void top_case(suite *s)
     void *scratch =
         suite_poison(s, (int64_t)s->kernels->top_k_scratch(p->batch, p->kv_heads, (int32_t)r.stride) / 4, MB_F32);
     bool dynamic = p->flags & MB_CASE_DYNAMIC;
-    int rc =
-        share ? s->kernels->top_p(s->device, device_scores, r.stride, p->batch, p->kv_heads, r.lengths, r.longest,
-                                  p->page, (float)p->mode / 100.0f, (int32_t)p->k, (int32_t)p->n, capacity, ids,
-                                  counts, scratch)
-              : s->kernels->top_k(s->device, device_scores, r.stride, p->batch, p->kv_heads, r.lengths, r.longest,
-                                  p->page, (int32_t)p->k, dynamic ? suite_put_ints(s, wanted, r.heads) : NULL,
-                                  capacity, ids, counts, scratch);
+    mb_scores of = scores_of(s, &r, device_scores, p->page);
+    mb_page_set chosen = {p->page, capacity, ids, counts};
+    mb_top_p by_share = {of, (float)p->mode / 100.0f, (int32_t)p->k, (int32_t)p->n, chosen, scratch};
+    mb_top_k by_number = {of, (int32_t)p->k, dynamic ? suite_put_ints(s, wanted, r.heads) : NULL, chosen, scratch};
+    int rc = share ? s->kernels->top_p(s->device, &by_share) : s->kernels->top_k(s->device, &by_number);
     suite_ok(s, rc, share ? "top_p" : "top_k");
     int32_t *got = suite_get_ints(s, ids, r.heads * capacity), *got_counts = suite_get_ints(s, counts, r.heads);
     ranked *order = suite_own(s, (size_t)r.stride * sizeof *order);
@@ -126,13 +130,11 @@ static void edges_and_mean(suite *s, const rows *r, const float *scores)
     const mb_kernel_case *p = s->problem;
     int64_t all = r->heads * r->stride;
     float *edged = suite_put(s, scores, all, MB_F32), *mean = suite_put(s, scores, all, MB_F32);
-    suite_ok(s,
-             s->kernels->score_edges(s->device, edged, r->stride, p->batch, p->kv_heads, r->lengths, p->page, 1, 2,
-                                     INFINITY),
-             "score_edges");
+    mb_scores averaged = scores_of(s, r, mean, 1);
     suite_ok(
-        s, s->kernels->score_head_mean(s->device, mean, r->stride, p->batch, p->kv_heads, r->lengths, r->longest),
-        "score_head_mean");
+        s, s->kernels->score_edges(s->device, &(mb_score_edges){scores_of(s, r, edged, p->page), 1, 2, INFINITY}),
+        "score_edges");
+    suite_ok(s, s->kernels->score_head_mean(s->device, &averaged), "score_head_mean");
     float *got_edged = suite_get(s, edged, all, MB_F32), *got_mean = suite_get(s, mean, all, MB_F32);
     for (int64_t h = 0; h < r->heads; h++) {
         int64_t prefix = r->prefix[h / p->kv_heads], pages = (prefix + p->page - 1) / p->page;
@@ -150,21 +152,19 @@ static void edges_and_mean(suite *s, const rows *r, const float *scores)
     }
 }
 
-static void pool_and_smooth(suite *s, const rows *r, const float *scores, const float *device_scores)
+static void pool_and_smooth(suite *s, const rows *r, const float *scores, float *device_scores)
 {
     const mb_kernel_case *p = s->problem;
     int64_t pages = (r->longest + p->page - 1) / p->page, out_stride = pages + 2, half = 3;
-    for (int32_t mode = 0; mode < 2; mode++) {
+    mb_scores of = scores_of(s, r, device_scores, 1);
+    for (mb_pooling mode = MB_POOL_SUM; mode <= MB_POOL_MAX; mode++) {
         float *pooled = suite_poison(s, r->heads * out_stride, MB_F32);
         float *smooth = suite_poison(s, r->heads * r->stride, MB_F32);
-        suite_ok(s,
-                 s->kernels->score_pool(s->device, device_scores, r->stride, p->batch, p->kv_heads, r->lengths,
-                                        r->longest, p->page, mode, pooled, out_stride),
+        suite_ok(s, s->kernels->score_pool(s->device, &(mb_score_pool){of, p->page, mode, pooled, out_stride}),
                  "score_pool");
-        suite_ok(s,
-                 s->kernels->score_smooth(s->device, device_scores, r->stride, p->batch, p->kv_heads, r->lengths,
-                                          r->longest, (int32_t)(2 * half + 1), mode, smooth),
-                 "score_smooth");
+        suite_ok(
+            s, s->kernels->score_smooth(s->device, &(mb_score_smooth){of, (int32_t)(2 * half + 1), mode, smooth}),
+            "score_smooth");
         float *got_pool = suite_get_guarded(s, pooled, r->heads * out_stride, MB_F32, "pool");
         float *got_smooth = suite_get_guarded(s, smooth, r->heads * r->stride, MB_F32, "smooth");
         for (int64_t h = 0; h < r->heads; h++) {
@@ -197,7 +197,6 @@ static void pool_and_smooth(suite *s, const rows *r, const float *scores, const 
 
 static void scores_case(suite *s)
 {
-    const mb_kernel_case *p = s->problem;
     rows r;
     rows_make(s, &r, 1);
     int64_t all = r.heads * r.stride;
@@ -209,17 +208,19 @@ static void scores_case(suite *s)
     float *device_x = suite_put(s, x, all, MB_F32), *device_y = suite_put(s, y, all, MB_F32);
     edges_and_mean(s, &r, x);
     pool_and_smooth(s, &r, x, device_x);
-    suite_ok(s, s->kernels->score_axpby(s->device, 0.25f, device_x, 0.5f, device_y, all), "score_axpby");
+    suite_ok(s, s->kernels->score_axpby(s->device, &(mb_score_axpby){0.25f, device_x, 0.5f, device_y, all}),
+             "score_axpby");
     float *got = suite_get(s, device_y, all, MB_F32);
     for (int64_t i = 0; i < all; i++)
         suite_close(s, "axpby", i, (double)got[i], 0.25 * (double)x[i] + 0.5 * (double)y[i], 1e-7);
     float *fresh = suite_poison(s, all, MB_F32); /* a factor of 0 does not read NaN */
-    suite_ok(s, s->kernels->score_axpby(s->device, 1.0f, device_x, 0.0f, fresh, all), "score_axpby");
+    suite_ok(s, s->kernels->score_axpby(s->device, &(mb_score_axpby){1.0f, device_x, 0.0f, fresh, all}),
+             "score_axpby");
     got = suite_get_guarded(s, fresh, all, MB_F32, "axpby");
     for (int64_t i = 0; i < all; i++)
         suite_close(s, "axpby", i, (double)got[i], (double)x[i], 0.0);
     float *random = suite_poison(s, all, MB_F32);
-    suite_ok(s, s->kernels->score_random(s->device, 77, p->batch, p->kv_heads, r.longest, random, r.stride),
+    suite_ok(s, s->kernels->score_random(s->device, &(mb_score_random){scores_of(s, &r, random, 1), 77}),
              "score_random");
     got = suite_get_guarded(s, random, all, MB_F32, "random");
     double mean = 0.0;
@@ -237,10 +238,13 @@ static void state_case(suite *s)
 {
     const mb_kernel_case *p = s->problem;
     int64_t dim = p->head_dim, n = p->m * dim;
-    bool down = p->operation == MB_CASE_DOWNDATE;
+    bool down = p->operation == MB_OP_state_downdate;
     mb_type types[3];
-    for (int i = 0; i < 3; i++)
-        types[i] = p->mode >> i & 1 ? MB_F32 : s->type;
+    int32_t fp32[3];
+    for (int i = 0; i < 3; i++) {
+        fp32[i] = p->mode >> i & 1;
+        types[i] = fp32[i] ? MB_F32 : s->type;
+    }
     float *a = suite_random(s, n, 1.0), *b = suite_random(s, n, 1.0);
     float *lse_a = suite_own(s, (size_t)p->m * 4), *lse_b = suite_own(s, (size_t)p->m * 4);
     for (int64_t i = 0; i < p->m; i++) {
@@ -263,8 +267,8 @@ static void state_case(suite *s)
     float *lse = suite_poison(s, p->m, MB_F32);
     void *da = suite_put(s, a, n, types[0]), *db = suite_put(s, b, n, types[1]);
     float *la = suite_put(s, lse_a, p->m, MB_F32), *lb = suite_put(s, lse_b, p->m, MB_F32);
-    int rc = (down ? s->kernels->state_downdate : s->kernels->state_merge)(
-        s->device, p->m, p->head_dim, da, types[0], la, db, types[1], lb, out, types[2], lse);
+    mb_state_pair pair = {p->m, p->head_dim, {da, la, fp32[0]}, {db, lb, fp32[1]}, {out, lse, fp32[2]}};
+    int rc = (down ? s->kernels->state_downdate : s->kernels->state_merge)(s->device, &pair);
     suite_ok(s, rc, down ? "state_downdate" : "state_merge");
     float *got = suite_get_guarded(s, out, n, types[2], "state"),
           *got_lse = suite_get_guarded(s, lse, p->m, MB_F32, "lse");
@@ -298,8 +302,8 @@ static void state_case(suite *s)
     }
     if (down || types[0] != types[2])
         return;
-    rc = s->kernels->state_merge(s->device, p->m, p->head_dim, da, types[0], la, db, types[1], lb, da, types[2],
-                                 la);
+    pair.out = pair.a;
+    rc = s->kernels->state_merge(s->device, &pair);
     suite_ok(s, rc, "state_merge in place");
     suite_expect(s, memcmp(got, suite_get(s, da, n, types[2]), (size_t)n * sizeof *got) == 0, "in place differs");
 }
@@ -311,8 +315,9 @@ static void distance_case(suite *s)
     float *a = suite_random(s, n, 1.0), *b = suite_random(s, n, 1.0);
     float *distance = suite_poison(s, p->m, MB_F32), *norm = suite_poison(s, p->m, MB_F32);
     suite_ok(s,
-             s->kernels->row_distance(s->device, suite_put(s, a, n, s->type), suite_put(s, b, n, s->type), p->m,
-                                      p->head_dim, distance, norm),
+             s->kernels->row_distance(s->device,
+                                      &(mb_row_distance){suite_put(s, a, n, s->type), suite_put(s, b, n, s->type),
+                                                         p->m, p->head_dim, distance, norm}),
              "row_distance");
     float *got = suite_get_guarded(s, distance, p->m, MB_F32, "distance");
     float *got_norm = suite_get_guarded(s, norm, p->m, MB_F32, "norm");
@@ -345,16 +350,18 @@ static void count_case(suite *s)
                 want[0] += (page + 1) * p->page <= prefix ? p->page : prefix - page * p->page;
         }
     }
-    mb_pages pages = {.granularity = p->page,
-                      .capacity = (int32_t)p->k,
-                      .ids = suite_put_ints(s, ids, r.heads * p->k),
-                      .counts = suite_put_ints(s, counts, r.heads)};
+    mb_page_set pages = {.granularity = p->page,
+                         .capacity = (int32_t)p->k,
+                         .ids = suite_put_ints(s, ids, r.heads * p->k),
+                         .counts = suite_put_ints(s, counts, r.heads)};
     mb_rows args = {
         .batch = p->batch, .rows = 4, .prefix_len = r.lengths, .max_prefix = r.longest, .block_keys = 4};
     double *tokens = suite_poison(s, 4, MB_F32), start[2] = {5.0, 7.0};
     suite_ok(s, s->kernels->upload(s->device, tokens, start, sizeof start), "upload");
     suite_ok(
-        s, s->kernels->count_work(s->device, &args, p->kv_heads, p->flags & MB_CASE_DENSE ? NULL : &pages, tokens),
+        s,
+        s->kernels->count_work(
+            s->device, &(mb_key_count){args, p->kv_heads, p->flags & MB_CASE_DENSE ? NULL : &pages, NULL, tokens}),
         "count_work");
     suite_ok(s, s->kernels->download(s->device, got, tokens, sizeof got), "download");
     suite_close(s, "read", 0, got[0], want[0], 0.0);
@@ -364,18 +371,18 @@ static void count_case(suite *s)
 void suite_scores_case(suite *s)
 {
     switch (s->problem->operation) {
-    case MB_CASE_TOP_K:
-    case MB_CASE_TOP_P:
+    case MB_OP_top_k:
+    case MB_OP_top_p:
         top_case(s);
         break;
-    case MB_CASE_SCORES:
+    case MB_OP_score_edges:
         scores_case(s);
         break;
-    case MB_CASE_MERGE:
-    case MB_CASE_DOWNDATE:
+    case MB_OP_state_merge:
+    case MB_OP_state_downdate:
         state_case(s);
         break;
-    case MB_CASE_DISTANCE:
+    case MB_OP_row_distance:
         distance_case(s);
         break;
     default:

@@ -35,8 +35,8 @@ static void embed_case(suite *s)
         ids[i] = (int32_t)mb_random_below(&s->random, (uint64_t)p->n);
     void *out = suite_poison(s, p->m * p->k, s->type);
     suite_ok(s,
-             s->kernels->embed(s->device, suite_put_ints(s, ids, p->m), p->m,
-                               suite_put(s, table, p->n * p->k, s->type), p->n, p->k, out),
+             s->kernels->embed(s->device, &(mb_embed){suite_put_ints(s, ids, p->m), p->m,
+                                                      suite_put(s, table, p->n * p->k, s->type), p->n, p->k, out}),
              "embed");
     float *got = suite_get_guarded(s, out, p->m * p->k, s->type, "embed");
     for (int64_t i = 0; i < p->m * p->k; i++)
@@ -64,8 +64,9 @@ static void rmsnorm_case(suite *s)
     bool add = p->flags & MB_CASE_DELTA;
     void *x_device = suite_put(s, x, n, s->type), *out = suite_poison(s, n, s->type);
     suite_ok(s,
-             s->kernels->add_rmsnorm(s->device, x_device, add ? suite_put(s, delta, n, s->type) : NULL,
-                                     suite_put(s, w, p->k, s->type), 1e-6f, p->mode, p->m, p->k, out),
+             s->kernels->add_rmsnorm(
+                 s->device, &(mb_rmsnorm){x_device, add ? suite_put(s, delta, n, s->type) : NULL,
+                                          suite_put(s, w, p->k, s->type), 1e-6f, p->mode, p->m, p->k, out}),
              "add_rmsnorm");
     float *sum = suite_get(s, x_device, n, s->type), *got = suite_get_guarded(s, out, n, s->type, "add_rmsnorm");
     for (int64_t i = 0; i < n; i++) {
@@ -89,11 +90,12 @@ static void gemm_case(suite *s)
     float *bias = suite_random(s, p->n, 2.0);
     bool biased = p->flags & MB_CASE_BIAS;
     void *out = suite_poison(s, p->m * p->n, s->type);
-    suite_ok(s,
-             s->kernels->gemm(s->device, suite_put(s, a, p->m * p->k, s->type),
-                              suite_put(s, w, p->n * p->k, s->type),
-                              biased ? suite_put(s, bias, p->n, s->type) : NULL, p->m, p->n, p->k, out),
-             "gemm");
+    suite_ok(
+        s,
+        s->kernels->gemm(s->device,
+                         &(mb_gemm){suite_put(s, a, p->m * p->k, s->type), suite_put(s, w, p->n * p->k, s->type),
+                                    biased ? suite_put(s, bias, p->n, s->type) : NULL, p->m, p->n, p->k, out}),
+        "gemm");
     float *got = suite_get_guarded(s, out, p->m * p->n, s->type, "gemm");
     for (int64_t i = 0; i < p->m; i++)
         for (int64_t j = 0; j < p->n; j++) {
@@ -210,7 +212,9 @@ static void swiglu_case(suite *s)
     gate_up[0] = -200.0f; /* exp overflows on the way */
     gate_up[1] = 200.0f;
     void *out = suite_poison(s, n, s->type);
-    suite_ok(s, s->kernels->swiglu(s->device, suite_put(s, gate_up, 2 * n, s->type), p->m, p->k, out), "swiglu");
+    suite_ok(s,
+             s->kernels->swiglu(s->device, &(mb_swiglu){suite_put(s, gate_up, 2 * n, s->type), p->m, p->k, out}),
+             "swiglu");
     float *got = suite_get_guarded(s, out, n, s->type, "swiglu");
     for (int64_t i = 0; i < n; i++) {
         double gate = (double)gate_up[i / p->k * 2 * p->k + i % p->k];
@@ -253,8 +257,8 @@ static void top1_case(suite *s)
     int32_t *ids = suite_poison(s, p->m, MB_F32);
     float *probability = suite_poison(s, p->m, MB_F32);
     suite_ok(s,
-             s->kernels->top1(s->device, suite_put(s, logits, p->m * p->n, s->type), p->m, p->n, (mb_type)p->mode,
-                              ids, probability),
+             s->kernels->top1(s->device, &(mb_top1){suite_put(s, logits, p->m * p->n, s->type), p->m, p->n,
+                                                    (mb_type)p->mode, ids, probability}),
              "top1");
     int32_t *got = suite_get_ints(s, ids, p->m);
     float *got_p = suite_get_guarded(s, probability, p->m, MB_F32, "probability");
@@ -288,19 +292,19 @@ static void top1_case(suite *s)
 void suite_transformer(suite *s)
 {
     switch (s->problem->operation) {
-    case MB_CASE_EMBED:
+    case MB_OP_embed:
         embed_case(s);
         break;
-    case MB_CASE_RMSNORM:
+    case MB_OP_add_rmsnorm:
         rmsnorm_case(s);
         break;
-    case MB_CASE_GEMM:
+    case MB_OP_gemm:
         gemm_case(s);
         break;
-    case MB_CASE_QKV:
+    case MB_OP_qkv_finish:
         qkv_case(s);
         break;
-    case MB_CASE_SWIGLU:
+    case MB_OP_swiglu:
         swiglu_case(s);
         break;
     default:

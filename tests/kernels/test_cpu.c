@@ -38,10 +38,10 @@ static void every_operation(mb_type type)
     suite s;
     int ran = 0;
     open_device(&s, type, 2);
-    for (int operation = 0; operation <= MB_CASE_COUNT_WORK; operation++) {
-        int n = suite_run_operation(&s, (mb_case_operation)operation);
+    for (int operation = 0; operation < MB_OPERATION_COUNT; operation++) {
+        int n = suite_run_operation(&s, (mb_operation)operation);
         if (n == 0)
-            fail_msg("no case of %s", mb_case_operation_name((mb_case_operation)operation));
+            fail_msg("no case of %s", mb_operation_name((mb_operation)operation));
         ran += n;
     }
     suite_reuse(&s);
@@ -68,8 +68,8 @@ static void digest_of(mb_type type, int threads, char hex[MB_HASH_CAP])
     suite s;
     open_device(&s, type, threads);
     s.digest = mb_hash_new();
-    for (int operation = 0; operation <= MB_CASE_COUNT_WORK; operation++)
-        suite_run_operation(&s, (mb_case_operation)operation);
+    for (int operation = 0; operation < MB_OPERATION_COUNT; operation++)
+        suite_run_operation(&s, (mb_operation)operation);
     suite_reuse(&s);
     mb_hash_end(s.digest, hex);
     s.kernels->close(s.device);
@@ -215,7 +215,7 @@ static void test_refusals(void **state)
     assert_int_equal(s.kernels->attend(s.device, &args), MB_E_BUG);
     args.kv.head_dim = 8;
     assert_int_equal(s.kernels->attend_sparse(s.device, &args), MB_E_BUG); /* no pages */
-    assert_int_equal(s.kernels->embed(s.device, &id, 1, cache, 5, 4, cache + 100), MB_E_BUG);
+    assert_int_equal(s.kernels->embed(s.device, &(mb_embed){&id, 1, cache, 5, 4, cache + 100}), MB_E_BUG);
     s.kernels->close(s.device);
 }
 

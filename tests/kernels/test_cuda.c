@@ -54,11 +54,11 @@ static void every_operation(mb_type type)
     int ran = 0;
     if (!open_device(&s, type))
         skip();
-    for (int operation = 0; operation <= MB_CASE_COUNT_WORK; operation++) {
+    for (int operation = 0; operation < MB_OPERATION_COUNT; operation++) {
         int before = s.failures;
-        ran += suite_run_operation(&s, (mb_case_operation)operation);
+        ran += suite_run_operation(&s, (mb_operation)operation);
         if (s.failures > before)
-            printf("%s: %d failures\n", mb_case_operation_name((mb_case_operation)operation), s.failures - before);
+            printf("%s: %d failures\n", mb_operation_name((mb_operation)operation), s.failures - before);
     }
     suite_reuse(&s);
     s.kernels->close(s.device);
@@ -88,8 +88,8 @@ static void test_repeatable(void **state)
         if (!open_device(&s, MB_BF16))
             skip();
         s.digest = mb_hash_new();
-        for (int operation = 0; operation <= MB_CASE_COUNT_WORK; operation++)
-            suite_run_operation(&s, (mb_case_operation)operation);
+        for (int operation = 0; operation < MB_OPERATION_COUNT; operation++)
+            suite_run_operation(&s, (mb_operation)operation);
         suite_reuse(&s);
         mb_hash_end(s.digest, round ? again : first);
         s.kernels->close(s.device);
@@ -200,8 +200,11 @@ static void test_graph(void **state)
             if (!replay || capture) {
                 suite_ok(&s, k->attend(s.device, &args), "attend");
                 suite_ok(&s,
-                         k->top_k(s.device, mass, CAPACITY, 1, KV, length, CAPACITY - ROWS, 1, K, NULL, K, ids,
-                                  counts, scratch),
+                         k->top_k(s.device, &(mb_top_k){{mass, CAPACITY, 1, KV, length, CAPACITY - ROWS, 1},
+                                                        K,
+                                                        NULL,
+                                                        {1, K, ids, counts},
+                                                        scratch}),
                          "top_k");
             }
             if (capture)

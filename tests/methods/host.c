@@ -250,8 +250,8 @@ static int attend_by_method(play *p, mb_error *err)
     int rc = mb_tapes_attend(p->c->tapes, p->attender, &p->call, p->out, p->lse, err);
     if (rc == 0)
         rc = host->attend(host, &p->call, MB_SCOPE_BLOCK, NULL, p->block_out, p->block_lse);
-    return rc == 0 ? host->state_merge(host, &p->call, p->out, p->lse, p->block_out, p->block_lse, 0, p->out, NULL)
-                   : rc;
+    mb_state prefix = {p->out, p->lse, 0}, block = {p->block_out, p->block_lse, 0}, both = {p->out, NULL, 0};
+    return rc == 0 ? host->state_merge(host, &p->call, &prefix, &block, &both) : rc;
 }
 
 static int attend_dense(play *p, const mb_selection *answer, mb_error *err)

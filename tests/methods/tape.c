@@ -1,21 +1,30 @@
 /*
- * tape.c - operations with their arguments on a tape. Each taped operation has a struct of its arguments, a player
- * that calls the real one with them, and a stand-in that writes the struct down and plays it.
+ * tape.c - operations with their arguments on a tape: every operation of the table has a stand-in that writes its
+ * arguments down and runs the real one.
  */
 #include "tests/methods/tape.h"
 
 #include "base/base.h"
+#include "kernels/cases.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-typedef int player(mb_device *device, const void *args);
-
 typedef struct operation {
-    player *play;
+    int kind; /* mb_operation, or one of the two below */
     mb_device *device;
-    void *args; /* malloc'ed */
+    void *args;        /* malloc'ed */
+    mb_page_set pages; /* what args point to, where they do */
 } operation;
+
+enum { COPY = MB_OPERATION_COUNT, FILL };
+
+typedef struct copy_args {
+    void *dst;
+    const void *src; /* of a copy */
+    int byte;        /* of a fill */
+    size_t n;
+} copy_args;
 
 /* One layer of one kind of forward. */
 typedef struct tape {
@@ -40,148 +49,67 @@ struct mb_tapes {
 static const mb_kernels *real;
 static mb_tapes *current;
 
-static bool write_down(player *play, mb_device *device, const void *args, size_t size)
+/* The page set that arguments of this kind point to, or NULL. */
+static const mb_page_set **pages_of(int kind, void *args)
+{
+    if (kind == MB_OP_attend_sparse)
+        return &((mb_attention *)args)->pages;
+    return kind == MB_OP_count_work || kind == MB_OP_count_read ? &((mb_key_count *)args)->pages : NULL;
+}
+
+static int run(const operation *o)
+{
+    const copy_args *c = o->args;
+    if (o->kind == COPY)
+        return real->copy(o->device, c->dst, c->src, c->n);
+    return o->kind == FILL ? real->fill(o->device, c->dst, c->byte, c->n)
+                           : mb_operation_run(real, o->device, (mb_operation)o->kind, o->args);
+}
+
+/* Runs the operation; while a tape is written, a copy of its arguments goes there, as a graph keeps one. */
+static int tape_down(int kind, mb_device *device, const void *args, size_t size)
 {
     tape *t = current->writing;
+    operation now = {.kind = kind, .device = device, .args = (void *)args};
     if (!t)
-        return true;
+        return run(&now);
     size_t n = t->count[current->hook];
     operation *grown = realloc(t->operations[current->hook], (n + 1) * sizeof *grown);
-    void *copy = malloc(size);
     if (grown)
         t->operations[current->hook] = grown;
-    if (!grown || !copy) {
-        free(copy);
+    now.args = malloc(size);
+    if (!grown || !now.args) {
+        free(now.args);
         current->failed = true;
-        return false;
+        return MB_E_SYSTEM;
     }
-    memcpy(copy, args, size);
-    grown[n] = (operation){play, device, copy};
+    memcpy(now.args, args, size);
+    const mb_page_set **pages = pages_of(kind, now.args);
+    if (pages && *pages)
+        now.pages = **pages;
+    grown[n] = now;
     t->count[current->hook]++;
-    return true;
+    return run(&now);
 }
 
-#define UNPACK(...) __VA_ARGS__
-/* name, fields of the struct, the call with it as `a`, its values, the operation's parameters */
-#define TAPED(name, fields, call, values, ...)                                                                    \
-    struct name##_args {                                                                                          \
-        UNPACK fields                                                                                             \
-    };                                                                                                            \
-    static int play_##name(mb_device *device, const void *args)                                                   \
+static int taped_copy(mb_device *device, void *dst, const void *src, size_t n)
+{
+    copy_args args = {.dst = dst, .src = src, .n = n};
+    return tape_down(COPY, device, &args, sizeof args);
+}
+
+static int taped_fill(mb_device *device, void *dst, int byte, size_t n)
+{
+    copy_args args = {.dst = dst, .byte = byte, .n = n};
+    return tape_down(FILL, device, &args, sizeof args);
+}
+
+#define TAPED(name, arguments)                                                                                    \
+    static int taped_##name(mb_device *device, const arguments *args)                                             \
     {                                                                                                             \
-        const struct name##_args *a = args;                                                                       \
-        return real->name call;                                                                                   \
-    }                                                                                                             \
-    static int taped_##name(mb_device *device, __VA_ARGS__)                                                       \
-    {                                                                                                             \
-        struct name##_args a = {UNPACK values};                                                                   \
-        return write_down(play_##name, device, &a, sizeof a) ? play_##name(device, &a) : MB_E_SYSTEM;             \
+        return tape_down(MB_OP_##name, device, args, sizeof *args);                                               \
     }
-
-TAPED(copy, (void *dst; const void *src; size_t n;), (device, a->dst, a->src, a->n), (dst, src, n), void *dst,
-      const void *src, size_t n)
-TAPED(fill, (void *dst; int byte; size_t n;), (device, a->dst, a->byte, a->n), (dst, byte, n), void *dst, int byte,
-      size_t n)
-TAPED(attend, (mb_attention args;), (device, &a->args), (*args), const mb_attention *args)
-TAPED(row_distance, (const void *x; const void *y; int64_t n; int32_t dim; float *distance; float *norm;),
-      (device, a->x, a->y, a->n, a->dim, a->distance, a->norm), (x, y, n, dim, distance, norm), const void *x,
-      const void *y, int64_t n, int32_t dim, float *distance, float *norm)
-TAPED(score_edges,
-      (float *scores; int64_t stride; int32_t batch, heads; const int32_t *lengths; int32_t page, first, last;
-       float value;),
-      (device, a->scores, a->stride, a->batch, a->heads, a->lengths, a->page, a->first, a->last, a->value),
-      (scores, stride, batch, heads, lengths, page, first, last, value), float *scores, int64_t stride,
-      int32_t batch, int32_t heads, const int32_t *lengths, int32_t page, int32_t first, int32_t last, float value)
-TAPED(top_k,
-      (const float *scores; int64_t stride; int32_t batch, heads; const int32_t *lengths; int32_t longest, page, k;
-       const int32_t *dynamic; int32_t capacity; int32_t * ids; int32_t * counts; void *scratch;),
-      (device, a->scores, a->stride, a->batch, a->heads, a->lengths, a->longest, a->page, a->k, a->dynamic,
-       a->capacity, a->ids, a->counts, a->scratch),
-      (scores, stride, batch, heads, lengths, longest, page, k, dynamic, capacity, ids, counts, scratch),
-      const float *scores, int64_t stride, int32_t batch, int32_t heads, const int32_t *lengths, int32_t longest,
-      int32_t page, int32_t k, const int32_t *dynamic, int32_t capacity, int32_t *ids, int32_t *counts,
-      void *scratch)
-TAPED(state_merge,
-      (int64_t n; int32_t dim; const void *x; mb_type tx; const float *lx; const void *y; mb_type ty;
-       const float *ly; void *out; mb_type to; float *lo;),
-      (device, a->n, a->dim, a->x, a->tx, a->lx, a->y, a->ty, a->ly, a->out, a->to, a->lo),
-      (n, dim, x, tx, lx, y, ty, ly, out, to, lo), int64_t n, int32_t dim, const void *x, mb_type tx,
-      const float *lx, const void *y, mb_type ty, const float *ly, void *out, mb_type to, float *lo)
-TAPED(rows_copy,
-      (int32_t batch, rows, heads, kv, dim; const int32_t *active; const int32_t *missed; const void *src;
-       const float *ls; void *dst; float *ld;),
-      (device, a->batch, a->rows, a->heads, a->kv, a->dim, a->active, a->missed, a->src, a->ls, a->dst, a->ld),
-      (batch, rows, heads, kv, dim, active, missed, src, ls, dst, ld), int32_t batch, int32_t rows, int32_t heads,
-      int32_t kv, int32_t dim, const int32_t *active, const int32_t *missed, const void *src, const float *ls,
-      void *dst, float *ld)
-TAPED(reuse_decide,
-      (int32_t batch, rows, heads, kv; const float *distance; const float *norm; float threshold; int relative;
-       float share; int32_t * active; int32_t * missed; double *counts; double *groups;),
-      (device, a->batch, a->rows, a->heads, a->kv, a->distance, a->norm, a->threshold, a->relative, a->share,
-       a->active, a->missed, a->counts, a->groups),
-      (batch, rows, heads, kv, distance, norm, threshold, relative, share, active, missed, counts, groups),
-      int32_t batch, int32_t rows, int32_t heads, int32_t kv, const float *distance, const float *norm,
-      float threshold, int relative, float share, int32_t *active, int32_t *missed, double *counts, double *groups)
-TAPED(ring_match,
-      (int32_t batch, rows, heads, dim; const void *x; mb_state_ring ring; int any; int32_t * slot;
-       float *distance; float *norm;),
-      (device, a->batch, a->rows, a->heads, a->dim, a->x, &a->ring, a->any, a->slot, a->distance, a->norm),
-      (batch, rows, heads, dim, x, *ring, any, slot, distance, norm), int32_t batch, int32_t rows, int32_t heads,
-      int32_t dim, const void *x, const mb_state_ring *ring, int any, int32_t *slot, float *distance, float *norm)
-TAPED(ring_gather,
-      (int32_t batch, rows, heads, dim; const int32_t *slot; mb_state_ring ring; void *out; float *lse;),
-      (device, a->batch, a->rows, a->heads, a->dim, a->slot, &a->ring, a->out, a->lse),
-      (batch, rows, heads, dim, slot, *ring, out, lse), int32_t batch, int32_t rows, int32_t heads, int32_t dim,
-      const int32_t *slot, const mb_state_ring *ring, void *out, float *lse)
-TAPED(ring_reach,
-      (int32_t batch, rows, heads, kv; const int32_t *slot; mb_state_ring ring; int32_t age; const int32_t *active;
-       const int32_t *missed; int32_t * old; int32_t * reached;),
-      (device, a->batch, a->rows, a->heads, a->kv, a->slot, &a->ring, a->age, a->active, a->missed, a->old,
-       a->reached),
-      (batch, rows, heads, kv, slot, *ring, age, active, missed, old, reached), int32_t batch, int32_t rows,
-      int32_t heads, int32_t kv, const int32_t *slot, const mb_state_ring *ring, int32_t age,
-      const int32_t *active, const int32_t *missed, int32_t *old, int32_t *reached)
-
-/* Those whose pages lie on the caller's stack. */
-struct paged_args {
-    mb_attention args;
-    mb_rows rows;
-    mb_pages pages;
-    bool has_pages;
-    int32_t kv;
-    const int32_t *active;
-    double *tokens;
-};
-
-static int play_sparse(mb_device *device, const void *args)
-{
-    const struct paged_args *a = args;
-    mb_attention attention = a->args;
-    attention.pages = &a->pages;
-    return real->attend_sparse(device, &attention);
-}
-
-static int taped_sparse(mb_device *device, const mb_attention *args)
-{
-    struct paged_args a = {.args = *args, .pages = *args->pages};
-    return write_down(play_sparse, device, &a, sizeof a) ? play_sparse(device, &a) : MB_E_SYSTEM;
-}
-
-static int play_count(mb_device *device, const void *args)
-{
-    const struct paged_args *a = args;
-    return real->count_read(device, &a->rows, a->kv, a->has_pages ? &a->pages : NULL, a->active, a->tokens);
-}
-
-static int taped_count(mb_device *device, const mb_rows *rows, int32_t kv, const mb_pages *pages,
-                       const int32_t *active, double *tokens)
-{
-    struct paged_args a = {
-        .rows = *rows, .has_pages = pages != NULL, .kv = kv, .active = active, .tokens = tokens};
-    if (pages)
-        a.pages = *pages;
-    return write_down(play_count, device, &a, sizeof a) ? play_count(device, &a) : MB_E_SYSTEM;
-}
+MB_OPERATIONS(TAPED)
 
 mb_tapes *mb_tapes_new(const mb_kernels *kernels, const mb_kernels **table)
 {
@@ -194,18 +122,8 @@ mb_tapes *mb_tapes_new(const mb_kernels *kernels, const mb_kernels **table)
     *k = *kernels;
     k->copy = taped_copy;
     k->fill = taped_fill;
-    k->attend = taped_attend;
-    k->attend_sparse = taped_sparse;
-    k->row_distance = taped_row_distance;
-    k->score_edges = taped_score_edges;
-    k->top_k = taped_top_k;
-    k->state_merge = taped_state_merge;
-    k->rows_copy = taped_rows_copy;
-    k->reuse_decide = taped_reuse_decide;
-    k->ring_match = taped_ring_match;
-    k->ring_gather = taped_ring_gather;
-    k->ring_reach = taped_ring_reach;
-    k->count_read = taped_count;
+#define STAND_IN(name, arguments) k->name = taped_##name;
+    MB_OPERATIONS(STAND_IN)
     *table = k;
     return tapes;
 }
@@ -254,8 +172,13 @@ static tape *find(mb_tapes *tapes, const mb_call *call)
 static int play(const tape *t, int hook)
 {
     int rc = 0;
-    for (size_t i = 0; i < t->count[hook] && rc == 0; i++)
-        rc = t->operations[hook][i].play(t->operations[hook][i].device, t->operations[hook][i].args);
+    for (size_t i = 0; i < t->count[hook] && rc == 0; i++) {
+        operation *o = &t->operations[hook][i];
+        const mb_page_set **pages = pages_of(o->kind, o->args);
+        if (pages && *pages)
+            *pages = &o->pages;
+        rc = run(o);
+    }
     return rc;
 }
 

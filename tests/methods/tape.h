@@ -13,8 +13,7 @@
 
 typedef struct mb_tapes mb_tapes;
 
-/* *kernels: the table to open the stage with; its operations are real's. One set of tapes at a time. It serves the
- * operations of methods that keep states (mac, flashblock): another one is refused while a tape is written. */
+/* *kernels: the table to open the stage with; its operations are real's. One set of tapes at a time. */
 mb_tapes *mb_tapes_new(const mb_kernels *real, const mb_kernels **kernels);
 void mb_tapes_free(mb_tapes *tapes);
 /* Forget what was written: before a method is opened again, whose memory may lie elsewhere. */

@@ -340,7 +340,7 @@ static void test_mage_layer_budgets(void **state)
 
 /* ---- quest ---- */
 
-static mb_merge_rule bound_rule;
+static mb_merge bound_rule;
 static void *probe_bounds;
 static float *bound_scores;
 static const mb_host *bound_host;
@@ -369,9 +369,9 @@ static int bound_select(void *self, const mb_call *call, mb_selection *out, mb_e
     int rc = bound_host->page_scores(bound_host, call, 16, probe_bounds, bound_rule, MB_ROWS_ALL, bound_scores);
     for (int32_t bh = 0; bh < small.batch * small.kv_heads && rc == 0; bh++) {
         const truth *t = truth_of(call->block, call->step, call->layer, bh);
-        const double *least = bound_rule == MB_BOUND_MAX          ? t->bound_max
-                              : bound_rule == MB_BOUND_MEAN_QUERY ? t->bound_query
-                                                                  : t->bound_mean;
+        const double *least = bound_rule == MB_MERGE_MAX     ? t->bound_max
+                              : bound_rule == MB_MERGE_QUERY ? t->bound_query
+                                                             : t->bound_mean;
         for (int32_t p = 0; p * 16 < t->n; p++, bounds_checked++) {
             double score = (double)bound_scores[(size_t)bh * (size_t)probe_shape.stride + (size_t)p];
             if (!(score >= least[p] - 1e-4))
@@ -396,10 +396,10 @@ static void test_quest_bounds(void **state)
     (void)state;
     c.layers = 1; /* the probe has one array of bounds */
     probe_case(&c);
-    for (int rule = MB_BOUND_MEAN; rule <= MB_BOUND_MEAN_QUERY; rule++) {
+    for (int rule = MB_MERGE_MEAN; rule <= MB_MERGE_QUERY; rule++) {
         mb_stage_run run;
         mb_error err = {0};
-        bound_rule = (mb_merge_rule)rule;
+        bound_rule = (mb_merge)rule;
         if (mb_stage_play(&env, &c, &method, NULL, &run, &err) != 0)
             fail_msg("rule %d: %s", rule, err.text);
         mb_stage_free(&run);

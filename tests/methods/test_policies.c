@@ -146,34 +146,39 @@ static void test_budget_operations(void **state)
     float scores[4][64] = {{0}};
     (void)state;
     scores[1][3] = 2.0f;
-    assert_int_equal(k->score_recent(env.device, scores[0], 64, 2, 2, prefix, 40, 1.0f, 0.5f), 0);
+    mb_scores of = {scores[0], 64, 2, 2, prefix, 40, 1}, pages = of, one = of;
+    pages.page = 16;
+    one.batch = 1;
+    one.prefix_len = prefix + 1;
+    assert_int_equal(k->score_recent(env.device, &(mb_score_recent){of, 1.0f, 0.5f}), 0);
     for (int32_t j = 0; j < 64; j++) {
         float expected = j >= 10 ? 0.0f : j == 3 ? 2.0f : 0.5f * (float)(j + 1) / 11.0f;
         assert_true(fabsf(scores[1][j] - expected) < 1e-6f);
     }
     assert_true(scores[3][39] < 0.5f && scores[3][39] > scores[3][38] && scores[3][40] == 0.0f);
     /* 10 tokens are 1 page of 16, 40 are 3: int(0.3*1)+1, int(0.3*3)+1. */
-    assert_int_equal(k->budget_ratio(env.device, 2, 2, prefix, 16, 0.3, 1, budgets), 0);
+    assert_int_equal(k->budget_ratio(env.device, &(mb_budget_ratio){pages, 0.3, 1, budgets}), 0);
     assert_int_equal(budgets[0], 1);
     assert_int_equal(budgets[2], 1);
-    assert_int_equal(k->budget_ratio(env.device, 2, 2, prefix, 1, 0.3, 1, budgets), 0);
+    assert_int_equal(k->budget_ratio(env.device, &(mb_budget_ratio){of, 0.3, 1, budgets}), 0);
     assert_int_equal(budgets[1], 4);
     assert_int_equal(budgets[3], 13);
-    assert_int_equal(k->budget_ratio(env.device, 2, 2, prefix, 1, 1.0, 1, budgets), 0);
+    assert_int_equal(k->budget_ratio(env.device, &(mb_budget_ratio){of, 1.0, 1, budgets}), 0);
     assert_int_equal(budgets[0], 10);
     /* Two layers of one sequence, two heads: s = 100*(1 - ln 1) and 50*(1 - ln e^-1) = 100: half each. */
     float e1 = (float)exp(-1.0), stats[2][4] = {{100, 1, 10, 1}, {50, e1, 1, 1}};
-    assert_int_equal(k->budget_layers(env.device, stats[0], 2, 1, 2, prefix + 1, 8, 2, 40, budgets), 0);
+    assert_int_equal(k->budget_layers(env.device, &(mb_budget_layers){one, stats[0], 2, 8, 2, 40, budgets}), 0);
     for (int i = 0; i < 4; i++)
         assert_true(budgets[i] == 8 || budgets[i] == 7); /* 0.5*16, floored after a rounding of e^-1 */
     stats[1][0] = 1;
     stats[1][1] = 1; /* 100 against 1: 15.8 and 0.16, raised to k_min */
-    assert_int_equal(k->budget_layers(env.device, stats[0], 2, 1, 2, prefix + 1, 8, 2, 40, budgets), 0);
+    assert_int_equal(k->budget_layers(env.device, &(mb_budget_layers){one, stats[0], 2, 8, 2, 40, budgets}), 0);
     assert_int_equal(budgets[0], 15);
     assert_int_equal(budgets[3], 2);
-    assert_int_equal(k->budget_layers(env.device, stats[0], 2, 1, 2, prefix + 1, 8, 2, 12, budgets), 0);
+    assert_int_equal(k->budget_layers(env.device, &(mb_budget_layers){one, stats[0], 2, 8, 2, 12, budgets}), 0);
     assert_int_equal(budgets[0], 12);
-    assert_int_equal(k->budget_layers(env.device, stats[0], 2, 1, 2, prefix, 10, 2, 40, budgets), 0);
+    one.prefix_len = prefix;
+    assert_int_equal(k->budget_layers(env.device, &(mb_budget_layers){one, stats[0], 2, 10, 2, 40, budgets}), 0);
     assert_int_equal(budgets[3], 40); /* the whole prefix fits */
 }
 
