@@ -1,7 +1,7 @@
 /*
  * model.h - one block-diffusion transformer: checkpoint, tokenizer, KV cache, forward pass, samplers, decoding.
  *
- * What the driver sees of the room. A checkpoint folder is used as it was downloaded; a named shape with random
+ * What the other rooms see of this one. A checkpoint folder is used as it was downloaded; a named shape with random
  * weights gives a synthetic model. Everything numerical goes through kernels/kernels.h, every sparse decision
  * through methods/method.h; this room names neither a backend nor a method.
  *
@@ -230,6 +230,9 @@ typedef struct mb_sampler {
 
 /* The family's published defaults. */
 void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler);
+
+/* "first_step", "later_step", "commit": a phase as it is stored and shown. */
+const char *mb_phase_name(mb_phase phase);
 
 /* One denoising event for --trace and the fixtures. */
 typedef struct mb_trace_step {

@@ -21,10 +21,8 @@
 #define PROFILED_STRIDE 8 /* every so many-th later step is profiled */
 #define FORWARDS_CAP 48
 #define SUM_TOLERANCE 0.03
+#define KINDS MB_TIME_BLOCK       /* first, later, commit: single forwards */
 #define PARTS (MB_PART_COUNT + 1) /* the idle gap last */
-
-enum { KIND_FIRST, KIND_LATER, KIND_COMMIT, KINDS };
-static const char *const kind_names[KINDS] = {"first", "later", "commit"};
 
 /* One kind of forward of one method. */
 typedef struct part_times {
@@ -38,16 +36,18 @@ typedef struct breakdown_work {
     mb_error error; /* of the profiler */
 } breakdown_work;
 
-static int kind_of(mb_phase phase)
+/* A kind as it is stored: "first", "later", "commit". */
+static void kind_name(int kind, char name[16])
 {
-    return phase == MB_PHASE_COMMIT ? KIND_COMMIT : phase == MB_PHASE_FIRST_STEP ? KIND_FIRST : KIND_LATER;
+    const char *phase = mb_time_phase_name((mb_time_phase)kind);
+    snprintf(name, 16, "%.*s", (int)strcspn(phase, "_"), phase);
 }
 
 /* Records come in order of start; kernels may overlap, so the union counts each moment once. */
 static void forward_profiled(void *user, const mb_profile_report *report)
 {
     breakdown_work *work = user;
-    part_times *times = &work->kinds[kind_of(report->phase)];
+    part_times *times = &work->kinds[mb_time_phase_of(report->phase)];
     double covered = -INFINITY, us[PARTS] = {0};
     int32_t kernels[PARTS] = {0};
     if (report->error) {
@@ -76,39 +76,52 @@ static void forward_profiled(void *user, const mb_profile_report *report)
 static int check_sum(mb_latency_case *c, const mb_latency_slot *slot, int kind, double sum, double event_us,
                      mb_error *err)
 {
-    char text[192];
+    char text[192], name[16];
+    kind_name(kind, name);
     if (!(event_us > 0) || fabs(sum - event_us) <= SUM_TOLERANCE * event_us)
         return MB_OK;
     snprintf(text, sizeof text,
-             "the parts of a %s step add up to %.1f us, without the profiler it takes %.1f us (%+.1f %%)",
-             kind_names[kind], sum, event_us, 100 * (sum / event_us - 1));
+             "the parts of a %s step add up to %.1f us, without the profiler it takes %.1f us (%+.1f %%)", name,
+             sum, event_us, 100 * (sum / event_us - 1));
     return mb_latency_event(c, "note", slot->arm->spec->label, text, err);
+}
+
+/* Rows of one kind, at most PARTS; *sum: of their times. */
+static size_t fill_parts(const mb_latency_case *c, part_times *times, const char *name, double event_us,
+                         mb_breakdown_row *rows, double *sum)
+{
+    size_t n = 0;
+    *sum = 0;
+    for (size_t p = 0; p < PARTS; p++) {
+        bool gap = p == MB_PART_COUNT;
+        double us = gap ? fmax(event_us - *sum, 0) : mb_median(times->us[p], times->forwards);
+        *sum += us;
+        if (us > 0 || gap)
+            rows[n++] = (mb_breakdown_row){.context = c->context,
+                                           .batch = c->batch,
+                                           .step_kind = name,
+                                           .part = gap ? "idle gap" : mb_part_name((mb_part)p),
+                                           .us = us,
+                                           .kernels = times->kernels[p]};
+    }
+    return n;
 }
 
 static int store_parts(mb_latency_case *c, const mb_latency_slot *slot, breakdown_work *work,
                        const double event_us[KINDS], mb_error *err)
 {
     mb_breakdown_row rows[KINDS * PARTS];
+    char names[KINDS][16];
     size_t n = 0;
     int64_t cell = 0;
     int rc = mb_run_cell(c->run, slot->arm, 0, "breakdown", &cell, err);
     for (int kind = 0; rc == MB_OK && kind < KINDS; kind++) {
-        part_times *times = &work->kinds[kind];
-        double sum = 0;
-        for (size_t p = 0; times->forwards > 0 && p < PARTS; p++) {
-            double us =
-                p == MB_PART_COUNT ? fmax(event_us[kind] - sum, 0) : mb_median(times->us[p], times->forwards);
-            sum += us;
-            if (us > 0 || p == MB_PART_COUNT)
-                rows[n++] = (mb_breakdown_row){.context = c->context,
-                                               .batch = c->batch,
-                                               .step_kind = kind_names[kind],
-                                               .part = p == MB_PART_COUNT ? "idle gap" : mb_part_name((mb_part)p),
-                                               .us = us,
-                                               .kernels = times->kernels[p]};
-        }
-        if (times->forwards > 0)
-            rc = check_sum(c, slot, kind, sum, event_us[kind], err);
+        double sum;
+        if (work->kinds[kind].forwards == 0)
+            continue;
+        kind_name(kind, names[kind]);
+        n += fill_parts(c, &work->kinds[kind], names[kind], event_us[kind], rows + n, &sum);
+        rc = check_sum(c, slot, kind, sum, event_us[kind], err);
     }
     if (rc == MB_OK && n > 0)
         rc = mb_store_breakdown(c->run->store, cell, rows, n, err);
@@ -126,25 +139,25 @@ static int profile_slot(mb_latency_case *c, mb_latency_slot *slot, breakdown_wor
     mb_error why = {0};
     memset(work, 0, sizeof *work);
     mb_session_use_graphs(c->session, true);
-    for (int block = 0; rc == MB_OK && block < 4; block++) {
+    for (int block_index = 0; rc == MB_OK && block_index < 4; block_index++) {
         mb_decode_result result = {0};
-        mb_measure measure = {.profile = block == 3 ? forward_profiled : NULL,
+        mb_measure measure = {.profile = block_index == 3 ? forward_profiled : NULL,
                               .user = work,
                               .profile_stride = c->steps > PROFILED_STRIDE ? PROFILED_STRIDE : 1};
         mb_session_measure(c->session, &measure);
-        mb_session_rotate(c->session, (uint64_t)block); /* every method's parts on the same inputs */
+        mb_session_rotate(c->session, (uint64_t)block_index); /* every method's parts on the same inputs */
         rc = mb_decode_fixed_work(c->session, slot->attender, 1, c->steps, &mb_interrupted, &result, &why);
         mb_session_measure(c->session, NULL);
-        if (block == 2) {
+        if (block_index == 2) {
             /* The profiled steps' own counterparts: a method may treat early steps otherwise. */
             double late[FORWARDS_CAP];
             size_t n = 0, stride = (size_t)measure.profile_stride;
             for (size_t i = 0; i < result.later_count && n < FORWARDS_CAP; i++)
                 if ((i + 2) % stride == 0)
                     late[n++] = result.later_us[i];
-            event_us[KIND_FIRST] = mb_median(result.first_us, result.first_count);
-            event_us[KIND_LATER] = mb_median(late, n);
-            event_us[KIND_COMMIT] = mb_median(result.commit_us, result.commit_count);
+            event_us[MB_TIME_FIRST] = mb_median(result.first_us, result.first_count);
+            event_us[MB_TIME_LATER] = mb_median(late, n);
+            event_us[MB_TIME_COMMIT] = mb_median(result.commit_us, result.commit_count);
         }
         mb_decode_result_free(&result);
     }

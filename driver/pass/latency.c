@@ -1,9 +1,6 @@
 /*
- * latency.c - the cases of the latency pass: which there are, what fits the device together, prefill.
- *
- * All methods of a case are opened on one session. When their indices do not fit beside each other, they go in
- * groups, each with the reference in it, so that every ratio comes from blocks that took turns. A method that does
- * not fit even alone with the reference, or that does not support the shape, is a row with its reason.
+ * latency.c - the latency pass: which cases there are, the batch that "largest" stands for, prefill, and the cells
+ * of methods that were measured nowhere.
  */
 #include "driver/pass/latency.h"
 
@@ -16,187 +13,29 @@
 
 #define BATCH_CAP 1024
 
-int mb_latency_event(mb_latency_case *c, const char *level, const char *who, const char *text, mb_error *err)
-{
-    char *line =
-        mb_string_format("%s at %d tokens, batch %d, %d steps: %s", who, c->context, c->batch, c->steps, text);
-    if (!line)
-        return mb_no_memory(err, "an event");
-    if (strcmp(level, "note") != 0) /* notes are many: they stand in v_events */
-        mb_progress_note(&c->run->progress, "%s", line);
-    int rc = mb_store_event(c->run->store, c->run->run_id, level, line, err);
-    free(line);
-    return rc;
-}
-
-int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason,
-                      mb_error *err)
-{
-    int64_t cell = 0;
-    slot->failed = true;
-    c->run->failed_samples++;
-    int rc = mb_run_cell(c->run, slot->arm, 0, pass, &cell, err);
-    if (rc == MB_OK)
-        rc = mb_store_cell_state(c->run->store, cell, "failed", reason, err);
-    return rc == MB_OK ? mb_latency_event(c, "error", slot->arm->spec->label, reason, err) : rc;
-}
-
-/* ---- what fits ---- */
-
-/* Device bytes beyond the weights of a session with these methods. */
-static size_t bytes_needed(const mb_run *run, int32_t context, int32_t batch, int32_t steps, const mb_arm *arms,
-                           size_t count)
-{
-    mb_memory_plan plan;
-    mb_run_memory(run, batch, mb_latency_capacity(run, context), steps, arms, count, &plan);
-    return plan.total - plan.weights;
-}
-
-static size_t bytes_free(const mb_run *run)
-{
-    mb_device_info info;
-    run->kernels->info(run->device, &info);
-    return info.arena_free;
-}
-
-static size_t reference_index(const mb_run *run)
-{
-    for (size_t i = 0; i < run->config->method_count; i++)
-        if (run->arms[i].spec->method->caps & MB_CAP_LOSSLESS)
-            return i;
-    return run->config->method_count;
-}
-
 /* The reference and one other method beside it, whichever takes most: every comparison of this batch fits. */
-static bool pairs_fit(const mb_run *run, int32_t context, int32_t batch, int32_t steps)
+static bool pairs_fit(const mb_latency_case *c, int32_t batch)
 {
-    size_t reference = reference_index(run), count = run->config->method_count, free_bytes = bytes_free(run);
-    for (size_t i = 0; i < count; i++) {
-        if (mb_arm_fault(run, &run->arms[i], context)) /* it is not even measured */
+    const mb_run *run = c->run;
+    size_t reference = mb_latency_reference(run), free_bytes = mb_latency_bytes_free(run);
+    for (size_t i = 0; i < c->count; i++) {
+        if (mb_arm_fault(run, &run->arms[i], c->context)) /* it is not even measured */
             continue;
-        mb_arm pair[2] = {run->arms[i], run->arms[reference < count ? reference : i]};
-        bool alone = i == reference || reference == count;
-        if (bytes_needed(run, context, batch, steps, pair, alone ? 1 : 2) > free_bytes)
+        mb_arm pair[2] = {run->arms[i], run->arms[reference < c->count ? reference : i]};
+        bool alone = i == reference || reference == c->count;
+        if (mb_latency_bytes(c, batch, pair, alone ? 1 : 2) > free_bytes)
             return false;
     }
     return true;
 }
 
-int32_t mb_latency_largest(const mb_run *run, int32_t context, int32_t steps)
+/* The batch that "largest" stands for at the case's context; 0 = not even one sequence fits. */
+static int32_t largest_batch(const mb_latency_case *c)
 {
     int32_t batch = 0;
-    for (int32_t b = 1; b <= BATCH_CAP && pairs_fit(run, context, b, steps); b *= 2)
+    for (int32_t b = 1; b <= BATCH_CAP && pairs_fit(c, b); b *= 2)
         batch = b;
     return batch;
-}
-
-/* ---- opening ---- */
-
-static int fill_cache(mb_latency_case *c, mb_error *err)
-{
-    mb_run *run = c->run;
-    mb_random random = mb_random_named(run->config->seed, "latency prompts");
-    if (run->config->latency.synthetic_cache)
-        return mb_session_fill_random(c->session, c->context, run->config->seed, err);
-    int32_t *ids = malloc((size_t)c->context * sizeof *ids);
-    int rc = ids ? MB_OK : mb_no_memory(err, "%d random tokens", c->context);
-    for (int32_t b = 0; rc == MB_OK && b < c->batch; b++) {
-        for (int32_t i = 0; i < c->context; i++)
-            ids[i] = (int32_t)mb_random_below(&random, (uint64_t)run->model_config.vocab);
-        rc = mb_session_prefill(c->session, b, ids, (size_t)c->context, NULL, err);
-    }
-    free(ids);
-    return rc;
-}
-
-/* Opens the methods [from, to) of order on one session; those that cannot run get their reason. */
-static int open_group(mb_latency_case *c, const size_t *order, size_t count, size_t *opened, mb_error *err)
-{
-    mb_run *run = c->run;
-    mb_session_request request = {.batch = c->batch,
-                                  .capacity = mb_latency_capacity(run, c->context),
-                                  .prefill_chunk = run->config->prefill_chunk,
-                                  .graphs = run->config->graphs};
-    int rc = mb_session_open(&c->session, run->model, &request, err);
-    if (rc == MB_OK)
-        rc = fill_cache(c, err);
-    *opened = 0;
-    for (size_t i = 0; rc == MB_OK && i < count; i++) {
-        mb_latency_slot *slot = &c->slots[order[i]];
-        bool unsupported = false;
-        rc = mb_attender_open(&slot->attender, c->session, slot->arm->spec->method, slot->arm->spec->options,
-                              c->steps, run->config->seed, &unsupported, err);
-        if (rc != MB_OK && (unsupported || rc == MB_E_SAMPLE)) {
-            snprintf(slot->reason, sizeof slot->reason, "%.250s", err->text);
-            rc = MB_OK;
-        }
-        *opened = i + 1;
-    }
-    return rc;
-}
-
-static void close_group(mb_latency_case *c, const size_t *order, size_t opened)
-{
-    for (size_t i = opened; i-- > 0;) {
-        mb_attender_close(c->slots[order[i]].attender);
-        c->slots[order[i]].attender = NULL;
-    }
-    mb_session_close(c->session);
-    c->session = NULL;
-}
-
-int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, mb_error *err), void *user,
-                      mb_error *err)
-{
-    mb_run *run = c->run;
-    size_t reference = reference_index(run), next = 0, free_bytes = bytes_free(run);
-    bool reference_done = reference == c->count;
-    size_t *order = calloc(c->count + 1, sizeof *order);
-    mb_arm *arms = calloc(c->count + 1, sizeof *arms);
-    int rc = order && arms ? MB_OK : mb_no_memory(err, "the latency pass");
-    /* A plug-in is timed in process like everybody, if its rehearsal went well. */
-    for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
-        const char *fault = mb_arm_fault(run, c->slots[i].arm, c->context);
-        if (fault)
-            rc = mb_latency_failed(c, &c->slots[i], "latency", fault, err);
-    }
-    while (rc == MB_OK && (next < c->count || !reference_done)) {
-        size_t n = 0, opened = 0;
-        if (reference < c->count) {
-            order[n] = reference;
-            arms[n++] = run->arms[reference];
-        }
-        size_t first = n;
-        for (; next < c->count; next++) {
-            if (next == reference || c->slots[next].failed)
-                continue;
-            arms[n] = run->arms[next];
-            size_t needed = bytes_needed(run, c->context, c->batch, c->steps, arms, n + 1);
-            if (needed <= free_bytes) {
-                order[n++] = next;
-                continue;
-            }
-            if (n > first)
-                break; /* it opens the next group */
-            snprintf(c->slots[next].reason, sizeof c->slots[next].reason,
-                     "does not fit: %.2f GiB beside the weights%s, %.2f GiB are free", (double)needed / 0x1p30,
-                     first ? " together with the reference" : "", (double)free_bytes / 0x1p30);
-        }
-        if (n == first && reference_done)
-            break;
-        if (n == first && bytes_needed(run, c->context, c->batch, c->steps, arms, n) > free_bytes) {
-            snprintf(c->slots[reference].reason, sizeof c->slots[reference].reason, "does not fit the device");
-            break;
-        }
-        rc = open_group(c, order, n, &opened, err);
-        if (rc == MB_OK)
-            rc = work(c, user, err);
-        close_group(c, order, opened);
-        reference_done = true;
-    }
-    free(order);
-    free(arms);
-    return rc;
 }
 
 /* ---- a case ---- */
@@ -205,7 +44,7 @@ int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *
 static int time_prefill(mb_latency_case *c, mb_error *err)
 {
     mb_run *run = c->run;
-    size_t reference = reference_index(run);
+    size_t reference = mb_latency_reference(run);
     mb_session_request request = {.batch = 1,
                                   .capacity = mb_latency_capacity(run, c->context),
                                   .prefill_chunk = run->config->prefill_chunk,
@@ -223,7 +62,7 @@ static int time_prefill(mb_latency_case *c, mb_error *err)
     int rc = mb_latency_stored(run, &row, false, &stored, err);
     if (rc != MB_OK || stored)
         return rc;
-    if (reference == c->count || bytes_needed(run, c->context, 1, c->steps, run->arms, 0) > bytes_free(run))
+    if (reference == c->count || mb_latency_bytes(c, 1, run->arms, 0) > mb_latency_bytes_free(run))
         return MB_OK;
     int32_t *ids = malloc((size_t)c->context * sizeof *ids);
     rc = ids ? MB_OK : mb_no_memory(err, "%d random tokens", c->context);
@@ -258,48 +97,6 @@ static int measure_group(mb_latency_case *c, void *user, mb_error *err)
     return c->run->flags.profile ? mb_latency_ranges(c, err) : mb_latency_measure(c, user, err);
 }
 
-int mb_latency_case_open(mb_latency_case *c, mb_run *run, int32_t context, int32_t batch, int32_t steps,
-                         mb_error *err)
-{
-    *c = (mb_latency_case){
-        .run = run, .context = context, .batch = batch, .steps = steps, .count = run->config->method_count};
-    c->audits = mb_random_named(run->config->seed + (uint64_t)context * 31 + (uint64_t)batch, "audits");
-    c->slots = calloc(c->count, sizeof *c->slots);
-    if (!c->slots)
-        return mb_no_memory(err, "the latency pass");
-    for (size_t i = 0; i < c->count; i++) {
-        c->slots[i].arm = &run->arms[i];
-        c->slots[i].audit.random = mb_random_named(run->config->seed + i, "audited forwards");
-    }
-    return MB_OK;
-}
-
-void mb_latency_case_close(mb_latency_case *c)
-{
-    for (size_t i = 0; c->slots && i < c->count; i++)
-        free(c->slots[i].samples);
-    free(c->slots);
-    c->slots = NULL;
-}
-
-int mb_latency_stored(mb_run *run, const mb_latency_row *which, bool everyone, bool *stored, mb_error *err)
-{
-    int64_t reference = 0, cell = 0;
-    const mb_arm *arm = mb_run_reference_arm(run, 0);
-    int rc = MB_OK;
-    *stored = arm && !run->flags.again_latency && !run->flags.profile && !run->flags.audit;
-    if (!*stored)
-        return MB_OK;
-    rc = mb_run_cell(run, arm, 0, "latency", &reference, err);
-    *stored = rc == MB_OK && mb_store_has_latency(run->store, reference, reference, which);
-    for (size_t i = 0; rc == MB_OK && *stored && everyone && i < run->config->method_count; i++) {
-        rc = mb_run_cell(run, &run->arms[i], 0, "latency", &cell, err);
-        *stored = rc == MB_OK && mb_store_has_latency(run->store, cell, reference, which);
-    }
-    run->reused += *stored ? (everyone ? (int64_t)run->config->method_count : 1) : 0;
-    return rc;
-}
-
 static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t steps, mb_latency_totals *totals,
                         mb_error *err)
 {
@@ -324,20 +121,6 @@ static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t ste
     return rc == MB_OK && mb_interrupted ? mb_fail(err, MB_E_STOP, "interrupted") : rc;
 }
 
-int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error *err)
-{
-    if (steps > run->model_config.block)
-        return mb_fail(err, MB_E_INPUT,
-                       "config key latency.steps holds %d but a block of this model has %d tokens", steps,
-                       run->model_config.block);
-    if (mb_latency_capacity(run, context) > run->model_config.positions)
-        return mb_fail(err, MB_E_INPUT,
-                       "config key latency.contexts holds %d but %s has %d positions (a block more is needed; "
-                       "model.positions raises it for synthetic models)",
-                       context, run->model_config.name, run->model_config.positions);
-    return MB_OK;
-}
-
 /* A method that was measured nowhere: its cell says why. */
 static int store_reasons(mb_run *run, const mb_latency_totals *totals, mb_error *err)
 {
@@ -359,9 +142,8 @@ static int latency_context(mb_run *run, int32_t context, int32_t steps, mb_laten
     const mb_latency_spec *spec = &run->config->latency;
     bool seen = false;
     int rc = mb_latency_check(run, context, steps, err);
-    int32_t largest = rc == MB_OK && spec->largest_batch && context >= spec->largest_from
-                          ? mb_latency_largest(run, context, steps)
-                          : 0;
+    mb_latency_case c = {.run = run, .context = context, .steps = steps, .count = run->config->method_count};
+    int32_t largest = rc == MB_OK && spec->largest_batch && context >= spec->largest_from ? largest_batch(&c) : 0;
     for (size_t b = 0; rc == MB_OK && b < spec->batches.count; b++) {
         seen = seen || spec->batches.values[b] == largest;
         rc = latency_case(run, context, spec->batches.values[b], steps, totals, err);

@@ -1,9 +1,10 @@
 /*
  * latency.h - what the files of the latency and breakdown passes share.
  *
- * latency.c walks over the cases (context, batch, steps) and opens them; latency_case.c measures the methods of
- * one case in turn; latency_store.c turns samples into rows; latency_request.c times requests with the real
- * sampler; breakdown.c asks the profiler where the time of a step goes.
+ * latency.c walks over the cases (context, batch, steps); latency_common.c opens them and the methods in them;
+ * latency_case.c measures the methods of one case in turn; latency_store.c turns samples into rows;
+ * latency_request.c times requests with the real sampler; breakdown.c asks the profiler where the time of a step
+ * goes.
  */
 #ifndef MB_DRIVER_LATENCY_H
 #define MB_DRIVER_LATENCY_H
@@ -66,7 +67,20 @@ typedef struct mb_latency_totals {
     char (*reasons)[256];         /* [methods] the last one */
 } mb_latency_totals;
 
-/* ---- latency.c ---- */
+/* ---- latency_common.c ---- */
+/* What a time of this forward stands for; never MB_TIME_BLOCK. */
+mb_time_phase mb_time_phase_of(mb_phase phase);
+/* As stored: "first_step", "later_step", "commit", "block". */
+const char *mb_time_phase_name(mb_time_phase phase);
+double mb_median(double *values, size_t n); /* sorts; NAN when n is 0 */
+const char *mb_latency_timer(const mb_run *run);
+void mb_telemetry_read(const mb_run *run, mb_telemetry *telemetry);
+void mb_telemetry_join(mb_telemetry *state, const mb_telemetry *other); /* the worse of both */
+/* The first arm, and so the slot, that equals exact attention; the number of methods: there is none. */
+size_t mb_latency_reference(const mb_run *run);
+/* Device bytes beyond the weights of a session of the case's context with these methods. */
+size_t mb_latency_bytes(const mb_latency_case *c, int32_t batch, const mb_arm *arms, size_t count);
+size_t mb_latency_bytes_free(const mb_run *run);
 /* Calls `work` with a session and attenders open for each group of slots that fits the device together. Slots that
  * do not fit or are unsupported get a reason. */
 int mb_latency_groups(mb_latency_case *c, int (*work)(mb_latency_case *c, void *user, mb_error *err), void *user,
@@ -80,8 +94,6 @@ void mb_latency_case_close(mb_latency_case *c);
 int mb_latency_stored(mb_run *run, const mb_latency_row *which, bool everyone, bool *stored, mb_error *err);
 /* Context and steps against the model. */
 int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error *err);
-/* The batch that "largest" stands for at a context; 0 = not even one sequence fits. */
-int32_t mb_latency_largest(const mb_run *run, int32_t context, int32_t steps);
 /* A method's failure costs its own cells: stored, counted, MB_OK. */
 int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason,
                       mb_error *err);
@@ -93,7 +105,6 @@ int mb_latency_event(mb_latency_case *c, const char *level, const char *who, con
 int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, mb_error *err);
 /* --profile: one block each, in named ranges, without events. */
 int mb_latency_ranges(mb_latency_case *c, mb_error *err);
-double mb_median(double *values, size_t n); /* sorts */
 
 /* ---- latency_store.c ---- */
 int mb_latency_store(mb_latency_case *c, mb_latency_totals *totals, mb_error *err);
@@ -101,9 +112,6 @@ int mb_latency_store_memory(mb_latency_case *c, const mb_latency_slot *slot, mb_
 /* One row of a phase that is measured once: "prefill", "request". */
 int mb_latency_store_one(mb_run *run, const mb_arm *arm, const mb_latency_row *row, mb_error *err);
 int mb_latency_store_gate(mb_run *run, const mb_latency_totals *totals, mb_error *err);
-const char *mb_latency_timer(const mb_run *run);
-void mb_telemetry_read(const mb_run *run, mb_telemetry *telemetry);
-void mb_telemetry_join(mb_telemetry *state, const mb_telemetry *other); /* the worse of both */
 
 /* ---- latency_request.c ---- */
 /* Requests with the run's first sampler on a real model: time = forwards x cost of a forward. */

@@ -28,20 +28,6 @@
 #define AUDITED_BLOCKS 0.4     /* share of blocks with audited forwards under --audit */
 #define AUDITED_FORWARDS 0.15  /* of the forwards of such a block */
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double mb_median(double *values, size_t n)
-{
-    if (n == 0)
-        return NAN;
-    qsort(values, n, sizeof *values, compare_doubles);
-    return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
-
 /* ---- one block ---- */
 
 static int add_sample(mb_latency_case *c, mb_time_phase phase, double us, const mb_telemetry *state)
@@ -82,9 +68,7 @@ static void forward_ended(void *user, const mb_forward_report *report)
     if (isnan(report->us)) {
         c->spoiled = true;
     } else if (c->recording && report->replayed == c->graph) {
-        mb_time_phase phase = report->phase == MB_PHASE_COMMIT       ? MB_TIME_COMMIT
-                              : report->phase == MB_PHASE_FIRST_STEP ? MB_TIME_FIRST
-                                                                     : MB_TIME_LATER;
+        mb_time_phase phase = mb_time_phase_of(report->phase);
         if (add_sample(c, phase, report->us, &state) != MB_OK)
             c->spoiled = true;
     }
@@ -176,27 +160,34 @@ static bool runs(const mb_latency_slot *slot)
 
 /* ---- stages ---- */
 
+/* One block of every method that can be replayed, in one launch mode. recorded: it counts, on the inputs that both
+ * modes have in common. */
+static int run_mode(mb_latency_case *c, bool graph, bool recorded, mb_error *err)
+{
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
+        mb_latency_slot *slot = &c->slots[i];
+        if (runs(slot) && slot->replays)
+            rc = run_block(c, slot, graph, recorded && slot->groups == 0, recorded ? SAME_INPUTS : 0, err);
+    }
+    return rc;
+}
+
 /* Graph and eager on the same inputs, one block of each recorded; the faster one is the headline. */
 static int compare_modes(mb_latency_case *c, mb_latency_totals *totals, mb_error *err)
 {
     int rc = MB_OK;
-    for (int mode = 0; mode < 2; mode++)
-        for (int recorded = 0; recorded < 2; recorded++)
-            for (size_t i = 0; rc == MB_OK && i < c->count; i++)
-                if (runs(&c->slots[i]) && c->slots[i].replays)
-                    rc = run_block(c, &c->slots[i], mode, recorded && c->slots[i].groups == 0,
-                                   recorded ? SAME_INPUTS : 0, err);
+    for (int turn = 0; rc == MB_OK && turn < 4; turn++)
+        rc = run_mode(c, turn / 2, turn % 2, err);
     for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
         mb_latency_slot *slot = &c->slots[i];
         if (!runs(slot) || !slot->replays)
             continue;
         slot->graph = slot->window[1] <= slot->window[0];
         totals->compared++;
-        if (slot->digest[0] != slot->digest[1]) {
-            if (!totals->different++)
-                snprintf(totals->first_different, sizeof totals->first_different, "%.60s at %d tokens, batch %d",
-                         slot->arm->spec->label, c->context, c->batch);
-        }
+        if (slot->digest[0] != slot->digest[1] && !totals->different++)
+            snprintf(totals->first_different, sizeof totals->first_different, "%.60s at %d tokens, batch %d",
+                     slot->arm->spec->label, c->context, c->batch);
     }
     return rc;
 }
@@ -228,31 +219,34 @@ static int warm_up(mb_latency_case *c, mb_error *err)
     return rc;
 }
 
-static int settle(mb_latency_case *c, mb_error *err)
+/* One measured block of every method that has not settled. *all: they all have. */
+static int measure_round(mb_latency_case *c, int32_t round, bool late, bool *all, mb_error *err)
 {
     const mb_latency_spec *spec = &c->run->config->latency;
-    size_t running = 0, n = 0, stopped = 0;
+    size_t n = 0;
     int rc = MB_OK;
-    for (size_t i = 0; i < c->count; i++)
-        running += runs(&c->slots[i]);
-    uint64_t start = mb_clock_ns();
-    for (int32_t round = 0; rc == MB_OK && round < spec->blocks_max; round++) {
-        bool all = true, late = (double)(mb_clock_ns() - start) * 1e-9 > spec->seconds * (double)running;
-        for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
-            mb_latency_slot *slot = &c->slots[i];
-            if (!runs(slot) || slot->done || slot->capped)
-                continue;
-            if (late && round >= spec->blocks_min && enough(c, slot)) { /* the cap */
-                slot->capped = true;
-                continue;
-            }
-            rc = run_block(c, slot, slot->graph, true, 0, err);
-            slot->done = round + 1 >= spec->blocks_min && median_error(c, slot, &n) < spec->error;
-            all = all && (slot->done || slot->failed);
+    *all = true;
+    for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
+        mb_latency_slot *slot = &c->slots[i];
+        if (!runs(slot) || slot->done || slot->capped)
+            continue;
+        if (late && round >= spec->blocks_min && enough(c, slot)) { /* the cap */
+            slot->capped = true;
+            continue;
         }
-        if (all)
-            break;
+        rc = run_block(c, slot, slot->graph, true, 0, err);
+        slot->done = round + 1 >= spec->blocks_min && median_error(c, slot, &n) < spec->error;
+        *all = *all && (slot->done || slot->failed);
     }
+    return rc;
+}
+
+/* What the methods that the cap stopped were short of, in events. */
+static int tell_stopped(mb_latency_case *c, mb_error *err)
+{
+    const mb_latency_spec *spec = &c->run->config->latency;
+    size_t n = 0, stopped = 0;
+    int rc = MB_OK;
     for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
         mb_latency_slot *slot = &c->slots[i];
         if (!runs(slot) || slot->done)
@@ -273,6 +267,22 @@ static int settle(mb_latency_case *c, mb_error *err)
             "%zu methods stopped at the cap of %.1f s or %d blocks before an error of %.2f %% (see v_events)",
             stopped, spec->seconds, spec->blocks_max, 100 * spec->error);
     return rc;
+}
+
+static int settle(mb_latency_case *c, mb_error *err)
+{
+    const mb_latency_spec *spec = &c->run->config->latency;
+    size_t running = 0;
+    bool all = false;
+    int rc = MB_OK;
+    for (size_t i = 0; i < c->count; i++)
+        running += runs(&c->slots[i]);
+    uint64_t start = mb_clock_ns();
+    for (int32_t round = 0; rc == MB_OK && !all && round < spec->blocks_max; round++) {
+        bool late = (double)(mb_clock_ns() - start) * 1e-9 > spec->seconds * (double)running;
+        rc = measure_round(c, round, late, &all, err);
+    }
+    return rc == MB_OK ? tell_stopped(c, err) : rc;
 }
 
 int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, mb_error *err)
@@ -302,14 +312,14 @@ int mb_latency_ranges(mb_latency_case *c, mb_error *err)
     mb_run *run = c->run;
     mb_measure measure = {.untimed = true};
     int rc = MB_OK;
-    for (int block = 0; block < 3; block++) /* the third one replays what the first two prepared */
+    for (int turn = 0; turn < 3; turn++) /* the third one replays what the first two prepared */
         for (size_t i = 0; rc == MB_OK && i < c->count; i++) {
             mb_decode_result result = {0};
             if (!runs(&c->slots[i]))
                 continue;
             mb_session_use_graphs(c->session, true);
             mb_session_measure(c->session, &measure);
-            run->kernels->range_push(run->device, block < 2 ? "warm-up" : c->slots[i].arm->spec->label);
+            run->kernels->range_push(run->device, turn < 2 ? "warm-up" : c->slots[i].arm->spec->label);
             rc =
                 mb_decode_fixed_work(c->session, c->slots[i].attender, 1, c->steps, &mb_interrupted, &result, err);
             run->kernels->range_pop(run->device);

@@ -14,32 +14,6 @@
 
 #define CLOCK_SHARE 0.75
 
-const char *mb_latency_timer(const mb_run *run)
-{
-    return strcmp(run->kernels->name, "cpu") == 0 ? "host_clock" : "cuda_event";
-}
-
-void mb_telemetry_read(const mb_run *run, mb_telemetry *telemetry)
-{
-    *telemetry = (mb_telemetry){.throttle = -1, .temperature = NAN, .power = NAN, .other_processes = -1};
-    if (run->kernels->telemetry)
-        run->kernels->telemetry(run->device, telemetry);
-}
-
-void mb_telemetry_join(mb_telemetry *state, const mb_telemetry *other)
-{
-    if (other->sm_mhz > 0 && (state->sm_mhz <= 0 || other->sm_mhz < state->sm_mhz))
-        state->sm_mhz = other->sm_mhz;
-    if (other->throttle >= 0)
-        state->throttle = state->throttle >= 0 ? state->throttle | other->throttle : other->throttle;
-    state->temperature = fmax(state->temperature, other->temperature); /* fmax prefers a number to NAN */
-    state->power = fmax(state->power, other->power);
-    if (other->other_processes > state->other_processes)
-        state->other_processes = other->other_processes;
-}
-
-static const char *const phase_names[MB_TIME_PHASES] = {"first_step", "later_step", "commit", "block"};
-
 /* Median SM clock of a slot's samples; 0 = unknown. */
 static double sustained_clock(const mb_latency_slot *slot)
 {
@@ -57,7 +31,7 @@ static double sustained_clock(const mb_latency_slot *slot)
 static mb_latency_row make_row(const mb_latency_case *c, const mb_time_sample *s, double reference)
 {
     bool slow = s->state.sm_mhz > 0 && s->state.sm_mhz < CLOCK_SHARE * reference;
-    return (mb_latency_row){.phase = phase_names[s->phase],
+    return (mb_latency_row){.phase = mb_time_phase_name(s->phase),
                             .context = c->context,
                             .batch = c->batch,
                             .steps = c->steps,

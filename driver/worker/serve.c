@@ -199,7 +199,7 @@ static int rehearse_blocks(struct serving *s, mb_session *session, mb_attender *
     mb_decode_result_free(&result);
     mb_session_measure(session, NULL);
     mb_attender_watch(attender, NULL, mb_arm_budget(s->arm)); /* a watched method is not replayed */
-    for (int block = 0; block < 3 && rc == MB_OK && mb_attender_replays(attender); block++) {
+    for (int turn = 0; turn < 3 && rc == MB_OK && mb_attender_replays(attender); turn++) {
         rc = mb_decode_fixed_work(session, attender, 1, steps, NULL, &result, err);
         mb_decode_result_free(&result);
         note->beats++; /* a block is the sign of life where no hook runs */

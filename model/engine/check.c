@@ -6,7 +6,7 @@
  * reading an index back waits for the device, the first steps of a sample that run eagerly (decode.c chooses).
  *
  * Behind every array of mb_host.pages_alloc() lie MB_GUARD_BYTES of a pattern that nobody may change. A write far
- * beyond them is not seen here: against that helps the process of its own that the driver gives to plug-ins.
+ * beyond them is not seen here: against that helps the process of its own that a run gives to plug-ins.
  */
 #include "model/engine/engine.h"
 

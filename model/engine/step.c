@@ -193,9 +193,9 @@ static int run_forward(mb_session *session, mb_forward_run *run, double *us, mb_
 
 /* ---- the step ---- */
 
-static const char *phase_name(mb_phase phase)
+const char *mb_phase_name(mb_phase phase)
 {
-    return phase == MB_PHASE_COMMIT ? "commit" : phase == MB_PHASE_FIRST_STEP ? "first step" : "later step";
+    return phase == MB_PHASE_COMMIT ? "commit" : phase == MB_PHASE_FIRST_STEP ? "first_step" : "later_step";
 }
 
 struct mode_turn {
@@ -236,7 +236,7 @@ static int read_answer(mb_session *session, const mb_forward_run *run, int32_t *
         if (!finite || ids[i] < 0 || ids[i] >= session->config->vocab)
             return mb_fail(err, MB_E_SAMPLE,
                            "method %s: the logits are not finite (%s, block %d, step %d, row %zu)",
-                           run->attender->method.name, phase_name(run->phase), run->block, run->step, i);
+                           run->attender->method.name, mb_phase_name(run->phase), run->block, run->step, i);
     }
     return MB_OK;
 }
@@ -257,7 +257,7 @@ int mb_step(mb_session *session, mb_forward_run *run, const int32_t *tokens, int
         rc = ask_modes(session, run, err);
     if (rc == MB_OK && run->phase != MB_PHASE_COMMIT)
         rc = mb_forward_hook(session, run, MB_HOOK_STEP_BEGIN, -1, err);
-    session->kernels->range_push(session->device, phase_name(run->phase));
+    session->kernels->range_push(session->device, mb_phase_name(run->phase));
     if (rc == MB_OK)
         rc = run_forward(session, run, us, err);
     session->kernels->range_pop(session->device);
