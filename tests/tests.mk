@@ -16,6 +16,11 @@ ifneq ($(CUDA_OBJECTS),)
 BROKEN_PLUGINS += $(patsubst tests/isolation/gpu/%.c,$(BUILD)/plugins/isolation/gpu/%.so,$(wildcard tests/isolation/gpu/*.c))
 endif
 
+# What a program of the library is linked with, for checks that compile one.
+.PHONY: print-libraries
+print-libraries:
+	@echo $(SANITIZE) $(CUDA_LIBS) $(LIBS)
+
 test: deps ## install packages, build, run every test
 	@$(MAKE) --no-print-directory -j$(JOBS) check
 

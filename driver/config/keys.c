@@ -199,16 +199,19 @@ const char *mb_key_type_name(mb_key_type type)
     case MB_KEY_CHOICES:
         return "list of";
     case MB_KEY_SECTION:
+        return "object";
     case MB_KEY_SECTIONS:
+        return "object or list of objects";
     case MB_KEY_OWN:
         break;
     }
-    return "see help";
+    return "its own form";
 }
 
 /* "whole number 0..1024", "one of bf16|f32". bar: what stands between words. */
 static void print_type(mb_text *out, const mb_key *key, const char *bar)
 {
+    mb_text_puts(out, key->type == MB_KEY_SECTION && key->shorthand ? "text or " : "");
     mb_text_puts(out, mb_key_type_name(key->type));
     if (key->type == MB_KEY_INT || key->type == MB_KEY_REAL || key->type == MB_KEY_INTS)
         mb_text_printf(out, " %.16g..%.16g", key->min, key->max);

@@ -37,6 +37,38 @@ check_room datasets datasets/*.[ch] datasets/*/*.[ch]
 check_room results results/*.[ch]
 check_room driver driver/*.[ch] driver/*/*.[ch]
 
+# ---- inner walls: folder -> project headers that it may include, or may not (a pattern that begins with !) ----------
+wall() {
+    local folder=$1 pattern=$2 not=0; [[ $pattern == !* ]] && not=1 && pattern=${pattern#!}
+    for f in "$folder"/*.[ch]; do
+        while read -r header; do
+            if [[ $header =~ $pattern ]]; then [ $not = 0 ]; else [ $not = 1 ]; fi ||
+                complain "$f includes \"$header\", which $folder may not"
+        done < <(sed -nE 's/^[[:space:]]*#[[:space:]]*include[[:space:]]+"([^"]+)".*/\1/p' "$f")
+    done
+}
+wall driver/os '^(base/|driver/os/|version\.h)'
+wall driver/config '^(base/|driver/(os|config)/|methods/registry/registry\.h|datasets/datasets\.h|model/model\.h)'
+wall driver/worker '^(base/|driver/(os|config|worker)/|driver/(arm|open)\.h|model/model\.h)'
+wall driver/pass '^(base/|driver/(os|config|pass)/|driver/worker/isolate\.h|driver/arm\.h|model/model\.h)'
+wall model/checkpoint '!^model/(engine|tokenizer|sampler)/'
+wall model/sampler '!^model/engine/'
+wall datasets/read '!^datasets/(generate|longbench|longgenbench|metric|niah|ruler|score)/'
+wall datasets/metric '!^datasets/(generate|longbench|longgenbench|niah|ruler|score)/'
+# A run is started by a command, and by nobody else.
+for f in driver/*.[ch] driver/*/*.[ch]; do
+    case $f in driver/command/* | driver/main.c | driver/run.[ch]) continue ;; esac
+    ! grep -q '"driver/run\.h"' "$f" || complain "$f includes driver/run.h, which only commands may"
+done
+
+# ---- a config key is named in its row, and nowhere else that reads the config --------------------------------------
+# The struct's fields carry a key's value; its name as text stands in driver/config/keys.c alone.
+hits=$(sed -nE 's/^    \{"[a-z]*", "([a-z_]+)", MB_KEY.*/\1/p' driver/config/keys.c | sort -u | while read -r key; do
+    grep -nE "cJSON_[A-Za-z]*(Get|Has|Add|Replace|Delete)[A-Za-z]*\(.*\"$key\"" driver/config/*.c driver/*.c results/identity.c driver/pass/*.c
+done)
+[ -z "$hits" ] || complain "a config key named outside driver/config/keys.c: $hits"
+[ "$(grep -cE '^    \{"[a-z]*", "[a-z_]+", MB_KEY' driver/config/keys.c)" -gt 40 ] || complain "the rows of driver/config/keys.c were not found"
+
 # ---- no method's name in shared code ----------------------------------------------------------------------------
 # Names that are also English words are looked for as quoted strings only; the others anywhere.
 english=' exact random window oracle residual example '
