@@ -5,6 +5,7 @@
 #include "driver/config/keys.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,6 +163,11 @@ static int apply_value(cJSON *root, const mb_config_value *flag, mb_error *err)
         rc = mb_no_memory(err, "%s", key->flag);
     if (rc != MB_OK)
         return rc;
+    if (*key->section) {
+        char path[128];
+        snprintf(path, sizeof path, "%s.%s", key->section, key->name);
+        return set_path(root, path, value, err);
+    }
     if (key->type == MB_KEY_SECTION && key->shorthand && cJSON_IsObject(present))
         replace_shorthand(present, key, value);
     else
