@@ -55,8 +55,7 @@ static int check_ints(const cJSON *value, const mb_key *key, const char *path, m
         return choice_of(key, value) ? MB_OK : check_number(value, key, path, err);
     if (cJSON_GetArraySize(value) == 0)
         return mb_fail(err, MB_E_INPUT, "config key %s must be a whole number or a list of them", path);
-    cJSON_ArrayForEach(item, value)
-    {
+    cJSON_ArrayForEach(item, value) {
         if (rc == MB_OK && !choice_of(key, item))
             rc = check_number(item, key, path, err);
     }
@@ -69,8 +68,7 @@ static int check_choices(const cJSON *value, const mb_key *key, const char *path
     if (!cJSON_IsArray(value) || !value->child)
         return mb_fail(err, MB_E_INPUT, "config key %s must be a list that is not empty, such as [\"%s\", \"%s\"]",
                        path, key->choices[0].word, key->choices[1].word);
-    cJSON_ArrayForEach(item, value)
-    {
+    cJSON_ArrayForEach(item, value) {
         if (choice_of(key, item))
             continue;
         const char *text = cJSON_GetStringValue(item);
@@ -140,8 +138,7 @@ static int check_value(const cJSON *value, const mb_key *key, const char *path, 
 int mb_config_check_once(const cJSON *object, const char *path, mb_error *err)
 {
     const cJSON *value;
-    cJSON_ArrayForEach(value, object)
-    {
+    cJSON_ArrayForEach(value, object) {
         for (const cJSON *other = value->next; other; other = other->next)
             if (value->string && strcmp(other->string, value->string) == 0)
                 return mb_fail(err, MB_E_INPUT, "config key %s%s%s is given twice", path, *path ? "." : "",
@@ -167,8 +164,7 @@ int mb_config_check(const cJSON *object, const char *section, const char *path, 
     if (!cJSON_IsObject(object))
         return mb_fail(err, MB_E_INPUT, "config key %s must be an object { ... }", path);
     int rc = mb_config_check_once(object, path, err);
-    cJSON_ArrayForEach(value, object)
-    {
+    cJSON_ArrayForEach(value, object) {
         const mb_key *key = mb_config_key(section, value->string);
         char full[256];
         snprintf(full, sizeof full, "%s%s%s", path, *path ? "." : "", value->string);
@@ -220,7 +216,8 @@ static int store_ints(void *field, const mb_key *key, const cJSON *value)
     if (!cJSON_IsArray(value))
         ints->values[ints->count++] = int_of(key, value);
     else
-        cJSON_ArrayForEach(item, value) ints->values[ints->count++] = int_of(key, item);
+        cJSON_ArrayForEach(item, value)
+            ints->values[ints->count++] = int_of(key, item);
     return MB_OK;
 }
 
@@ -236,7 +233,8 @@ static int store_objects(void *field, const cJSON *value)
     if (!cJSON_IsArray(value))
         objects->values[objects->count++] = value;
     else
-        cJSON_ArrayForEach(item, value) objects->values[objects->count++] = item;
+        cJSON_ArrayForEach(item, value)
+            objects->values[objects->count++] = item;
     return MB_OK;
 }
 
@@ -264,7 +262,8 @@ static int store_value(void *base, const mb_key *key, const cJSON *value)
         store_int(field, key, choice_of(key, value)->value);
         break;
     case MB_KEY_CHOICES:
-        cJSON_ArrayForEach(item, value) bits |= (uint32_t)choice_of(key, item)->value;
+        cJSON_ArrayForEach(item, value)
+            bits |= (uint32_t)choice_of(key, item)->value;
         memcpy(field, &bits, sizeof bits);
         break;
     case MB_KEY_SECTIONS:

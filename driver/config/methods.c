@@ -160,8 +160,7 @@ int mb_config_read_methods(mb_run_config *config, mb_error *err)
     int rc = mb_config_check_once(methods, "methods", err);
     if (rc != MB_OK)
         return rc;
-    cJSON_ArrayForEach(method, methods)
-    {
+    cJSON_ArrayForEach(method, methods) {
         rc = sweep_method(config, method, err);
         if (rc != MB_OK)
             return rc;
@@ -237,8 +236,7 @@ int mb_config_read_tasks(mb_run_config *config, mb_error *err)
     int rc = MB_OK, index = 0;
     if (tasks && !cJSON_IsArray(tasks))
         return mb_fail(err, MB_E_INPUT, "config key %s must be a list", name);
-    cJSON_ArrayForEach(task, tasks)
-    {
+    cJSON_ArrayForEach(task, tasks) {
         char path[64];
         snprintf(path, sizeof path, "%s[%d]", name, index++);
         if ((rc = read_task(config, task, path, err)) != MB_OK)
@@ -269,11 +267,9 @@ cJSON *mb_config_choose_tasks(const cJSON *present, const char *list)
 {
     cJSON *names = split_list(list), *chosen = cJSON_CreateArray();
     const cJSON *name, *task;
-    cJSON_ArrayForEach(name, names)
-    {
+    cJSON_ArrayForEach(name, names) {
         bool found = false;
-        cJSON_ArrayForEach(task, present)
-        {
+        cJSON_ArrayForEach(task, present) {
             const char *known = task_name(task);
             if (known && strcmp(known, name->valuestring) == 0) {
                 cJSON_AddItemToArray(chosen, cJSON_Duplicate(task, true));
@@ -292,8 +288,7 @@ cJSON *mb_config_choose_methods(const cJSON *present, const char *list)
 {
     cJSON *names = split_list(list), *chosen = cJSON_CreateObject();
     const cJSON *name;
-    cJSON_ArrayForEach(name, names)
-    {
+    cJSON_ArrayForEach(name, names) {
         const cJSON *known = cJSON_GetObjectItemCaseSensitive(present, name->valuestring);
         cJSON_DeleteItemFromObjectCaseSensitive(chosen, name->valuestring);
         cJSON_AddItemToObject(chosen, name->valuestring,
