@@ -356,7 +356,8 @@ static int load_parts(const struct loading *load, const mb_weight_part *parts, i
     return rc;
 }
 
-/* models.md 2.3: frequencies and angles in fp32, cosine and sine (times the attention factor) rounded to T. */
+/* As the families' rotary code: frequencies and angles in fp32, cosine and sine (times the attention factor)
+ * rounded to T. */
 static int load_cos_sin(const struct loading *load)
 {
     mb_model *model = load->model;

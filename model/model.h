@@ -28,7 +28,7 @@ typedef enum mb_family { MB_FAMILY_SDAR = 0, MB_FAMILY_FAST_DLLM_V2 = 1, MB_FAMI
 /* "sdar", "fast_dllm_v2", "llada2": a family as it is stored. */
 const char *mb_family_name(mb_family family);
 
-/* Mixture of experts (models.md 4.2, 5.3). experts 0: every layer is dense, all else is 0. */
+/* Mixture of experts of SDAR-MoE (Qwen3-MoE) and LLaDA2. experts 0: every layer is dense, all else is 0. */
 typedef struct mb_moe {
     int32_t experts, per_token;  /* routed experts of a layer; how many of them a token goes to */
     int32_t size, shared;        /* inner width of a routed expert; of the shared one, 0 = there is none */
@@ -119,7 +119,7 @@ const mb_model_config *mb_model_config_of(const mb_model *model);
 void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weights[MB_HASH_CAP],
                      char tokenizer[MB_HASH_CAP]);
 
-/* ---- tokenizer (models.md 10) ---- */
+/* ---- tokenizer: byte-level BPE as in Hugging Face's tokenizer.json ---- */
 
 typedef struct mb_tokenizer mb_tokenizer;
 int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, mb_error *err);
@@ -224,7 +224,7 @@ typedef struct mb_sampler {
     bool dynamic;           /* SDAR, LLaDA2: all above the threshold (true), or the static rule */
     bool block_cache;       /* Fast-dLLM v2: sub-block calls on the block cache */
     mb_type confidence;     /* rounding of probabilities; family default: BF16, LLaDA2: F32 */
-    bool compat_prompt_bug; /* Fast-dLLM v2 quirk Q1 (P == B), default off */
+    bool compat_prompt_bug; /* Fast-dLLM v2's code forgets a prompt of B tokens; default off */
     bool ignore_stop;       /* latency: decode all blocks whatever comes */
 } mb_sampler;
 

@@ -26,8 +26,8 @@ struct chat_format {
     const char *tokens[3];   /* unused ones NULL */
 };
 
-/* models.md 3.10, 4.7 and 5.5: ChatML, where only Fast-dLLM v2 puts a system message in front when the caller has
- * none; LLaDA2's roles, with the system message that switches thinking off. */
+/* The families' published chat formats: ChatML, where only Fast-dLLM v2 puts a system message in front when the
+ * caller has none; LLaDA2's roles, with the system message that switches thinking off. */
 static const struct chat_format *chat_format(mb_family family)
 {
     static const struct chat_format formats[] = {

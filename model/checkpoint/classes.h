@@ -20,7 +20,7 @@ typedef struct mb_config_class {
     double norm_eps, rope_theta, rotary_factor;
     bool tied, qk_norm, qkv_bias;
     const char *qkv_bias_key; /* NULL: whatever the file says, it stays */
-    bool norm_one_rounding;   /* of the code that goes with the class, models.md 2.2 */
+    bool norm_one_rounding;   /* RMSNorm of the class's code rounds once, not before the weight as well */
     /* With use_sliding_window the layers from max_window_layers on have a window; this is that key's default, 0 =
      * all layers have one. layer_types: the class reads that list, which decides then. */
     int32_t window_layers;

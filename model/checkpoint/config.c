@@ -166,7 +166,7 @@ int mb_config_finish(mb_model_config *config, const mb_model_request *request, c
     if (config->positions < config->block || config->positions > POSITIONS_MAX)
         return mb_fail(err, MB_E_INPUT, "%s: %d positions are outside %d (one block) to %d", where,
                        config->positions, config->block, POSITIONS_MAX);
-    /* Only Fast-dLLM v2 decodes a block in parts (models.md 3.6). */
+    /* Only Fast-dLLM v2 decodes a block in parts (small_block_size of its generate()). */
     config->sub_block = config->block;
     if (config->family == MB_FAMILY_FAST_DLLM_V2) {
         config->sub_block = config->block < FAST_DLLM_SUB_BLOCK ? config->block : FAST_DLLM_SUB_BLOCK;

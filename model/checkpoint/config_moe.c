@@ -1,5 +1,5 @@
 /*
- * config_moe.c - the keys of a mixture of experts (models.md 4.2, 5.1, 5.3) -> mb_moe. Two kinds are known:
+ * config_moe.c - the keys of a mixture of experts in config.json -> mb_moe. Two kinds are known:
  * LLaDA2's (sigmoid, bias, groups, a shared expert) and SDAR's, which is Qwen3's (softmax over all experts).
  *
  * Where the file is silent the class's defaults count (classes.c); a key that would ask for something else than
@@ -44,8 +44,8 @@ static int fixed_text(const cJSON *root, const char *key, const char *value, con
     return MB_OK;
 }
 
-/* models.md 5.3. The reference divides the weights by their sum whenever there are several, whatever
- * norm_topk_prob says: a file that asks for less would not be computed as written. */
+/* LLaDA2's router. Its code (modeling_llada2_moe.py) divides the weights by their sum whenever there are several,
+ * whatever norm_topk_prob says: a file that asks for less would not be computed as written. */
 static int read_llada2(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
 {
     mb_moe *moe = &config->moe;
@@ -94,7 +94,8 @@ static int read_dense_layers(mb_moe *moe, const cJSON *root, const char *where, 
     return rc;
 }
 
-/* models.md 4.2. The gate is a linear layer of T, and so are the weights: both are rounded. */
+/* SDAR-MoE's router, which is Qwen3-MoE's. The gate is a linear layer of T, and so are the weights: both are
+ * rounded. */
 static int read_sdar(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
 {
     static const char *const foreign[] = {"n_group",

@@ -1,5 +1,5 @@
 /*
- * layout.c - the table of a model's tensors (models.md 3.2, 4.2 and 5.2) and what they weigh.
+ * layout.c - the table of a model's tensors (the names that each family publishes) and what they weigh.
  *
  * q, k and v lie one after the other in one device tensor, and so do gate and up: one GEMM reads each. The experts
  * of a layer share two device tensors, gate and up of one expert side by side.

@@ -1,7 +1,7 @@
 /*
  * safetensors.c - parsing and validating one safetensors image.
  *
- * Layout (models.md 2.1): 8 bytes little-endian N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the
+ * Layout: 8 bytes little-endian N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the
  * byte buffer that data_offsets index. The file comes from a download, so nothing in it is believed: lengths are
  * checked before they are used, products before they overflow, and a short file is called what it mostly is, an
  * incomplete download.

@@ -1,6 +1,6 @@
 /*
- * shapes.c - named shapes: the published dimensions of each model (models.md 3.1, 4.1, 5.1; models/tiny), for
- * synthetic models with random weights. Those of SDAR 1.7B and 30B-A3B are derived from their Qwen3 bases.
+ * shapes.c - named shapes: the published dimensions of each model (its config.json; models/tiny), for synthetic
+ * models with random weights. Those of SDAR 1.7B and 30B-A3B are derived from their Qwen3 bases.
  */
 #include "model/checkpoint/config.h"
 

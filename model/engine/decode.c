@@ -27,7 +27,7 @@ struct decoder {
     mb_decode_result *result;
     struct times first, later, commit;
     int32_t block;
-    bool forgotten; /* quirk Q1 threw the snapshot away */
+    bool forgotten; /* compat_prompt_bug threw the snapshot away */
     double layers, sparse_layers, select_tokens;
     float *probability;
 };
@@ -239,7 +239,7 @@ static int begin(struct decoder *d, mb_error *err)
     return mb_forward_each(&run, turn_begin, &run, err);
 }
 
-/* The cache as it was before: the committed length, and its content where quirk Q1 wrote over it. */
+/* The cache as it was before: the committed length, and its content where compat_prompt_bug wrote over it. */
 static int cut_back(struct decoder *d, mb_error *err)
 {
     mb_session *session = d->session;

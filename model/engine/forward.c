@@ -1,6 +1,8 @@
 /*
  * forward.c - the transformer as a sequence of kernels: the parts of a layer, and one forward of a block. Rounding
- * points are the kernels' (models.md 2.2); the order of operations here is the layer's in models.md 2.2.
+ * points are the kernels' (kernels.h); the order of operations is that of the families' published decoder layers:
+ * RMSNorm, q k v, norm of q and k where there is one, RoPE, attention, o, residual, RMSNorm, gate and up, down,
+ * residual.
  *
  * The residual stream x is in MB_BUFFER_X; the output of o and down stays in MB_BUFFER_DELTA until the next
  * normalisation adds it, so that one kernel does both. Nothing here allocates, waits or reads back.
@@ -104,7 +106,7 @@ static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_
     return rc == MB_OK ? kernels->gemm(device, &down) : rc;
 }
 
-/* models.md 5.3, point 6: the routed experts' sum, and on top of it what the shared expert left in
+/* As LLaDA2's sparse block: the routed experts' sum, and on top of it what the shared expert left in
  * MB_BUFFER_DELTA. */
 static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, bool shared)
 {

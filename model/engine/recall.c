@@ -4,9 +4,9 @@
  * For each layer and denoising step the exact pass gives every prefix key's mass, averaged over all rows of the
  * block and the query heads of a KV head. S* is the |S| heaviest keys (ties: lower index).
  *      index recall = |S n S*| / |S|,   mass recall = mass(S) / mass(S*),   captured mass = mass(S)
- * (methods.md 0.6), averaged over KV heads, then over the blocks of the sample. A KV head whose selection is the
- * whole prefix is left out, and a layer-step where all are counts as dense, never as recall 1. An empty
- * selection has recall 0.
+ * averaged over KV heads, then over the blocks of the sample. No paper prints its averaging; this one is ours. A
+ * KV head whose selection is the whole prefix is left out, and a layer-step where all are counts as dense, never
+ * as recall 1. An empty selection has recall 0.
  */
 #include "model/engine/engine.h"
 

@@ -1,12 +1,12 @@
 /*
- * fast_dllm.c - the reference sampler of Fast-dLLM v2 (models.md 3.4 to 3.7), batch 1, greedy: token shift
- * (slot i is predicted by row i-1), the seed token that a commit or prefill leaves for the next block, sub-blocks
- * of 8 from left to right, the stop test inside a block, and the block cache's choice between a forward of the
- * whole block and one of the sub-block only. The step numbers in comments are those of models.md 3.4.
+ * fast_dllm.c - the reference sampler of Fast-dLLM v2 (generate() of its modeling.py), batch 1, greedy: token
+ * shift (slot i is predicted by row i-1), the seed token that a commit or prefill leaves for the next block,
+ * sub-blocks of 8 from left to right, the stop test inside a block, and the block cache's choice between a forward of the
+ * whole block and one of the sub-block only.
  *
- * Differs from the reference in three points: a prompt of exactly B tokens is prefilled like any other (its quirk
- * Q1 forgets such a prompt; compat_prompt_bug brings it back), max_new_tokens below B still decodes one block, and
- * [MASK] is never revealed (the reference would never end).
+ * Differs from the reference in three points: a prompt of exactly B tokens is prefilled like any other (the
+ * reference forgets such a prompt; compat_prompt_bug brings that back), max_new_tokens below B still decodes one
+ * block, and [MASK] is never revealed (the reference would never end).
  */
 #include "model/sampler/sampler.h"
 
@@ -28,7 +28,7 @@ struct work {
     bool *open, *chosen;
 };
 
-/* Steps 7 and 11: a stop token was revealed and nothing in front of it is still masked. */
+/* A stop token was revealed and nothing in front of it is still masked. */
 static bool stopped(const struct work *w)
 {
     const mb_sampling *sampling = w->sampling;
@@ -66,7 +66,7 @@ static int32_t open_slots(struct work *w, int32_t offset, int32_t slots)
     return masks;
 }
 
-/* Steps 9 to 15: sub-blocks from left to right, all above the threshold, at least one a forward. */
+/* Sub-blocks from left to right, all above the threshold, at least one a forward. */
 static int denoise_threshold(struct work *w, mb_error *err)
 {
     mb_sampling *sampling = w->sampling;
@@ -116,7 +116,7 @@ static void append_seed(mb_sampling *sampling, int32_t next)
     mb_sampling_force(sampling, sampling->count - 1, sampling->count);
 }
 
-/* One block: steps 5 to 8. *finished = the answer ended inside the block (which is then not committed). */
+/* One block. *finished = the answer ended inside the block (which is then not committed). */
 static int decode_block(struct work *w, bool *finished, mb_error *err)
 {
     mb_sampling *sampling = w->sampling;
@@ -154,13 +154,13 @@ static int decode_block(struct work *w, bool *finished, mb_error *err)
     return rc;
 }
 
-/* Steps 1 and 2: the prompt's whole blocks into the cache, and the seed token where it ends with one of them. */
+/* The prompt's whole blocks into the cache, and the seed token where it ends with one of them. */
 static int begin(mb_sampling *sampling, const mb_network *network, mb_error *err)
 {
     int32_t block = sampling->block, prompt = sampling->prompt, whole = prompt / block * block, next = 0;
     if (whole == 0)
         return MB_OK;
-    if (prompt == block && sampling->sampler->compat_prompt_bug) /* Q1: the reference tests "longer than B" */
+    if (prompt == block && sampling->sampler->compat_prompt_bug) /* the reference tests "longer than B" */
         return network->forget ? network->forget(network->self, err) : MB_OK;
     int rc = mb_sampling_prefill(sampling, network, whole, &next, err);
     if (rc == MB_OK && prompt == whole) {

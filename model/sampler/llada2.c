@@ -1,6 +1,6 @@
 /*
- * llada2.c - greedy decoding of LLaDA2 (models.md 5.4): SDAR's rule within a block, fp32 confidence, at
- * most min(steps, new tokens) steps, a stop looked for when a block is done.
+ * llada2.c - greedy decoding of LLaDA2 (generate() of its modeling_llada2_moe.py): SDAR's rule within
+ * a block, fp32 confidence, at most min(steps, new tokens) steps, a stop looked for when a block is done.
  *
  * The reference has no cache: each of its forwards computes the whole text under the block-causal mask. A cache
  * that a clean forward over each finished block writes gives the same keys, so that is what runs here; behind the

@@ -17,7 +17,7 @@ void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler)
     sampler->steps = config->block;
     sampler->confidence = MB_BF16;
     if (config->family != MB_FAMILY_FAST_DLLM_V2) {
-        sampler->threshold = 0.95; /* models.md 4.5: the evaluation's; 5.4: the code's default */
+        sampler->threshold = 0.95; /* SDAR: its evaluation's; LLaDA2: its generate()'s default */
         sampler->dynamic = true;
         if (config->family == MB_FAMILY_LLADA2)
             sampler->confidence = MB_F32; /* its logits are cast to fp32 first */
@@ -131,8 +131,8 @@ int mb_sampling_reserve(mb_sampling *sampling, int32_t count, mb_error *err)
     return MB_OK;
 }
 
-/* SDAR and LLaDA2 round their end up to a block, Fast-dLLM v2 decodes max_new_tokens div B blocks
- * (models.md 3.4, 4.4). */
+/* As the families' own generate(): SDAR and LLaDA2 round their end up to a block, Fast-dLLM v2 decodes
+ * max_new_tokens div B blocks. */
 int64_t mb_sampling_length(const mb_sampling *sampling, int64_t prompt)
 {
     int64_t block = sampling->block, fresh = sampling->max_new_tokens;

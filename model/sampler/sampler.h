@@ -2,7 +2,7 @@
  * sampler.h - the control flow of decoding, apart from any network.
  *
  * A sampler decides which forwards run and which tokens they reveal. It sees the network through five functions,
- * so that the same code drives a session and the stub of the fixtures (models.md 14.1). Invariant: the network
+ * so that the same code drives a session and the tests' stub (test_samplers.c). Invariant: the network
  * keeps the length of the cache; it grows only in prefill() and commit(), by the tokens given there.
  */
 #ifndef MB_MODEL_SAMPLER_H
@@ -15,7 +15,7 @@ typedef struct mb_network {
     /* KV-writing, block-causal forward of the first n prompt tokens (a multiple of B) on an empty cache. *next =
      * best token of its last row. A session has done it before: then it only answers. */
     int (*prefill)(void *self, const int32_t *ids, int32_t n, int32_t *next, mb_error *err);
-    /* Starts from an empty cache without a prefill (Fast-dLLM v2's quirk Q1). NULL = nothing to do. */
+    /* Starts from an empty cache without a prefill (compat_prompt_bug). NULL = nothing to do. */
     int (*forget)(void *self, mb_error *err);
     /* Around the forwards of one block; NULL = not interested. */
     int (*block_begin)(void *self, int32_t block, const int32_t *tokens, mb_error *err);
@@ -78,7 +78,8 @@ void mb_block_work_free(mb_block_work *work);
  * step's share of B, else the share's best. Returns the number of forwards or a negative code. */
 int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_work *work, mb_error *err);
 
-/* The threshold as the reference compares it: rounded to the confidence type (models.md 2.7). */
+/* The threshold as the reference compares it: rounded to the confidence type, as torch rounds a number that is
+ * compared with a tensor. */
 float mb_sampler_threshold(const mb_sampler *sampler);
 /* Tokens that step `step` (from 0) of `steps` reveals: B div steps, one more in the first B mod steps. */
 int32_t mb_schedule_share(int32_t block, int32_t steps, int32_t step);

@@ -1,10 +1,11 @@
 /*
- * sdar.c - greedy decoding of SDAR and TraDo (models.md 4.4, 4.5): row i predicts slot i, one block after
- * the other, at most `steps` denoising forwards a block, then a clean commit forward. The confidence is the
- * probability under the unfiltered softmax, as in the evaluation that produced the published tables.
+ * sdar.c - greedy decoding of SDAR and TraDo (block_diffusion_generate of SDAR's generate.py): row i predicts slot
+ * i, one block after the other, at most `steps` denoising forwards a block, then a clean commit forward. The
+ * confidence is the probability under the unfiltered softmax, as in SDAR's evaluation code (huggingface_bd3.py),
+ * which produced the published tables.
  *
  * Differs from the reference in two points: a step never reveals more slots than are masked (the reference's topk
- * then overwrites known tokens, the prompt's among them: its quirk Q3), and [MASK] is never revealed.
+ * then overwrites known tokens, the prompt's among them), and [MASK] is never revealed.
  */
 #include "model/sampler/sampler.h"
 

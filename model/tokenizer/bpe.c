@@ -1,7 +1,7 @@
 /*
  * bpe.c - byte-pair merges of one piece of text, and a cache of pieces.
  *
- * Rule (models.md 10.1, point 5): start from single bytes; while any neighbouring pair has a merge, apply the one
+ * Rule (as in `tokenizers`): start from single bytes; while any neighbouring pair has a merge, apply the one
  * of lowest rank, the leftmost first. Short pieces are scanned; long ones (a line of one letter may be a megabyte)
  * use a heap over a linked list, O(n log n). Both give the same ids.
  */

@@ -1,5 +1,5 @@
 /*
- * load.c - the files of a tokenizer -> its tables (models.md 10.1 and 10.2).
+ * load.c - the files of a tokenizer -> its tables.
  *
  * Two layouts: tokenizer.json alone, or vocab.json with merges.txt. Added tokens are the union of what
  * tokenizer.json and added_tokens_decoder of tokenizer_config.json say; a contradiction is an error.

@@ -1,5 +1,5 @@
 /*
- * tokenizer.c - text to ids and back (models.md 10.1).
+ * tokenizer.c - text to ids and back, with the ids of Hugging Face's `tokenizers` on the same files.
  *
  * Encoding: added tokens are cut out of the raw text (leftmost, longest), the rest is normalised, split into
  * pieces by the pre-tokenizer and merged piece by piece. All state of a call is its own, so calls may run in

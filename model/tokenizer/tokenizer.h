@@ -84,8 +84,8 @@ struct mb_added_token *mb_tokenizer_find_added(const mb_tokenizer *tokenizer, co
 struct mb_added_token *mb_tokenizer_find_added_id(const mb_tokenizer *tokenizer, int64_t id);
 /* Sorts the added tokens and fills added_first. False: out of memory. */
 bool mb_tokenizer_sort_added(mb_tokenizer *tokenizer);
-/* Byte-level alphabet (models.md 10.1, point 4): appends the bytes that a token's characters stand for. False
- * when a character is outside the alphabet. */
+/* Byte-level alphabet (GPT-2's: every byte is written as a printable character): appends the bytes that a token's
+ * characters stand for. False when a character is outside the alphabet. */
 bool mb_tokenizer_unmap(mb_text *bytes, const char *token, size_t n);
 
 /* ---- pattern.c ---- */
