@@ -29,6 +29,7 @@ typedef struct mb_sample {
     int32_t max_new_tokens;
     bool chat;            /* wrap in the chat template */
     bool truncate_middle; /* the benchmark cuts the middle of a prompt that is too long */
+    bool cut_joined;      /* as LongBench v2 does it: one token more behind an odd seam, one decoding of both ends */
     bool stop_newline;    /* samsum: newline is a stop token and one token is forced */
     int64_t length;       /* the benchmark's own length field, or tokens for generated tasks */
     char *language;       /* "en", "zh", "python", ... */

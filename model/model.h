@@ -141,7 +141,8 @@ typedef struct mb_prompt_request {
     const char *text;          /* the filled prompt; byte 0 as mb_text_spell() puts it */
     const char *answer_prefix; /* put after the assistant header; "" or NULL */
     bool chat;                 /* as one user message of a chat, the way the model was opened with (mb_chat) */
-    int32_t max_tokens;        /* 0 = no limit; else middle truncation as LongBench does (decode, re-encode) */
+    int32_t max_tokens;        /* 0 = no limit; else the middle is cut out and the text tokenised again */
+    bool cut_joined;           /* LongBench v2's cut in place of v1's */
     int32_t hard_limit;        /* most tokens of the final prompt: MB_E_SAMPLE beyond it; 0 = no limit */
 } mb_prompt_request;
 

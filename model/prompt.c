@@ -3,7 +3,9 @@
  * format, and LongBench's cut through the middle.
  *
  * The cut is LongBench's own (its pred.py): tokenise, keep half of the limit from both ends, decode each half,
- * join the TEXTS, put the template around and tokenise again. The second tokenisation may differ from the first
+ * join the TEXTS, put the template around and tokenise again. LongBench v2 (its pred.py) keeps one token more
+ * behind the seam where the limit is odd, and decodes what is left in one call: a character whose bytes lie on
+ * both sides of the seam is then whole or broken as a whole. The second tokenisation may differ from the first
  * around the seam, so the count drifts by a few tokens; only when the result would pass the hard limit is more cut
  * away than LongBench does.
  */
@@ -142,22 +144,39 @@ static int encode_rendered(const mb_model *model, const mb_prompt_request *reque
     return rc;
 }
 
-/* decode(ids[0 .. half)) + decode(ids[n-half .. n)), appended to out. */
-static int cut_middle(const mb_model *model, const int32_t *ids, size_t n, size_t half, mb_text *out,
+static int decode_onto(mb_text *out, const mb_model *model, const int32_t *ids, size_t n, mb_error *err)
+{
+    char *text = NULL;
+    size_t length = 0;
+    int rc = mb_tokenizer_decode(model->tokenizer, ids, n, true, &text, &length, err);
+    if (rc == MB_OK)
+        mb_text_append(out, text, length);
+    free(text);
+    return rc;
+}
+
+/* Keeps `keep` of n tokens, from both ends. joined: LongBench v2's ids[:keep//2] + ids[-keep//2:], decoded at
+ * once. */
+static int cut_middle(const mb_model *model, const int32_t *ids, size_t n, size_t keep, bool joined, mb_text *out,
                       mb_error *err)
 {
-    const int32_t *start[2] = {ids, ids + (n - half)};
+    const size_t head = keep / 2, tail = joined ? keep - head : head;
+    int rc = MB_OK;
     mb_text_clear(out);
-    for (int side = 0; side < 2; side++) {
-        char *text = NULL;
-        size_t length = 0;
-        int rc = mb_tokenizer_decode(model->tokenizer, start[side], half, true, &text, &length, err);
-        if (rc != MB_OK)
-            return rc;
-        mb_text_append(out, text, length);
-        free(text);
+    if (joined) {
+        int32_t *left = malloc((keep + 1) * sizeof *left);
+        if (!left)
+            return mb_no_memory(err, "cutting a prompt");
+        memcpy(left, ids, head * sizeof *left);
+        memcpy(left + head, ids + (n - tail), tail * sizeof *left);
+        rc = decode_onto(out, model, left, keep, err);
+        free(left);
+    } else {
+        rc = decode_onto(out, model, ids, head, err);
+        if (rc == MB_OK)
+            rc = decode_onto(out, model, ids + (n - tail), tail, err);
     }
-    return out->failed ? mb_no_memory(err, "cutting a prompt") : MB_OK;
+    return rc == MB_OK && out->failed ? mb_no_memory(err, "cutting a prompt") : rc;
 }
 
 /* Cuts to the limit and builds the prompt; cuts deeper while it passes hard_limit, as far as drift and the
@@ -167,7 +186,7 @@ static int build_cut(const mb_model *model, const mb_prompt_request *request, co
 {
     const size_t hard = (size_t)request->hard_limit;
     const size_t limit = plain_n < (size_t)request->max_tokens ? plain_n : (size_t)request->max_tokens;
-    size_t half = limit / 2, frame = 0;
+    size_t keep = request->cut_joined ? limit : limit / 2 * 2, frame = 0;
     mb_text text = {0};
     /* What the template and prefix add (encoded around nothing), plus drift at two seams. */
     int rc = encode_rendered(model, request, "", 0, ids, &frame, err);
@@ -175,15 +194,15 @@ static int build_cut(const mb_model *model, const mb_prompt_request *request, co
     *ids = NULL;
     const size_t deepest = limit / 32 + frame + 16;
     while (rc == MB_OK) {
-        rc = cut_middle(model, plain, plain_n, half, &text, err);
+        rc = cut_middle(model, plain, plain_n, keep, request->cut_joined, &text, err);
         if (rc == MB_OK)
             rc = encode_rendered(model, request, text.data ? text.data : "", text.length, ids, n, err);
         if (rc != MB_OK || hard == 0 || *n <= hard)
             break;
-        size_t excess = *n - hard, step = (excess + 1) / 2;
-        if (step > half || limit - 2 * (half - step) > deepest + 1)
+        size_t step = (*n - hard + 1) / 2 * 2; /* evenly from both ends */
+        if (step > keep || limit - (keep - step) > deepest + 1)
             break; /* not drift: the limits do not fit together; the caller reports it */
-        half -= step;
+        keep -= step;
         free(*ids);
         *ids = NULL;
     }

@@ -160,6 +160,7 @@ static int sample_fill(const mb_task_rows *v2, const cJSON *row, mb_sample *samp
     sample->max_new_tokens = v2->info->max_new_tokens;
     sample->chat = v2->info->chat;
     sample->truncate_middle = true;
+    sample->cut_joined = true;
     if (!sample->group || !sample->language || !mb_sample_add_answer(sample, answer, 1))
         return mb_no_memory(err, "the row of %s", sample->source);
     return MB_OK;

@@ -39,6 +39,7 @@ static int prepare(mb_run *run, mb_prepared *prepared, mb_error *err)
                                  .answer_prefix = sample->answer_prefix,
                                  .chat = sample->chat,
                                  .max_tokens = sample->truncate_middle ? most : 0,
+                                 .cut_joined = sample->cut_joined,
                                  .hard_limit = hard_limit};
     int rc = mb_prompt_build(run->model, &request, &prepared->ids, &prepared->count, &prepared->truncated, err);
     if (rc != MB_OK)

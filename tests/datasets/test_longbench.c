@@ -187,7 +187,7 @@ static void prompts_and_fields(void **state)
     assert_string_equal(s->answers[1], "two");
     assert_int_equal(s->length, 7);
     assert_int_equal(s->max_new_tokens, 128);
-    assert_true(s->stop_newline && s->truncate_middle && !s->chat && !s->group && !s->classes);
+    assert_true(s->stop_newline && s->truncate_middle && !s->cut_joined && !s->chat && !s->group && !s->classes);
     assert_true(s->depth < 0);
     mb_sample_free(s);
     assert_int_equal(mb_task_next(task, &s, &err), 0);
@@ -352,7 +352,7 @@ static void version_two(void **state)
     assert_string_equal(s->group, "hard/long");
     assert_string_equal(s->answers[0], "C");
     assert_int_equal(s->max_new_tokens, 128);
-    assert_true(s->chat && s->truncate_middle);
+    assert_true(s->chat && s->truncate_middle && s->cut_joined);
     mb_sample_free(s);
     assert_int_equal(mb_task_next(task, &s, &err), MB_E_SAMPLE);
     assert_string_equal(s->key, "w");

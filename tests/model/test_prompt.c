@@ -71,16 +71,22 @@ static void golden_prompts(void **state)
         size_t n;
         bool truncated;
         uint32_t crc;
+        bool joined; /* LongBench v2's cut: another seam where the limit is odd or a character lies on it */
     } cases[] = {
-        {40, 0, SDAR, true, "", 598, false, 0xf3ee4a80u},
-        {40, 0, FAST, true, NULL, 625, false, 0x40490a8u},
-        {40, 0, FAST, false, "", 583, false, 0xdbf94db5u},
-        {40, 0, SDAR, true, "Answer: ", 604, false, 0xa93bbd80u},
-        {40, 100, SDAR, true, "", 108, true, 0x8f37b4adu},
-        {40, 101, FAST, true, "", 135, true, 0xaf4cbaaeu},
-        {200, 333, SDAR, true, "The x is", 328, true, 0x42696d18u},
-        {200, 512, SDAR, false, "", 481, true, 0x62f7de71u},
-        {200, 100000, SDAR, true, "", 3071, false, 0xa60d2148u},
+        {40, 0, SDAR, true, "", 598, false, 0xf3ee4a80u, false},
+        {40, 0, FAST, true, NULL, 625, false, 0x40490a8u, false},
+        {40, 0, FAST, false, "", 583, false, 0xdbf94db5u, false},
+        {40, 0, SDAR, true, "Answer: ", 604, false, 0xa93bbd80u, false},
+        {40, 100, SDAR, true, "", 108, true, 0x8f37b4adu, false},
+        {40, 101, FAST, true, "", 135, true, 0xaf4cbaaeu, false},
+        {200, 333, SDAR, true, "The x is", 328, true, 0x42696d18u, false},
+        {200, 512, SDAR, false, "", 481, true, 0x62f7de71u, false},
+        {200, 100000, SDAR, true, "", 3071, false, 0xa60d2148u, false},
+        {40, 100, SDAR, true, "", 108, true, 0x8f37b4adu, true},
+        {40, 101, SDAR, true, "", 109, true, 0x64bde2ecu, true},
+        {200, 333, SDAR, true, "", 325, true, 0xc30589c1u, true},
+        {200, 511, SDAR, false, "", 480, true, 0x128a0688u, true},
+        {200, 513, SDAR, false, "", 478, true, 0x41d2ad86u, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_model model = model_of((mb_family)cases[i].family);
@@ -90,6 +96,7 @@ static void golden_prompts(void **state)
                                      .answer_prefix = cases[i].prefix,
                                      .chat = cases[i].chat,
                                      .max_tokens = cases[i].max_tokens,
+                                     .cut_joined = cases[i].joined,
                                      .hard_limit = 4000};
         int32_t *ids = NULL;
         size_t n = 0;
@@ -109,8 +116,10 @@ static void drift_never_passes_the_limit(void **state)
     (void)state;
     mb_model model = model_of(MB_FAMILY_SDAR);
     char *text = text_of(40);
-    for (int limit = 40; limit < 300; limit++) {
-        mb_prompt_request request = {.text = text, .chat = true, .max_tokens = limit, .hard_limit = limit + 8};
+    for (int number = 80; number < 600; number++) {
+        int limit = number / 2;
+        mb_prompt_request request = {
+            .text = text, .chat = true, .max_tokens = limit, .cut_joined = number % 2, .hard_limit = limit + 8};
         int32_t *ids = NULL;
         size_t n = 0;
         bool truncated = false;
