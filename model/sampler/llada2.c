@@ -9,6 +9,14 @@
  */
 #include "model/sampler/sampler.h"
 
+/* Whether nothing is left to decode behind position `next`: the reference trajectory ends there, or the text did. */
+static bool is_done(const mb_sampling *sampling, int32_t next)
+{
+    if (sampling->forced)
+        return !mb_sampling_forced_beyond(sampling, next);
+    return mb_sampling_stop(sampling, mb_sampling_stop_from(sampling), sampling->count) >= 0;
+}
+
 int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, mb_error *err)
 {
     int32_t block = sampling->block, prompt = sampling->prompt, fresh = sampling->max_new_tokens, ignored = 0;
@@ -28,11 +36,7 @@ int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, mb_error 
         if (rc < 0)
             goto out;
         mb_sampling_force(sampling, work.at > prompt ? work.at : prompt, work.at + block);
-        bool last = work.at + block >= end;
-        if (sampling->forced)
-            last = last || !mb_sampling_forced_beyond(sampling, work.at + block);
-        else
-            last = last || mb_sampling_stop(sampling, mb_sampling_stop_from(sampling), sampling->count) >= 0;
+        bool last = work.at + block >= end || is_done(sampling, work.at + block);
         if (!last)
             rc = mb_sampling_commit(sampling, network, work.number, work.at, &ignored, err);
         if (rc >= 0 && network->block_end)
