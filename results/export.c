@@ -5,6 +5,7 @@
  * The pred line is {"pred", "answers", "all_classes", "length"} as the official scorer reads it; references were
  * stored as JSON and are copied as they are.
  */
+#include "results/identity.h"
 #include "results/store.h"
 
 #include <ctype.h>

@@ -119,17 +119,6 @@ void figure_y_tic(figure *f, double y, const char *text)
     put_tic(&f->y_tics, &f->y_tic_count, y, text);
 }
 
-void figure_set(figure *f, const char *format, ...)
-{
-    va_list args;
-    char line[512];
-    va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    mb_text_puts(&f->settings, line);
-    mb_text_puts(&f->settings, "\n");
-}
-
 void figure_free(figure *f)
 {
     mb_text *texts[] = {&f->data, &f->panels, &f->x_tics, &f->y_tics, &f->settings};
@@ -193,12 +182,10 @@ static void put_ends(const figure *f, mb_text *out, const char *name, size_t fie
     mb_text_puts(out, "]\n");
 }
 
-/* Arrays of the script: see plots/README.md. */
-static void put_arrays(figure *f, mb_text *out)
+/* The numbers of each panel's series, as one text a panel. */
+static void put_panel_blocks(const figure *f, mb_text *out)
 {
-    size_t keys = 0, label = 0;
-    mb_text_printf(out, "panels = %zu\narray panel_title[%zu] = [%s]\narray panel_blocks[%zu] = [", f->panel_count,
-                   f->panel_count, f->panels.data, f->panel_count);
+    mb_text_printf(out, "array panel_blocks[%zu] = [", f->panel_count);
     for (size_t p = 1; p <= f->panel_count; p++) {
         bool first = true;
         mb_text_puts(out, p > 1 ? ", '" : "'");
@@ -210,33 +197,51 @@ static void put_arrays(figure *f, mb_text *out)
         }
         mb_text_puts(out, "'");
     }
-    mb_text_printf(out, "]\narray block_style[%zu] = [", f->series_count);
-    for (size_t i = 0; i < f->series_count; i++)
-        mb_text_printf(out, i ? ", %d" : "%d", f->series[i].style);
-    mb_text_printf(out, "]\narray block_dash[%zu] = [", f->series_count);
-    for (size_t i = 0; i < f->series_count; i++)
-        mb_text_printf(out, i ? ", %d" : "%d", f->series[i].dash);
     mb_text_puts(out, "]\n");
+}
+
+/* An integer field of every series. */
+static void put_numbers(const figure *f, mb_text *out, const char *name, size_t field)
+{
+    mb_text_printf(out, "array block_%s[%zu] = [", name, f->series_count);
+    for (size_t i = 0; i < f->series_count; i++)
+        mb_text_printf(out, i ? ", %d" : "%d", *(const int *)(const void *)((const char *)&f->series[i] + field));
+    mb_text_puts(out, "]\n");
+}
+
+/* The legend: each label once, in the order of the series. */
+static void put_keys(const figure *f, mb_text *out)
+{
+    size_t keys = 0, widest = 0;
+    mb_text entries = {0};
     for (size_t i = 0; i < f->series_count; i++) {
         if (!f->series[i].key || key_seen(f, i))
             continue;
         size_t columns = text_columns(f->series[i].label);
-        label = columns > label ? columns : label;
+        widest = columns > widest ? columns : widest;
         keys++;
-    }
-    mb_text_printf(out, "keys = %zu\nkey_columns = %zu\n", keys, label);
-    mb_text_printf(out, "array key_title[%zu]\narray key_style[%zu]\narray key_dash[%zu]\n", keys ? keys : 1,
-                   keys ? keys : 1, keys ? keys : 1);
-    keys = 0;
-    for (size_t i = 0; i < f->series_count; i++) {
-        if (!f->series[i].key || key_seen(f, i))
-            continue;
-        keys++;
-        mb_text_printf(out, "key_title[%zu] = ", keys);
-        put_string(out, f->series[i].label);
-        mb_text_printf(out, "; key_style[%zu] = %d; key_dash[%zu] = %d\n", keys, f->series[i].style, keys,
+        mb_text_printf(&entries, "key_title[%zu] = ", keys);
+        put_string(&entries, f->series[i].label);
+        mb_text_printf(&entries, "; key_style[%zu] = %d; key_dash[%zu] = %d\n", keys, f->series[i].style, keys,
                        f->series[i].dash);
     }
+    size_t room = keys ? keys : 1;
+    mb_text_printf(out, "keys = %zu\nkey_columns = %zu\n", keys, widest);
+    mb_text_printf(out, "array key_title[%zu]\narray key_style[%zu]\narray key_dash[%zu]\n", room, room, room);
+    mb_text_puts(out, entries.data ? entries.data : "");
+    out->failed = out->failed || entries.failed;
+    mb_text_free(&entries);
+}
+
+/* Arrays of the script: see plots/README.md. */
+static void put_arrays(figure *f, mb_text *out)
+{
+    mb_text_printf(out, "panels = %zu\narray panel_title[%zu] = [%s]\n", f->panel_count, f->panel_count,
+                   f->panels.data);
+    put_panel_blocks(f, out);
+    put_numbers(f, out, "style", offsetof(figure_series, style));
+    put_numbers(f, out, "dash", offsetof(figure_series, dash));
+    put_keys(f, out);
     put_tics(out, "x_tics", &f->x_tics);
     put_tics(out, "y_tics", &f->y_tics);
     mb_text_printf(out, "x_tic_count = %zu\ny_tic_count = %zu\n", f->x_tic_count, f->y_tic_count);

@@ -38,7 +38,6 @@ void figure_series_begin(figure *f, const char *label, int style, int dash, bool
 void figure_point(figure *f, double x, double y, double low, double high);
 void figure_x_tic(figure *f, double x, const char *text);
 void figure_y_tic(figure *f, double y, const char *text);
-void figure_set(figure *f, const char *format, ...) MB_PRINTF(2, 3); /* one gnuplot line into the settings */
 /* Writes and draws the figure; without points it is dropped. */
 int figure_end(figure *f, mb_error *err);
 void figure_free(figure *f); /* frees what a figure in work holds */

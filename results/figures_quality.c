@@ -67,34 +67,59 @@ static int compare_points(const void *a, const void *b)
     return order ? order : (x->a->config_id > y->a->config_id) - (x->a->config_id < y->a->config_id);
 }
 
-/* All arms as series of one panel, each in ascending order of x. by_work: x is measured work and a series is a
- * curve of v_curve; else x is the budget, a series differs in nothing else, and an arm without budget is a line
- * across. */
-static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_work)
+/* What the series of a panel are made of. */
+typedef struct accuracy_lines {
+    const comparison *c;
+    size_t task;
+    bool by_work;
+    int64_t least, most; /* budgets */
+    const arm **arms;    /* in the order of the legend */
+    bool *done;          /* [arm] in a series already */
+    line_point *line;    /* room for one series */
+} accuracy_lines;
+
+/* The arms that share a series with the i-th, in ascending order of x. Returns how many. */
+static size_t collect_line(accuracy_lines *l, size_t i, const char *label)
 {
-    bool *done = calloc(c->arm_count + 1, sizeof *done);
-    const arm **arms = calloc(c->arm_count + 1, sizeof *arms);
-    line_point *line = calloc(c->arm_count + 1, sizeof *line);
-    const char *before = NULL;
-    int64_t least = INT64_MAX, most = 0;
-    f->failed = f->failed || !done || !arms || !line;
-    for (size_t i = 0; i < c->arm_count; i++) {
-        if (c->arms[i].k < 0)
+    char other[256];
+    size_t n = 0;
+    for (size_t j = i; j < l->c->arm_count; j++) {
+        series_label(l->arms[j], l->by_work, other, sizeof other);
+        if (strcmp(other, label) != 0 || strcmp(l->arms[j]->method, l->arms[i]->method) != 0)
             continue;
-        least = c->arms[i].k < least ? c->arms[i].k : least;
-        most = c->arms[i].k > most ? c->arms[i].k : most;
+        const arm_score *s = score_of(l->arms[j], l->task, l->c->task_count);
+        l->done[j] = true;
+        l->line[n++] = (line_point){l->by_work ? s->work : (double)l->arms[j]->k, l->arms[j]};
     }
-    for (size_t i = 0; arms && i < c->arm_count; i++)
-        arms[i] = &c->arms[i];
-    if (arms)
-        qsort(arms, c->arm_count, sizeof *arms, compare_arms);
-    for (size_t i = 0; done && arms && line && i < c->arm_count; i++) {
-        const arm *a = arms[i];
-        char label[256], other[256];
-        size_t n = 0;
-        if (done[i] || isnan(score_of(a, task, c->task_count)->score))
+    qsort(l->line, n, sizeof *l->line, compare_points);
+    return n;
+}
+
+static void put_line_point(figure *f, const accuracy_lines *l, const line_point *point)
+{
+    const arm_score *s = score_of(point->a, l->task, l->c->task_count);
+    if (!l->by_work && point->a->k < 0) {
+        put_score(f, (double)l->least, s);
+        put_score(f, (double)l->most, s);
+        return;
+    }
+    put_score(f, point->x, s);
+    if (!l->by_work) {
+        char tic[32];
+        snprintf(tic, sizeof tic, "%lld", (long long)point->a->k);
+        figure_x_tic(f, point->x, tic);
+    }
+}
+
+static void put_lines(figure *f, accuracy_lines *l)
+{
+    const char *before = NULL;
+    for (size_t i = 0; i < l->c->arm_count; i++) {
+        const arm *a = l->arms[i];
+        char label[256];
+        if (l->done[i] || isnan(score_of(a, l->task, l->c->task_count)->score))
             continue;
-        series_label(a, by_work, label, sizeof label);
+        series_label(a, l->by_work, label, sizeof label);
         bool another = before && strcmp(before, a->method) == 0; /* a colour is a method's, not a curve's */
         before = a->method;
         figure_series_begin(f, label, figure_style(f->store, a->method),
@@ -103,33 +128,39 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
                             : another         ? 4
                                               : 1,
                             true);
-        for (size_t j = i; j < c->arm_count; j++) {
-            const arm_score *s = score_of(arms[j], task, c->task_count);
-            series_label(arms[j], by_work, other, sizeof other);
-            if (strcmp(other, label) != 0 || strcmp(arms[j]->method, a->method) != 0)
-                continue;
-            done[j] = true;
-            line[n++] = (line_point){by_work ? s->work : (double)arms[j]->k, arms[j]};
-        }
-        qsort(line, n, sizeof *line, compare_points);
-        for (size_t j = 0; j < n; j++) {
-            const arm_score *s = score_of(line[j].a, task, c->task_count);
-            if (!by_work && line[j].a->k < 0) {
-                put_score(f, (double)least, s);
-                put_score(f, (double)most, s);
-                continue;
-            }
-            put_score(f, line[j].x, s);
-            if (!by_work) {
-                char tic[32];
-                snprintf(tic, sizeof tic, "%lld", (long long)line[j].a->k);
-                figure_x_tic(f, line[j].x, tic);
-            }
-        }
+        size_t n = collect_line(l, i, label);
+        for (size_t j = 0; j < n; j++)
+            put_line_point(f, l, &l->line[j]);
     }
-    free(line);
-    free(arms);
-    free(done);
+}
+
+/* All arms as series of one panel, each in ascending order of x. by_work: x is measured work and a series is a
+ * curve of v_curve; else x is the budget, a series differs in nothing else, and an arm without budget is a line
+ * across. */
+static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_work)
+{
+    accuracy_lines l = {.c = c,
+                        .task = task,
+                        .by_work = by_work,
+                        .least = INT64_MAX,
+                        .arms = calloc(c->arm_count + 1, sizeof *l.arms),
+                        .done = calloc(c->arm_count + 1, sizeof *l.done),
+                        .line = calloc(c->arm_count + 1, sizeof *l.line)};
+    bool ready = l.arms && l.done && l.line;
+    f->failed = f->failed || !ready;
+    for (size_t i = 0; ready && i < c->arm_count; i++) {
+        int64_t k = c->arms[i].k;
+        l.arms[i] = &c->arms[i];
+        l.least = k >= 0 && k < l.least ? k : l.least;
+        l.most = k > l.most ? k : l.most;
+    }
+    if (ready) {
+        qsort(l.arms, c->arm_count, sizeof *l.arms, compare_arms);
+        put_lines(f, &l);
+    }
+    free(l.line);
+    free(l.arms);
+    free(l.done);
 }
 
 static int accuracy(figure *f, mb_error *err)

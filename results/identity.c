@@ -5,6 +5,7 @@
  * A row's hash covers every field that tells it apart (length and presence of each text included), so that equal
  * content gives the same row on every start, and any change a new one.
  */
+#include "results/identity.h"
 #include "results/store.h"
 
 #include <math.h>

@@ -2,6 +2,7 @@
  * plot.c - every figure that a run has data for, as PNG and SVG. What stands under each title (model, device,
  * commit, run) and the stamp of a failed gate is the same on all of them.
  */
+#include "results/identity.h"
 #include "results/figure.h"
 
 #include <stdlib.h>

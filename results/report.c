@@ -4,6 +4,7 @@
  * Rows are method configurations, columns are tasks, then what the answers cost. Scores are in percent,
  * differences to the reference are paired by item and carry a 95 % bootstrap interval.
  */
+#include "results/identity.h"
 #include "results/report.h"
 
 #include <math.h>

@@ -19,7 +19,6 @@ typedef enum mb_store_mode { MB_STORE_WRITE = 0, MB_STORE_READ = 1, MB_STORE_SCR
  * with a clear sentence when another process writes (busy), the folder is read-only or the disk is full. */
 int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err);
 int mb_store_close(mb_store *store, mb_error *err); /* checkpoints the WAL; NULL is fine */
-const char *mb_store_path(const mb_store *store);
 
 /* ---- identities: insert or find by content; *id receives the row ---- */
 typedef struct mb_env_row {

@@ -575,8 +575,3 @@ int mb_store_close(mb_store *store, mb_error *err)
     free(store);
     return rc;
 }
-
-const char *mb_store_path(const mb_store *store)
-{
-    return store->path;
-}

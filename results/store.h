@@ -48,9 +48,6 @@ int store_end(mb_store *store, int rc, mb_error *err);
 /* Refuses a write to a store opened for reading. */
 int store_writable(mb_store *store, mb_error *err);
 
-/* Row of a run by label, else by number; name NULL or "": the one started last. label (optional) is malloc'ed. */
-int store_find_run(mb_store *store, const char *name, int64_t *id, char **label, mb_error *err);
-
 /* ---- statistics.c ---- */
 typedef struct interval {
     double mean, low, high;

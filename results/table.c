@@ -281,45 +281,72 @@ static void put_cell(mb_text *out, const char *text, size_t width, bool number, 
         pad(out, space);
 }
 
-/* Some columns of a table, one under the other: the head, a line, the rows. */
-static void render_columns(const table *t, const size_t *shown, size_t count, const bool *numbers,
-                           const size_t *widths, bool wrap_head, mb_text *out)
+/* Some columns of a table on a terminal. */
+typedef struct view {
+    const table *t;
+    const size_t *shown; /* [count] columns */
+    size_t count;
+    const bool *numbers; /* by column, as the widths */
+    const size_t *widths;
+    bool wrap_head;
+} view;
+
+static size_t view_head_lines(const view *v, size_t column)
+{
+    size_t widest;
+    return v->wrap_head ? head_lines(v->t->names[column], v->widths[column], &widest) : 1;
+}
+
+/* What a column's head has on one of `lines` lines; it stands on the last ones. */
+static void put_head_line(const view *v, size_t column, size_t line, size_t lines, mb_text *piece)
+{
+    const char *name = v->t->names[column];
+    size_t own = view_head_lines(v, column), n = 0;
+    if (line + own < lines)
+        return;
+    for (size_t skip = 0; skip <= line + own - lines; skip++) {
+        name += n;
+        n = v->wrap_head ? head_line(name, v->widths[column]) : strlen(name);
+    }
+    while (n && name[n - 1] == ' ')
+        n--;
+    mb_text_append(piece, name, n);
+}
+
+static void put_head(const view *v, mb_text *out)
 {
     size_t lines = 1;
-    for (size_t i = 0; wrap_head && i < count; i++) {
-        size_t widest, n = head_lines(t->names[shown[i]], widths[shown[i]], &widest);
+    for (size_t i = 0; i < v->count; i++) {
+        size_t n = view_head_lines(v, v->shown[i]);
         lines = n > lines ? n : lines;
     }
-    for (size_t line = 0; line < lines; line++) { /* the head stands on its last line */
-        for (size_t i = 0; i < count; i++) {
-            size_t c = shown[i];
-            const char *name = t->names[c];
-            size_t widest, own = wrap_head ? head_lines(name, widths[c], &widest) : 1, n = 0;
+    for (size_t line = 0; line < lines; line++) {
+        for (size_t i = 0; i < v->count; i++) {
             mb_text piece = {0};
-            if (line + own >= lines) {
-                for (size_t skip = 0; skip <= line + own - lines; skip++) {
-                    name += n;
-                    n = wrap_head ? head_line(name, widths[c]) : strlen(name);
-                }
-                while (n && name[n - 1] == ' ')
-                    n--;
-                mb_text_append(&piece, name, n);
-            }
-            put_cell(out, piece.data ? piece.data : "", widths[c], numbers[c], i, count);
+            put_head_line(v, v->shown[i], line, lines, &piece);
+            put_cell(out, piece.data ? piece.data : "", v->widths[v->shown[i]], v->numbers[v->shown[i]], i,
+                     v->count);
             mb_text_free(&piece);
         }
         mb_text_puts(out, "\n");
     }
-    for (size_t i = 0; i < count; i++) {
+}
+
+/* One under the other: the head, a line, the rows. */
+static void render_columns(const view *v, mb_text *out)
+{
+    put_head(v, out);
+    for (size_t i = 0; i < v->count; i++) {
         mb_text_puts(out, i ? "  " : "");
-        for (size_t n = 0; n < widths[shown[i]]; n++)
+        for (size_t n = 0; n < v->widths[v->shown[i]]; n++)
             mb_text_puts(out, "\xe2\x94\x80");
     }
     mb_text_puts(out, "\n");
-    for (size_t r = 0; r < table_rows(t); r++) {
-        for (size_t i = 0; i < count; i++) {
-            const table_cell *cell = table_at(t, r, shown[i]);
-            put_cell(out, cell->text ? cell->text : "-", widths[shown[i]], numbers[shown[i]], i, count);
+    for (size_t r = 0; r < table_rows(v->t); r++) {
+        for (size_t i = 0; i < v->count; i++) {
+            const table_cell *cell = table_at(v->t, r, v->shown[i]);
+            put_cell(out, cell->text ? cell->text : "-", v->widths[v->shown[i]], v->numbers[v->shown[i]], i,
+                     v->count);
         }
         mb_text_puts(out, "\n");
     }
@@ -350,7 +377,7 @@ static void render_terminal(const table *t, const bool *numbers, size_t *widths,
             total += widths[next] + (count ? 2 : 0);
             shown[count++] = next++;
         }
-        render_columns(t, shown, count, numbers, widths, wrap_head, out);
+        render_columns(&(view){t, shown, count, numbers, widths, wrap_head}, out);
     }
     free(shown);
 }
