@@ -30,7 +30,10 @@ typedef struct mb_device_options {
 
 typedef struct mb_device_info {
     char name[128];      /* "NVIDIA H200", "AMD EPYC ..." */
-    char detail[256];    /* driver, compute capability, SM count; or ISA and threads */
+    char detail[256];    /* compute capability and SM count; or ISA and threads */
+    char driver[80];     /* "550.54.15"; "" = a CPU, or not known */
+    char runtime[32];    /* CUDA's: "12.4"; "" on a CPU */
+    char uuid[48];       /* "GPU-1b2c..."; "" on a CPU */
     size_t memory_total; /* bytes */
     size_t memory_free;  /* bytes, now */
     size_t arena_free;   /* bytes that alloc() can still hand out */

@@ -17,7 +17,8 @@ CREATE TABLE env (              -- the machine and the build
     hash     TEXT NOT NULL UNIQUE,
     host     TEXT, os TEXT, cpu TEXT,
     threads  INTEGER NOT NULL,
-    gpu      TEXT, gpu_uuid TEXT, driver TEXT, cuda TEXT,
+    gpu      TEXT, gpu_uuid TEXT, -- name and UUID as nvidia-smi prints them; '' on a CPU, as the next two
+    driver   TEXT, cuda TEXT,     -- version of the GPU's driver ("550.54.15") and of the CUDA runtime ("12.4")
     device   TEXT,              -- what computed: "cpu", "cuda"
     git      TEXT, build TEXT,
     detail   TEXT               -- clocks policy, memory, anything else worth keeping

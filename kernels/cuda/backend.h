@@ -41,7 +41,7 @@ struct mb_device {
     cudaStream_t beside;      /* a capture's second branch: `stream` while operations go there */
     cudaEvent_t forked, done; /* where it left the first, and its end */
     bool capturing, branching, unjoined;
-    char name[128], detail[256];
+    char name[128], detail[256], runtime[32], uuid[48];
     mb_error error;
 };
 
@@ -55,6 +55,8 @@ void mb_cuda_blas_close(mb_cuda_blas *blas);
 int mb_cuda_blas_run(mb_device *device, const mb_gemm *args);
 
 /* ---- telemetry.c, profile.c ---- */
+/* The driver's version as nvidia-smi prints it; "" = not known. */
+void mb_cuda_nvml_driver(const mb_cuda_nvml *nvml, char *version, size_t cap);
 mb_cuda_nvml *mb_cuda_nvml_open(int ordinal);   /* NULL or without a handle: everything is unknown */
 void mb_cuda_nvml_close(mb_cuda_nvml *nvml);
 void mb_cuda_profile_close(mb_cuda_profile *profile);

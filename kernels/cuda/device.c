@@ -51,6 +51,12 @@ static void describe(mb_device *device)
     snprintf(device->detail, sizeof device->detail, "sm_%d%d, %d SMs, CUDA %d.%d, driver for CUDA %d.%d",
              properties.major, properties.minor, properties.multiProcessorCount, runtime / 1000,
              runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    snprintf(device->runtime, sizeof device->runtime, "%d.%d", runtime / 1000, runtime % 1000 / 10);
+    size_t used = (size_t)snprintf(device->uuid, sizeof device->uuid, "GPU");
+    for (size_t i = 0; i < sizeof properties.uuid.bytes; i++) /* as nvidia-smi prints it: 8-4-4-4-12 digits */
+        used += (size_t)snprintf(device->uuid + used, sizeof device->uuid - used, "%s%02x",
+                                 i == 0 || i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+                                 (unsigned char)properties.uuid.bytes[i]);
 }
 
 void mb_cuda_close(mb_device *device)
@@ -150,6 +156,9 @@ void mb_cuda_info(mb_device *device, mb_device_info *info)
         free_bytes = total_bytes = 0;
     snprintf(info->name, sizeof info->name, "%s", device->name);
     snprintf(info->detail, sizeof info->detail, "%s", device->detail);
+    snprintf(info->runtime, sizeof info->runtime, "%s", device->runtime);
+    snprintf(info->uuid, sizeof info->uuid, "%s", device->uuid);
+    mb_cuda_nvml_driver(device->nvml, info->driver, sizeof info->driver);
     info->memory_total = total_bytes;
     info->memory_free = free_bytes;
     info->arena_free = device->arena_bytes - device->arena_used;

@@ -27,6 +27,7 @@ struct mb_cuda_nvml {
     void *library;
     nvml_handle handle;
     int (*shutdown)(void);
+    int (*driver)(char *version, unsigned int length);
     int (*clock)(nvml_handle, int type, unsigned int *mhz);
     int (*max_clock)(nvml_handle, int type, unsigned int *mhz);
     int (*throttle)(nvml_handle, unsigned long long *reasons);
@@ -55,6 +56,7 @@ mb_cuda_nvml *mb_cuda_nvml_open(int ordinal)
         find_symbol(nvml->library, "nvmlInit_v2", &init);
         find_symbol(nvml->library, "nvmlDeviceGetHandleByPciBusId_v2", &find);
         find_symbol(nvml->library, "nvmlShutdown", &nvml->shutdown);
+        find_symbol(nvml->library, "nvmlSystemGetDriverVersion", &nvml->driver);
         find_symbol(nvml->library, "nvmlDeviceGetClockInfo", &nvml->clock);
         find_symbol(nvml->library, "nvmlDeviceGetMaxClockInfo", &nvml->max_clock);
         find_symbol(nvml->library, "nvmlDeviceGetCurrentClocksThrottleReasons", &nvml->throttle);
@@ -77,6 +79,13 @@ void mb_cuda_nvml_close(mb_cuda_nvml *nvml)
     if (nvml->library)
         dlclose(nvml->library);
     free(nvml);
+}
+
+void mb_cuda_nvml_driver(const mb_cuda_nvml *nvml, char *version, size_t cap)
+{
+    version[0] = '\0';
+    if (nvml && nvml->handle && nvml->driver && nvml->driver(version, (unsigned int)cap) != 0)
+        version[0] = '\0';
 }
 
 int mb_cuda_telemetry(mb_device *device, mb_telemetry *t)
