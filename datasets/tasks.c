@@ -30,8 +30,7 @@ static void prepare(void)
             mb_task_info *row = &families[f]->rows[i];
             mb_text bytes = {0};
             char hex[MB_HASH_CAP] = "";
-            if (families[f]->template_bytes)
-                families[f]->template_bytes(row, &bytes);
+            families[f]->template_bytes(row, &bytes);
             if (!bytes.failed)
                 mb_hash_bytes(bytes.data ? bytes.data : "", bytes.length, hex);
             row->prompt_hash = mb_string_copy(hex);
@@ -89,7 +88,7 @@ const mb_task_info *mb_task_find(const char *name)
 static bool group_covers(const char *group, const mb_task_info *row)
 {
     bool longbench = strcmp(row->benchmark, "longbench") == 0;
-    bool chinese = row->language && strcmp(row->language, "zh") == 0;
+    bool chinese = strcmp(row->language, "zh") == 0;
     if (strcmp(group, "longbench_en") == 0) /* the 16 tasks that most papers average: English and code */
         return longbench && !chinese;
     if (strcmp(group, "longbench_zh") == 0)
@@ -181,7 +180,7 @@ void mb_task_hash(const mb_task *task, char hex[MB_HASH_CAP])
 
 int64_t mb_task_size(const mb_task *task)
 {
-    int64_t size = task->family->size ? task->family->size(task->state) : -1;
+    int64_t size = task->family->size(task->state);
     return task->limit > 0 && size > task->limit ? task->limit : size;
 }
 
