@@ -1,8 +1,8 @@
 /*
  * attend.cu - the launchers of attention.cuh: checks the arguments, lays out the workspace, chooses the kernel.
  *
- * Three families serve the same problem: sm_90a (bf16, head_dim 128), mma.sync (bf16, head_dim 64 or 128), plain
- * (anything else). Which one runs depends only on the chip, the type and the shapes, never on the data, so two
+ * Three families serve the same problem: sm_90a (bf16, head_dim 64, 80, 96, 128, 256), mma.sync (bf16, head_dim 64 or
+ * 128), plain (anything else). Which one runs depends only on the chip, the type and the shapes, never on the data, so two
  * runs take the same path. Workspace: [lse][partial outputs][their lse][per-row tile sums], each part present
  * only when it is needed.
  */
@@ -100,10 +100,11 @@ struct Layout {
     bool sm90;
 };
 
-/* The sm_90a kernels are made for long key ranges; a few hundred keys are merged faster by one cluster. */
+/* The sm_90a kernels are made for long key ranges; a few hundred keys are merged faster by one mma.sync cluster. */
 bool prefers_sm90(const mb_cuda_chip *chip, mb_type type, const Problem &p)
 {
-    return p.span != MB_SCOPE_BLOCK && p.max_prefix >= 1024 && sm90_serves(chip, type, p);
+    bool longer = p.span != MB_SCOPE_BLOCK && p.max_prefix >= 1024;
+    return (longer || !mma_serves(type, p.head_dim)) && sm90_serves(chip, type, p);
 }
 
 Layout layout(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, bool sparse, Problem *p)
@@ -186,8 +187,6 @@ int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, mb_error *err)
         rc = mma_mass_setup(err);
     if (rc == MB_OK)
         rc = sm90_setup(chip, err);
-    if (rc == MB_OK)
-        rc = sm90_prefill_setup(err);
     if (rc == MB_OK)
         rc = sm90_mass_setup(err);
     if (rc == MB_OK)

@@ -28,6 +28,7 @@ struct Problem {
     float *lse;                /* NULL: not wanted */
     float *part_out;           /* partial states, fp32, normalised: [...][D]; NULL: one part only */
     float *part_lse;           /* their natural log-sum-exp */
+    int2 *part_list;           /* attend_sm90.cu: where the parts of a unit are */
     const int32_t *prefix_len, *active;
     const int32_t *page_ids, *page_counts;
     const float *row_weight;
@@ -38,6 +39,7 @@ struct Problem {
     int32_t batch, rows, query_heads, kv_heads, group, packed, capacity, head_dim, block_keys, span;
     int32_t page_shift, page_capacity, splits, max_prefix;
     int32_t prefill_rows, prefill_block, sequence;
+    int32_t prefill_whole;     /* prefill_sm90.cu: items of whole rounds */
     float scale, scale_log2;
 };
 
@@ -135,7 +137,7 @@ int plain_mass(mb_type type, const Problem &p, cudaStream_t stream, mb_error *er
 /* Merges p.splits partial states of every packed row: slot (unit * splits + split) * packed + row. */
 int merge_splits(const Problem &p, mb_type type, cudaStream_t stream, mb_error *err);
 
-/* sm_90a path: bf16, head_dim 128. */
+/* sm_90a path: bf16, head_dim 64, 80, 96, 128, 256. */
 bool sm90_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p);
 size_t sm90_partial_bytes(const mb_cuda_chip *chip, const Problem &p);
 size_t sm90_tile_bytes(const Problem &p);
@@ -144,7 +146,6 @@ bool sm90_mass_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p);
 int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err);
 int sm90_prefill(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err);
 int sm90_setup(mb_cuda_chip *chip, mb_error *err);
-int sm90_prefill_setup(mb_error *err);
 int sm90_mass_setup(mb_error *err);
 int sm90_votes_setup(mb_error *err); /* the rest: votes.cuh */
 

@@ -13,8 +13,10 @@
  */
 #include "kernels/cuda/keys_sm90.cuh"
 
-namespace mb_cuda {
-namespace {
+namespace mb_cuda
+{
+namespace
+{
 
 constexpr int THREADS = KEYS_THREADS;
 constexpr int STAGES = 9;
@@ -22,7 +24,7 @@ constexpr uint32_t TILE = KEYS_TILE_BYTES;
 constexpr int UNITS = 384;
 
 template <int N> struct MassShared {
-    unsigned char q[N * FLASH_D * 2];        /* two panels of N rows */
+    unsigned char q[N * FLASH_D * 2]; /* two panels of N rows */
     unsigned char k[STAGES * TILE];
     float shift[N];
     uint64_t full[STAGES], empty[STAGES];
@@ -48,7 +50,7 @@ __device__ __forceinline__ void consume(const Problem &p, MassShared<N> &shared,
         int prefix = key_range(p, b).prefix;
         float total = weight_total(p, b), inverse = total > 0.0f ? 1.0f / total : 0.0f;
         float *mass = p.mass + (int64_t)unit * p.mass_stride;
-        named_sync(2, KEYS_GROUPS * 128);   /* everyone is done with the last unit's queries */
+        named_sync(2, KEYS_GROUPS * 128); /* everyone is done with the last unit's queries */
         load_queries<N>(p, shared.q, shared.shift, b, h, thread, KEYS_GROUPS * 128);
         named_sync(2, KEYS_GROUPS * 128);
         int unit_end = shared.tile_end[unit + 1] < end ? shared.tile_end[unit + 1] : end;
@@ -106,7 +108,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(shared_address(shared.full + i), 1);
-            barrier_init(shared_address(shared.empty + i), 4);   /* the four warps that had the tile */
+            barrier_init(shared_address(shared.empty + i), 4); /* the four warps that had the tile */
         }
         barrier_init_fence();
         prefetch_map(&k_map);
@@ -174,7 +176,10 @@ struct Variant {
     size_t bytes;
 };
 
-template <int N> Variant variant() { return {N, mass_kernel<N>, shared_size<N>}; }
+template <int N> Variant variant()
+{
+    return {N, mass_kernel<N>, shared_size<N>};
+}
 
 Variant choose(int packed)
 {
@@ -191,14 +196,14 @@ Variant choose(int packed)
 
 bool sm90_mass_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p)
 {
-    return sm90_serves(chip, type, p) && p.packed <= 256 && p.batch * p.kv_heads <= UNITS && p.mass &&
-           p.max_prefix >= 1024;
+    return sm90_serves(chip, type, p) && p.head_dim == FLASH_D && p.packed <= 256 && p.mass &&
+           p.batch * p.kv_heads <= UNITS && p.max_prefix >= 1024;
 }
 
 int sm90_mass(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     CUtensorMap k_map;
-    int rc = flash_map(chip, &k_map, p.k, p, p.batch * p.kv_heads, err);
+    int rc = flash_map(chip, &k_map, p.k, p, p.batch * p.kv_heads, KEYS_TILE, err);
     if (rc != MB_OK)
         return rc;
     Variant v = choose(p.packed);

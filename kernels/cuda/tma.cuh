@@ -13,7 +13,8 @@
 #include <cuda.h>
 #include <stdint.h>
 
-namespace mb_cuda {
+namespace mb_cuda
+{
 
 __device__ __forceinline__ void barrier_init(uint32_t barrier, uint32_t arrivals)
 {
@@ -35,7 +36,8 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
                  "@done bra finished;\n"
                  "bra again;\n"
                  "finished:\n"
-                 "}\n" ::"r"(barrier), "r"(parity)
+                 "}\n" ::"r"(barrier),
+                 "r"(parity)
                  : "memory");
 }
 
@@ -52,7 +54,8 @@ __device__ __forceinline__ void barrier_arrive_in(uint32_t barrier, uint32_t ran
                  ".reg .b32 remote;\n"
                  "mapa.shared::cluster.u32 remote, %0, %1;\n"
                  "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
-                 "}\n" ::"r"(barrier), "r"(rank)
+                 "}\n" ::"r"(barrier),
+                 "r"(rank)
                  : "memory");
 }
 
@@ -93,6 +96,17 @@ __device__ __forceinline__ uint32_t cluster_rank()
     return rank;
 }
 
+/* The two halves of a barrier of the cluster that orders no memory but what a fence before it has. */
+__device__ __forceinline__ void cluster_arrive()
+{
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void cluster_wait()
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 __device__ __forceinline__ void cluster_sync()
 {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -110,7 +124,10 @@ __device__ __forceinline__ void named_arrive(int id, int threads)
 }
 
 /* Ordinary stores to shared memory become visible to the tensor cores and the copy engine. */
-__device__ __forceinline__ void proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void proxy_fence()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 template <int COUNT> __device__ __forceinline__ void registers_grow()
 {

@@ -439,7 +439,8 @@ int choose_units(const mb_cuda_chip *chip, const Problem &p, int k, size_t bytes
 
 bool sm90_votes_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p, int32_t k, size_t bytes)
 {
-    return sm90_serves(chip, type, p) && p.packed <= 256 && p.max_prefix >= 1024 && p.capacity <= 1 << 24 &&
+    return sm90_serves(chip, type, p) && p.head_dim == FLASH_D && p.packed <= 256 && p.max_prefix >= 1024 &&
+           p.capacity <= 1 << 24 &&
            choose_units(chip, p, k, bytes) > 0;
 }
 
@@ -450,7 +451,7 @@ int sm90_votes(const mb_cuda_chip *chip, const Problem &from, const mb_votes *ca
     Votes v = {};
     CUtensorMap k_map;
     int total = p.batch * p.kv_heads, units = choose_units(chip, p, call->k, bytes);
-    int rc = flash_map(chip, &k_map, p.k, p, total, err);
+    int rc = flash_map(chip, &k_map, p.k, p, total, KEYS_TILE, err);
     p.row_weight = NULL; /* every row votes and counts alike */
     v.votes = call->votes;
     v.stats = call->stats;

@@ -12,7 +12,8 @@
 
 #include <stdint.h>
 
-namespace mb_cuda {
+namespace mb_cuda
+{
 
 /* Operand whose rows (M or N) are the tile's rows and whose contraction runs along the channels. Eight rows of
  * 128 bytes are one swizzle atom; the next eight follow 1024 bytes later. */
@@ -28,8 +29,20 @@ __device__ __forceinline__ uint64_t columns_descriptor(uint32_t address, uint32_
            (uint64_t)1 << 62;
 }
 
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+/* The operand `bytes` further on in the same tile, without taking the address apart again. */
+__device__ __forceinline__ uint64_t further(uint64_t descriptor, uint32_t bytes)
+{
+    return (descriptor & 0xffffffff00000000ull) | (uint32_t)((uint32_t)descriptor + (bytes >> 4));
+}
+
+__device__ __forceinline__ void wgmma_fence()
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
 
 template <int PENDING> __device__ __forceinline__ void wgmma_wait()
 {
@@ -44,79 +57,83 @@ template <int N> __device__ __forceinline__ void hold(float (&x)[N])
         asm volatile("" : "+f"(x[i])::"memory");
 }
 
-/* The register lists of the instructions below, in sixteens. */
-#define MB_LIST0 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
-#define MB_LIST1 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#define MB_LIST2 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
-#define MB_LIST3 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+/* The register lists of the instructions below: operand numbers in eights, C expressions in sixteens. */
+#define MB_N0 "%0,%1,%2,%3,%4,%5,%6,%7,"
+#define MB_N1 "%8,%9,%10,%11,%12,%13,%14,%15,"
+#define MB_N2 "%16,%17,%18,%19,%20,%21,%22,%23,"
+#define MB_N3 "%24,%25,%26,%27,%28,%29,%30,%31"
+#define MB_N4 ",%32,%33,%34,%35,%36,%37,%38,%39"
+#define MB_N5 ",%40,%41,%42,%43,%44,%45,%46,%47"
+#define MB_N6 ",%48,%49,%50,%51,%52,%53,%54,%55"
+#define MB_N7 ",%56,%57,%58,%59,%60,%61,%62,%63"
+#define MB_N8 ",%64,%65,%66,%67,%68,%69,%70,%71"
+#define MB_N9 ",%72,%73,%74,%75,%76,%77,%78,%79"
+#define MB_N10 ",%80,%81,%82,%83,%84,%85,%86,%87"
+#define MB_N11 ",%88,%89,%90,%91,%92,%93,%94,%95"
+#define MB_N12 ",%96,%97,%98,%99,%100,%101,%102,%103"
+#define MB_N13 ",%104,%105,%106,%107,%108,%109,%110,%111"
+#define MB_N14 ",%112,%113,%114,%115,%116,%117,%118,%119"
+#define MB_N15 ",%120,%121,%122,%123,%124,%125,%126,%127"
+#define MB_NAMES32 MB_N0 MB_N1 MB_N2 MB_N3
+#define MB_NAMES40 MB_NAMES32 MB_N4
+#define MB_NAMES48 MB_NAMES40 MB_N5
+#define MB_NAMES56 MB_NAMES48 MB_N6
+#define MB_NAMES64 MB_NAMES56 MB_N7
+#define MB_NAMES80 MB_NAMES64 MB_N8 MB_N9
+#define MB_NAMES88 MB_NAMES80 MB_N10
+#define MB_NAMES128 MB_NAMES88 MB_N11 MB_N12 MB_N13 MB_N14 MB_N15
 #define MB_FOUR(d, i) "+f"(d[(i)]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
-#define MB_SIXTEEN(d, i) MB_FOUR(d, i), MB_FOUR(d, (i) + 4), MB_FOUR(d, (i) + 8), MB_FOUR(d, (i) + 12)
-#define MB_LIST_EIGHT "%48,%49,%50,%51,%52,%53,%54,%55"
-#define MB_NAMES64 MB_LIST0 "," MB_LIST1
-#define MB_NAMES96 MB_NAMES64 "," MB_LIST2
-#define MB_NAMES112 MB_NAMES96 "," MB_LIST_EIGHT
-#define MB_NAMES128 MB_NAMES96 "," MB_LIST3
-#define MB_REGISTERS64(d) MB_SIXTEEN(d, 0), MB_SIXTEEN(d, 16)
-#define MB_REGISTERS96(d) MB_REGISTERS64(d), MB_SIXTEEN(d, 32)
-#define MB_REGISTERS112(d) MB_REGISTERS96(d), MB_FOUR(d, 48), MB_FOUR(d, 52)
-#define MB_REGISTERS128(d) MB_REGISTERS96(d), MB_SIXTEEN(d, 48)
+#define MB_EIGHT(d, i) MB_FOUR(d, i), MB_FOUR(d, (i) + 4)
+#define MB_SIXTEEN(d, i) MB_EIGHT(d, i), MB_EIGHT(d, (i) + 8)
+#define MB_FLOATS32(d) MB_SIXTEEN(d, 0), MB_SIXTEEN(d, 16)
+#define MB_FLOATS40(d) MB_FLOATS32(d), MB_EIGHT(d, 32)
+#define MB_FLOATS48(d) MB_FLOATS32(d), MB_SIXTEEN(d, 32)
+#define MB_FLOATS56(d) MB_FLOATS48(d), MB_EIGHT(d, 48)
+#define MB_FLOATS64(d) MB_FLOATS48(d), MB_SIXTEEN(d, 48)
+#define MB_FLOATS80(d) MB_FLOATS64(d), MB_SIXTEEN(d, 64)
+#define MB_FLOATS88(d) MB_FLOATS80(d), MB_EIGHT(d, 80)
+#define MB_FLOATS128(d) MB_FLOATS80(d), MB_SIXTEEN(d, 80), MB_SIXTEEN(d, 96), MB_SIXTEEN(d, 112)
 
 /* d[64 x N] = or += a[64 x 16] * b[N x 16]^T, both in shared memory, contraction along the channels. */
 template <int N>
 __device__ __forceinline__ void wgmma_shared(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate);
 
-template <>
-__device__ __forceinline__ void wgmma_shared<64>(float (&d)[32], uint64_t a, uint64_t b, bool accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" MB_NAMES64 "}, %32, %33, p, 1, 1, "
-                 "0, 0;\n}\n"
-                 : MB_REGISTERS64(d)
-                 : "l"(a), "l"(b), "r"((int)accumulate));
-}
+/* d[64 x N] = or += a[64 x 16] * b, a in registers, b in shared memory: ALONG 1: [16 x N] with N along the
+ * channels (columns_descriptor), ALONG 0: [N x 16]^T, contracted along them (rows_descriptor). */
+template <int N, int ALONG>
+__device__ __forceinline__ void wgmma_registers(float (&d)[N / 2], const uint32_t *a, uint64_t b, bool accumulate);
 
-template <>
-__device__ __forceinline__ void wgmma_shared<96>(float (&d)[48], uint64_t a, uint64_t b, bool accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" MB_NAMES96 "}, %48, %49, p, 1, 1, "
-                 "0, 0;\n}\n"
-                 : MB_REGISTERS96(d)
-                 : "l"(a), "l"(b), "r"((int)accumulate));
-}
+/* COUNT = N / 2 accumulators; P0 .. P5 are the numbers of the operands after them. */
+#define MB_WGMMA(N, COUNT, P0, P1, P2, P3, P4, P5)                                                                \
+    template <>                                                                                                   \
+    __device__ __forceinline__ void wgmma_shared<N>(float(&d)[COUNT], uint64_t a, uint64_t b, bool accumulate)    \
+    {                                                                                                             \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P2 ", 0;\n"                                            \
+                     "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" MB_NAMES##COUNT                 \
+                     "}, %" #P0 ", %" #P1 ", p, 1, 1, 0, 0;\n}\n"                                                 \
+                     : MB_FLOATS##COUNT(d)                                                                        \
+                     : "l"(a), "l"(b), "r"((int)accumulate));                                                     \
+    }                                                                                                             \
+    MB_WGMMA_LEFT(N, COUNT, 0, P0, P1, P2, P3, P4, P5)                                                            \
+    MB_WGMMA_LEFT(N, COUNT, 1, P0, P1, P2, P3, P4, P5)
+#define MB_WGMMA_LEFT(N, COUNT, ALONG, P0, P1, P2, P3, P4, P5)                                                    \
+    template <>                                                                                                   \
+    __device__ __forceinline__ void wgmma_registers<N, ALONG>(float(&d)[COUNT], const uint32_t *a, uint64_t b,    \
+                                                              bool accumulate)                                    \
+    {                                                                                                             \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P5 ", 0;\n"                                            \
+                     "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" MB_NAMES##COUNT                 \
+                     "}, {%" #P0 ",%" #P1 ",%" #P2 ",%" #P3 "}, %" #P4 ", p, 1, 1, " #ALONG ";\n}\n"              \
+                     : MB_FLOATS##COUNT(d)                                                                        \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)accumulate));                 \
+    }
 
-template <>
-__device__ __forceinline__ void wgmma_shared<112>(float (&d)[56], uint64_t a, uint64_t b, bool accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %58, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n112k16.f32.bf16.bf16 {" MB_NAMES112 "}, %56, %57, p, 1, 1, "
-                 "0, 0;\n}\n"
-                 : MB_REGISTERS112(d)
-                 : "l"(a), "l"(b), "r"((int)accumulate));
-}
-
-template <>
-__device__ __forceinline__ void wgmma_shared<128>(float (&d)[64], uint64_t a, uint64_t b, bool accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES128 "}, %64, %65, p, 1, 1, "
-                 "0, 0;\n}\n"
-                 : MB_REGISTERS128(d)
-                 : "l"(a), "l"(b), "r"((int)accumulate));
-}
-
-/* d[64 x 128] = or += a[64 x 16] * b, a in registers, b in shared memory: ALONG 1: [16 x 128] with N along the
- * channels (columns_descriptor), ALONG 0: [128 x 16]^T, contracted along them (rows_descriptor). */
-template <int ALONG>
-__device__ __forceinline__ void wgmma_registers(float (&d)[64], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                                uint64_t b, bool accumulate)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MB_NAMES128 "}, "
-                 "{%64,%65,%66,%67}, %68, p, 1, 1, %70;\n}\n"
-                 : MB_REGISTERS128(d)
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"((int)accumulate), "n"(ALONG));
-}
+MB_WGMMA(64, 32, 32, 33, 34, 35, 36, 37)
+MB_WGMMA(80, 40, 40, 41, 42, 43, 44, 45)
+MB_WGMMA(96, 48, 48, 49, 50, 51, 52, 53)
+MB_WGMMA(112, 56, 56, 57, 58, 59, 60, 61)
+MB_WGMMA(128, 64, 64, 65, 66, 67, 68, 69)
+MB_WGMMA(256, 128, 128, 129, 130, 131, 132, 133)
 
 } /* namespace mb_cuda */
 
