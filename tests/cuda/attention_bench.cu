@@ -2,9 +2,10 @@
  * attention_bench.cu - checks the CUDA attention kernels against a double-precision reference kernel over awkward
  * shapes, then times the shapes of docs/performance.md. Needs a GPU; not part of `make check`.
  *
+ *      cc -c -D_GNU_SOURCE -I. base/text.c
  *      nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a -I. -x cu tests/cuda/attention_*.cu \
- *          kernels/cuda/{attend,attend_mma,attend_pages,attend_plain,attend_sm90,mass_mma,mass_sm90,merge,prefill_sm90}.cu \
- *          kernels/cuda/votes_sm90.cu text.o -o attention_bench          (text.o: cc -c -D_GNU_SOURCE -I. base/text.c)
+ *          kernels/cuda/{attend,attend_mma,attend_pages,attend_plain,attend_sm90,mass_mma,mass_sm90,merge}.cu \
+ *          kernels/cuda/{prefill_sm90,flash_128,flash_96,flash_256,votes_sm90}.cu text.o -o attention_bench
  *      ./attention_bench [check | quick [STEP] | brief | sparse | cuts | time [GEMM TFLOP/s] | all]
  *
  * Outputs are filled with NaN before every call, cache slots past the visible keys hold NaN, inputs are fresh

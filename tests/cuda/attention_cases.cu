@@ -343,7 +343,7 @@ static void check_prefill(const mb_cuda_chip *chip, Case c, int first, int n, in
     c.prefix.assign((size_t)c.batch, 0);
     Case q_case = c;
     q_case.batch = 1; /* q and out are one sequence's, the cache is the batch's */
-    Device cache(c, 1.0f), d(q_case, 1.0f);
+    Device cache(c, c.rising ? 3.0f : 1.0f), d(q_case, c.rising ? 3.0f : 1.0f);
     poison_cache(c, cache, visible);
     std::swap(d.k, cache.k);
     std::swap(d.v, cache.v);
@@ -380,7 +380,8 @@ int check_all(mb_cuda_chip *chip, int step)
     const int groups[] = {1, 4, 6, 7, 8, 16}, rows[] = {1, 4, 8, 16, 32, 64, 5};
     const int small[] = {0, 1, 5, 63, 64, 65, 127, 128, 129, 500, 900};
     const int large[] = {1024, 1100, 1500, 2047, 3000, 4999};
-    const int granularities[] = {1, 16, 32, 64, 128};
+    const int granularities[] = {1, 16, 32, 64, 128},
+              dims[] = {128, 128, 64, 128, 256, 128, 80, 128, 96, 128, 512};
     for (int i = 0; i < 84; i += step) {
         Case c;
         int group = groups[i % 6];
@@ -389,7 +390,7 @@ int check_all(mb_cuda_chip *chip, int step)
         c.rows = rows[(i / 6 + i) % 7];
         c.batch = 1 + random_below(3);
         c.block_keys = random_below(4) ? c.rows : c.rows + random_below(20);
-        c.head_dim = i % 4 == 3 ? 64 : i % 12 == 0 ? 80 : 128;
+        c.head_dim = dims[i % 11];
         c.type = i % 7 == 6 ? MB_F32 : MB_BF16;
         bool longer = i % 2 == 0;
         int most = 0;
@@ -403,9 +404,10 @@ int check_all(mb_cuda_chip *chip, int step)
         c.capacity = most + c.block_keys + random_below(3) * 77;
         if (i % 9 == 8)
             c.capacity = most + c.block_keys / 2 + 1; /* the block runs into the end of the cache */
+        c.rising = i % 7 == 3 ? most / 2 : 0;
         for (int sm90 = 1; sm90 >= 0; sm90--) {
             chip->allow_sm90 = sm90;
-            check_dense(chip, c, i % 5 == 0 ? 3.0f : 1.0f, i % 3 == 1, i % 4 == 2);
+            check_dense(chip, c, i % 5 == 0 || c.rising ? 3.0f : 1.0f, i % 3 == 1, i % 4 == 2);
         }
         c.granularity = granularities[i % 5];
         c.page_capacity = 1 + random_below(i % 3 ? 40 : 600 / c.granularity + 1);
@@ -423,10 +425,11 @@ int check_all(mb_cuda_chip *chip, int step)
         c.kv_heads = 1 + random_below(2);
         c.query_heads = groups[i % 6] * c.kv_heads;
         c.batch = 1 + random_below(2);
-        c.head_dim = i % 6 == 4 ? 64 : i % 12 == 5 ? 80 : 128;
+        c.head_dim = dims[i % 11];
         c.type = i % 8 == 7 ? MB_F32 : MB_BF16;
         int n = lengths[i % 12], first = i % 3 == 0 ? 0 : random_below(700);
         c.capacity = first + n + random_below(2) * 50;
+        c.rising = i % 5 == 4 ? (first + n) / 2 : 0;
         for (int sm90 = 1; sm90 >= 0; sm90--) {
             chip->allow_sm90 = sm90;
             check_prefill(chip, c, first, n, blocks[(i / 2) % 6], c.batch - 1);
@@ -440,6 +443,7 @@ int check_all(mb_cuda_chip *chip, int step)
         c.query_heads = 28;
         c.kv_heads = 4;
         c.capacity = 5000;
+        c.rising = n == 4000 ? 2500 : 0;
         check_prefill(chip, c, n == 4000 ? 131 : 0, n, 32, 0);
     }
     printf("checks: %d comparisons, %d failures\n", cases, failures);

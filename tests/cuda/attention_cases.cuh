@@ -49,6 +49,8 @@ struct Case {
     mb_type type = MB_BF16;
     int query_heads = 7, kv_heads = 1, batch = 1, rows = 32, head_dim = 128, capacity = 64, block_keys = 32;
     int granularity = 1, page_capacity = 0;
+    int rising =
+        0; /* > 0: keys from this slot on are four times as long, so that the maxima of later tiles lead */
     std::vector<int32_t> prefix;
 };
 
@@ -84,6 +86,13 @@ template <typename T> __global__ void fill_normal(T *x, size_t n, uint64_t seed,
 {
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; i += (size_t)gridDim.x * blockDim.x)
         put(x + i, hash_normal(seed, i) * scale);
+}
+
+template <typename T> __global__ void raise_keys(T *x, int from, int capacity, int head_dim)
+{
+    T *base = x + (size_t)blockIdx.x * capacity * head_dim;
+    for (size_t i = (size_t)from * head_dim + threadIdx.x; i < (size_t)capacity * head_dim; i += blockDim.x)
+        put(base + i, (float)(4.0 * get(base + i)));
 }
 
 /* NaN into the slots at and past `visible[b]`. */
@@ -202,6 +211,10 @@ struct Device {
         fill(c, q, q_elements, scale);
         fill(c, k, kv_elements, scale);
         fill(c, v, kv_elements, 1.0f);
+        if (c.rising && c.type == MB_BF16)
+            raise_keys<<<c.batch * c.kv_heads, 256>>>((__nv_bfloat16 *)k, c.rising, c.capacity, c.head_dim);
+        else if (c.rising)
+            raise_keys<<<c.batch * c.kv_heads, 256>>>((float *)k, c.rising, c.capacity, c.head_dim);
     }
     ~Device()
     {
