@@ -1,10 +1,10 @@
 /*
  * attend.cu - the launchers of attention.cuh: checks the arguments, lays out the workspace, chooses the kernel.
  *
- * Three families serve the same problem: sm_90a (bf16, head_dim 64, 80, 96, 128, 256), mma.sync (bf16, head_dim 64 or
- * 128), plain (anything else). Which one runs depends only on the chip, the type and the shapes, never on the data, so two
- * runs take the same path. Workspace: [lse][partial outputs][their lse][per-row tile sums], each part present
- * only when it is needed.
+ * Three families serve the same problem: sm_90a (bf16, head_dim 64, 80, 96, 128, 256), mma.sync (bf16, head_dim 64
+ * or 128), plain (anything else). Which one runs depends only on the chip, the type and the shapes, never on the
+ * data, so two runs take the same path. Workspace: [lse][partial outputs][their lse][per-row tile sums], each part
+ * present only when it is needed.
  */
 #include "kernels/cuda/attention_common.cuh"
 
@@ -100,7 +100,8 @@ struct Layout {
     bool sm90;
 };
 
-/* The sm_90a kernels are made for long key ranges; a few hundred keys are merged faster by one mma.sync cluster. */
+/* The sm_90a kernels are made for long key ranges; a few hundred keys are merged faster by one mma.sync cluster.
+ */
 bool prefers_sm90(const mb_cuda_chip *chip, mb_type type, const Problem &p)
 {
     bool longer = p.span != MB_SCOPE_BLOCK && p.max_prefix >= 1024;
@@ -235,7 +236,7 @@ size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32
 }
 
 int mb_launch_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
-                   size_t workspace_bytes, cudaStream_t stream, mb_error *err)
+                     size_t workspace_bytes, cudaStream_t stream, mb_error *err)
 {
     int rc = check(type, args, false, err);
     if (rc != MB_OK)
@@ -261,7 +262,7 @@ int mb_launch_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention 
 }
 
 int mb_launch_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_attention *args, void *workspace,
-                          size_t workspace_bytes, cudaStream_t stream, mb_error *err)
+                            size_t workspace_bytes, cudaStream_t stream, mb_error *err)
 {
     int rc = check(type, args, true, err);
     if (rc != MB_OK)
@@ -289,8 +290,8 @@ int mb_launch_mass(const mb_cuda_chip *chip, mb_type type, const mb_attention *a
     return run_mass(chip, type, problem_from(args), stream, err);
 }
 
-int mb_launch_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_prefill *prefill, cudaStream_t stream,
-                             mb_error *err)
+int mb_launch_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_prefill *prefill,
+                             cudaStream_t stream, mb_error *err)
 {
     const mb_kv *kv = &prefill->kv;
     int32_t sequence = prefill->sequence, block = prefill->block;
