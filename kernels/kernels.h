@@ -78,7 +78,7 @@ typedef struct mb_qkv {
     void *q_pre;               /* NULL, or the same shape before RoPE (after q-norm) */
 } mb_qkv;
 
-/* ---- mixture of experts (models.md 4.2, 5.3) ---- */
+/* ---- mixture of experts: the routers of Qwen3-MoE (SDAR-MoE) and of LLaDA2 ---- */
 
 /* How the logits of a router become scores. */
 typedef enum mb_score {

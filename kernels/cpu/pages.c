@@ -1,6 +1,6 @@
 /*
- * pages.c - scores of keys and pages that need no softmax: page bounds and their upper bounds of q.k;
- * methods.md 2.3 and 2.7, and plain mean logits over chosen channels.
+ * pages.c - scores of keys and pages that need no softmax: page bounds and their upper bounds of q.k (Quest, arXiv
+ * 2406.10774, section 3; how the rows of a block share them is ours), and plain mean logits over chosen channels.
  *
  * ub = sum_c max(q_c M_c, q_c m_c) = q+ . M - q- . m with q+ = max(q, 0), q- = max(-q, 0): a product of
  * [q+, -q-] with [M; m], exactly. It is linear in (q+, q-), so the mean over rows is the bound of the mean

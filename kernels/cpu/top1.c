@@ -2,7 +2,7 @@
  * top1.c - the sampler's view of the logits: best token and its probability, per row.
  *
  * Reference samplers compute softmax over logits of T and round the probabilities to bf16 or fp16 before they
- * look for the best (models.md 2.7), which makes near neighbours tie; the lowest id among the ties wins. Rounding
+ * look for the best, which makes near neighbours tie; the lowest id among the ties wins. Rounding
  * is monotone, so the ties of the best are found without writing the softmax: p_max = 1 / sum exp(l - l_max), and
  * the answer is the first id whose rounded probability equals the rounded p_max.
  */

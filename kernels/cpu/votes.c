@@ -1,6 +1,6 @@
 /*
- * votes.c - votes of query rows (methods.md 1.4): every query row names its best k prefix keys; how often was each
- * key named, how many were named at all, and how much softmax mass do they hold together.
+ * votes.c - votes of query rows (MAGE, arXiv 2602.14209 v1, algorithm 1): every query row names its best k prefix
+ * keys; how often was each key named, how many were named at all, and how much softmax mass do they hold together.
  *
  * One KV head at a time: (1) logits of all rows, row by row in the caller's scratch, pieces of 256 keys; (2) each
  * row's cut line, by radix selection; (3) counts and mass, pieces of 256 keys again, added up in order. A row

@@ -1,6 +1,7 @@
 /*
  * merge.cu - merging partial attention states that a split kernel left in the workspace: one warp a packed row
- * adds the parts in ascending order of split (methods.md 0.4 (a)), so the result does not depend on timing.
+ * adds the parts in ascending order of split, each weighted by exp(its log-sum-exp - the largest), so the result
+ * does not depend on timing.
  */
 #include "kernels/cuda/attention_common.cuh"
 

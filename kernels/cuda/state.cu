@@ -1,6 +1,7 @@
 /*
- * state.cu - attention states (output, log-sum-exp) over disjoint key sets: merge and downdate (methods.md 0.4),
- * distances of query rows, the count of work. One warp a state; fp32 arithmetic, one rounding at the store.
+ * state.cu - attention states (output, log-sum-exp) over disjoint key sets: merge and downdate (formulas and
+ * guards: kernels/cpu/state.c), distances of query rows, the count of work. One warp a state; fp32
+ * arithmetic, one rounding at the store.
  */
 #include "kernels/cuda/common.cuh"
 

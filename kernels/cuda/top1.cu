@@ -3,7 +3,7 @@
  *
  * Two kernels: the first leaves maximum and sum of exponentials of each (row, chunk); the second folds a row's in
  * chunk order, rounds the best probability to the confidence type, and finds the lowest id that rounds to the same
- * value (ties as the reference samplers see them, models.md 2.7).
+ * value (ties as the reference samplers see them: kernels/cpu/top1.c).
  */
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/depend.cuh"

@@ -1,6 +1,6 @@
 /*
- * votes.cu - votes of query rows (methods.md 1.4): every row names its best k prefix keys; per key how many named
- * it, per head how many were named at all and how much softmax mass they hold.
+ * votes.cu - votes of query rows (MAGE, arXiv 2602.14209 v1, algorithm 1): every row names its best k prefix keys;
+ * per key how many named it, per head how many were named at all and how much softmax mass they hold.
  *
  * Here: which way a call goes, and the way for any type, head_dim and number of rows (fp32, short prefixes, chips
  * before sm_90a). One (sequence, KV head) at a time, in the caller's scratch: logits of all rows; each row's cut
