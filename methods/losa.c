@@ -9,7 +9,7 @@
  *
  * Differences. The paper measures the change of the hidden state; a method sees queries, which are one matrix
  * away. The paper picks Quest pages for each active query; the rows of a KV head share their pages here (the union
- * over queries is what makes Quest dense, methods.md 7.2), ranked by Quest's bounds averaged over the block. The
+ * over queries is what makes Quest dense), ranked by Quest's bounds averaged over the block. The
  * kernels compute all rows and keep the active ones: keys read, not FLOPs, are what is saved. The number of active
  * rows is the paper's ablation's best (5). Exact at a full budget only while queries stay the same.
  */

@@ -11,7 +11,7 @@
  *   a miss computes its entry exactly; either way the entry is written back, so that errors can chain: `refresh`
  *
  * The paper decodes one token at a time and matches it against the last M tokens. In block diffusion B queries at
- * fixed positions are repeated over a frozen prefix, which gives two axes (methods.md 5.7). steps: a row is
+ * fixed positions are repeated over a frozen prefix, which gives two axes (ours). steps: a row is
  * matched against itself one step earlier; same position, same prefix, so that nothing needs amending and amend is
  * 0 unless asked for. blocks: at its first step a block is matched against the first steps of the last `ring`
  * blocks. An entry of d blocks ago ends d*B keys before N - amend, so its row reads a band of d*B keys anew: the

@@ -7,7 +7,7 @@
  *
  * Differences. The observation window of the paper is the last w prompt queries; a method here sees no prompt
  * queries, so the window's rows are those of the first block at its first step, which stand where the paper's
- * answer starts, all [MASK] and full of the question (methods.md 6.3). The last prompt tokens are kept all the
+ * answer starts, all [MASK] and full of the question. The last prompt tokens are kept all the
  * same; as in the authors' code they are cut off before the pool. That code pads the front with zeros, here the
  * first kernel/2 keys are averaged over the keys that exist and get up to twice as much. The paper's code scores
  * query heads on repeated keys; one set per KV head averages its group. The paper evicts; here the cache stays

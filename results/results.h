@@ -177,7 +177,7 @@ int mb_table_query(mb_store *, const char *sql, mb_table_format format, int max_
 /* The comparison report of a run (label or number; NULL = the one started last): accuracy with paired differences,
  * recall, work, forwards, latency, gates. CSV and JSONL: one row per configuration and task, unrounded. */
 int mb_report(mb_store *, const char *run, mb_table_format format, int max_width, mb_text *out, mb_error *err);
-/* Evaluates the gates of a run from the views and stores them (design section 4). */
+/* Evaluates the gates of a run from the views and stores them (results/README.md, "Statistics and gates"). */
 int mb_gates_run(mb_store *, int64_t run, mb_error *err);
 /* folder/pred/<model>-<config>/<task>.jsonl of every quality cell of a run; run NULL: of all runs, each with its
  * label in front where there are several. */

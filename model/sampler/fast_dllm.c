@@ -1,8 +1,8 @@
 /*
  * fast_dllm.c - the reference sampler of Fast-dLLM v2 (generate() of its modeling.py), batch 1, greedy: token
  * shift (slot i is predicted by row i-1), the seed token that a commit or prefill leaves for the next block,
- * sub-blocks of 8 from left to right, the stop test inside a block, and the block cache's choice between a forward of the
- * whole block and one of the sub-block only.
+ * sub-blocks of 8 from left to right, the stop test inside a block, and the block cache's choice between a forward
+ * of the whole block and one of the sub-block only.
  *
  * Differs from the reference in three points: a prompt of exactly B tokens is prefilled like any other (the
  * reference forgets such a prompt; compat_prompt_bug brings that back), max_new_tokens below B still decodes one
