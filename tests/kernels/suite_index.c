@@ -1,6 +1,6 @@
 /*
  * suite_index.c - what selections are made from: mass, votes, page bounds, page scores, key scores; against the
- * definitions of methods.md in double precision.
+ * definitions (kernels.h) in double precision.
  */
 #include "tests/kernels/suite.h"
 

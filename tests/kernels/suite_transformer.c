@@ -1,6 +1,6 @@
 /*
  * suite_transformer.c - embed, add_rmsnorm, gemm, qkv_finish, swiglu, top1 against double precision with the
- * rounding points of models.md 2.2. Where a result passes several roundings, a double-precision intermediate may
+ * rounding points of kernels.h. Where a result passes several roundings, a double-precision intermediate may
  * fall on the other side of a rounding border; those may differ by a step, but only a small share may differ at
  * all, so that a missing rounding is noticed.
  */

@@ -27,7 +27,7 @@
     "\"max_position_embeddings\":32768,\"block_size\":4,\"mask_token_id\":151669,\"attention_bias\":false,"       \
     "\"tie_word_embeddings\":false,\"eos_token_id\":151643,\"pad_token_id\":151643" extra "}"
 
-/* As the published mini writes it (models.md 5.1): neither mask nor block nor end stand in it. */
+/* As the published LLaDA2.0-mini writes it: neither mask nor block nor end stand in it. */
 #define LLADA2(extra)                                                                                             \
     "{\"architectures\":[\"LLaDA2MoeModelLM\"],\"model_type\":\"llada2_moe\",\"num_hidden_layers\":20,"           \
     "\"hidden_size\":2048,\"intermediate_size\":5120,\"first_k_dense_replace\":1,\"hidden_act\":\"silu\","        \
@@ -342,8 +342,9 @@ static void requests(void **state)
 }
 
 /* Published bytes of the bf16 files: Fast-dLLM v2 7B index total_size, 1.5B with tied head, SDAR 8B, 4B, and the
- * 1.7B file. LLaDA2 and SDAR 30B-A3B: no published size was found; their tensors (models.md 4.1, 5.1, 5.2) were
- * added up by hand. The RoPE table is ours and padding to 256 bytes comes on top, and the fp32 of a router's bias.
+ * 1.7B file. LLaDA2 and SDAR 30B-A3B: no published size was found; the tensors of their published
+ * configs were added up by hand. The RoPE table is ours and padding to 256 bytes comes on top, and the fp32 of a
+ * router's bias.
  */
 static void published_sizes(void **state)
 {

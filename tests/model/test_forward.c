@@ -395,7 +395,8 @@ static void write_trace(void *user, const mb_trace_step *step)
     mb_text_puts(&log->text, "\n");
 }
 
-/* Twice the same, with one thread and with two; the snapshot survives each decoding, quirk Q1 included. */
+/* Twice the same, with one thread and with two; the snapshot survives each decoding, with compat_prompt_bug
+ * too. */
 static void decodes_alike(void **state)
 {
     char *traces[4] = {0};

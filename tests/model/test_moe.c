@@ -1,6 +1,6 @@
 /*
  * test_moe.c - mixture-of-experts checkpoints against programs that share nothing with this one: logits, the
- * router's choices and the sampler's trace (fixtures/make_moe.py: Hugging Face's Qwen3-MoE, and models.md 5 in
+ * router's choices and the sampler's trace (fixtures/make_moe.py: Hugging Face's Qwen3-MoE, and LLaDA2 written in
  * plain PyTorch); how the experts are packed; what is refused.
  */
 #include "tests/model/engine_fixture.h"
@@ -152,7 +152,7 @@ static void silence_attention(const char *folder)
     free(path);
 }
 
-/* models.md 2.2 and 5.3: with the same roundings in the same places bf16 gives the same logits to the bit, router
+/* With the same roundings in the same places bf16 gives the same logits to the bit, router
  * and experts included. Without attention, whose outputs are small sums of large values: fp32 noise turns their
  * rounding here and there, and three layers spread it. */
 static void roundings(void **state)

@@ -181,7 +181,7 @@ static void samples_that_cannot_fit(void **state)
     free(text);
 }
 
-/* models.md 5.5, spelled out; the fixture's tokenizer with three of its added tokens renamed. */
+/* LLaDA2's roles, spelled out; the fixture's tokenizer with three of its added tokens renamed. */
 static void llada2_roles(void **state)
 {
     static const char *const renamed[3][2] = {{"\"<tool_call>\"", "\"<role>\""},
