@@ -1,6 +1,6 @@
 /*
- * mass.c - what the rows of a block pay attention to: the average mass per prefix key (the block average of MAGE,
- * arXiv 2602.14209 v2, equation 5).
+ * mass.c - what the rows of a block pay attention to: the average mass per prefix key (arXiv 2602.14209 v2,
+ * equation 5).
  *
  * The logits are recomputed chunk by chunk, because each row's normaliser is known only after a whole pass.
  * fp32, error about 1e-6 relative to the mass plus the error of the log-sum-exp. A row of weight 0 is not looked

@@ -1,5 +1,5 @@
 /*
- * pages.c - scores of keys and pages that need no softmax: page bounds and their upper bounds of q.k (Quest, arXiv
+ * pages.c - scores of keys and pages that need no softmax: page bounds and their upper bounds of q.k (arXiv
  * 2406.10774, section 3; how the rows of a block share them is ours), and plain mean logits over chosen channels.
  *
  * ub = sum_c max(q_c M_c, q_c m_c) = q+ . M - q- . m with q+ = max(q, 0), q- = max(-q, 0): a product of

@@ -5,8 +5,8 @@
  * merge      L = m + log(w1 + w2), m = max(L1, L2), wi = exp(Li - m);   o = (w1 o1 + w2 o2) / (w1 + w2)
  * downdate   s = exp(Lp - Lt);   L = Lt + log(1 - s);   o = exp(Lt - L) (ot - s op)
  * Guards of downdate: nothing is left where |1 - s| <= 1e-5 (L = -INFINITY, o = 0); a part larger than the total
- * is inconsistent and leaves the total as it is; 1e-7 is added under the logarithm. The formulas are those of the
- * authors' code of MAC-Attention (arXiv 2604.00235).
+ * is inconsistent and leaves the total as it is; 1e-7 is added under the logarithm. Formulas after the
+ * authors' code of arXiv 2604.00235.
  *
  * All arithmetic is fp32; an output vector is rounded once, when it is stored. The vector of an empty state
  * (log-sum-exp -INFINITY) is never read, so it may hold anything.

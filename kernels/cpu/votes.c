@@ -1,5 +1,5 @@
 /*
- * votes.c - votes of query rows (MAGE, arXiv 2602.14209 v1, algorithm 1): every query row names its best k prefix
+ * votes.c - votes of query rows (arXiv 2602.14209 v1, algorithm 1): every query row names its best k prefix
  * keys; how often was each key named, how many were named at all, and how much softmax mass do they hold together.
  *
  * One KV head at a time: (1) logits of all rows, row by row in the caller's scratch, pieces of 256 keys; (2) each

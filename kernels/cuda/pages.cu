@@ -1,6 +1,6 @@
 /*
  * pages.cu - scores of keys and pages that need no softmax over keys: page bounds, the upper bound of q.k over a
- * page (Quest, arXiv 2406.10774, section 3), mean logits over chosen channels.
+ * page (arXiv 2406.10774, section 3), mean logits over chosen channels.
  *
  * ub = sum_c max(q_c M_c, q_c m_c) = q+ . M - q- . m. It is linear in (q+, q-), so the mean over the R rows is one
  * vector against every page: a pass over the bounds at memory speed, with no matrix product. Maximum and softmax

@@ -1,5 +1,5 @@
 /*
- * votes.cu - votes of query rows (MAGE, arXiv 2602.14209 v1, algorithm 1): every row names its best k prefix keys;
+ * votes.cu - votes of query rows (arXiv 2602.14209 v1, algorithm 1): every row names its best k prefix keys;
  * per key how many named it, per head how many were named at all and how much softmax mass they hold.
  *
  * Here: which way a call goes, and the way for any type, head_dim and number of rows (fp32, short prefixes, chips
