@@ -1,6 +1,6 @@
 /*
- * test_samplers.c - the control flow of each family's sampler on the stub network. The expected call logs and
- * tables come from runs of the original Python samplers, not from this code.
+ * test_samplers.c - the control flow of each family's sampler on the stub network (stub_network.h). The expected
+ * call logs and tables of Fast-dLLM v2 and SDAR come from runs of the original Python samplers, not from this code.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include "tests/model/stub_network.h"
 
-/* The five call logs of models.md 14.1, letter for letter. */
+/* Five call logs of the original sampler, letter for letter. */
 static void fast_dllm_logs(void **state)
 {
     static const struct {
@@ -54,7 +54,7 @@ static void fast_dllm_logs(void **state)
     }
 }
 
-/* The length table of models.md 14; the row of P = 32 with the reference's quirk. */
+/* Lengths by the original sampler; it forgets a prompt of P = B = 32 tokens (compat_prompt_bug). */
 static void fast_dllm_lengths(void **state)
 {
     static const struct {
@@ -65,7 +65,7 @@ static void fast_dllm_lengths(void **state)
         {31, 65, 2, 1, 0, false},    {32, 97, 2, 32, 0, true},
         {33, 97, 3, 31, 32, false},  {45, 97, 3, 19, 32, false},
         {64, 129, 3, 31, 64, false}, {65, 129, 3, 31, 64, false},
-        {32, 97, 3, 31, 32, false}, /* without the quirk: like any other multiple of B */
+        {32, 97, 3, 31, 32, false}, /* without that: like any other multiple of B */
         {33, 97, 3, 31, 32, true},   {64, 129, 3, 31, 64, true},
     };
     (void)state;
@@ -172,7 +172,7 @@ static void sdar_prompts(void **state)
     }
 }
 
-/* Q3: with fewer steps than tokens the reference overwrites the prompt's tail. Ours must not. */
+/* With fewer steps than tokens the reference overwrites the prompt's tail. Ours must not. */
 static void sdar_keeps_the_prompt_tail(void **state)
 {
     (void)state;
@@ -211,7 +211,7 @@ static void sdar_stop_and_threshold(void **state)
     release(&stub, &sampling);
 }
 
-/* models.md 5.4. Steps are at most as many as new tokens; nothing is committed behind the last block. */
+/* LLaDA2's generate(): steps are at most as many as new tokens; nothing is committed behind the last block. */
 static void llada2_rules(void **state)
 {
     static const struct {

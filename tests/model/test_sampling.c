@@ -55,7 +55,7 @@ static void ranking(void **state)
     assert_false(chosen[1]);
 }
 
-/* models.md 2.7: the threshold is rounded to the confidence type, then compared strictly. */
+/* As torch compares: the threshold is rounded to the confidence type; the comparison is strict. */
 static void threshold_rounding(void **state)
 {
     mb_sampler sampler = {.threshold = 0.85, .confidence = MB_BF16};
