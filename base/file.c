@@ -75,7 +75,8 @@ out:
 int mb_file_write(const char *path, const void *data, size_t size, mb_error *err)
 {
     int rc = MB_OK;
-    char *temporary = mb_string_format("%s.tmp", path);
+    /* Two programs that write one file do not share the temporary name. */
+    char *temporary = mb_string_format("%s.%ld.tmp", path, (long)getpid());
     int fd = -1;
     if (!temporary)
         return mb_no_memory(err, "writing %s", path);

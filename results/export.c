@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* A folder or file name of a label: what a file system or a shell could stumble over becomes "_". */
-static void put_name(mb_text *out, const char *label)
+void store_file_name(mb_text *out, const char *label)
 {
     for (; *label; label++) {
         char c = *label;
@@ -92,19 +92,19 @@ int mb_export_pred(mb_store *store, const char *run, const char *folder, mb_erro
         mb_text path = {0};
         mb_text_printf(&path, "%s/pred/", folder);
         if (sqlite3_column_int(s, 6)) {
-            put_name(&path, text_at(s, 5));
+            store_file_name(&path, text_at(s, 5));
             mb_text_puts(&path, "-");
         }
-        put_name(&path, text_at(s, 2));
+        store_file_name(&path, text_at(s, 2));
         mb_text_puts(&path, "-");
-        put_name(&path, text_at(s, 3));
+        store_file_name(&path, text_at(s, 3));
         if (sqlite3_column_int(s, 7)) {
             mb_text_puts(&path, "-");
-            put_name(&path, text_at(s, 4));
+            store_file_name(&path, text_at(s, 4));
         }
         rc = path.failed ? mb_no_memory(err, "exporting into %s", folder) : mb_folder_make(path.data, err);
         mb_text_puts(&path, "/");
-        put_name(&path, text_at(s, 1));
+        store_file_name(&path, text_at(s, 1));
         mb_text_puts(&path, ".jsonl");
         if (rc == MB_OK && path.failed)
             rc = mb_no_memory(err, "exporting into %s", folder);

@@ -47,6 +47,8 @@ void figure_begin(figure *f, const char *script, const char *suffix, const char 
     put_string(&f->settings, f->caption);
     mb_text_puts(&f->settings, "\nfigure_stamp = ");
     put_string(&f->settings, f->stamp);
+    mb_text_puts(&f->settings, "\nfigure_note = ");
+    put_string(&f->settings, f->note ? f->note : "");
     mb_text_puts(&f->settings, "\n");
 }
 
@@ -131,20 +133,36 @@ void figure_free(figure *f)
     f->series_count = f->panel_count = f->points = f->x_tic_count = f->y_tic_count = 0;
 }
 
+/* The style of a method: the line that plots/methods.txt has it on; else one behind those, from its name. */
+static int named_style(const char *method)
+{
+    const char *line = mb_embedded_find("plots/methods.txt", NULL);
+    int style = 0;
+    uint32_t hash = 2166136261u; /* FNV-1a */
+    for (; line && *line; line += strcspn(line, "\n") + (line[strcspn(line, "\n")] == '\n')) {
+        if (*line == '#')
+            continue;
+        style++;
+        if (strncmp(line, method, strcspn(line, "\n")) == 0 && strlen(method) == strcspn(line, "\n"))
+            return style;
+    }
+    for (const char *p = method; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 16777619u;
+    return style + 1 + (int)(hash % 45); /* 15 colours and 9 markers repeat after 45 */
+}
+
 int figure_style(mb_store *store, const char *method)
 {
     mb_error err = {0};
-    int64_t place = 0;
+    int64_t lossless = 0;
     bool found = false;
-    sqlite3_stmt *s =
-        store_statement(store,
-                        "SELECT CASE WHEN EXISTS (SELECT 1 FROM method WHERE name = ?1 AND caps & 8) THEN 0 ELSE "
-                        "1 + (SELECT count(DISTINCT name) FROM method WHERE name < ?1 AND NOT caps & 8) END",
-                        &err);
+    sqlite3_stmt *s = store_statement(store, "SELECT 1 FROM method WHERE name = ?1 AND caps & 8", &err);
     if (!s)
         return 1;
     store_bind(s, "t", method);
-    return store_step_integer(store, s, &place, &found, "naming colours", &err) == MB_OK ? (int)place : 1;
+    return store_step_integer(store, s, &lossless, &found, "naming colours", &err) == MB_OK && found
+               ? 0
+               : named_style(method);
 }
 
 /* ---- settings ---- */

@@ -20,6 +20,7 @@ typedef struct figure {
     int64_t run_id;
     const char *folder;          /* pictures here, scripts and data in folder/data */
     const char *caption, *stamp; /* under every title: model, device, git, gates; stamp: a failed gate, or "" */
+    const char *note;            /* what the bars of the next figure mean; NULL: it has none */
     int drawn;                   /* pictures so far */
     /* the figure being built */
     const char *script; /* "accuracy_budget": plots/accuracy_budget.gp */
@@ -42,8 +43,8 @@ void figure_y_tic(figure *f, double y, const char *text);
 int figure_end(figure *f, mb_error *err);
 void figure_free(figure *f); /* frees what a figure in work holds */
 
-/* Colour and marker of a method: 0 for lossless ones, else its place among the other methods of the store in
- * alphabetical order, from 1: the same in every figure of a store. */
+/* Colour and marker of a method: 0 for lossless ones, else its line in plots/methods.txt or a number from its
+ * name: the same in every figure of every store. */
 int figure_style(mb_store *store, const char *method);
 
 /* A figure from one query on one view, with the columns panel, series, method, x, y, low, high, x tic, y tic, dash

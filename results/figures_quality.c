@@ -163,14 +163,28 @@ static void accuracy_panel(figure *f, const comparison *c, size_t task, bool by_
     free(l.done);
 }
 
+/* "mean over 7 of 13 tasks": the others are zero for all. */
+static const char *mean_title(const comparison *c, char *text, size_t cap)
+{
+    size_t used = 0;
+    for (size_t t = 0; t < c->task_count; t++)
+        used += c->used[t];
+    if (used == c->task_count)
+        snprintf(text, cap, "mean over %zu tasks", used);
+    else
+        snprintf(text, cap, "mean over %zu of %zu tasks, the others are 0 for all", used, c->task_count);
+    return text;
+}
+
 static int accuracy(figure *f, mb_error *err)
 {
     comparison *list = NULL;
     size_t count = 0;
     int rc = comparison_load(f->store, f->run_id, &list, &count, err);
+    f->note = "bars: 95 % bootstrap interval of the paired difference to the reference, set around the score";
     for (size_t i = 0; rc == MB_OK && i < count; i++) {
         const comparison *c = &list[i];
-        char title[256], suffix[200] = "";
+        char title[256], suffix[200] = "", mean[64];
         bool budgets = false;
         for (size_t a = 0; a < c->arm_count; a++)
             budgets = budgets || c->arms[a].k >= 0;
@@ -178,7 +192,7 @@ static int accuracy(figure *f, mb_error *err)
             snprintf(suffix, sizeof suffix, "%s-%s", c->model, c->sampler);
         snprintf(title, sizeof title, "Accuracy against attention work, sampler %s", c->sampler);
         figure_begin(f, "accuracy_work", suffix, title);
-        figure_panel(f, c->task_count > 1 ? "mean over tasks" : c->task_count ? c->tasks[0] : "");
+        figure_panel(f, c->task_count > 1 ? mean_title(c, mean, sizeof mean) : c->task_count ? c->tasks[0] : "");
         accuracy_panel(f, c, c->task_count > 1 ? c->task_count : 0, true);
         rc = figure_end(f, err);
         if (rc != MB_OK || !budgets)
@@ -186,16 +200,19 @@ static int accuracy(figure *f, mb_error *err)
         snprintf(title, sizeof title, "Accuracy against token budget, sampler %s", c->sampler);
         figure_begin(f, "accuracy_budget", suffix, title);
         if (c->task_count > 1) {
-            figure_panel(f, "mean over tasks");
+            figure_panel(f, mean_title(c, mean, sizeof mean));
             accuracy_panel(f, c, c->task_count, false);
         }
         for (size_t t = 0; t < c->task_count; t++) {
+            if (!c->used[t]) /* zero for all: the report names it */
+                continue;
             figure_panel(f, c->tasks[t]);
             accuracy_panel(f, c, t, false);
         }
         rc = figure_end(f, err);
     }
     comparison_free(list, count);
+    f->note = NULL;
     return rc;
 }
 

@@ -104,36 +104,56 @@ static const char memory_sql[] = MEMORY("1", "peak (GiB)", "a.peak_bytes / 10737
     "nullif(a.index_bytes, 0) / 1048576.0") "ORDER BY model_id, sampler_id, batch, place, is_reference DESC, "
                                             "method, series, x";
 
-static const char pareto_sql[] = "SELECT " PREFIX(
-    "run_pareto") " || " CONTEXT " || ' context, batch ' || a.batch || ', T = ' || a.steps, a.curve, "
-                  "a.method, a.speedup, 100 * a.delta, NULL, NULL, NULL, NULL, "
-                  "CASE WHEN (SELECT min(c.config_id) FROM run_pareto c WHERE c.run_id = ?1 AND c.curve = "
-                  "a.curve) "
-                  "> (SELECT min(m.config_id) FROM run_pareto m WHERE m.run_id = ?1 AND m.method = a.method) "
-                  "THEN 4 ELSE 1 END FROM run_pareto a WHERE a.run_id = ?1 AND "
-                  "a.is_oracle = 0 AND a.speedup IS NOT NULL AND " LAST("run_pareto", "context") " AND " FIRST(
-                      "run_pareto",
-                      "batch") " AND " LONGEST_BLOCK("run_pareto") " ORDER BY a.model_id, a.sampler_id, "
-                                                                   "a.is_reference DESC, a.method, a.curve, "
-                                                                   "a.work + coalesce(a.work_select, 0)";
+/* Whole requests, decoded with the run's own rule. */
+static const char request_sql[] = "SELECT CASE WHEN (SELECT count(DISTINCT model_id) FROM run_latency WHERE "
+                                  "run_id = ?1) > 1 THEN a.model || ', ' ELSE "
+                                  "'' END || a.sampler || ', ' || " CONTEXT
+                                  " || ' context, batch ' || a.batch, a.config || a.phase, a.method, " PLACE
+                                  ", a.median_us / 1e3, a.p10_us / 1e3, a.p90_us / 1e3, a.config, NULL, 1 FROM "
+                                  "run_latency a WHERE a.run_id = ?1 AND "
+                                  "a.is_oracle = 0 AND a.phase = 'request' AND a.context = (SELECT max(context) "
+                                  "FROM run_latency WHERE run_id = ?1 AND "
+                                  "phase = 'request') ORDER BY a.model_id, a.sampler_id, 4";
+
+/* A panel a sampler: fixed schedules with blocks, the family's own rule with requests. */
+static const char pareto_sql[] =
+    "SELECT CASE WHEN (SELECT count(DISTINCT model_id) FROM run_pareto WHERE run_id = ?1) > 1 THEN a.model || ', "
+    "' ELSE '' "
+    "END || a.sampler || ', ' || " CONTEXT " || ' context, batch ' || a.batch || CASE a.phase WHEN 'request' THEN "
+    "', whole requests' WHEN 'block' THEN ', blocks' ELSE ', later steps' END, a.curve, a.method, a.speedup, "
+    "100 * a.delta, NULL, NULL, NULL, NULL, "
+    "CASE WHEN (SELECT min(c.config_id) FROM run_pareto c WHERE c.run_id = ?1 AND c.curve = a.curve) > (SELECT "
+    "min(m.config_id) FROM run_pareto m WHERE m.run_id = ?1 AND m.method = a.method) THEN 4 ELSE 1 END FROM "
+    "run_pareto a "
+    "WHERE a.run_id = ?1 AND a.is_oracle = 0 AND a.speedup IS NOT NULL AND a.context = (SELECT max(x.context) "
+    "FROM "
+    "run_pareto x WHERE x.run_id = ?1 AND x.sampler_id = a.sampler_id AND x.phase = a.phase) AND " FIRST(
+        "run_pareto",
+        "batch") " ORDER BY a.model_id, a.sampler_id, a.is_reference DESC, a.method, a.curve, a.work";
 
 int figures_speed(figure *f, mb_error *err)
 {
+    static const char quantiles[] = "bars: from the 10th to the 90th percentile of the samples";
+    static const char ratios[] = "bars: the 10th percentile of one side over the 90th of the other";
     static const struct {
-        const char *script, *title, *sql;
+        const char *script, *suffix, *title, *note, *sql;
     } figures[] = {
-        {"step_time", "Time per denoising forward", step_time_sql},
-        {"latency_context", "Time per denoising forward against context", latency_context_sql},
-        {"speedup", "End-to-end speed-up of a block over exact attention", speedup_sql},
-        {"breakdown", "Where the time of a step goes, relative to exact attention", breakdown_sql},
-        {"tpob_steps", "Time per output block against denoising steps", tpob_sql},
-        {"break_even", "Denoising steps per block that repay the first step", break_even_sql},
-        {"crossover", "Context from which a block is faster than with exact attention", crossover_sql},
-        {"memory", "Device memory against context", memory_sql},
-        {"pareto", "Accuracy against speed", pareto_sql},
+        {"step_time", "", "Time per denoising forward", quantiles, step_time_sql},
+        {"step_time", "request", "Time of a whole request", quantiles, request_sql},
+        {"latency_context", "", "Time per denoising forward against context", quantiles, latency_context_sql},
+        {"speedup", "", "End-to-end speed-up of a block over exact attention", ratios, speedup_sql},
+        {"breakdown", "", "Where the time of a step goes, relative to exact attention", NULL, breakdown_sql},
+        {"tpob_steps", "", "Time per output block against denoising steps", quantiles, tpob_sql},
+        {"break_even", "", "Denoising steps per block that repay the first step", NULL, break_even_sql},
+        {"crossover", "", "Context from which a block is faster than with exact attention", NULL, crossover_sql},
+        {"memory", "", "Device memory against context", NULL, memory_sql},
+        {"pareto", "", "Accuracy against speed", NULL, pareto_sql},
     };
     int rc = MB_OK;
-    for (size_t i = 0; rc == MB_OK && i < sizeof figures / sizeof *figures; i++)
-        rc = figure_query(f, figures[i].script, "", figures[i].title, figures[i].sql, err);
+    for (size_t i = 0; rc == MB_OK && i < sizeof figures / sizeof *figures; i++) {
+        f->note = figures[i].note;
+        rc = figure_query(f, figures[i].script, figures[i].suffix, figures[i].title, figures[i].sql, err);
+    }
+    f->note = NULL;
     return rc;
 }

@@ -5,6 +5,7 @@
 #include "results/identity.h"
 #include "results/figure.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,17 +99,91 @@ static int read_views(mb_store *store, int64_t run, mb_error *err)
     return rc;
 }
 
+/* "results/quick/quick#2" as a folder of its own: figures of a run stay with the run. */
+static char *run_folder(mb_store *store, const char *run, const char *folder, int64_t *id, mb_error *err)
+{
+    char *label = NULL;
+    mb_text path = {0};
+    if (store_find_run(store, run, id, &label, err) != MB_OK)
+        return NULL;
+    mb_text_printf(&path, "%s/", folder);
+    store_file_name(&path, label);
+    free(label);
+    char *taken = mb_text_take(&path);
+    if (!taken)
+        mb_no_memory(err, "drawing figures");
+    return taken;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Names in a folder that end in suffix ("" = folders only), in order. */
+static char **names_in(const char *folder, const char *suffix, size_t *count)
+{
+    DIR *dir = opendir(folder);
+    char **names = NULL;
+    *count = 0;
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        size_t n = strlen(e->d_name), k = strlen(suffix);
+        char *path = mb_string_format("%s/%s", folder, e->d_name);
+        bool wanted = e->d_name[0] != '.' && strcmp(e->d_name, "data") != 0 && path &&
+                      (k ? n > k && strcmp(e->d_name + n - k, suffix) == 0 : mb_folder_exists(path));
+        free(path);
+        char **grown = wanted ? realloc(names, (*count + 1) * sizeof *names) : NULL;
+        if (!grown)
+            continue;
+        names = grown;
+        if ((names[*count] = mb_string_copy(e->d_name)))
+            ++*count;
+    }
+    if (dir)
+        closedir(dir);
+    if (names)
+        qsort(names, *count, sizeof *names, compare_names);
+    return names;
+}
+
+/* folder/index.html: the pictures of a run, or the runs of a folder. Names come from store_file_name(), which
+ * leaves nothing that HTML would read. */
+static int write_index(const char *folder, const char *title, bool runs, mb_error *err)
+{
+    mb_text html = {0};
+    size_t count = 0;
+    char **names = names_in(folder, runs ? "" : ".svg", &count), *path = mb_string_format("%s/index.html", folder);
+    mb_text_printf(&html, "<!doctype html>\n<meta charset=\"utf-8\">\n<title>%s</title>\n<h1>%s</h1>\n", title,
+                   title);
+    for (size_t i = 0; i < count; i++) {
+        if (runs)
+            mb_text_printf(&html, "<p><a href=\"%s/index.html\">%s</a></p>\n", names[i], names[i]);
+        else
+            mb_text_printf(&html, "<p><img src=\"%s\" alt=\"%s\" style=\"max-width: 100%%\"></p>\n", names[i],
+                           names[i]);
+        free(names[i]);
+    }
+    free(names);
+    int rc = !path || html.failed ? mb_no_memory(err, "drawing figures")
+                                  : mb_file_write(path, html.data, html.length, err);
+    free(path);
+    mb_text_free(&html);
+    return rc;
+}
+
 int mb_plot_all(mb_store *store, const char *run, const char *folder, int *drawn, mb_error *err)
 {
-    figure f = {.store = store, .folder = folder};
     mb_text caption = {0}, stamp = {0};
-    char *data = mb_string_format("%s/data", folder);
+    figure f = {.store = store};
     *drawn = 0;
-    int rc = data ? store_find_run(store, run, &f.run_id, NULL, err) : mb_no_memory(err, "drawing figures");
+    char *own = run_folder(store, run, folder, &f.run_id, err);
+    if (!own)
+        return err && err->code ? err->code : MB_E_SYSTEM;
+    f.folder = own;
+    char *data = mb_string_format("%s/data", own);
+    int rc = data ? mb_folder_make(data, err) : mb_no_memory(err, "drawing figures");
     if (rc == MB_OK)
-        rc = mb_folder_make(data, err);
-    if (rc == MB_OK)
-        rc = write_style(folder, err);
+        rc = write_style(own, err);
     if (rc == MB_OK)
         rc = make_caption(store, f.run_id, &caption, err);
     if (rc == MB_OK)
@@ -123,10 +198,15 @@ int mb_plot_all(mb_store *store, const char *run, const char *folder, int *drawn
         rc = figures_quality(&f, err);
     if (rc == MB_OK)
         rc = figures_speed(&f, err);
+    if (rc == MB_OK)
+        rc = write_index(own, strrchr(own, '/') + 1, false, err);
+    if (rc == MB_OK)
+        rc = write_index(folder, "Figures by run", true, err);
     figure_free(&f);
     *drawn = f.drawn;
     mb_text_free(&caption);
     mb_text_free(&stamp);
     free(data);
+    free(own);
     return rc;
 }

@@ -48,6 +48,9 @@ int store_end(mb_store *store, int rc, mb_error *err);
 /* Refuses a write to a store opened for reading. */
 int store_writable(mb_store *store, mb_error *err);
 
+/* A label as the name of a file or folder: what a file system or a shell could stumble over becomes "_". */
+void store_file_name(mb_text *out, const char *label);
+
 /* ---- statistics.c ---- */
 typedef struct interval {
     double mean, low, high;

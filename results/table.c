@@ -251,22 +251,68 @@ static void pad(mb_text *out, size_t n)
         mb_text_puts(out, " ");
 }
 
-/* Narrows the widest text column until the table fits, down to 8 columns each. False: it does not fit even so. */
-static bool fit(const table *t, size_t *widths, const bool *numbers, int max_width)
+#define NARROWEST 8
+#define LABEL_MOST 60 /* a text that needs more to be told from its neighbour is no label */
+
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Width below which two different texts of a column would look alike once they are cut. */
+static size_t least_width(const table *t, size_t column)
+{
+    size_t rows = table_rows(t), least = NARROWEST;
+    const char **texts = calloc(rows + 1, sizeof *texts);
+    for (size_t r = 0; texts && r < rows; r++) {
+        const char *text = table_at(t, r, column)->text;
+        texts[r] = text ? text : "";
+    }
+    if (texts)
+        qsort(texts, rows, sizeof *texts, compare_texts);
+    for (size_t r = 1; texts && r < rows; r++) {
+        const char *a = texts[r - 1], *b = texts[r];
+        size_t same = 0, columns = 0, n;
+        if (strcmp(a, b) == 0)
+            continue;
+        for (; *a && *b && (n = next_character(a, &columns)) && strncmp(a, b, n) == 0; a += n, b += n)
+            same += columns;
+        size_t needed = same + 2 + 1; /* the first character that differs, and the sign of a cut */
+        least = needed <= LABEL_MOST && needed > least ? needed : least;
+    }
+    free(texts);
+    return least;
+}
+
+/* Takes a column off the widest until all fit. */
+static bool narrow(size_t columns, size_t *widths, const size_t *least, int max_width)
 {
     for (;;) {
-        size_t total = 0, widest = t->columns;
-        for (size_t c = 0; c < t->columns; c++) {
+        size_t total = 0, widest = columns;
+        for (size_t c = 0; c < columns; c++) {
             total += widths[c] + (c ? 2 : 0);
-            if (!numbers[c] && widths[c] > 8 && (widest == t->columns || widths[c] > widths[widest]))
+            if (widths[c] > least[c] && (widest == columns || widths[c] > widths[widest]))
                 widest = c;
         }
         if (max_width <= 0 || total <= (size_t)max_width)
             return true;
-        if (widest == t->columns)
+        if (widest == columns)
             return false;
         widths[widest]--;
     }
+}
+
+/* Narrows the widest text column until the table fits, no column below what tells its rows apart. False: it does
+ * not fit even so. */
+static bool fit(const table *t, size_t *widths, const bool *numbers, int max_width)
+{
+    size_t *least = calloc(t->columns + 1, sizeof *least);
+    bool fits = false;
+    for (size_t c = 0; least && c < t->columns; c++)
+        least[c] = numbers[c] || max_width <= 0 ? widths[c] : least_width(t, c);
+    fits = least && narrow(t->columns, widths, least, max_width);
+    free(least);
+    return fits;
 }
 
 /* The i-th of count cells of a line; the last one on the left has no blanks behind it. */

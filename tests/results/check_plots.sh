@@ -16,7 +16,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 case $program in /*) ;; *) program=$PWD/$program ;; esac
 "$program" "$work/full.db" "$work/figures"
-cd "$work/figures/data"
+cd "$work/figures/fake/data"
 for vars in accuracy_budget niah-mage counter_grid-mage-hit_rate speedup breakdown; do
     script=${vars%%-*}
     cp "../$vars.svg" "$work/before.svg"

@@ -5,6 +5,8 @@
  */
 #include "tests/results/small_store.h"
 
+#include "results/figure.h"
+
 #include <glob.h>
 
 #include "tests/results/fake_store.h"
@@ -96,33 +98,43 @@ static void draws_every_figure(void **state)
     if (draw(store, "full", &drawn, &err) != MB_OK)
         fail_msg("%s", err.text);
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
-        snprintf(name, sizeof name, "full/%s.png", figures[i]);
+        snprintf(name, sizeof name, "full/fake/%s.png", figures[i]);
         char *png = read_text(name);
         assert_memory_equal(png, "\x89PNG\r\n\x1a\n", 8);
         free(png);
-        snprintf(name, sizeof name, "full/%s.svg", figures[i]);
+        snprintf(name, sizeof name, "full/fake/%s.svg", figures[i]);
         char *svg = read_text(name);
         assert_non_null(strstr(svg, "</svg>"));
         assert_non_null(strstr(svg, "model fake-1b")); /* the caption */
         free(svg);
     }
-    assert_int_equal(count_files("full/*.png"), drawn);
-    assert_int_equal(count_files("full/*.svg"), drawn);
-    assert_int_equal(count_files("full/data/*.dat"), drawn);
-    assert_int_equal(count_files("full/data/*.log"), 0);
+    assert_int_equal(count_files("full/fake/*.png"), drawn);
+    assert_int_equal(count_files("full/fake/*.svg"), drawn);
+    assert_int_equal(count_files("full/fake/data/*.dat"), drawn);
+    assert_int_equal(count_files("full/fake/data/*.log"), 0);
     /* Oracles are in accuracy figures and in no speed figure; a skipped method still has its colour. */
-    char *text = read_text("full/data/speedup.dat");
+    char *text = read_text("full/fake/data/speedup.dat");
     assert_null(strstr(text, "oracle"));
     assert_non_null(strstr(text, "mage"));
     free(text);
-    text = read_text("full/data/accuracy_work.dat");
+    text = read_text("full/fake/data/accuracy_work.dat");
     assert_non_null(strstr(text, "oracle"));
     free(text);
-    /* exact, then the others by name: mac (never run), mage 2, oracle 3, quest 4; oracles end the legend */
-    text = read_text("full/data/accuracy_work.vars");
+    /* exact, then the others by name with their lines of plots/methods.txt; oracles end the legend */
+    text = read_text("full/fake/data/accuracy_work.vars");
     assert_non_null(strstr(text, "'exact'; key_style[1] = 0;"));
-    assert_non_null(strstr(text, "'mage'; key_style[2] = 2;"));
-    assert_non_null(strstr(text, "'quest'; key_style[3] = 4;"));
+    assert_non_null(strstr(text, "'mage'; key_style[2] = 1;"));
+    assert_non_null(strstr(text, "'quest'; key_style[3] = 2;"));
+    free(text);
+    /* a method of somebody's own: the same style in every store, and none of ours */
+    assert_int_equal(figure_style(store, "somebodys"), figure_style(store, "somebodys"));
+    assert_true(figure_style(store, "somebodys") > figure_style(store, "rocketkv"));
+    /* an index of the run's pictures, and one of the folder's runs */
+    text = read_text("full/fake/index.html");
+    assert_non_null(strstr(text, "src=\"speedup.svg\""));
+    free(text);
+    text = read_text("full/index.html");
+    assert_non_null(strstr(text, "href=\"fake/index.html\""));
     free(text);
     mb_store_close(store, NULL);
 }
@@ -164,8 +176,8 @@ static void draws_hostile_names(void **state)
     if (draw(s.store, "hostile's folder", &drawn, &s.err) != MB_OK)
         fail_msg("%s", s.err.text);
     assert_true(drawn >= 4); /* two accuracies, needles, step time */
-    assert_int_equal(count_files("hostile's folder/data/*.log"), 0);
-    char *svg = read_text("hostile's folder/accuracy_work.svg");
+    assert_int_equal(count_files("hostile's folder/small/data/*.log"), 0);
+    char *svg = read_text("hostile's folder/small/accuracy_work.svg");
     assert_non_null(strstr(svg, "GATE FAILED: some gate"));
     free(svg);
     small_close(&s);
@@ -181,7 +193,7 @@ static void draws_nothing_of_nothing(void **state)
     small_open(&s, 7);
     OK(draw(s.store, "nothing", &drawn, &s.err));
     assert_int_equal(drawn, 0);
-    assert_int_equal(count_files("nothing/*.png"), 0);
+    assert_int_equal(count_files("nothing/small/*.png"), 0);
     small_close(&s);
     unlink(s.path);
 }

@@ -101,6 +101,24 @@ static void narrows_long_text(void **state)
     mb_store_close(store, NULL);
 }
 
+/* Labels that differ at their end stay whole: the table breaks instead. Long prose is cut as before. */
+static void keeps_labels_apart(void **state)
+{
+    static const char sql[] = "SELECT 'a method with a long label k=64 page=16' AS label, 1000001 AS first, "
+                              "1000002 AS second, 1000003 AS third "
+                              "UNION ALL SELECT 'a method with a long label k=64 page=32', 1, 2, 3";
+    mb_error err = {0};
+    mb_text out = {0};
+    mb_store *store = open_fake();
+    (void)state;
+    OK(mb_table_query(store, sql, MB_TABLE_TERMINAL, 60, &out, &err));
+    assert_non_null(strstr(out.data, "page=16"));
+    assert_non_null(strstr(out.data, "page=32"));
+    assert_true(widest_line(out.data) <= 60);
+    mb_text_free(&out);
+    mb_store_close(store, NULL);
+}
+
 static void refuses_what_is_no_select(void **state)
 {
     mb_error err = {0};
@@ -272,11 +290,11 @@ static void wide_tables_go_on_below(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prints_every_format),          cmocka_unit_test(narrows_long_text),
-        cmocka_unit_test(refuses_what_is_no_select),    cmocka_unit_test(report_says_everything),
-        cmocka_unit_test(report_fits_the_width),        cmocka_unit_test(report_is_the_same_twice),
-        cmocka_unit_test(report_agrees_with_the_views), cmocka_unit_test(a_failed_gate_is_red),
-        cmocka_unit_test(wide_tables_go_on_below),
+        cmocka_unit_test(prints_every_format),      cmocka_unit_test(narrows_long_text),
+        cmocka_unit_test(keeps_labels_apart),       cmocka_unit_test(refuses_what_is_no_select),
+        cmocka_unit_test(report_says_everything),   cmocka_unit_test(report_fits_the_width),
+        cmocka_unit_test(report_is_the_same_twice), cmocka_unit_test(report_agrees_with_the_views),
+        cmocka_unit_test(a_failed_gate_is_red),     cmocka_unit_test(wide_tables_go_on_below),
     };
     return cmocka_run_group_tests(tests, make_store, remove_store);
 }
