@@ -2,12 +2,14 @@
  * classes.c - the configuration classes as a table. Sources, with the version that was read:
  *
  *   Fast_dLLM_Qwen  configuration.py of Efficient-Large-Model/Fast_dLLM_v2_7B (written for transformers 4.53);
- * mask and sub-block are arguments of its generation code sdar, sdar_moe  configuration_sdar.py,
- * configuration_sdar_moe.py of JetLM/SDAR (copies of Qwen3's and Qwen3-MoE's of transformers 4.52); block 4 and
- * the tokenizer's mask token are defaults of its generate.py qwen3           configuration_qwen3.py of
- * transformers 5.24.0 qwen3_moe       configuration_qwen3_moe.py of transformers 5.24.0 llada2_moe
- * configuration_llada2_moe.py of inclusionAI/LLaDA2.0-mini; mask, block and end are arguments of its generate();
- * norm_topk_prob is not in the class, its router always divides by the sum;
+ *                   mask and sub-block are arguments of its generation code
+ *   sdar, sdar_moe  configuration_sdar.py, configuration_sdar_moe.py of JetLM/SDAR (copies of Qwen3's and
+ *                   Qwen3-MoE's of transformers 4.52); block 4 and the tokenizer's mask token are defaults of its
+ *                   generate.py
+ *   qwen3           configuration_qwen3.py of transformers 5.24.0
+ *   qwen3_moe       configuration_qwen3_moe.py of transformers 5.24.0
+ *   llada2_moe      configuration_llada2_moe.py of inclusionAI/LLaDA2.0-mini; mask, block and end are arguments of
+ *                   its generate(); norm_topk_prob is not in the class, its router always divides by the sum;
  *                   use_bias is true in the class, but a bias that no file holds is zero, and one that it holds is
  *                   refused with the weights
  */

@@ -1,6 +1,6 @@
 /*
  * attender.c - an opened method: its memory, its hooks, the calls they see. A hook's failure becomes MB_E_SAMPLE
- * with the method, the hook and the place in front of the method's own sentence: it costs that method's cell.
+ * with the method, the hook and the place in front of the method's own sentence: it fails that method's cell.
  */
 #include "model/engine/engine.h"
 

@@ -17,7 +17,7 @@ static int failed(const mb_session *session, int rc, int32_t layer, const char *
     return mb_fail(err, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
 }
 
-/* A broken promise of a method costs its own cell. */
+/* A broken promise of a method fails only its own cell. */
 static int refused(const mb_attender *attender, const mb_call *call, const char *what, mb_error *err)
 {
     return mb_fail(err, MB_E_SAMPLE, "method %s, layer %d, block %d, step %d: %s", attender->method.name,

@@ -1,6 +1,6 @@
 /*
  * check.c - what a method hands over, checked before it is used: its index, the memory behind its index, its own
- * attention states. A breach is MB_E_SAMPLE and names the method, the layer and the step: it costs that cell.
+ * attention states. A breach is MB_E_SAMPLE and names the method, the layer and the step: it fails that cell.
  *
  * Checked are forwards of decoding, never those that are timed. On the CPU each of them; on a GPU, where
  * reading an index back waits for the device, the first steps of a sample that run eagerly (decode.c chooses).

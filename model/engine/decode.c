@@ -54,7 +54,7 @@ static bool wants_pre_rope(const struct decoder *d)
     return caps & MB_CAP_PRE_ROPE;
 }
 
-/* Whether somebody outside watches a method: foreign code, of which every hook is checked. */
+/* Whether somebody outside watches a method: third-party code, of which every hook is checked. */
 static bool is_watched(const struct decoder *d)
 {
     bool watched = d->attender->note;

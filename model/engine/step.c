@@ -220,7 +220,7 @@ static int ask_modes(mb_session *session, mb_forward_run *run, mb_error *err)
     return mb_forward_each(run, turn_mode, &turn, err);
 }
 
-/* The answers: finite probabilities and tokens of the vocabulary. A method that made NaN costs its own cell. */
+/* The answers: finite probabilities and tokens of the vocabulary. A method that made NaN fails its own cell. */
 static int read_answer(mb_session *session, const mb_forward_run *run, int32_t *ids, float *probability,
                        mb_error *err)
 {

@@ -1,7 +1,7 @@
 /*
  * sampler.c - what the families' samplers share: the growing token list, the stop test, ranking by confidence, the
- * fixed schedule, the forced trajectory and the trace. The families' loops are in sampler_sdar.c,
- * sampler_fast_dllm.c and sampler_llada2.c.
+ * fixed schedule, the forced trajectory and the trace. The families' loops are in sdar.c, fast_dllm.c
+ * and llada2.c.
  */
 #include "model/sampler/sampler.h"
 

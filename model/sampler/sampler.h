@@ -2,7 +2,7 @@
  * sampler.h - the control flow of decoding, apart from any network.
  *
  * A sampler decides which forwards run and which tokens they reveal. It sees the network through five functions,
- * so that the same code drives a session and the tests' stub (test_samplers.c). Invariant: the network
+ * so that the same code drives a session and the tests' stub (stub_network.h). Invariant: the network
  * keeps the length of the cache; it grows only in prefill() and commit(), by the tokens given there.
  */
 #ifndef MB_MODEL_SAMPLER_H

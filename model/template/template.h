@@ -2,7 +2,7 @@
  * template.h - chat templates: the subset of Jinja that checkpoint folders use, rendered as transformers does
  * (an immutable sandbox, trim_blocks, lstrip_blocks, loop controls, {% generation %}; docs/templates.md).
  *
- * A construct that is not known is refused with its name and line, never left out. A template is foreign text, so
+ * A construct that is not known is refused with its name and line, never left out. A template is not ours, so
  * depth, steps, memory and output are bounded; the bounds stand below.
  *
  * Ownership: values and templates live in an arena; mb_arena_free() gives everything back at once.

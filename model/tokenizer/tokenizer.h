@@ -65,7 +65,7 @@ int32_t mb_tokenizer_size(const mb_tokenizer *tokenizer);
 /* Hash of the files it was made of. */
 void mb_tokenizer_hash(const mb_tokenizer *tokenizer, char hex[MB_HASH_CAP]);
 
-/* ---- tokenizer_load.c and tokenizer_table.c: filling the tables ---- */
+/* ---- load.c and table.c: filling the tables ---- */
 
 /* Adds a token whose bytes are given. MB_E_INPUT when the id is taken. */
 int mb_tokenizer_add(mb_tokenizer *tokenizer, int64_t id, const char *bytes, size_t n, const char *where,
@@ -96,7 +96,7 @@ unsigned char mb_pattern_code(uint32_t c);
  * words fit behind "the pattern has". */
 const char *mb_pattern_rewrite(mb_text *out, const char *pattern);
 
-/* ---- tokenizer_split.c ---- */
+/* ---- split.c ---- */
 
 /* Compiles the pattern of the pre-tokenizer; NULL = Qwen's. */
 int mb_split_compile(pcre2_code **code, const char *pattern, const char *where, mb_error *err);
@@ -120,7 +120,7 @@ bool mb_split_text(mb_split *split, const char *text, size_t n);
  * called behind the last piece. */
 size_t mb_split_next(mb_split *split);
 
-/* ---- tokenizer_bpe.c ---- */
+/* ---- bpe.c ---- */
 
 /* What one encode call needs: the ids so far, scratch, and a cache from piece to ids. */
 typedef struct mb_bpe mb_bpe;
