@@ -92,6 +92,23 @@ shared() { sed -n '/^#ifndef MB_SHARED_WORDS/,/^#endif .* MB_SHARED_WORDS/p' "$1
 [ -n "$(shared kernels/words.h)" ] && [ "$(shared kernels/words.h)" = "$(shared methods/method.h)" ] ||
     complain "kernels/words.h and methods/method.h differ between #ifndef MB_SHARED_WORDS and its #endif"
 
+# ---- comments name documents that are in the tree -----------------------------------------------------------------
+# A path is looked for from the root and from the folder of the file. Every line of a Python file counts (docstrings).
+comments_with_documents() {
+    local rooms="base datasets driver findings kernels methods model models plots results tests tools"
+    grep -rnE '(^[[:space:]]*\*|/\*|//).*\.md\b' --include=*.c --include=*.h --include=*.cu --include=*.cuh $rooms
+    grep -rnE '(^|[[:space:]])#.*\.md\b' --include=*.sh --include=*.mk --include=*.gp $rooms
+    grep -nE '(^|[[:space:]])#.*\.md\b' Makefile /dev/null
+    grep -rnE -e '--.*\.md\b' --include=*.sql $rooms
+    grep -rnE '\.md\b' --include=*.py $rooms
+}
+while IFS=: read -r file line text; do
+    while read -r name; do
+        [[ $name == //* || -e $name || -e $(dirname "$file")/$name ]] ||
+            complain "$file:$line names $name, which is not in the tree: say the fact, or name the paper and its section"
+    done < <(grep -oE '[[:alnum:]_./-]*[[:alnum:]_-]\.md\b' <<<"$text")
+done < <(comments_with_documents)
+
 # ---- sizes ---------------------------------------------------------------------------------------------------------
 for f in */*.[ch] */*/*.[ch] */*/*.cu */*/*.cuh; do
     [[ -f $f && $f != build* && $f != models/* ]] || continue
