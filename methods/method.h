@@ -17,7 +17,7 @@
  *  - Pointers in mb_call are DEVICE memory (plain memory on the CPU, GPU memory under CUDA). A method reads and
  *    writes them through the operations in mb_host, or with kernels of its own on call->stream. Written against
  *    mb_host alone it runs on both.
- *  - Hooks return 0, or a negative number with one sentence in err. A hook that fails costs its own cell.
+ *  - Hooks return 0, or a negative number with one sentence in err. A failing hook fails only its own cell.
  *  - Between open() and close(), hooks must not allocate (mb_host.alloc works in open() only) and must not wait
  *    for the device. A method that fills step_mode() runs under CUDA graphs: the forward is captured once per
  *    mode and replayed, so hooks then may not depend on any host value but the mode, phase, layer and sizes.

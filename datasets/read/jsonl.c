@@ -1,7 +1,7 @@
 /*
  * jsonl.c - a file of JSON objects, one at a time: JSON Lines, or one JSON array of objects (LongBench v2's
  * data.json). Only the current object is in memory, so a file of any size costs its largest object. A line that
- * cannot be read is told with file and line and the stream goes on: one bad row must not cost a run.
+ * cannot be read is told with file and line and the stream goes on: one bad row must not end a run.
  *
  * Invariant: `line` counts the newlines consumed, `start` is the line at which the current object began.
  */

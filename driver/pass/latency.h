@@ -94,7 +94,7 @@ void mb_latency_case_close(mb_latency_case *c);
 int mb_latency_stored(mb_run *run, const mb_latency_row *which, bool everyone, bool *stored, mb_error *err);
 /* Context and steps against the model. */
 int mb_latency_check(const mb_run *run, int32_t context, int32_t steps, mb_error *err);
-/* A method's failure costs its own cells: stored, counted, MB_OK. */
+/* A method's failure fails only its own cells: stored, counted, MB_OK. */
 int mb_latency_failed(mb_latency_case *c, mb_latency_slot *slot, const char *pass, const char *reason,
                       mb_error *err);
 /* An event of the run with the case in front. */

@@ -1,6 +1,6 @@
 /*
- * samples.c - the stream of samples: read, tokenised once, prefilled at most once, handed to every pass. A sample
- * that is bad costs its own rows: they are stored as failed with file and line, and the run goes on.
+ * samples.c - the stream of samples: read, tokenised once, prefilled at most once, handed to every pass. A bad
+ * sample fails only its own rows: they are stored with file and line, and the run goes on.
  */
 #include "driver/pass/pass.h"
 

@@ -1,7 +1,7 @@
 /*
  * result_wire.c - flattening a decode result or a recall, and taking it apart again with every length checked.
  *
- * The counts in a struct say how long its arrays are. A reader takes them from bytes that foreign code may have
+ * The counts in a struct say how long its arrays are. A reader takes them from bytes that a plug-in may have
  * written to, so it first holds the sum of all arrays against the length of the message.
  */
 #include "driver/worker/result_wire.h"

@@ -1,5 +1,5 @@
 /*
- * serve.c - the worker's side of isolation: opens what the run has open (device, model, session) with one foreign
+ * serve.c - the worker's side of isolation: opens what the run has open (device, model, session) with one plug-in
  * method on it, and does its jobs. Nothing is stored and nothing printed here but what the plug-in itself prints.
  */
 #include "driver/worker/serve.h"

@@ -1,6 +1,6 @@
 /*
  * worker.h - the program started once more, to run code that is not ours: whatever it does to memory, and however
- * long it takes, costs nobody else. One worker serves one method configuration and outlives its jobs.
+ * long it takes, harms nobody else. One worker serves one method configuration and outlives its jobs.
  *
  * A new program and no fork: a GPU cannot be used across a fork, and one mechanism should serve every device. Each
  * side sends messages over one socket; where the method is, the worker says in a shared page (mb_attender_note),

@@ -1,7 +1,8 @@
 /*
  * stub_network.h - a stub in place of the network and a run of a sampler on it, for the tests of the samplers. It
  * predicts a fixed token at each position with one of four confidences and writes down every call: Cn@p writes n
- * tokens behind p cached ones, dm is a forward of the block with m masks in it, sK:m one of the sub-block at slot K.
+ * tokens behind p cached ones, dm is a forward of the block with m masks in it, sK:m one of the sub-block at slot
+ * K.
  */
 #ifndef MB_TESTS_MODEL_STUB_NETWORK_H
 #define MB_TESTS_MODEL_STUB_NETWORK_H

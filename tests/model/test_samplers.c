@@ -1,6 +1,7 @@
 /*
  * test_samplers.c - the control flow of each family's sampler on the stub network (stub_network.h). The expected
- * call logs and tables of Fast-dLLM v2 and SDAR come from runs of the original Python samplers, not from this code.
+ * call logs and tables of Fast-dLLM v2 and SDAR come from runs of the original Python samplers, not from this
+ * code.
  */
 #include <setjmp.h>
 #include <stdarg.h>
