@@ -5,8 +5,8 @@
 #   tests/gpu.sh [BUILD]       BUILD: the build folder (default: build); prints one line a check, exit 1 on failure
 #
 # ONLY="NAME ..." runs just these checks. SANITIZE=1 adds compute-sanitizer (slow; MASKBENCH_TEST_OPERATIONS="votes ..."
-# holds it to some operations). Libraries that this machine lacks
-# may lie in .gpu/libs.tar.xz, programs (sqlite3) in .gpu/bin.
+# holds it to some operations). Libraries that this machine lacks may lie in .gpu/libs.tar.xz, programs (sqlite3) in
+# .gpu/bin.
 set -u
 cd "$(dirname "$0")/.."
 build=${1:-build}

@@ -3,9 +3,10 @@
  * and keys have exact logits in any order of addition, so votes must be equal to the last one, and thousands of
  * ties try the rule that the lower index wins. Needs a GPU with sm_90a; not part of `make check`.
  *
+ *      cc -c -D_GNU_SOURCE -I. base/text.c
  *      nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a -I. tests/cuda/votes_check.cu \
- *          kernels/cuda/{attend,attend_mma,attend_plain,attend_sm90,mass_mma,mass_sm90,merge,prefill_sm90}.cu \
- *          kernels/cuda/votes{,_sm90}.cu text.o -o votes_check     (text.o: cc -c -D_GNU_SOURCE -I. base/text.c)
+ *          kernels/cuda/{attend,attend_mma,attend_pages,attend_plain,attend_sm90,mass_mma,mass_sm90,merge}.cu \
+ *          kernels/cuda/{prefill_sm90,flash_128,flash_96,flash_256,votes,votes_sm90}.cu text.o -o votes_check
  *      ./votes_check
  *
  * Scratch and outputs are filled with NaN before every call; slots behind the prefix hold NaN; every call runs

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The rules of the house (README, architecture): who may include what, no method named in shared code, file sizes.
+# The rules of the house (docs/architecture.md): what each room may include, no method named in shared code, file sizes,
+# comments that name documents of the tree.
 set -u
 cd "$(dirname "$0")/../.."
 bad=0

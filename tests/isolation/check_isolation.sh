@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Plug-ins that crash, hang, leave, or hand over a bad index, all beside sound methods in one run: each costs its own
-# cells, with method, layer and step in the stored reason, and nobody else's. MASKBENCH_TEST_DEVICE=cuda runs it on a
+# Plug-ins that crash, hang, leave, or hand over a bad index, all beside sound methods in one run: each fails only its
+# own cells, with method, layer and step in the stored reason. MASKBENCH_TEST_DEVICE=cuda runs it on a
 # GPU, with plug-ins that break the device itself added.
 . "$(dirname "$0")/../driver/lib.sh"
 plugins=${BUILD:-build}/plugins

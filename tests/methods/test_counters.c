@@ -1,7 +1,7 @@
 /*
  * test_counters.c - counters of methods in the real decoder: what graphs replay is counted as what runs, requests
  * do not leak into each other, places by layer and step agree with the forwards that the sampler counted, and
- * values that make no sense cost the method its sample. $MASKBENCH_TEST_DEVICE=cuda runs it on a GPU; the CPU has
+ * values that make no sense fail the method's sample. $MASKBENCH_TEST_DEVICE=cuda runs it on a GPU; the CPU has
  * no graphs, so there both launches are eager (test_mac.c replays forwards of its own).
  */
 #include "methods/registry/registry.h"

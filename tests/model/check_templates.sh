@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Chat templates beside transformers: every template of tests/model/templates/ and of $MASKBENCH_TEMPLATES (folders or
-# files, separated by ":"), with many conversations; token ids of prompts of models/tiny. Needs python3 with transformers 5.x and jinja2 ($PYTHON names
-# another interpreter); skipped where it has none.
+# files, separated by ":"), with many conversations; token ids of prompts of models/tiny. Needs python3 with
+# transformers 5.x and jinja2 ($PYTHON names another interpreter); skipped where it has none.
 set -u
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}

@@ -5,8 +5,8 @@
  * cc -c -fPIC -D_GNU_SOURCE -I. base/text.c && nvcc -O3 -std=c++17 -shared -Xcompiler -fPIC \
  *     -gencode arch=compute_90a,code=sm_90a -I. tests/peers/attention_peer.cu \
  *     kernels/cuda/{attend,attend_mma,attend_pages,attend_plain,attend_sm90,prefill_sm90}.cu \
- *     kernels/cuda/{mass_mma,mass_sm90,merge,flash_128,flash_96,flash_256,votes_sm90}.cu text.o -o
- * attention_peer.so
+ *     kernels/cuda/{mass_mma,mass_sm90,merge,flash_128,flash_96,flash_256,votes_sm90}.cu text.o \
+ *     -o attention_peer.so
  */
 #include "kernels/cuda/attention.cuh"
 
