@@ -576,7 +576,7 @@ int mb_cuda_device_count(mb_error *why);
 const char *mb_part_name(mb_part part);
 
 /* "auto", "cpu", "cuda", "cuda:N": opens the backend. *kernels and *device are set together. auto falls back to
- * the CPU and says why in note (a host buffer of note_cap bytes). */
+ * the CPU and says why in note. */
 int mb_device_open(const char *spec, const mb_device_options *options, const mb_kernels **kernels,
                    mb_device **device, mb_error *note, mb_error *err);
 

@@ -81,7 +81,7 @@ int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char 
 int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
 /* Samples that the newest start of a run has stored. */
 int64_t mb_store_session_samples(mb_store *, int64_t run);
-int64_t mb_store_cell_samples(mb_store *, int64_t cell); /* those that has_sample() finds, for --dry-run */
+int64_t mb_store_cell_samples(mb_store *, int64_t cell); /* those that mb_store_has_sample() finds */
 
 /* ---- samples ---- */
 typedef struct mb_recall_row {
