@@ -10,7 +10,6 @@
  */
 #include "kernels/cuda/depend.cuh"
 #include "kernels/cuda/mma_attention.cuh"
-#include "kernels/cuda/tma.cuh"
 
 namespace mb_cuda
 {
@@ -25,14 +24,6 @@ template <int D> using Narrow = Shape<D, 4, 4>;
 template <int D> using Wide = Shape<D, 8, 2>;
 
 template <class S, int STAGES> constexpr int shared_bytes = S::ROW_BYTES + STAGES * 2 * S::TILE_BYTES;
-
-#if __CUDA_ARCH__ >= 900
-/* Arrives at a barrier in shared memory when this thread's copies so far are there. */
-__device__ __forceinline__ void copy_arrive(uint32_t barrier)
-{
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
-#endif
 
 /* Cache slots of list positions as the ids have them, nothing checked but the array's bounds. */
 template <class S>
@@ -70,7 +61,6 @@ __global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
     attend_pages(const __grid_constant__ Problem p)
 {
     extern __shared__ __align__(128) unsigned char shared[];
-    __shared__ uint64_t full[MANY], empty[MANY]; /* of the ring's stages: every thread's copies; every warp */
     constexpr int ROWS = S::ROWS, AHEAD = STAGES - 1;
     int unit = (int)blockIdx.z, split = (int)blockIdx.x, splits = (int)gridDim.x;
     int b = unit / p.kv_heads, h = unit % p.kv_heads, row0 = (int)blockIdx.y * ROWS;
@@ -78,18 +68,6 @@ __global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
     wait_for_dependency();
     if (!is_active(p, b, h))
         return;
-#if __CUDA_ARCH__ >= 900
-    if (STAGES == MANY) {
-        if (threadIdx.x == 0) {
-            for (int i = 0; i < STAGES; i++) {
-                barrier_init(shared_address(full + i), S::THREADS);
-                barrier_init(shared_address(empty + i), S::WARPS);
-            }
-            barrier_init_fence();
-        }
-        __syncthreads();
-    }
-#endif
     int warp = (int)threadIdx.x >> 5;
     uint32_t q_tile = shared_address(shared), tiles = q_tile + S::ROW_BYTES; /* stages of k, then v */
     const int32_t *ids = p.page_ids + (int64_t)unit * p.page_capacity;
@@ -124,10 +102,6 @@ __global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
             settle<S>(from, list, used, first, end);
             uint32_t place = tiles + (uint32_t)(stage * 2 * S::TILE_BYTES);
             load_tile<S>(k, v, from, place, place + S::TILE_BYTES);
-#if __CUDA_ARCH__ >= 900
-            if (STAGES == MANY)
-                copy_arrive(shared_address(full + stage));
-#endif
         }
         copy_commit();
     };
@@ -150,35 +124,14 @@ __global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
         else if (part.first < end)
             step<S, PAGES, false>(state, q_rows, k_tile, v_tile, list, part, p.scale_log2);
     };
-    if constexpr (STAGES == MANY) {
-#if __CUDA_ARCH__ >= 900
-        /* Warps run up to two tiles apart, so that some multiply while others exponentiate. */
-        int tile = 0;
-        for (int first = begin; first < end; first += TILE, tile++) {
-            int next = tile + AHEAD - 1;
-            if (tile > 0) {
-                if (next >= STAGES)
-                    barrier_wait(shared_address(empty + next % STAGES), (uint32_t)(next / STAGES - 1) & 1);
-                load(slot[0], begin + next * TILE, next % STAGES);
-                look_up<S>(slot[0], ids, shift, begin + (next + 1) * TILE, listed);
-            }
-            barrier_wait(shared_address(full + tile % STAGES), (uint32_t)(tile / STAGES) & 1);
-            work(first, tile % STAGES);
-            __syncwarp();
-            if ((threadIdx.x & 31) == 0)
-                barrier_arrive(shared_address(empty + tile % STAGES));
-        }
-#endif
-    } else {
-        int stage = 0;
-        for (int first = begin; first < end; first += TILE) {
-            copy_wait<STAGES - 2>();
-            __syncthreads(); /* this tile has arrived, and everyone has left the one before it */
-            load(slot[0], first + AHEAD * TILE, stage == 0 ? STAGES - 1 : stage - 1);
-            look_up<S>(slot[0], ids, shift, first + STAGES * TILE, listed);
-            work(first, stage);
-            stage = stage == STAGES - 1 ? 0 : stage + 1;
-        }
+    int stage = 0;
+    for (int first = begin; first < end; first += TILE) {
+        copy_wait<STAGES - 2>();
+        __syncthreads(); /* this tile has arrived, and everyone has left the one before it */
+        load(slot[0], first + AHEAD * TILE, stage == 0 ? STAGES - 1 : stage - 1);
+        look_up<S>(slot[0], ids, shift, first + STAGES * TILE, listed);
+        work(first, stage);
+        stage = stage == STAGES - 1 ? 0 : stage + 1;
     }
     copy_wait<0>();
     static_assert(S::MERGE_BYTES <= shared_bytes<S, STAGES>, "the parts fit in the tiles' place");
