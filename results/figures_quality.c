@@ -184,7 +184,7 @@ static int accuracy(figure *f, mb_error *err)
     f->note = "bars: 95 % bootstrap interval of the paired difference to the reference, set around the score";
     for (size_t i = 0; rc == MB_OK && i < count; i++) {
         const comparison *c = &list[i];
-        char title[256], suffix[200] = "", mean[64];
+        char title[256], suffix[200] = "", mean[96];
         bool budgets = false;
         for (size_t a = 0; a < c->arm_count; a++)
             budgets = budgets || c->arms[a].k >= 0;
