@@ -215,12 +215,17 @@ typedef struct mb_selection {
 
 /* ---- what a method may call ---- */
 
-/* Operations on the call's queries and cache. Score arrays: fp32 [batch][Hkv][stride]. All enqueue and return. */
+/* What the host does for a method, in groups by need: the 15 of the first one are enough for most methods. Device
+ * operations work on the call's queries and cache, enqueue and return 0, or an error. Score arrays are fp32
+ * [batch][Hkv][stride]: one number a prefix key, or one a page where a page size is given. */
 typedef struct mb_host mb_host;
 struct mb_host {
     uint32_t abi, size;
     void *internal;
     uint64_t seed; /* of the run; the same for every method */
+
+    /* ---- What most methods need: memory, attention, one score a key, the best of them. ---- */
+
     /* One line to the user, level 0 = note, 1 = warning. */
     void (*log)(const mb_host *, int level, const char *message);
     /* Device memory, zeroed, 256-byte aligned, freed by the host after close(). open() only; NULL = over plan: the
@@ -232,7 +237,6 @@ struct mb_host {
     float *(*scores_alloc)(const mb_host *); /* one [batch][Hkv][stride] array, or NULL */
     int (*copy)(const mb_host *, const mb_call *, void *dst, const void *src, size_t bytes);
     int (*fill)(const mb_host *, const mb_call *, void *dst, int byte, size_t bytes);
-
     /* Exact attention over scope: out [batch][rows][Hq][D] of the storage type, lse [batch][rows][Hq].
      * active NULL or [batch][Hkv] device flags: 0 leaves that KV head's out and lse as they were. out may be
      * NULL: log-sum-exp only. */
@@ -243,15 +247,6 @@ struct mb_host {
     /* Block-average attention mass of every prefix key (MAGE eq. 5). lse NULL: computed here over normaliser. */
     int (*mass)(const mb_host *, const mb_call *, const float *lse, mb_row_set rows, mb_normaliser normaliser,
                 float *scores);
-    /* Votes (MAGE v1): scores[j] = rows whose top k holds key j; stats [batch][Hkv][2] = {union size, coverage}.
-     * lse as in mass(). */
-    int (*votes)(const mb_host *, const mb_call *, const float *lse, int32_t k, float *scores, float *stats);
-    /* Page bounds (Quest): bounds from bounds_alloc(page). whole 1: all pages of the prefix; 0: only those that
-     * the block's slots touch (after a commit). */
-    void *(*bounds_alloc)(const mb_host *, int32_t page);
-    int (*page_bounds)(const mb_host *, const mb_call *, int32_t page, int whole, void *bounds);
-    int (*page_scores)(const mb_host *, const mb_call *, int32_t page, const void *bounds, mb_merge merge,
-                       mb_row_set rows, float *scores);
     /* Mean over rows of q.k, no softmax; channels NULL or device [Hkv][channel_count]. */
     int (*key_scores)(const mb_host *, const mb_call *, const int32_t *channels, int32_t channel_count,
                       mb_row_set rows, float *scores);
@@ -265,27 +260,38 @@ struct mb_host {
     /* Entries [0,first) and the last `last` of the prefix (in pages of `page` tokens) become value. */
     int (*score_edges)(const mb_host *, const mb_call *, int32_t page, int32_t first, int32_t last, float value,
                        float *scores);
-    /* Per-token scores to pages: mode 0 sum, 1 max. */
-    int (*score_pool)(const mb_host *, const mb_call *, const float *scores, int32_t page, int32_t mode,
-                      float *out);
     /* Smoothing along keys with an odd kernel: mode 0 mean, 1 max. out must not be scores. */
     int (*score_smooth)(const mb_host *, const mb_call *, const float *scores, int32_t kernel, int32_t mode,
                         float *out);
-    int (*score_axpby)(const mb_host *, const mb_call *, float a, const float *x, float b, float *y);
-    int (*score_head_mean)(const mb_host *, const mb_call *, float *scores);
+    /* Per-token scores to pages: mode 0 sum, 1 max. */
+    int (*score_pool)(const mb_host *, const mb_call *, const float *scores, int32_t page, int32_t mode,
+                      float *out);
+
+    /* ---- Other ways to score keys and pages, and arithmetic on scores. ---- */
+
+    /* Votes (MAGE v1): scores[j] = rows whose top k holds key j; stats [batch][Hkv][2] = {union size, coverage}.
+     * lse as in mass(). */
+    int (*votes)(const mb_host *, const mb_call *, const float *lse, int32_t k, float *scores, float *stats);
+    /* The `count` channels of each KV head with the largest (sum over rows of |q|) * (sum over prefix keys of
+     * |k|), summed over the batch; channels [Hkv][count] ascend, for key_scores. scratch: [Hkv][D] floats. */
+    int (*heavy_channels)(const mb_host *, const mb_call *, int32_t count, int32_t *channels, float *scratch);
+    /* Page bounds (Quest): bounds from bounds_alloc(page). whole 1: all pages of the prefix; 0: only those that
+     * the block's slots touch (after a commit). */
+    void *(*bounds_alloc)(const mb_host *, int32_t page);
+    int (*page_bounds)(const mb_host *, const mb_call *, int32_t page, int whole, void *bounds);
+    int (*page_scores)(const mb_host *, const mb_call *, int32_t page, const void *bounds, mb_merge merge,
+                       mb_row_set rows, float *scores);
     /* Uniform [0,1) from a counter hash of (seed, key position): the same for every head and device. */
     int (*score_random)(const mb_host *, const mb_call *, uint64_t seed, float *scores);
-    /* States over disjoint key sets: out = a merged with b; rest = total without part. out may be one of the
-     * others; the lse of a result may be NULL. */
-    int (*state_merge)(const mb_host *, const mb_call *, const mb_state *a, const mb_state *b,
-                       const mb_state *out);
-    int (*state_downdate)(const mb_host *, const mb_call *, const mb_state *total, const mb_state *part,
-                          const mb_state *rest);
-    /* Squared distance of two query-shaped arrays per (sequence, row, query head), and the norm of b. */
-    int (*row_distance)(const mb_host *, const mb_call *, const void *a, const void *b, float *distance,
-                        float *norm);
     /* Scores of prefix keys below `below` become value*(j+1)/(N+1): what they stood for is ranked by recency. */
     int (*score_recent)(const mb_host *, const mb_call *, float below, float value, float *scores);
+    /* Prefix keys outside set (granularity 1) get the score `value`. */
+    int (*score_keep)(const mb_host *, const mb_call *, const mb_page_set *set, float value, float *scores);
+    int (*score_axpby)(const mb_host *, const mb_call *, float a, const float *x, float b, float *y);
+    int (*score_head_mean)(const mb_host *, const mb_call *, float *scores);
+
+    /* ---- Budgets that are not one number. ---- */
+
     /* budgets [batch][Hkv] = min(n, floor(ratio*n) + extra) entries, n = ceil(N/page); for top_k's k_dynamic. */
     int (*budget_ratio)(const mb_host *, const mb_call *, int32_t page, double ratio, int32_t extra,
                         int32_t *budgets);
@@ -299,20 +305,27 @@ struct mb_host {
      * scratch: the bytes of three score arrays. */
     int (*budget_heads)(const mb_host *, const mb_call *, const float *scores, int32_t k, int32_t k_min,
                         int32_t *budgets, void *scratch);
-    /* Prefix keys outside set (granularity 1) get the score `value`. */
-    int (*score_keep)(const mb_host *, const mb_call *, const mb_page_set *set, float value, float *scores);
-    /* The `count` channels of each KV head with the largest (sum over rows of |q|) * (sum over prefix keys of
-     * |k|), summed over the batch; channels [Hkv][count] ascend, for key_scores. scratch: [Hkv][D] floats. */
-    int (*heavy_channels)(const mb_host *, const mb_call *, int32_t count, int32_t *channels, float *scratch);
-    /* Which rows miss, and which KV heads must read their prefix again. */
-    int (*reuse_decide)(const mb_host *, const mb_call *, const mb_reuse *reuse);
+
+    /* ---- Attention states: for a method that answers MB_ATTEND and keeps what it computed. ---- */
+
+    /* States over disjoint key sets: out = a merged with b; rest = total without part. out may be one of the
+     * others; the lse of a result may be NULL. */
+    int (*state_merge)(const mb_host *, const mb_call *, const mb_state *a, const mb_state *b,
+                       const mb_state *out);
+    int (*state_downdate)(const mb_host *, const mb_call *, const mb_state *total, const mb_state *part,
+                          const mb_state *rest);
+    /* Squared distance of two query-shaped arrays per (sequence, row, query head), and the norm of b. */
+    int (*row_distance)(const mb_host *, const mb_call *, const void *a, const void *b, float *distance,
+                        float *norm);
+    /* The `count` rows of each sequence with the largest distance summed over query heads (ties: lower row):
+     * chosen [batch][rows][Hq] = 1, all others 0. */
+    int (*row_top)(const mb_host *, const mb_call *, const float *distance, int32_t count, int32_t *chosen);
     /* dst = src for rows whose KV head is active and which are missed (NULL = all are). Vectors are query-shaped,
      * of the KV type; the log-sum-exps go along unless NULL. */
     int (*rows_copy)(const mb_host *, const mb_call *, const int32_t *active, const int32_t *missed,
                      const void *src, const float *src_lse, void *dst, float *dst_lse);
-    /* The `count` rows of each sequence with the largest distance summed over query heads (ties: lower row):
-     * chosen [batch][rows][Hq] = 1, all others 0. */
-    int (*row_top)(const mb_host *, const mb_call *, const float *distance, int32_t count, int32_t *chosen);
+    /* Which rows miss, and which KV heads must read their prefix again. */
+    int (*reuse_decide)(const mb_host *, const mb_call *, const mb_reuse *reuse);
     /* The nearest vector of ring->q to each row of a, same query head, over all blocks that the ring holds: all of
      * their rows with any 1, the row at the same place with any 0. slot = block of the ring * B + row, or -1 where
      * nothing is stored, with the distance INFINITY; distance and norm as in row_distance(). Ties: the
