@@ -331,6 +331,50 @@ static const char grid_sql[] =
     "count(DISTINCT step) AS steps, max(n) AS n FROM v_counter_grid WHERE run_id = %lld AND pass = 'quality' "
     "GROUP BY model_id, sampler_id, config_id, name ORDER BY model_id, sampler_id, config_id, name";
 
+/* A line of results/baselines.txt. */
+typedef struct measured_baseline {
+    char gpu[128], ratio[128], peer[128], where[128];
+} measured_baseline;
+
+static bool find_baseline(const char *gpu, measured_baseline *m)
+{
+    const char *line = mb_embedded_find("results/baselines.txt", NULL);
+    for (; line && *line; line += strcspn(line, "\n") + (line[strcspn(line, "\n")] == '\n'))
+        if (*line != '#' &&
+            sscanf(line, "%127[^\t\n]\t%127[^\t\n]\t%127[^\t\n]\t%127[^\n]", m->gpu, m->ratio, m->peer,
+                   m->where) == 4 &&
+            strcmp(m->gpu, gpu) == 0)
+            return true;
+    return false;
+}
+
+/* What the exact attention of this run's device is against public kernels: a speed-up is over it. */
+static int baseline(const paper *p, mb_error *err)
+{
+    measured_baseline m;
+    sqlite3_stmt *s = store_statement(
+        p->store,
+        "SELECT coalesce(gpu, ''), device FROM v_runs WHERE run_id = ?1 AND EXISTS (SELECT 1 FROM v_speedup WHERE "
+        "run_id = ?1)",
+        err);
+    if (!s)
+        return MB_E_SYSTEM;
+    store_bind(s, "i", p->run);
+    int code = sqlite3_step(s);
+    if (code == SQLITE_ROW) {
+        const char *gpu = text_at(s, 0);
+        mb_text_puts(p->out, "\nbaseline of every speed-up: this program's exact attention; ");
+        if (find_baseline(gpu, &m))
+            mb_text_printf(p->out, "its time is %s of %s's on %s (%s)\n", m.ratio, m.peer, m.gpu, m.where);
+        else
+            mb_text_printf(p->out, "it was not measured against a public kernel on %s\n",
+                           *gpu ? gpu : text_at(s, 1));
+        code = SQLITE_DONE;
+    }
+    sqlite3_reset(s);
+    return code == SQLITE_DONE ? MB_OK : store_error(p->store, code, "reading the run", err);
+}
+
 static int report_for_people(const paper *p, const char *label, const comparison *list, size_t count,
                              mb_error *err)
 {
@@ -370,6 +414,8 @@ static int report_for_people(const paper *p, const char *label, const comparison
         rc = listing(p,
                      "end to end: fewer or more forwards x cheaper forwards = speed-up (request: measured as one)",
                      end_to_end_sql, err);
+    if (rc == MB_OK)
+        rc = baseline(p, err);
     if (rc == MB_OK)
         rc = listing(
             p, "counters of methods",

@@ -119,6 +119,31 @@ static void keeps_labels_apart(void **state)
     mb_store_close(store, NULL);
 }
 
+/* A speed-up never stands without its baseline; a GPU without a measurement is said to have none. */
+static void names_the_baseline(void **state)
+{
+    mb_error err = {0};
+    mb_text out = {0};
+    mb_store *store = open_fake();
+    (void)state;
+    OK(mb_report(store, NULL, MB_TABLE_MARKDOWN, 0, &out, &err));
+    assert_non_null(strstr(out.data,
+                           "baseline of every speed-up: this program's exact attention; it was not measured "
+                           "against a public kernel on a GPU\n"));
+    mb_text_free(&out);
+    mb_store_close(store, NULL);
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(fake_path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE env SET gpu = 'NVIDIA H200'", NULL, NULL, NULL), SQLITE_OK);
+    store = open_fake();
+    OK(mb_report(store, NULL, MB_TABLE_MARKDOWN, 0, &out, &err));
+    assert_non_null(strstr(out.data, "of FlashAttention-3 (fa3-fwd 0.0.3)'s on NVIDIA H200 (2026-11-30, "));
+    mb_text_free(&out);
+    mb_store_close(store, NULL);
+    assert_int_equal(sqlite3_exec(db, "UPDATE env SET gpu = 'a GPU'", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
 static void refuses_what_is_no_select(void **state)
 {
     mb_error err = {0};
@@ -290,11 +315,12 @@ static void wide_tables_go_on_below(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prints_every_format),      cmocka_unit_test(narrows_long_text),
-        cmocka_unit_test(keeps_labels_apart),       cmocka_unit_test(refuses_what_is_no_select),
-        cmocka_unit_test(report_says_everything),   cmocka_unit_test(report_fits_the_width),
-        cmocka_unit_test(report_is_the_same_twice), cmocka_unit_test(report_agrees_with_the_views),
-        cmocka_unit_test(a_failed_gate_is_red),     cmocka_unit_test(wide_tables_go_on_below),
+        cmocka_unit_test(prints_every_format),          cmocka_unit_test(narrows_long_text),
+        cmocka_unit_test(keeps_labels_apart),           cmocka_unit_test(names_the_baseline),
+        cmocka_unit_test(refuses_what_is_no_select),    cmocka_unit_test(report_says_everything),
+        cmocka_unit_test(report_fits_the_width),        cmocka_unit_test(report_is_the_same_twice),
+        cmocka_unit_test(report_agrees_with_the_views), cmocka_unit_test(a_failed_gate_is_red),
+        cmocka_unit_test(wide_tables_go_on_below),
     };
     return cmocka_run_group_tests(tests, make_store, remove_store);
 }
