@@ -71,8 +71,8 @@ char *mb_string_format(const char *format, ...) MB_PRINTF(1, 2);
 size_t mb_utf8_next(const char *bytes, size_t n, uint32_t *character);
 /* Writes a code point (U+10FFFF at most) as 1 to 4 bytes and returns how many. */
 size_t mb_utf8_put(char bytes[4], uint32_t character);
-/* Texts are C strings, so a byte 0 inside one is spelled C0 80, as base/json.h reads it. These append n bytes as such
- * a text, and such a text as its bytes. */
+/* Texts are C strings, so a byte 0 inside one is spelled C0 80, as base/json.h reads it. These append n bytes as
+ * such a text, and such a text as its bytes. */
 void mb_text_spell(mb_text *text, const char *bytes, size_t n);
 void mb_text_unspell(mb_text *bytes, const char *text);
 /* False: *offset (may be NULL) is the first bad byte. */
@@ -122,8 +122,8 @@ const char *mb_embedded_find(const char *path, size_t *size);
 const char *mb_embedded_path(size_t i);
 
 /* ---- what was compiled ---- */
-/* Hash of compiled code without debug information, 32 hex digits: "program" (what a result depends on: base, kernels,
- * model, datasets, passes) or "methods/NAME" of a built-in method. NULL: unknown. */
+/* Hash of compiled code without debug information, 32 hex digits: "program" (what a result depends on: base,
+ * kernels, model, datasets, passes) or "methods/NAME" of a built-in method. NULL: unknown. */
 const char *mb_code_hash(const char *name);
 
 /* ---- time ---- */

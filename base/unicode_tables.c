@@ -8,7 +8,8 @@
  */
 #include "base/unicode.h"
 
-/* clang-format off: one line holds as many entries as fit */
+/* One line holds as many entries as fit. */
+/* clang-format off */
 
 /* first code point << 5 | category; a run ends where the next begins */
 const uint32_t mb_unicode_runs[] = {

@@ -29,15 +29,15 @@ typedef struct mb_sample {
     int32_t max_new_tokens;
     bool chat;            /* wrap in the chat template */
     bool truncate_middle; /* the benchmark cuts the middle of a prompt that is too long */
-    bool cut_joined;      /* as LongBench v2 does it: one token more behind an odd seam, one decoding of both ends */
-    bool stop_newline;    /* samsum: newline is a stop token and one token is forced */
-    int64_t length;       /* the benchmark's own length field, or tokens for generated tasks */
-    char *language;       /* "en", "zh", "python", ... */
-    char *group;          /* bucket, difficulty, ...: "0-4k", "hard/long"; NULL = none */
-    int32_t context;      /* generated tasks: requested tokens; 0 = not a grid task */
-    double depth;         /* needle depth in percent, -1 = none */
-    char *source;         /* "file:line" or "generated", for error sentences */
-    char *scoring;        /* a rule other than the task's own ("keywords", "digits"); NULL = the task's */
+    bool cut_joined;   /* as LongBench v2 does it: one token more behind an odd seam, one decoding of both ends */
+    bool stop_newline; /* samsum: newline is a stop token and one token is forced */
+    int64_t length;    /* the benchmark's own length field, or tokens for generated tasks */
+    char *language;    /* "en", "zh", "python", ... */
+    char *group;       /* bucket, difficulty, ...: "0-4k", "hard/long"; NULL = none */
+    int32_t context;   /* generated tasks: requested tokens; 0 = not a grid task */
+    double depth;      /* needle depth in percent, -1 = none */
+    char *source;      /* "file:line" or "generated", for error sentences */
+    char *scoring;     /* a rule other than the task's own ("keywords", "digits"); NULL = the task's */
 } mb_sample;
 void mb_sample_free(mb_sample *sample);
 

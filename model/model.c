@@ -152,7 +152,8 @@ static int check_tied_head(const struct loading *load)
     part_name(name, sizeof name, &parts[0], -1, 0);
     embed = mb_checkpoint_find(load->checkpoint, name);
     size_t count = (size_t)(parts[0].rows * parts[0].cols), chunk = STAGE_BYTES / sizeof(float) / 2;
-    bool same = head->usable && head->rank == 2 && head->shape[0] == parts[0].rows && head->shape[1] == parts[0].cols;
+    bool same =
+        head->usable && head->rank == 2 && head->shape[0] == parts[0].rows && head->shape[1] == parts[0].cols;
     for (size_t done = 0; done < count && same; done += chunk) {
         size_t n = count - done < chunk ? count - done : chunk;
         float *a = (float *)(void *)load->stage, *b = a + n;
@@ -160,12 +161,13 @@ static int check_tied_head(const struct loading *load)
         mb_type_convert(b, MB_F32, embed->data + done * mb_type_size(embed->type), embed->type, n);
         same = memcmp(a, b, n * sizeof *a) == 0;
     }
-    return same ? MB_OK
-                : mb_fail(load->err, MB_E_INPUT,
-                          "%s: tie_word_embeddings is true, but lm_head.weight differs from %s: transformers 4 "
-                          "computes with the latter, 5 with the head; write \"tie_word_embeddings\": false to take "
-                          "the head, or remove it from the file",
-                          load->folder, name);
+    return same
+               ? MB_OK
+               : mb_fail(load->err, MB_E_INPUT,
+                         "%s: tie_word_embeddings is true, but lm_head.weight differs from %s: transformers 4 "
+                         "computes with the latter, 5 with the head; write \"tie_word_embeddings\": false to take "
+                         "the head, or remove it from the file",
+                         load->folder, name);
 }
 
 /* Everything that will be read, then everything that would not be. */

@@ -1,9 +1,9 @@
 /*
  * model.h - one block-diffusion transformer: checkpoint, tokenizer, KV cache, forward pass, samplers, decoding.
  *
- * What the other rooms see of this one. A checkpoint folder is used as it was downloaded; a named shape with random
- * weights gives a synthetic model. Everything numerical goes through kernels/kernels.h, every sparse decision
- * through methods/method.h; this room names neither a backend nor a method.
+ * What the other rooms see of this one. A checkpoint folder is used as it was downloaded; a named shape with
+ * random weights gives a synthetic model. Everything numerical goes through kernels/kernels.h, every sparse
+ * decision through methods/method.h; this room names neither a backend nor a method.
  *
  *   mb_model      weights on the device + tokenizer        (one per run)
  *   mb_session    KV cache and work buffers of one batch   (one per context size)
@@ -268,7 +268,7 @@ void mb_recall_free(mb_recall *recall);
 /* One value of a method's map counter: sum / weight where the map is a mean, sum else. */
 typedef struct mb_counter_place {
     double sum, weight;  /* weight > 0 */
-    int32_t map;        /* row of the method's table */
+    int32_t map;         /* row of the method's table */
     int32_t layer, step; /* -1: not an axis of this map; step 0: commits */
     int32_t unused;      /* 0: no byte of it is undefined */
 } mb_counter_place;
@@ -292,7 +292,7 @@ typedef struct mb_decode_result {
     uint64_t digest;         /* fixed work: of all tokens that its forwards predicted, in order */
     int32_t agree, compared; /* forced mode: tokens equal to the reference before overwriting */
     double counters[32];     /* the method's own, in its order */
-    mb_counter_place *maps;    /* its counters by layer and step, ordered by (map, layer, step); malloc'ed */
+    mb_counter_place *maps;  /* its counters by layer and step, ordered by (map, layer, step); malloc'ed */
     size_t map_count;
 } mb_decode_result;
 void mb_decode_result_free(mb_decode_result *result);

@@ -35,7 +35,8 @@ HEADER = """/*
  */
 #include "%s"
 
-/* clang-format off: one line holds as many entries as fit */
+/* One line holds as many entries as fit. */
+/* clang-format off */
 
 """
 

@@ -12,8 +12,7 @@ static int32_t largest(const cJSON *options, const char *key)
 {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(options, key), *item;
     double most = cJSON_IsNumber(value) ? value->valuedouble : 0;
-    cJSON_ArrayForEach(item, value)
-    {
+    cJSON_ArrayForEach(item, value) {
         if (cJSON_IsNumber(item) && item->valuedouble > most)
             most = item->valuedouble;
     }

@@ -148,8 +148,7 @@ static int texts_copy(const longbench *lb, const cJSON *row, const char *field, 
         return required ? mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" is missing", path, line, field) : MB_OK;
     if (!cJSON_IsArray(list) || (required && !list->child))
         return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" is no list of texts", path, line, field);
-    cJSON_ArrayForEach(item, list)
-    {
+    cJSON_ArrayForEach(item, list) {
         if (!cJSON_IsString(item))
             return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"%s\" holds something that is no text", path, line,
                            field);

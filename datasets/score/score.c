@@ -134,8 +134,7 @@ static void task_write(mb_text *out, const char *name, size_t length, const scor
 static int texts_take(const cJSON *list, mb_sample *sample, bool (*add)(mb_sample *, const char *, size_t))
 {
     const cJSON *item;
-    cJSON_ArrayForEach(item, list)
-    {
+    cJSON_ArrayForEach(item, list) {
         if (!cJSON_IsString(item))
             return MB_E_INPUT;
         if (!add(sample, item->valuestring, strlen(item->valuestring)))

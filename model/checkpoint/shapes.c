@@ -15,7 +15,7 @@
     .experts = 256, .per_token = 8, .dense_layers = 1, .groups = 8, .groups_kept = 4, .score = MB_SCORE_SIGMOID,  \
     .combine = MB_COMBINE_SUM, .scale = 2.5, .bias = true, .normalise = true
 
-/* clang-format off: a table */
+/* clang-format off */
 static const mb_model_config shapes[] = {
     {.name = "fast_dllm_v2_7b",
      .family = MB_FAMILY_FAST_DLLM_V2,

@@ -9,7 +9,7 @@
  */
 #include "model/sampler/sampler.h"
 
-/* Whether nothing is left to decode behind position `next`: the reference trajectory ends there, or the text did. */
+/* Whether nothing is left to decode behind position `next`: the reference trajectory or the text ended there. */
 static bool is_done(const mb_sampling *sampling, int32_t next)
 {
     if (sampling->forced)

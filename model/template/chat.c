@@ -44,8 +44,7 @@ mb_value mb_value_from_json(mb_arena *arena, const cJSON *json)
         return value;
     value = cJSON_IsArray(json) ? mb_value_list(arena, MB_LIST) : mb_value_dict(arena);
     bool ok = value.kind != MB_KIND_UNDEFINED;
-    cJSON_ArrayForEach(item, json)
-    {
+    cJSON_ArrayForEach(item, json) {
         mb_value inner = mb_value_from_json(arena, item);
         ok = ok && inner.kind != MB_KIND_UNDEFINED;
         if (ok && cJSON_IsArray(json))
@@ -68,8 +67,7 @@ mb_value mb_value_from_json(mb_arena *arena, const cJSON *json)
 static const cJSON *default_of(const cJSON *list)
 {
     const cJSON *item;
-    cJSON_ArrayForEach(item, list)
-    {
+    cJSON_ArrayForEach(item, list) {
         const cJSON *name = mb_json_member(item, "name"), *text = mb_json_member(item, "template");
         if (cJSON_IsString(name) && cJSON_IsString(text) && strcmp(name->valuestring, "default") == 0)
             return text;

@@ -21,8 +21,8 @@
 #define MB_TEMPLATE_STEPS_MAX 20000000     /* evaluated nodes; 64 bytes of text that are read count as one */
 #define MB_TEMPLATE_MEMORY_MAX (64u << 20) /* bytes of values, plus MB_TEMPLATE_COPIES times the input's */
 #define MB_TEMPLATE_COPIES 64
-#define MB_TEMPLATE_OUTPUT_MAX (16u << 20) /* bytes of output, plus MB_TEMPLATE_OUTPUT_COPIES times the input's   \
-                                            */
+/* Bytes of output, plus MB_TEMPLATE_OUTPUT_COPIES times the input's. */
+#define MB_TEMPLATE_OUTPUT_MAX (16u << 20)
 #define MB_TEMPLATE_OUTPUT_COPIES 4
 
 /* ---- memory ---- */

@@ -8,7 +8,8 @@
  */
 #include "model/tokenizer/unicode.h"
 
-/* clang-format off: one line holds as many entries as fit */
+/* One line holds as many entries as fit. */
+/* clang-format off */
 
 /* first, last, combining class */
 const struct mb_nfc_marks mb_nfc_marks[] = {

@@ -31,12 +31,10 @@ static mb_sample *sample_of(const cJSON *row)
     mb_sample *sample = mb_sample_new();
     const cJSON *item;
     assert_non_null(sample);
-    cJSON_ArrayForEach(item, mb_json_member(row, "answers"))
-    {
+    cJSON_ArrayForEach(item, mb_json_member(row, "answers")) {
         assert_true(mb_sample_add_answer(sample, item->valuestring, strlen(item->valuestring)));
     }
-    cJSON_ArrayForEach(item, mb_json_member(row, "all_classes"))
-    {
+    cJSON_ArrayForEach(item, mb_json_member(row, "all_classes")) {
         assert_true(mb_sample_add_class(sample, item->valuestring, strlen(item->valuestring)));
     }
     return sample;

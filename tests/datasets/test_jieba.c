@@ -40,8 +40,7 @@ static void every_text(void **state)
             mb_text_puts(&have, "|");
         }
         assert_int_equal(from, runes.count); /* nothing is lost */
-        cJSON_ArrayForEach(token, mb_json_member(row, "tokens"))
-        {
+        cJSON_ArrayForEach(token, mb_json_member(row, "tokens")) {
             mb_text_printf(&want, "%s|", token->valuestring);
         }
         if (strcmp(have.data ? have.data : "", want.data ? want.data : "") != 0) {

@@ -1,6 +1,6 @@
 /*
- * fuzz_template.c - any text as a chat template, rendered with a short conversation: a refusal with a sentence that
- * names a line, or a text within its bound.
+ * fuzz_template.c - any text as a chat template, rendered with a short conversation: a refusal with a sentence
+ * that names a line, or a text within its bound.
  */
 #include "model/template/template.h"
 

@@ -1,6 +1,6 @@
 /*
- * encode_texts.c - many texts to ids, for check_reference.sh: reads length (32 bit, this machine's order) and bytes of
- * each text from standard input, writes number of ids and ids (32 bit). Added tokens are looked for.
+ * encode_texts.c - many texts to ids, for check_reference.sh: reads length (32 bit, this machine's order) and
+ * bytes of each text from standard input, writes number of ids and ids (32 bit). Added tokens are looked for.
  *     build/tests/model/encode_texts FOLDER [decode] < texts > ids
  * With `decode` the ids go back to text, special tokens left out: after the ids comes length and bytes of that.
  */

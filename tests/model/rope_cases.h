@@ -1,8 +1,9 @@
 /*
  * rope_cases.h - RoPE parameters as config.json writes them, with the frequencies that transformers computes.
- * Made by tests/model/rope_reference.py with transformers 5.24.0 and torch 2.15.0+cu132: name, keys, length that the
- * model is opened for (0: the file's), factor on cosine and sine, frequencies.
+ * Made by tests/model/rope_reference.py with transformers 5.24.0 and torch 2.15.0+cu132: name, keys, length that
+ * the model is opened for (0: the file's), factor on cosine and sine, frequencies.
  */
+/* clang-format off */
 {"default",
  "\"head_dim\": 32, \"max_position_embeddings\": 4096, \"rope_theta\": 10000.0",
  0, 1,

@@ -89,8 +89,9 @@ def rows():
 
 def main():
     print("/*\n * rope_cases.h - RoPE parameters as config.json writes them, with the frequencies that transformers computes.\n"
-          " * Made by tests/model/rope_reference.py with transformers %s and %s: name, keys, length that the\n"
-          " * model is opened for (0: the file's), factor on cosine and sine, frequencies.\n */" % (
+          " * Made by tests/model/rope_reference.py with transformers %s and %s: name, keys, length that\n"
+          " * the model is opened for (0: the file's), factor on cosine and sine, frequencies.\n */\n"
+          "/* clang-format off */" % (
         transformers.__version__, "torch " + torch.__version__ if torch else "numpy " + np.__version__))
     for name, given, length, factor, frequency in rows():
         quoted = json.dumps(given)[1:-1].replace('"', '\\"')

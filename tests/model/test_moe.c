@@ -447,8 +447,7 @@ static void traces(void **state)
     int32_t *file = read_words(FIXTURES "llada2.golden", &words);
     opened o = open_here("llada2", MB_F32);
     assert_int_equal(cJSON_GetArraySize(list), 5);
-    cJSON_ArrayForEach(run, list)
-    {
+    cJSON_ArrayForEach(run, list) {
         const cJSON *tokens = cJSON_GetObjectItem(run, "tokens");
         int32_t stop = cJSON_GetObjectItem(run, "stop")->valueint, eos = mb_model_config_of(o.model)->stop_ids[0];
         struct events events = {.next = cJSON_GetObjectItem(run, "events")->child};

@@ -76,8 +76,7 @@ static size_t ids_of(const cJSON *entry, int32_t *ids, size_t cap)
 {
     size_t n = 0;
     const cJSON *item;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(entry, "ids"))
-    {
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(entry, "ids")) {
         assert_true(n < cap);
         ids[n++] = item->valueint;
     }
@@ -92,8 +91,7 @@ static void golden_folder(const char *folder)
     const cJSON *entry;
     int32_t ids[4096];
     size_t texts = 0;
-    cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(golden, "texts"))
-    {
+    cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(golden, "texts")) {
         size_t n = ids_of(entry, ids, 4096);
         const char *text = string_of(entry, "text");
         check_ids(tokenizer, text, strlen(text), ids, n);
@@ -102,8 +100,7 @@ static void golden_folder(const char *folder)
         texts++;
     }
     assert_true(texts >= 90);
-    cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(golden, "broken"))
-    {
+    cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(golden, "broken")) {
         size_t n = ids_of(entry, ids, 4096);
         check_text(tokenizer, ids, n, false, string_of(entry, "decoded"));
     }
@@ -130,8 +127,7 @@ static void invalid_utf8(void **state)
     mb_tokenizer *tokenizer = open_folder(FIXTURES "bpe");
     cJSON *golden = read_golden();
     const cJSON *entry;
-    cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(golden, "repair"))
-    {
+    cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(golden, "repair")) {
         const char *hex = string_of(entry, "hex"), *want = string_of(entry, "text");
         char bytes[256];
         mb_error err = {0};
