@@ -184,6 +184,7 @@ const mb_method mb_method_mage = {
     .version = "1.0",
     .summary = "the exact first step of a block chooses the keys of its later steps",
     .reference = "Kwon et al., MAGE, arXiv 2602.14209 v2, eq. 5; v1, algorithm 1",
+    .caps = MB_CAP_LAYER_BUDGET, /* where budget = layer_adaptive */
     .options = options,
     .options_size = sizeof(settings),
     .open = open_mage,

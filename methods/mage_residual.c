@@ -150,6 +150,7 @@ const mb_method mb_method_mage_residual = {
     .version = "1.0",
     .summary = "MAGE's keys fresh, the contribution of all others kept from the first step",
     .reference = "MAGE, arXiv 2602.14209 v2, eq. 5, with FlashBlock's residual reuse, arXiv 2602.05305",
+    .caps = MB_CAP_RESIDUAL,
     .options = options,
     .options_size = sizeof(settings),
     .open = open_mage_residual,

@@ -422,6 +422,9 @@ typedef int (*mb_counter_put)(void *to, int32_t map, int32_t layer, int32_t step
     16ull /* keeps attention states across forwards: exact at a full budget only while queries                    \
            * stay the same */
 #define MB_CAP_LAYER_BUDGET 32ull /* k is a mean over the layers: a single one may read more */
+#define MB_CAP_RESIDUAL                                                                                           \
+    64ull /* attend() adds what other keys contributed in an earlier forward to the keys of its index: exact at   \
+           * a full budget, but its output is not attention over that index alone */
 
 typedef struct mb_method {
     uint32_t abi;  /* MB_METHOD_ABI, for ever the first field */

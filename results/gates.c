@@ -37,7 +37,8 @@ static const char *column_text(sqlite3_stmt *s, int column)
     return text ? text : "";
 }
 
-/* Where a budget holds the whole context, a method must decode what the reference decodes. */
+/* Where a budget holds the whole context, a method must decode what the reference decodes; not one that hands on
+ * states of earlier queries (MB_CAP_REUSE, 16), which no budget makes exact. */
 static int gate_full_budget(mb_store *store, int64_t run, mb_error *err)
 {
     verdict v = {.name = "full budget equals the reference", .value = "skip"};
@@ -45,7 +46,9 @@ static int gate_full_budget(mb_store *store, int64_t run, mb_error *err)
         store,
         "SELECT config, count(*), sum(difference <> 0 OR NOT same_prediction OR NOT same_length) FROM "
         "v_paired_item "
-        "WHERE run_id = ? AND is_lossless = 0 AND k >= tokens GROUP BY config_id ORDER BY config_id",
+        "WHERE run_id = ? AND is_lossless = 0 AND k >= tokens AND NOT EXISTS (SELECT 1 FROM config f JOIN method m "
+        "ON m.id = f.method_id WHERE f.id = v_paired_item.config_id AND m.caps & 16) "
+        "GROUP BY config_id ORDER BY config_id",
         err);
     int64_t items = 0, different = 0;
     int code;

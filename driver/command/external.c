@@ -402,7 +402,12 @@ static int open_planned(generation *g, mb_error *err)
     mb_session_request request = {.batch = 1, .capacity = g->capacity};
     mb_memory_plan plan;
     mb_shape shape;
-    void *options = mb_method_options_new(g->method);
+    void *options = NULL;
+    int rc = read_options(g, &options, err);
+    if (rc != MB_OK) {
+        free(options);
+        return rc;
+    }
     mb_shape_make(config, g->type, 1, g->capacity, (int32_t)(g->cli->steps > 0 ? g->cli->steps : 0), &shape);
     mb_memory_plan_make(config, g->type, &request, mb_attender_bytes(g->method, &shape, options), &plan);
     free(options);

@@ -5,7 +5,7 @@
  * says, fails its cell. Audited forwards run eagerly and have no time.
  *
  * What cannot be audited is counted and reported: attention without an index, and methods whose states belong to
- * earlier queries by design (MB_CAP_REUSE).
+ * earlier queries by design, all (MB_CAP_REUSE) or in part (MB_CAP_RESIDUAL). Their index is checked all the same.
  */
 #include "model/engine/engine.h"
 
@@ -211,13 +211,14 @@ int mb_audit_sparse(mb_session *session, const mb_forward_run *run, const mb_cal
 int mb_audit_state(mb_session *session, const mb_forward_run *run, const mb_call *call, const mb_page_set *set,
                    mb_error *err)
 {
-    if (!set || (run->attender->method.caps & (MB_CAP_OPAQUE | MB_CAP_REUSE))) {
+    uint64_t caps = run->attender->method.caps;
+    int rc = set && !(caps & MB_CAP_OPAQUE) ? check_index(session, run, call, set, err) : MB_OK;
+    if (rc != MB_OK)
+        return rc;
+    if (!set || (caps & (MB_CAP_OPAQUE | MB_CAP_REUSE | MB_CAP_RESIDUAL))) {
         session->measure.audit->opaque++;
         return MB_OK;
     }
-    int rc = check_index(session, run, call, set, err);
-    if (rc != MB_OK)
-        return rc;
     mb_attention args = mb_call_attention(call);
     args.scope = MB_SCOPE_PREFIX;
     args.pages = set;

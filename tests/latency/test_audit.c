@@ -81,13 +81,15 @@ static const mb_method own_method = {.abi = MB_METHOD_ABI,
                                      .attend = own_attend};
 
 /* One block of three steps, every denoising forward audited. */
-static int audited(enum conduct conduct, int64_t k, mb_audit *audit, mb_error *err)
+static int audited_as(uint64_t caps, enum conduct conduct, int64_t k, mb_audit *audit, mb_error *err)
 {
+    mb_method method = own_method;
+    method.caps = caps;
     opened o = open_model("models/tiny", MB_BF16, 2);
     mb_session *session = open_session(&o, 2, 320);
     mb_decode_result result = {0};
     assert_int_equal(mb_session_fill_random(session, 256, 3, err), MB_OK);
-    mb_attender *attender = open_attender(session, &own_method, &conduct);
+    mb_attender *attender = open_attender(session, &method, &conduct);
     *audit = (mb_audit){.share = 1, .random = mb_random_seed(5), .k = k};
     mb_measure measure = {.audit = audit};
     mb_session_measure(session, &measure);
@@ -98,6 +100,11 @@ static int audited(enum conduct conduct, int64_t k, mb_audit *audit, mb_error *e
     mb_session_close(session);
     close_model(&o);
     return rc;
+}
+
+static int audited(enum conduct conduct, int64_t k, mb_audit *audit, mb_error *err)
+{
+    return audited_as(0, conduct, k, audit, err);
 }
 
 static void honest_passes(void **state)
@@ -150,10 +157,24 @@ static void opaque_is_counted(void **state)
     assert_int_equal(audit.opaque, 3 * 6);
 }
 
+/* A method that adds what other keys gave an earlier forward is no attention over its index, and no cheat: it is
+ * counted. What its index may hold is checked all the same. */
+static void residual_is_counted(void **state)
+{
+    mb_error err = {0};
+    mb_audit audit;
+    (void)state;
+    if (audited_as(MB_CAP_RESIDUAL, CACHED, 128, &audit, &err) != MB_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(audit.opaque, 3 * 6);
+    assert_int_equal(audited_as(MB_CAP_RESIDUAL, CACHED, 64, &audit, &err), MB_E_SAMPLE);
+    assert_non_null(strstr(err.text, "larger than the budget"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(honest_passes), cmocka_unit_test(cached_output),
                                        cmocka_unit_test(silent_output), cmocka_unit_test(bad_index),
-                                       cmocka_unit_test(opaque_is_counted)};
+                                       cmocka_unit_test(opaque_is_counted), cmocka_unit_test(residual_is_counted)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -323,6 +323,8 @@ static void gates(void **state)
     assert_string_equal(small_query(s.store, "SELECT DISTINCT verdict FROM v_gates"), "skip\n");
     int64_t exact = small_cell(&s, small_config(&s, "alpha", 8, -1), "quality");
     int64_t full = small_cell(&s, small_config(&s, "beta", 0, 4096), "quality");
+    /* No budget makes a method exact that hands on states of earlier queries (MB_CAP_REUSE). */
+    int64_t reuse = small_cell(&s, small_config(&s, "zeta", 16, 4096), "quality");
     int64_t narrow_config = small_config(&s, "beta", 0, 64), narrow = small_cell(&s, narrow_config, "quality");
     for (int i = 0; i < 12; i++) {
         char key[32];
@@ -330,6 +332,7 @@ static void gates(void **state)
         small_sample(&s, exact, key, 0.5);
         small_sample(&s, full, key, 0.5);
         small_sample(&s, narrow, key, i % 2 ? 0.25 : 0.75);
+        small_sample(&s, reuse, key, i % 2 ? 0.75 : 0.25);
     }
     mb_recall_row recall = {1, 1, 1, 1, 1, 0.9, 0.5, head, head};
     mb_sample_row row = small_row(small_cell(&s, small_config(&s, "gamma", 4, 64), "recall"), "k0", NAN);
