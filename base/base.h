@@ -94,6 +94,7 @@ void mb_file_unmap(const unsigned char *data, size_t size);
 bool mb_file_exists(const char *path);
 bool mb_folder_exists(const char *path);
 int mb_folder_make(const char *path, mb_error *err); /* with parents */
+int mb_folder_make_parent(const char *file, mb_error *err); /* the folder that a file lies in */
 
 /* ---- content hash: XXH3-128, 32 hex digits ---- */
 #define MB_HASH_CAP 33

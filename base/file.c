@@ -171,3 +171,18 @@ int mb_folder_make(const char *path, mb_error *err)
     free(copy);
     return rc;
 }
+
+int mb_folder_make_parent(const char *file, mb_error *err)
+{
+    char *folder = mb_string_copy(file);
+    if (!folder)
+        return mb_no_memory(err, "making the folder of %s", file);
+    char *slash = strrchr(folder, '/');
+    int rc = MB_OK;
+    if (slash && slash != folder) {
+        *slash = '\0';
+        rc = mb_folder_make(folder, err);
+    }
+    free(folder);
+    return rc;
+}

@@ -12,13 +12,21 @@
 #include "driver/worker/isolate.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static double seconds_since(uint64_t start)
 {
     return (double)(mb_clock_ns() - start) * 1e-9;
+}
+
+/* Another program holds the database: a run of days waits for it, and says so. */
+static bool wait_for_store(void *self, int seconds)
+{
+    mb_run *run = self;
+    if (seconds == 10 || (seconds && seconds % 60 == 0))
+        mb_progress_note(&run->progress, "%s: another program holds it; waiting (%d s so far)", run->config->results,
+                         seconds);
+    return !mb_interrupted;
 }
 
 /* The database that the run writes. A plan looks at a copy: it shows what is stored and changes nothing. */
@@ -28,24 +36,10 @@ static int open_store(mb_run *run, mb_error *err)
     bool plan = run->flags.dry_run;
     if (plan && (run->flags.fresh || !mb_file_exists(path)))
         return MB_OK;
-    return mb_store_open(&run->store, path, plan ? MB_STORE_SCRATCH : MB_STORE_WRITE, err);
-}
-
-/* --fresh: an empty database in place of the one that is open. It comes when nothing can be refused any more, and
- * what goes is a store of ours that nobody else writes: opening it has shown that. */
-static int renew_store(mb_run *run, mb_error *err)
-{
-    const char *path = run->config->results;
-    const char *suffixes[] = {"", "-wal", "-shm"};
-    int rc = mb_store_close(run->store, err);
-    run->store = NULL;
-    for (size_t i = 0; rc == MB_OK && i < 3; i++) {
-        char *name = mb_string_format("%s%s", path, suffixes[i]);
-        if (!name || (mb_file_exists(name) && unlink(name) != 0))
-            rc = mb_fail(err, MB_E_INPUT, "--fresh: cannot remove %s%s", path, suffixes[i]);
-        free(name);
-    }
-    return rc == MB_OK ? mb_store_open(&run->store, path, MB_STORE_WRITE, err) : rc;
+    int rc = mb_store_open(&run->store, path, plan ? MB_STORE_SCRATCH : MB_STORE_WRITE, err);
+    if (rc == MB_OK && !plan)
+        mb_store_on_wait(run->store, wait_for_store, run);
+    return rc;
 }
 
 /* Opens every task once before any work: a missing file ends the run here, and the sizes feed the progress bar. */
@@ -175,8 +169,8 @@ static int begin(mb_run *run, const char *command, int64_t *units, mb_error *err
         rc = mb_run_open(run, err);
     if (rc == MB_OK)
         rc = count_work(run, units, err);
-    if (rc == MB_OK && run->flags.fresh)
-        rc = renew_store(run, err);
+    if (rc == MB_OK && run->flags.fresh) /* nothing can be refused any more, and what goes is a store of ours */
+        rc = mb_store_renew(run->store, err);
     return rc == MB_OK ? mb_run_register(run, command, err) : rc;
 }
 

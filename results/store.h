@@ -1,8 +1,8 @@
 /*
  * store.h - inside of the store, for the files of this room (and its tests). Everybody else uses results.h.
  *
- * A store is one SQLite connection, a cache of prepared statements, and in write mode a lock file that lives as
- * long as the store: SQLite locks only while a transaction runs, the lock file tells two programs apart at once.
+ * A store is one SQLite connection, a cache of prepared statements, and in write mode a lock on the file that lives
+ * as long as the store: SQLite locks only while a transaction runs, this lock tells two programs apart at once.
  */
 #ifndef MB_RESULTS_STORE_H
 #define MB_RESULTS_STORE_H
@@ -18,11 +18,18 @@
 
 struct mb_store {
     sqlite3 *db;
-    char *path;
+    char *path; /* as the user named it */
+    char *file; /* the same from the root */
     mb_store_mode mode;
     int64_t build; /* row of the code that computes what is stored from here on; 0: not told */
     int lock_fd;   /* -1: none (read mode) */
-    char *lock_path;
+    bool made;     /* the file did not exist before */
+    bool opened;   /* for writing, with success */
+    bool copied;   /* the connection is a copy in memory already */
+    bool moved;    /* the name leads to another file by now; the rows are saved */
+    bool gave_up;  /* waiting for another program was ended by `wait` */
+    bool (*wait)(void *self, int seconds);
+    void *wait_self;
     /* Prepared statements by the address of their text, which is a literal. */
     const char *texts[STORE_STATEMENTS];
     sqlite3_stmt *statements[STORE_STATEMENTS];
@@ -45,8 +52,17 @@ int store_exec(mb_store *store, const char *sql, const char *doing, mb_error *er
 /* A write transaction; end commits when rc is MB_OK and rolls back otherwise, and returns the final code. */
 int store_begin(mb_store *store, mb_error *err);
 int store_end(mb_store *store, int rc, mb_error *err);
+/* From here on a busy file is waited for, see mb_store_on_wait(). */
+void store_wait(mb_store *store);
+void store_unlock(mb_store *store);
 /* Refuses a write to a store opened for reading. */
 int store_writable(mb_store *store, mb_error *err);
+
+/* ---- store_copy.c ---- */
+/* Copies a database and its log; refuses a pair that somebody is writing. */
+int store_copy_files(const char *from, const char *to, mb_error *err);
+/* Removes a database with all that SQLite puts beside it. */
+void store_remove_files(const char *file);
 
 /* A label as the name of a file or folder: what a file system or a shell could stumble over becomes "_". */
 void store_file_name(mb_text *out, const char *label);

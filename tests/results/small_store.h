@@ -34,8 +34,8 @@ static inline void small_path(small_store *s, const char *name)
     const char *folder = getenv("TMPDIR");
     char other[160];
     snprintf(s->path, sizeof s->path, "%s/mb-%s-%ld.db", folder ? folder : "/tmp", name, (long)getpid());
-    const char *const ends[] = {"", "-wal", "-shm", "-lock"};
-    for (size_t i = 0; i < 4; i++) {
+    const char *const ends[] = {"", "-wal", "-shm"};
+    for (size_t i = 0; i < 3; i++) {
         snprintf(other, sizeof other, "%s%s", s->path, ends[i]);
         unlink(other);
     }
