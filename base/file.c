@@ -72,42 +72,77 @@ out:
     return rc;
 }
 
-int mb_file_write(const char *path, const void *data, size_t size, mb_error *err)
+static int write_all(int fd, const void *data, size_t size)
 {
-    int rc = MB_OK;
-    /* Two programs that write one file do not share the temporary name. */
-    char *temporary = mb_string_format("%s.%ld.tmp", path, (long)getpid());
-    int fd = -1;
-    if (!temporary)
-        return mb_no_memory(err, "writing %s", path);
-    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        rc = mb_fail(err, MB_E_INPUT, "cannot write %s: %s", path, strerror(errno));
-        goto out;
-    }
     for (size_t done = 0; done < size;) {
         ssize_t n = write(fd, (const char *)data + done, size - done);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0) {
-            rc = mb_fail(err, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
-            goto out;
-        }
+        if (n <= 0)
+            return -1;
         done += (size_t)n;
     }
-    /* Before the rename: else a crash may leave the new name on a file whose content never reached the disk. */
-    if (fsync(fd) != 0 && errno != EINVAL) { /* EINVAL: a pipe or a special file */
-        rc = mb_fail(err, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(errno));
-        goto out;
+    return 0;
+}
+
+/* Into a device, a FIFO, or the file that a dangling symlink promises. */
+static int write_into(const char *path, const void *data, size_t size, mb_error *err)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+    if (fd < 0)
+        return mb_fail(err, MB_E_INPUT, "cannot write %s: %s", path, strerror(errno));
+    int written = write_all(fd, data, size), number = errno;
+    if (close(fd) != 0 && written == 0) {
+        written = -1;
+        number = errno;
     }
-    if (rename(temporary, path) != 0)
+    return written == 0 || number == EPIPE
+               ? MB_OK
+               : mb_fail(err, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(number));
+}
+
+/* A file of the folder takes the place of path when it is whole. */
+static int write_beside(const char *path, const void *data, size_t size, mb_error *err)
+{
+    int rc = MB_OK;
+    /* Two programs that write one file do not share the temporary name. */
+    char *temporary = mb_string_format("%s.%ld.tmp", path, (long)getpid());
+    if (!temporary)
+        return mb_no_memory(err, "writing %s", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        rc = mb_fail(err, MB_E_INPUT, "cannot write %s: %s", path, strerror(errno));
+        free(temporary);
+        return rc;
+    }
+    /* fsync before the rename: else a crash may leave the new name on a file whose content never reached the disk. */
+    bool written = write_all(fd, data, size) == 0 && fsync(fd) == 0;
+    int number = errno;
+    if (close(fd) != 0 && written) {
+        written = false;
+        number = errno;
+    }
+    if (!written)
+        rc = mb_fail(err, MB_E_SYSTEM, "cannot write %s: %s", path, strerror(number));
+    else if (rename(temporary, path) != 0)
         rc = mb_fail(err, MB_E_SYSTEM, "cannot put %s in place: %s", path, strerror(errno));
-out:
-    if (fd >= 0)
-        close(fd);
     if (rc != MB_OK)
         unlink(temporary);
     free(temporary);
+    return rc;
+}
+
+int mb_file_write(const char *path, const void *data, size_t size, mb_error *err)
+{
+    struct stat st, own;
+    bool there = stat(path, &st) == 0, link = lstat(path, &own) == 0 && S_ISLNK(own.st_mode);
+    if (there && S_ISDIR(st.st_mode))
+        return mb_fail(err, MB_E_INPUT, "cannot write %s: it is a folder", path);
+    if ((there && !S_ISREG(st.st_mode)) || (!there && link))
+        return write_into(path, data, size, err);
+    char *target = link ? realpath(path, NULL) : NULL;
+    int rc = write_beside(target ? target : path, data, size, err);
+    free(target);
     return rc;
 }
 

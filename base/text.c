@@ -146,3 +146,20 @@ char *mb_string_format(const char *format, ...)
     va_end(args);
     return mb_text_take(&text);
 }
+
+void mb_text_visible(mb_text *text, const char *string, const char *kept)
+{
+    size_t left = strlen(string);
+    while (left) {
+        uint32_t code = 0;
+        size_t n = mb_utf8_next(string, left, &code);
+        if (code == MB_UTF8_INVALID)
+            mb_text_puts(text, "\xef\xbf\xbd");
+        else if ((code < 0x20 || (code >= 0x7f && code < 0xa0)) && !(code < 0x80 && strchr(kept, (int)code)))
+            mb_text_printf(text, "\\x%02x", (unsigned)code);
+        else
+            mb_text_append(text, string, n);
+        string += n;
+        left -= n;
+    }
+}

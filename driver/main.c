@@ -71,7 +71,5 @@ int main(int argc, char **argv)
     }
     mb_registry_unload();
     mb_cli_free(&cli);
-    if (fflush(stdout) != 0 && code == 0)
-        code = 1;
-    return code;
+    return mb_exit_output(code);
 }

@@ -21,16 +21,19 @@ extern char **environ;
 
 /* ---- building ---- */
 
-/* A gnuplot string: single quotes are doubled, nothing else is special in it. */
+/* The one way of a text to gnuplot. In single quotes gnuplot runs no commands, expands no macros and knows no escape. A
+ * quote itself is joined to the string from double quotes: gnuplot 5.4 does not read two doubled ones in a row. Control
+ * characters are spelled out: a newline would end the string. */
 static void put_string(mb_text *text, const char *value)
 {
+    mb_text shown = {0};
+    mb_text_visible(&shown, value, "");
     mb_text_puts(text, "'");
-    for (; *value; value++) {
-        if (*value == '\'')
-            mb_text_puts(text, "'");
-        mb_text_append(text, *value == '\n' ? " " : value, 1);
-    }
+    for (const char *p = shown.data ? shown.data : ""; *p; p++)
+        mb_text_append(text, *p == '\'' ? "'.\"'\".'" : p, *p == '\'' ? 7 : 1);
     mb_text_puts(text, "'");
+    text->failed = text->failed || shown.failed;
+    mb_text_free(&shown);
 }
 
 void figure_begin(figure *f, const char *script, const char *suffix, const char *title)
@@ -72,7 +75,9 @@ void figure_series_begin(figure *f, const char *label, int style, int dash, bool
     f->series = grown;
     grown[f->series_count++] =
         (figure_series){copy, style, dash, (int)f->panel_count, key, INFINITY, -INFINITY, INFINITY, -INFINITY};
-    mb_text_printf(&f->data, "%s# panel %zu: %s\n", f->series_count > 1 ? "\n\n" : "", f->panel_count, label);
+    mb_text_printf(&f->data, "%s# panel %zu: ", f->series_count > 1 ? "\n\n" : "", f->panel_count);
+    mb_text_visible(&f->data, label, "");
+    mb_text_puts(&f->data, "\n");
 }
 
 void figure_point(figure *f, double x, double y, double low, double high)
@@ -92,33 +97,31 @@ void figure_point(figure *f, double x, double y, double low, double high)
     }
 }
 
-static void put_tic(mb_text *tics, size_t *count, double at, const char *text)
+static void put_tic(mb_text *tics, const char *axis, size_t *count, double at, const char *text)
 {
     char place[48];
-    snprintf(place, sizeof place, " %.10g,", at); /* ends every tic: looked up to say each only once */
+    snprintf(place, sizeof place, " #%.10g\n", at); /* ends every tic: looked up to say each only once */
     if (tics->data && strstr(tics->data, place))
         return;
-    /* A tic's text is a format, inside a string inside a string: per cents double, quotes and escapes go. */
-    mb_text_puts(tics, "'");
-    for (; *text; text++) {
-        if (*text == '%')
-            mb_text_puts(tics, "%");
-        if (!strchr("'\"\\\n", *text))
-            mb_text_append(tics, text, 1);
-    }
-    mb_text_puts(tics, "'");
+    mb_text format = {0}; /* a tic's text is a format: per cents double */
+    for (; *text; text++)
+        mb_text_append(&format, *text == '%' ? "%%" : text, *text == '%' ? 2 : 1);
+    ++*count;
+    mb_text_printf(tics, "%s_tic_at[%zu] = %.10g; %s_tic_text[%zu] = ", axis, *count, at, axis, *count);
+    put_string(tics, format.data ? format.data : "");
+    tics->failed = tics->failed || format.failed;
+    mb_text_free(&format);
     mb_text_puts(tics, place);
-    (*count)++;
 }
 
 void figure_x_tic(figure *f, double x, const char *text)
 {
-    put_tic(&f->x_tics, &f->x_tic_count, x, text);
+    put_tic(&f->x_tics, "x", &f->x_tic_count, x, text);
 }
 
 void figure_y_tic(figure *f, double y, const char *text)
 {
-    put_tic(&f->y_tics, &f->y_tic_count, y, text);
+    put_tic(&f->y_tics, "y", &f->y_tic_count, y, text);
 }
 
 void figure_free(figure *f)
@@ -176,12 +179,17 @@ static bool key_seen(const figure *f, size_t i)
     return false;
 }
 
-static void put_tics(mb_text *out, const char *name, const mb_text *tics)
+/* Places and texts of an axis's tics as arrays, and the list that `set xtics` takes: it names the arrays, so that no
+ * text is part of what the script evaluates. */
+static void put_tics(mb_text *out, const char *axis, const mb_text *tics, size_t count)
 {
-    mb_text_printf(out, "%s = \"(", name);
-    if (tics->length) /* without the comma at the end */
-        mb_text_append(out, tics->data, tics->length - 1);
-    mb_text_puts(out, ")\"\n");
+    size_t room = count ? count : 1;
+    mb_text_printf(out, "array %s_tic_at[%zu]\narray %s_tic_text[%zu]\n", axis, room, axis, room);
+    mb_text_puts(out, tics->data ? tics->data : "");
+    mb_text_printf(out, "%s_tics = \"(", axis);
+    for (size_t i = 1; i <= count; i++)
+        mb_text_printf(out, "%s%s_tic_text[%zu] %s_tic_at[%zu]", i > 1 ? ", " : "", axis, i, axis, i);
+    mb_text_printf(out, ")\"\n%s_tic_count = %zu\n", axis, count);
 }
 
 /* An end of every panel's axis: the least or greatest of a field of its series. */
@@ -260,9 +268,8 @@ static void put_arrays(figure *f, mb_text *out)
     put_numbers(f, out, "style", offsetof(figure_series, style));
     put_numbers(f, out, "dash", offsetof(figure_series, dash));
     put_keys(f, out);
-    put_tics(out, "x_tics", &f->x_tics);
-    put_tics(out, "y_tics", &f->y_tics);
-    mb_text_printf(out, "x_tic_count = %zu\ny_tic_count = %zu\n", f->x_tic_count, f->y_tic_count);
+    put_tics(out, "x", &f->x_tics, f->x_tic_count);
+    put_tics(out, "y", &f->y_tics, f->y_tic_count);
     mb_text_printf(out, "x_min = %.10e; x_max = %.10e\n", f->x_min, f->x_max);
     put_ends(f, out, "low", offsetof(figure_series, low), false);
     put_ends(f, out, "high", offsetof(figure_series, high), true);

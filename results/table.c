@@ -16,13 +16,19 @@
 
 /* ---- text ---- */
 
+/* C0, DEL, C1: a terminal would obey them. */
+static bool is_control(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0);
+}
+
 /* Length in bytes of the character at text and its columns; a broken byte is one column. */
 static size_t next_character(const char *text, size_t *columns)
 {
     uint32_t code = 0;
     size_t n = mb_utf8_next(text, strnlen(text, 4), &code);
     /* A control character is shown as a sign or blank. */
-    *columns = code == MB_UTF8_INVALID || code < 0x20 ? 1 : mb_unicode_columns(code);
+    *columns = code == MB_UTF8_INVALID || is_control(code) ? 1 : mb_unicode_columns(code);
     return n;
 }
 
@@ -159,6 +165,14 @@ static void render_jsonl(const table *t, mb_text *out)
 
 /* ---- terminal and Markdown ---- */
 
+/* A control character, or a byte that is none. */
+static bool unprintable(const char *text, size_t n)
+{
+    uint32_t code = 0;
+    mb_utf8_next(text, n, &code);
+    return code == MB_UTF8_INVALID || is_control(code);
+}
+
 /* Text as one line of at most `limit` columns (0: all); what was cut ends in an ellipsis. */
 static void put_line(mb_text *out, const char *text, size_t limit, bool markdown)
 {
@@ -170,8 +184,10 @@ static void put_line(mb_text *out, const char *text, size_t limit, bool markdown
             break;
         if (*text == '\n')
             mb_text_puts(out, markdown ? " " : "\xe2\x8f\x8e"); /* return sign */
-        else if ((unsigned char)*text < 0x20)
+        else if (*text == '\t' || *text == '\r')
             mb_text_puts(out, " ");
+        else if (unprintable(text, n))
+            mb_text_puts(out, "\xef\xbf\xbd");
         else if (markdown && *text == '|')
             mb_text_puts(out, "\\|");
         else

@@ -1,7 +1,11 @@
-/* exit.c - the one table from result codes to the program's exit codes. */
+/* exit.c - the one table from result codes to the program's exit codes, and the one look at what was printed. */
 #include "driver/os/os.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 mb_exit mb_exit_code(int rc)
 {
@@ -19,6 +23,38 @@ mb_exit mb_exit_code(int rc)
 
 int mb_exit_fail(int rc, const char *sentence)
 {
-    fprintf(stderr, "harness: %s\n", sentence);
+    mb_text shown = {0};
+    mb_text_visible(&shown, sentence, "\n\t");
+    fprintf(stderr, "harness: %s\n", shown.data && !shown.failed ? shown.data : sentence);
+    mb_text_free(&shown);
     return (int)mb_exit_code(rc);
+}
+
+/* Did whoever read standard output leave (`| head -1`)? */
+static bool reader_left(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) == 1 && (out.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+int mb_exit_output(int code)
+{
+    int number = 0;
+    bool left = reader_left();
+    bool failed = ferror(stdout) != 0; /* of a write long ago, whose reason is gone */
+    if (fflush(stdout) != 0) {
+        failed = true;
+        number = errno;
+    }
+    left = left || reader_left();
+    /* Some file systems say only here that the disk was full. EBADF: there is no standard output at all. */
+    if (fclose(stdout) != 0 && errno != EBADF && !failed) {
+        failed = true;
+        number = errno;
+    }
+    if (!failed || left)
+        return code;
+    fprintf(stderr, "harness: standard output could not be written%s%s\n", number ? ": " : "",
+            number ? strerror(number) : "");
+    return code == MB_EXIT_DONE ? MB_EXIT_FAILURE : code;
 }

@@ -74,7 +74,10 @@ static void maybe_draw(mb_progress *progress)
 
 void mb_progress_label(mb_progress *progress, const char *label)
 {
-    snprintf(progress->label, sizeof progress->label, "%s", label);
+    mb_text shown = {0};
+    mb_text_visible(&shown, label, "");
+    snprintf(progress->label, sizeof progress->label, "%s", shown.data ? shown.data : "");
+    mb_text_free(&shown);
     maybe_draw(progress);
 }
 
@@ -92,10 +95,14 @@ void mb_progress_note(mb_progress *progress, const char *format, ...)
         return;
     if (progress->drawn)
         fprintf(stderr, "\r\033[K");
+    char said[2 * MB_ERROR_CAP];
+    mb_text shown = {0};
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    vsnprintf(said, sizeof said, format, args);
     va_end(args);
-    fputc('\n', stderr);
+    mb_text_visible(&shown, said, "\n\t");
+    fprintf(stderr, "%s\n", shown.data ? shown.data : "");
+    mb_text_free(&shown);
     if (progress->drawn)
         draw(progress);
 }
