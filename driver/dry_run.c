@@ -2,7 +2,9 @@
 #include "driver/dry_run.h"
 
 #include "driver/config/keys.h"
+#include "driver/pass/latency.h"
 #include "driver/pass/pass.h"
+#include "driver/pass/plan.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -34,10 +36,78 @@ static void print_methods(const mb_run *run)
     }
 }
 
+/* What one pass over the samples does: decodes, and the forwards of one prompt each. */
+static double print_samples(const mb_run *run, uint32_t pass, const char *name, double decodes, double seconds)
+{
+    if (!(run->config->passes & pass))
+        return 0;
+    printf("%-10s %.0f decodes, about %.0f s\n", name, decodes, seconds);
+    return seconds;
+}
+
+static double print_case(const mb_run *run, const char *pass, int32_t context, int32_t batch, int32_t steps)
+{
+    char memory[160];
+    mb_memory_plan plan;
+    mb_device_info info;
+    run->kernels->info(run->device, &info);
+    mb_plan_memory(run, batch, mb_latency_capacity(run, context), &plan);
+    mb_plan_print_memory(&plan, memory, sizeof memory);
+    bool fits = plan.total <= info.arena_free;
+    double seconds = !fits                          ? 0
+                     : strcmp(pass, "latency") == 0 ? mb_plan_latency_seconds(run, context, batch, steps)
+                                                    : mb_plan_breakdown_seconds(run, context, batch, steps);
+    printf("%-10s %d tokens, batch %d, %d steps x %zu methods: about %.0f s; exact takes %s%s\n", pass, context,
+           batch, steps, run->config->method_count, seconds, memory,
+           fits ? "" : " - DOES NOT FIT, will not be measured");
+    return seconds;
+}
+
+/* Every case of the passes over fixed work. */
+static double print_cases(const mb_run *run)
+{
+    const mb_latency_spec *spec = &run->config->latency;
+    const int32_t block = run->model_config.block;
+    double sum = 0;
+    int32_t longest = 0;
+    for (size_t s = 0; s < spec->steps.count; s++)
+        longest = spec->steps.values[s] > longest ? spec->steps.values[s] : longest;
+    for (size_t x = 0; (run->config->passes & MB_RUN_LATENCY) && x < spec->contexts.count; x++)
+        for (size_t s = 0; s < spec->steps.count; s++)
+            for (size_t b = 0; b < spec->batches.count; b++)
+                sum += print_case(run, "latency", spec->contexts.values[x], spec->batches.values[b],
+                                  spec->steps.values[s] ? spec->steps.values[s] : block);
+    if (!(run->config->passes & MB_RUN_BREAKDOWN))
+        return sum;
+    if (!run->kernels->profile_begin)
+        printf("%-10s no case: this device has no profiler of kernels\n", "breakdown");
+    for (size_t x = 0; run->kernels->profile_begin && x < spec->breakdown_contexts.count; x++)
+        for (size_t b = 0; b < spec->batches.count; b++)
+            sum += print_case(run, "breakdown", spec->breakdown_contexts.values[x], spec->batches.values[b],
+                              longest ? longest : block);
+    return sum;
+}
+
+/* The session of the samples against what is free. */
+static void print_memory(const mb_run *run)
+{
+    char memory[160];
+    mb_memory_plan plan;
+    mb_device_info info;
+    run->kernels->info(run->device, &info);
+    size_t count = 0;
+    while (count < run->arm_count && !mb_arm_is_plugin(&run->arms[count]))
+        count++;
+    mb_run_memory(run, 1, run->capacity, -1, run->arms, count, &plan);
+    mb_plan_print_memory(&plan, memory, sizeof memory);
+    printf("memory     %s; %.2f GiB free\n", memory, (double)info.arena_free / 0x1p30);
+}
+
 int mb_run_print_plan(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
-    int64_t decodes = 0;
+    int64_t decodes = 0, recalls = 0;
+    double seconds = 0, recall_seconds = 0;
     printf("config     %s\n", config->path);
     printf("model      %s: %d layers, %d/%d heads of %d, block %d, %d positions%s\n", run->model_config.name,
            run->model_config.layers, run->model_config.query_heads, run->model_config.kv_heads,
@@ -66,12 +136,23 @@ int mb_run_print_plan(mb_run *run, mb_error *err)
             printf("%9lld %9d %9lld", (long long)samples, mb_run_new_tokens(run, spec),
                    (long long)(samples * (int64_t)run->arm_count));
         printf(" %9lld\n", (long long)stored);
-        decodes += samples > 0 ? samples * (int64_t)run->arm_count : 0;
+        samples = samples > 0 ? samples : spec->limit;
+        int64_t shadowed = config->recall_limit && config->recall_limit < samples ? config->recall_limit : samples;
+        decodes += samples * (int64_t)run->arm_count;
+        recalls += shadowed;
+        seconds += (double)(samples * (int64_t)run->arm_count) * mb_plan_sample_seconds(run, spec);
+        recall_seconds += (double)shadowed * mb_plan_sample_seconds(run, spec);
     }
-    if (config->passes & MB_RUN_LATENCY)
-        printf("latency    %zu contexts x %zu batches x %zu step counts x %zu methods\n",
-               config->latency.contexts.count, config->latency.batches.count + config->latency.largest_batch,
-               config->latency.steps.count, config->method_count);
+    if (config->passes & MB_RUN_SAMPLES)
+        print_memory(run);
+    double all = print_samples(run, MB_RUN_QUALITY, "quality", (double)decodes, seconds) +
+                 print_samples(run, MB_RUN_FORCED, "forced", (double)decodes, seconds) +
+                 print_samples(run, MB_RUN_RECALL, "recall", (double)recalls, recall_seconds) + print_cases(run);
+    mb_plan_rate rate = mb_plan_rate_of(run);
+    printf("time       about %.0f s in all: an estimate from the model's FLOPs and bytes at an assumed %.3g "
+           "GFLOP/s and "
+           "%.3g GB/s, measured nowhere\n",
+           all, rate.flops * 1e-9, rate.bytes * 1e-9);
     printf("in all     %lld decodes at least; results in %s, figures in %s\n", (long long)decodes, config->results,
            *config->plots ? config->plots : "(none)");
     return MB_OK;

@@ -4,6 +4,8 @@
  */
 #include "driver/open.h"
 
+#include "driver/pass/plan.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +70,7 @@ int mb_run_inspect(mb_run *run, mb_error *err)
     for (size_t i = 0; i < config->samplers.count; i++)
         if ((rc = mb_config_sampler(config, i, &run->model_config, &run->samplers[i], err)) != MB_OK)
             return rc;
-    if (run->model_config.synthetic && (config->passes & MB_RUN_SAMPLES))
+    if (run->model_config.synthetic && (config->passes & MB_RUN_SAMPLES) && !run->flags.dry_run)
         return mb_fail(err, MB_E_INPUT,
                        "%s has random weights and no tokenizer: only the passes latency and breakdown make sense",
                        run->model_config.name);
@@ -140,6 +142,8 @@ int mb_run_open_model(mb_run *run, mb_error *err)
 {
     mb_model_request request = model_request(run);
     int rc = open_device(run, err);
+    if (rc == MB_OK && !run->serving) /* before weights are drawn or loaded */
+        rc = mb_plan_check(run, err);
     return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err)
                        : rc;
 }

@@ -8,6 +8,7 @@
 #include "driver/open.h"
 #include "driver/os/os.h"
 #include "driver/pass/pass.h"
+#include "driver/pass/plan.h"
 #include "driver/setup.h"
 #include "driver/worker/isolate.h"
 
@@ -24,8 +25,8 @@ static bool wait_for_store(void *self, int seconds)
 {
     mb_run *run = self;
     if (seconds == 10 || (seconds && seconds % 60 == 0))
-        mb_progress_note(&run->progress, "%s: another program holds it; waiting (%d s so far)", run->config->results,
-                         seconds);
+        mb_progress_note(&run->progress, "%s: another program holds it; waiting (%d s so far)",
+                         run->config->results, seconds);
     return !mb_interrupted;
 }
 
@@ -42,11 +43,34 @@ static int open_store(mb_run *run, mb_error *err)
     return rc;
 }
 
+/* Estimated seconds of the passes over fixed work. */
+static double times_seconds(const mb_run *run)
+{
+    const mb_latency_spec *latency = &run->config->latency;
+    const int32_t block = run->model_config.block;
+    double sum = 0;
+    int32_t longest = 0;
+    for (size_t s = 0; s < latency->steps.count; s++)
+        longest = latency->steps.values[s] > longest ? latency->steps.values[s] : longest;
+    for (size_t b = 0; b < latency->batches.count; b++) {
+        int32_t batch = latency->batches.values[b];
+        for (size_t x = 0; (run->config->passes & MB_RUN_LATENCY) && x < latency->contexts.count; x++)
+            for (size_t s = 0; s < latency->steps.count; s++)
+                sum += mb_plan_latency_seconds(run, latency->contexts.values[x], batch,
+                                               latency->steps.values[s] ? latency->steps.values[s] : block);
+        if ((run->config->passes & MB_RUN_BREAKDOWN) && run->kernels->profile_begin)
+            for (size_t x = 0; x < latency->breakdown_contexts.count; x++)
+                sum += mb_plan_breakdown_seconds(run, latency->breakdown_contexts.values[x], batch,
+                                                 longest ? longest : block);
+    }
+    return sum;
+}
+
 /* Opens every task once before any work: a missing file ends the run here, and the sizes feed the progress bar. */
-static int count_work(mb_run *run, int64_t *units, mb_error *err)
+static int count_work(mb_run *run, double *seconds, mb_error *err)
 {
     const mb_run_config *config = run->config;
-    *units = 0;
+    *seconds = config->passes & MB_RUN_TIMES ? times_seconds(run) : 0;
     for (size_t i = 0; i < config->task_count; i++) {
         int64_t samples = 0, id = 0, arms = (int64_t)run->arm_count;
         int rc = mb_run_dataset(run, &config->tasks[i], &samples, &id, err);
@@ -56,16 +80,9 @@ static int count_work(mb_run *run, int64_t *units, mb_error *err)
             samples = config->tasks[i].limit ? config->tasks[i].limit : 0;
         int64_t recalls = config->recall_limit && config->recall_limit < samples ? config->recall_limit : samples;
         int decodes = !!(config->passes & MB_RUN_QUALITY) + !!(config->passes & MB_RUN_FORCED);
-        *units += samples * arms * decodes + (config->passes & MB_RUN_RECALL ? recalls : 0);
+        int64_t units = samples * arms * decodes + (config->passes & MB_RUN_RECALL ? recalls : 0);
+        *seconds += (double)units * mb_plan_sample_seconds(run, &config->tasks[i]);
     }
-    const mb_latency_spec *latency = &config->latency;
-    if (config->passes & MB_RUN_LATENCY)
-        for (size_t i = 0; i < latency->contexts.count; i++)
-            *units += (int64_t)(latency->steps.count *
-                                (latency->batches.count + (latency->largest_batch &&
-                                                           latency->contexts.values[i] >= latency->largest_from)));
-    if (config->passes & MB_RUN_BREAKDOWN)
-        *units += (int64_t)(latency->breakdown_contexts.count * latency->batches.count);
     return MB_OK;
 }
 
@@ -159,8 +176,8 @@ static int dry_run(mb_run *run, const char *command, mb_error *err)
     return rc == MB_OK ? mb_run_print_plan(run, err) : rc;
 }
 
-/* Everything before the first sample; *units: of the progress bar. */
-static int begin(mb_run *run, const char *command, int64_t *units, mb_error *err)
+/* Everything before the first sample; *seconds: of the progress bar. */
+static int begin(mb_run *run, const char *command, double *seconds, mb_error *err)
 {
     int rc = inspect(run, err);
     if (rc == MB_OK && (run->config->passes & MB_RUN_TIMES))
@@ -168,7 +185,7 @@ static int begin(mb_run *run, const char *command, int64_t *units, mb_error *err
     if (rc == MB_OK)
         rc = mb_run_open(run, err);
     if (rc == MB_OK)
-        rc = count_work(run, units, err);
+        rc = count_work(run, seconds, err);
     if (rc == MB_OK && run->flags.fresh) /* nothing can be refused any more, and what goes is a store of ours */
         rc = mb_store_renew(run->store, err);
     return rc == MB_OK ? mb_run_register(run, command, err) : rc;
@@ -187,7 +204,7 @@ static int end(mb_run *run, int rc, uint64_t start, mb_error *err)
 
 static int whole_run(mb_run *run, const char *command, bool *red, mb_error *err)
 {
-    int64_t units = 0;
+    double units = 0; /* estimated seconds */
     uint64_t start = mb_clock_ns();
     int rc = begin(run, command, &units, err);
     run->seconds_setup = seconds_since(start);

@@ -51,6 +51,8 @@ int mb_run_open(mb_run *run, mb_error *err)
     if (rc != MB_OK || config->task_count == 0)
         return rc;
     const mb_tokenizer *tokenizer = mb_model_tokenizer(run->model);
+    if (!tokenizer && run->flags.dry_run && run->model_config.synthetic) /* a plan needs the shape alone */
+        return MB_OK;
     if (!tokenizer)
         return mb_fail(err, MB_E_INPUT, "%s has no tokenizer, so tasks cannot run", run->model_config.name);
     run->codec = (mb_codec){(void *)(uintptr_t)tokenizer, codec_encode, codec_decode};

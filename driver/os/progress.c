@@ -13,7 +13,7 @@
 #define LINE_NS 10000000000ull
 #define BAR_CELLS 24
 
-void mb_progress_begin(mb_progress *progress, bool quiet, int64_t total)
+void mb_progress_begin(mb_progress *progress, bool quiet, double total)
 {
     *progress = (mb_progress){.quiet = quiet, .total = total};
     progress->terminal = isatty(STDERR_FILENO) == 1;
@@ -30,22 +30,27 @@ static void format_duration(double seconds, char *text, size_t cap)
         snprintf(text, cap, "%.1f h", seconds / 3600);
 }
 
-/* Time left from the mean time of the units that took any. */
+double mb_progress_left(const mb_progress *progress, double elapsed)
+{
+    if (!(progress->worked > 0) || progress->total <= progress->done)
+        return -1;
+    return elapsed / progress->worked * (progress->total - progress->done);
+}
+
 static void format_left(const mb_progress *progress, char *text, size_t cap)
 {
-    double elapsed = (double)(mb_clock_ns() - progress->started) * 1e-9;
-    if (progress->worked == 0 || progress->total <= progress->done) {
+    double left = mb_progress_left(progress, (double)(mb_clock_ns() - progress->started) * 1e-9);
+    if (left < 0)
         snprintf(text, cap, "--");
-        return;
-    }
-    format_duration(elapsed / (double)progress->worked * (double)(progress->total - progress->done), text, cap);
+    else
+        format_duration(left, text, cap);
 }
 
 static void draw(mb_progress *progress)
 {
     char left[32];
     format_left(progress, left, sizeof left);
-    double share = progress->total > 0 ? (double)progress->done / (double)progress->total : 0;
+    double share = progress->total > 0 ? progress->done / progress->total : 0;
     if (share > 1)
         share = 1;
     if (progress->terminal) {
@@ -53,12 +58,10 @@ static void draw(mb_progress *progress)
         for (int i = 0; i < BAR_CELLS; i++)
             bar[i] = i < (int)(share * BAR_CELLS) ? '#' : '.';
         bar[BAR_CELLS] = '\0';
-        fprintf(stderr, "\r[%s] %3.0f%%  %lld/%lld  left %s  %s\033[K", bar, share * 100,
-                (long long)progress->done, (long long)progress->total, left, progress->label);
+        fprintf(stderr, "\r[%s] %3.0f%%  left %s  %s\033[K", bar, share * 100, left, progress->label);
         progress->drawn = true;
     } else {
-        fprintf(stderr, "%3.0f%%  %lld/%lld  left %s  %s\n", share * 100, (long long)progress->done,
-                (long long)progress->total, left, progress->label);
+        fprintf(stderr, "%3.0f%%  left %s  %s\n", share * 100, left, progress->label);
     }
     fflush(stderr);
 }
@@ -81,10 +84,10 @@ void mb_progress_label(mb_progress *progress, const char *label)
     maybe_draw(progress);
 }
 
-void mb_progress_step(mb_progress *progress, bool worked)
+void mb_progress_step(mb_progress *progress, double seconds, bool worked)
 {
-    progress->done++;
-    progress->worked += worked;
+    progress->done += seconds;
+    progress->worked += worked ? seconds : 0;
     maybe_draw(progress);
 }
 

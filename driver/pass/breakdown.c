@@ -12,6 +12,7 @@
 
 #include "driver/os/os.h"
 #include "driver/pass/pass.h"
+#include "driver/pass/plan.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -193,7 +194,7 @@ static int breakdown_case(mb_run *run, int32_t context, int32_t batch, int32_t s
         stored = mb_store_has_breakdown(run->store, cell, context, batch);
     }
     if (stored) {
-        mb_progress_step(&run->progress, false);
+        mb_progress_step(&run->progress, mb_plan_breakdown_seconds(run, context, batch, steps), false);
         return MB_OK;
     }
     snprintf(label, sizeof label, "breakdown %d tokens, batch %d", context, batch);
@@ -207,7 +208,7 @@ static int breakdown_case(mb_run *run, int32_t context, int32_t batch, int32_t s
         if (c.slots[i].reason[0])
             rc = mb_latency_event(&c, "note", c.slots[i].arm->spec->label, c.slots[i].reason, err);
     mb_latency_case_close(&c);
-    mb_progress_step(&run->progress, true);
+    mb_progress_step(&run->progress, mb_plan_breakdown_seconds(run, context, batch, steps), true);
     return rc;
 }
 

@@ -6,6 +6,7 @@
 
 #include "driver/os/os.h"
 #include "driver/pass/pass.h"
+#include "driver/pass/plan.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,7 +107,7 @@ static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t ste
     mb_latency_row which = {.phase = "block", .context = context, .batch = batch, .steps = steps};
     int found = mb_latency_stored(run, &which, true, &stored, err);
     if (found != MB_OK || stored) {
-        mb_progress_step(&run->progress, false);
+        mb_progress_step(&run->progress, mb_plan_latency_seconds(run, context, batch, steps), false);
         return found;
     }
     snprintf(label, sizeof label, "latency %d tokens, batch %d, %d steps", context, batch, steps);
@@ -117,7 +118,7 @@ static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t ste
     if (rc == MB_OK && !run->flags.profile)
         rc = mb_latency_store(&c, totals, err);
     mb_latency_case_close(&c);
-    mb_progress_step(&run->progress, true);
+    mb_progress_step(&run->progress, mb_plan_latency_seconds(run, context, batch, steps), true);
     return rc == MB_OK && mb_interrupted ? mb_fail(err, MB_E_STOP, "interrupted") : rc;
 }
 

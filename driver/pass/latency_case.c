@@ -296,9 +296,8 @@ int mb_latency_measure(mb_latency_case *c, mb_latency_totals *totals, mb_error *
         slot->warm = slot->done = slot->capped = false;
         slot->window[0] = slot->window[1] = 0;
         const mb_method_spec *spec = slot->arm->spec;
-        slot->audit.k = spec->method->caps & MB_CAP_LAYER_BUDGET
-                            ? 0 /* a single layer may read more */
-                            : mb_attender_budget(spec->method, spec->options);
+        slot->audit.k = spec->method->caps & MB_CAP_LAYER_BUDGET ? 0 /* a single layer may read more */
+                                                                 : mb_attender_budget(spec->method, spec->options);
     }
     int rc = compare_modes(c, totals, err);
     if (rc == MB_OK)

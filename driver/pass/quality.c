@@ -4,6 +4,7 @@
  * rows are those of a run that also counts and stores.
  */
 #include "driver/pass/pass.h"
+#include "driver/pass/plan.h"
 
 #include "driver/os/os.h"
 #include "driver/worker/isolate.h"
@@ -147,7 +148,7 @@ static int store_failure(mb_run *run, const mb_prepared *prepared, const mb_arm 
 static int store_broken(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell, mb_error *err)
 {
     run->failed_samples++;
-    mb_progress_step(&run->progress, false);
+    mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
     return store_status(run, prepared, cell, "failed", arm->reason, err);
 }
 
@@ -160,7 +161,7 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error
     if (rc != MB_OK)
         return rc;
     if (mb_run_stored(run, prepared, cell)) {
-        mb_progress_step(&run->progress, false);
+        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
         return MB_OK;
     }
     if (arm->broken)
@@ -169,7 +170,7 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error
         rc = mb_store_cell_state(run->store, cell, "skipped", arm->reason, err);
         if (rc == MB_OK)
             rc = store_status(run, prepared, cell, "skipped", arm->reason, err);
-        mb_progress_step(&run->progress, false);
+        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
         return rc;
     }
     if ((rc = mb_run_prefill(run, prepared, err)) != MB_OK)
@@ -179,7 +180,7 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error
     rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
                      : store_failure(run, prepared, arm, cell, rc, err);
     mb_decode_result_free(&result);
-    mb_progress_step(&run->progress, true);
+    mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), true);
     return rc;
 }
 
@@ -212,7 +213,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
         if (rc != MB_OK)
             break;
         if (mb_run_stored(run, prepared, cell)) {
-            mb_progress_step(&run->progress, false);
+            mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
             continue;
         }
         if (arm->broken) {
@@ -238,7 +239,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
         rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
                          : store_failure(run, prepared, arm, cell, rc, err);
         mb_decode_result_free(&result);
-        mb_progress_step(&run->progress, true);
+        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), true);
     }
     mb_decode_result_free(&truth);
     return rc;

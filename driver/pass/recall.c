@@ -3,6 +3,7 @@
  * chose is compared with the exact top keys of the same number. One decode serves all methods of a sampler.
  */
 #include "driver/pass/pass.h"
+#include "driver/pass/plan.h"
 
 #include "driver/os/os.h"
 #include "driver/worker/isolate.h"
@@ -177,6 +178,6 @@ int mb_recall_sample(mb_run *run, mb_prepared *prepared, mb_error *err)
     int rc = MB_OK;
     for (size_t s = 0; rc == MB_OK && s < run->config->samplers.count; s++)
         rc = recall_sampler(run, prepared, s, err);
-    mb_progress_step(&run->progress, true);
+    mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), true);
     return rc;
 }
