@@ -66,6 +66,26 @@ static double times_seconds(const mb_run *run)
     return sum;
 }
 
+/* A pass that measures times and has no case would measure nothing: it is refused. */
+static int check_times(const mb_run_config *config, mb_error *err)
+{
+    const mb_latency_spec *latency = &config->latency;
+    int64_t cases = 0, parts = (int64_t)(latency->breakdown_contexts.count * latency->batches.count);
+    for (size_t i = 0; i < latency->contexts.count; i++)
+        cases += (int64_t)(latency->steps.count *
+                           (latency->batches.count +
+                            (latency->largest_batch && latency->contexts.values[i] >= latency->largest_from)));
+    if ((config->passes & MB_RUN_LATENCY) && cases == 0)
+        return mb_fail(err, MB_E_INPUT,
+                       "the pass latency would measure nothing: latency.contexts, latency.batches and latency.steps "
+                       "need a value each");
+    if ((config->passes & MB_RUN_BREAKDOWN) && parts == 0)
+        return mb_fail(err, MB_E_INPUT,
+                       "the pass breakdown would measure nothing: latency.breakdown_contexts and latency.batches need a "
+                       "value each");
+    return MB_OK;
+}
+
 /* Opens every task once before any work: a missing file ends the run here, and the sizes feed the progress bar. */
 static int count_work(mb_run *run, double *seconds, mb_error *err)
 {
@@ -83,7 +103,7 @@ static int count_work(mb_run *run, double *seconds, mb_error *err)
         int64_t units = samples * arms * decodes + (config->passes & MB_RUN_RECALL ? recalls : 0);
         *seconds += (double)units * mb_plan_sample_seconds(run, &config->tasks[i]);
     }
-    return MB_OK;
+    return check_times(config, err);
 }
 
 static int run_passes(mb_run *run, mb_error *err)

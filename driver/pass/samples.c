@@ -7,6 +7,7 @@
 #include "driver/os/os.h"
 
 #include <math.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,19 +62,17 @@ static void prepared_free(mb_prepared *prepared)
     free(prepared->classes_json);
 }
 
-/* A sample that could not be read or tokenised: one failed row in every quality cell of the task. */
-static int store_bad_sample(mb_run *run, const mb_prepared *prepared, int64_t line, const char *reason,
+/* A sample that is not run: one failed row with this key in every quality cell of the task. */
+static int store_bad_sample(mb_run *run, const mb_prepared *prepared, const char *key, const char *reason,
                             mb_error *err)
 {
-    char key[64];
-    snprintf(key, sizeof key, "unreadable-%lld", (long long)line);
     run->failed_samples++;
     mb_progress_note(&run->progress, "failed sample of %s: %s", prepared->task->task, reason);
     for (size_t i = 0; i < run->arm_count; i++) {
         int64_t cell = 0;
         int rc = mb_run_cell(run, &run->arms[i], prepared->dataset_id, "quality", &cell, err);
-        mb_sample_row row = {.cell = cell, .status = "failed", .error = reason, .score = NAN, .depth = -1};
-        row.key = prepared->sample && prepared->sample->key ? prepared->sample->key : key;
+        mb_sample_row row = {
+            .cell = cell, .key = key, .status = "failed", .error = reason, .score = NAN, .depth = -1};
         if (rc == MB_OK)
             rc = mb_store_sample(run->store, &row, err);
         if (rc != MB_OK)
@@ -157,41 +156,107 @@ static int skip_task(mb_run *run, const mb_task_spec *spec, int64_t dataset_id, 
     return MB_OK;
 }
 
-static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, mb_error *err)
+static int compare_keys(const void *a, const void *b)
 {
-    mb_task *task = NULL;
-    int64_t dataset_id = 0, index = 0;
-    int rc = open_task(run, spec, &task, err);
-    if (rc != MB_OK)
-        return rc;
-    if ((rc = store_dataset(run, spec, task, &dataset_id, err)) != MB_OK)
-        goto out;
-    mb_progress_label(&run->progress, spec->task);
+    return strcmp(a, b);
+}
+
+/* Enters a sample's key into the tree of the task's keys; *again: it is there already. */
+static int note_key(void **keys, const char *key, bool *again, mb_error *err)
+{
+    char *copy = mb_string_copy(key);
+    void **found = copy ? tsearch(copy, keys, compare_keys) : NULL;
+    *again = found && *found != (void *)copy;
+    if (!found || *again)
+        free(copy);
+    return found ? MB_OK : mb_no_memory(err, "the keys of the samples");
+}
+
+/* One sample through all passes. What is bad about it is a row, and so is a key that another sample has: the store
+ * tells samples by it, and the second one would pass for stored. */
+static int run_sample(mb_run *run, mb_prepared *prepared, void **keys, int64_t index, int rc, mb_error *err)
+{
+    const char *key = prepared->sample && prepared->sample->key ? prepared->sample->key : NULL;
+    char other[256];
+    bool again = false;
     mb_error reason = {0};
-    if (mb_task_ready(spec->task, &reason) != MB_OK) {
-        rc = skip_task(run, spec, dataset_id, reason.text, err);
-        goto out;
+    if (rc == MB_OK && key)
+        rc = note_key(keys, key, &again, err);
+    if (rc == MB_OK && again) {
+        snprintf(other, sizeof other, "%s (again, sample %lld)", key, (long long)index + 1);
+        mb_fail(&reason, 0, "sample %lld has the key %s of an earlier one: every sample needs its own",
+                (long long)index + 1, key);
+        return store_bad_sample(run, prepared, other, reason.text, err);
     }
-    for (;; index++) {
+    if (rc == MB_OK)
+        rc = prepare(run, prepared, err);
+    if (rc == MB_OK)
+        return run_passes(run, prepared, index, err);
+    if (rc != MB_E_SAMPLE)
+        return rc;
+    mb_fail(&reason, 0, "%s", err->text);
+    snprintf(other, sizeof other, "unreadable-%lld", (long long)index);
+    return store_bad_sample(run, prepared, key ? key : other, reason.text, err);
+}
+
+/* Fewer samples than the task has, or none: its cells say so, and the run ends as one with failed samples. */
+static int check_count(mb_run *run, const mb_task_spec *spec, int64_t dataset_id, int64_t planned, int64_t done,
+                       mb_error *err)
+{
+    mb_error reason = {0};
+    if (done > 0 && done >= planned)
+        return MB_OK;
+    if (done > 0)
+        mb_fail(&reason, 0, "%s gave %lld of %lld samples", spec->task, (long long)done, (long long)planned);
+    else
+        mb_fail(&reason, 0, "%s gave no samples: is its data file empty?", spec->task);
+    run->failed_samples++;
+    mb_progress_note(&run->progress, "failed: %s", reason.text);
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
+        int64_t cell = 0;
+        rc = mb_run_cell(run, &run->arms[i], dataset_id, "quality", &cell, err);
+        if (rc == MB_OK)
+            rc = mb_store_cell_state(run->store, cell, "failed", reason.text, err);
+    }
+    return rc;
+}
+
+static int run_samples(mb_run *run, const mb_task_spec *spec, mb_task *task, int64_t dataset_id, int64_t *number,
+                       mb_error *err)
+{
+    void *keys = NULL;
+    int64_t index = 0, planned = mb_task_size(task);
+    int rc = MB_OK, more = 1;
+    for (; rc == MB_OK; index++) {
         mb_prepared prepared = {.task = spec, .number = *number, .dataset_id = dataset_id};
-        int more = mb_task_next(task, &prepared.sample, err);
+        more = mb_task_next(task, &prepared.sample, err);
         if (more == 0)
             break;
-        rc = more < 0 ? more : prepare(run, &prepared, err);
-        if (rc == MB_E_SAMPLE) {
-            mb_fail(&reason, 0, "%s", err->text);
-            rc = store_bad_sample(run, &prepared, index, reason.text, err);
-        } else if (rc == MB_OK) {
-            rc = run_passes(run, &prepared, index, err);
-        }
+        rc = run_sample(run, &prepared, &keys, index, more < 0 ? more : MB_OK, err);
         prepared_free(&prepared);
         (*number)++;
         if (rc == MB_OK && mb_interrupted)
             rc = MB_E_STOP;
-        if (rc != MB_OK)
-            break;
     }
-out:
+    tdestroy(keys, free);
+    return rc == MB_OK ? check_count(run, spec, dataset_id, planned, index, err) : rc;
+}
+
+static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, mb_error *err)
+{
+    mb_task *task = NULL;
+    int64_t dataset_id = 0;
+    mb_error reason = {0};
+    int rc = open_task(run, spec, &task, err);
+    if (rc != MB_OK)
+        return rc;
+    rc = store_dataset(run, spec, task, &dataset_id, err);
+    mb_progress_label(&run->progress, spec->task);
+    if (rc == MB_OK)
+        rc = mb_task_ready(spec->task, &reason) == MB_OK
+                 ? run_samples(run, spec, task, dataset_id, number, err)
+                 : skip_task(run, spec, dataset_id, reason.text, err);
     mb_task_close(task);
     return rc;
 }
