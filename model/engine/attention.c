@@ -37,7 +37,8 @@ static int count_work(mb_session *session, const mb_forward_run *run, const mb_r
 
 /* Whether what observe() does may run beside the rest of the layer in a graph: it does not read the layer's
  * output, and while the weights outweigh the keys the products leave the multiprocessors half idle. Counting is
- * left out, since both sides would add to the same sums. */
+ * left out, since both sides would add to the same sums; so is a commit, whose kv_added() follows at once and may
+ * write what observe() reads (the method's memory, the scratch). */
 static bool runs_beside(const mb_session *session, const mb_forward_run *run, int32_t layer)
 {
     const mb_model_config *c = session->config;
@@ -45,7 +46,7 @@ static bool runs_beside(const mb_session *session, const mb_forward_run *run, in
     double weights = (width + 3.0 * (double)mb_layer_inner(c, layer)) * (double)c->hidden;
     double keys = (double)run->batch * c->kv_heads * c->head_dim * (double)run->max_prefix;
     return session->kernels->branch_begin && run->shadow_count == 0 && !session->measure.counting &&
-           2.0 * keys <= weights;
+           run->phase != MB_PHASE_COMMIT && 2.0 * keys <= weights;
 }
 
 /* observe() on a branch of its own, with the mass where that is wanted. */

@@ -94,6 +94,75 @@ static void hooks_in_order(void **state)
     mb_attender_close(attender);
 }
 
+/* ---- a branch beside the layer: only a log of where it begins, ends and is joined ---- */
+
+static int log_begin(mb_device *device)
+{
+    (void)device;
+    mb_text_puts(&last_fake->log, "{\n");
+    return MB_OK;
+}
+
+static int log_end(mb_device *device)
+{
+    (void)device;
+    mb_text_puts(&last_fake->log, "}\n");
+    return MB_OK;
+}
+
+static int log_join(mb_device *device)
+{
+    (void)device;
+    mb_text_puts(&last_fake->log, "join\n");
+    return MB_OK;
+}
+
+/* Nothing of a method but observe() lies between the begin of a branch and the join: it could write what observe()
+ * reads, or read what that writes. A commit has no branch, since kv_added() follows within the layer. */
+static void branches_are_joined(void **state)
+{
+    struct stage *s = *state;
+    const mb_kernels *kernels = s->session->kernels;
+    mb_kernels branching = *kernels;
+    branching.branch_begin = log_begin;
+    branching.branch_end = log_end;
+    branching.branch_join = log_join;
+    s->session->kernels = &branching;
+    s->session->measure.counting = false;
+    struct fake_options options = {.behaviour = WATCH};
+    mb_attender *attender = open_attender(s->session, &fake_method, &options);
+    mb_decode_result result;
+    must_run(s, attender, &result);
+    int branches = 0, observed = 0;
+    bool inside = false, open = false;
+    for (const char *line = last_fake->log.data; *line; line = strchr(line, '\n') + 1) {
+        if (*line == '{') {
+            assert_false(open);
+            inside = open = true;
+            branches++;
+        } else if (*line == '}') {
+            assert_true(inside);
+            inside = false;
+        } else if (strncmp(line, "join", 4) == 0) {
+            assert_false(inside);
+            open = false;
+        } else if (strncmp(line, "observe", 7) == 0) {
+            assert_true(inside == open);
+            observed++;
+        } else if (open) {
+            fail_msg("before the join: %.*s", (int)strcspn(line, "\n"), line);
+        }
+    }
+    assert_false(open);
+    assert_int_equal(branches, 6 * result.denoise_forwards);
+    assert_int_equal(observed, 6 * (result.denoise_forwards + result.commit_forwards));
+    assert_true(last_fake->worst_error < 2e-6);
+    mb_decode_result_free(&result);
+    mb_attender_close(attender);
+    s->session->kernels = kernels;
+    s->session->measure.counting = true;
+}
+
 static void masses_are_right(void **state)
 {
     struct stage *s = *state;
@@ -363,6 +432,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hooks_in_order),
+        cmocka_unit_test(branches_are_joined),
         cmocka_unit_test(masses_are_right),
         cmocka_unit_test(work_of_a_known_index),
         cmocka_unit_test(everything_equals_exact),
