@@ -213,8 +213,11 @@ int mb_cuda_download(mb_device *device, void *host, const void *src, size_t byte
 int mb_cuda_copy(mb_device *device, void *dst, const void *src, size_t bytes)
 {
     /* Not cudaMemcpyAsync: as a memcpy node of a graph that is slower, and a replay should run what an eager call
-     * does. */
-    return mb_cuda_check(device, mb_launch_copy(device->stream, dst, src, bytes), "copying on the GPU");
+     * does. Being kernels, copies have to say what they are: what says nothing counts as a method's own. */
+    mb_cuda_part_begin(device, MB_PART_COPY);
+    cudaError_t status = mb_launch_copy(device->stream, dst, src, bytes);
+    mb_cuda_part_end(device);
+    return mb_cuda_check(device, status, "copying on the GPU");
 }
 
 int mb_cuda_fill(mb_device *device, void *dst, int byte, size_t bytes)

@@ -157,6 +157,38 @@ static void test_copy_and_branch(void **state)
     assert_int_equal(s.failures, 0);
 }
 
+/* Copies and fills count as such in a profile, whatever they are made of. */
+static void test_parts(void **state)
+{
+    enum { BYTES = 4099 }; /* a kernel for the whole vectors, one for the rest */
+    suite s;
+    (void)state;
+    if (!open_device(&s, MB_BF16))
+        skip();
+    const mb_kernels *k = s.kernels;
+    mb_kernel_record *records = NULL;
+    size_t count = 0;
+    unsigned char *from = k->alloc(s.device, BYTES), *to = k->alloc(s.device, BYTES);
+    k->sync(s.device);
+    int rc = k->profile_begin(s.device);
+    if (rc == MB_E_INPUT) {
+        printf("skipped: %s\n", k->error(s.device));
+        k->close(s.device);
+        skip();
+    }
+    suite_ok(&s, rc, "profile_begin");
+    suite_ok(&s, k->fill(s.device, from, 3, BYTES), "fill");
+    suite_ok(&s, k->copy(s.device, to, from, BYTES), "copy");
+    suite_ok(&s, k->profile_end(s.device, &records, &count), "profile_end");
+    suite_expect(&s, count == 3, "%zu records of a fill and a copy in two pieces", count);
+    for (size_t i = 0; i < count; i++)
+        suite_expect(&s, records[i].part == MB_PART_COPY, "%s counts as %s", records[i].name,
+                     mb_part_name(records[i].part));
+    free(records);
+    k->close(s.device);
+    assert_int_equal(s.failures, 0);
+}
+
 /* An attention and a top-k captured once and replayed with other lengths equal the eager calls. */
 static void test_graph(void **state)
 {
@@ -323,6 +355,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copy_and_branch),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_graph),
         cmocka_unit_test(test_f32),
