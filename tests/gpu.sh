@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Everything that is checked on a GPU, in one call: kernel parity, method properties, graphs, whole-model parity of
-# the CPU and the GPU, the sanitizer. Binaries are built elsewhere or here:
+# the CPU and the GPU, the sanitizer. Binaries are built elsewhere or here; a missing one is a failed check:
 #
+#   make -j all plugin-example build/tests/cuda/attention_bench build/tests/kernels/test_cuda \
+#       build/tests/methods/test_properties build/tests/methods/test_counters build/tests/model/test_moe \
+#       build/tests/model/test_graphs
 #   tests/gpu.sh [BUILD]       BUILD: the build folder (default: build); prints one line a check, exit 1 on failure
 #
 # ONLY="NAME ..." runs just these checks. SANITIZE=1 adds compute-sanitizer (slow; MASKBENCH_TEST_OPERATIONS="votes ..."
@@ -26,30 +29,14 @@ check() { # NAME COMMAND...
 }
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,temperature.gpu --format=csv,noheader
 
+# First what proves a changed kernel, a changed launcher or a changed graph.
 check parity "$build/tests/kernels/test_cuda"
-check moe env MASKBENCH_TEST_DEVICE=cuda "$build/tests/model/test_moe"
 check properties env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_properties"
-check counters env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_counters"
+check attention "$build/tests/cuda/attention_bench" check
 
-# The same small run on both devices: equal scores, and predictions equal but for near-ties.
+# A small run with and without graphs: every prediction, score and count is the same.
 small() { ./harness --config tests/driver/configs/small.json --quiet --out "" --db "$out/$1.db" --device "$1" --fresh; }
-check run_cpu small cpu
 check run_cuda small cuda
-same() {
-    for device in cpu cuda; do
-        ./harness export "$out/$device.db" --csv >"$out/$device.csv" || return 1
-    done
-    python3 - "$out/cpu.csv" "$out/cuda.csv" <<'PY'
-import csv, sys
-a, b = ({(r["config"], r["task"], r["item"], r["pass"]): r for r in csv.DictReader(open(p))} for p in sys.argv[1:])
-assert a.keys() == b.keys(), "other rows"
-scores = sum(a[k]["score"] != b[k]["score"] for k in a)
-texts = sum(a[k]["prediction"] != b[k]["prediction"] for k in a)
-print(f"{len(a)} rows, {texts} predictions differ, {scores} scores differ")
-sys.exit(scores > len(a) * 0.02 or texts > len(a) * 0.05)
-PY
-}
-check same_results same
 eager() { ./harness --config tests/driver/configs/small.json --quiet --out "" --db "$out/eager.db" --device cuda --fresh --set model.graphs=false; }
 check run_eager eager
 graphs() {
@@ -66,6 +53,32 @@ sys.exit(bool(bad) or len(a) != len(b))
 PY
 }
 check graph_equals_eager graphs
+check graph_branches env MASKBENCH_TEST_DEVICE=cuda "$build/tests/model/test_graphs"
+
+# The sparse kernel's ring of tiles in shared memory.
+check racecheck_sparse env MASKBENCH_TEST_OPERATIONS=attend_sparse \
+    compute-sanitizer --tool racecheck --error-exitcode 9 "$build/tests/kernels/test_cuda"
+
+check moe env MASKBENCH_TEST_DEVICE=cuda "$build/tests/model/test_moe"
+check counters env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_counters"
+
+# The same run on the CPU: equal scores, and predictions equal but for near-ties.
+check run_cpu small cpu
+same() {
+    for device in cpu cuda; do
+        ./harness export "$out/$device.db" --csv >"$out/$device.csv" || return 1
+    done
+    python3 - "$out/cpu.csv" "$out/cuda.csv" <<'PY'
+import csv, sys
+a, b = ({(r["config"], r["task"], r["item"], r["pass"]): r for r in csv.DictReader(open(p))} for p in sys.argv[1:])
+assert a.keys() == b.keys(), "other rows"
+scores = sum(a[k]["score"] != b[k]["score"] for k in a)
+texts = sum(a[k]["prediction"] != b[k]["prediction"] for k in a)
+print(f"{len(a)} rows, {texts} predictions differ, {scores} scores differ")
+sys.exit(scores > len(a) * 0.02 or texts > len(a) * 0.05)
+PY
+}
+check same_results same
 
 # Every method of the tree at equal work; the table of docs/methods.md is read from this database.
 check methods_all ./harness --config configs/methods_all.json --quiet --out "" --db "$out/methods_all.db" --device cuda --fresh

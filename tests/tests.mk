@@ -35,6 +35,13 @@ $(BUILD)/tests/%: tests/%.c $(LIBRARY)
 KERNEL_SUITE := $(wildcard tests/kernels/suite*.c)
 $(filter $(BUILD)/tests/kernels/%,$(TEST_PROGRAMS)): $(KERNEL_SUITE)
 
+# The attention kernels against a double-precision reference: tests/gpu.sh runs it.
+ifneq ($(CUDA_OBJECTS),)
+$(BUILD)/tests/cuda/attention_bench: tests/cuda/attention_bench.cu tests/cuda/attention_cases.cu tests/cuda/attention_cases.cuh $(LIBRARY)
+	@mkdir -p $(@D)
+	$(NVCC) -O3 -std=c++17 $(CUDA_ARCH) -I. -o $@ $(filter %.cu,$^) $(LIBRARY)
+endif
+
 # The stage that drives a method's hooks without a model, and the properties that every method inherits. A test of
 # another backend lists the same files. Programs of tests/methods load plug-ins.
 STAGE := tests/methods/host.c tests/methods/tape.c tests/methods/properties.c
