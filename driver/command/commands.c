@@ -5,6 +5,7 @@
 #include "driver/os/os.h"
 #include "driver/os/paths.h"
 #include "driver/run.h"
+#include "driver/worker/probe.h"
 #include "driver/worker/serve.h"
 
 #include <dirent.h>
@@ -308,6 +309,12 @@ int mb_command_run(const mb_cli *cli)
     int code = mb_run_main(&config, &run, cli->command ? cli->command : "./harness");
     mb_config_free(&config);
     return code;
+}
+
+int mb_command_probe(const mb_cli *cli)
+{
+    return cli->word_count > 1 ? mb_probe_serve(cli->words[1])
+                               : mb_exit_fail(MB_E_INPUT, "the command probe has no use by itself");
 }
 
 int mb_command_worker(const mb_cli *cli)

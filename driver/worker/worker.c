@@ -34,13 +34,16 @@ extern char **environ;
 
 struct header {
     uint32_t magic;
+    uint64_t number; /* of the question; an answer has its question's */
     uint64_t bytes;
     mb_error err;
 };
 
 struct mb_worker {
     pid_t pid;
-    int socket;
+    int socket, status;
+    bool ended;      /* seen by receive(), with this status */
+    uint64_t number; /* of the last question */
     mb_attender_note *note;
 };
 
@@ -64,9 +67,9 @@ static bool send_all(int fd, const void *data, size_t n)
     return true;
 }
 
-static bool send_message(int fd, int code, const char *sentence, const mb_text *text)
+static bool send_message(int fd, uint64_t number, int code, const char *sentence, const mb_text *text)
 {
-    struct header header = {.magic = MAGIC, .bytes = text ? text->length : 0};
+    struct header header = {.magic = MAGIC, .number = number, .bytes = text ? text->length : 0};
     mb_fail(&header.err, code, "%s", sentence);
     return send_all(fd, &header, sizeof header) && (header.bytes == 0 || send_all(fd, text->data, header.bytes));
 }
@@ -152,8 +155,8 @@ out:
  * ended by us. */
 static bool reap(mb_worker *worker, int moments, int *status)
 {
-    bool alone = false;
-    *status = 0;
+    bool alone = worker->ended;
+    *status = worker->status;
     if (worker->pid <= 0)
         return false;
     for (int i = 0; i < moments && !alone; i++) {
@@ -167,6 +170,7 @@ static bool reap(mb_worker *worker, int moments, int *status)
             ;
     }
     worker->pid = 0;
+    worker->ended = false;
     return alone;
 }
 
@@ -214,7 +218,7 @@ static bool is_complete(const mb_text *got)
 }
 
 /* Collects a message. MB_OK: it is complete or the other side is gone; MB_E_SAMPLE: time is up; MB_E_STOP. */
-static int receive(const mb_worker *worker, const mb_worker_question *question, mb_text *got)
+static int receive(mb_worker *worker, const mb_worker_question *question, mb_text *got)
 {
     const volatile mb_attender_note *note = worker->note;
     uint64_t beats = note->beats, since = mb_clock_ns();
@@ -224,6 +228,12 @@ static int receive(const mb_worker *worker, const mb_worker_question *question, 
         int ready = poll(&wait, 1, SLICE_MS);
         if (question->stop && *question->stop)
             return MB_E_STOP;
+        /* Nothing is waiting to be read and the process is gone: whoever still holds its socket, no answer comes.
+         */
+        if (ready == 0 && waitpid(worker->pid, &worker->status, WNOHANG) == worker->pid) {
+            worker->ended = true;
+            return MB_OK;
+        }
         if (ready > 0) {
             ssize_t n = read(worker->socket, buffer, sizeof buffer);
             if (n == 0 || (n < 0 && errno != EINTR) || got->length > MESSAGE_MAX)
@@ -241,6 +251,12 @@ static int receive(const mb_worker *worker, const mb_worker_question *question, 
     return MB_OK;
 }
 
+/* What a worker may say; an interrupt is ours alone. */
+static bool is_answer_code(int code)
+{
+    return code == MB_OK || code == MB_E_INPUT || code == MB_E_SYSTEM || code == MB_E_BUG || code == MB_E_SAMPLE;
+}
+
 /* A complete answer. Once a method has run, what the machine refuses is its doing: a broken GPU context, memory.
  */
 static int take_answer(const mb_worker_question *question, const mb_text *got, const char *place, bool entered,
@@ -249,6 +265,9 @@ static int take_answer(const mb_worker_question *question, const mb_text *got, c
     struct header header;
     memcpy(&header, got->data, sizeof header);
     header.err.text[sizeof header.err.text - 1] = '\0';
+    if (!is_answer_code(header.err.code))
+        return mb_fail(err, MB_E_SAMPLE, "method %s broke its process %s: it answers with the unknown code %d",
+                       question->name, place, header.err.code);
     mb_text_append(answer, got->data + sizeof header, header.bytes);
     if (answer->failed)
         return mb_no_memory(err, "the answer of a worker");
@@ -265,7 +284,7 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
     struct header header;
     memset(worker->note, 0, sizeof *worker->note);
     /* A worker that died between two questions is met here and told from its status below. */
-    bool sent = send_message(worker->socket, MB_OK, "", question->text);
+    bool sent = send_message(worker->socket, ++worker->number, MB_OK, "", question->text);
     int received = sent ? receive(worker, question, &got) : MB_OK, rc;
     describe_place(worker->note, place, sizeof place);
     if (received == MB_E_STOP) {
@@ -276,7 +295,10 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
     } else if (got.failed) {
         rc = mb_no_memory(err, "the answer of a worker");
     } else if (is_complete(&got) && (memcpy(&header, got.data, sizeof header), header.magic == MAGIC) &&
-               got.length == sizeof header + header.bytes) {
+               got.length == sizeof header + header.bytes && header.number != worker->number) {
+        rc = mb_fail(err, MB_E_SAMPLE, "method %s answered question %llu with the answer to question %llu %s",
+                     question->name, (unsigned long long)worker->number, (unsigned long long)header.number, place);
+    } else if (is_complete(&got) && header.magic == MAGIC && got.length == sizeof header + header.bytes) {
         rc = take_answer(question, &got, place, worker->note->hook[0], answer, err);
     } else {
         int status;
@@ -299,7 +321,7 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
 /* ---- the worker's own side ---- */
 
 /* One question. False: the other side is gone. */
-static bool read_question(mb_text *question)
+static bool read_question(mb_text *question, uint64_t *number)
 {
     char buffer[65536];
     mb_text got = {0};
@@ -313,6 +335,11 @@ static bool read_question(mb_text *question)
         mb_text_append(&got, buffer, (size_t)n);
     }
     bool whole = is_complete(&got) && !got.failed;
+    if (whole) {
+        struct header header;
+        memcpy(&header, got.data, sizeof header);
+        *number = header.number;
+    }
     if (whole)
         mb_text_append(question, got.data + sizeof(struct header), got.length - sizeof(struct header));
     mb_text_free(&got);
@@ -334,6 +361,7 @@ static void behave(void)
 int mb_worker_serve(mb_worker_answer_fn function, void *context, mb_error *err)
 {
     mb_text question = {0};
+    uint64_t number = 0;
     int type = 0;
     socklen_t size = sizeof type;
     mb_attender_note *note = NULL;
@@ -344,13 +372,13 @@ int mb_worker_serve(mb_worker_answer_fn function, void *context, mb_error *err)
     fcntl(SOCKET_FD, F_SETFD, FD_CLOEXEC);
     fcntl(NOTE_FD, F_SETFD, FD_CLOEXEC);
     behave();
-    while (read_question(&question)) {
+    while (read_question(&question, &number)) {
         mb_text answer = {0};
         mb_error sentence = {0};
         int code = function(context, note, &question, &answer, &sentence);
         if (answer.failed)
             code = mb_no_memory(&sentence, "the worker's answer");
-        bool sent = send_message(SOCKET_FD, code, sentence.text, answer.failed ? NULL : &answer);
+        bool sent = send_message(SOCKET_FD, number, code, sentence.text, answer.failed ? NULL : &answer);
         mb_text_free(&answer);
         if (!sent)
             break;

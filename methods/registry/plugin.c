@@ -70,6 +70,13 @@ static int copy_method(void *library, mb_method **copy, mb_error *err)
     return MB_OK;
 }
 
+static int (*probe_file)(const char *path, mb_error *err);
+
+void mb_registry_probe(int (*probe)(const char *path, mb_error *err))
+{
+    probe_file = probe;
+}
+
 int mb_registry_load(const char *path, mb_error *err)
 {
     mb_registry_entry entry = {0};
@@ -81,7 +88,9 @@ int mb_registry_load(const char *path, mb_error *err)
         free(entry.origin); /* named on the command line and found in the folder as well */
         return MB_OK;
     }
-    int rc = open_library(entry.origin, &entry.library, err);
+    int rc = probe_file ? probe_file(entry.origin, err) : MB_OK;
+    if (rc == MB_OK)
+        rc = open_library(entry.origin, &entry.library, err);
     if (rc == MB_OK)
         rc = copy_method(entry.library, &entry.owned, err);
     if (rc == MB_OK)
