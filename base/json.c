@@ -206,6 +206,15 @@ const cJSON *mb_json_member(const cJSON *object, const char *name)
     return cJSON_IsNull(found) ? NULL : found;
 }
 
+bool mb_json_integer(const cJSON *item, int64_t low, int64_t high, int64_t *value)
+{
+    /* A NAN fails both comparisons. */
+    if (!cJSON_IsNumber(item) || !(item->valuedouble >= (double)low && item->valuedouble <= (double)high))
+        return false;
+    *value = (int64_t)item->valuedouble;
+    return true;
+}
+
 const char *mb_json_string(const cJSON *object, const char *name)
 {
     const cJSON *item = mb_json_member(object, name);

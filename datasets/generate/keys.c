@@ -54,11 +54,11 @@ int mb_task_keys_int(const mb_task_keys *keys, const char *key, int64_t low, int
     const cJSON *item = option(keys, key);
     if (!item)
         return MB_OK;
-    if (!cJSON_IsNumber(item) || item->valuedouble != floor(item->valuedouble) ||
-        item->valuedouble < (double)low || item->valuedouble > (double)high)
+    int64_t number = 0;
+    if (!mb_json_integer(item, low, high, &number) || (double)number != item->valuedouble)
         return mb_fail(err, MB_E_INPUT, "option \"%s\" of task %s must be a whole number from %lld to %lld", key,
                        keys->task, (long long)low, (long long)high);
-    *value = (int64_t)item->valuedouble;
+    *value = number;
     return MB_OK;
 }
 

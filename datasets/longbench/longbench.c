@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LONGEST ((int64_t)1 << 53) /* of the field "length": more is no number of words */
+
 #define ROW(task, what, tongue, how, wrap)                                                                        \
     {                                                                                                             \
         .name = task, .benchmark = "longbench", .category = what, .language = tongue, .metric = how, .chat = wrap \
@@ -179,6 +181,9 @@ static int sample_fill(const longbench *lb, const cJSON *row, mb_sample *sample,
     if (!cJSON_IsNumber(length))
         return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"length\" %s", mb_jsonl_path(lb->rows.reader),
                        (long long)mb_jsonl_line(lb->rows.reader), length ? "is no number" : "is missing");
+    if (!mb_json_integer(length, 0, LONGEST, &sample->length))
+        return mb_fail(err, MB_E_SAMPLE, "%s:%lld: field \"length\" is no length", mb_jsonl_path(lb->rows.reader),
+                       (long long)mb_jsonl_line(lb->rows.reader));
     int rc = texts_copy(lb, row, "answers", true, sample, mb_sample_add_answer, err);
     if (rc == MB_OK)
         rc = texts_copy(lb, row, "all_classes", has_classes(info), sample, mb_sample_add_class, err);
@@ -188,7 +193,6 @@ static int sample_fill(const longbench *lb, const cJSON *row, mb_sample *sample,
     mb_prompt_fill(&prompt, lb->template_text, strlen(lb->template_text), pairs, 2, true);
     sample->prompt = mb_text_take(&prompt);
     sample->language = mb_string_copy(language ? language : info->language);
-    sample->length = (int64_t)length->valuedouble;
     sample->group = lb->bucketed ? mb_string_copy(mb_longbench_bucket(sample->length)) : NULL;
     sample->max_new_tokens = info->max_new_tokens;
     sample->chat = info->chat;

@@ -85,8 +85,9 @@ static int64_t number_of(const cJSON *row)
 {
     const cJSON *item = mb_json_member(row, "number");
     char *end = NULL;
+    int64_t number = 0;
     if (cJSON_IsNumber(item))
-        return item->valuedouble >= 1 && item->valuedouble <= 100000 ? (int64_t)item->valuedouble : 0;
+        return mb_json_integer(item, 1, 100000, &number) ? number : 0;
     long long n = cJSON_IsString(item) ? strtoll(item->valuestring, &end, 10) : 0;
     return end && end != item->valuestring && *end == '\0' && n >= 1 && n <= 100000 ? n : 0;
 }

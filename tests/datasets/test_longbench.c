@@ -238,6 +238,10 @@ static void bad_rows(void **state)
         {"{\"_id\":\"k\",\"context\":\"c\",\"input\":\"i\",\"answers\":[\"a\"]}", "\"length\" is missing", "k"},
         {"{\"_id\":\"k\",\"context\":\"c\",\"input\":\"i\",\"answers\":[\"a\"],\"length\":\"5\"}", "\"length\"",
          "k"},
+        {"{\"_id\":\"k\",\"context\":\"c\",\"input\":\"i\",\"answers\":[\"a\"],\"length\":1e30}",
+         "\"length\" is no length", "k"},
+        {"{\"_id\":\"k\",\"context\":\"c\",\"input\":\"i\",\"answers\":[\"a\"],\"length\":-1e30}",
+         "\"length\" is no length", "k"},
         {"{\"_id\":\"k\",\"context\":5,\"input\":\"i\",\"answers\":[\"a\"],\"length\":5}",
          "\"context\" is no text", "k"},
         {"{\"_id\":\"k\",\"context\":\"c\",\"answers\":[\"a\"],\"length\":5}", "\"input\" is missing", "k"},
@@ -246,9 +250,9 @@ static void bad_rows(void **state)
         {"{\"_id\":\"k\",\"context\":\"c\",\"input\":\"i\",\"answers\":[],\"length\":5}", "\"answers\"", "k"},
         {"{\"_id\":\"k\",\"context\":\"c\",\"input\":\"i\",\"answers\":\"a\",\"length\":5}", "\"answers\"", "k"},
         {"{\"_id\":\"k\",\"context\":\"c\",\"input\":\"i\",\"answers\":[5],\"length\":5}", "\"answers\"", "k"},
-        {"{\"context\":\"c\",\"input\":\"i\",\"answers\":[\"a\"],\"length\":5}", "\"_id\" is missing", "row_12"},
-        {"{\"_id\":\"k\",\"context\":\"c", "JSON", "row_13"},
-        {"\xff", "UTF-8", "row_14"},
+        {"{\"context\":\"c\",\"input\":\"i\",\"answers\":[\"a\"],\"length\":5}", "\"_id\" is missing", "row_14"},
+        {"{\"_id\":\"k\",\"context\":\"c", "JSON", "row_15"},
+        {"\xff", "UTF-8", "row_16"},
     };
     mb_text file = {0};
     mb_sample *s = NULL;
