@@ -64,6 +64,11 @@ static const mb_kernel_case cases[] = {
     {CASE("axpby", score_axpby), TEST, .m = 33333},
     {CASE("head mean", score_head_mean), TEST, .kv_heads = 5, LENGTHS(3, 0, 37, 1000), .slack = 9},
     {CASE("random scores", score_random), TEST, .kv_heads = 2, LENGTHS(2, 5, 700)},
+    {CASE("smooth padded", score_smooth), TEST, .kv_heads = 2, LENGTHS(3, 0, 3, 300), .k = 7,
+     .mode = MB_POOL_PADDED},
+    {CASE("every third from 2", score_every), TEST, .kv_heads = 3, LENGTHS(4, 0, 2, 3, 900), .k = 3, .m = 2,
+     .slack = 20},
+    {CASE("every one", score_every), TEST, .kv_heads = 1, LENGTHS(2, 1, 300), .k = 1},
     {CASE("recency", score_recent), TEST, .kv_heads = 3, LENGTHS(4, 0, 1, 64, 900), .slack = 20},
     {CASE("keep", score_keep), TEST, .kv_heads = 3, LENGTHS(3, 90, 37, 1000), .k = 30},
     {CASE("ratio of tokens", budget_ratio), TEST, .kv_heads = 3, LENGTHS(4, 0, 1, 64, 900), .mode = 30, .k = 1},
@@ -298,6 +303,13 @@ static void score_recent(mb_case_maker *m, mb_case_call *call)
     call->args.score_recent = (mb_score_recent){scores_of(m, MB_CASE_INOUT), 0.25f, 0.125f};
 }
 
+/* Every k entries from m. */
+static void score_every(mb_case_maker *m, mb_case_call *call)
+{
+    const mb_kernel_case *c = m->problem;
+    call->args.score_every = (mb_score_every){scores_of(m, MB_CASE_INOUT), (int32_t)c->k, (int32_t)c->m, 9.0f};
+}
+
 /* k of the entries are kept, every other head keeps all. */
 static void score_keep(mb_case_maker *m, mb_case_call *call)
 {
@@ -519,6 +531,7 @@ static mb_case_recipe *const recipes[MB_OPERATION_COUNT] = {
     MB_CASE_RECIPE(score_head_mean),
     MB_CASE_RECIPE(score_random),
     MB_CASE_RECIPE(score_recent),
+    MB_CASE_RECIPE(score_every),
     MB_CASE_RECIPE(score_keep),
     MB_CASE_RECIPE(budget_ratio),
     MB_CASE_RECIPE(budget_layers),

@@ -85,6 +85,14 @@ static const mb_kernel_case cases[] = {
     {CASE("page scores inactive", page_scores), TEST, HEADS(4, 4, 64), .rows = 4, LENGTHS(1, 200), .page = 64,
      .mode = MB_MERGE_MEAN, .flags = MB_CASE_ACTIVE},
 
+    {CASE("key norms", key_measures), TEST, HEADS(8, 2, 64), .rows = 4, LENGTHS(4, 0, 1, 65, 1000)},
+    {CASE("key distances", key_measures), TEST, HEADS(3, 3, 128), .rows = 4, LENGTHS(3, 0, 65, 1000), .slack = 30,
+     .mode = MB_KEY_DISTANCE},
+    {CASE("key cosines", key_measures), TEST, HEADS(4, 2, 96), .rows = 4, LENGTHS(4, 0, 1, 65, 1000),
+     .mode = MB_KEY_COSINE},
+    {CASE("key cosines dim 256", key_measures), TEST, HEADS(2, 1, 256), .rows = 4, LENGTHS(1, 333),
+     .mode = MB_KEY_COSINE},
+
     {CASE("key scores", key_scores), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(3, 0, 65, 1000)},
     {CASE("key scores channels", key_scores), TEST, HEADS(14, 2, 128), .rows = 8, LENGTHS(2, 300, 16), .k = 16,
      .flags = MB_CASE_WEIGHTS},
@@ -295,6 +303,25 @@ static void page_scores(mb_case_maker *m, mb_case_call *call)
     a->scores = mb_case_array(m, MB_CASE_OUT, heads_of(c) * entries, MB_F32);
 }
 
+/* mode: mb_key_measure. */
+static void key_measures(mb_case_maker *m, mb_case_call *call)
+{
+    const mb_kernel_case *c = m->problem;
+    mb_rows rows = mb_case_rows(m);
+    mb_key_measures *a = &call->args.key_measures;
+    *a = (mb_key_measures){.kv = mb_case_kv(m, MB_CASE_IN, mb_case_cache_rows(c)),
+                           .measure = (mb_key_measure)c->mode};
+    a->scores = (mb_scores){.stride = ((int64_t)mb_case_longest(c) + 63) / 64 * 64,
+                            .batch = c->batch,
+                            .kv_heads = c->kv_heads,
+                            .prefix_len = rows.prefix_len,
+                            .max_prefix = rows.max_prefix,
+                            .page = 1};
+    a->scores.values = mb_case_array(m, MB_CASE_OUT, heads_of(c) * a->scores.stride, MB_F32);
+    if (a->measure != MB_KEY_NORM)
+        a->mean = mb_case_array(m, MB_CASE_OUT, heads_of(c) * c->head_dim, MB_F32);
+}
+
 /* k channels, 0 = all (the benchmark reads all); flag WEIGHTS. */
 static void key_scores(mb_case_maker *m, mb_case_call *call)
 {
@@ -316,9 +343,10 @@ static void heavy_channels(mb_case_maker *m, mb_case_call *call)
 }
 
 static mb_case_recipe *const recipes[MB_OPERATION_COUNT] = {
-    MB_CASE_RECIPE(attend),      MB_CASE_RECIPE(attend_sparse), MB_CASE_RECIPE(attend_prefill),
-    MB_CASE_RECIPE(mass),        MB_CASE_RECIPE(votes),         MB_CASE_RECIPE(page_bounds),
-    MB_CASE_RECIPE(page_scores), MB_CASE_RECIPE(key_scores),    MB_CASE_RECIPE(heavy_channels),
+    MB_CASE_RECIPE(attend),       MB_CASE_RECIPE(attend_sparse), MB_CASE_RECIPE(attend_prefill),
+    MB_CASE_RECIPE(mass),         MB_CASE_RECIPE(votes),         MB_CASE_RECIPE(page_bounds),
+    MB_CASE_RECIPE(page_scores),  MB_CASE_RECIPE(key_scores),    MB_CASE_RECIPE(heavy_channels),
+    MB_CASE_RECIPE(key_measures),
 };
 
 const mb_case_list mb_cases_attention = {cases, sizeof cases / sizeof *cases, recipes};

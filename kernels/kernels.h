@@ -289,10 +289,7 @@ typedef struct mb_score_edges {
     float value;
 } mb_score_edges;
 
-/* How scores of neighbouring tokens are taken together. */
-typedef enum mb_pooling { MB_POOL_SUM = 0, MB_POOL_MAX = 1 } mb_pooling;
-
-/* Scores per token into pages: over the page's tokens < prefix_len. */
+/* Scores per token into pages: over the page's tokens < prefix_len. SUM or MAX. */
 typedef struct mb_score_pool {
     mb_scores scores; /* page 1 */
     int32_t page;
@@ -301,11 +298,11 @@ typedef struct mb_score_pool {
     int64_t out_stride;
 } mb_score_pool;
 
-/* 1-D smoothing along keys with an odd kernel, stride 1, edges shortened. */
+/* 1-D smoothing along keys with an odd kernel, stride 1. Edges are shortened; PADDED: zeros stand beyond them. */
 typedef struct mb_score_smooth {
     mb_scores scores;
     int32_t kernel;
-    mb_pooling pooling; /* SUM: the mean of the kernel's entries */
+    mb_pooling pooling; /* SUM, PADDED: the mean of the kernel's entries */
     float *out;         /* as scores.values, another array */
 } mb_score_smooth;
 
@@ -317,6 +314,21 @@ typedef struct mb_score_axpby {
     float *y;
     int64_t n;
 } mb_score_axpby;
+
+/* What each prefix key is by itself (small norms: arXiv 2406.11430; small cosines: KeyDiff, arXiv 2504.15364). */
+typedef struct mb_key_measures {
+    mb_scores scores; /* page 1; written */
+    mb_kv kv;
+    mb_key_measure measure;
+    float *mean; /* [batch][kv_heads][head_dim]: the mean, of unit keys for the cosine; NULL with MB_KEY_NORM */
+} mb_key_measures;
+
+/* Entries first, first + every, first + 2*every ... below prefix_len become value. */
+typedef struct mb_score_every {
+    mb_scores scores; /* page 1 */
+    int32_t every, first;
+    float value;
+} mb_score_every;
 
 /* Uniform [0,1) from a counter hash of (seed, token): equal on every device and every head. */
 typedef struct mb_score_random {
@@ -480,6 +492,7 @@ typedef struct mb_ring_reach {
     X(page_bounds, mb_page_bounds)                                                                                \
     X(page_scores, mb_page_scores)                                                                                \
     X(key_scores, mb_key_scores)                                                                                  \
+    X(key_measures, mb_key_measures)                                                                              \
     X(top_k, mb_top_k)                                                                                            \
     X(top_p, mb_top_p)                                                                                            \
     X(score_edges, mb_score_edges)                                                                                \
@@ -489,6 +502,7 @@ typedef struct mb_ring_reach {
     X(score_head_mean, mb_scores) /* mean over the KV heads, written to every head; page 1 */                     \
     X(score_random, mb_score_random)                                                                              \
     X(score_recent, mb_score_recent)                                                                              \
+    X(score_every, mb_score_every)                                                                                \
     X(score_keep, mb_score_keep)                                                                                  \
     X(budget_ratio, mb_budget_ratio)                                                                              \
     X(budget_layers, mb_budget_layers)                                                                            \

@@ -37,6 +37,16 @@ typedef enum mb_merge {
     MB_MERGE_SOFTMAX = 3 /* softmax over pages of scale*bound per row, then the mean */
 } mb_merge;
 
+/* How scores of neighbouring tokens are taken together. */
+typedef enum mb_pooling { MB_POOL_SUM = 0, MB_POOL_MAX = 1, MB_POOL_PADDED = 2 } mb_pooling;
+
+/* What a key is measured by. Keys are those of the cache, after RoPE. */
+typedef enum mb_key_measure {
+    MB_KEY_NORM = 0,     /* its length */
+    MB_KEY_DISTANCE = 1, /* its distance to the mean of the prefix's keys */
+    MB_KEY_COSINE = 2    /* its cosine with the mean of the prefix's keys, each divided by its length */
+} mb_key_measure;
+
 /* Attention states: what attending to some keys gave each row. */
 typedef struct mb_state {
     void *o;      /* [batch][rows][query_heads][head_dim] of T, the storage type of the KV cache */

@@ -12,8 +12,10 @@
  * on the device. If K_l exceeds |U_h|, the most recent keys fill the rest.
  *
  * What the paper leaves open here is an option: rows (step 1 of a block with a known first token or the tail of
- * the prompt is not all [MASK]), the softmax's normaliser, and the attention of the commit forward. Ties between
- * equal votes go to the larger mass, then to the lower index. refresh is not in the paper: a safety net for
+ * the prompt is not all [MASK]), the softmax's normaliser, and the attention of the commit forward. The
+ * paper names no order among keys of equal votes. Here votes + mass/4 in fp32 ranks them: the larger mass is
+ * first, but masses closer than fp32 resolves beside the votes (1e-4 at 256 votes) tie and go by the lower index.
+ * refresh is not in the paper: a safety net for
  * samplers that re-mask, and a way to measure staleness.
  */
 #include "methods/method.h"

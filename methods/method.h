@@ -144,6 +144,16 @@ typedef enum mb_merge {
     MB_MERGE_SOFTMAX = 3 /* softmax over pages of scale*bound per row, then the mean */
 } mb_merge;
 
+/* How scores of neighbouring tokens are taken together. */
+typedef enum mb_pooling { MB_POOL_SUM = 0, MB_POOL_MAX = 1, MB_POOL_PADDED = 2 } mb_pooling;
+
+/* What a key is measured by. Keys are those of the cache, after RoPE. */
+typedef enum mb_key_measure {
+    MB_KEY_NORM = 0,     /* its length */
+    MB_KEY_DISTANCE = 1, /* its distance to the mean of the prefix's keys */
+    MB_KEY_COSINE = 2    /* its cosine with the mean of the prefix's keys, each divided by its length */
+} mb_key_measure;
+
 /* Attention states: what attending to some keys gave each row. */
 typedef struct mb_state {
     void *o;      /* [batch][rows][query_heads][head_dim] of T, the storage type of the KV cache */
@@ -260,11 +270,12 @@ struct mb_host {
     /* Entries [0,first) and the last `last` of the prefix (in pages of `page` tokens) become value. */
     int (*score_edges)(const mb_host *, const mb_call *, int32_t page, int32_t first, int32_t last, float value,
                        float *scores);
-    /* Smoothing along keys with an odd kernel: mode 0 mean, 1 max. out must not be scores. */
-    int (*score_smooth)(const mb_host *, const mb_call *, const float *scores, int32_t kernel, int32_t mode,
+    /* Smoothing along keys with an odd kernel: SUM is the mean over the keys there are, PADDED the mean with zeros
+     * in front of the first and behind the last key. out must not be scores. */
+    int (*score_smooth)(const mb_host *, const mb_call *, const float *scores, int32_t kernel, mb_pooling pooling,
                         float *out);
-    /* Per-token scores to pages: mode 0 sum, 1 max. */
-    int (*score_pool)(const mb_host *, const mb_call *, const float *scores, int32_t page, int32_t mode,
+    /* Per-token scores to pages: SUM or MAX. */
+    int (*score_pool)(const mb_host *, const mb_call *, const float *scores, int32_t page, mb_pooling pooling,
                       float *out);
 
     /* ---- Other ways to score keys and pages, and arithmetic on scores. ---- */
@@ -281,6 +292,12 @@ struct mb_host {
     int (*page_bounds)(const mb_host *, const mb_call *, int32_t page, int whole, void *bounds);
     int (*page_scores)(const mb_host *, const mb_call *, int32_t page, const void *bounds, mb_merge merge,
                        mb_row_set rows, float *scores);
+    /* What each prefix key is by itself: the one measure without queries. mean: [batch][Hkv][D] floats, is
+     * overwritten; NULL with MB_KEY_NORM. Keys of length 0 have the cosine 0. */
+    int (*key_measures)(const mb_host *, const mb_call *, mb_key_measure measure, float *mean, float *scores);
+    /* Entries of the prefix at position first, first + every, first + 2*every ... become value. */
+    int (*score_every)(const mb_host *, const mb_call *, int32_t every, int32_t first, float value,
+                       float *scores);
     /* Uniform [0,1) from a counter hash of (seed, key position): the same for every head and device. */
     int (*score_random)(const mb_host *, const mb_call *, uint64_t seed, float *scores);
     /* Scores of prefix keys below `below` become value*(j+1)/(N+1): what they stood for is ranked by recency. */

@@ -8,11 +8,10 @@
  * Differences. The observation window of the paper is the last w prompt queries; a method here sees no prompt
  * queries, so the window's rows are those of the first block at its first step, which stand where the paper's
  * answer starts, all [MASK] and full of the question. The last prompt tokens are kept all the
- * same; as in the authors' code they are cut off before the pool. That code pads the front with zeros, here the
- * first kernel/2 keys are averaged over the keys that exist and get up to twice as much. The paper's code scores
- * query heads on repeated keys; one set per KV head averages its group. The paper evicts; here the cache stays
- * whole and the index hides what would be gone. Generated tokens count against k, so that the budget stays the
- * budget: they come first, oldest first, and the prompt gets the rest.
+ * same; as in the authors' code they are cut off before the pool, and zeros stand in front of the first key. The
+ * paper's code scores query heads on repeated keys; one set per KV head averages its group. The paper evicts; here
+ * the cache stays whole and the index hides what would be gone. Generated tokens count against k, so that the
+ * budget stays the budget: they come first, oldest first, and the prompt gets the rest.
  */
 #include "methods/method.h"
 
@@ -98,6 +97,7 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     layer_state *layer = &s->layers[call->layer];
     (void)err;
     int32_t k = layer->set.capacity;
+    mb_pooling smooth = s->options.pool ? MB_POOL_MAX : MB_POOL_PADDED;
     int32_t window = s->options.window < k ? (int32_t)s->options.window : k;
     size_t bytes = (size_t)s->shape.batch * (size_t)s->shape.kv_heads * (size_t)s->shape.stride * sizeof(float);
     /* Byte 0x7f four times is 3.4e38: tokens that are generated later are above every score. */
@@ -107,7 +107,7 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     if (rc == 0) /* the window is cut off before pooling: its mass does not lift its neighbours */
         rc = host->score_edges(host, call, 1, 0, window, 0.0f, s->mass);
     if (rc == 0)
-        rc = host->score_smooth(host, call, s->mass, (int32_t)s->options.kernel, s->options.pool, layer->scores);
+        rc = host->score_smooth(host, call, s->mass, (int32_t)s->options.kernel, smooth, layer->scores);
     if (rc == 0)
         rc = host->score_edges(host, call, 1, 0, window, 1e30f, layer->scores);
     return rc == 0 ? host->top_k(host, call, layer->scores, k, NULL, &layer->set) : rc;
@@ -130,7 +130,7 @@ const mb_method mb_method_snapkv = {
     .abi = MB_METHOD_ABI,
     .size = sizeof(mb_method),
     .name = "snapkv",
-    .version = "1.1",
+    .version = "1.2",
     .summary = "the first step of a request chooses the prompt's keys for all of it",
     .reference = "Li et al., SnapKV, arXiv 2404.14469, section 4",
     .options = options,

@@ -81,7 +81,7 @@ static int choose(state *s, const mb_call *call, mb_page_set *set)
     if (rc == 0 && s->options.share)
         rc = host->score_head_mean(host, call, s->scores);
     if (rc == 0)
-        rc = host->score_smooth(host, call, s->scores, (int32_t)s->options.kernel, 1, s->pooled);
+        rc = host->score_smooth(host, call, s->scores, (int32_t)s->options.kernel, MB_POOL_MAX, s->pooled);
     if (rc == 0 && s->budgets)
         rc = host->budget_ratio(host, call, 1, s->options.ratio, 0, s->budgets);
     return rc == 0 ? host->top_k(host, call, s->pooled, set->capacity, s->budgets, set) : rc;

@@ -111,7 +111,7 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     const mb_host *host = s->host;
     mb_page_set *set = &s->sets[call->layer];
     (void)err;
-    int rc = host->score_pool(host, call, call->mass, s->page, 0, s->scores);
+    int rc = host->score_pool(host, call, call->mass, s->page, MB_POOL_SUM, s->scores);
     if (rc == 0 && s->budgets)
         rc = host->budget_ratio(host, call, s->page, s->options.ratio, 1, s->budgets);
     return rc == 0 ? host->top_k(host, call, s->scores, set->capacity, s->budgets, set) : rc;

@@ -1,6 +1,6 @@
 /*
  * scores.c - arithmetic on score rows [batch][kv_heads][stride]: edges, pooling, smoothing, mixing, random,
- * ranking by recency, keeping what an index names.
+ * ranking by recency, every n-th entry, keeping what an index names.
  *
  * Only entries of the prefix are read; entries behind it are written where the function's comment says so.
  * Memory-bound and small next to the attention: a piece is one row, or a fixed run of floats.
@@ -78,8 +78,8 @@ int mb_cpu_score_pool(mb_device *device, const mb_score_pool *args)
     return each_row(device, &args->scores, pool_piece, args);
 }
 
-/* Neighbourhoods are cut at both ends of the prefix; a mean divides by what is left. Entries behind it are
- * untouched. */
+/* Neighbourhoods are cut at both ends of the prefix; a mean divides by what is left, or with padding by the whole
+ * kernel. Entries behind the prefix are untouched. */
 static void smooth_piece(void *arg, int64_t bh, int worker)
 {
     const mb_score_smooth *args = arg;
@@ -95,7 +95,8 @@ static void smooth_piece(void *arg, int64_t bh, int worker)
             sum += (double)from[i];
             most = from[i] > most ? from[i] : most;
         }
-        to[j] = args->pooling == MB_POOL_SUM ? (float)(sum / (double)(last - first)) : most;
+        int64_t count = args->pooling == MB_POOL_PADDED ? args->kernel : last - first;
+        to[j] = args->pooling == MB_POOL_MAX ? most : (float)(sum / (double)count);
     }
 }
 
@@ -174,6 +175,21 @@ static void recent_piece(void *arg, int64_t bh, int worker)
 int mb_cpu_score_recent(mb_device *device, const mb_score_recent *args)
 {
     return each_row(device, &args->scores, recent_piece, args);
+}
+
+static void every_piece(void *arg, int64_t bh, int worker)
+{
+    const mb_score_every *args = arg;
+    (void)worker;
+    for (int64_t j = args->first; j < prefix_of(&args->scores, bh); j += args->every)
+        row_of(&args->scores, bh)[j] = args->value;
+}
+
+int mb_cpu_score_every(mb_device *device, const mb_score_every *args)
+{
+    if (args->every < 1 || args->first < 0)
+        return mb_cpu_fail(device, MB_E_BUG, "score_every: every %d entries from %d", args->every, args->first);
+    return each_row(device, &args->scores, every_piece, args);
 }
 
 static void keep_piece(void *arg, int64_t bh, int worker)

@@ -88,7 +88,8 @@ __global__ void smooth_kernel(const float *scores, int64_t stride, int kv_heads,
         sum += (double)row[i];
         most = row[i] > most ? row[i] : most;
     }
-    out[bh * stride + j] = mode == 0 ? (float)(sum / (double)(last - first)) : most;
+    int64_t count = mode == MB_POOL_PADDED ? 2 * half + 1 : last - first;
+    out[bh * stride + j] = mode == MB_POOL_MAX ? most : (float)(sum / (double)count);
 }
 
 MB_CUDA_OPERATION(score_smooth, mb_score_smooth, MB_PART_SELECTION)
@@ -169,6 +170,27 @@ MB_CUDA_OPERATION(score_recent, mb_score_recent, MB_PART_SELECTION)
     if (s->max_prefix > 0)
         recent_kernel<<<grid_of(s, s->max_prefix), THREADS, 0, device->stream>>>(
             s->values, s->stride, s->kv_heads, s->prefix_len, args->below, args->value);
+    return cudaGetLastError();
+}
+
+__global__ void every_kernel(float *scores, int64_t stride, int kv_heads, const int32_t *prefix_len, int every,
+                             int first, float value)
+{
+    int64_t bh = blockIdx.y, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, j = first + i * every;
+    if (j < prefix_of(prefix_len, bh, kv_heads))
+        scores[bh * stride + j] = value;
+}
+
+MB_CUDA_OPERATION(score_every, mb_score_every, MB_PART_SELECTION)
+{
+    const mb_scores *s = &args->scores;
+    if (args->every < 1 || args->first < 0)
+        return cudaErrorInvalidValue;
+    int64_t most = ((int64_t)s->max_prefix - args->first + args->every - 1) / args->every;
+    if (s->max_prefix > args->first)
+        every_kernel<<<grid_of(s, most), THREADS, 0, device->stream>>>(s->values, s->stride, s->kv_heads,
+                                                                       s->prefix_len, args->every, args->first,
+                                                                       args->value);
     return cudaGetLastError();
 }
 

@@ -176,7 +176,7 @@ static int observe(void *self, const mb_call *call, mb_error *err)
     const mb_host *host = s->host;
     mb_page_set *set = &s->sets[call->layer];
     int32_t sink = s->options.sink < set->capacity ? (int32_t)s->options.sink : set->capacity;
-    int rc = host->score_smooth(host, call, call->mass, (int32_t)s->options.kernel, 0, s->scores);
+    int rc = host->score_smooth(host, call, call->mass, (int32_t)s->options.kernel, MB_POOL_SUM, s->scores);
     if (rc == 0)
         rc = host->score_edges(host, call, 1, sink, 0, 2.0f, s->scores); /* above every mass, which is <= 1 */
     if (rc == 0)

@@ -231,6 +231,13 @@ static int host_key_scores(const mb_host *host, const mb_call *call, const int32
     return RUN(key_scores, mb_key_scores, args, channels, channel_count, scores, session_of(call)->stride);
 }
 
+static int host_key_measures(const mb_host *host, const mb_call *call, mb_key_measure measure, float *mean,
+                             float *scores)
+{
+    (void)host;
+    return RUN(key_measures, mb_key_measures, scores_of(call, scores, 1), view_of(call)->kv, measure, mean);
+}
+
 /* ---- choosing ---- */
 
 static int host_top_k(const mb_host *host, const mb_call *call, const float *scores, int32_t k,
@@ -257,19 +264,18 @@ static int host_score_edges(const mb_host *host, const mb_call *call, int32_t pa
 }
 
 static int host_score_pool(const mb_host *host, const mb_call *call, const float *scores, int32_t page,
-                           int32_t mode, float *out)
+                           mb_pooling pooling, float *out)
 {
     (void)host;
-    return RUN(score_pool, mb_score_pool, scores_of(call, scores, 1), page, mode ? MB_POOL_MAX : MB_POOL_SUM, out,
+    return RUN(score_pool, mb_score_pool, scores_of(call, scores, 1), page, pooling, out,
                session_of(call)->stride);
 }
 
 static int host_score_smooth(const mb_host *host, const mb_call *call, const float *scores, int32_t kernel,
-                             int32_t mode, float *out)
+                             mb_pooling pooling, float *out)
 {
     (void)host;
-    return RUN(score_smooth, mb_score_smooth, scores_of(call, scores, 1), kernel, mode ? MB_POOL_MAX : MB_POOL_SUM,
-               out);
+    return RUN(score_smooth, mb_score_smooth, scores_of(call, scores, 1), kernel, pooling, out);
 }
 
 static int host_score_axpby(const mb_host *host, const mb_call *call, float a, const float *x, float b, float *y)
@@ -296,6 +302,13 @@ static int host_score_recent(const mb_host *host, const mb_call *call, float bel
 {
     (void)host;
     return RUN(score_recent, mb_score_recent, scores_of(call, scores, 1), below, value);
+}
+
+static int host_score_every(const mb_host *host, const mb_call *call, int32_t every, int32_t first, float value,
+                            float *scores)
+{
+    (void)host;
+    return RUN(score_every, mb_score_every, scores_of(call, scores, 1), every, first, value);
 }
 
 static int host_score_keep(const mb_host *host, const mb_call *call, const mb_page_set *set, float value,
@@ -452,6 +465,8 @@ void mb_host_fill(mb_attender *attender, uint64_t seed)
                                ENTRY(bounds_alloc),
                                ENTRY(page_bounds),
                                ENTRY(page_scores),
+                               ENTRY(key_measures),
+                               ENTRY(score_every),
                                ENTRY(score_random),
                                ENTRY(score_recent),
                                ENTRY(score_keep),

@@ -199,6 +199,7 @@ void suite_run(suite *s, const mb_kernel_case *problem)
     case MB_OP_page_bounds:
     case MB_OP_page_scores:
     case MB_OP_key_scores:
+    case MB_OP_key_measures:
         suite_index_case(s);
         break;
     case MB_OP_top_k:

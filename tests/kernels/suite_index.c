@@ -280,6 +280,54 @@ static void key_scores_case(suite *s)
         }
 }
 
+/* The mean of n keys in double, each divided by its length where `unit` is set. */
+static void mean_key(const float *keys, int64_t n, int64_t dim, bool unit, double *mean)
+{
+    memset(mean, 0, (size_t)dim * sizeof *mean);
+    for (int64_t j = 0; j < n; j++) {
+        double length = 0.0;
+        for (int64_t c = 0; c < dim; c++)
+            length += (double)keys[j * dim + c] * (double)keys[j * dim + c];
+        for (int64_t c = 0; c < dim; c++)
+            mean[c] += (double)keys[j * dim + c] / (unit ? sqrt(length) : 1.0) / (double)n;
+    }
+}
+
+static void key_measures_case(suite *s)
+{
+    suite_attention a;
+    suite_attention_make(s, &a);
+    int64_t stride = (a.args.rows.max_prefix + 63) / 64 * 64, dim = a.dim, kv_heads = a.args.kv.kv_heads;
+    mb_key_measure measure = (mb_key_measure)s->problem->mode;
+    float *scores = suite_poison(s, a.heads * stride, MB_F32), *mean = suite_poison(s, a.heads * dim, MB_F32);
+    mb_scores of = {
+        scores, stride, a.args.rows.batch, a.args.kv.kv_heads, a.args.rows.prefix_len, a.args.rows.max_prefix, 1};
+    mb_key_measures args = {of, a.args.kv, measure, measure == MB_KEY_NORM ? NULL : mean};
+    suite_ok(s, s->kernels->key_measures(s->device, &args), "key_measures");
+    float *got = suite_get_guarded(s, scores, a.heads * stride, MB_F32, "scores");
+    for (int64_t head = 0; head < a.heads; head++) {
+        const float *keys = a.k + head * a.args.kv.capacity * dim;
+        int64_t n = a.prefix[head / kv_heads];
+        double m[256];
+        mean_key(keys, n, dim, measure == MB_KEY_COSINE, m);
+        for (int64_t j = 0; j < n; j++) {
+            double own = 0.0, other = 0.0, away = 0.0, product = 0.0;
+            for (int64_t c = 0; c < dim; c++) {
+                double x = (double)keys[j * dim + c];
+                own += x * x;
+                other += m[c] * m[c];
+                away += (x - m[c]) * (x - m[c]);
+                product += x * m[c];
+            }
+            double want = measure == MB_KEY_NORM       ? sqrt(own)
+                          : measure == MB_KEY_DISTANCE ? sqrt(away)
+                                                       : product / sqrt(own * other);
+            suite_close(s, "measure", head * stride + j, (double)got[head * stride + j], want,
+                        1e-6 * (1.0 + sqrt(own)));
+        }
+    }
+}
+
 void suite_index_case(suite *s)
 {
     switch (s->problem->operation) {
@@ -294,6 +342,9 @@ void suite_index_case(suite *s)
         break;
     case MB_OP_page_scores:
         page_scores_case(s);
+        break;
+    case MB_OP_key_measures:
+        key_measures_case(s);
         break;
     default:
         key_scores_case(s);

@@ -157,10 +157,13 @@ static void pool_and_smooth(suite *s, const rows *r, const float *scores, float 
     const mb_kernel_case *p = s->problem;
     int64_t pages = (r->longest + p->page - 1) / p->page, out_stride = pages + 2, half = 3;
     mb_scores of = scores_of(s, r, device_scores, 1);
-    for (mb_pooling mode = MB_POOL_SUM; mode <= MB_POOL_MAX; mode++) {
+    for (mb_pooling mode = MB_POOL_SUM; mode <= MB_POOL_PADDED; mode++) {
         float *pooled = suite_poison(s, r->heads * out_stride, MB_F32);
         float *smooth = suite_poison(s, r->heads * r->stride, MB_F32);
-        suite_ok(s, s->kernels->score_pool(s->device, &(mb_score_pool){of, p->page, mode, pooled, out_stride}),
+        bool max = mode == MB_POOL_MAX;
+        suite_ok(s,
+                 s->kernels->score_pool(
+                     s->device, &(mb_score_pool){of, p->page, max ? mode : MB_POOL_SUM, pooled, out_stride}),
                  "score_pool");
         suite_ok(
             s, s->kernels->score_smooth(s->device, &(mb_score_smooth){of, (int32_t)(2 * half + 1), mode, smooth}),
@@ -176,8 +179,8 @@ static void pool_and_smooth(suite *s, const rows *r, const float *scores, float 
                     sum += (double)row[j];
                     most = fmax(most, (double)row[j]);
                 }
-                suite_close(s, "pool", h * out_stride + i, (double)got_pool[h * out_stride + i], mode ? most : sum,
-                            mode ? 0.0 : 1e-5);
+                suite_close(s, "pool", h * out_stride + i, (double)got_pool[h * out_stride + i], max ? most : sum,
+                            max ? 0.0 : 1e-5);
             }
             for (int64_t j = 0; j < prefix; j++) {
                 double sum = 0.0, most = -INFINITY, n = 0.0;
@@ -189,7 +192,8 @@ static void pool_and_smooth(suite *s, const rows *r, const float *scores, float 
                     n += 1.0;
                 }
                 suite_close(s, "smooth", h * r->stride + j, (double)got_smooth[h * r->stride + j],
-                            mode ? most : sum / n, mode ? 0.0 : 1e-6);
+                            max ? most : sum / (mode == MB_POOL_PADDED ? 2.0 * (double)half + 1.0 : n),
+                            max ? 0.0 : 1e-6);
             }
         }
     }

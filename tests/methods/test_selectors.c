@@ -149,13 +149,9 @@ static void test_snapkv(void **state)
         mass_of(0, 1, 2, bh, mass);
         for (int32_t j = 0; j < prompt; j++) {
             double sum = 0;
-            int terms = 0;
-            for (int32_t i = j - 2; i <= j + 2; i++)
-                if (i >= 0 && i < prompt) {
-                    sum += i < prompt - 6 ? mass[i] : 0; /* the window is cut off before the pool */
-                    terms++;
-                }
-            score[j] = j >= prompt - 6 ? 1000 : sum / terms;
+            for (int32_t i = j - 2; i <= j + 2; i++) /* zeros in front; the window is cut off before the pool */
+                sum += i >= 0 && i < prompt - 6 ? mass[i] : 0;
+            score[j] = j >= prompt - 6 ? 1000 : sum / 5;
         }
         for (int32_t block = 0; block < small.blocks; block++) {
             for (int32_t j = prompt; j < prompt + block * small.block; j++)
@@ -270,12 +266,115 @@ static void test_double_sparsity(void **state)
     mb_stage_free(&run);
 }
 
+/* ---- keys by position and by themselves ---- */
+
+static const mb_host *lone_host;
+static mb_shape lone_shape;
+static mb_page_set lone_set;
+static float *lone_scores, *lone_mean, *lone_zero;
+static int lone_rule, lone_checked; /* an mb_key_measure, or 3: every 5th key from 2 */
+
+static int lone_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
+{
+    (void)self, (void)options, (void)err;
+    lone_shape = *shape;
+    lone_host = host;
+    lone_scores = host->scores_alloc(host);
+    lone_zero = host->scores_alloc(host);
+    lone_mean = host->alloc(host, (size_t)shape->batch * (size_t)shape->kv_heads * (size_t)shape->head_dim * 4);
+    host->pages_alloc(host, 1, 6, &lone_set);
+    return 0;
+}
+
+static int lone_choose(const mb_host *host, const mb_call *call)
+{
+    int rc = lone_rule == 3 ? host->score_recent(host, call, INFINITY, -1.0f, lone_scores)
+                            : host->key_measures(host, call, (mb_key_measure)lone_rule, lone_mean, lone_scores);
+    if (rc == 0 && lone_rule == 3)
+        rc = host->score_every(host, call, 5, 2, 1.0f, lone_scores);
+    else if (rc == 0) /* the smallest */
+        rc = host->score_axpby(host, call, 0.0f, lone_zero, -1.0f, lone_scores);
+    return rc == 0 ? host->top_k(host, call, lone_scores, 6, NULL, &lone_set) : rc;
+}
+
+/* The measure of key j of a head, from the cache and the mean key that the host wrote. */
+static double lone_measure(const mb_call *call, int32_t bh, int32_t j)
+{
+    int32_t dim = lone_shape.head_dim, rows = lone_shape.capacity + lone_shape.block;
+    const float *key = (const float *)call->k + ((size_t)bh * (size_t)rows + (size_t)j) * (size_t)dim;
+    const float *mean = lone_mean + (size_t)bh * (size_t)dim;
+    double own = 0, other = 0, away = 0, product = 0;
+    for (int32_t c = 0; c < dim; c++) {
+        double x = (double)key[c], m = (double)mean[c];
+        own += x * x;
+        other += m * m;
+        away += (x - m) * (x - m);
+        product += x * m;
+    }
+    return lone_rule == MB_KEY_NORM       ? sqrt(own)
+           : lone_rule == MB_KEY_DISTANCE ? sqrt(away)
+                                          : product / sqrt(own * other);
+}
+
+/* What was chosen has the smallest measure, or stands at 2, 7, 12 ... */
+static int lone_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
+{
+    (void)self;
+    int rc = lone_choose(lone_host, call);
+    for (int32_t bh = 0; bh < small.batch * small.kv_heads && rc == 0; bh++) {
+        const int32_t *ids = lone_set.ids + (size_t)bh * (size_t)lone_set.capacity;
+        const float *row = lone_scores + (size_t)bh * (size_t)lone_shape.stride;
+        int32_t n = call->prefix_len[bh / small.kv_heads], ahead = 0;
+        float least = INFINITY;
+        if (lone_set.counts[bh] != 6)
+            return mb_fail(err, -1, "%d keys chosen", lone_set.counts[bh]);
+        for (int32_t i = 0; i < 6; i++, lone_checked++) {
+            least = row[ids[i]] < least ? row[ids[i]] : least;
+            if (lone_rule == 3 && ids[i] != 2 + 5 * i)
+                return mb_fail(err, -1, "key %d is no fifth one", ids[i]);
+        }
+        for (int32_t j = 0; j < n; j++) {
+            ahead += row[j] > least;
+            if (lone_rule != 3 && !(fabs(lone_measure(call, bh, j) + (double)row[j]) < 1e-5))
+                return mb_fail(err, -1, "key %d measures %g, not %g", j, -(double)row[j],
+                               lone_measure(call, bh, j));
+        }
+        if (lone_rule != 3 && ahead > 5)
+            return mb_fail(err, -1, "%d keys are smaller than the largest chosen one", ahead);
+    }
+    out->answer = MB_SPARSE;
+    out->pages = &lone_set;
+    return rc;
+}
+
+static void test_lone_keys(void **state)
+{
+    static const mb_method method = {.abi = MB_METHOD_ABI,
+                                     .size = sizeof(mb_method),
+                                     .name = "lone",
+                                     .version = "1",
+                                     .summary = "",
+                                     .reference = "",
+                                     .open = lone_open,
+                                     .select = lone_select};
+    (void)state;
+    for (lone_rule = MB_KEY_NORM; lone_rule <= 3; lone_rule++) {
+        mb_stage_run run;
+        mb_error err = {0};
+        if (mb_stage_play(&env, &small, &method, NULL, &run, &err) != 0)
+            fail_msg("rule %d: %s", lone_rule, err.text);
+        mb_stage_free(&run);
+    }
+    assert_true(lone_checked > 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_herald),          cmocka_unit_test(test_top_p), cmocka_unit_test(test_head_budget),
-        cmocka_unit_test(test_snapkv),          cmocka_unit_test(test_h2o),   cmocka_unit_test(test_sparse_dllm),
-        cmocka_unit_test(test_double_sparsity),
+        cmocka_unit_test(test_herald),      cmocka_unit_test(test_top_p),
+        cmocka_unit_test(test_head_budget), cmocka_unit_test(test_lone_keys),
+        cmocka_unit_test(test_snapkv),      cmocka_unit_test(test_h2o),
+        cmocka_unit_test(test_sparse_dllm), cmocka_unit_test(test_double_sparsity),
     };
     return cmocka_run_group_tests(tests, open_recorded, close_recorded);
 }
