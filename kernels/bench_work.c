@@ -52,6 +52,12 @@ static double used_experts(const mb_kernel_case *c)
     return count;
 }
 
+/* What an option of the case adds. */
+static double with(const mb_kernel_case *c, unsigned flag, double amount)
+{
+    return c->flags & flag ? amount : 0.0;
+}
+
 bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double *flops)
 {
     const double size = (double)mb_type_size(type), m = (double)c->m, n = (double)c->n, k = (double)c->k;
@@ -64,17 +70,17 @@ bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double 
         *bytes = 4.0 * m + 2.0 * m * k * size;
         return true;
     case MB_OP_add_rmsnorm: /* x, weight, out; with delta: delta, x written back */
-        *bytes = (m * k * (c->flags & MB_CASE_DELTA ? 4.0 : 2.0) + k) * size;
+        *bytes = (m * k * (2.0 + with(c, MB_CASE_DELTA, 2.0)) + k) * size;
         return true;
     case MB_OP_gemm: /* a, weight, bias, out */
-        *bytes = (m * k + n * k + m * n + (c->flags & MB_CASE_BIAS ? n : 0.0)) * size;
+        *bytes = (m * k + n * k + m * n + with(c, MB_CASE_BIAS, n)) * size;
         *flops = 2.0 * m * n * k;
         return true;
     case MB_OP_qkv_finish: { /* q|k|v read, q, k, v written, q before RoPE, one row of angles per position, norms
                               */
         double rows = (double)c->batch * c->rows, width = (c->query_heads + 2.0 * heads) * dim;
-        *bytes = rows * (2.0 * width + (c->flags & MB_CASE_PRE ? c->query_heads * dim : 0.0)) * size +
-                 rows * (c->k ? k : dim) * 4.0 + (c->flags & MB_CASE_NORM ? 2.0 * dim * size : 0.0);
+        *bytes = rows * (2.0 * width + with(c, MB_CASE_PRE, c->query_heads * dim)) * size +
+                 rows * (c->k ? k : dim) * 4.0 + with(c, MB_CASE_NORM, 2.0 * dim * size);
         return true;
     }
     case MB_OP_swiglu: /* gate, up, out */
@@ -84,22 +90,20 @@ bool mb_bench_work(const mb_kernel_case *c, mb_type type, double *bytes, double 
         *bytes = m * n * size + 8.0 * m;
         return true;
     case MB_OP_route: /* hidden, gate, bias; logits, an id and a weight for each choice */
-        *bytes = (m * k + c->experts * k) * size + (c->flags & MB_CASE_BIAS ? 4.0 * c->experts : 0.0) +
-                 4.0 * m * c->experts + 8.0 * m * c->chosen;
+        *bytes = (m * k + c->experts * k) * size + with(c, MB_CASE_BIAS, 4.0 * c->experts) + 4.0 * m * c->experts +
+                 8.0 * m * c->chosen;
         *flops = 2.0 * m * c->experts * k;
         return true;
     case MB_OP_experts: /* weights of the experts in use, hidden, choices, what is added, out */
-        *bytes = (used_experts(c) * 3.0 * n * k + m * k * (c->flags & MB_CASE_DELTA ? 3.0 : 2.0)) * size +
+        *bytes = (used_experts(c) * 3.0 * n * k + m * k * (2.0 + with(c, MB_CASE_DELTA, 1.0))) * size +
                  8.0 * m * c->chosen;
         *flops = 6.0 * m * c->chosen * n * k;
         return true;
     case MB_OP_attend: /* keys and values of prefix and block, q, out, lse, by-products in fp32 over the prefix
                         */
         *bytes = 2.0 * heads * (prefix + block) * dim * size + 2.0 * all_q + 4.0 * queries;
-        if (c->flags & (MB_CASE_MASS_OUT | MB_CASE_TOKENS))
-            *bytes += 4.0 * heads * prefix;
-        if (c->flags & (MB_CASE_MASS_OUT | MB_CASE_TILES))
-            *bytes += 4.0 * heads * prefix / 64.0;
+        *bytes += with(c, MB_CASE_MASS_OUT | MB_CASE_TOKENS, 4.0 * heads * prefix);
+        *bytes += with(c, MB_CASE_MASS_OUT | MB_CASE_TILES, 4.0 * heads * prefix / 64.0);
         /* q k^T and p v once each, also with by-products, whose second pass is the implementation's choice */
         *flops = 4.0 * c->rows * c->query_heads * dim * (prefix + block);
         return true;

@@ -58,7 +58,7 @@ static void attend_piece(void *arg, int64_t index, int worker)
     const void *base_k = mb_cpu_head_base(type, &args->kv, args->kv.k, head);
     const void *base_v = mb_cpu_head_base(type, &args->kv, args->kv.v, head);
     mb_cpu_keys_prefetch(type, keys, base_v, dim, first, job->want_out ? n : 0);
-    mb_cpu_keys_load(type, keys, base_k, dim, first, n, 0, dim, k);
+    mb_cpu_keys_load(type, keys, base_k, dim, first, n, k);
     if (job->want_out)
         mb_cpu_values_load(type, keys, base_v, dim, first, n, v);
     /* Most likely this thread's next piece. */
@@ -74,8 +74,16 @@ static void attend_piece(void *arg, int64_t index, int worker)
         mb_cpu_soften(logits, n, width, rows->scale, m + row, l + row, old);
         for (int64_t c = 0; job->want_out && c < values; c += MB_PANEL) {
             int64_t columns = values - c < MB_PANEL ? values - c : MB_PANEL;
-            mb_cpu_product(real, columns, n, logits, 1, width, v + c * n, columns, o + row * values + c, values,
-                           false);
+            mb_cpu_product(&(mb_cpu_factors){.m = real,
+                                             .n = columns,
+                                             .k = n,
+                                             .a = logits,
+                                             .a_row = 1,
+                                             .a_col = width,
+                                             .b = v + c * n,
+                                             .ldb = columns,
+                                             .c = o + row * values + c,
+                                             .ldc = values});
         }
     }
 }

@@ -45,10 +45,10 @@ typedef struct mb_cpu_keys {
 } mb_cpu_keys;
 
 void mb_cpu_keys_make(const mb_attention *args, int64_t head, mb_cpu_keys *keys);
-/* Widens keys first .. first+n-1 of the list, columns column .. column+width-1, to dst[n][width]. base: the
- * (sequence, KV head)'s first slot in kv.k or kv.v, dim columns a slot. */
+/* Widens keys first .. first+n-1 of the list to dst[n][dim]. base: the (sequence, KV head)'s first slot in kv.k or
+ * kv.v, dim columns a slot. */
 void mb_cpu_keys_load(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,
-                      int64_t n, int64_t column, int64_t width, float *dst);
+                      int64_t n, float *dst);
 /* The same for values, as the product's right side: panels of 32 columns, [n][32], the last one [n][16] where 16
  * are enough; columns behind dim are 0. dst: n * (dim rounded up to 16) floats; panel of column c at dst + c*n. */
 void mb_cpu_values_load(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,
@@ -62,7 +62,16 @@ const void *mb_cpu_head_base(mb_type type, const mb_kv *kv, const void *cache, i
 static inline void mb_cpu_logits(const mb_cpu_rows *rows, int64_t width, const float *k, int64_t n, const float *q,
                                  float *to)
 {
-    mb_cpu_product(n, width, rows->dim, k, rows->dim, 1, q, width, to, width, false);
+    mb_cpu_product(&(mb_cpu_factors){.m = n,
+                                     .n = width,
+                                     .k = rows->dim,
+                                     .a = k,
+                                     .a_row = rows->dim,
+                                     .a_col = 1,
+                                     .b = q,
+                                     .ldb = width,
+                                     .c = to,
+                                     .ldc = width});
 }
 
 /* In place, for n keys of a panel of width rows: logits become exp(scale * logit - m). m holds a row's maximum so

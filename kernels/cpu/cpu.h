@@ -63,10 +63,20 @@ static inline int64_t mb_cpu_round_up(int64_t n, int64_t to)
     return (n + to - 1) / to * to;
 }
 
-/* c[i][j] = (accumulate ? c[i][j] : 0) + sum over p < k, in this order, of a[i*a_row + p*a_col] * b[p*ldb + j]
- * for i < m, j < n; n a multiple of MB_LANES. Each element is summed in the same order whatever m, n are. */
-void mb_cpu_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b,
-                    int64_t ldb, float *c, int64_t ldc, bool accumulate);
+/* c[i*ldc + j] = (accumulate ? c[i*ldc + j] : 0) + sum over p < k, in this order, of a[i*a_row + p*a_col] *
+ * b[p*ldb + j] for i < m, j < n; n a multiple of MB_LANES. Each element is summed in the same order whatever m, n
+ * are. */
+typedef struct mb_cpu_factors {
+    int64_t m, n, k;
+    const float *a;
+    int64_t a_row, a_col;
+    const float *b;
+    int64_t ldb;
+    float *c;
+    int64_t ldc;
+    bool accumulate;
+} mb_cpu_factors;
+void mb_cpu_product(const mb_cpu_factors *f);
 /* dst[c*ldd + r] = src[r*lds + c] for r < rows, c < cols. */
 void mb_cpu_transpose(const float *src, int64_t lds, int64_t rows, int64_t cols, float *dst, int64_t ldd);
 /* Sum of x[i]*y[i] in MB_LANES interleaved partial sums, then those in order. */

@@ -45,6 +45,32 @@ static void pack_panel(void *arg, int64_t panel, int worker)
     }
 }
 
+/* Asks the caches for columns first .. first+depth-1 of `count` features. */
+static void prefetch_features(const gemm_job *job, int64_t feature, int64_t count, int64_t first, int64_t depth)
+{
+    int64_t size = (int64_t)mb_type_size(job->device->type);
+    for (int64_t i = 0; i < count && feature + i < job->n; i++)
+        for (int64_t c = 0; c < depth * size; c += 64)
+            __builtin_prefetch((const char *)job->weight + ((feature + i) * job->k + first) * size + c);
+}
+
+/* Adds the bias to `rows` lines of features and stores them. */
+static void store_piece(const gemm_job *job, int64_t row, int64_t rows, int64_t feature, int64_t features,
+                        float *turned)
+{
+    mb_type type = job->device->type;
+    float bias[FEATURES] = {0};
+    if (job->bias)
+        mb_load_row(type, job->bias, feature, features, bias);
+    for (int64_t r = 0; r < rows; r++) {
+        float *line = turned + r * FEATURES;
+        if (job->bias)
+            for (int64_t f = 0; f < features; f++)
+                line[f] += bias[f];
+        mb_store_row(type, job->out, (row + r) * job->n + feature, features, line);
+    }
+}
+
 static void gemm_piece(void *arg, int64_t index, int worker)
 {
     const gemm_job *job = arg;
@@ -58,36 +84,31 @@ static void gemm_piece(void *arg, int64_t index, int worker)
     /* With one panel of rows a few features at a time, while the cache fetches the next ones; with several panels
      * all features, so that a panel is read once. */
     int64_t step = rows <= PANEL ? 8 : FEATURES;
-    size_t size = mb_type_size(type);
     for (int64_t first = 0; first < job->k; first += DEPTH) {
         int64_t depth = job->k - first < DEPTH ? job->k - first : DEPTH;
         for (int64_t f = 0; f < features; f += step) {
             int64_t n = features - f < step ? features - f : step;
             for (int64_t i = f; i < f + n; i++)
                 mb_load_row(type, job->weight, (feature + i) * job->k + first, depth, wide + (i - f) * DEPTH);
-            for (int64_t i = f + n; i < f + 2 * n && feature + i < job->n; i++)
-                for (int64_t c = 0; c < depth * (int64_t)size; c += 64)
-                    __builtin_prefetch((const char *)job->weight +
-                                       ((feature + i) * job->k + first) * (int64_t)size + c);
+            prefetch_features(job, feature + f + n, n, first, depth);
             for (int64_t r = 0; r < rows; r += PANEL) {
                 int64_t panel = (row + r) / PANEL, width = panel_width(job, panel);
-                mb_cpu_product(n, width, depth, wide, DEPTH, 1,
-                               job->panels + panel * PANEL * job->k + first * width, width, sums + f * GROUP + r,
-                               GROUP, first > 0);
+                mb_cpu_product(&(mb_cpu_factors){.m = n,
+                                                 .n = width,
+                                                 .k = depth,
+                                                 .a = wide,
+                                                 .a_row = DEPTH,
+                                                 .a_col = 1,
+                                                 .b = job->panels + panel * PANEL * job->k + first * width,
+                                                 .ldb = width,
+                                                 .c = sums + f * GROUP + r,
+                                                 .ldc = GROUP,
+                                                 .accumulate = first > 0});
             }
         }
     }
-    float bias[FEATURES] = {0};
-    if (job->bias)
-        mb_load_row(type, job->bias, feature, features, bias);
     mb_cpu_transpose(sums, GROUP, features, rows, turned, FEATURES);
-    for (int64_t r = 0; r < rows; r++) {
-        float *line = turned + r * FEATURES;
-        if (job->bias)
-            for (int64_t f = 0; f < features; f++)
-                line[f] += bias[f];
-        mb_store_row(type, job->out, (row + r) * job->n + feature, features, line);
-    }
+    store_piece(job, row, rows, feature, features, turned);
 }
 
 int mb_cpu_gemm(mb_device *device, const mb_gemm *args)

@@ -34,6 +34,30 @@ static void add_mass(const float *logits, int64_t n, int64_t width, float scale,
             }
 }
 
+/* Adds up the lanes of n keys from `first` on, and writes each key's mass and each tile's. */
+static void write_mass(const mass_job *job, int64_t head, int64_t first, int64_t n, const float *sums,
+                       float weight)
+{
+    const mb_attention *args = job->args;
+    float tile = 0.0f;
+    int64_t end = mb_cpu_round_up(args->rows.max_prefix, 64);
+    for (int64_t j = 0; j < MB_KEY_CHUNK && first + j < end; j++) {
+        float sum = 0.0f;
+        for (int i = 0; j < n && i < MB_LANES; i++)
+            sum += sums[j * MB_LANES + i];
+        sum = weight > 0.0f ? sum / weight : 0.0f;
+        if (args->mass && first + j < args->mass_stride)
+            args->mass[head * args->mass_stride + first + j] = sum;
+        tile += sum;
+        if (j % 64 == 63) {
+            int64_t t = (first + j) / 64;
+            if (args->tile_mass && t < args->tile_stride)
+                args->tile_mass[head * args->tile_stride + t] = tile;
+            tile = 0.0f;
+        }
+    }
+}
+
 static void mass_piece(void *arg, int64_t index, int worker)
 {
     const mass_job *job = arg;
@@ -53,29 +77,13 @@ static void mass_piece(void *arg, int64_t index, int worker)
     for (int64_t i = 0; i < rows->padded; i++) /* a row that saw no key has no mass to give */
         w[i] = lse[i] == -INFINITY ? 0.0f : w[i];
     memset(sums, 0, (size_t)(n * MB_LANES) * sizeof(float));
-    mb_cpu_keys_load(type, &keys, mb_cpu_head_base(type, &args->kv, args->kv.k, head), dim, first, n, 0, dim, k);
+    mb_cpu_keys_load(type, &keys, mb_cpu_head_base(type, &args->kv, args->kv.k, head), dim, first, n, k);
     for (int64_t p = 0; p < rows->panels && n > 0; p++) {
         int64_t width = mb_cpu_panel_width(rows, p), row = p * MB_PANEL;
         mb_cpu_logits(rows, width, k, n, job->q + (head * rows->padded + row) * dim, logits);
         add_mass(logits, n, width, rows->scale, w + row, lse + row, sums);
     }
-    float tile = 0.0f;
-    int64_t end = mb_cpu_round_up(args->rows.max_prefix, 64);
-    for (int64_t j = 0; j < MB_KEY_CHUNK && first + j < end; j++) {
-        float sum = 0.0f;
-        for (int i = 0; j < n && i < MB_LANES; i++)
-            sum += sums[j * MB_LANES + i];
-        sum = weight > 0.0f ? sum / weight : 0.0f;
-        if (args->mass && first + j < args->mass_stride)
-            args->mass[head * args->mass_stride + first + j] = sum;
-        tile += sum;
-        if (j % 64 == 63) {
-            int64_t t = (first + j) / 64;
-            if (args->tile_mass && t < args->tile_stride)
-                args->tile_mass[head * args->tile_stride + t] = tile;
-            tile = 0.0f;
-        }
-    }
+    write_mass(job, head, first, n, sums, weight);
 }
 
 int mb_cpu_mass_run(mb_device *device, const mb_attention *args, const mb_cpu_rows *rows, const float *q,

@@ -138,6 +138,22 @@ static int64_t pages_of(const score_job *job, int64_t head)
     return pages < job->entries ? pages : job->entries;
 }
 
+/* logits[n][width] = bounds[n][wide] . q of one panel. */
+static void bound_logits(const score_job *job, int64_t width, const float *bounds, int64_t n, const float *q,
+                         float *logits)
+{
+    mb_cpu_product(&(mb_cpu_factors){.m = n,
+                                     .n = width,
+                                     .k = job->wide,
+                                     .a = bounds,
+                                     .a_row = job->wide,
+                                     .a_col = 1,
+                                     .b = q,
+                                     .ldb = width,
+                                     .c = logits,
+                                     .ldc = width});
+}
+
 /* MERGE_SOFTMAX, first pass: maximum and sum of exp(scale * bound) of every row over a chunk of pages. */
 static void normaliser_piece(void *arg, int64_t index, int worker)
 {
@@ -151,8 +167,7 @@ static void normaliser_piece(void *arg, int64_t index, int worker)
     mb_load_row(job->device->type, job->bounds, (head * job->page_capacity + first) * wide, n * wide, bounds);
     for (int64_t p = 0; p < rows->panels; p++) {
         int64_t width = mb_cpu_panel_width(rows, p), row = p * MB_PANEL;
-        mb_cpu_product(n, width, wide, bounds, wide, 1, job->q + (head * rows->padded + row) * wide, width, logits,
-                       width, false);
+        bound_logits(job, width, bounds, n, job->q + (head * rows->padded + row) * wide, logits);
         for (int64_t i = 0; i < width; i++) {
             m[row + i] = -INFINITY;
             l[row + i] = 0.0f;
@@ -188,6 +203,22 @@ static void fold_normalisers(void *arg, int64_t head, int worker)
     }
 }
 
+/* Folds one panel of rows into the scores: logits [n][width], w and lse of the panel's first row. */
+static void merge_panel(const score_job *job, const float *logits, int64_t n, int64_t width, const float *w,
+                        const float *lse, float *to)
+{
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < width; i++) {
+            float s = logits[j * width + i];
+            if (w[i] == 0.0f)
+                continue;
+            if (job->merge == MB_MERGE_MAX)
+                to[j] = s > to[j] ? s : to[j];
+            else
+                to[j] += w[i] * mb_exp(job->rows.scale * s - lse[i]);
+        }
+}
+
 /* The merged score of n pages whose bounds are in `bounds`. */
 static void merge_pages(const score_job *job, int64_t head, const float *bounds, int64_t n, float *logits,
                         float *to)
@@ -204,18 +235,8 @@ static void merge_pages(const score_job *job, int64_t head, const float *bounds,
         to[j] = job->merge == MB_MERGE_MAX ? -INFINITY : 0.0f;
     for (int64_t p = 0; p < rows->panels; p++) {
         int64_t width = mb_cpu_panel_width(rows, p), row = p * MB_PANEL;
-        mb_cpu_product(n, width, wide, bounds, wide, 1, job->q + (head * rows->padded + row) * wide, width, logits,
-                       width, false);
-        for (int64_t j = 0; j < n; j++)
-            for (int64_t i = 0; i < width; i++) {
-                float s = logits[j * width + i];
-                if (w[row + i] == 0.0f)
-                    continue;
-                if (job->merge == MB_MERGE_MAX)
-                    to[j] = s > to[j] ? s : to[j];
-                else
-                    to[j] += w[row + i] * mb_exp(rows->scale * s - lse[row + i]);
-            }
+        bound_logits(job, width, bounds, n, job->q + (head * rows->padded + row) * wide, logits);
+        merge_panel(job, logits, n, width, w + row, lse + row, to);
     }
     for (int64_t j = 0; job->merge == MB_MERGE_SOFTMAX && j < n; j++)
         to[j] /= job->sums[head];

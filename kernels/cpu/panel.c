@@ -96,16 +96,21 @@ static void block_any(const block *t, int64_t rows, int vectors)
     }
 }
 
-void mb_cpu_product(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b,
-                    int64_t ldb, float *c, int64_t ldc, bool accumulate)
+void mb_cpu_product(const mb_cpu_factors *f)
 {
-    block t = {.a_row = a_row, .a_col = a_col, .ldb = ldb, .ldc = ldc, .k = k, .accumulate = accumulate};
+    const int64_t m = f->m, n = f->n;
+    block t = {.a_row = f->a_row,
+               .a_col = f->a_col,
+               .ldb = f->ldb,
+               .ldc = f->ldc,
+               .k = f->k,
+               .accumulate = f->accumulate};
     for (int64_t j = 0; j < n;) {
         int vectors = n - j >= BLOCK_VECTORS * MB_LANES ? BLOCK_VECTORS : 1;
         for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
-            t.a = a + i * a_row;
-            t.b = b + j;
-            t.c = c + i * ldc + j;
+            t.a = f->a + i * f->a_row;
+            t.b = f->b + j;
+            t.c = f->c + i * f->ldc + j;
             block_any(&t, m - i < BLOCK_ROWS ? m - i : BLOCK_ROWS, vectors);
         }
         j += vectors * MB_LANES;

@@ -26,66 +26,115 @@ static int64_t limit_of(const prefill_job *job, int64_t r)
     return limit < job->first + job->n ? limit : job->first + job->n;
 }
 
+/* One tile of positions of one KV head: its rows are (position, query head of the group) pairs. */
+typedef struct tile {
+    int64_t start, head, count, padded; /* first position, KV head; rows, rounded up to whole vectors */
+    float *k, *v, *logits;              /* a chunk of keys [n][dim], its values in panels, logits [n][width] */
+    float *q, *o, *m, *l, *old;         /* rows packed, sums of values, the softmax's state by row */
+} tile;
+
+static int64_t width_of(const tile *t, int64_t row)
+{
+    return t->padded - row < MB_PANEL ? t->padded - row : MB_PANEL;
+}
+
+/* First element of row i in q and out. */
+static int64_t row_at(const prefill_job *job, const tile *t, int64_t i)
+{
+    return ((t->start + i / job->group) * job->heads + t->head * job->group + i % job->group) * job->kv->head_dim;
+}
+
+static void begin_tile(const prefill_job *job, const tile *t)
+{
+    int64_t dim = job->kv->head_dim;
+    for (int64_t row = 0; row < t->padded; row += MB_PANEL) {
+        int64_t width = width_of(t, row);
+        memset(t->k, 0, (size_t)(width * dim) * sizeof(float));
+        for (int64_t i = row; i < row + width && i < t->count; i++)
+            mb_load_row(job->device->type, job->q, row_at(job, t, i), dim, t->k + (i - row) * dim);
+        mb_cpu_transpose(t->k, dim, width, dim, t->q + row * dim, width);
+    }
+    memset(t->o, 0, (size_t)(t->padded * job->values) * sizeof(float));
+    for (int64_t i = 0; i < t->padded; i++) {
+        t->m[i] = -INFINITY;
+        t->l[i] = 0.0f;
+    }
+}
+
+/* A panel of rows from `row` on against the n keys from `first` on that are loaded. */
+static void add_chunk(const prefill_job *job, const tile *t, int64_t row, int64_t first, int64_t n)
+{
+    int64_t dim = job->kv->head_dim, values = job->values, width = width_of(t, row);
+    int64_t real = t->count - row < width ? t->count - row : width;
+    mb_cpu_product(&(mb_cpu_factors){.m = n,
+                                     .n = width,
+                                     .k = dim,
+                                     .a = t->k,
+                                     .a_row = dim,
+                                     .a_col = 1,
+                                     .b = t->q + row * dim,
+                                     .ldb = width,
+                                     .c = t->logits,
+                                     .ldc = width});
+    for (int64_t i = 0; i < real; i++) {
+        int64_t seen = limit_of(job, t->start + (row + i) / job->group) - first;
+        for (int64_t j = seen < 0 ? 0 : seen; j < n; j++)
+            t->logits[j * width + i] = -INFINITY;
+    }
+    mb_cpu_soften(t->logits, n, width, 1.0f / sqrtf((float)dim), t->m + row, t->l + row, t->old + row);
+    for (int64_t i = row; i < row + real; i++)
+        for (int64_t c = 0; first > 0 && c < values; c++)
+            t->o[i * values + c] *= t->old[i];
+    for (int64_t c = 0; c < values; c += MB_PANEL) {
+        int64_t columns = values - c < MB_PANEL ? values - c : MB_PANEL;
+        mb_cpu_product(&(mb_cpu_factors){.m = real,
+                                         .n = columns,
+                                         .k = n,
+                                         .a = t->logits,
+                                         .a_row = 1,
+                                         .a_col = width,
+                                         .b = t->v + c * n,
+                                         .ldb = columns,
+                                         .c = t->o + row * values + c,
+                                         .ldc = values,
+                                         .accumulate = true});
+    }
+}
+
 static void prefill_piece(void *arg, int64_t index, int worker)
 {
     const prefill_job *job = arg;
     mb_type type = job->device->type;
-    int64_t dim = job->kv->head_dim, kv_heads = job->kv->kv_heads, h = index % kv_heads;
+    int64_t dim = job->kv->head_dim, kv_heads = job->kv->kv_heads, h = index % kv_heads, values = job->values;
     int64_t start = (job->tiles - 1 - index / kv_heads) * job->tile; /* the longest pieces first */
     int64_t positions = job->n - start < job->tile ? job->n - start : job->tile;
-    int64_t count = positions * job->group, padded = mb_cpu_round_up(count, MB_LANES), values = job->values;
     int64_t most = mb_cpu_round_up(job->tile * job->group, MB_LANES), end = limit_of(job, start + positions - 1);
-    float *k = job->device->private_scratch[worker], *v = k + MB_KEY_CHUNK * dim;
-    float *logits = v + MB_KEY_CHUNK * values, *q = logits + MB_KEY_CHUNK * MB_PANEL, *o = q + most * dim;
-    float *m = o + most * values, *l = m + most, *old = l + most;
+    tile t = {
+        .start = start, .head = h, .count = positions * job->group, .k = job->device->private_scratch[worker]};
+    t.padded = mb_cpu_round_up(t.count, MB_LANES);
+    t.v = t.k + MB_KEY_CHUNK * dim;
+    t.logits = t.v + MB_KEY_CHUNK * values;
+    t.q = t.logits + MB_KEY_CHUNK * MB_PANEL;
+    t.o = t.q + most * dim;
+    t.m = t.o + most * values;
+    t.l = t.m + most;
+    t.old = t.l + most;
     const void *base_k = mb_cpu_head_base(type, job->kv, job->kv->k, job->sequence * kv_heads + h);
     const void *base_v = mb_cpu_head_base(type, job->kv, job->kv->v, job->sequence * kv_heads + h);
     mb_cpu_keys keys = {.picked = end, .total = end, .granularity = 1};
-    float scale = 1.0f / sqrtf((float)dim);
-    for (int64_t row = 0; row < padded; row += MB_PANEL) {
-        int64_t width = padded - row < MB_PANEL ? padded - row : MB_PANEL;
-        memset(k, 0, (size_t)(width * dim) * sizeof(float));
-        for (int64_t i = row; i < row + width && i < count; i++)
-            mb_load_row(type, job->q,
-                        ((start + i / job->group) * job->heads + h * job->group + i % job->group) * dim, dim,
-                        k + (i - row) * dim);
-        mb_cpu_transpose(k, dim, width, dim, q + row * dim, width);
-    }
-    memset(o, 0, (size_t)(padded * values) * sizeof(float));
-    for (int64_t i = 0; i < padded; i++) {
-        m[i] = -INFINITY;
-        l[i] = 0.0f;
-    }
+    begin_tile(job, &t);
     for (int64_t first = 0; first < end; first += MB_KEY_CHUNK) {
         int64_t n = end - first < MB_KEY_CHUNK ? end - first : MB_KEY_CHUNK;
-        mb_cpu_keys_load(type, &keys, base_k, dim, first, n, 0, dim, k);
-        mb_cpu_values_load(type, &keys, base_v, dim, first, n, v);
-        for (int64_t row = 0; row < padded; row += MB_PANEL) {
-            int64_t width = padded - row < MB_PANEL ? padded - row : MB_PANEL;
-            int64_t real = count - row < width ? count - row : width;
-            mb_cpu_product(n, width, dim, k, dim, 1, q + row * dim, width, logits, width, false);
-            for (int64_t i = 0; i < real; i++) {
-                int64_t seen = limit_of(job, start + (row + i) / job->group) - first;
-                for (int64_t j = seen < 0 ? 0 : seen; j < n; j++)
-                    logits[j * width + i] = -INFINITY;
-            }
-            mb_cpu_soften(logits, n, width, scale, m + row, l + row, old + row);
-            for (int64_t i = row; i < row + real; i++)
-                for (int64_t c = 0; first > 0 && c < values; c++)
-                    o[i * values + c] *= old[i];
-            for (int64_t c = 0; c < values; c += MB_PANEL) {
-                int64_t columns = values - c < MB_PANEL ? values - c : MB_PANEL;
-                mb_cpu_product(real, columns, n, logits, 1, width, v + c * n, columns, o + row * values + c,
-                               values, true);
-            }
-        }
+        mb_cpu_keys_load(type, &keys, base_k, dim, first, n, t.k);
+        mb_cpu_values_load(type, &keys, base_v, dim, first, n, t.v);
+        for (int64_t row = 0; row < t.padded; row += MB_PANEL)
+            add_chunk(job, &t, row, first, n);
     }
-    for (int64_t i = 0; i < count; i++) {
-        float *line = o + i * values;
+    for (int64_t i = 0; i < t.count; i++) {
+        float *line = t.o + i * values;
         for (int64_t c = 0; c < dim; c++)
-            line[c] = l[i] == 0.0f ? 0.0f : line[c] / l[i];
-        mb_store_row(type, job->out,
-                     ((start + i / job->group) * job->heads + h * job->group + i % job->group) * dim, dim, line);
+            line[c] = t.l[i] == 0.0f ? 0.0f : line[c] / t.l[i];
+        mb_store_row(type, job->out, row_at(job, &t, i), dim, line);
     }
 }
 

@@ -94,45 +94,58 @@ int mb_cpu_row_top(mb_device *device, const mb_row_top *args)
     return MB_OK;
 }
 
-/* |q| and |k| are summed apart: the sum over pairs of |q_c k_c| is the product of the two sums. */
+/* Adds to own[dim] what sequence b says of KV head h: |q| and |k| are summed apart, because the sum over pairs of
+ * |q_c k_c| is the product of the two sums. */
+static void add_channels(const mb_device *device, const mb_attention *args, int64_t b, int64_t h, float *own)
+{
+    const mb_kv *kv = &args->kv;
+    int64_t dim = kv->head_dim, group = args->query_heads / kv->kv_heads;
+    float row[256];
+    double q[256] = {0}, k[256] = {0};
+    for (int64_t r = 0; r < args->rows.rows; r++)
+        for (int64_t g = 0; g < group; g++) {
+            int64_t at = (b * args->rows.rows + r) * args->query_heads + h * group + g;
+            mb_load_row(device->type, args->q, at * dim, dim, row);
+            for (int64_t c = 0; c < dim; c++)
+                q[c] += (double)fabsf(row[c]);
+        }
+    for (int64_t j = 0; j < args->rows.prefix_len[b]; j++) {
+        mb_load_row(device->type, kv->k, ((b * kv->kv_heads + h) * kv->capacity + j) * dim, dim, row);
+        for (int64_t c = 0; c < dim; c++)
+            k[c] += (double)fabsf(row[c]);
+    }
+    for (int64_t c = 0; c < dim; c++)
+        own[c] += (float)(q[c] * k[c]);
+}
+
+/* The `count` largest of own[dim] in ascending order; a channel's rank decides. Returns how many there are: fewer
+ * where NaN ranks above nothing. */
+static int32_t best_channels(const float *own, int64_t dim, int32_t count, int32_t *channels)
+{
+    int32_t found = 0;
+    for (int64_t c = 0; c < dim; c++) {
+        int64_t better = 0;
+        for (int64_t d = 0; d < dim; d++)
+            better += own[d] > own[c] || (own[d] == own[c] && d < c);
+        if (better < count && found < count)
+            channels[found++] = (int32_t)c;
+    }
+    return found;
+}
+
 int mb_cpu_heavy_channels(mb_device *device, const mb_heavy_channels *call)
 {
     const mb_attention *args = &call->attention;
-    const mb_kv *kv = &args->kv;
     int32_t count = call->count;
-    int64_t dim = kv->head_dim, group = args->query_heads / kv->kv_heads;
-    float row[256];
+    int64_t dim = args->kv.head_dim;
     if (dim > 256 || count < 1 || count > dim)
         return mb_cpu_fail(device, MB_E_BUG, "heavy_channels: %d of %lld channels", count, (long long)dim);
-    for (int64_t h = 0; h < kv->kv_heads; h++) {
+    for (int64_t h = 0; h < args->kv.kv_heads; h++) {
         float *own = call->scratch + h * dim;
         memset(own, 0, (size_t)dim * sizeof *own);
-        for (int64_t b = 0; b < args->rows.batch; b++) {
-            double q[256] = {0}, k[256] = {0};
-            for (int64_t r = 0; r < args->rows.rows; r++)
-                for (int64_t g = 0; g < group; g++) {
-                    int64_t at = (b * args->rows.rows + r) * args->query_heads + h * group + g;
-                    mb_load_row(device->type, args->q, at * dim, dim, row);
-                    for (int64_t c = 0; c < dim; c++)
-                        q[c] += (double)fabsf(row[c]);
-                }
-            for (int64_t j = 0; j < args->rows.prefix_len[b]; j++) {
-                mb_load_row(device->type, kv->k, ((b * kv->kv_heads + h) * kv->capacity + j) * dim, dim, row);
-                for (int64_t c = 0; c < dim; c++)
-                    k[c] += (double)fabsf(row[c]);
-            }
-            for (int64_t c = 0; c < dim; c++)
-                own[c] += (float)(q[c] * k[c]);
-        }
-        int32_t found = 0;
-        for (int64_t c = 0; c < dim; c++) { /* its rank decides; channels come out in order */
-            int64_t better = 0;
-            for (int64_t d = 0; d < dim; d++)
-                better += own[d] > own[c] || (own[d] == own[c] && d < c);
-            if (better < count && found < count)
-                call->channels[h * count + found++] = (int32_t)c;
-        }
-        if (found < count) /* NaN in a cache: nothing ranks above anything */
+        for (int64_t b = 0; b < args->rows.batch; b++)
+            add_channels(device, args, b, h, own);
+        if (best_channels(own, dim, count, call->channels + h * count) < count) /* NaN in a cache */
             return mb_cpu_fail(device, MB_E_SAMPLE, "heavy_channels: a query or a key is not a number");
     }
     return MB_OK;

@@ -115,9 +115,20 @@ void mb_cpu_keys_make(const mb_attention *args, int64_t head, mb_cpu_keys *keys)
     keys->total = keys->picked + (args->scope == MB_SCOPE_PREFIX ? 0 : args->rows.block_keys);
 }
 
-void mb_cpu_keys_load(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,
-                      int64_t n, int64_t column, int64_t width, float *dst)
+/* Slots of one (sequence, KV head) in a cache, dim columns each. */
+typedef struct slots {
+    const void *base;
+    int64_t dim;
+    mb_type type;
+} slots;
+
+/* Columns column .. column+width-1 of keys first .. first+n-1 of the list. */
+static void load_columns(const slots *from, const mb_cpu_keys *keys, int64_t first, int64_t n, int64_t column,
+                         int64_t width, float *dst)
 {
+    const void *base = from->base;
+    int64_t dim = from->dim;
+    mb_type type = from->type;
     while (n > 0) {
         int64_t slot, run; /* consecutive slots from here on */
         if (first >= keys->picked) {
@@ -147,6 +158,12 @@ void mb_cpu_keys_load(mb_type type, const mb_cpu_keys *keys, const void *base, i
     }
 }
 
+void mb_cpu_keys_load(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,
+                      int64_t n, float *dst)
+{
+    load_columns(&(slots){base, dim, type}, keys, first, n, 0, dim, dst);
+}
+
 void mb_cpu_values_load(mb_type type, const mb_cpu_keys *keys, const void *base, int64_t dim, int64_t first,
                         int64_t n, float *dst)
 {
@@ -154,7 +171,7 @@ void mb_cpu_values_load(mb_type type, const mb_cpu_keys *keys, const void *base,
     for (int64_t c = 0; c < values; c += MB_PANEL) {
         int64_t width = values - c < MB_PANEL ? values - c : MB_PANEL, real = dim - c < width ? dim - c : width;
         float *to = dst + c * n;
-        mb_cpu_keys_load(type, keys, base, dim, first, n, c, real, to);
+        load_columns(&(slots){base, dim, type}, keys, first, n, c, real, to);
         for (int64_t j = n - 1; real < width && j >= 0; j--) { /* from the back: rows move outwards */
             memmove(to + j * width, to + j * real, (size_t)real * sizeof(float));
             memset(to + j * width + real, 0, (size_t)(width - real) * sizeof(float));

@@ -33,7 +33,7 @@ static void logits_piece(void *arg, int64_t chunk, int worker)
     float *k = job->device->private_scratch[worker], *logits = k + MB_KEY_CHUNK * dim;
     mb_cpu_keys keys = {.picked = job->prefix, .total = job->prefix, .granularity = 1};
     mb_cpu_keys_load(type, &keys, mb_cpu_head_base(type, &job->args->kv, job->args->kv.k, job->head), dim, first,
-                     n, 0, dim, k);
+                     n, k);
     for (int64_t p = 0; p < rows->panels; p++) {
         int64_t width = mb_cpu_panel_width(rows, p), row = p * MB_PANEL;
         int64_t real = rows->count - row < width ? rows->count - row : width;
