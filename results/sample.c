@@ -171,18 +171,22 @@ static int store_forwards(mb_store *store, int64_t id, const mb_sample_row *row,
     "ON CONFLICT(method_id, name) DO UPDATE SET unit = excluded.unit, better = excluded.better, "                 \
     "aggregate = excluded.aggregate RETURNING id"
 
+typedef struct declaration {
+    const char *name, *unit, *better, *aggregate;
+} declaration;
+
 /* The row of a declaration, new or found; sql: its INSERT ... RETURNING id. */
-static int declare(mb_store *store, const char *sql, int64_t cell, const char *name, const char *unit,
-                   const char *better, const char *aggregate, int64_t *id, mb_error *err)
+static int declare(mb_store *store, const char *sql, int64_t cell, const declaration *d, int64_t *id,
+                   mb_error *err)
 {
     bool found = false;
     sqlite3_stmt *s = store_statement(store, sql, err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "itttt", cell, name, unit, better, aggregate ? aggregate : "mean");
+    store_bind(s, "itttt", cell, d->name, d->unit, d->better, d->aggregate ? d->aggregate : "mean");
     int rc = store_step_integer(store, s, id, &found, "storing a counter", err);
     if (rc == MB_OK && !found)
-        rc = mb_fail(err, MB_E_BUG, "%s: counter %s was not stored", store->path, name);
+        rc = mb_fail(err, MB_E_BUG, "%s: counter %s was not stored", store->path, d->name);
     return rc;
 }
 
@@ -192,7 +196,8 @@ static int store_counters(mb_store *store, int64_t id, const mb_sample_row *row,
     for (size_t i = 0; i < row->counter_count; i++) {
         const mb_counter_row *c = &row->counters[i];
         int64_t counter = 0;
-        int rc = declare(store, sql, row->cell, c->name, c->unit, c->better, c->aggregate, &counter, err);
+        int rc = declare(store, sql, row->cell, &(declaration){c->name, c->unit, c->better, c->aggregate},
+                         &counter, err);
         if (rc != MB_OK)
             return rc;
         sqlite3_stmt *s =
@@ -216,7 +221,8 @@ static int store_grids(mb_store *store, int64_t id, const mb_sample_row *row, mb
         const mb_grid_row *g = &row->grids[i];
         int rc = MB_OK;
         if (i == 0 || strcmp(g->name, g[-1].name) != 0)
-            rc = declare(store, sql, row->cell, g->name, g->unit, g->better, g->aggregate, &grid, err);
+            rc = declare(store, sql, row->cell, &(declaration){g->name, g->unit, g->better, g->aggregate}, &grid,
+                         err);
         if (rc != MB_OK)
             return rc;
         sqlite3_stmt *s = store_statement(store,

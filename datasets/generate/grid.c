@@ -34,46 +34,56 @@ void mb_niah_grid_depths(double low, double high, size_t n, bool sigmoid, double
     }
 }
 
-/* {"from": a, "to": b, "count": n} into a malloc'ed array of reals; *values NULL when item is no such object. */
-static int read_range(const mb_task_keys *keys, const char *key, const cJSON *item, double low, double high,
-                      double *from, double *to, size_t *count, mb_error *err)
+/* What a key of the grid may hold. */
+typedef struct allowed {
+    const char *key;
+    double low, high;
+    bool whole;
+} allowed;
+
+static const allowed lengths_allowed = {"lengths", 16, MAX_LENGTH, true};
+static const allowed depths_allowed = {"depths", 0, 100, false};
+
+/* {"from": a, "to": b, "count": n}; from and to keep their values where the object names none. */
+static int read_range(const mb_task_keys *keys, const allowed *rule, const cJSON *item, double *from, double *to,
+                      size_t *count, mb_error *err)
 {
     const cJSON *a = cJSON_GetObjectItemCaseSensitive(item, "from");
     const cJSON *b = cJSON_GetObjectItemCaseSensitive(item, "to");
     const cJSON *n = cJSON_GetObjectItemCaseSensitive(item, "count");
     for (const cJSON *part = item->child; part; part = part->next)
         if (part != a && part != b && part != n)
-            return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s knows from, to and count, not \"%s\"", key,
+            return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s knows from, to and count, not \"%s\"", rule->key,
                            keys->task, part->string);
     if (a && cJSON_IsNumber(a))
         *from = a->valuedouble;
     if (b && cJSON_IsNumber(b))
         *to = b->valuedouble;
-    if ((a && !cJSON_IsNumber(a)) || (b && !cJSON_IsNumber(b)) || !cJSON_IsNumber(n) || !(*from >= low) ||
-        !(*to <= high) || !(*from <= *to) || !(n->valuedouble >= 1) || n->valuedouble > MAX_POINTS ||
+    if ((a && !cJSON_IsNumber(a)) || (b && !cJSON_IsNumber(b)) || !cJSON_IsNumber(n) || !(*from >= rule->low) ||
+        !(*to <= rule->high) || !(*from <= *to) || !(n->valuedouble >= 1) || n->valuedouble > MAX_POINTS ||
         n->valuedouble != floor(n->valuedouble))
         return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s needs %g <= from <= to <= %g and a count from 1 to %d",
-                       key, keys->task, low, high, MAX_POINTS);
+                       rule->key, keys->task, rule->low, rule->high, MAX_POINTS);
     *count = (size_t)n->valuedouble;
     return MB_OK;
 }
 
-/* A list of numbers within [low, high] into a malloc'ed array. */
-static int read_list(const mb_task_keys *keys, const char *key, const cJSON *item, double low, double high,
-                     bool whole, double **values, size_t *count, mb_error *err)
+/* A list of numbers that the rule allows into a malloc'ed array. */
+static int read_list(const mb_task_keys *keys, const allowed *rule, const cJSON *item, double **values,
+                     size_t *count, mb_error *err)
 {
     int n = cJSON_GetArraySize(item);
     if (n < 1 || n > MAX_POINTS)
-        return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s must list 1 to %d numbers", key, keys->task,
+        return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s must list 1 to %d numbers", rule->key, keys->task,
                        MAX_POINTS);
     *values = calloc((size_t)n, sizeof **values);
     if (!*values)
-        return mb_fail(err, MB_E_SYSTEM, "no memory for \"%s\" of task %s", key, keys->task);
+        return mb_fail(err, MB_E_SYSTEM, "no memory for \"%s\" of task %s", rule->key, keys->task);
     for (const cJSON *part = item->child; part; part = part->next) {
         double v = cJSON_IsNumber(part) ? part->valuedouble : NAN;
-        if (!(v >= low && v <= high) || (whole && v != floor(v)))
-            return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s: entry %zu must be a%s number from %g to %g", key,
-                           keys->task, *count, whole ? " whole" : "", low, high);
+        if (!(v >= rule->low && v <= rule->high) || (rule->whole && v != floor(v)))
+            return mb_fail(err, MB_E_INPUT, "\"%s\" of task %s: entry %zu must be a%s number from %g to %g",
+                           rule->key, keys->task, *count, rule->whole ? " whole" : "", rule->low, rule->high);
         (*values)[(*count)++] = v;
     }
     return MB_OK;
@@ -85,9 +95,9 @@ static int read_lengths(mb_niah_grid *grid, const mb_task_keys *keys, const cJSO
     size_t count = 0;
     int rc = MB_OK;
     if (cJSON_IsArray(item))
-        rc = read_list(keys, "lengths", item, 16, MAX_LENGTH, true, &values, &count, err);
+        rc = read_list(keys, &lengths_allowed, item, &values, &count, err);
     else if (cJSON_IsObject(item))
-        rc = read_range(keys, "lengths", item, 16, MAX_LENGTH, &from, &to, &count, err);
+        rc = read_range(keys, &lengths_allowed, item, &from, &to, &count, err);
     else
         rc = mb_fail(err, MB_E_INPUT,
                      "\"lengths\" of task %s must be a list of token counts or {\"from\", \"to\", \"count\"}",
@@ -113,7 +123,7 @@ static int read_depths(mb_niah_grid *grid, const mb_task_keys *keys, const cJSON
     double from = 0, to = 100;
     size_t count = 0;
     if (cJSON_IsArray(item))
-        return read_list(keys, "depths", item, 0, 100, false, &grid->depths, &grid->depth_count, err);
+        return read_list(keys, &depths_allowed, item, &grid->depths, &grid->depth_count, err);
     if (cJSON_IsNumber(item)) {
         if (!(item->valuedouble >= 1 && item->valuedouble <= MAX_POINTS) ||
             item->valuedouble != floor(item->valuedouble))
@@ -121,7 +131,7 @@ static int read_depths(mb_niah_grid *grid, const mb_task_keys *keys, const cJSON
                            MAX_POINTS);
         count = (size_t)item->valuedouble;
     } else if (cJSON_IsObject(item)) {
-        int rc = read_range(keys, "depths", item, 0, 100, &from, &to, &count, err);
+        int rc = read_range(keys, &depths_allowed, item, &from, &to, &count, err);
         if (rc < 0)
             return rc;
     } else

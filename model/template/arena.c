@@ -4,6 +4,7 @@
  * A limit makes a hostile template stop: mb_arena_take() gives NULL beyond it.
  */
 #include "model/template/template.h"
+#include "model/template/value.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -91,22 +92,10 @@ bool mb_list_add(mb_arena *arena, mb_value value, mb_value item)
 /* Keys are text, numbers, true, false or none; 1, 1.0 and true are one key, as in Python. */
 static bool same_key(const mb_value *a, const mb_value *b)
 {
-    const bool numbers = a->kind == MB_KIND_BOOL || a->kind == MB_KIND_INT || a->kind == MB_KIND_REAL;
     if (a->kind == MB_KIND_TEXT && b->kind == MB_KIND_TEXT)
         return a->length == b->length && (a->length == 0 || memcmp(a->text, b->text, a->length) == 0);
-    if (numbers && (b->kind == MB_KIND_BOOL || b->kind == MB_KIND_INT || b->kind == MB_KIND_REAL)) {
-        if (a->kind == MB_KIND_REAL || b->kind == MB_KIND_REAL) {
-            double x = a->kind == MB_KIND_REAL  ? a->real
-                       : a->kind == MB_KIND_INT ? (double)a->integer
-                                                : a->boolean;
-            double y = b->kind == MB_KIND_REAL  ? b->real
-                       : b->kind == MB_KIND_INT ? (double)b->integer
-                                                : b->boolean;
-            return x == y;
-        }
-        return (a->kind == MB_KIND_INT ? a->integer : a->boolean) ==
-               (b->kind == MB_KIND_INT ? b->integer : b->boolean);
-    }
+    if (mb_value_is_number(*a) && mb_value_is_number(*b))
+        return mb_value_numbers_equal(*a, *b);
     return a->kind == MB_KIND_NONE && b->kind == MB_KIND_NONE;
 }
 

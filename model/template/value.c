@@ -75,6 +75,12 @@ double mb_value_real(mb_value value)
     return value.kind == MB_KIND_REAL ? value.real : (double)integer_of(value);
 }
 
+bool mb_value_numbers_equal(mb_value a, mb_value b)
+{
+    return a.kind == MB_KIND_REAL || b.kind == MB_KIND_REAL ? mb_value_real(a) == mb_value_real(b)
+                                                            : integer_of(a) == integer_of(b);
+}
+
 bool mb_value_true(struct mb_render *r, mb_value value)
 {
     (void)r;
@@ -136,8 +142,7 @@ bool mb_value_equal(struct mb_render *r, mb_value a, mb_value b)
     if (!deeper(r))
         return false;
     if (mb_value_is_number(a) && mb_value_is_number(b))
-        equal = a.kind == MB_KIND_REAL || b.kind == MB_KIND_REAL ? mb_value_real(a) == mb_value_real(b)
-                                                                 : integer_of(a) == integer_of(b);
+        equal = mb_value_numbers_equal(a, b);
     else if (a.kind == b.kind)
         switch (a.kind) {
         case MB_KIND_TEXT:
@@ -161,7 +166,14 @@ bool mb_value_equal(struct mb_render *r, mb_value a, mb_value b)
     return equal;
 }
 
-/* -1, 0, 1; numbers, text, lists item by item. */
+static int compare_texts(mb_value a, mb_value b)
+{
+    size_t n = a.length < b.length ? a.length : b.length;
+    int order = n ? memcmp(a.text, b.text, n) : 0;
+    return order != 0 ? order : (a.length > b.length) - (a.length < b.length);
+}
+
+/* Numbers, text, lists item by item: below, at or above 0. */
 static int compare(struct mb_render *r, mb_value a, mb_value b)
 {
     int order = 0;
@@ -172,10 +184,7 @@ static int compare(struct mb_render *r, mb_value a, mb_value b)
         int64_t i = integer_of(a), j = integer_of(b);
         order = a.kind == MB_KIND_REAL || b.kind == MB_KIND_REAL ? (x > y) - (x < y) : (i > j) - (i < j);
     } else if (a.kind == MB_KIND_TEXT && b.kind == MB_KIND_TEXT) {
-        size_t n = a.length < b.length ? a.length : b.length;
-        order = n ? memcmp(a.text, b.text, n) : 0;
-        if (order == 0)
-            order = (a.length > b.length) - (a.length < b.length);
+        order = compare_texts(a, b);
     } else if (a.kind == MB_KIND_LIST && b.kind == MB_KIND_LIST && a.list->flavour == b.list->flavour) {
         size_t n = a.list->count < b.list->count ? a.list->count : b.list->count;
         for (size_t i = 0; i < n && order == 0 && r->rc == MB_OK; i++)

@@ -74,6 +74,7 @@ const struct mb_list *mb_value_items(struct mb_render *r, mb_value value);
 int64_t mb_value_length(struct mb_render *r, mb_value value);
 bool mb_value_is_number(mb_value value); /* int, float or bool */
 double mb_value_real(mb_value number);
+bool mb_value_numbers_equal(mb_value a, mb_value b); /* 1, 1.0 and true are equal, as in Python */
 
 /* str(value): appends it. */
 void mb_value_print(struct mb_render *r, mb_text *out, mb_value value);

@@ -74,14 +74,22 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb
 }
 
 /* One merge; left and right as the file spells them. */
-static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const char *right, size_t right_n,
-                     int32_t rank, mb_text *bytes, const char *where, mb_error *err)
+typedef struct merge {
+    const char *left, *right;
+    size_t left_n, right_n;
+    int32_t rank;
+} merge;
+
+/* bytes: a buffer to work in. */
+static int add_merge(mb_tokenizer *t, const merge *m, mb_text *bytes, const char *where, mb_error *err)
 {
+    const int left_shown = (int)(m->left_n < 64 ? m->left_n : 64),
+              right_shown = (int)(m->right_n < 64 ? m->right_n : 64);
     mb_text_clear(bytes);
     /* Both halves go into one buffer; their concatenation is the merged token's bytes. */
-    bool ok = left_n && right_n && mb_tokenizer_unmap(bytes, left, left_n);
+    bool ok = m->left_n && m->right_n && mb_tokenizer_unmap(bytes, m->left, m->left_n);
     size_t middle = bytes->length;
-    ok = ok && mb_tokenizer_unmap(bytes, right, right_n) && !bytes->failed;
+    ok = ok && mb_tokenizer_unmap(bytes, m->right, m->right_n) && !bytes->failed;
     int32_t a = ok ? mb_tokenizer_index_find(t, bytes->data, middle) : -1;
     int32_t b = ok ? mb_tokenizer_index_find(t, bytes->data + middle, bytes->length - middle) : -1;
     int32_t whole = ok ? mb_tokenizer_index_find(t, bytes->data, bytes->length) : -1;
@@ -89,11 +97,10 @@ static int add_merge(mb_tokenizer *t, const char *left, size_t left_n, const cha
         return mb_fail(err, MB_E_INPUT,
                        "%s: merge %d (\"%.*s\" + \"%.*s\") uses tokens that the "
                        "vocabulary lacks",
-                       where, rank + 1, (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64),
-                       right);
-    if (!mb_tokenizer_rules_put(t, a, b, rank, whole))
-        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") stands there twice", where, rank + 1,
-                       (int)(left_n < 64 ? left_n : 64), left, (int)(right_n < 64 ? right_n : 64), right);
+                       where, m->rank + 1, left_shown, m->left, right_shown, m->right);
+    if (!mb_tokenizer_rules_put(t, a, b, m->rank, whole))
+        return mb_fail(err, MB_E_INPUT, "%s: merge %d (\"%.*s\" + \"%.*s\") stands there twice", where,
+                       m->rank + 1, left_shown, m->left, right_shown, m->right);
     return MB_OK;
 }
 
@@ -105,8 +112,12 @@ static int add_merge_line(mb_tokenizer *t, const char *line, size_t n, int32_t r
     if (!blank || memchr(blank + 1, ' ', (size_t)(line + n - blank - 1)))
         return mb_fail(err, MB_E_INPUT, "%s: merge %d must be two tokens with one space between them", where,
                        rank + 1);
-    return add_merge(t, line, (size_t)(blank - line), blank + 1, (size_t)(line + n - blank - 1), rank, bytes,
-                     where, err);
+    const merge m = {.left = line,
+                     .left_n = (size_t)(blank - line),
+                     .right = blank + 1,
+                     .right_n = (size_t)(line + n - blank - 1),
+                     .rank = rank};
+    return add_merge(t, &m, bytes, where, err);
 }
 
 /* Rank = position in the list. Strings are the older form, pairs the newer one. */
@@ -119,12 +130,17 @@ static int read_merges_json(mb_tokenizer *t, const cJSON *merges, const char *wh
         return mb_fail(err, MB_E_INPUT, "%s: \"merges\" is missing or no list", where);
     if (!mb_tokenizer_rules_reserve(t, (size_t)cJSON_GetArraySize(merges)))
         return mb_no_memory(err, "the merges of %s", where);
-    for (const cJSON *merge = merges->child; merge && rc == MB_OK; merge = merge->next, rank++) {
-        const cJSON *a = cJSON_IsArray(merge) ? merge->child : NULL, *b = a ? a->next : NULL;
-        if (cJSON_IsString(merge))
-            rc = add_merge_line(t, merge->valuestring, strlen(merge->valuestring), rank, &bytes, where, err);
+    for (const cJSON *item = merges->child; item && rc == MB_OK; item = item->next, rank++) {
+        const cJSON *a = cJSON_IsArray(item) ? item->child : NULL, *b = a ? a->next : NULL;
+        if (cJSON_IsString(item))
+            rc = add_merge_line(t, item->valuestring, strlen(item->valuestring), rank, &bytes, where, err);
         else if (cJSON_IsString(a) && cJSON_IsString(b) && !b->next)
-            rc = add_merge(t, a->valuestring, strlen(a->valuestring), b->valuestring, strlen(b->valuestring), rank,
+            rc = add_merge(t,
+                           &(merge){.left = a->valuestring,
+                                    .left_n = strlen(a->valuestring),
+                                    .right = b->valuestring,
+                                    .right_n = strlen(b->valuestring),
+                                    .rank = rank},
                            &bytes, where, err);
         else
             rc = mb_fail(err, MB_E_INPUT, "%s: merge %d must be a string or a pair of strings", where, rank + 1);
