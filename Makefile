@@ -138,7 +138,7 @@ demo: deps ## install packages, build, run configs/quick.json: table, results/qu
 # ---- rules that a machine can check ----------------------------------------------------------------------------
 LINT_PACKAGES := clang-format clang-tidy
 lint: ## layout, complexity, the rooms' walls
-	@$(MAKE) --no-print-directory deps PACKAGES="$(LINT_PACKAGES)"
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) $(LINT_PACKAGES)"
 	@$(MAKE) --no-print-directory $(GENERATED)
 	@BUILD=$(BUILD) bash tools/lint.sh
 .PHONY: lint
