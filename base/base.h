@@ -79,8 +79,8 @@ void mb_text_unspell(mb_text *bytes, const char *text);
 bool mb_utf8_check(const char *bytes, size_t n, size_t *offset);
 /* Appends the bytes with U+FFFD for each broken sequence. */
 void mb_utf8_repair(mb_text *text, const char *bytes, size_t n);
-/* Appends a text as people may be shown it: a control character (C0, DEL, C1) is spelled \xNN, for a terminal would
- * obey it, a broken byte is U+FFFD. Characters of `kept` (may be "") stay. */
+/* Appends a text as people may be shown it: a control character (C0, DEL, C1) is spelled \xNN, for a terminal
+ * would obey it, a broken byte is U+FFFD. Characters of `kept` (may be "") stay. */
 void mb_text_visible(mb_text *text, const char *string, const char *kept);
 /* Appends a string as the inside of a JSON string, without quotes: what Python's json.dumps(ensure_ascii=False)
  * writes; broken UTF-8 is repaired, because a JSON file must be UTF-8. */
@@ -90,14 +90,15 @@ void mb_text_json(mb_text *text, const char *string);
 /* The whole file, NUL-terminated, malloc'ed; size without the NUL. Refuses folders and files over max bytes. */
 int mb_file_read(const char *path, size_t max, char **data, size_t *size, mb_error *err);
 /* Writes a temporary file, fsyncs, renames: the old content survives a crash. The target of a symlink is what is
- * replaced; what is no regular file (a device, a FIFO) is written into, and there a reader that left is no error. */
+ * replaced; what is no regular file (a device, a FIFO) is written into, and there a reader that left is no error.
+ */
 int mb_file_write(const char *path, const void *data, size_t size, mb_error *err);
 /* Read-only mapping. An empty file maps to NULL with size 0. */
 int mb_file_map(const char *path, const unsigned char **data, size_t *size, mb_error *err);
 void mb_file_unmap(const unsigned char *data, size_t size);
 bool mb_file_exists(const char *path);
 bool mb_folder_exists(const char *path);
-int mb_folder_make(const char *path, mb_error *err); /* with parents */
+int mb_folder_make(const char *path, mb_error *err);        /* with parents */
 int mb_folder_make_parent(const char *file, mb_error *err); /* the folder that a file lies in */
 
 /* ---- content hash: XXH3-128, 32 hex digits ---- */

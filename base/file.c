@@ -115,7 +115,8 @@ static int write_beside(const char *path, const void *data, size_t size, mb_erro
         free(temporary);
         return rc;
     }
-    /* fsync before the rename: else a crash may leave the new name on a file whose content never reached the disk. */
+    /* fsync before the rename: else a crash may leave the new name on a file whose content never reached the disk.
+     */
     bool written = write_all(fd, data, size) == 0 && fsync(fd) == 0;
     int number = errno;
     if (close(fd) != 0 && written) {

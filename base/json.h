@@ -28,8 +28,8 @@ const cJSON *mb_json_member(const cJSON *object, const char *name);
 /* The member's text, borrowed; NULL when absent or no text. */
 const char *mb_json_string(const cJSON *object, const char *name);
 
-/* A number as an integer, its fraction cut off; false: no number, or one outside of low .. high (within 2^53 of 0, where
- * every integer is a double). The one way from JSON's doubles to integers: a cast of 1e30 is undefined. */
+/* A number as an integer, its fraction cut off; false: no number, or one outside of low .. high (within 2^53 of 0,
+ * where every integer is a double). The one way from JSON's doubles to integers: a cast of 1e30 is undefined. */
 bool mb_json_integer(const cJSON *item, int64_t low, int64_t high, int64_t *value);
 
 /* As mb_utf8_next(), but C0 80 is U+0000 and a surrogate of three bytes is itself. */

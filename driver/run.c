@@ -76,13 +76,15 @@ static int check_times(const mb_run_config *config, mb_error *err)
                            (latency->batches.count +
                             (latency->largest_batch && latency->contexts.values[i] >= latency->largest_from)));
     if ((config->passes & MB_RUN_LATENCY) && cases == 0)
-        return mb_fail(err, MB_E_INPUT,
-                       "the pass latency would measure nothing: latency.contexts, latency.batches and latency.steps "
-                       "need a value each");
+        return mb_fail(
+            err, MB_E_INPUT,
+            "the pass latency would measure nothing: latency.contexts, latency.batches and latency.steps "
+            "need a value each");
     if ((config->passes & MB_RUN_BREAKDOWN) && parts == 0)
-        return mb_fail(err, MB_E_INPUT,
-                       "the pass breakdown would measure nothing: latency.breakdown_contexts and latency.batches need a "
-                       "value each");
+        return mb_fail(
+            err, MB_E_INPUT,
+            "the pass breakdown would measure nothing: latency.breakdown_contexts and latency.batches need a "
+            "value each");
     return MB_OK;
 }
 

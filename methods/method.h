@@ -296,8 +296,7 @@ struct mb_host {
      * overwritten; NULL with MB_KEY_NORM. Keys of length 0 have the cosine 0. */
     int (*key_measures)(const mb_host *, const mb_call *, mb_key_measure measure, float *mean, float *scores);
     /* Entries of the prefix at position first, first + every, first + 2*every ... become value. */
-    int (*score_every)(const mb_host *, const mb_call *, int32_t every, int32_t first, float value,
-                       float *scores);
+    int (*score_every)(const mb_host *, const mb_call *, int32_t every, int32_t first, float value, float *scores);
     /* Uniform [0,1) from a counter hash of (seed, key position): the same for every head and device. */
     int (*score_random)(const mb_host *, const mb_call *, uint64_t seed, float *scores);
     /* Scores of prefix keys below `below` become value*(j+1)/(N+1): what they stood for is ranked by recency. */

@@ -21,9 +21,9 @@ extern char **environ;
 
 /* ---- building ---- */
 
-/* The one way of a text to gnuplot. In single quotes gnuplot runs no commands, expands no macros and knows no escape. A
- * quote itself is joined to the string from double quotes: gnuplot 5.4 does not read two doubled ones in a row. Control
- * characters are spelled out: a newline would end the string. */
+/* The one way of a text to gnuplot. In single quotes gnuplot runs no commands, expands no macros and knows no
+ * escape. A quote itself is joined to the string from double quotes: gnuplot 5.4 does not read two doubled ones in
+ * a row. Control characters are spelled out: a newline would end the string. */
 static void put_string(mb_text *text, const char *value)
 {
     mb_text shown = {0};
@@ -179,8 +179,8 @@ static bool key_seen(const figure *f, size_t i)
     return false;
 }
 
-/* Places and texts of an axis's tics as arrays, and the list that `set xtics` takes: it names the arrays, so that no
- * text is part of what the script evaluates. */
+/* Places and texts of an axis's tics as arrays, and the list that `set xtics` takes: it names the arrays, so that
+ * no text is part of what the script evaluates. */
 static void put_tics(mb_text *out, const char *axis, const mb_text *tics, size_t count)
 {
     size_t room = count ? count : 1;

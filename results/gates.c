@@ -46,7 +46,8 @@ static int gate_full_budget(mb_store *store, int64_t run, mb_error *err)
         store,
         "SELECT config, count(*), sum(difference <> 0 OR NOT same_prediction OR NOT same_length) FROM "
         "v_paired_item "
-        "WHERE run_id = ? AND is_lossless = 0 AND k >= tokens AND NOT EXISTS (SELECT 1 FROM config f JOIN method m "
+        "WHERE run_id = ? AND is_lossless = 0 AND k >= tokens AND NOT EXISTS (SELECT 1 FROM config f JOIN method "
+        "m "
         "ON m.id = f.method_id WHERE f.id = v_paired_item.config_id AND m.caps & 16) "
         "GROUP BY config_id ORDER BY config_id",
         err);

@@ -16,15 +16,15 @@ typedef struct mb_store mb_store;
 typedef enum mb_store_mode { MB_STORE_WRITE = 0, MB_STORE_READ = 1, MB_STORE_SCRATCH = 2 } mb_store_mode;
 
 /* WRITE creates the file and the schema, refuses another application_id or schema version, and fails at once
- * with a clear sentence when another process writes (busy), the folder is read-only or the disk is full. From then on
- * every write checks that the path still leads to the open file: else the rows are saved as PATH.saved-PID and the
- * write is MB_E_SYSTEM. */
+ * with a clear sentence when another process writes (busy), the folder is read-only or the disk is full. From then
+ * on every write checks that the path still leads to the open file: else the rows are saved as PATH.saved-PID and
+ * the write is MB_E_SYSTEM. */
 int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err);
 int mb_store_close(mb_store *store, mb_error *err); /* checkpoints the WAL; NULL is fine */
 /* Makes a store that is open for writing an empty one, in one transaction and under the same lock. */
 int mb_store_renew(mb_store *store, mb_error *err);
-/* While another program holds the file, a write asks `wait` every second with the seconds waited so far: false ends
- * it with MB_E_STOP. Without this a write waits 10 s and is MB_E_SYSTEM. */
+/* While another program holds the file, a write asks `wait` every second with the seconds waited so far: false
+ * ends it with MB_E_STOP. Without this a write waits 10 s and is MB_E_SYSTEM. */
 void mb_store_on_wait(mb_store *store, bool (*wait)(void *self, int seconds), void *self);
 
 /* ---- identities: insert or find by content; *id receives the row ---- */

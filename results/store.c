@@ -1,8 +1,8 @@
 /*
  * store.c - prepared statements, transactions, waiting for others, closing, and SQLite's errors in words.
  *
- * Every commit checks that the open file is still the one that its name leads to. SQLite writes on into a file that
- * was removed or replaced, and what it writes there is gone with the program.
+ * Every commit checks that the open file is still the one that its name leads to. SQLite writes on into a file
+ * that was removed or replaced, and what it writes there is gone with the program.
  */
 #include "results/store.h"
 
@@ -211,10 +211,11 @@ static int check_name(mb_store *store, mb_error *err)
     if (!store->moved && !has_moved(store))
         return MB_OK;
     if (!store->moved && save_beside(store, &reason) != MB_OK)
-        return mb_fail(err, MB_E_SYSTEM,
-                       "%s was removed, renamed or replaced while it was written to, and its rows could not be saved "
-                       "(%s)",
-                       store->path, reason.text);
+        return mb_fail(
+            err, MB_E_SYSTEM,
+            "%s was removed, renamed or replaced while it was written to, and its rows could not be saved "
+            "(%s)",
+            store->path, reason.text);
     store->moved = true;
     return mb_fail(err, MB_E_SYSTEM,
                    "%s was removed, renamed or replaced while it was written to. What was stored so far is in "
@@ -280,8 +281,7 @@ int mb_store_close(mb_store *store, mb_error *err)
         sqlite3_busy_timeout(store->db, 10000);
         /* A reader that is still there keeps the WAL: not an error, the content is safe in it. */
         int code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-        if (code != SQLITE_OK && (code & 0xff) != SQLITE_BUSY && (code & 0xff) != SQLITE_LOCKED &&
-            rc == MB_OK)
+        if (code != SQLITE_OK && (code & 0xff) != SQLITE_BUSY && (code & 0xff) != SQLITE_LOCKED && rc == MB_OK)
             rc = store_error(store, code, "closing", err);
     }
     if (store->db && sqlite3_close(store->db) != SQLITE_OK && rc == MB_OK)

@@ -1,8 +1,9 @@
 /*
  * store.h - inside of the store, for the files of this room (and its tests). Everybody else uses results.h.
  *
- * A store is one SQLite connection, a cache of prepared statements, and in write mode a lock on the file that lives
- * as long as the store: SQLite locks only while a transaction runs, this lock tells two programs apart at once.
+ * A store is one SQLite connection, a cache of prepared statements, and in write mode a lock on the file that
+ * lives as long as the store: SQLite locks only while a transaction runs, this lock tells two programs apart at
+ * once.
  */
 #ifndef MB_RESULTS_STORE_H
 #define MB_RESULTS_STORE_H

@@ -1,7 +1,8 @@
 /*
  * store_copy.c - a database with its log copied to another place, for readers who may not write where it lies.
  *
- * The log (FILE-wal) holds what was committed last. A pair is whole when neither file changed while both were read.
+ * The log (FILE-wal) holds what was committed last. A pair is whole when neither file changed while both were
+ * read.
  */
 #include "results/store.h"
 
@@ -84,9 +85,10 @@ int store_copy_files(const char *from, const char *to, mb_error *err)
         whole = unchanged(&before[0], &after[0]) && unchanged(&before[1], &after[1]);
     }
     if (rc == MB_OK && !whole)
-        rc = mb_fail(err, MB_E_INPUT,
-                     "%s is being written to, and its folder is read-only for you: read it when the writer has ended",
-                     from);
+        rc = mb_fail(
+            err, MB_E_INPUT,
+            "%s is being written to, and its folder is read-only for you: read it when the writer has ended",
+            from);
     free(log);
     free(log_copy);
     return rc;

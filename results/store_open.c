@@ -43,9 +43,10 @@ static int open_file(mb_store *store, int *fd, mb_error *err)
     return mb_fail(err, MB_E_INPUT, "%s is not a regular file: choose another file with --db", store->path);
 }
 
-/* Locks the file itself and not a name beside it: a symlink and a hard link lead to the same lock. The lock belongs
- * to the open file, so that SQLite's closing of its own descriptors leaves it alone, and the kernel releases it
- * when the program dies. Not flock(), which NFS turns into a lock of all bytes, SQLite's among them. */
+/* Locks the file itself and not a name beside it: a symlink and a hard link lead to the same lock. The lock
+ * belongs to the open file, so that SQLite's closing of its own descriptors leaves it alone, and the kernel
+ * releases it when the program dies. Not flock(), which NFS turns into a lock of all bytes, SQLite's among them.
+ */
 static int lock_take(mb_store *store, mb_error *err)
 {
     for (int attempt = 0; attempt < 100; attempt++) {
@@ -179,11 +180,12 @@ static int views_current(mb_store *store, const char *views, bool *current, mb_e
     if (code == SQLITE_OK)
         code = sqlite3_exec(own, views, NULL, NULL, NULL);
     if (code == SQLITE_OK)
-        code = sqlite3_prepare_v2(own, "SELECT name, sql FROM sqlite_master WHERE type = 'view'", -1, &wanted, NULL);
+        code =
+            sqlite3_prepare_v2(own, "SELECT name, sql FROM sqlite_master WHERE type = 'view'", -1, &wanted, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_prepare_v2(store->db,
-                                  "SELECT 1 FROM main.sqlite_master WHERE type = 'view' AND name = ? AND sql = ?", -1,
-                                  &stored, NULL);
+                                  "SELECT 1 FROM main.sqlite_master WHERE type = 'view' AND name = ? AND sql = ?",
+                                  -1, &stored, NULL);
     while (code == SQLITE_OK && *current && (code = sqlite3_step(wanted)) == SQLITE_ROW) {
         for (int i = 0; i < 2; i++)
             sqlite3_bind_value(stored, i + 1, sqlite3_column_value(wanted, i));
@@ -241,10 +243,10 @@ static int create_tables(mb_store *store, mb_error *err)
     const char *schema = mb_embedded_find("results/schema.sql", NULL);
     int rc = schema ? store_exec(store, schema, "creating the tables", err)
                     : mb_fail(err, MB_E_BUG, "results/schema.sql is not compiled in");
-    char *text = mb_string_format(
-        "PRAGMA application_id = %d; PRAGMA user_version = %d;"
-        "INSERT INTO meta VALUES ('created_at', strftime('%%Y-%%m-%%dT%%H:%%M:%%SZ', 'now'));",
-        STORE_APPLICATION_ID, STORE_VERSION);
+    char *text =
+        mb_string_format("PRAGMA application_id = %d; PRAGMA user_version = %d;"
+                         "INSERT INTO meta VALUES ('created_at', strftime('%%Y-%%m-%%dT%%H:%%M:%%SZ', 'now'));",
+                         STORE_APPLICATION_ID, STORE_VERSION);
     if (rc == MB_OK)
         rc = text ? store_exec(store, text, "creating the tables", err)
                   : mb_no_memory(err, "opening %s", store->path);
@@ -330,9 +332,9 @@ int mb_store_renew(mb_store *store, mb_error *err)
         return rc;
     rc = drop_all(store, "VIEW", "SELECT name FROM sqlite_master WHERE type = 'view'", err);
     if (rc == MB_OK)
-        rc = drop_all(store, "TABLE",
-                      "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'",
-                      err);
+        rc = drop_all(
+            store, "TABLE",
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~'", err);
     if (rc == MB_OK)
         rc = lay_out(store, true, STORE_VERSION, err);
     rc = store_end(store, rc, err);
@@ -382,8 +384,8 @@ static int open_copy(mb_store *store, mb_error *err)
         goto out;
     }
     if (!mkdtemp(folder)) {
-        rc = mb_fail(err, MB_E_SYSTEM, "%s lies in a read-only folder and cannot be copied into %s: %s", store->path,
-                     folder, strerror(errno));
+        rc = mb_fail(err, MB_E_SYSTEM, "%s lies in a read-only folder and cannot be copied into %s: %s",
+                     store->path, folder, strerror(errno));
         goto out;
     }
     copy = mb_string_format("%s/copy.db", folder);

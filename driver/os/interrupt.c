@@ -1,5 +1,6 @@
 /*
- * interrupt.c - SIGINT, SIGTERM and SIGHUP as a flag: whoever computes looks at it and stops where its results are stored.
+ * interrupt.c - SIGINT, SIGTERM and SIGHUP as a flag: whoever computes looks at it and stops where its results are
+ * stored.
  */
 #include "driver/os/os.h"
 
@@ -23,7 +24,8 @@ void mb_interrupt_catch(void)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     struct sigaction hangup;
-    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) /* ignored: that is what nohup wants */
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 &&
+        hangup.sa_handler != SIG_IGN) /* ignored: that is what nohup wants */
         sigaction(SIGHUP, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* `| head` ends the output, not the run */
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write, with the file's name */

@@ -27,8 +27,8 @@ typedef enum mb_exit {
 mb_exit mb_exit_code(int rc);
 /* Prints "harness: sentence" and gives the exit code of rc. */
 int mb_exit_fail(int rc, const char *sentence);
-/* The last thing a program does: closes standard output and looks whether all of it was written, which is exit code 1
- * where `code` is 0. A reader that left (`| head -1`) is no error. */
+/* The last thing a program does: closes standard output and looks whether all of it was written, which is exit
+ * code 1 where `code` is 0. A reader that left (`| head -1`) is no error. */
 int mb_exit_output(int code);
 
 /* ---- environment.c ---- */

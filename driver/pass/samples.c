@@ -254,9 +254,8 @@ static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, mb_e
     rc = store_dataset(run, spec, task, &dataset_id, err);
     mb_progress_label(&run->progress, spec->task);
     if (rc == MB_OK)
-        rc = mb_task_ready(spec->task, &reason) == MB_OK
-                 ? run_samples(run, spec, task, dataset_id, number, err)
-                 : skip_task(run, spec, dataset_id, reason.text, err);
+        rc = mb_task_ready(spec->task, &reason) == MB_OK ? run_samples(run, spec, task, dataset_id, number, err)
+                                                         : skip_task(run, spec, dataset_id, reason.text, err);
     mb_task_close(task);
     return rc;
 }

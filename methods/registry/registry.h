@@ -19,8 +19,8 @@ const char *mb_registry_origin(const mb_method *method);
 
 /* Loads a plug-in: checks the symbol, ABI, struct size and required hooks, and refuses a name that exists. */
 int mb_registry_load(const char *path, mb_error *err);
-/* What tries a file before this process loads it, by its real path; NULL (the preset): nothing does. A file that it
- * fails is refused with its sentence. */
+/* What tries a file before this process loads it, by its real path; NULL (the preset): nothing does. A file that
+ * it fails is refused with its sentence. */
 void mb_registry_probe(int (*probe)(const char *path, mb_error *err));
 /* Every *.so in each folder of a colon-separated list ($MASKBENCH_PLUGIN_PATH), in file-name order. */
 int mb_registry_load_path(const char *folders, mb_error *err);

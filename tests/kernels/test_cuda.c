@@ -354,14 +354,9 @@ int main(void)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copy_and_branch),
-        cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_graph),
-        cmocka_unit_test(test_f32),
-        cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_repeatable),
-        cmocka_unit_test(test_graph_experts),
+        cmocka_unit_test(test_copy_and_branch), cmocka_unit_test(test_parts),         cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_graph),           cmocka_unit_test(test_f32),           cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_repeatable),      cmocka_unit_test(test_graph_experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

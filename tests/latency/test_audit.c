@@ -173,8 +173,8 @@ static void residual_is_counted(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(honest_passes), cmocka_unit_test(cached_output),
-                                       cmocka_unit_test(silent_output), cmocka_unit_test(bad_index),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(honest_passes),     cmocka_unit_test(cached_output),
+                                       cmocka_unit_test(silent_output),     cmocka_unit_test(bad_index),
                                        cmocka_unit_test(opaque_is_counted), cmocka_unit_test(residual_is_counted)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

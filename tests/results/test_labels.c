@@ -1,6 +1,6 @@
 /*
- * test_labels.c - labels are data: every printable character of a text appears as itself in the picture, on a terminal
- * no control character does, and nothing that a label says is carried out.
+ * test_labels.c - labels are data: every printable character of a text appears as itself in the picture, on a
+ * terminal no control character does, and nothing that a label says is carried out.
  */
 #include "tests/results/small_store.h"
 
@@ -12,9 +12,7 @@ static char folder[] = "/tmp/mb-labels-XXXXXX";
 static void put_xml(mb_text *out, const char *text)
 {
     for (; *text; text++)
-        mb_text_puts(out, *text == '&'   ? "&amp;"
-                          : *text == '<' ? "&lt;"
-                                         : (const char[]){*text, '\0'});
+        mb_text_puts(out, *text == '&' ? "&amp;" : *text == '<' ? "&lt;" : (const char[]){*text, '\0'});
 }
 
 static bool in_picture(const char *svg, const char *text)
@@ -69,9 +67,10 @@ static void draws_every_character(void **state)
         all[c - 0x21] = (char)c;
     all[0x7f - 0x21] = '\0';
     snprintf(hit, sizeof hit, "%s/data/hit", folder);
-    snprintf(commands, sizeof commands,
-             "`touch hit` \"`touch hit`\" '`touch hit`' $(touch hit) '; system('touch hit') #'.system('touch hit').' "
-             "@hit \"; !touch hit");
+    snprintf(
+        commands, sizeof commands,
+        "`touch hit` \"`touch hit`\" '`touch hit`' $(touch hit) '; system('touch hit') #'.system('touch hit').' "
+        "@hit \"; !touch hit");
     for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
         draw(&s, scripts[i], all, &svg);
         assert_true(in_picture(svg, all));
@@ -100,8 +99,8 @@ static void prints_no_control_character(void **state)
     mb_text out = {0};
     small_path(&s, "control");
     small_open(&s, 7);
-    OK(mb_table_query(s.store, "SELECT 'a' || char(27) || '[2J' || char(127) || char(155) || 'b' AS x", MB_TABLE_TERMINAL,
-                      0, &out, &s.err));
+    OK(mb_table_query(s.store, "SELECT 'a' || char(27) || '[2J' || char(127) || char(155) || 'b' AS x",
+                      MB_TABLE_TERMINAL, 0, &out, &s.err));
     for (const char *p = out.data; *p; p++)
         assert_true(*p == '\n' || ((unsigned char)*p >= 0x20 && *p != 0x7f));
     assert_null(strstr(out.data, "\xc2\x9b"));

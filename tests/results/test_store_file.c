@@ -178,8 +178,8 @@ static void renews_under_its_lock(void **state)
     OK(stat(t.path, &after));
     assert_int_equal(before.st_ino, after.st_ino); /* one file all along, so one lock */
     expect_in_child(t.path, MB_STORE_WRITE, MB_E_INPUT, "another program is writing");
-    assert_string_equal(small_query(s.store, "SELECT (SELECT count(*) FROM v_samples), (SELECT count(*) FROM run)"),
-                        "0,0\n");
+    assert_string_equal(
+        small_query(s.store, "SELECT (SELECT count(*) FROM v_samples), (SELECT count(*) FROM run)"), "0,0\n");
     small_close(&s);
     small_open(&s, 7);
     small_close(&s);
