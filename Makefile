@@ -135,6 +135,10 @@ demo: deps ## install packages, build, run configs/quick.json: table, results/qu
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	./harness --config configs/quick.json
 
+figures: all ## run the demo from a clean commit and renew README's table and figure
+	@bash tools/figures.sh
+.PHONY: figures
+
 # ---- rules that a machine can check ----------------------------------------------------------------------------
 LINT_PACKAGES := clang-format clang-tidy
 lint: ## layout, complexity, the rooms' walls
