@@ -7,13 +7,16 @@ expect_exit 0 '' $run"" --db "$scratch/none.db" --dry-run
 [ -e "$scratch/none.db" ] && fail "--dry-run made a database"
 grep -q niah_multikey "$scratch/out" || fail "the plan does not name the task"
 
-# Entries of a list are set by number; a plan loads no weights (these would be 15 GB).
+# Entries of a list are set by number; a plan loads no weights: these would be 15 GB, and where
+# they cannot fit the plan says so before it takes any.
 expect_exit 0 '' ./harness --set sampler.0.steps=16 --set tasks.1.limit=3 --set 'methods={"mage": {"k": [1, 2]}}' \
     --set methods.mage.k.1=7 --db "$scratch/none.db" --dry-run
 grep -q 'fixed, 16 steps' "$scratch/out" && grep -q 'mage k=7' "$scratch/out" && grep -qE '^qasper +3 ' "$scratch/out" ||
     fail "--set does not reach into lists"
-(ulimit -v 4000000; ./harness --config configs/latency_128k.json --device cpu --db "$scratch/none.db" --dry-run) \
-    >"$scratch/out" 2>"$scratch/err" || { fail "a plan of a 7B model needs more than 4 GB"; cat "$scratch/err"; }
+(ulimit -v 4000000; exec ./harness --config configs/latency_128k.json --device cpu --db "$scratch/none.db" --dry-run) \
+    >"$scratch/out" 2>"$scratch/err"
+[ $? = 2 ] && grep -q 'cannot fit cpu: it takes' "$scratch/err" ||
+    { fail "a plan of a 7B model within 4 GB is not refused by its numbers"; cat "$scratch/err"; }
 
 expect_exit 0 '' $run"" --db "$scratch/a.db"
 rows=$(sqlite3 "$scratch/a.db" 'SELECT count(*) FROM v_samples')
