@@ -9,7 +9,7 @@ fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
 # sentence, no more than two lines of it).
 expect_exit() {
     local code=$1 pattern=$2 rc=0; shift 2
-    timeout 120 "$@" >"$scratch/out" 2>"$scratch/err" || rc=$?
+    timeout 600 "$@" >"$scratch/out" 2>"$scratch/err" || rc=$?
     [ $rc = "$code" ] || { fail "$* exited $rc, not $code"; tail -3 "$scratch/err"; return; }
     [ -z "$pattern" ] || grep -qE -- "$pattern" "$scratch/err" || { fail "$*: no message like /$pattern/"; tail -3 "$scratch/err"; }
 }
