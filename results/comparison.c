@@ -169,13 +169,14 @@ static int load_curves(mb_store *store, comparison *c, mb_error *err)
 }
 
 /* Mean of one number over the used tasks; NAN where a used task lacks it: an incomplete mean compares apples with
- * pears. */
-static double mean_of_tasks(const comparison *c, const arm *a, double (*value)(const arm_score *))
+ * pears. measured: tasks that lack it are left out, because an arm that runs dense on one task has no recall
+ * there. */
+static double mean_of_tasks(const comparison *c, const arm *a, double (*value)(const arm_score *), bool measured)
 {
     double sum = 0;
     size_t n = 0;
     for (size_t t = 0; t < c->task_count; t++) {
-        if (!c->used[t])
+        if (!c->used[t] || (measured && isnan(value(&a->tasks[t]))))
             continue;
         sum += value(&a->tasks[t]);
         n++;
@@ -208,11 +209,11 @@ static void add_totals(comparison *c)
 {
     for (size_t i = 0; i < c->arm_count; i++) {
         arm *a = &c->arms[i];
-        a->all.score = mean_of_tasks(c, a, score_of);
-        a->all.work = mean_of_tasks(c, a, work_of);
-        a->all.work_select = mean_of_tasks(c, a, select_of);
-        a->all.engaged = mean_of_tasks(c, a, engaged_of);
-        a->all.forwards = mean_of_tasks(c, a, forwards_of);
+        a->all.score = mean_of_tasks(c, a, score_of, false);
+        a->all.work = mean_of_tasks(c, a, work_of, false);
+        a->all.work_select = mean_of_tasks(c, a, select_of, false);
+        a->all.engaged = mean_of_tasks(c, a, engaged_of, false);
+        a->all.forwards = mean_of_tasks(c, a, forwards_of, false);
         for (size_t t = 0; t < c->task_count; t++)
             a->all.n += c->used[t] ? a->tasks[t].n : 0;
     }
@@ -361,20 +362,6 @@ static double mass_of(const arm_score *s)
     return s->mass_recall;
 }
 
-/* Mean over the used tasks that have recall: an arm that runs dense on one task has none there. */
-static double mean_where_measured(const comparison *c, const arm *a, double (*value)(const arm_score *))
-{
-    double sum = 0;
-    size_t n = 0;
-    for (size_t t = 0; t < c->task_count; t++) {
-        if (!c->used[t] || isnan(value(&a->tasks[t])))
-            continue;
-        sum += value(&a->tasks[t]);
-        n++;
-    }
-    return n ? sum / (double)n : NAN;
-}
-
 static int load_recall(mb_store *store, comparison *c, mb_error *err)
 {
     sqlite3_stmt *s = query(store, c,
@@ -394,8 +381,8 @@ static int load_recall(mb_store *store, comparison *c, mb_error *err)
         a->tasks[t].mass_recall = sqlite3_column_double(s, 3);
     }
     for (size_t i = 0; i < c->arm_count; i++) {
-        c->arms[i].all.index_recall = mean_where_measured(c, &c->arms[i], index_of);
-        c->arms[i].all.mass_recall = mean_where_measured(c, &c->arms[i], mass_of);
+        c->arms[i].all.index_recall = mean_of_tasks(c, &c->arms[i], index_of, true);
+        c->arms[i].all.mass_recall = mean_of_tasks(c, &c->arms[i], mass_of, true);
     }
     return query_end(store, s, code, err);
 }
