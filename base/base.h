@@ -64,6 +64,19 @@ char *mb_text_take(mb_text *text); /* hands over data (malloc'ed, "" when empty;
 char *mb_string_copy(const char *string); /* malloc'ed; NULL in, NULL out */
 char *mb_string_format(const char *format, ...) MB_PRINTF(1, 2);
 
+/* ---- the known name that a mistyped word is nearest to ---- */
+/* Set word, offer every name that would do there, use the phrase. */
+typedef struct mb_guess {
+    const char *word; /* borrowed */
+    char best[64];    /* "" while nothing is near enough */
+    size_t steps;     /* letters that differ from word to best */
+    char phrase[96];
+} mb_guess;
+/* A name of length letters; more than 63 are never near. The first of equally near ones stays. */
+void mb_guess_offer(mb_guess *guess, const char *name, size_t length);
+/* "; did you mean NAME?" for the middle of a sentence, or "". */
+const char *mb_guess_phrase(const mb_guess *guess);
+
 /* ---- UTF-8 ---- */
 #define MB_UTF8_INVALID UINT32_MAX
 /* Reads one character from n >= 1 bytes; returns the bytes it takes. A broken sequence is MB_UTF8_INVALID and

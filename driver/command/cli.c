@@ -1,7 +1,7 @@
 /*
- * cli.c - flags. One table names each flag of a command, where its value goes and its help line; it parses, checks
- * and prints the usage. The flags that set a key of a run's config are not here: the rows of the keys declare
- * them.
+ * cli.c - flags. One table names each flag of a command, where its value goes and its help line; it parses and
+ * checks, and help.c prints it. The flags that set a key of a run's config are not here: the rows of the keys
+ * declare them.
  */
 #include "driver/command/commands.h"
 
@@ -14,19 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum flag_kind { FLAG_TRUE, FLAG_TEXT, FLAG_NUMBER, FLAG_SET, FLAG_PLUGIN } flag_kind;
-
-typedef struct flag {
-    const char *name, *value; /* "--limit", "N" */
-    flag_kind kind;
-    size_t offset;
-    const char *commands; /* where it means something, "run list"; NULL = everywhere */
-    const char *help;
-} flag;
-
 #define AT(field) offsetof(mb_cli, field)
+#define FLAG_TRUE MB_FLAG_TRUE
+#define FLAG_TEXT MB_FLAG_TEXT
+#define FLAG_NUMBER MB_FLAG_NUMBER
+#define FLAG_SET MB_FLAG_SET
+#define FLAG_PLUGIN MB_FLAG_PLUGIN
 
-static const flag flags[] = {
+const mb_flag mb_flags[] = {
     {"--config", "FILE", FLAG_TEXT, AT(config), "run",
      "run this config (default: the built-in configs/quick.json)"},
     {"--set", "KEY=VALUE", FLAG_SET, 0, "run generate", "override any config key, e.g. --set methods.NAME.k=1024"},
@@ -68,58 +63,23 @@ static const flag flags[] = {
     {"--md", NULL, FLAG_TRUE, AT(markdown), "list report export help", "Markdown"},
     {"--case", "NAME", FLAG_TEXT, AT(kernel_case), "bench-kernels", "only cases whose name contains this"},
     {"--version", NULL, FLAG_TRUE, AT(version), NULL, "print the version"},
-    {"--help", NULL, FLAG_TRUE, AT(help), NULL, "print this"},
+    {"--help", NULL, FLAG_TRUE, AT(help), NULL, "print this, or what one command takes"},
+    {.name = NULL},
 };
 #define NUMBER_MAX                                                                                                \
     ((int64_t)1 << 53) /* numbers pass through JSON: beyond, a double no longer tells them apart                  \
                         */
-#define FLAG_COUNT (sizeof flags / sizeof flags[0])
 
-/* Whether a list of commands holds this one. */
-static bool belongs(const char *commands, const char *command)
+bool mb_flag_belongs(const mb_flag *flag, const char *command)
 {
     size_t length = strlen(command);
-    for (const char *p = commands; p && *p; p += strcspn(p, " "), p += *p == ' ')
+    for (const char *p = flag->commands; p && *p; p += strcspn(p, " "), p += *p == ' ')
         if (strcspn(p, " ") == length && strncmp(p, command, length) == 0)
             return true;
-    return !commands;
+    return !flag->commands;
 }
 
-void mb_cli_usage(void)
-{
-    puts("maskbench: attention methods on one block-diffusion language model\n\n"
-         "  ./harness [--config FILE] [flags]      run: table, SQLite file, figures\n"
-         "  ./harness list methods|tasks|models|runs [DB]\n"
-         "  ./harness help METHOD | TASK | config  options of a method, own keys of a task, keys of a config\n"
-         "  ./harness report DB | plot DB | export DB --pred DIR|--csv|--jsonl|--md\n"
-         "  ./harness score DIR                    score a folder of predictions in the official layout\n"
-         "  ./harness new-method NAME [--out DIR]  a working method to start from, with a config and a test\n"
-         "  ./harness new-method NAME --in-tree    the same as methods/NAME.c of the source tree\n"
-         "  ./harness doctor                       what this machine has and what is missing\n"
-         "  ./harness tokenize --model DIR [--decode]\n"
-         "  ./harness logits --model DIR --ids FILE --out FILE.npy\n"
-         "  ./harness generate --model DIR --prompt FILE [--method NAME] [--trace]\n"
-         "  ./harness bench-kernels [--case NAME] [--device NAME]\n\n"
-         "flags of a run that set a key of its config, each a spelling of --set KEY=VALUE");
-    for (const mb_key *key = mb_config_keys; key->name; key++)
-        if (key->flag)
-            printf("  %-16.*s %-10s %s\n", (int)strcspn(key->flag, " "), key->flag,
-                   key->flag + strcspn(key->flag, " ") + 1, key->help);
-    puts("\nother flags");
-    for (size_t i = 0; i < FLAG_COUNT; i++) {
-        printf("  %-16s %-10s ", flags[i].name, flags[i].value ? flags[i].value : "");
-        if (!belongs(flags[i].commands, "run")) {
-            for (const char *p = flags[i].commands; *p; p++)
-                fputs(*p == ' ' ? ", " : (const char[]){*p, '\0'}, stdout);
-            fputs(": ", stdout);
-        }
-        puts(flags[i].help);
-    }
-    puts("\nexit codes: 0 done, 1 failure, 2 wrong input, 3 some samples failed, 4 a sanity gate failed, "
-         "130 interrupted");
-}
-
-static int store_value(mb_cli *cli, const flag *f, const char *value, mb_error *err)
+static int store_value(mb_cli *cli, const mb_flag *f, const char *value, mb_error *err)
 {
     void *field = (char *)cli + f->offset;
     char *end = NULL;
@@ -177,18 +137,33 @@ static char *quote_command(int argc, char **argv)
 
 /* A flag as it was given: of this table, of a config key, or of both. */
 typedef struct given {
-    const flag *own;
+    const mb_flag *own;
     const mb_key *key;
     const char *name, *value; /* name for sentences; value NULL: it takes none */
 } given;
 
-static const flag *find_flag(const char *word)
+static const mb_flag *find_flag(const char *word)
 {
     size_t length = strcspn(word, "=");
-    for (size_t k = 0; k < FLAG_COUNT; k++)
-        if (strlen(flags[k].name) == length && strncmp(flags[k].name, word, length) == 0)
-            return &flags[k];
+    for (const mb_flag *f = mb_flags; f->name; f++)
+        if (strlen(f->name) == length && strncmp(f->name, word, length) == 0)
+            return f;
     return NULL;
+}
+
+/* "unknown flag --limt; did you mean --limit?" */
+static int unknown_flag(const char *word, mb_error *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "="), word);
+    mb_guess guess = {.word = name};
+    for (const mb_flag *f = mb_flags; f->name; f++)
+        mb_guess_offer(&guess, f->name, strlen(f->name));
+    for (const mb_key *key = mb_config_keys; key->name; key++)
+        if (key->flag)
+            mb_guess_offer(&guess, key->flag, strcspn(key->flag, " "));
+    return mb_fail(err, MB_E_INPUT, "unknown flag %s%s; ./harness COMMAND --help lists them", word,
+                   mb_guess_phrase(&guess));
 }
 
 /* One flag and, where it takes one, its value: behind a "=" or the next word. */
@@ -198,7 +173,7 @@ static int read_flag(given *g, char **argv, int argc, int *i, mb_error *err)
     g->own = find_flag(word);
     g->key = mb_config_flag(word);
     if (!g->own && !g->key)
-        return mb_fail(err, MB_E_INPUT, "unknown flag %s; ./harness --help lists them", word);
+        return unknown_flag(word, err);
     g->name = g->own ? g->own->name : g->key->flag;
     g->value = word[strcspn(word, "=")] == '=' ? strchr(word, '=') + 1 : NULL;
     bool takes = g->key || g->own->kind != FLAG_TRUE;
@@ -218,7 +193,7 @@ static int read_flag(given *g, char **argv, int argc, int *i, mb_error *err)
 /* A flag that a command does not look at is a misunderstanding: better said than passed over. */
 static int check_place(const given *g, const char *command, mb_error *err)
 {
-    if ((g->key && strcmp(command, "run") == 0) || (g->own && belongs(g->own->commands, command)))
+    if ((g->key && strcmp(command, "run") == 0) || (g->own && mb_flag_belongs(g->own, command)))
         return MB_OK;
     return mb_fail(err, MB_E_INPUT, "%.*s says nothing to \"%s\"; it belongs to: %s%s%s",
                    (int)strcspn(g->name, " "), g->name, command, g->key ? "run" : "", g->key && g->own ? " " : "",
@@ -243,6 +218,7 @@ int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err)
     int rc = all ? MB_OK : mb_no_memory(err, "the command line");
     memset(cli, 0, sizeof *cli);
     cli->steps = cli->max_new_tokens = -1;
+    cli->nothing = argc <= 1;
     cli->command = quote_command(argc, argv);
     cli->default_model = mb_shared_path("models/tiny");
     for (int i = 1; rc == MB_OK && i < argc; i++) {

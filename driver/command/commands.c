@@ -1,7 +1,6 @@
-/* commands.c - the sub-commands that look things up or read a store: list, help, report, plot, export, score; run.
+/* commands.c - the sub-commands that look things up or read a store: list, report, plot, export, score; run.
  */
 #include "driver/command/commands.h"
-#include "driver/config/keys.h"
 #include "driver/os/os.h"
 #include "driver/os/paths.h"
 #include "driver/run.h"
@@ -153,58 +152,6 @@ int mb_command_list(const mb_cli *cli)
     if (strcmp(what, "runs") == 0)
         return query_store(cli, 2, cli->csv || cli->jsonl ? "SELECT * FROM v_runs" : runs_sql);
     return mb_exit_fail(MB_E_INPUT, "list what? methods, tasks, models or runs [DB]");
-}
-
-/* A task as a config names it, with its own keys. */
-static int help_task(const mb_task_info *t)
-{
-    printf("%s: %s of %s, %s\n  scored by %s, at most %d new tokens%s\n", t->name, t->category, t->benchmark,
-           t->language, t->metric, t->max_new_tokens, t->chat ? ", in the chat template" : "");
-    printf("\nkeys of a config's {\"task\": \"%s\", ...}\n", t->name);
-    for (const mb_key *key = mb_config_keys; key->name; key++)
-        if (strcmp(key->section, "task") == 0 && strcmp(key->name, MB_CONFIG_KEY_OF(tasks)->shorthand) != 0)
-            printf("  %-15s %s\n", key->name, key->help);
-    for (const char *line = t->options; line && *line;) {
-        size_t n = strcspn(line, "\n");
-        printf("  %.*s\n", (int)n, line);
-        line += n + (line[n] == '\n');
-    }
-    return 0;
-}
-
-int mb_command_help(const mb_cli *cli)
-{
-    mb_text text = {0};
-    const char *name = cli->word_count > 1 ? cli->words[1] : "";
-    if (!*name) {
-        mb_cli_usage();
-        return 0;
-    }
-    if (strcmp(name, "config") == 0) {
-        if (cli->markdown)
-            mb_config_help_markdown(&text);
-        else
-            mb_config_help(&text);
-        return print_text(&text);
-    }
-    const mb_method *method = mb_registry_find(name);
-    const mb_task_info *task = mb_task_find(name);
-    if (!method && task)
-        return help_task(task);
-    if (!method) {
-        mb_error err = {0};
-        mb_fail(&err, 0,
-                "no method and no task is named \"%s\"; ./harness list methods and list tasks show "
-                "them, ./harness help config the keys of a config",
-                name);
-        return mb_exit_fail(MB_E_INPUT, err.text);
-    }
-    char *help = mb_method_help(method);
-    if (!help)
-        return mb_exit_fail(MB_E_SYSTEM, "no memory");
-    fputs(help, stdout);
-    free(help);
-    return 0;
 }
 
 int mb_command_report(const mb_cli *cli)

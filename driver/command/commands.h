@@ -1,4 +1,8 @@
-/* commands.h - the sub-commands of ./harness. Each gets its arguments after the name and returns an exit code. */
+/*
+ * commands.h - the sub-commands of ./harness and their flags. Each command gets the parsed command line and
+ * returns an exit code. Two tables say all there is to say about them: table.c has a row a command, cli.c a row a
+ * flag; the check of a command line and the help are made of the two.
+ */
 #ifndef MB_COMMANDS_H
 #define MB_COMMANDS_H
 
@@ -12,16 +16,49 @@ typedef struct mb_cli {
     const char *sets[256], *plugins[64], *words[64];
     mb_config_value values[64]; /* flags that set a key of a run's config */
     size_t set_count, plugin_count, word_count, value_count;
+    bool nothing; /* neither a word nor a flag was given */
     int64_t steps, max_new_tokens;
     bool fresh, dry_run, quiet, help, version, decode, chat, trace, csv, jsonl, markdown, profile, audit, in_tree;
     char *command;       /* the whole command line, quoted for a shell; owned */
     char *default_model; /* models/tiny, where it was found; owned */
 } mb_cli;
 
+typedef enum mb_flag_kind { MB_FLAG_TRUE, MB_FLAG_TEXT, MB_FLAG_NUMBER, MB_FLAG_SET, MB_FLAG_PLUGIN } mb_flag_kind;
+
+/* A flag as a row of the table in cli.c. */
+typedef struct mb_flag {
+    const char *name, *value; /* "--limit", "N"; value NULL: it takes none */
+    mb_flag_kind kind;
+    size_t offset;        /* of its field in mb_cli */
+    const char *commands; /* where it means something, "run list"; NULL = everywhere */
+    const char *help;
+} mb_flag;
+
+extern const mb_flag mb_flags[]; /* ends with name NULL */
+bool mb_flag_belongs(const mb_flag *flag, const char *command);
+
+/* A command as a row of the table in table.c. */
+typedef struct mb_command {
+    const char *name;
+    int (*run)(const mb_cli *);
+    size_t words;          /* how many it may have, its own name among them */
+    bool methods;          /* it looks at methods; plug-ins are loaded for no other */
+    const char *arguments; /* behind the name: "DB [ITEM]"; a line a way of calling it; NULL = not for people */
+    const char *summary;   /* one line without a full stop */
+    const char *details;   /* what else its help says, lines of at most 100 columns; NULL = nothing */
+} mb_command;
+
+extern const mb_command mb_commands[]; /* ends with name NULL */
+const mb_command *mb_command_find(const char *name);
+/* MB_E_INPUT: there is no command of this name; the sentence says which one may be meant. */
+int mb_command_unknown(const char *name, mb_error *err);
+
 /* MB_E_INPUT with one sentence for an unknown flag, a missing value or a bad number. */
 int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err);
 void mb_cli_free(mb_cli *cli);
-void mb_cli_usage(void);
+/* The usage of the program, and the help of one command, on standard output. */
+void mb_help_usage(void);
+void mb_help_command(const mb_command *command);
 
 int mb_command_list(const mb_cli *cli);
 int mb_command_help(const mb_cli *cli);

@@ -24,7 +24,7 @@ ${CC:-gcc} -std=c11 -D_GNU_SOURCE -O0 -I"$scratch" -I. -I"$build/generated" -rdy
     { fail "a tree with one more key does not build"; head -5 "$scratch/log"; exit 1; }
 probe="$scratch/harness --config tests/driver/configs/small.json --quiet --dry-run"
 "$scratch/harness" help config | grep -q 'probe_key .*2\.\.9 (default 4; --probe-key N)' || fail "help config lacks the new key"
-"$scratch/harness" --help | grep -q -- '--probe-key  *N' || fail "--help lacks the new key's flag"
+"$scratch/harness" run --help | grep -q -- "--probe-key N" || fail "run --help lacks the new key's flag"
 "$scratch/harness" help config --md | grep -q '^| `probe_key`' || fail "the page lacks the new key"
 expect_exit 0 '' $probe --set probe_key=9
 expect_exit 0 '' $probe --probe-key 2

@@ -1,0 +1,55 @@
+/*
+ * table.c - every command of ./harness, a row each (commands.h says what the columns are). A new command is one
+ * function, its declaration in commands.h and a row here; the usage and its own help come from the row.
+ */
+#include "driver/command/commands.h"
+
+#include <string.h>
+
+const mb_command mb_commands[] = {
+    {"run", mb_command_run, 1, true, "[--config FILE] [flags]", "run a config: table, SQLite file, figures",
+     "The word run may be left out where a flag follows. The same command again continues a run that was\n"
+     "stopped, and adds what a config has that the database lacks."},
+    {"list", mb_command_list, 3, true, "methods|tasks|models\nruns [DB]", "what there is to choose from", NULL},
+    {"help", mb_command_help, 2, true, "METHOD|TASK|COMMAND\nconfig [--md]",
+     "options of a method, own keys of a task, a command, the keys of a config", NULL},
+    {"report", mb_command_report, 2, false, "[DB]", "the tables of a stored run", NULL},
+    {"plot", mb_command_plot, 2, false, "[DB] [--out DIR]", "the figures of a stored run", NULL},
+    {"export", mb_command_export, 2, false, "[DB] --csv|--jsonl|--md [--out FILE]\n[DB] --pred DIR",
+     "rows of a stored run for other programs", NULL},
+    {"score", mb_command_score, 2, false, "DIR", "score a folder of predictions in the official layout", NULL},
+    {"new-method", mb_command_new_method, 2, true, "NAME [--out DIR]\nNAME --in-tree",
+     "a working method to start from, with a config and a test",
+     "With --in-tree it writes methods/NAME.c of the source tree and nothing else."},
+    {"doctor", mb_command_doctor, 1, false, "", "what this machine has and what is missing", NULL},
+    {"tokenize", mb_command_tokenize, 1, false, "--model DIR [--decode|--chat]",
+     "ids of the text on standard input, or text of its ids", NULL},
+    {"logits", mb_command_logits, 1, false, "--model DIR --ids FILE --out FILE.npy", "logits of given tokens",
+     NULL},
+    {"generate", mb_command_generate, 1, true, "--model DIR --prompt FILE [--method NAME] [--trace]",
+     "answer one prompt", NULL},
+    {"bench-kernels", mb_command_bench_kernels, 1, false, "[--case NAME] [--device NAME]",
+     "time the operations of a backend", NULL},
+    /* What the program starts for its plug-ins. A worker loads the one that was probed. */
+    {"worker", mb_command_worker, 1, true, NULL, NULL, NULL},
+    {"probe", mb_command_probe, 2, false, NULL, NULL, NULL},
+    {.name = NULL},
+};
+
+const mb_command *mb_command_find(const char *name)
+{
+    for (const mb_command *command = mb_commands; command->name; command++)
+        if (strcmp(command->name, name) == 0)
+            return command;
+    return NULL;
+}
+
+int mb_command_unknown(const char *name, mb_error *err)
+{
+    mb_guess guess = {.word = name};
+    for (const mb_command *command = mb_commands; command->name; command++)
+        if (command->arguments)
+            mb_guess_offer(&guess, command->name, strlen(command->name));
+    return mb_fail(err, MB_E_INPUT, "unknown command \"%s\"%s; ./harness --help lists them", name,
+                   mb_guess_phrase(&guess));
+}
