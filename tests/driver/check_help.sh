@@ -14,7 +14,7 @@ for command in "${commands[@]}"; do
     ./harness help "$command" | diff - "$scratch/one" >/dev/null || fail "help $command is not $command --help"
     # Every flag that the help names is taken there: a value is missing, or the command says what else it lacks.
     for flag in $(sed -n '/^flags$/,/^$/s/^  \(--[a-z-]*\).*/\1/p' "$scratch/one"); do
-        ./harness "$command" "$flag" x --version >"$scratch/two" 2>&1 || fail "$command does not take its own flag $flag"
+        ./harness "$command" "$flag" 1 --version >"$scratch/two" 2>&1 || fail "$command does not take its own flag $flag"
     done
 done
 [ "$(awk 'length > 160' "$scratch/usage" | wc -l)" = 0 ] || fail "a line of the usage is too long"
