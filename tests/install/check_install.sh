@@ -19,7 +19,7 @@ flags=$(pkg-config --cflags maskbench) || fail "pkg-config does not know maskben
 sed 's|"methods/method.h"|<maskbench/method.h>|' "$root/methods/examples/example.c" >plugin.c
 cc -std=c11 -Wall -Wextra -Werror -O2 -fPIC -shared $flags -o plugin.so plugin.c || fail "the plug-in does not build"
 expect_exit 0 '' "$prefix/bin/harness" --plugin ./plugin.so help example
-expect_exit 0 '' "$prefix/bin/harness" --plugin ./plugin.so --methods exact,example --limit 1 --device cpu --quiet \
+expect_exit 0 '' "$prefix/bin/harness" --plugin ./plugin.so --methods exact,example --tasks niah_multikey --limit 1 --device cpu --quiet \
     --set 'passes=["quality"]' --db away.db --out ""
 [ "$(sqlite3 away.db "SELECT count(*) FROM v_samples WHERE method = 'example' AND status = 'ok'")" -gt 0 ] ||
     fail "the plug-in has no results"
