@@ -167,12 +167,14 @@ static int gate_graph(mb_store *store, int64_t run, mb_error *err)
 
 int mb_gates_run(mb_store *store, int64_t run, mb_error *err)
 {
-    int rc = gate_full_budget(store, run, err);
+    int rc = store_freeze(store, run, err); /* what the gates write is in no frozen view */
+    if (rc == MB_OK)
+        rc = gate_full_budget(store, run, err);
     if (rc == MB_OK)
         rc = gate_oracle(store, run, err);
     if (rc == MB_OK)
         rc = gate_not_above(store, run, err);
     if (rc == MB_OK)
         rc = gate_graph(store, run, err);
-    return rc;
+    return store_thaw(store, rc, err);
 }

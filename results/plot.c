@@ -89,10 +89,8 @@ static int read_views(mb_store *store, int64_t run, mb_error *err)
                                         "breakdown", "memory",        "pareto",     "counter_grid"};
     int rc = MB_OK;
     for (size_t i = 0; rc == MB_OK && i < sizeof views / sizeof *views; i++) {
-        char *sql =
-            sqlite3_mprintf("DROP TABLE IF EXISTS temp.run_%s; CREATE TEMP TABLE run_%s AS SELECT * FROM v_%s "
-                            "WHERE run_id = %lld",
-                            views[i], views[i], views[i], (sqlite3_int64)run);
+        char *sql = sqlite3_mprintf("CREATE TEMP TABLE run_%s AS SELECT * FROM v_%s WHERE run_id = %lld", views[i],
+                                    views[i], (sqlite3_int64)run);
         rc = sql ? store_exec(store, sql, "reading the views", err) : mb_no_memory(err, "drawing figures");
         sqlite3_free(sql);
     }
@@ -171,6 +169,18 @@ static int write_index(const char *folder, const char *title, bool runs, mb_erro
     return rc;
 }
 
+static int draw_all(figure *f, mb_error *err)
+{
+    int rc = store_freeze(f->store, f->run_id, err);
+    if (rc == MB_OK)
+        rc = read_views(f->store, f->run_id, err);
+    if (rc == MB_OK)
+        rc = figures_quality(f, err);
+    if (rc == MB_OK)
+        rc = figures_speed(f, err);
+    return store_thaw(f->store, rc, err);
+}
+
 int mb_plot_all(mb_store *store, const char *run, const char *folder, int *drawn, mb_error *err)
 {
     mb_text caption = {0}, stamp = {0};
@@ -193,11 +203,7 @@ int mb_plot_all(mb_store *store, const char *run, const char *folder, int *drawn
     f.caption = caption.data ? caption.data : "";
     f.stamp = stamp.data ? stamp.data : "";
     if (rc == MB_OK)
-        rc = read_views(store, f.run_id, err);
-    if (rc == MB_OK)
-        rc = figures_quality(&f, err);
-    if (rc == MB_OK)
-        rc = figures_speed(&f, err);
+        rc = draw_all(&f, err);
     if (rc == MB_OK)
         rc = write_index(own, strrchr(own, '/') + 1, false, err);
     if (rc == MB_OK)

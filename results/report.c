@@ -447,6 +447,9 @@ int mb_report(mb_store *store, const char *run, mb_table_format format, int max_
                .out = out,
                .colour = format == MB_TABLE_TERMINAL && max_width > 0 && isatty(STDOUT_FILENO) == 1};
     int rc = store_find_run(store, run, &p.run, &label, err);
+    if (rc != MB_OK)
+        return rc;
+    rc = store_freeze(store, p.run, err);
     if (rc == MB_OK)
         rc = comparison_load(store, p.run, &list, &count, err);
     if (rc == MB_OK)
@@ -454,6 +457,7 @@ int mb_report(mb_store *store, const char *run, mb_table_format format, int max_
                                   : report_for_people(&p, label, list, count, err);
     if (rc == MB_OK && out->failed)
         rc = mb_no_memory(err, "the report");
+    rc = store_thaw(store, rc, err);
     comparison_free(list, count);
     free(label);
     return rc;

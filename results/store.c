@@ -42,7 +42,9 @@ int store_error(mb_store *store, int rc, const char *doing, mb_error *err)
                            path, doing);
         return mb_fail(
             err, MB_E_INPUT,
-            "%s: another program is writing to it: wait until it ends, or choose another file with --db", path);
+            "%s: another program is writing to it, or reading it: wait until it ends, or choose another file with "
+            "--db",
+            path);
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
         return mb_fail(err, MB_E_INPUT, "%s: %s: move it away, or choose another file with --db", path,
@@ -268,6 +270,24 @@ void mb_store_on_wait(mb_store *store, bool (*wait)(void *self, int seconds), vo
 
 /* ---- closing ---- */
 
+/* The log's rows into the file. A reader that is still there keeps the log: not an error, the content is safe. */
+static int put_log_away(mb_store *store, int rc, mb_error *err)
+{
+    sqlite3_busy_timeout(store->db, 10000);
+    int code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    if (code != SQLITE_OK && (code & 0xff) != SQLITE_BUSY && (code & 0xff) != SQLITE_LOCKED && rc == MB_OK)
+        return store_error(store, code, "closing", err);
+    return rc;
+}
+
+/* A file whose header says that it has a log cannot be opened by anybody in a folder that may not be written. With
+ * a reader that is still there the header stays as it is, and the next one who writes says it anew. */
+static void leave_log(mb_store *store)
+{
+    sqlite3_busy_timeout(store->db, 500);
+    sqlite3_exec(store->db, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
+}
+
 int mb_store_close(mb_store *store, mb_error *err)
 {
     int rc = MB_OK;
@@ -278,12 +298,10 @@ int mb_store_close(mb_store *store, mb_error *err)
     if (store->db && store->mode == MB_STORE_WRITE && store->opened) {
         if (!store->moved)
             rc = check_name(store, err);
-        sqlite3_busy_timeout(store->db, 10000);
-        /* A reader that is still there keeps the WAL: not an error, the content is safe in it. */
-        int code = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-        if (code != SQLITE_OK && (code & 0xff) != SQLITE_BUSY && (code & 0xff) != SQLITE_LOCKED && rc == MB_OK)
-            rc = store_error(store, code, "closing", err);
+        rc = put_log_away(store, rc, err);
     }
+    if (store->db && store->logs && !store->moved)
+        leave_log(store);
     if (store->db && sqlite3_close(store->db) != SQLITE_OK && rc == MB_OK)
         rc = mb_fail(err, MB_E_BUG, "%s: closed while a statement was in use", store->path);
     store_unlock(store); /* after SQLite: closing any descriptor of the file drops the locks that it has on it */

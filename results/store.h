@@ -15,20 +15,22 @@
 #define STORE_APPLICATION_ID 0x6d61736b /* "mask" */
 #define STORE_VERSION 3                 /* PRAGMA user_version; the tables of schema.sql */
 #define STORE_VERSION_BEFORE 2          /* brought to 3 by migrate_2.sql; every row stays */
-#define STORE_STATEMENTS 64
+#define STORE_STATEMENTS 128
 
 struct mb_store {
     sqlite3 *db;
     char *path; /* as the user named it */
     char *file; /* the same from the root */
     mb_store_mode mode;
-    int64_t build; /* row of the code that computes what is stored from here on; 0: not told */
-    int lock_fd;   /* -1: none (read mode) */
-    bool made;     /* the file did not exist before */
-    bool opened;   /* for writing, with success */
-    bool copied;   /* the connection is a copy in memory already */
-    bool moved;    /* the name leads to another file by now; the rows are saved */
-    bool gave_up;  /* waiting for another program was ended by `wait` */
+    int64_t build;  /* row of the code that computes what is stored from here on; 0: not told */
+    int lock_fd;    /* -1: none (read mode) */
+    bool made;      /* the file did not exist before */
+    bool opened;    /* for writing, with success */
+    bool copied;    /* the connection is a copy in memory already */
+    bool moved;     /* the name leads to another file by now; the rows are saved */
+    bool logs;      /* the file was given a write-ahead log */
+    bool own_views; /* read through temporary views: the file's are of another program */
+    bool gave_up;   /* waiting for another program was ended by `wait` */
     bool (*wait)(void *self, int seconds);
     void *wait_self;
     /* Prepared statements by the address of their text, which is a literal. */
@@ -64,6 +66,14 @@ int store_writable(mb_store *store, mb_error *err);
 int store_copy_files(const char *from, const char *to, mb_error *err);
 /* Removes a database with all that SQLite puts beside it. */
 void store_remove_files(const char *file);
+
+/* ---- frozen.c ---- */
+/* Reads the file through this program's views: temporary ones, in front of the file's. */
+int store_use_own_views(mb_store *store, mb_error *err);
+/* From here on the views show the run as it is now (-1: all runs), the costly ones computed once. Nothing may be
+ * written until store_thaw(), which returns rc, or its own code where rc is MB_OK. */
+int store_freeze(mb_store *store, int64_t run, mb_error *err);
+int store_thaw(mb_store *store, int rc, mb_error *err);
 
 /* A label as the name of a file or folder: what a file system or a shell could stumble over becomes "_". */
 void store_file_name(mb_text *out, const char *label);

@@ -152,23 +152,6 @@ static int check_whole(mb_store *store, mb_error *err)
     return rc;
 }
 
-/* The views text with "CREATE TEMP VIEW": an older file is read through this program's views. */
-static char *temporary_views(const char *views)
-{
-    mb_text text = {0};
-    for (const char *from = views, *hit; *from; from = hit) {
-        hit = strstr(from + 1, "CREATE VIEW ");
-        if (!hit)
-            hit = from + strlen(from);
-        if (strncmp(from, "CREATE VIEW ", 12) == 0) {
-            mb_text_puts(&text, "CREATE TEMP VIEW ");
-            from += 12;
-        }
-        mb_text_append(&text, from, (size_t)(hit - from));
-    }
-    return mb_text_take(&text);
-}
-
 /* Are the views in the file as this program writes them? The views are compared, not a mark that says which were
  * written: somebody may have dropped or changed one. */
 static int views_current(mb_store *store, const char *views, bool *current, mb_error *err)
@@ -277,6 +260,18 @@ static int lay_out(mb_store *store, bool fresh, int64_t version, mb_error *err)
 
 /* ---- for writing ---- */
 
+/* The log for the time of writing: whoever closes the file in order leaves it without one. A reader in the middle
+ * of a query holds this up for as long as the query takes. */
+static int use_log(mb_store *store, mb_error *err)
+{
+    sqlite3_busy_timeout(store->db, 5000);
+    int rc = store_exec(store, "PRAGMA journal_mode = WAL", "opening", err);
+    store->logs = rc == MB_OK;
+    sqlite3_busy_timeout(store->db, 500);
+    return rc == MB_OK ? store_exec(store, "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON", "opening", err)
+                       : rc;
+}
+
 static int open_for_writing(mb_store *store, mb_error *err)
 {
     int64_t version = 0;
@@ -299,8 +294,7 @@ static int open_for_writing(mb_store *store, mb_error *err)
     if (rc == MB_OK && !fresh)
         rc = check_whole(store, err);
     if (rc == MB_OK)
-        rc = store_exec(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON",
-                        "opening", err);
+        rc = use_log(store, err);
     if (rc != MB_OK)
         return rc;
     rc = store_exec(store, "BEGIN IMMEDIATE", "opening", err);
@@ -450,13 +444,7 @@ static int open_for_reading(mb_store *store, mb_error *err)
     if (version != STORE_VERSION) /* an older file is not touched: it is read through a copy */
         return copy_to_memory(store, version, err);
     rc = views_current(store, views, &current, err);
-    if (rc == MB_OK && !current) {
-        char *text = temporary_views(views);
-        rc =
-            text ? store_exec(store, text, "making the views", err) : mb_no_memory(err, "opening %s", store->path);
-        free(text);
-    }
-    return rc;
+    return rc == MB_OK && !current ? store_use_own_views(store, err) : rc;
 }
 
 static int open_scratch(mb_store *store, mb_error *err)

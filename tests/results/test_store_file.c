@@ -243,6 +243,43 @@ static void reads_the_log_of_a_killed_run(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* A file that was closed in order says nothing of a log: any program opens it where nothing may be written. */
+static void opens_anywhere_when_closed(void **state)
+{
+    (void)state;
+    scratch t = make_scratch("a.db");
+    small_store s = {0};
+    unsigned char head[20] = {0};
+    snprintf(s.path, sizeof s.path, "%s", t.path);
+    for (int start = 0; start < 2; start++) { /* a new file, and one that is continued */
+        small_open(&s, 7);
+        small_sample(&s, small_cell(&s, small_config(&s, "m", 0, 64), "quality"), start ? "k2" : "k1", 1);
+        small_close(&s);
+    }
+    int fd = open(t.path, O_RDONLY);
+    assert_int_equal(read(fd, head, sizeof head), sizeof head);
+    close(fd);
+    assert_int_equal(head[18], 1); /* file format: 2 is a write-ahead log */
+    assert_int_equal(head[19], 1);
+    chmod(t.folder, 0555);
+    pid_t reader = fork();
+    if (reader == 0) {
+        sqlite3 *db = NULL;
+        if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
+            _exit(9);
+        _exit(sqlite3_open_v2(t.path, &db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK ||
+              sqlite3_exec(db, "SELECT * FROM v_accuracy", NULL, NULL, NULL) != SQLITE_OK);
+    }
+    int status = 0;
+    waitpid(reader, &status, 0);
+    chmod(t.folder, 0755);
+    remove_scratch(&t);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 9)
+        skip();
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 typedef struct patience {
     int asked, most;
 } patience;
@@ -331,6 +368,7 @@ int main(void)
         cmocka_unit_test(says_that_the_name_is_gone),  cmocka_unit_test(notices_when_it_closes),
         cmocka_unit_test(renews_under_its_lock),       cmocka_unit_test(reads_the_log_of_a_killed_run),
         cmocka_unit_test(waits_for_another_writer),    cmocka_unit_test(repairs_views),
+        cmocka_unit_test(opens_anywhere_when_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
