@@ -213,6 +213,72 @@ int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_conf
     return MB_OK;
 }
 
+static void put_value(mb_text *text, const mb_key *key, const void *base)
+{
+    const char *field = (const char *)base + key->offset;
+    int32_t narrow = 0;
+    int64_t wide = 0;
+    double real = 0;
+    if (key->type == MB_KEY_REAL)
+        memcpy(&real, field, sizeof real);
+    else if (key->size == sizeof wide)
+        memcpy(&wide, field, sizeof wide);
+    else if (key->type == MB_KEY_BOOL)
+        wide = *(const bool *)field;
+    else
+        wide = (memcpy(&narrow, field, sizeof narrow), narrow);
+    mb_text_printf(text, "%s%s=", text->length ? " " : "", key->name);
+    for (const mb_key_choice *c = key->choices; c && c->word; c++)
+        if (c->value == wide) {
+            mb_text_puts(text, c->word);
+            return;
+        }
+    if (key->type == MB_KEY_BOOL)
+        mb_text_puts(text, wide ? "true" : "false");
+    else if (key->type == MB_KEY_REAL)
+        mb_text_printf(text, "%.17g", real);
+    else
+        mb_text_printf(text, "%lld", (long long)wide);
+}
+
+int mb_config_sampler_options(const mb_sampler *sampler, const mb_model_config *model, char **text, mb_error *err)
+{
+    mb_text options = {0};
+    mb_sampler preset;
+    mb_sampler_default(model, &preset);
+    *text = NULL;
+    for (const mb_key *key = mb_config_keys; key->name; key++)
+        if (key->stored && strcmp(key->stored, MB_KEY_SAMPLER_OPTIONS) == 0 &&
+            memcmp((const char *)sampler + key->offset, (const char *)&preset + key->offset, key->size) != 0)
+            put_value(&options, key, sampler);
+    if (options.length == 0 && !options.failed)
+        return MB_OK;
+    *text = mb_text_take(&options);
+    return *text ? MB_OK : mb_no_memory(err, "the options of a sampler");
+}
+
+/* What a section that only extends a run has of keys that make another one, where they are not at their preset. */
+static void keep_separating(cJSON *plain, const mb_key *section)
+{
+    cJSON *given = cJSON_DetachItemFromObjectCaseSensitive(plain, section->name), *kept = cJSON_CreateObject();
+    for (const mb_key *key = mb_config_keys; key->name && cJSON_IsObject(given); key++) {
+        if (strcmp(key->section, section->name) != 0 || !key->separates)
+            continue;
+        cJSON *value = cJSON_DetachItemFromObjectCaseSensitive(given, key->name),
+              *preset = cJSON_Parse(key->preset);
+        if (value && !cJSON_Compare(value, preset, true))
+            cJSON_AddItemToObject(kept, key->name, value);
+        else
+            cJSON_Delete(value);
+        cJSON_Delete(preset);
+    }
+    cJSON_Delete(given);
+    if (kept && kept->child)
+        cJSON_AddItemToObject(plain, section->name, kept);
+    else
+        cJSON_Delete(kept);
+}
+
 int mb_config_identity(mb_run_config *config, const char *device, char **stored, char **identity, mb_error *err)
 {
     const char *key_device = MB_CONFIG_KEY_OF(device)->name;
@@ -222,7 +288,7 @@ int mb_config_identity(mb_run_config *config, const char *device, char **stored,
     cJSON *plain = cJSON_Duplicate(config->json, true);
     for (const mb_key *key = mb_config_keys; plain && key->name; key++)
         if (!*key->section && key->extends)
-            cJSON_DeleteItemFromObjectCaseSensitive(plain, key->name);
+            keep_separating(plain, key);
     *stored = cJSON_PrintUnformatted(config->json);
     *identity = plain ? cJSON_PrintUnformatted(plain) : NULL;
     cJSON_Delete(plain);

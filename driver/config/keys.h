@@ -43,12 +43,19 @@ typedef struct mb_key {
     const char *shorthand; /* text in place of the object, or of a list's entry, stands for this key of it */
     const char *rival;     /* the shorthand key that rules this one out when a flag sets it */
     bool extends;          /* another value continues the run; else it is another run */
+    bool separates;        /* in a section that extends: another value is another run all the same */
+    /* Of a key that another value of continues the run, one of the two: the column of the store (schema.sql) that
+     * tells rows of two values apart, or why no stored row depends on it. */
+    const char *stored, *harmless;
     /* OWN: fills the config, after all other keys. */
     int (*read)(mb_run_config *config, mb_error *err);
     /* The value that the flag's text stands for, given the file's; malloc'ed. NULL = as the type has it. */
     cJSON *(*choose)(const cJSON *present, const char *text);
     const char *help;
 } mb_key;
+
+/* Column of what a sampler's other columns do not say: mb_config_sampler_options() writes it. */
+#define MB_KEY_SAMPLER_OPTIONS "sampler.options"
 
 extern const mb_key mb_config_keys[]; /* section by section; ends with name NULL */
 
