@@ -78,7 +78,7 @@ typedef struct mb_model_config {
     double rope_theta, norm_eps;
     mb_rope rope;
     bool qkv_bias, qk_norm, tied, norm_one_rounding;
-    bool synthetic; /* random weights: rows are labelled so */
+    bool synthetic;               /* random weights: rows are labelled so */
     char files_hash[MB_HASH_CAP]; /* of config.json and generation_config.json as read; a shape: of its name */
 } mb_model_config;
 
@@ -115,9 +115,9 @@ int mb_model_open(mb_model **model, const mb_model_request *request, const mb_ke
                   mb_type type, mb_error *err);
 void mb_model_close(mb_model *model);
 const mb_model_config *mb_model_config_of(const mb_model *model);
-/* Content hashes of every file that was read, 32 hex digits each: config.json and generation_config.json (which says
- * where a text stops); the weight files with their index (or "shape:seed"); the tokenizer's, with the folder's chat
- * template where prompts are made with it. */
+/* Content hashes of every file that was read, 32 hex digits each: config.json and generation_config.json (which
+ * says where a text stops); the weight files with their index (or "shape:seed"); the tokenizer's, with the
+ * folder's chat template where prompts are made with it. */
 void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weights[MB_HASH_CAP],
                      char tokenizer[MB_HASH_CAP]);
 

@@ -126,8 +126,8 @@ void mb_config_free(mb_run_config *config);
 /* Applies samplers[i] to the family's default. */
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,
                       mb_error *err);
-/* "key=value key=value" of what the store's row of a sampler has no column for, where it is not the family's default;
- * malloc'ed, NULL in *text where there is nothing. */
+/* "key=value key=value" of what the store's row of a sampler has no column for, where it is not the family's
+ * default; malloc'ed, NULL in *text where there is nothing. */
 int mb_config_sampler_options(const mb_sampler *sampler, const mb_model_config *model, char **text, mb_error *err);
 /* The config as it is stored with a run on this device, and the text that tells runs apart: the same without the
  * keys that only extend a run. Both malloc'ed. */
