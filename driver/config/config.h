@@ -72,7 +72,9 @@ typedef enum mb_weights_source { MB_WEIGHTS_READ, MB_WEIGHTS_DRAWN } mb_weights_
 
 typedef struct mb_run_config {
     char *name, *path;
-    cJSON *json; /* after --set and flags; owned */
+    char *schema, *base; /* what editors read; the file that this one is based on, which is gone once it is read */
+    char *label;         /* what tells it from the other runs of its file: "seed 2"; "" when there is one */
+    cJSON *json;         /* after --set and flags; owned */
     uint64_t seed;
     char *device;
     int32_t threads;
@@ -117,9 +119,17 @@ typedef struct mb_config_flags {
     size_t value_count;
 } mb_config_flags;
 
-/* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and a sentence with the key's path. */
-int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, mb_error *err);
-/* The same from text; name stands for the file in sentences. */
+/* The runs that one file stands for: one, or one for each combination of the entries of its lists. */
+typedef struct mb_config_list {
+    mb_run_config *configs; /* owned */
+    size_t count;
+} mb_config_list;
+
+/* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and a sentence with the key's path; it
+ * names the --set or flag that brought it, else the file. */
+int mb_config_load(mb_config_list *list, const char *path, const mb_config_flags *flags, mb_error *err);
+void mb_config_list_free(mb_config_list *list);
+/* One run from text; name stands for the file in sentences. */
 int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name,
                    const mb_config_flags *flags, mb_error *err);
 void mb_config_free(mb_run_config *config);
@@ -136,6 +146,8 @@ int mb_config_identity(mb_run_config *config, const char *device, char **stored,
 void mb_config_help(mb_text *out);
 /* The same as Markdown tables. */
 void mb_config_help_markdown(mb_text *out);
+/* The same as a JSON Schema (draft 7) for editors and validators; NULL: no memory. The caller's. */
+cJSON *mb_config_schema(void);
 /* MB_E_INPUT and a sentence when the text of a flag is no value of its key's type. */
 int mb_config_value_check(const mb_config_value *value, mb_error *err);
 

@@ -33,9 +33,15 @@ static const mb_key_choice batches[] = {{"largest", MB_BATCH_LARGEST}, {NULL, 0}
 
 /* The file's order is the help's, and that of the read functions. */
 const mb_key mb_config_keys[] = {
+    {"", "$schema", MB_KEY_TEXT, AT(schema), .preset_words = "none", .extends = true,
+     .harmless = "the program does not read it", .help = "for editors: the file that ./harness schema wrote"},
+    {"", "extends", MB_KEY_TEXT, AT(base), .preset_words = "none", .extends = true,
+     .harmless = "the merged config is the run's",
+     .help =
+         "a config that this one is based on, by its path from here; objects are merged, null takes a key away"},
     {"", "name", MB_KEY_TEXT, AT(name), .preset_words = "the file's name",
      .help = "name of the run; results/NAME.db and results/NAME/ by default"},
-    {"", "seed", MB_KEY_INT, AT(seed), .max = MAX_SEED, .preset = "1", .flag = "--seed N",
+    {"", "seed", MB_KEY_INT, AT(seed), .max = MAX_SEED, .preset = "1", .flag = "--seed N,...", .lists = true,
      .help = "seed of everything drawn: samples, methods, synthetic weights' cache"},
     {"", "device", MB_KEY_TEXT, AT(device), .preset = "auto", .flag = "--device NAME",
      .help = "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
@@ -47,18 +53,19 @@ const mb_key mb_config_keys[] = {
      .extends = true, .harmless = "a plug-in that was ended is a failed row, which the next start tries again",
      .help = "seconds without a sign of life from a plug-in before its process is ended"},
     {"", "model", MB_KEY_SECTION, .preset = "models/tiny", .flag = "--model DIR", .shorthand = "path",
-     .help = "checkpoint folder, or an object with the keys of section model"},
+     .lists = true, .help = "checkpoint folder, or an object with the keys of section model"},
     {"", "chat", MB_KEY_SECTION, .preset = "{}",
      .help = "how a prompt is put to the model: object with the keys of section chat"},
     {"", "data", MB_KEY_PATH, AT(data), .preset = "datasets/data", .flag = "--data DIR", .extends = true,
      .stored = "dataset.file_hash", .help = "folder of the benchmark files"},
     {"", "methods", MB_KEY_OWN, AT(methods), .preset_words = "required", .flag = "--methods A,B", .extends = true,
      .read = mb_config_read_methods, .choose = mb_config_choose_methods, .stored = "config.options_json",
+     .describe = mb_config_describe_methods,
      .help = "object NAME: {options}; a list of values is a sweep; see `help METHOD`; the flag keeps the file's "
              "options"},
     {"", "tasks", MB_KEY_OWN, AT(tasks), .preset_words = "[]", .flag = "--tasks A,B", .shorthand = "task",
      .extends = true, .read = mb_config_read_tasks, .choose = mb_config_choose_tasks,
-     .stored = "dataset.options_json",
+     .stored = "dataset.options_json", .describe = mb_config_describe_tasks,
      .help =
          "list of task or group names, or objects with the keys of section task; see `list tasks`, `help TASK`"},
     {"", "sampler", MB_KEY_SECTIONS, AT(samplers), .preset = "{}", .extends = true,
@@ -227,6 +234,7 @@ static void print_type(mb_text *out, const mb_key *key, const char *bar)
         mb_text_printf(out, " %.16g..%.16g", key->min, key->max);
     for (const mb_key_choice *c = key->choices; c && c->word; c++)
         mb_text_printf(out, "%s%s", c > key->choices ? bar : key->type == MB_KEY_INTS ? " or " : " ", c->word);
+    mb_text_puts(out, key->lists ? ", or a list: a run for each" : "");
 }
 
 static const char *preset_of(const mb_key *key)

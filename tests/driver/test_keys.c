@@ -245,6 +245,8 @@ static bool another_value(const mb_key *key, char set[256])
     char value[128];
     if (key == MB_CONFIG_KEY_OF(device)) /* the identity has the device that was opened */
         return false;
+    if (key == MB_CONFIG_KEY_OF(base)) /* read from files only: test_config_file.c */
+        return false;
     if (key->type == MB_KEY_SECTION && key->shorthand) {
         snprintf(set, 256, "%s=elsewhere", key->name);
         return true;
