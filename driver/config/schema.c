@@ -10,11 +10,12 @@
 #include <string.h>
 
 #define DRAFT "http://json-schema.org/draft-07/schema#"
+#define TYPE "type" /* of the schema's language, not of a config */
 
 static cJSON *typed(const char *type)
 {
     cJSON *schema = cJSON_CreateObject();
-    cJSON_AddStringToObject(schema, "type", type);
+    cJSON_AddStringToObject(schema, TYPE, type);
     return schema;
 }
 
@@ -204,6 +205,7 @@ cJSON *mb_config_describe_tasks(void)
     for (size_t i = 0; i < mb_task_count(); i++)
         cJSON_AddItemToArray(list, cJSON_CreateString(mb_task_at(i)->name));
     cJSON *schema = typed("array");
-    cJSON_AddItemToObject(schema, "items", either(either(names, typed("string")), reference("task")));
+    cJSON_AddItemToObject(schema, "items",
+                          either(either(names, typed("string")), reference(MB_CONFIG_KEY_OF(tasks)->shorthand)));
     return schema;
 }
