@@ -58,6 +58,9 @@ int mb_run_open(mb_run *run, mb_error *err)
     run->codec = (mb_codec){(void *)(uintptr_t)tokenizer, codec_encode, codec_decode};
     if ((rc = measure_chat(run, err)) != MB_OK)
         return rc;
+    const char *rule = mb_sampler_origin(&run->model_config);
+    if (rule)
+        mb_progress_note(&run->progress, "sampler: %s", rule);
     if (run->flags.dry_run || !(config->passes & MB_RUN_SAMPLES))
         return MB_OK;
     rc = mb_run_open_session(run, err);
@@ -107,7 +110,7 @@ int mb_run_store_sampler(mb_store *store, const mb_model_config *model, const mb
                           .block = model->block,
                           .sub_block = model->sub_block,
                           .threshold = sampler->threshold,
-                          .dynamic = sampler->dynamic,
+                          .dynamic = sampler->remasking == MB_REMASK_DYNAMIC,
                           .block_cache = sampler->block_cache,
                           .confidence = type_name(sampler->confidence),
                           .options = options};

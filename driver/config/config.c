@@ -256,18 +256,19 @@ void mb_config_free(mb_run_config *config)
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,
                       mb_error *err)
 {
+    const cJSON *object = config->samplers.values[i];
     mb_sampler_default(model, sampler);
-    const int32_t preset = sampler->steps;
-    sampler->steps = 0;
-    int rc = mb_config_fill(config->samplers.values[i], "sampler", sampler, err);
+    /* Schedule and mode choose the presets of the other keys, so the object is read twice. */
+    int rc = mb_config_fill(object, "sampler", sampler, err);
     if (rc != MB_OK)
         return rc;
-    if (sampler->steps == 0)
-        sampler->steps = sampler->schedule == MB_SCHEDULE_FIXED || preset <= 0 ? model->block : preset;
+    mb_sampler_preset(model, sampler->schedule, sampler->mode, sampler);
+    if ((rc = mb_config_fill(object, "sampler", sampler, err)) != MB_OK)
+        return rc;
     if (sampler->steps > model->block)
         return mb_fail(err, MB_E_INPUT, "config key sampler.steps is %d but a block of this model has %d tokens",
                        sampler->steps, model->block);
-    return MB_OK;
+    return mb_sampler_check(model, sampler, err);
 }
 
 static void put_value(mb_text *text, const mb_key *key, const void *base)
@@ -302,7 +303,7 @@ int mb_config_sampler_options(const mb_sampler *sampler, const mb_model_config *
 {
     mb_text options = {0};
     mb_sampler preset;
-    mb_sampler_default(model, &preset);
+    mb_sampler_preset(model, sampler->schedule, MB_SAMPLER_PLAIN, &preset);
     *text = NULL;
     for (const mb_key *key = mb_config_keys; key->name; key++)
         if (key->stored && strcmp(key->stored, MB_KEY_SAMPLER_OPTIONS) == 0 &&

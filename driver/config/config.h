@@ -86,6 +86,7 @@ typedef struct mb_run_config {
     uint64_t model_seed;
     mb_type type;
     int32_t block_size, mask, positions, prefill_chunk;
+    mb_key_ints stop; /* none: the checkpoint's */
     bool graphs;
     mb_chat chat; /* system is owned */
     /* work */

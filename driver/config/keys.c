@@ -27,6 +27,13 @@ static const mb_key_choice storage[] = {{"bf16", MB_BF16}, {"f32", MB_F32}, {NUL
 static const mb_key_choice precisions[] = {{"f32", MB_F32}, {"bf16", MB_BF16}, {"f16", MB_F16}, {NULL, 0}};
 static const mb_key_choice schedules[] = {
     {"threshold", MB_SCHEDULE_THRESHOLD}, {"fixed", MB_SCHEDULE_FIXED}, {NULL, 0}};
+static const mb_key_choice remaskings[] = {{"low_confidence_dynamic", MB_REMASK_DYNAMIC},
+                                           {"low_confidence_static", MB_REMASK_STATIC},
+                                           {"sequential", MB_REMASK_SEQUENTIAL},
+                                           {"entropy_bounded", MB_REMASK_ENTROPY},
+                                           {NULL, 0}};
+static const mb_key_choice modes[] = {{"quality", MB_SAMPLER_QUALITY}, {"speed", MB_SAMPLER_SPEED}, {NULL, 0}};
+static const mb_key_choice confidences[] = {{"all", MB_CONFIDENCE_ALL}, {"kept", MB_CONFIDENCE_KEPT}, {NULL, 0}};
 static const mb_key_choice templates[] = {{"folder", MB_CHAT_FOLDER}, {"family", MB_CHAT_FAMILY}, {NULL, 0}};
 static const mb_key_choice thinking[] = {{"true", MB_THINKING_ON}, {"false", MB_THINKING_OFF}, {NULL, 0}};
 static const mb_key_choice batches[] = {{"largest", MB_BATCH_LARGEST}, {NULL, 0}};
@@ -102,6 +109,9 @@ const mb_key mb_config_keys[] = {
              "folder, then its family's"},
     {"model", "mask", MB_KEY_INT, AT(mask), .max = 4194303, .preset = "0", .flag = "--mask ID",
      .help = "id of the mask token; 0 = the checkpoint's: its config.json, then the tokenizer's mask token"},
+    {"model", "stop", MB_KEY_INTS, AT(stop), .max = 4194303, .preset_words = "the checkpoint's",
+     .flag = "--stop IDS",
+     .help = "ids of the tokens that end a text: [1, 2], 1,2 or one; default: those its family's code stops at"},
     {"model", "positions", MB_KEY_INT, AT(positions), .max = MAX_TOKENS, .preset = "0",
      .help = "overrides max_position_embeddings; 0 = the checkpoint's"},
     {"model", "prefill_chunk", MB_KEY_INT, AT(prefill_chunk), .max = 65536, .preset = "0",
@@ -128,15 +138,44 @@ const mb_key mb_config_keys[] = {
      .stored = "sampler.schedule", .help = "fixed: T steps per block; threshold: the family's own rule"},
     {"sampler", "steps", MB_KEY_INT, IN_SAMPLER(steps), .min = 1, .max = 256, .preset_words = "B",
      .stored = "sampler.steps", .help = "denoising steps T per block (fixed), or the static rule's"},
+    {"sampler", "mode", MB_KEY_CHOICE, IN_SAMPLER(mode), .choices = modes, .preset_words = "none",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "LLaDA2.1's card: quality is threshold 0.7 with editing_threshold 0.5, speed 0.5 with 0"},
     {"sampler", "threshold", MB_KEY_REAL, IN_SAMPLER(threshold), .max = 1, .preset_words = "the family's",
      .stored = "sampler.threshold", .help = "confidence above which tokens are unmasked (strictly)"},
-    {"sampler", "dynamic", MB_KEY_BOOL, IN_SAMPLER(dynamic), .preset_words = "true", .stored = "sampler.dynamic",
-     .help = "SDAR, LLaDA2: all above the threshold; false = static"},
+    {"sampler", "remasking_strategy", MB_KEY_CHOICE, IN_SAMPLER(remasking), .choices = remaskings,
+     .preset_words = "low_confidence_dynamic", .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "SDAR, LLaDA2: all above the threshold; the step's share of highest confidence; the share from left "
+             "to right; those of lowest entropy"},
+    {"sampler", "eb_threshold", MB_KEY_REAL, IN_SAMPLER(eb_threshold), .max = 1e4, .preset_words = "0.35",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "entropy_bounded: sum of entropies (nats) that a step's tokens stay below; one is always unmasked"},
+    {"sampler", "temperature", MB_KEY_REAL, IN_SAMPLER(temperature), .max = 100, .preset_words = "0",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "tokens are drawn from softmax(logits / temperature), by the run's seed; 0 = the best token"},
+    {"sampler", "top_p", MB_KEY_REAL, IN_SAMPLER(top_p), .min = 1e-6, .max = 1, .preset_words = "the family's",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "drawn from the likeliest tokens until their sum passes this; 1 = all; Fast-dLLM v2 has 0.95"},
+    {"sampler", "top_k", MB_KEY_INT, IN_SAMPLER(top_k), .max = 4194303, .preset_words = "0",
+     .stored = MB_KEY_SAMPLER_OPTIONS, .help = "drawn from the k likeliest tokens; 0 = all"},
     {"sampler", "block_cache", MB_KEY_BOOL, IN_SAMPLER(block_cache), .preset_words = "false",
      .stored = "sampler.block_cache", .help = "Fast-dLLM v2: sub-block calls on the block cache"},
     {"sampler", "confidence", MB_KEY_CHOICE, IN_SAMPLER(confidence), .choices = precisions,
      .preset_words = "the family's", .stored = "sampler.confidence",
      .help = "type in which probabilities are compared"},
+    {"sampler", "confidence_over", MB_KEY_CHOICE, IN_SAMPLER(confidence_over), .choices = confidences,
+     .preset_words = "the family's", .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "a drawn token's confidence: its share of all tokens (SDAR's evaluation), or of those that top_k and "
+             "top_p keep"},
+    {"sampler", "eos_early_stop", MB_KEY_BOOL, IN_SAMPLER(eos_early_stop), .preset_words = "false",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "LLaDA2.0: end at the step that writes a stop token behind written tokens, not with the block"},
+    {"sampler", "editing_threshold", MB_KEY_REAL, IN_SAMPLER(editing_threshold), .max = 2,
+     .preset_words = "LLaDA2.1: 0.9, else 2", .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "LLaDA2: a written token gives way to another of more confidence than this; above 1 = never"},
+    {"sampler", "max_post_steps", MB_KEY_INT, IN_SAMPLER(max_post_steps), .max = 256, .preset_words = "16",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "LLaDA2.1: most forwards of a block without masks that look for edits"},
     {"sampler", "compat_prompt_bug", MB_KEY_BOOL, IN_SAMPLER(compat_prompt_bug), .preset_words = "false",
      .stored = MB_KEY_SAMPLER_OPTIONS,
      .help = "Fast-dLLM v2: ignore a prompt of exactly B tokens, as the reference does"},

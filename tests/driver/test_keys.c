@@ -206,7 +206,7 @@ static void flags_spell_set(void **state)
     size_t seen = 0;
     for (const mb_key *key = mb_config_keys; key->name; key++) {
         char set[160], word[64];
-        const char *text = key->type == MB_KEY_INT ? "3" : "cpu";
+        const char *text = key->type == MB_KEY_INT || key->type == MB_KEY_INTS ? "3" : "cpu";
         if (!key->flag || key->choose)
             continue;
         mb_config_value value = {key, text};
