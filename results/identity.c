@@ -135,22 +135,20 @@ int mb_store_dataset(mb_store *store, const mb_dataset_row *row, int64_t *id, mb
 int mb_store_sampler(mb_store *store, const mb_sampler_row *row, int64_t *id, mb_error *err)
 {
     static const char insert[] = "INSERT INTO sampler(hash, schedule, steps, block, sub_block, threshold, "
-                                 "dynamic, block_cache, confidence, options) "
-                                 "VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
+                                 "dynamic, block_cache, confidence) "
+                                 "VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
     char hash[MB_HASH_CAP];
     int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
-    /* Samplers of version 3 had no options, and keep their hash. */
-    if (content_hash(hash, row->options ? "tjjjdjjtt" : "tjjjdjjt", row->schedule, row->steps, row->block,
-                     row->sub_block, row->threshold, (int)row->dynamic, (int)row->block_cache, row->confidence,
-                     row->options) != MB_OK)
+    if (content_hash(hash, "tjjjdjjt", row->schedule, row->steps, row->block, row->sub_block, row->threshold,
+                     (int)row->dynamic, (int)row->block_cache, row->confidence) != MB_OK)
         return no_hash(err);
     sqlite3_stmt *s = store_statement(store, insert, err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "ttjjjdjjtt", hash, row->schedule, row->steps, row->block, row->sub_block, row->threshold,
-               (int)row->dynamic, (int)row->block_cache, row->confidence, row->options);
+    store_bind(s, "ttjjjdjjt", hash, row->schedule, row->steps, row->block, row->sub_block, row->threshold,
+               (int)row->dynamic, (int)row->block_cache, row->confidence);
     return insert_or_find(store, s, "SELECT id FROM sampler WHERE hash = ?", hash, id, "storing the sampler", err);
 }
 

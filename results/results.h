@@ -55,7 +55,6 @@ typedef struct mb_sampler_row {
     double threshold;
     bool dynamic, block_cache;
     const char *confidence;
-    const char *options; /* "key=value key=value" of all else that is not its default; NULL = none */
 } mb_sampler_row;
 int mb_store_env(mb_store *, const mb_env_row *, int64_t *id, mb_error *err);
 int mb_store_model(mb_store *, const mb_model_row *, int64_t *id, mb_error *err);

@@ -1,4 +1,4 @@
--- schema.sql - the tables of a maskbench store, version 4.
+-- schema.sql - the tables of a maskbench store, version 3.
 --
 -- Rules: every table is STRICT. What makes two numbers comparable (machine, model, data, method, sampler) is one
 -- row with a content hash, found again by that hash. Nothing is rounded. Times are microseconds in columns named
@@ -80,8 +80,7 @@ CREATE TABLE sampler (
     threshold   REAL,
     dynamic     INTEGER NOT NULL CHECK (dynamic IN (0, 1)),
     block_cache INTEGER NOT NULL CHECK (block_cache IN (0, 1)),
-    confidence  TEXT,
-    options     TEXT            -- "key=value key=value": what has no column here and is not its default; NULL: none
+    confidence  TEXT
 ) STRICT;
 
 -- ---- runs ----

@@ -62,7 +62,6 @@ void mb_help_command(const mb_command *command);
 
 int mb_command_list(const mb_cli *cli);
 int mb_command_help(const mb_cli *cli);
-int mb_command_schema(const mb_cli *cli);
 int mb_command_report(const mb_cli *cli);
 int mb_command_plot(const mb_cli *cli);
 int mb_command_export(const mb_cli *cli);

@@ -58,7 +58,7 @@ static inline void small_open(small_store *s, uint64_t seed)
                           .block = 16,
                           .vocab = 100};
     mb_dataset_row data = {"qa", "longbench", "single-doc QA", "en", "qa_f1", "f", "p", NULL, 32};
-    mb_sampler_row sampler = {"fixed", 8, 16, 16, 0, false, false, "f32", NULL};
+    mb_sampler_row sampler = {"fixed", 8, 16, 16, 0, false, false, "f32"};
     OK(mb_store_open(&s->store, s->path, MB_STORE_WRITE, &s->err));
     OK(mb_store_env(s->store, &env, &s->env, &s->err));
     OK(mb_store_model(s->store, &model, &s->model, &s->err));
