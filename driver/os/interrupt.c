@@ -4,6 +4,8 @@
  */
 #include "driver/os/os.h"
 
+#include "base/foreign.h"
+
 #include <signal.h>
 #include <stdlib.h>
 
@@ -13,7 +15,7 @@ static void on_signal(int number)
 {
     (void)number;
     if (mb_interrupted) /* the second one means it */
-        _Exit(MB_EXIT_INTERRUPTED);
+        mb_foreign_end(MB_EXIT_INTERRUPTED);
     mb_interrupted = 1;
 }
 

@@ -25,6 +25,7 @@
 
 #define MAGIC 0x6d626a6fu
 #define SLICE_MS 50
+#define CONTINUED_MAX 3  /* times that a stopped worker is told to go on, a question */
 #define LAST_MOMENTS 100 /* slices that a worker whose socket is closed has to end by itself */
 #define MESSAGE_MAX ((uint64_t)1 << 30)
 #define SOCKET_FD 3 /* in the worker */
@@ -43,6 +44,7 @@ struct mb_worker {
     pid_t pid;
     int socket, status;
     bool ended;      /* seen by receive(), with this status */
+    int continued;   /* by us, in the question that is open */
     uint64_t number; /* of the last question */
     mb_attender_note *note;
 };
@@ -94,18 +96,25 @@ static int spawn(pid_t *pid, int socket, int note, const char *plugin)
 {
     const char *const argv[] = {"harness", "worker", "--plugin", plugin, NULL};
     posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
     char **environment = environment_of_worker();
     if (!environment)
         return ENOMEM;
-    int rc = posix_spawn_file_actions_init(&actions);
+    int rc = posix_spawnattr_init(&attributes);
+    if (rc == 0) /* a group of its own: what it starts ends with it */
+        rc = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    if (rc == 0)
+        rc = posix_spawn_file_actions_init(&actions);
     if (rc == 0) {
         rc = posix_spawn_file_actions_adddup2(&actions, socket, SOCKET_FD);
         rc = rc ? rc : posix_spawn_file_actions_adddup2(&actions, note, NOTE_FD);
         rc = rc ? rc : posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
         rc = rc ? rc
-                : posix_spawn(pid, "/proc/self/exe", &actions, NULL, (char *const *)(uintptr_t)argv, environment);
+                : posix_spawn(pid, "/proc/self/exe", &actions, &attributes, (char *const *)(uintptr_t)argv,
+                              environment);
         posix_spawn_file_actions_destroy(&actions);
     }
+    posix_spawnattr_destroy(&attributes);
     free(environment);
     return rc;
 }
@@ -164,6 +173,7 @@ static bool reap(mb_worker *worker, int moments, int *status)
         if (!alone)
             poll(NULL, 0, SLICE_MS);
     }
+    kill(-worker->pid, SIGKILL); /* its group, which outlives it where it left a child behind */
     if (!alone) {
         kill(worker->pid, SIGKILL);
         while (waitpid(worker->pid, status, 0) < 0 && errno == EINTR)
@@ -217,7 +227,16 @@ static bool is_complete(const mb_text *got)
     return header.magic != MAGIC || got->length - sizeof header >= header.bytes;
 }
 
-/* Collects a message. MB_OK: it is complete or the other side is gone; MB_E_SAMPLE: time is up; MB_E_STOP. */
+/* Whether somebody stopped the process (SIGSTOP); its status is left as it is. */
+static bool is_stopped(const mb_worker *worker)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)worker->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == worker->pid;
+}
+
+/* Collects a message. MB_OK: it is complete or the other side is gone; MB_E_SAMPLE: time is up; MB_E_STOP. A
+ * process that stands still because it was stopped does not hang: it is told to go on, a few times. */
 static int receive(mb_worker *worker, const mb_worker_question *question, mb_text *got)
 {
     const volatile mb_attender_note *note = worker->note;
@@ -245,8 +264,12 @@ static int receive(mb_worker *worker, const mb_worker_question *question, mb_tex
             beats = note->beats;
             since = mb_clock_ns();
         }
-        if ((double)(mb_clock_ns() - since) * 1e-9 > question->seconds)
+        if ((double)(mb_clock_ns() - since) * 1e-9 <= question->seconds)
+            continue;
+        if (!is_stopped(worker) || worker->continued++ == CONTINUED_MAX)
             return MB_E_SAMPLE;
+        kill(worker->pid, SIGCONT);
+        since = mb_clock_ns();
     }
     return MB_OK;
 }
@@ -283,12 +306,18 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
     char place[128];
     struct header header;
     memset(worker->note, 0, sizeof *worker->note);
+    worker->continued = 0;
     /* A worker that died between two questions is met here and told from its status below. */
     bool sent = send_message(worker->socket, ++worker->number, MB_OK, "", question->text);
     int received = sent ? receive(worker, question, &got) : MB_OK, rc;
     describe_place(worker->note, place, sizeof place);
     if (received == MB_E_STOP) {
         rc = mb_fail(err, MB_E_STOP, "interrupted");
+    } else if (received == MB_E_SAMPLE && worker->continued > CONTINUED_MAX) {
+        rc = mb_fail(err, MB_E_SAMPLE,
+                     "the process of method %s was stopped (SIGSTOP) %s, and again each time it was "
+                     "continued: it was ended",
+                     question->name, place);
     } else if (received == MB_E_SAMPLE) {
         rc = mb_fail(err, MB_E_SAMPLE, "method %s " MB_WORKER_HUNG " %g s %s: its process was ended",
                      question->name, question->seconds, place);

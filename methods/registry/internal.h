@@ -25,6 +25,8 @@ int mb_registry_check(const mb_method *method, mb_error *err);
 int mb_registry_check_options(const mb_method *method, mb_error *err);
 /* Takes over what the entry owns on success. */
 int mb_registry_add(const mb_registry_entry *entry, mb_error *err);
+/* dlclose(), with what its destructors do to this process undone. */
+void mb_registry_close_library(void *library);
 /* True when this very file (real path) is registered. */
 bool mb_registry_has_origin(const char *origin);
 

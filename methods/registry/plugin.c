@@ -6,6 +6,7 @@
  * never beyond its own size. What is kept is a copy of this build's size, so a hook that the plug-in does not
  * know is NULL.
  */
+#include "base/foreign.h"
 #include "methods/registry/internal.h"
 
 #include <dirent.h>
@@ -28,7 +29,13 @@ static int open_library(const char *path, void **library, mb_error *err)
         return mb_fail(err, MB_E_INPUT, "it is not a file; name the shared object itself");
     /* RTLD_NOW: a missing function is found here and not in the middle of a run. RTLD_LOCAL: two plug-ins may
      * use the same helper names. */
-    *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    mb_foreign guard;
+    mb_foreign_enter(&guard, MB_FOREIGN_WHOLE); /* constructors run */
+    *library = MB_FOREIGN_LEFT(&guard) ? NULL : dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    mb_foreign_leave(&guard);
+    if (guard.left)
+        return mb_fail(err, MB_E_INPUT, "it ended the program while it was loaded: %s(%d)", guard.call,
+                       guard.exit_code);
     if (!*library) {
         const char *text = dlerror();
         return mb_fail(err, MB_E_INPUT,
@@ -37,6 +44,16 @@ static int open_library(const char *path, void **library, mb_error *err)
                        text ? text : "no reason given");
     }
     return MB_OK;
+}
+
+/* Destructors run. */
+void mb_registry_close_library(void *library)
+{
+    mb_foreign guard;
+    mb_foreign_enter(&guard, MB_FOREIGN_WHOLE);
+    if (!MB_FOREIGN_LEFT(&guard))
+        dlclose(library);
+    mb_foreign_leave(&guard);
 }
 
 /* Asks the library for its method and copies it into a struct of this build's size. */
@@ -49,7 +66,13 @@ static int copy_method(void *library, mb_method **copy, mb_error *err)
                        "the symbol %s is missing; a method exports \"const mb_method *%s(uint32_t host_abi)\"",
                        MB_METHOD_ENTRY, MB_METHOD_ENTRY);
     memcpy(&entry, &symbol, sizeof entry); /* ISO C has no cast from object to function pointer */
-    const mb_method *method = entry(MB_METHOD_ABI);
+    mb_foreign guard;
+    mb_foreign_enter(&guard, MB_FOREIGN_WHOLE);
+    const mb_method *method = MB_FOREIGN_LEFT(&guard) ? NULL : entry(MB_METHOD_ABI);
+    mb_foreign_leave(&guard);
+    if (guard.left)
+        return mb_fail(err, MB_E_INPUT, "it ended the program while it was loaded: %s(%d)", guard.call,
+                       guard.exit_code);
     if (!method)
         return mb_fail(err, MB_E_INPUT, "it does not serve ABI version %u of this program; rebuild it",
                        MB_METHOD_ABI);
@@ -104,7 +127,7 @@ int mb_registry_load(const char *path, mb_error *err)
     free(entry.owned);
     free(entry.origin);
     if (entry.library)
-        dlclose(entry.library);
+        mb_registry_close_library(entry.library);
     return rc;
 }
 

@@ -5,7 +5,6 @@
  */
 #include "methods/registry/internal.h"
 
-#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,7 +86,7 @@ void mb_registry_unload(void)
         mb_registry_entry *entry = &plugins[--plugin_count];
         free(entry->owned);
         free(entry->origin);
-        dlclose(entry->library);
+        mb_registry_close_library(entry->library);
     }
     free(plugins);
     plugins = NULL;

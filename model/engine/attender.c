@@ -2,6 +2,7 @@
  * attender.c - an opened method: its memory, its hooks, the calls they see. A hook's failure becomes MB_E_SAMPLE
  * with the method, the hook and the place in front of the method's own sentence: it fails that method's cell.
  */
+#include "base/foreign.h"
 #include "model/engine/engine.h"
 
 #include <math.h>
@@ -57,8 +58,14 @@ static int open_method(mb_attender *attender, const void *options, mb_error *why
             return mb_no_memory(why, "the state");
     }
     attender->self = attender->memory;
+    mb_foreign guard;
     attender->opening = true;
-    int rc = method->open(&attender->self, &attender->host, &attender->shape, options, why);
+    mb_foreign_enter(&guard, MB_FOREIGN_WHOLE);
+    int rc = MB_FOREIGN_LEFT(&guard)
+                 ? MB_E_SAMPLE
+                 : method->open(&attender->self, &attender->host, &attender->shape, options, why);
+    mb_foreign_leave(&guard);
+    mb_foreign_failed(&guard, why);
     attender->opening = false;
     if (attender->exhausted && !why->text[0])
         mb_fail(why, MB_E_SYSTEM,
@@ -71,8 +78,13 @@ static int open_method(mb_attender *attender, const void *options, mb_error *why
 /* A method that failed half-way may still own memory behind self. */
 static void close_method(mb_attender *attender, bool opened)
 {
-    if (attender->method.close && (opened || attender->self))
-        attender->method.close(attender->self);
+    mb_foreign guard;
+    if (attender->method.close && (opened || attender->self)) {
+        mb_foreign_enter(&guard, MB_FOREIGN_WHOLE);
+        if (!MB_FOREIGN_LEFT(&guard))
+            attender->method.close(attender->self);
+        mb_foreign_leave(&guard);
+    }
     free(attender->memory);
     attender->memory = attender->self = NULL;
 }
@@ -83,9 +95,14 @@ size_t mb_attender_bytes(const mb_method *method, const mb_shape *shape, const v
     mb_error err = {0};
     copy_method(&attender.method, method);
     apply_host_options(&attender, options);
-    if (attender.method
-            .memory) /* which knows nothing of the guards behind its indices: two sets a layer, and some */
-        return attender.method.memory(&attender.shape, options) + (size_t)(shape->layers + 8) * 8 * MB_GUARD_BYTES;
+    if (attender.method.memory) {
+        mb_foreign guard;
+        mb_foreign_enter(&guard, MB_FOREIGN_WHOLE);
+        size_t bytes = MB_FOREIGN_LEFT(&guard) ? 0 : attender.method.memory(&attender.shape, options);
+        mb_foreign_leave(&guard);
+        /* It knows nothing of the guards behind its indices: two sets a layer, and some. */
+        return bytes + (size_t)(shape->layers + 8) * 8 * MB_GUARD_BYTES;
+    }
     mb_host_fill(&attender, 0);
     int rc = open_method(&attender, options, &err);
     close_method(&attender, rc >= 0);
@@ -101,6 +118,17 @@ static bool is_capturable(const mb_method *method)
     return (method->caps & MB_CAP_LOSSLESS) && !method->observe && !method->attend && !method->kv_added;
 }
 
+/* What the method says to this shape; negative: it cannot run there. */
+static int ask_support(const mb_attender *a, const void *options, mb_error *why)
+{
+    mb_foreign guard;
+    mb_foreign_enter(&guard, MB_FOREIGN_WHOLE);
+    int answer = MB_FOREIGN_LEFT(&guard) ? -1 : a->method.supports(&a->shape, options, why);
+    mb_foreign_leave(&guard);
+    mb_foreign_failed(&guard, why);
+    return answer;
+}
+
 int mb_attender_open(mb_attender **attender, mb_session *session, const mb_method *method, const void *options,
                      int32_t steps, uint64_t seed, bool *unsupported, mb_error *err)
 {
@@ -114,10 +142,11 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
         return mb_no_memory(err, "method %s", method->name);
     copy_method(&a->method, method);
     a->session = session;
+    a->process = mb_process_save();
     mb_session_shape(session, steps, &a->shape);
     apply_host_options(a, options);
     if (a->method.supports) {
-        int answer = a->method.supports(&a->shape, options, &why);
+        int answer = ask_support(a, options, &why);
         if (answer != 0) {
             if (unsupported)
                 *unsupported = true;
@@ -142,8 +171,10 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
     *attender = a;
     a = NULL;
 out:
-    if (a)
+    if (a) {
+        mb_process_free(a->process);
         free(a->guards);
+    }
     free(a);
     return rc;
 }
@@ -160,6 +191,8 @@ void mb_attender_close(mb_attender *attender)
     free(attender->guards);
     free(attender->words);
     close_method(attender, true);
+    mb_process_restore(attender->process);
+    mb_process_free(attender->process);
     session->kernels->release(session->device, attender->arena_mark);
     session->attenders--;
     free(attender);
@@ -218,9 +251,10 @@ void mb_attender_watch(mb_attender *attender, mb_attender_note *note, int64_t bu
     attender->budget = budget;
 }
 
-static void enter(const mb_attender *attender, const char *hook, const mb_call *call)
+static void enter(const mb_attender *attender, mb_foreign *guard, const char *hook, const mb_call *call)
 {
     mb_attender_note *note = attender->note;
+    mb_foreign_enter(guard, MB_FOREIGN_CALL);
     if (!note)
         return;
     note->layer = call ? call->layer : -1;
@@ -231,8 +265,10 @@ static void enter(const mb_attender *attender, const char *hook, const mb_call *
     note->beats++;
 }
 
-static void leave(const mb_attender *attender)
+static void leave(const mb_attender *attender, mb_foreign *guard, mb_error *why)
 {
+    mb_foreign_leave(guard);
+    mb_foreign_failed(guard, why);
     if (!attender->note)
         return;
     attender->note->inside = 0;
@@ -257,7 +293,7 @@ static int hook_failed(const mb_attender *attender, const char *hook, const mb_c
                    call->layer, call->block, call->step, why);
 }
 
-int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err)
+static int run_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err)
 {
     const mb_method *method = &attender->method;
     int (*const hooks[])(void *, const mb_call *, mb_error *) = {
@@ -270,10 +306,21 @@ int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, m
                                        : MB_OK;
     if (hook == MB_HOOK_KV_ADDED && call->layer < attender->shape.first_layer)
         return MB_OK;
-    enter(attender, hook_names[hook], call);
-    int rc = hooks[hook](attender->self, call, &why);
-    leave(attender);
+    mb_foreign guard;
+    enter(attender, &guard, hook_names[hook], call);
+    int rc = MB_FOREIGN_LEFT(&guard) ? MB_E_SAMPLE : hooks[hook](attender->self, call, &why);
+    leave(attender, &guard, &why);
     return rc < 0 ? hook_failed(attender, hook_names[hook], call, why.text, err) : MB_OK;
+}
+
+/* Between a hook and the next nothing of ours depends on more than the float mode and the locale; at the end of a
+ * block, outside of the forwards that are timed, the rest of the process is put back. */
+int mb_attender_hook(mb_attender *attender, mb_hook hook, const mb_call *call, mb_error *err)
+{
+    int rc = run_hook(attender, hook, call, err);
+    if (hook == MB_HOOK_BLOCK_END)
+        mb_process_restore(attender->process);
+    return rc;
 }
 
 int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection *selection, mb_error *err)
@@ -282,9 +329,11 @@ int mb_attender_select(mb_attender *attender, const mb_call *call, mb_selection 
     memset(selection, 0, sizeof *selection);
     if (is_left_out(attender, call))
         return MB_OK;
-    enter(attender, "select", call);
-    int rc = attender->method.select(attender->self, call, selection, &why);
-    leave(attender);
+    mb_foreign guard;
+    enter(attender, &guard, "select", call);
+    int rc =
+        MB_FOREIGN_LEFT(&guard) ? MB_E_SAMPLE : attender->method.select(attender->self, call, selection, &why);
+    leave(attender, &guard, &why);
     return rc < 0 ? hook_failed(attender, "select", call, why.text, err) : MB_OK;
 }
 
@@ -294,9 +343,10 @@ int mb_attender_attend(mb_attender *attender, const mb_call *call, void *out, fl
     if (!attender->method.attend)
         return hook_failed(attender, "attend", call, "select() answers that the method attends, but it cannot",
                            err);
-    enter(attender, "attend", call);
-    int rc = attender->method.attend(attender->self, call, out, lse, &why);
-    leave(attender);
+    mb_foreign guard;
+    enter(attender, &guard, "attend", call);
+    int rc = MB_FOREIGN_LEFT(&guard) ? MB_E_SAMPLE : attender->method.attend(attender->self, call, out, lse, &why);
+    leave(attender, &guard, &why);
     return rc < 0 ? hook_failed(attender, "attend", call, why.text, err) : MB_OK;
 }
 
@@ -305,9 +355,13 @@ int mb_attender_mode(mb_attender *attender, const mb_call *call, int32_t *mode, 
     *mode = 0;
     if (!attender->method.step_mode || is_left_out(attender, call))
         return MB_OK;
-    enter(attender, "step_mode", call);
-    *mode = attender->method.step_mode(attender->self, call);
-    leave(attender);
+    mb_foreign guard;
+    mb_error why = {0};
+    enter(attender, &guard, "step_mode", call);
+    *mode = MB_FOREIGN_LEFT(&guard) ? -1 : attender->method.step_mode(attender->self, call);
+    leave(attender, &guard, &why);
+    if (why.text[0])
+        return hook_failed(attender, "step_mode", call, why.text, err);
     if (*mode < 0 || *mode > 7)
         return hook_failed(attender, "step_mode", call, "the mode is not in 0..7", err);
     return MB_OK;
@@ -366,6 +420,16 @@ static int read_back(const mb_host *host, void *dst, const void *src, size_t byt
     return attender->session->kernels->download(attender->session->device, dst, src, bytes);
 }
 
+/* Guarded calls stand in functions of their own where a local variable would have to outlive the jump. */
+static int call_report(mb_attender *attender, double *all, mb_error *why)
+{
+    mb_foreign guard;
+    enter(attender, &guard, "report", NULL);
+    int rc = MB_FOREIGN_LEFT(&guard) ? MB_E_SAMPLE : attender->method.report(attender->self, read_back, all, why);
+    leave(attender, &guard, why);
+    return rc;
+}
+
 int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_error *err)
 {
     const mb_counter *counters = attender->method.counters;
@@ -376,9 +440,7 @@ int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_e
         declared++;
     if (!attender->method.report || declared == 0)
         return MB_OK;
-    enter(attender, "report", NULL);
-    int rc = attender->method.report(attender->self, read_back, all, &why);
-    leave(attender);
+    int rc = call_report(attender, all, &why);
     if (rc < 0)
         return mb_fail(err, MB_E_SAMPLE, "method %s failed in report(): %s", attender->method.name,
                        why.text[0] ? why.text : "it does not say why");
@@ -458,9 +520,11 @@ int mb_attender_report_maps(mb_attender *attender, mb_counter_place **values, si
         c.maps++;
     if (!method->report_maps || c.maps == 0)
         return MB_OK;
-    enter(attender, "report_maps", NULL);
-    int rc = method->report_maps(attender->self, read_back, put_value, &c, &why);
-    leave(attender);
+    mb_foreign guard;
+    enter(attender, &guard, "report_maps", NULL);
+    int rc = MB_FOREIGN_LEFT(&guard) ? MB_E_SAMPLE
+                                     : method->report_maps(attender->self, read_back, put_value, &c, &why);
+    leave(attender, &guard, &why);
     if (c.count)
         qsort(c.values, c.count, sizeof *c.values, compare_places);
     for (size_t i = 1; i < c.count; i++)

@@ -198,7 +198,8 @@ struct mb_attender {
     bool capturable;
     size_t arena_mark, counted;
     int64_t request;
-    mb_captured *graphs; /* malloc'ed list */
+    struct mb_process *process; /* as it was before the method came; put back at the end of every block */
+    mb_captured *graphs;        /* malloc'ed list */
     size_t graph_count, graph_capacity;
     mb_attender_note *note; /* borrowed; NULL = nobody looks */
     int64_t budget;         /* tokens per KV head that checked selections keep to; 0 = unchecked */

@@ -18,7 +18,7 @@ query() { sqlite3 -readonly "$1" "$2"; }
 # Without them, then with them: the rows of the others are the same, byte for byte.
 expect_exit 0 '' $run "" --db "$scratch/alone.db" --methods exact,window
 expect_exit 3 'samples failed' $run "" --db "$scratch/all.db" ${gpu[@]+"${gpu[@]}"}
-[ -z "$(pgrep -g 0 -f '^harness worker')" ] || fail "a worker is left over"
+[ -z "$(pgrep -s 0 -f '^harness worker')" ] || fail "a worker is left over"
 others='SELECT method, pass, item, status, prediction, score, work, new_tokens, dense_calls, sparse_calls FROM v_samples
         WHERE method IN ("exact", "window") ORDER BY 1, 2, 3'
 query "$scratch/alone.db" "${others//\"/\'}" >"$scratch/rows_alone"
@@ -41,8 +41,8 @@ bad=$(wc -w <<<"$names")
     fail "a bad plug-in has a result"
 cat >"$scratch/expected" <<'LIST'
 segfault crashed in select\(\), layer 3, block 0, step 2: signal 11
-abort crashed in select\(\), layer 3, block 0, step 2: signal 6
-leave ended its process in select\(\), layer 3, block 0, step 2: exit code 0
+abort failed in select\(\), layer 3, block 0, step 2: it called abort\(134\)
+leave failed in select\(\), layer 3, block 0, step 2: it called exit\(0\)
 hang did not come back for 2 s in select\(\), layer 3, block 0, step 2
 range layer 3, block 0, step 2: page 2139062143 of KV head 0 lies outside the prefix
 negative layer 3, block 0, step 2: page -1 of KV head 0 lies outside the prefix
