@@ -71,6 +71,7 @@ static const mb_kernel_case cases[] = {
     {CASE("every one", score_every), TEST, .kv_heads = 1, LENGTHS(2, 1, 300), .k = 1},
     {CASE("recency", score_recent), TEST, .kv_heads = 3, LENGTHS(4, 0, 1, 64, 900), .slack = 20},
     {CASE("keep", score_keep), TEST, .kv_heads = 3, LENGTHS(3, 90, 37, 1000), .k = 30},
+    {CASE("keep pages", score_keep), TEST, .kv_heads = 3, LENGTHS(3, 90, 37, 1000), .k = 9, .m = 16},
     {CASE("ratio of tokens", budget_ratio), TEST, .kv_heads = 3, LENGTHS(4, 0, 1, 64, 900), .mode = 30, .k = 1},
     {CASE("ratio of pages", budget_ratio), TEST, .kv_heads = 2, LENGTHS(3, 17, 16, 900), .page = 16, .mode = 12},
     {CASE("budget of layers", budget_layers), TEST, .kv_heads = 4, LENGTHS(3, 8, 37, 1000), SHAPE(7, 4, 24)},
@@ -310,7 +311,7 @@ static void score_every(mb_case_maker *m, mb_case_call *call)
     call->args.score_every = (mb_score_every){scores_of(m, MB_CASE_INOUT), (int32_t)c->k, (int32_t)c->m, 9.0f};
 }
 
-/* k of the entries are kept, every other head keeps all. */
+/* k of the entries are kept, in pages of m (0 = 1), every other head keeps all. */
 static void score_keep(mb_case_maker *m, mb_case_call *call)
 {
     int64_t k = m->problem->k, heads = heads_of(m);
@@ -321,7 +322,8 @@ static void score_keep(mb_case_maker *m, mb_case_call *call)
         ids[i] = (int32_t)(i % k * 3 + i / k % 3); /* ascending, distinct, different for each head */
     for (int64_t h = 0; m->rc == MB_OK && h < heads; h++)
         counts[h] = h % 2 ? -1 : (int32_t)k;
-    mb_page_set kept = {1, (int32_t)k, mb_case_upload(m, ids, heads * k), mb_case_upload(m, counts, heads)};
+    mb_page_set kept = {m->problem->m ? (int32_t)m->problem->m : 1, (int32_t)k, mb_case_upload(m, ids, heads * k),
+                        mb_case_upload(m, counts, heads)};
     call->args.score_keep = (mb_score_keep){scores_of(m, MB_CASE_INOUT), kept, -INFINITY};
     free(ids);
     free(counts);
@@ -551,7 +553,7 @@ static mb_case_recipe *const recipes[MB_OPERATION_COUNT] = {
 
 static const mb_case_list own = {cases, sizeof cases / sizeof *cases, recipes};
 
-static const mb_case_list *const lists[] = {&mb_cases_model, &mb_cases_attention, &own};
+static const mb_case_list *const lists[] = {&mb_cases_model, &mb_cases_attention, &mb_cases_estimate, &own};
 
 const mb_kernel_case *mb_kernel_case_at(size_t index)
 {

@@ -122,6 +122,6 @@ typedef struct mb_case_list {
     size_t count;
     mb_case_recipe *const *recipes; /* [MB_OPERATION_COUNT], NULL = another file's */
 } mb_case_list;
-extern const mb_case_list mb_cases_model, mb_cases_attention;
+extern const mb_case_list mb_cases_model, mb_cases_attention, mb_cases_estimate;
 
 #endif

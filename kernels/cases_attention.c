@@ -101,6 +101,8 @@ static const mb_kernel_case cases[] = {
 
     {CASE("heavy channels", heavy_channels), TEST, HEADS(8, 2, 64), .rows = 8, LENGTHS(3, 100, 1, 65), .k = 12},
     {CASE("heavy channels G7", heavy_channels), TEST, HEADS(14, 2, 128), .rows = 32, LENGTHS(1, 33), .k = 1},
+    {CASE("heavy channels same token", heavy_channels), TEST, HEADS(8, 2, 64), .rows = 8, LENGTHS(3, 100, 0, 65),
+     .k = 12, .mode = 1},
 
     {CASE("tiny 2k", attend), BENCH, HEADS(8, 2, 64), .rows = 32, LENGTHS(1, 2048)},
     {CASE("tiny 8k", attend), BENCH, HEADS(8, 2, 64), .rows = 32, LENGTHS(1, 8192)},
@@ -332,12 +334,13 @@ static void key_scores(mb_case_maker *m, mb_case_call *call)
     a->scores = mb_case_array(m, MB_CASE_OUT, heads_of(c) * a->stride, MB_F32);
 }
 
-/* k channels. */
+/* k channels; mode: same_token. */
 static void heavy_channels(mb_case_maker *m, mb_case_call *call)
 {
     const mb_kernel_case *c = m->problem;
     mb_heavy_channels *a = &call->args.heavy_channels;
-    *a = (mb_heavy_channels){.attention = attention_of(m, MB_CASE_IN), .count = (int32_t)c->k};
+    *a = (mb_heavy_channels){
+        .attention = attention_of(m, MB_CASE_IN), .count = (int32_t)c->k, .same_token = c->mode};
     a->channels = mb_case_array(m, MB_CASE_OUT, c->kv_heads * c->k, MB_I32);
     a->scratch = mb_case_array(m, MB_CASE_SCRATCH, (int64_t)c->kv_heads * c->head_dim, MB_F32);
 }

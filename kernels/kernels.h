@@ -342,7 +342,7 @@ typedef struct mb_score_recent {
     float below, value;
 } mb_score_recent;
 
-/* Scores of prefix keys that are not in kept (granularity 1) become value; a count of -1 keeps all. */
+/* Scores of prefix keys that are not in a page of kept become value; a count of -1 keeps all. */
 typedef struct mb_score_keep {
     mb_scores scores; /* page 1 */
     mb_page_set kept;
@@ -413,15 +413,6 @@ typedef struct mb_row_shape {
     int32_t batch, rows, query_heads, kv_heads, head_dim;
 } mb_row_shape;
 
-/* The `count` channels of each KV head with the largest sum over sequences of (sum over its G*rows query rows of
- * |q_c|) * (sum over prefix keys of |k_c|); ties: lower channel. */
-typedef struct mb_heavy_channels {
-    mb_attention attention;
-    int32_t count;
-    int32_t *channels; /* [kv_heads][count], ascending */
-    float *scratch;    /* [kv_heads][head_dim] */
-} mb_heavy_channels;
-
 typedef struct mb_reuse_decide {
     mb_row_shape shape; /* head_dim is not used */
     mb_reuse reuse;
@@ -471,6 +462,8 @@ typedef struct mb_ring_reach {
     mb_reach reach;
 } mb_ring_reach;
 
+#include "kernels/estimate.h"
+
 /* ---- all operations: X(name, its arguments) ---- */
 
 /* The one list. The table below, the backends' declarations and tables, the names and numbers of the tests' and
@@ -512,6 +505,11 @@ typedef struct mb_ring_reach {
     X(row_distance, mb_row_distance)                                                                              \
     X(count_work, mb_key_count) /* what a forward read, and what it could have read */                            \
     X(count_read, mb_key_count) /* what was read once more */                                                     \
+    X(query_pick, mb_query_pick)                                                                                  \
+    X(key_pick, mb_key_pick)                                                                                      \
+    X(tile_gaps, mb_tile_gaps)                                                                                    \
+    X(score_spread, mb_score_spread)                                                                              \
+    X(score_interleave, mb_score_interleave)                                                                      \
     X(heavy_channels, mb_heavy_channels)                                                                          \
     X(reuse_decide, mb_reuse_decide)                                                                              \
     X(rows_copy, mb_rows_copy)                                                                                    \

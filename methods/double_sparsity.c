@@ -78,7 +78,7 @@ static int select_pages(void *self, const mb_call *call, mb_selection *out, mb_e
     if (call->mode == MODE_REUSE)
         return 0;
     if (call->mode == MODE_CALIBRATE) {
-        rc = host->heavy_channels(host, call, s->count, layer->channels, s->weights);
+        rc = host->heavy_channels(host, call, 0, s->count, layer->channels, s->weights);
         out->select_tokens = 0.5 * call->max_prefix; /* all channels of all keys, once a request */
     }
     out->select_tokens += 0.5 * call->max_prefix * s->count / s->shape.head_dim;

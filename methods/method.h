@@ -108,7 +108,8 @@ typedef struct mb_call {
     const void *q;             /* [batch][rows][Hq][D] queries after RoPE */
     const void *q_pre;         /* same before RoPE (after q-norm); NULL unless MB_CAP_PRE_ROPE */
     const void *k, *v;         /* [batch][Hkv][cache rows][D] this layer's cache, keys after RoPE; use mb_host: the
-                                * stride is opaque */
+                                * stride is opaque. A method's own copy of the call may name other queries
+                                * (query_pick) and keys (key_pick): operations on it read those. */
     const float *lse;          /* observe(): [batch][rows][Hq] of the dense pass, when asked for */
     const float *mass;         /* observe(): [batch][Hkv][stride] block-average mass, when asked for */
     void *stream;              /* cudaStream_t under CUDA, NULL on the CPU */
@@ -283,9 +284,11 @@ struct mb_host {
     /* Votes (MAGE v1): scores[j] = rows whose top k holds key j; stats [batch][Hkv][2] = {union size, coverage}.
      * lse as in mass(). */
     int (*votes)(const mb_host *, const mb_call *, const float *lse, int32_t k, float *scores, float *stats);
-    /* The `count` channels of each KV head with the largest (sum over rows of |q|) * (sum over prefix keys of
-     * |k|), summed over the batch; channels [Hkv][count] ascend, for key_scores. scratch: [Hkv][D] floats. */
-    int (*heavy_channels)(const mb_host *, const mb_call *, int32_t count, int32_t *channels, float *scratch);
+    /* The `count` channels of each KV head with the largest sum over the batch of (sum over rows of |q|) * (sum
+     * over prefix keys of |k|), or with same_token of |q k| over rows and the keys of their own slots; channels
+     * [Hkv][count] ascend, for key_scores. scratch: [Hkv][D] floats. */
+    int (*heavy_channels)(const mb_host *, const mb_call *, int same_token, int32_t count, int32_t *channels,
+                          float *scratch);
     /* Page bounds (Quest): bounds from bounds_alloc(page). whole 1: all pages of the prefix; 0: only those that
      * the block's slots touch (after a commit). */
     void *(*bounds_alloc)(const mb_host *, int32_t page);
@@ -301,7 +304,7 @@ struct mb_host {
     int (*score_random)(const mb_host *, const mb_call *, uint64_t seed, float *scores);
     /* Scores of prefix keys below `below` become value*(j+1)/(N+1): what they stood for is ranked by recency. */
     int (*score_recent)(const mb_host *, const mb_call *, float below, float value, float *scores);
-    /* Prefix keys outside set (granularity 1) get the score `value`. */
+    /* Scores of the prefix keys outside set become value. */
     int (*score_keep)(const mb_host *, const mb_call *, const mb_page_set *set, float value, float *scores);
     int (*score_axpby)(const mb_host *, const mb_call *, float a, const float *x, float b, float *y);
     int (*score_head_mean)(const mb_host *, const mb_call *, float *scores);
@@ -356,6 +359,33 @@ struct mb_host {
     /* For a method that attends itself and shows no index: the KV heads that are active (NULL = all) read these
      * pages (NULL = the whole prefix) once more. Adds to the work of the run; free where nothing is counted. */
     int (*count_read)(const mb_host *, const mb_call *, const mb_page_set *pages, const int32_t *active);
+
+    /* ---- Choosing by less than the whole attention: few channels, few bits, tiles, ranks; tables of your own.
+     * ---- */
+
+    /* Memory for other keys of a layer, laid out as its cache is: see mb_call.k. open() only. */
+    void *(*keys_alloc)(const mb_host *);
+    /* dst (of alloc()) = a table in host memory, of at most what was allocated. open() only: 0 or negative. */
+    int (*upload)(const mb_host *, void *dst, const void *src, size_t bytes);
+    /* Queries with less in them: out (query-shaped, another array) is 0 outside of `count` channels of the KV
+     * head: those of channels [Hkv][count], or with NULL those with the largest sum over its rows of |q|. bits 1
+     * .. 8: each row's values there become one of 2^bits equal steps from their smallest to their largest; 0: as
+     * they are. */
+    int (*query_pick)(const mb_host *, const mb_call *, const int32_t *channels, int32_t count, int32_t bits,
+                      void *out);
+    /* The same for each key, into keys_alloc()'s memory; channels NULL: all of D. whole as in page_bounds(). */
+    int (*key_pick)(const mb_host *, const mb_call *, const int32_t *channels, int32_t count, int32_t bits,
+                    int whole, void *out);
+    /* How far the best logit of each page of keys is below the best one up to and with it, for the row that comes
+     * nearest; below `least`: -INFINITY. scratch: [batch][B][Hq][pages] floats. */
+    int (*tile_gaps)(const mb_host *, const mb_call *, int32_t page, float least, float *gaps, float *scratch);
+    /* Scores of pages become scores of their tokens. out must not be scores. */
+    int (*score_spread)(const mb_host *, const mb_call *, int32_t page, const float *scores, float *out);
+    /* best: what top_k() chose by scores, granularity 1. out[j], the same for all heads = -(place of key j where
+     * every head names its best key, then every head its second best ...); -INFINITY where none has it in its set.
+     */
+    int (*score_interleave)(const mb_host *, const mb_call *, const float *scores, const mb_page_set *best,
+                            float *out);
 };
 
 /* ---- options: data, not code ---- */
@@ -441,6 +471,7 @@ typedef int (*mb_counter_put)(void *to, int32_t map, int32_t layer, int32_t step
 #define MB_CAP_RESIDUAL                                                                                           \
     64ull /* attend() adds what other keys contributed in an earlier forward to the keys of its index: exact at   \
            * a full budget, but its output is not attention over that index alone */
+#define MB_CAP_HEAD_ORDER 128ull /* its choice depends on the order of the KV heads */
 
 typedef struct mb_method {
     uint32_t abi;  /* MB_METHOD_ABI, for ever the first field */

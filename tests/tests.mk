@@ -46,7 +46,7 @@ endif
 # another backend lists the same files. Programs of tests/methods load plug-ins.
 STAGE := tests/methods/host.c tests/methods/tape.c tests/methods/properties.c
 $(patsubst %,$(BUILD)/tests/methods/test_%,properties methods policies): $(STAGE)
-$(patsubst %,$(BUILD)/tests/methods/test_%,mac reuse selectors): $(STAGE) tests/methods/recorder.c
+$(patsubst %,$(BUILD)/tests/methods/test_%,estimates mac reuse selectors): $(STAGE) tests/methods/recorder.c
 $(filter $(BUILD)/tests/methods/%,$(TEST_PROGRAMS)): | plugin-example $(BAD_PLUGINS)
 
 $(BUILD)/plugins/bad/%.so: tests/methods/bad/%.c tests/methods/bad/bad.h methods/method.h

@@ -94,28 +94,34 @@ int mb_cpu_row_top(mb_device *device, const mb_row_top *args)
     return MB_OK;
 }
 
-/* Adds to own[dim] what sequence b says of KV head h: |q| and |k| are summed apart, because the sum over pairs of
- * |q_c k_c| is the product of the two sums. */
-static void add_channels(const mb_device *device, const mb_attention *args, int64_t b, int64_t h, float *own)
+/* Adds to own[dim] what sequence b says of KV head h. Over all pairs |q| and |k| are summed apart, because the sum
+ * of |q_c k_c| is the product of the two sums; with same_token each row meets the key of its own slot. */
+static void add_channels(const mb_device *device, const mb_heavy_channels *call, int64_t b, int64_t h, float *own)
 {
+    const mb_attention *args = &call->attention;
     const mb_kv *kv = &args->kv;
-    int64_t dim = kv->head_dim, group = args->query_heads / kv->kv_heads;
-    float row[256];
+    int64_t dim = kv->head_dim, group = args->query_heads / kv->kv_heads,
+            keys = (b * kv->kv_heads + h) * kv->capacity;
+    int64_t first = args->rows.prefix_len[b] + args->rows.row_offset;
+    float row[256], key[256];
     double q[256] = {0}, k[256] = {0};
-    for (int64_t r = 0; r < args->rows.rows; r++)
+    for (int64_t r = 0; r < args->rows.rows; r++) {
+        if (call->same_token)
+            mb_load_row(device->type, kv->k, (keys + first + r) * dim, dim, key);
         for (int64_t g = 0; g < group; g++) {
             int64_t at = (b * args->rows.rows + r) * args->query_heads + h * group + g;
             mb_load_row(device->type, args->q, at * dim, dim, row);
             for (int64_t c = 0; c < dim; c++)
-                q[c] += (double)fabsf(row[c]);
+                q[c] += (double)fabsf(row[c]) * (call->same_token ? (double)fabsf(key[c]) : 1.0);
         }
-    for (int64_t j = 0; j < args->rows.prefix_len[b]; j++) {
-        mb_load_row(device->type, kv->k, ((b * kv->kv_heads + h) * kv->capacity + j) * dim, dim, row);
+    }
+    for (int64_t j = 0; j < args->rows.prefix_len[b] && !call->same_token; j++) {
+        mb_load_row(device->type, kv->k, (keys + j) * dim, dim, row);
         for (int64_t c = 0; c < dim; c++)
             k[c] += (double)fabsf(row[c]);
     }
     for (int64_t c = 0; c < dim; c++)
-        own[c] += (float)(q[c] * k[c]);
+        own[c] += (float)(call->same_token ? q[c] : q[c] * k[c]);
 }
 
 /* The `count` largest of own[dim] in ascending order; a channel's rank decides. Returns how many there are: fewer
@@ -144,7 +150,7 @@ int mb_cpu_heavy_channels(mb_device *device, const mb_heavy_channels *call)
         float *own = call->scratch + h * dim;
         memset(own, 0, (size_t)dim * sizeof *own);
         for (int64_t b = 0; b < args->rows.batch; b++)
-            add_channels(device, args, b, h, own);
+            add_channels(device, call, b, h, own);
         if (best_channels(own, dim, count, call->channels + h * count) < count) /* NaN in a cache */
             return mb_cpu_fail(device, MB_E_SAMPLE, "heavy_channels: a query or a key is not a number");
     }

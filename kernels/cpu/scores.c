@@ -200,16 +200,17 @@ static void keep_piece(void *arg, int64_t bh, int worker)
     int64_t next = 0, count = args->kept.counts[bh], n = prefix_of(&args->scores, bh);
     (void)worker;
     for (int64_t j = 0; j < n && count >= 0; j++) {
-        if (next < count && ids[next] == j)
+        int64_t page = j / args->kept.granularity;
+        while (next < count && ids[next] < page)
             next++;
-        else
+        if (next == count || ids[next] != page)
             row[j] = args->value;
     }
 }
 
 int mb_cpu_score_keep(mb_device *device, const mb_score_keep *args)
 {
-    if (args->kept.granularity != 1)
+    if (args->kept.granularity < 1)
         return mb_cpu_fail(device, MB_E_BUG, "score_keep: pages of %d tokens", args->kept.granularity);
     return each_row(device, &args->scores, keep_piece, args);
 }

@@ -84,22 +84,22 @@ __global__ void row_top_kernel(int rows, int query_heads, const float *distance,
 
 /* ---- scores, channels ---- */
 
-__global__ void keep_kernel(const int32_t *ids, const int32_t *counts, int capacity, int kv_heads,
-                            const int32_t *prefix_len, float value, float *scores, int64_t stride)
+__global__ void keep_kernel(mb_page_set kept, int kv_heads, const int32_t *prefix_len, float value, float *scores,
+                            int64_t stride)
 {
-    int64_t bh = blockIdx.y, j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    int count = counts[bh], low = 0, high = count;
+    int64_t bh = blockIdx.y, j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, page = j / kept.granularity;
+    int count = kept.counts[bh], low = 0, high = count;
     if (j >= prefix_len[bh / kv_heads] || count < 0)
         return;
-    const int32_t *own = ids + bh * capacity;
+    const int32_t *own = kept.ids + bh * kept.capacity;
     while (low < high) {   /* ids ascend */
         int middle = (low + high) / 2;
-        if (own[middle] < j)
+        if (own[middle] < page)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low >= count || own[low] != j)
+    if (low >= count || own[low] != page)
         scores[bh * stride + j] = value;
 }
 
@@ -117,24 +117,29 @@ __device__ double block_total(double x, double *shared)
     return total;
 }
 
-/* One block a channel of a KV head: sum over sequences of (sum of |q_c|) * (sum of |k_c|). */
+/* One block a channel of a KV head: sum over sequences of (sum of |q_c|) * (sum of |k_c|), or of the rows' |q_c k_c|
+ * with the key of the row's own slot. */
 template <typename T>
-__global__ void channel_weight_kernel(int batch, int rows, int query_heads, int kv_heads, int capacity, int dim,
-                                      const int32_t *prefix_len, const T *q, const T *k, float *weight)
+__global__ void channel_weight_kernel(mb_heavy_channels a, float *weight)
 {
     __shared__ double shared[THREADS];
-    int h = blockIdx.x / dim, c = blockIdx.x % dim, group = query_heads / kv_heads;
+    int dim = a.attention.kv.head_dim, kv_heads = a.attention.kv.kv_heads, rows = a.attention.rows.rows;
+    int h = blockIdx.x / dim, c = blockIdx.x % dim, group = a.attention.query_heads / kv_heads;
+    const T *q = (const T *)a.attention.q;
     float sum = 0.0f;
-    for (int b = 0; b < batch; b++) {
+    for (int b = 0; b < a.attention.rows.batch; b++) {
+        const T *k = (const T *)a.attention.kv.k + ((int64_t)b * kv_heads + h) * a.attention.kv.capacity * dim + c;
+        int64_t prefix = a.attention.rows.prefix_len[b], first = prefix + a.attention.rows.row_offset;
         double own_q = 0.0, own_k = 0.0;
         for (int i = threadIdx.x; i < rows * group; i += blockDim.x) {
-            int64_t at = ((int64_t)b * rows + i / group) * query_heads + h * group + i % group;
-            own_q += (double)fabsf(load(q + at * dim + c));
+            int64_t at = ((int64_t)b * rows + i / group) * a.attention.query_heads + h * group + i % group;
+            double x = (double)fabsf(load(q + at * dim + c));
+            own_q += a.same_token ? x * (double)fabsf(load(k + (first + i / group) * dim)) : x;
         }
-        for (int64_t j = threadIdx.x; j < prefix_len[b]; j += blockDim.x)
-            own_k += (double)fabsf(load(k + (((int64_t)b * kv_heads + h) * capacity + j) * dim + c));
+        for (int64_t j = threadIdx.x; j < prefix && !a.same_token; j += blockDim.x)
+            own_k += (double)fabsf(load(k + j * dim));
         double all_q = block_total(own_q, shared), all_k = block_total(own_k, shared);
-        sum += (float)(all_q * all_k);
+        sum += (float)(a.same_token ? all_q : all_q * all_k);
     }
     if (threadIdx.x == 0)
         weight[blockIdx.x] = sum;
@@ -291,12 +296,11 @@ MB_CUDA_OPERATION(score_keep, mb_score_keep, MB_PART_SELECTION)
 {
     const mb_scores *s = &args->scores;
     const mb_page_set *kept = &args->kept;
-    if (kept->granularity != 1)
+    if (kept->granularity < 1)
         return cudaErrorInvalidValue;
     if (s->max_prefix > 0)
         keep_kernel<<<dim3((s->max_prefix + THREADS - 1) / THREADS, s->batch * s->kv_heads), THREADS, 0,
-                      device->stream>>>(kept->ids, kept->counts, kept->capacity, s->kv_heads, s->prefix_len,
-                                        args->value, s->values, s->stride);
+                      device->stream>>>(*kept, s->kv_heads, s->prefix_len, args->value, s->values, s->stride);
     return cudaGetLastError();
 }
 
@@ -306,10 +310,8 @@ MB_CUDA_OPERATION(heavy_channels, mb_heavy_channels, MB_PART_SELECTION)
     const mb_kv *kv = &attention->kv;
     if (kv->head_dim > 256 || args->count < 1 || args->count > kv->head_dim)
         return cudaErrorInvalidValue;
-    MB_WITH_TYPE(device->type, channel_weight_kernel<<<kv->kv_heads * kv->head_dim, THREADS, 0, device->stream>>>(
-                                   attention->rows.batch, attention->rows.rows, attention->query_heads,
-                                   kv->kv_heads, kv->capacity, kv->head_dim, attention->rows.prefix_len,
-                                   (const T *)attention->q, (const T *)kv->k, args->scratch));
+    MB_WITH_TYPE(device->type, channel_weight_kernel<T><<<kv->kv_heads * kv->head_dim, THREADS, 0, device->stream>>>(
+                                   *args, args->scratch));
     channel_rank_kernel<<<kv->kv_heads, 256, 0, device->stream>>>(kv->head_dim, args->scratch, args->count,
                                                                   args->channels);
     return cudaGetLastError();

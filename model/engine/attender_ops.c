@@ -20,11 +20,19 @@ static const mb_call_view *view_of(const mb_call *call)
     return call->internal;
 }
 
+/* The cache of the call's layer, with the keys that a method's copy of the call names. */
+static mb_kv kv_of(const mb_call *call)
+{
+    mb_kv kv = view_of(call)->kv;
+    kv.k = (void *)call->k;
+    return kv;
+}
+
 mb_attention mb_call_attention(const mb_call *call)
 {
     const mb_call_view *view = view_of(call);
     return (mb_attention){.rows = view->rows,
-                          .kv = view->kv,
+                          .kv = kv_of(call),
                           .query_heads = view->session->config->query_heads,
                           .q = call->q,
                           .scope = MB_SCOPE_ALL};
@@ -133,6 +141,28 @@ static void *host_bounds_alloc(const mb_host *host, int32_t page)
                                 2 * (size_t)shape->head_dim * (size_t)shape->element_size);
 }
 
+/* As large as any cache of this shape: a block's slots behind the largest prefix. */
+static void *host_keys_alloc(const mb_host *host)
+{
+    const mb_attender *attender = host->internal;
+    const mb_shape *shape = &attender->shape;
+    return host_alloc(host, (size_t)shape->batch * (size_t)shape->kv_heads *
+                                (size_t)(shape->capacity + shape->block) * (size_t)shape->head_dim *
+                                (size_t)shape->element_size);
+}
+
+static int host_upload(const mb_host *host, void *dst, const void *src, size_t bytes)
+{
+    mb_attender *attender = host->internal;
+    if (!attender->opening) {
+        attender->late_allocations++;
+        return MB_E_BUG;
+    }
+    if (!attender->session || attender->exhausted)
+        return MB_OK; /* open() is measured, or has failed already */
+    return attender->session->kernels->upload(attender->session->device, dst, src, bytes);
+}
+
 static int host_copy(const mb_host *host, const mb_call *call, void *dst, const void *src, size_t bytes)
 {
     (void)host;
@@ -208,7 +238,7 @@ static int host_page_bounds(const mb_host *host, const mb_call *call, int32_t pa
 {
     const mb_attender *attender = host->internal;
     const mb_call_view *view = view_of(call);
-    return RUN(page_bounds, mb_page_bounds, view->rows, view->kv, page, page_capacity(&attender->shape, page),
+    return RUN(page_bounds, mb_page_bounds, view->rows, kv_of(call), page, page_capacity(&attender->shape, page),
                whole, bounds);
 }
 
@@ -235,7 +265,7 @@ static int host_key_measures(const mb_host *host, const mb_call *call, mb_key_me
                              float *scores)
 {
     (void)host;
-    return RUN(key_measures, mb_key_measures, scores_of(call, scores, 1), view_of(call)->kv, measure, mean);
+    return RUN(key_measures, mb_key_measures, scores_of(call, scores, 1), kv_of(call), measure, mean);
 }
 
 /* ---- choosing ---- */
@@ -339,11 +369,49 @@ static int host_budget_heads(const mb_host *host, const mb_call *call, const flo
     return RUN(budget_heads, mb_budget_heads, scores_of(call, scores, 1), k, k_min, budgets, scratch);
 }
 
-static int host_heavy_channels(const mb_host *host, const mb_call *call, int32_t count, int32_t *channels,
-                               float *scratch)
+static int host_heavy_channels(const mb_host *host, const mb_call *call, int same_token, int32_t count,
+                               int32_t *channels, float *scratch)
 {
     (void)host;
-    return RUN(heavy_channels, mb_heavy_channels, mb_call_attention(call), count, channels, scratch);
+    return RUN(heavy_channels, mb_heavy_channels, mb_call_attention(call), count, same_token, channels, scratch);
+}
+
+/* ---- choosing by less than the whole attention ---- */
+
+static int host_query_pick(const mb_host *host, const mb_call *call, const int32_t *channels, int32_t count,
+                           int32_t bits, void *out)
+{
+    (void)host;
+    return RUN(query_pick, mb_query_pick, shape_of(call), call->q, channels, count, bits, out);
+}
+
+static int host_key_pick(const mb_host *host, const mb_call *call, const int32_t *channels, int32_t count,
+                         int32_t bits, int whole, void *out)
+{
+    (void)host;
+    return RUN(key_pick, mb_key_pick, view_of(call)->rows, kv_of(call), channels, count, bits, whole, out);
+}
+
+static int host_tile_gaps(const mb_host *host, const mb_call *call, int32_t page, float least, float *gaps,
+                          float *scratch)
+{
+    (void)host;
+    return RUN(tile_gaps, mb_tile_gaps, mb_call_attention(call), page, least, gaps, session_of(call)->stride,
+               scratch);
+}
+
+static int host_score_spread(const mb_host *host, const mb_call *call, int32_t page, const float *scores,
+                             float *out)
+{
+    (void)host;
+    return RUN(score_spread, mb_score_spread, scores_of(call, scores, page), out);
+}
+
+static int host_score_interleave(const mb_host *host, const mb_call *call, const float *scores,
+                                 const mb_page_set *best, float *out)
+{
+    (void)host;
+    return RUN(score_interleave, mb_score_interleave, scores_of(call, scores, 1), *best, out);
 }
 
 /* ---- states ---- */
@@ -484,5 +552,12 @@ void mb_host_fill(mb_attender *attender, uint64_t seed)
                                ENTRY(ring_match),
                                ENTRY(ring_gather),
                                ENTRY(ring_reach),
-                               ENTRY(count_read)};
+                               ENTRY(count_read),
+                               ENTRY(keys_alloc),
+                               ENTRY(upload),
+                               ENTRY(query_pick),
+                               ENTRY(key_pick),
+                               ENTRY(tile_gaps),
+                               ENTRY(score_spread),
+                               ENTRY(score_interleave)};
 }

@@ -162,6 +162,8 @@ int mb_property_head_permutation(const mb_stage_env *env, const mb_method *metho
     mb_stage_case permuted = usual;
     mb_stage_run straight, turned = {.count = 0};
     permuted.head_order = order;
+    if (method->caps & MB_CAP_HEAD_ORDER)
+        return 0;
     int rc = play(env, &usual, method, options, USUAL_K, &straight, err);
     if (rc == 0)
         rc = play(env, &permuted, method, options, USUAL_K, &turned, err);
