@@ -126,11 +126,16 @@ int mb_task_expand(const char *group, const char ***names, size_t *count, mb_err
         }
     }
     if (*count == 0) {
+        mb_guess guess = {.word = group ? group : ""};
+        for (size_t i = 0; (row = row_at(i, NULL)); i++) {
+            mb_guess_offer(&guess, row->name, strlen(row->name));
+            mb_guess_offer(&guess, row->benchmark, strlen(row->benchmark));
+        }
         benchmarks_list(&known);
         rc = mb_fail(err, MB_E_INPUT,
-                     "no task and no group is named \"%s\"; groups: %s, longbench_en, longbench_zh, all; "
+                     "no task and no group is named \"%s\"%s; groups: %s, longbench_en, longbench_zh, all; "
                      "`./harness list tasks` prints every task",
-                     group ? group : "", known.data ? known.data : "");
+                     guess.word, mb_guess_phrase(&guess), known.data ? known.data : "");
         mb_text_free(&known);
         free(*names);
         *names = NULL;

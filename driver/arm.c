@@ -142,6 +142,14 @@ bool mb_run_stored(mb_run *run, const mb_prepared *prepared, int64_t cell)
     return stored;
 }
 
+/* Of what is drawn for an item: the run's seed and the item's key, so that neither the arm, nor its place in the
+ * run, nor the items before it count. */
+static uint64_t item_seed(const mb_run *run, const char *key)
+{
+    mb_random random = mb_random_named(run->config->seed, key);
+    return mb_random_next(&random);
+}
+
 void mb_run_request(const mb_run *run, const mb_prepared *prepared, size_t sampler, mb_decode_request *request)
 {
     const mb_sample *sample = prepared->sample;
@@ -150,6 +158,7 @@ void mb_run_request(const mb_run *run, const mb_prepared *prepared, size_t sampl
                                    .min_new_tokens = sample->stop_newline ? 1 : 0,
                                    .extra_stop_id = -1,
                                    .request = prepared->number,
+                                   .seed = item_seed(run, sample->key),
                                    .stop = &mb_interrupted};
     if (sample->stop_newline) { /* the last token of "\n", as the benchmark takes it */
         int32_t *ids = NULL;

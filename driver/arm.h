@@ -17,6 +17,7 @@
 typedef struct mb_run_flags {
     bool fresh, dry_run, quiet, profile, audit;
     bool again_latency; /* measure what is measured already anew, into rows of their own */
+    mb_shard shard;     /* the part of the run to compute */
 } mb_run_flags;
 
 /* A method configuration under one sampler: the unit that fills a row of every table. */
@@ -61,7 +62,8 @@ typedef struct mb_run {
     mb_codec codec;
     mb_progress progress;
     int64_t failed_samples;
-    int64_t reused; /* rows and latency cases that were found in the store */
+    int64_t reused;       /* rows and latency cases that were found in the store */
+    struct mb_deal *deal; /* of the samples among the shards; NULL: all are ours */
     double seconds_setup, seconds_quality, seconds_recall, seconds_latency, seconds_report;
 } mb_run;
 

@@ -109,6 +109,9 @@ int mb_run_print_plan(mb_run *run, mb_error *err)
     int64_t decodes = 0, recalls = 0;
     double seconds = 0, recall_seconds = 0;
     printf("config     %s\n", config->path);
+    if (run->flags.shard.last)
+        printf("shard      %d of %d to %d: the numbers of samples below are those of all shards\n",
+               run->flags.shard.number, run->flags.shard.first, run->flags.shard.last);
     printf("model      %s: %d layers, %d/%d heads of %d, block %d, %d positions%s\n", run->model_config.name,
            run->model_config.layers, run->model_config.query_heads, run->model_config.kv_heads,
            run->model_config.head_dim, run->model_config.block, run->model_config.positions,

@@ -22,6 +22,8 @@ static mb_model_request model_request(const mb_run *run)
                               .block = config->block_size,
                               .mask = config->mask,
                               .positions = config->positions,
+                              .stop_ids = config->stop.values,
+                              .stop_count = config->stop.count,
                               .chat = config->chat,
                               .unloaded = run->flags.dry_run};
 }

@@ -93,6 +93,7 @@ static int count_work(mb_run *run, double *seconds, mb_error *err)
 {
     const mb_run_config *config = run->config;
     *seconds = config->passes & MB_RUN_TIMES ? times_seconds(run) : 0;
+    double share = run->flags.shard.last > 0 ? 1.0 / run->flags.shard.last : 1;
     for (size_t i = 0; i < config->task_count; i++) {
         int64_t samples = 0, id = 0, arms = (int64_t)run->arm_count;
         int rc = mb_run_dataset(run, &config->tasks[i], &samples, &id, err);
@@ -103,7 +104,7 @@ static int count_work(mb_run *run, double *seconds, mb_error *err)
         int64_t recalls = config->recall_limit && config->recall_limit < samples ? config->recall_limit : samples;
         int decodes = !!(config->passes & MB_RUN_QUALITY) + !!(config->passes & MB_RUN_FORCED);
         int64_t units = samples * arms * decodes + (config->passes & MB_RUN_RECALL ? recalls : 0);
-        *seconds += (double)units * mb_plan_sample_seconds(run, &config->tasks[i]);
+        *seconds += share * (double)units * mb_plan_sample_seconds(run, &config->tasks[i]);
     }
     return check_times(config, err);
 }
@@ -236,7 +237,7 @@ static int whole_run(mb_run *run, const char *command, bool *red, mb_error *err)
         mb_progress_end(&run->progress);
     }
     rc = end(run, rc, start, err);
-    if (rc == MB_OK)
+    if (rc == MB_OK && run->flags.shard.last == 0) /* of a part there is nothing to say: merging does */
         rc = finish(run, red, err);
     if (rc == MB_OK)
         print_stages(run);
@@ -251,13 +252,34 @@ static int close_all(mb_run *run, int rc, mb_error *err)
     return rc == MB_OK && closed != MB_OK ? mb_fail(err, closed, "%s", own.text) : rc;
 }
 
+/* What of the passes a shard computes: samples are dealt, times are not (two machines' times make no ratio). */
+static int choose_part(mb_run *run, mb_error *err)
+{
+    mb_shard *shard = &run->flags.shard;
+    uint32_t *passes = &run->config->passes, mine = shard->number ? MB_RUN_SAMPLES : MB_RUN_TIMES;
+    if (shard->last == 0)
+        return MB_OK;
+    shard->first = *passes & MB_RUN_TIMES ? 0 : 1;
+    if (!(*passes & mine))
+        return mb_fail(err, MB_E_INPUT,
+                       shard->number ? "shard %d of %d has no samples: the config's passes are timed, and shard 0 "
+                                       "computes those"
+                                     : "shard %d of %d is the timed passes, and the config has none: shards begin "
+                                       "at 1",
+                       shard->number, shard->last);
+    *passes &= mine;
+    return MB_OK;
+}
+
 int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *command)
 {
     mb_run run = {.config = config, .flags = *flags};
     mb_error err = {0};
     bool red = false;
     mb_progress_begin(&run.progress, flags->quiet, 0);
-    int rc = flags->dry_run ? dry_run(&run, command, &err) : whole_run(&run, command, &red, &err);
+    int rc = choose_part(&run, &err);
+    if (rc == MB_OK)
+        rc = flags->dry_run ? dry_run(&run, command, &err) : whole_run(&run, command, &red, &err);
     rc = close_all(&run, rc, &err);
     if (rc == MB_E_STOP) {
         fprintf(stderr, "interrupted: everything finished so far is in %s; the same command continues:\n  %s\n",

@@ -58,6 +58,9 @@ int mb_run_open(mb_run *run, mb_error *err)
     run->codec = (mb_codec){(void *)(uintptr_t)tokenizer, codec_encode, codec_decode};
     if ((rc = measure_chat(run, err)) != MB_OK)
         return rc;
+    const char *rule = mb_sampler_origin(&run->model_config);
+    if (rule)
+        mb_progress_note(&run->progress, "sampler: %s", rule);
     if (run->flags.dry_run || !(config->passes & MB_RUN_SAMPLES))
         return MB_OK;
     rc = mb_run_open_session(run, err);
@@ -95,6 +98,26 @@ static int built_in_code(const char *name, char hash[MB_HASH_CAP], mb_error *err
         return mb_fail(err, MB_E_BUG, "method %s has no hash of its code: was it built by this Makefile?", name);
     memcpy(hash, code, MB_HASH_CAP);
     return MB_OK;
+}
+
+int mb_run_store_sampler(mb_store *store, const mb_model_config *model, const mb_sampler *sampler, int64_t *id,
+                         mb_error *err)
+{
+    char *options = NULL;
+    int rc = mb_config_sampler_options(sampler, model, &options, err);
+    mb_sampler_row row = {.schedule = sampler->schedule == MB_SCHEDULE_FIXED ? "fixed" : "threshold",
+                          .steps = sampler->steps,
+                          .block = model->block,
+                          .sub_block = model->sub_block,
+                          .threshold = sampler->threshold,
+                          .dynamic = sampler->remasking == MB_REMASK_DYNAMIC,
+                          .block_cache = sampler->block_cache,
+                          .confidence = type_name(sampler->confidence),
+                          .options = options};
+    if (rc == MB_OK)
+        rc = mb_store_sampler(store, &row, id, err);
+    free(options);
+    return rc;
 }
 
 static int store_identities(mb_run *run, mb_error *err)
@@ -138,16 +161,8 @@ static int store_identities(mb_run *run, mb_error *err)
     if ((rc = mb_store_model(run->store, &model, &run->model_id, err)) != MB_OK)
         return rc;
     for (size_t i = 0; i < run->config->samplers.count; i++) {
-        const mb_sampler *s = &run->samplers[i];
-        mb_sampler_row row = {.schedule = s->schedule == MB_SCHEDULE_FIXED ? "fixed" : "threshold",
-                              .steps = s->steps,
-                              .block = run->model_config.block,
-                              .sub_block = run->model_config.sub_block,
-                              .threshold = s->threshold,
-                              .dynamic = s->dynamic,
-                              .block_cache = s->block_cache,
-                              .confidence = type_name(s->confidence)};
-        if ((rc = mb_store_sampler(run->store, &row, &run->sampler_ids[i], err)) != MB_OK)
+        rc = mb_run_store_sampler(run->store, &run->model_config, &run->samplers[i], &run->sampler_ids[i], err);
+        if (rc != MB_OK)
             return rc;
     }
     for (size_t i = 0; i < run->arm_count; i++) {
@@ -187,7 +202,8 @@ int mb_run_register(mb_run *run, const char *command, mb_error *err)
                       .identity = identity,
                       .command = command,
                       .seed = run->config->seed,
-                      .env = run->env_id};
+                      .env = run->env_id,
+                      .shard = run->flags.shard};
     rc = mb_store_run(run->store, &row, &run->run_id, err);
     free(stored);
     free(identity);

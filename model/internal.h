@@ -42,7 +42,7 @@ struct mb_model {
     mb_chat chat;              /* system is the model's own copy */
     struct mb_chat_template *chat_template; /* NULL: prompts have the family's format */
     char *chat_error; /* why the folder's template cannot be used; told when a prompt needs it */
-    char config_hash[MB_HASH_CAP], weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
+    char weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
     size_t arena_mark; /* mb_kernels.mark() before the first weight */
 };
 

@@ -459,18 +459,10 @@ static int hash_sources(const struct loading *load, const mb_model_request *requ
         char text[128];
         int n = snprintf(text, sizeof text, "%s:%llu", request->shape, (unsigned long long)request->seed);
         mb_hash_bytes(text, (size_t)n, model->weights_hash);
-        mb_hash_bytes(request->shape, strlen(request->shape), model->config_hash);
         mb_hash_bytes("", 0, model->tokenizer_hash);
         return MB_OK;
     }
-    char *path = mb_string_format("%s/config.json", request->path);
-    if (!path)
-        return mb_no_memory(load->err, "hashing the model");
-    int rc = mb_hash_file(path, model->config_hash, load->err);
-    free(path);
-    if (rc == MB_OK)
-        rc = mb_checkpoint_hash(load->checkpoint, model->weights_hash, load->err);
-    return rc;
+    return mb_checkpoint_hash(load->checkpoint, model->weights_hash, load->err);
 }
 
 int mb_model_open(mb_model **model, const mb_model_request *request, const mb_kernels *kernels, mb_device *device,
@@ -549,7 +541,7 @@ const mb_tokenizer *mb_model_tokenizer(const mb_model *model)
 void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weights[MB_HASH_CAP],
                      char tokenizer[MB_HASH_CAP])
 {
-    memcpy(config, model->config_hash, MB_HASH_CAP);
+    memcpy(config, model->config.files_hash, MB_HASH_CAP);
     memcpy(weights, model->weights_hash, MB_HASH_CAP);
     memcpy(tokenizer, model->tokenizer_hash, MB_HASH_CAP);
 }

@@ -75,10 +75,12 @@ typedef struct mb_model_config {
     int32_t sub_block; /* 8 for Fast-dLLM v2, else B */
     int32_t mask_id;
     int32_t stop_ids[8], stop_count;
+    bool edits; /* LLaDA2.1 and later: written tokens are edited unless a sampler says otherwise */
     double rope_theta, norm_eps;
     mb_rope rope;
     bool qkv_bias, qk_norm, tied, norm_one_rounding;
-    bool synthetic; /* random weights: rows are labelled so */
+    bool synthetic;               /* random weights: rows are labelled so */
+    char files_hash[MB_HASH_CAP]; /* of config.json and generation_config.json as read; a shape: of its name */
 } mb_model_config;
 
 /* How a message becomes a prompt. All zero: the folder's chat template where it has one, else the family's format;
@@ -93,13 +95,15 @@ typedef struct mb_chat {
 
 /* What the caller asks for; zero/NULL = take it from the checkpoint. */
 typedef struct mb_model_request {
-    const char *path;  /* checkpoint folder, or NULL with shape */
-    const char *shape; /* a row of the table in shapes.c: fast_dllm_v2_7b, sdar_8b, llada2_mini, ... */
-    uint64_t seed;     /* random weights */
-    int32_t block;     /* overrides B */
-    int32_t mask;      /* overrides the id of the mask token */
-    int32_t positions; /* overrides max_position_embeddings (synthetic models: up to 2M) */
-    bool unloaded;     /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
+    const char *path;        /* checkpoint folder, or NULL with shape */
+    const char *shape;       /* a row of the table in shapes.c: fast_dllm_v2_7b, sdar_8b, llada2_mini, ... */
+    uint64_t seed;           /* random weights */
+    int32_t block;           /* overrides B */
+    int32_t mask;            /* overrides the id of the mask token */
+    int32_t positions;       /* overrides max_position_embeddings (synthetic models: up to 2M) */
+    const int32_t *stop_ids; /* [stop_count] override the tokens that end a text; borrowed */
+    size_t stop_count;
+    bool unloaded; /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
     mb_chat chat;
 } mb_model_request;
 
@@ -114,8 +118,9 @@ int mb_model_open(mb_model **model, const mb_model_request *request, const mb_ke
                   mb_type type, mb_error *err);
 void mb_model_close(mb_model *model);
 const mb_model_config *mb_model_config_of(const mb_model *model);
-/* Content hashes of config.json, all weight files (or "shape:seed") and the tokenizer, with the folder's chat
- * template where prompts are made with it; 32 hex digits each. */
+/* Content hashes of every file that was read, 32 hex digits each: config.json and generation_config.json (which
+ * says where a text stops); the weight files with their index (or "shape:seed"); the tokenizer's, with the
+ * folder's chat template where prompts are made with it. */
 void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weights[MB_HASH_CAP],
                      char tokenizer[MB_HASH_CAP]);
 
@@ -218,20 +223,52 @@ typedef enum mb_schedule {
     MB_SCHEDULE_FIXED = 1      /* `steps` denoising steps per block: B/steps best tokens a step */
 } mb_schedule;
 
+/* Which masked slots a step of SDAR's rule reveals; n is the step's share of B. Words of SDAR's generate.py. */
+typedef enum mb_remasking {
+    MB_REMASK_STATIC = 0, /* the n of highest confidence */
+    MB_REMASK_DYNAMIC,    /* all above the threshold where those are at least n, else as static */
+    MB_REMASK_SEQUENTIAL, /* the first n from left to right */
+    MB_REMASK_ENTROPY     /* those of lowest entropy while their sum stays below eb_threshold, at least one */
+} mb_remasking;
+
+/* Thresholds that LLaDA2.1's model card names (settings.c). */
+typedef enum mb_sampler_mode { MB_SAMPLER_PLAIN = 0, MB_SAMPLER_QUALITY, MB_SAMPLER_SPEED } mb_sampler_mode;
+
+/* A drawn token's confidence is its share of all tokens, or of those that top_k and top_p keep. */
+typedef enum mb_confidence_over { MB_CONFIDENCE_ALL = 0, MB_CONFIDENCE_KEPT } mb_confidence_over;
+
 typedef struct mb_sampler {
     mb_schedule schedule;
-    int32_t steps;          /* FIXED: 1 .. B; THRESHOLD with SDAR static: tokens per step = B/steps */
+    int32_t steps;          /* FIXED: 1 .. B; THRESHOLD with SDAR's rule: the least a step reveals is B/steps */
     double threshold;       /* strict >, compared in the confidence type */
-    bool dynamic;           /* SDAR, LLaDA2: all above the threshold (true), or the static rule */
+    mb_remasking remasking; /* SDAR, LLaDA2 */
+    double eb_threshold;    /* nats; MB_REMASK_ENTROPY */
     bool block_cache;       /* Fast-dLLM v2: sub-block calls on the block cache */
     mb_type confidence;     /* rounding of probabilities; family default: BF16, LLaDA2: F32 */
+    /* Drawing (draw.c): temperature 0 = the best token, whatever top_k and top_p say. */
+    double temperature;
+    double top_p;  /* tokens from the likeliest on until their sum passes it; 1 = all */
+    int32_t top_k; /* the k likeliest tokens, ties with the k-th too; 0 = all */
+    mb_confidence_over confidence_over;
+    bool eos_early_stop; /* LLaDA2: a block ends with the step that writes a stop token behind written ones */
+    /* LLaDA2.1: a written token gives way to another best token of more confidence; above 1: never. FIXED: never.
+     */
+    double editing_threshold;
+    int32_t max_post_steps; /* most forwards of a block without a mask that look for edits */
+    mb_sampler_mode mode;
     bool compat_prompt_bug; /* Fast-dLLM v2's code forgets a prompt of B tokens; default off */
     bool ignore_stop;       /* latency: decode all blocks whatever comes */
 } mb_sampler;
 
 /* The family's published defaults. */
 void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler);
-
+/* The same under a schedule (FIXED has no edits) and with the thresholds of a mode. */
+void mb_sampler_preset(const mb_model_config *config, mb_schedule schedule, mb_sampler_mode mode,
+                       mb_sampler *sampler);
+/* MB_E_INPUT where a setting has no meaning for the family or beside another one. */
+int mb_sampler_check(const mb_model_config *config, const mb_sampler *sampler, mb_error *err);
+/* Which version's rule a checkpoint is decoded by and how to choose another; NULL: its family has one rule. */
+const char *mb_sampler_origin(const mb_model_config *config);
 /* "first_step", "later_step", "commit": a phase as it is stored and shown. */
 const char *mb_phase_name(mb_phase phase);
 
@@ -243,6 +280,7 @@ typedef struct mb_trace_step {
     const int32_t *positions; /* absolute positions unmasked by this step */
     const int32_t *tokens;    /* their tokens */
     int32_t count;
+    int32_t edits; /* of these: how many replaced a written token */
 } mb_trace_step;
 
 /* Recall of one (layer, step), averaged over blocks of the sample; per KV head. */
@@ -291,6 +329,7 @@ typedef struct mb_decode_result {
     size_t first_count, later_count, commit_count;
     uint64_t digest;         /* fixed work: of all tokens that its forwards predicted, in order */
     int32_t agree, compared; /* forced mode: tokens equal to the reference before overwriting */
+    int32_t edits;           /* written tokens that another one replaced (LLaDA2.1) */
     double counters[32];     /* the method's own, in its order */
     mb_counter_place *maps;  /* its counters by layer and step, ordered by (map, layer, step); malloc'ed */
     size_t map_count;
@@ -302,6 +341,7 @@ typedef struct mb_decode_request {
     int32_t max_new_tokens; /* as the reference samplers round it: SDAR, LLaDA2 up to a block, Fast-dLLM v2 down */
     int32_t min_new_tokens; /* stop tokens among the first so many are ordinary tokens */
     int32_t extra_stop_id;  /* -1 = none (samsum's newline) */
+    uint64_t seed;          /* of the tokens that are drawn (temperature > 0): the run's and the item's */
     int64_t request;        /* number handed to the method */
     bool time_forwards;     /* mark every forward (adds a wait per forward) */
     void (*trace)(void *user, const mb_trace_step *step);

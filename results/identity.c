@@ -135,20 +135,22 @@ int mb_store_dataset(mb_store *store, const mb_dataset_row *row, int64_t *id, mb
 int mb_store_sampler(mb_store *store, const mb_sampler_row *row, int64_t *id, mb_error *err)
 {
     static const char insert[] = "INSERT INTO sampler(hash, schedule, steps, block, sub_block, threshold, "
-                                 "dynamic, block_cache, confidence) "
-                                 "VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
+                                 "dynamic, block_cache, confidence, options) "
+                                 "VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT(hash) DO NOTHING";
     char hash[MB_HASH_CAP];
     int rc = store_writable(store, err);
     if (rc != MB_OK)
         return rc;
-    if (content_hash(hash, "tjjjdjjt", row->schedule, row->steps, row->block, row->sub_block, row->threshold,
-                     (int)row->dynamic, (int)row->block_cache, row->confidence) != MB_OK)
+    /* Samplers of version 3 had no options, and keep their hash. */
+    if (content_hash(hash, row->options ? "tjjjdjjtt" : "tjjjdjjt", row->schedule, row->steps, row->block,
+                     row->sub_block, row->threshold, (int)row->dynamic, (int)row->block_cache, row->confidence,
+                     row->options) != MB_OK)
         return no_hash(err);
     sqlite3_stmt *s = store_statement(store, insert, err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "ttjjjdjjt", hash, row->schedule, row->steps, row->block, row->sub_block, row->threshold,
-               (int)row->dynamic, (int)row->block_cache, row->confidence);
+    store_bind(s, "ttjjjdjjtt", hash, row->schedule, row->steps, row->block, row->sub_block, row->threshold,
+               (int)row->dynamic, (int)row->block_cache, row->confidence, row->options);
     return insert_or_find(store, s, "SELECT id FROM sampler WHERE hash = ?", hash, id, "storing the sampler", err);
 }
 
@@ -267,12 +269,15 @@ static int begin_session(mb_store *store, const mb_run_row *row, int64_t run_id,
     if (rc != MB_OK)
         return rc;
     s = store_statement(store,
-                        "INSERT INTO session(run_id, env_id, command, state, started_at) "
-                        "VALUES (?,?,?,'running',strftime('%Y-%m-%dT%H:%M:%SZ','now'))",
+                        "INSERT INTO session(run_id, env_id, command, state, started_at, shard, shard_first, "
+                        "shard_last) VALUES (?,?,?,'running',strftime('%Y-%m-%dT%H:%M:%SZ','now'),?,?,?)",
                         err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "iit", run_id, row->env, row->command);
+    const mb_shard *shard = &row->shard;
+    bool part = shard->last > 0;
+    store_bind(s, "iitkkk", run_id, row->env, row->command, part ? (int64_t)shard->number : (int64_t)-1,
+               part ? (int64_t)shard->first : (int64_t)-1, part ? (int64_t)shard->last : (int64_t)-1);
     return store_step(store, s, "storing the run", err);
 }
 

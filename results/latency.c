@@ -155,16 +155,21 @@ int mb_store_has_latency(mb_store *store, int64_t cell, int64_t reference, const
 {
     int64_t one = 0;
     bool found = false;
-    sqlite3_stmt *s = store_statement(store,
-                                      "WITH there AS (SELECT cell_id, session_id FROM latency WHERE cell_id IN "
-                                      "(?1, ?2) AND phase = ?3 AND context = "
-                                      "?4 AND batch = ?5 AND steps = ?6 AND kept = 1) "
-                                      "SELECT 1 FROM cell c WHERE c.id = ?1 AND (EXISTS (SELECT 1 FROM there "
-                                      "WHERE cell_id = ?1) OR (EXISTS (SELECT "
-                                      "1 FROM there WHERE cell_id = ?2) AND (c.state = 'skipped' OR EXISTS "
-                                      "(SELECT 1 FROM latency l WHERE l.cell_id "
-                                      "= ?1 AND l.session_id IN (SELECT session_id FROM there)))))",
-                                      NULL);
+    sqlite3_stmt *s =
+        store_statement(store,
+                        "WITH here AS (SELECT e.* FROM session x JOIN env e ON e.id = x.env_id "
+                        "ORDER BY x.id DESC LIMIT 1), "
+                        "there AS (SELECT l.cell_id, l.session_id FROM latency l "
+                        "JOIN session x ON x.id = l.session_id JOIN env e ON e.id = x.env_id, here h "
+                        "WHERE l.cell_id IN (?1, ?2) AND l.phase = ?3 AND l.context = "
+                        "?4 AND l.batch = ?5 AND l.steps = ?6 AND l.kept = 1 AND e.threads = h.threads "
+                        "AND e.cpu IS h.cpu AND e.gpu IS h.gpu AND e.device IS h.device) "
+                        "SELECT 1 FROM cell c WHERE c.id = ?1 AND (EXISTS (SELECT 1 FROM there "
+                        "WHERE cell_id = ?1) OR (EXISTS (SELECT "
+                        "1 FROM there WHERE cell_id = ?2) AND (c.state = 'skipped' OR EXISTS "
+                        "(SELECT 1 FROM latency l WHERE l.cell_id "
+                        "= ?1 AND l.session_id IN (SELECT session_id FROM there)))))",
+                        NULL);
     if (!s)
         return 0;
     store_bind(s, "iitjjj", cell, reference, which->phase, which->context, which->batch, which->steps);

@@ -55,6 +55,7 @@ typedef struct mb_sampler_row {
     double threshold;
     bool dynamic, block_cache;
     const char *confidence;
+    const char *options; /* "key=value key=value" of all else that is not its default; NULL = none */
 } mb_sampler_row;
 int mb_store_env(mb_store *, const mb_env_row *, int64_t *id, mb_error *err);
 int mb_store_model(mb_store *, const mb_model_row *, int64_t *id, mb_error *err);
@@ -68,10 +69,15 @@ int mb_store_build(mb_store *, const char *hash, const char *git, mb_error *err)
 /* ---- runs and cells ---- */
 /* A run is one identity + seed on one store; the same again continues it, with the config text of the newest
  * start. The identity is the caller's: the config without what only extends a run. */
+typedef struct mb_shard { /* a part of a run; last 0: all of it */
+    int32_t number;       /* 1 to last: samples; 0: the timed passes, which are not split */
+    int32_t first, last;  /* first 0: the run has timed passes, else 1 */
+} mb_shard;
 typedef struct mb_run_row {
     const char *name, *config_json, *identity, *command;
     uint64_t seed;
     int64_t env;
+    mb_shard shard; /* what this start computes */
 } mb_run_row;
 int mb_store_run(mb_store *, const mb_run_row *, int64_t *run_id, mb_error *err);
 int mb_store_run_end(mb_store *, int64_t run_id, const char *state /* done | interrupted | failed */,
@@ -89,6 +95,14 @@ int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
 /* Samples that the newest start of a run has stored. */
 int64_t mb_store_session_samples(mb_store *, int64_t run);
 int64_t mb_store_cell_samples(mb_store *, int64_t cell); /* those that mb_store_has_sample() finds */
+
+/* ---- merging ---- */
+/* Merges databases into the result, which is made where there is none, in one transaction: rows of one identity
+ * are stored once, shards of a run become that run, different runs stand side by side. MB_E_INPUT and both values
+ * where one identity has two; MB_E_STOP when *stop (may be NULL) is set. After an error the result is as it was.
+ * notes: a line a run, with the shards that are missing. A path that is the result itself is passed over. */
+int mb_store_merge(const char *result, const char *const *paths, size_t count, const volatile int *stop,
+                   mb_text *notes, mb_error *err);
 
 /* ---- samples ---- */
 typedef struct mb_recall_row {

@@ -1,4 +1,4 @@
--- schema.sql - the tables of a maskbench store, version 3.
+-- schema.sql - the tables of a maskbench store, version 5.
 --
 -- Rules: every table is STRICT. What makes two numbers comparable (machine, model, data, method, sampler) is one
 -- row with a content hash, found again by that hash. Nothing is rounded. Times are microseconds in columns named
@@ -80,7 +80,8 @@ CREATE TABLE sampler (
     threshold   REAL,
     dynamic     INTEGER NOT NULL CHECK (dynamic IN (0, 1)),
     block_cache INTEGER NOT NULL CHECK (block_cache IN (0, 1)),
-    confidence  TEXT
+    confidence  TEXT,
+    options     TEXT            -- "key=value key=value": what has no column here and is not its default; NULL: none
 ) STRICT;
 
 -- ---- runs ----
@@ -104,7 +105,9 @@ CREATE TABLE session (          -- one start of the program on a run
     started_at TEXT NOT NULL,
     ended_at   TEXT,
     wall_us    REAL,
-    peak_bytes INTEGER          -- largest resident memory
+    peak_bytes INTEGER,         -- largest resident memory
+    shard       INTEGER,        -- the part of the run that it computes; 0: the timed passes; NULL: all of it
+    shard_first INTEGER, shard_last INTEGER -- the parts that make up the run; first 0: it has timed passes
 ) STRICT;
 CREATE INDEX session_run ON session(run_id);
 
@@ -281,3 +284,4 @@ CREATE TABLE event (
     level      TEXT NOT NULL,   -- note, warning, error
     text       TEXT NOT NULL
 ) STRICT;
+CREATE INDEX event_session ON event(session_id);

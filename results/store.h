@@ -13,8 +13,8 @@
 #include "results/results.h"
 
 #define STORE_APPLICATION_ID 0x6d61736b /* "mask" */
-#define STORE_VERSION 3                 /* PRAGMA user_version; the tables of schema.sql */
-#define STORE_VERSION_BEFORE 2          /* brought to 3 by migrate_2.sql; every row stays */
+#define STORE_VERSION 5                 /* PRAGMA user_version; the tables of schema.sql */
+#define STORE_VERSION_OLDEST 2          /* brought to it by one migrate_N.sql a version; every row stays */
 #define STORE_STATEMENTS 128
 
 struct mb_store {

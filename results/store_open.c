@@ -123,12 +123,12 @@ static int identify(mb_store *store, bool *fresh, int64_t *version, mb_error *er
     if (application != STORE_APPLICATION_ID)
         return mb_fail(err, MB_E_INPUT,
                        "%s: is an SQLite database of another program: choose another file with --db", store->path);
-    if (*version != STORE_VERSION && *version != STORE_VERSION_BEFORE)
+    if (*version < STORE_VERSION_OLDEST || *version > STORE_VERSION)
         return mb_fail(
             err, MB_E_INPUT,
-            "%s: has schema version %lld; this program reads versions %d and %d: choose another file with "
+            "%s: has schema version %lld; this program reads versions %d to %d: choose another file with "
             "--db, or export it with the program that wrote it (export DB --csv)",
-            store->path, (long long)*version, STORE_VERSION_BEFORE, STORE_VERSION);
+            store->path, (long long)*version, STORE_VERSION_OLDEST, STORE_VERSION);
     return MB_OK;
 }
 
@@ -212,13 +212,17 @@ static int drop_views(mb_store *store, mb_error *err)
 }
 
 /* An older file becomes one of this version. Views go first: they name what changes. */
-static int migrate(mb_store *store, mb_error *err)
+static int migrate(mb_store *store, int64_t version, mb_error *err)
 {
-    const char *steps = mb_embedded_find("results/migrate_2.sql", NULL);
-    if (!steps)
-        return mb_fail(err, MB_E_BUG, "results/migrate_2.sql is not compiled in");
     int rc = drop_views(store, err);
-    return rc == MB_OK ? store_exec(store, steps, "bringing it to this program's version", err) : rc;
+    for (; rc == MB_OK && version < STORE_VERSION; version++) {
+        char name[64];
+        snprintf(name, sizeof name, "results/migrate_%d.sql", (int)version);
+        const char *steps = mb_embedded_find(name, NULL);
+        rc = steps ? store_exec(store, steps, "bringing it to this program's version", err)
+                   : mb_fail(err, MB_E_BUG, "%s is not compiled in", name);
+    }
+    return rc;
 }
 
 static int create_tables(mb_store *store, mb_error *err)
@@ -248,8 +252,8 @@ static int lay_out(mb_store *store, bool fresh, int64_t version, mb_error *err)
         return mb_fail(err, MB_E_BUG, "results/views.sql is not compiled in");
     if (fresh)
         rc = create_tables(store, err);
-    else if (version == STORE_VERSION_BEFORE)
-        rc = migrate(store, err);
+    else if (version < STORE_VERSION)
+        rc = migrate(store, version, err);
     else
         rc = views_current(store, views, &current, err);
     if (rc != MB_OK || current)

@@ -34,7 +34,7 @@ SELECT c.id AS cell_id, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampl
        m.name AS method, f.label AS config, f.k,
        CASE s.schedule WHEN 'fixed' THEN 'T=' || s.steps || '/' || s.block
                        ELSE s.schedule || coalesce(' ' || printf('%.3g', s.threshold), '') END
-           || CASE WHEN s.block_cache THEN ' cached' ELSE '' END AS sampler,
+           || CASE WHEN s.block_cache THEN ' cached' ELSE '' END || coalesce(' ' || s.options, '') AS sampler,
        s.schedule, s.steps AS sampler_steps, c.pass, c.state, c.reason,
        CASE WHEN m.caps & 8 THEN 1 ELSE 0 END AS is_lossless,
        CASE WHEN m.caps & 4 THEN 1 ELSE 0 END AS is_oracle,

@@ -37,6 +37,8 @@ const mb_flag mb_flags[] = {
     {"--fresh", NULL, FLAG_TRUE, AT(fresh), "run", "forget what is stored in the database and start again"},
     {"--again", "latency", FLAG_TEXT, AT(again), "run",
      "measure times that are stored already once more, into rows of their own"},
+    {"--shard", "I/N", FLAG_TEXT, AT(shard), "run",
+     "compute part I of N: 1 to N have the samples, 0 the timed passes; merge joins them"},
     {"--dry-run", NULL, FLAG_TRUE, AT(dry_run), "run",
      "print the plan and what is stored already; compute nothing"},
     {"--quiet", NULL, FLAG_TRUE, AT(quiet), NULL, "no progress, no table"},
@@ -215,18 +217,16 @@ int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err)
 {
     given *all = calloc((size_t)argc + 1, sizeof *all);
     size_t count = 0;
-    int rc = all ? MB_OK : mb_no_memory(err, "the command line");
     memset(cli, 0, sizeof *cli);
+    cli->words = calloc((size_t)argc + 1, sizeof *cli->words);
+    int rc = all && cli->words ? MB_OK : mb_no_memory(err, "the command line");
     cli->steps = cli->max_new_tokens = -1;
     cli->nothing = argc <= 1;
     cli->command = quote_command(argc, argv);
     cli->default_model = mb_shared_path("models/tiny");
     for (int i = 1; rc == MB_OK && i < argc; i++) {
         if (argv[i][0] != '-' || argv[i][1] == '\0') {
-            if (cli->word_count == sizeof cli->words / sizeof cli->words[0])
-                rc = mb_fail(err, MB_E_INPUT, "too many words");
-            else
-                cli->words[cli->word_count++] = argv[i];
+            cli->words[cli->word_count++] = argv[i];
             continue;
         }
         rc = read_flag(&all[count], argv, argc, &i, err);
@@ -242,6 +242,7 @@ int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err)
 
 void mb_cli_free(mb_cli *cli)
 {
+    free(cli->words);
     free(cli->command);
     free(cli->default_model);
     cli->command = cli->default_model = NULL;

@@ -233,10 +233,44 @@ int mb_command_score(const mb_cli *cli)
     return print_text(&text);
 }
 
+#define SHARDS_MAX 1000000
+
+/* "3/16" */
+static int read_shard(const char *text, mb_shard *shard, mb_error *err)
+{
+    int number = -1, last = 0, end = 0;
+    if (!text)
+        return MB_OK;
+    if (sscanf(text, "%7d/%7d%n", &number, &last, &end) != 2 || text[end] || number < 0 || number > last ||
+        last < 1 || last > SHARDS_MAX || strspn(text, "0123456789/") != strlen(text))
+        return mb_fail(err, MB_E_INPUT, "--shard takes I/N, with N from 1 to %d and I from 0 to N, not \"%s\"",
+                       SHARDS_MAX, text);
+    *shard = (mb_shard){.number = number, .last = last};
+    return MB_OK;
+}
+
+/* The runs of a file, one after the other into their database. One that cannot be done ends the program; samples
+ * that failed and red gates are told at the end, as of a single run. */
+static int run_list(mb_config_list *list, mb_run_flags flags, const char *command)
+{
+    int worst = MB_EXIT_DONE;
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->count > 1 && !flags.quiet)
+            fprintf(stderr, "%srun %zu of %zu: %s\n", i ? "\n" : "", i + 1, list->count, list->configs[i].label);
+        int code = mb_run_main(&list->configs[i], &flags, command);
+        flags.fresh = false; /* the database is new: the next run adds to it */
+        if (code != MB_EXIT_DONE && code != MB_EXIT_SAMPLES && code != MB_EXIT_GATE)
+            return code;
+        if (code != MB_EXIT_DONE && worst != MB_EXIT_SAMPLES)
+            worst = code;
+    }
+    return worst;
+}
+
 int mb_command_run(const mb_cli *cli)
 {
     mb_error err = {0};
-    mb_run_config config;
+    mb_config_list list;
     mb_config_flags flags = {
         .sets = cli->sets, .set_count = cli->set_count, .values = cli->values, .value_count = cli->value_count};
     mb_run_flags run = {.fresh = cli->fresh,
@@ -250,11 +284,13 @@ int mb_command_run(const mb_cli *cli)
                                     cli->again),
                             err.text);
     run.again_latency = cli->again != NULL;
-    int rc = mb_config_load(&config, cli->config, &flags, &err);
+    if (read_shard(cli->shard, &run.shard, &err) != MB_OK)
+        return mb_exit_fail(MB_E_INPUT, err.text);
+    int rc = mb_config_load(&list, cli->config, &flags, &err);
     if (rc != MB_OK)
         return mb_exit_fail(rc, err.text);
-    int code = mb_run_main(&config, &run, cli->command ? cli->command : "./harness");
-    mb_config_free(&config);
+    int code = run_list(&list, run, cli->command ? cli->command : "./harness");
+    mb_config_list_free(&list);
     return code;
 }
 

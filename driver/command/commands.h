@@ -11,9 +11,10 @@
 /* Flags every sub-command shares; parsed once by cli.c. */
 typedef struct mb_cli {
     const char *config, *model, *data, *database, *out, *device, *type;
-    const char *ids, *prompt, *method, *pred, *run, *kernel_case, *again;
+    const char *ids, *prompt, *method, *pred, *run, *kernel_case, *again, *shard;
     const char *chat_template, *thinking, *system; /* keys of the config's section chat */
-    const char *sets[256], *plugins[64], *words[64];
+    const char *sets[256], *plugins[64];
+    const char **words;         /* [word_count]; the array is owned */
     mb_config_value values[64]; /* flags that set a key of a run's config */
     size_t set_count, plugin_count, word_count, value_count;
     bool nothing; /* neither a word nor a flag was given */
@@ -62,9 +63,11 @@ void mb_help_command(const mb_command *command);
 
 int mb_command_list(const mb_cli *cli);
 int mb_command_help(const mb_cli *cli);
+int mb_command_schema(const mb_cli *cli);
 int mb_command_report(const mb_cli *cli);
 int mb_command_plot(const mb_cli *cli);
 int mb_command_export(const mb_cli *cli);
+int mb_command_merge(const mb_cli *cli);
 int mb_command_score(const mb_cli *cli);
 int mb_command_doctor(const mb_cli *cli);
 int mb_command_tokenize(const mb_cli *cli);

@@ -157,3 +157,16 @@ int mb_command_help(const mb_cli *cli)
     free(help);
     return 0;
 }
+
+int mb_command_schema(const mb_cli *cli)
+{
+    cJSON *schema = mb_config_schema();
+    char *text = schema ? cJSON_Print(schema) : NULL;
+    (void)cli;
+    cJSON_Delete(schema);
+    if (!text)
+        return mb_exit_fail(MB_E_SYSTEM, "no memory for the schema");
+    puts(text);
+    cJSON_free(text);
+    return 0;
+}

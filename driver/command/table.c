@@ -13,10 +13,18 @@ const mb_command mb_commands[] = {
     {"list", mb_command_list, 3, true, "methods|tasks|models\nruns [DB]", "what there is to choose from", NULL},
     {"help", mb_command_help, 2, true, "METHOD|TASK|COMMAND\nconfig [--md]",
      "options of a method, own keys of a task, a command, the keys of a config", NULL},
+    {"schema", mb_command_schema, 1, true, "[--plugin FILE.so]",
+     "the keys of a config as a JSON Schema, for editors",
+     "Write it to a file and name that in a config: \"$schema\": \"./schema.json\". Options of a plug-in are in "
+     "it\n"
+     "when the plug-in is loaded."},
     {"report", mb_command_report, 2, false, "[DB]", "the tables of a stored run", NULL},
     {"plot", mb_command_plot, 2, false, "[DB] [--out DIR]", "the figures of a stored run", NULL},
     {"export", mb_command_export, 2, false, "[DB] --csv|--jsonl|--md [--out FILE]\n[DB] --pred DIR",
      "rows of a stored run for other programs", NULL},
+    {"merge", mb_command_merge, SIZE_MAX, false, "RESULT DB...", "databases become one, shards of a run that run",
+     "RESULT is made, or gets what it lacks. Rows of one identity are stored once; where one identity has two\n"
+     "values, both are shown and nothing is merged. Shards of a run that are missing are named."},
     {"score", mb_command_score, 2, false, "DIR", "score a folder of predictions in the official layout", NULL},
     {"new-method", mb_command_new_method, 2, true, "NAME [--out DIR]\nNAME --in-tree",
      "a working method to start from, with a config and a test",

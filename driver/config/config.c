@@ -11,40 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONFIG_MAX_BYTES (4u << 20)
 #define EMBEDDED_CONFIG "configs/quick.json"
-
-/* Line and column of a byte in text, for the sentence about broken JSON. */
-static void locate(const char *text, const char *at, int *line, int *column)
-{
-    *line = 1;
-    *column = 1;
-    for (; text < at; text++) {
-        (*column)++;
-        if (*text == '\n') {
-            (*line)++;
-            *column = 1;
-        }
-    }
-}
-
-static int parse_text(const char *text, size_t size, const char *path, cJSON **json, mb_error *err)
-{
-    const char *end = NULL;
-    if (memchr(text, '\0', size))
-        return mb_fail(err, MB_E_INPUT, "%s is not a text file", path);
-    *json = cJSON_ParseWithLengthOpts(text, size + 1, &end, true);
-    if (!*json) {
-        int line, column;
-        if (!end || end > text + size)
-            end = text + size;
-        locate(text, end, &line, &column);
-        return mb_fail(err, MB_E_INPUT, "%s is not valid JSON at line %d, column %d", path, line, column);
-    }
-    if (!cJSON_IsObject(*json))
-        return mb_fail(err, MB_E_INPUT, "%s must hold one JSON object", path);
-    return MB_OK;
-}
 
 /* Which of path and shape counts, as weights says. */
 static int finish_model(mb_run_config *config, mb_error *err)
@@ -134,43 +101,132 @@ static int read_all(mb_run_config *config, const char *path, mb_error *err)
     return rc;
 }
 
+/* The run of this JSON, which becomes its own. */
+static int read_one(mb_run_config *config, cJSON *json, const char *path, mb_error *err)
+{
+    memset(config, 0, sizeof *config);
+    config->json = json;
+    int rc = json ? read_all(config, path, err) : mb_no_memory(err, "the config");
+    if (rc != MB_OK)
+        mb_config_free(config);
+    return rc;
+}
+
+void mb_config_list_free(mb_config_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        mb_config_free(&list->configs[i]);
+    free(list->configs);
+    *list = (mb_config_list){NULL, 0};
+}
+
+/* All runs of a file with the flags on top. */
+static int read_list(mb_config_list *list, const cJSON *file, const char *path, const mb_config_flags *flags,
+                     mb_error *err)
+{
+    cJSON *json = cJSON_Duplicate(file, true);
+    size_t total = 0;
+    *list = (mb_config_list){NULL, 0};
+    int rc = json ? mb_config_apply(json, flags, err) : mb_no_memory(err, "the config");
+    if (rc == MB_OK && cJSON_HasObjectItem(json, MB_CONFIG_KEY_OF(base)->name))
+        rc = mb_fail(err, MB_E_INPUT, "config key %s is read from a file only: write a config that has it",
+                     MB_CONFIG_KEY_OF(base)->name);
+    if (rc == MB_OK)
+        rc = mb_config_count(json, &total, err);
+    if (rc == MB_OK && !(list->configs = calloc(total, sizeof *list->configs)))
+        rc = mb_no_memory(err, "the runs");
+    for (size_t i = 0; rc == MB_OK && i < total; i++) {
+        mb_text label = {0};
+        rc = read_one(&list->configs[i], mb_config_pick(json, i, &label), path, err);
+        if (rc == MB_OK) {
+            list->count++;
+            list->configs[i].label = mb_text_take(&label);
+        }
+        mb_text_free(&label);
+    }
+    cJSON_Delete(json);
+    if (rc != MB_OK)
+        mb_config_list_free(list);
+    return rc;
+}
+
+/* What brought the mistake that err speaks of: the first --set or flag with which it is there, else the file. */
+static int blame(const cJSON *file, const char *path, const mb_config_flags *flags, mb_error *err)
+{
+    const size_t total = flags->set_count + flags->value_count;
+    if (strncmp(err->text, "--", 2) == 0)
+        return err->code;
+    for (size_t n = 0; n <= total; n++) {
+        mb_config_flags some = *flags;
+        mb_config_list list;
+        mb_error own = {0};
+        some.set_count = n < flags->set_count ? n : flags->set_count;
+        some.value_count = n - some.set_count;
+        if (read_list(&list, file, path, &some, &own) == MB_OK)
+            mb_config_list_free(&list);
+        else if (strcmp(own.text, err->text) == 0 && n == 0)
+            return strstr(err->text, path) ? err->code : mb_fail_prefix(err, err->code, "%s", path);
+        else if (strcmp(own.text, err->text) == 0 && n <= flags->set_count)
+            return mb_fail_prefix(err, err->code, "--set %s", flags->sets[n - 1]);
+        else if (strcmp(own.text, err->text) == 0) {
+            const mb_config_value *value = &flags->values[n - 1 - flags->set_count];
+            return mb_fail_prefix(err, err->code, "%.*s %s", (int)strcspn(value->key->flag, " "), value->key->flag,
+                                  value->text);
+        }
+    }
+    return err->code;
+}
+
+static int read_text(mb_config_list *list, const char *text, size_t size, const char *path,
+                     const mb_config_flags *flags, mb_error *err)
+{
+    cJSON *file = NULL;
+    mb_error own = {0};
+    *list = (mb_config_list){NULL, 0};
+    int rc = mb_config_text(text, size, path, &file, &own);
+    if (rc == MB_OK)
+        rc = mb_config_resolve(&file, path, &own);
+    if (rc == MB_OK && (rc = read_list(list, file, path, flags, &own)) != MB_OK)
+        blame(file, path, flags, &own);
+    cJSON_Delete(file);
+    return rc == MB_OK ? rc : mb_fail(err, rc, "%s", own.text);
+}
+
 int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name,
                    const mb_config_flags *flags, mb_error *err)
 {
+    mb_config_list list;
     memset(config, 0, sizeof *config);
-    int rc = parse_text(text, size, name, &config->json, err);
-    if (rc == MB_OK)
-        rc = mb_config_apply(config->json, flags, err);
-    if (rc == MB_OK)
-        rc = read_all(config, name, err);
-    if (rc == MB_OK)
-        return rc;
-    mb_config_free(config);
-    return strstr(err->text, name) ? rc : mb_fail_prefix(err, rc, "%s", name);
+    int rc = read_text(&list, text, size, name, flags, err);
+    if (rc == MB_OK && list.count != 1)
+        rc = mb_fail(err, MB_E_INPUT, "%s stands for %zu runs where one is wanted", name, list.count);
+    if (rc == MB_OK) {
+        *config = list.configs[0];
+        list.count = 0;
+    }
+    mb_config_list_free(&list);
+    return rc;
 }
 
-int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, mb_error *err)
+int mb_config_load(mb_config_list *list, const char *path, const mb_config_flags *flags, mb_error *err)
 {
     char *text = NULL, *found = NULL;
     size_t size = 0;
     int rc = MB_OK;
-    memset(config, 0, sizeof *config);
+    *list = (mb_config_list){NULL, 0};
     if (path) {
         found = mb_shared_path(path);
-        rc = mb_file_read(found ? found : path, CONFIG_MAX_BYTES, &text, &size, err);
-        if (rc != MB_OK)
-            goto out;
+        path = found ? found : path;
+        rc = mb_file_read(path, MB_CONFIG_MAX_BYTES, &text, &size, err);
     } else {
         const char *embedded = mb_embedded_find(EMBEDDED_CONFIG, &size);
         text = mb_string_copy(embedded);
         path = EMBEDDED_CONFIG;
-        if (!text) {
+        if (!text)
             rc = mb_fail(err, MB_E_BUG, "the default config was not compiled in; give one with --config FILE");
-            goto out;
-        }
     }
-    rc = mb_config_read(config, text, size, path, flags, err);
-out:
+    if (rc == MB_OK)
+        rc = read_text(list, text, size, path, flags, err);
     free(found);
     free(text);
     return rc;
@@ -191,6 +247,7 @@ void mb_config_free(mb_run_config *config)
     free(config->tasks);
     free(config->methods);
     free(config->path);
+    free(config->label);
     mb_config_release("", config);
     cJSON_Delete(config->json);
     memset(config, 0, sizeof *config);
@@ -199,18 +256,85 @@ void mb_config_free(mb_run_config *config)
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,
                       mb_error *err)
 {
+    const cJSON *object = config->samplers.values[i];
     mb_sampler_default(model, sampler);
-    const int32_t preset = sampler->steps;
-    sampler->steps = 0;
-    int rc = mb_config_fill(config->samplers.values[i], "sampler", sampler, err);
+    /* Schedule and mode choose the presets of the other keys, so the object is read twice. */
+    int rc = mb_config_fill(object, "sampler", sampler, err);
     if (rc != MB_OK)
         return rc;
-    if (sampler->steps == 0)
-        sampler->steps = sampler->schedule == MB_SCHEDULE_FIXED || preset <= 0 ? model->block : preset;
+    mb_sampler_preset(model, sampler->schedule, sampler->mode, sampler);
+    if ((rc = mb_config_fill(object, "sampler", sampler, err)) != MB_OK)
+        return rc;
     if (sampler->steps > model->block)
         return mb_fail(err, MB_E_INPUT, "config key sampler.steps is %d but a block of this model has %d tokens",
                        sampler->steps, model->block);
-    return MB_OK;
+    return mb_sampler_check(model, sampler, err);
+}
+
+static void put_value(mb_text *text, const mb_key *key, const void *base)
+{
+    const char *field = (const char *)base + key->offset;
+    int32_t narrow = 0;
+    int64_t wide = 0;
+    double real = 0;
+    if (key->type == MB_KEY_REAL)
+        memcpy(&real, field, sizeof real);
+    else if (key->size == sizeof wide)
+        memcpy(&wide, field, sizeof wide);
+    else if (key->type == MB_KEY_BOOL)
+        wide = *(const bool *)field;
+    else
+        wide = (memcpy(&narrow, field, sizeof narrow), narrow);
+    mb_text_printf(text, "%s%s=", text->length ? " " : "", key->name);
+    for (const mb_key_choice *c = key->choices; c && c->word; c++)
+        if (c->value == wide) {
+            mb_text_puts(text, c->word);
+            return;
+        }
+    if (key->type == MB_KEY_BOOL)
+        mb_text_puts(text, wide ? "true" : "false");
+    else if (key->type == MB_KEY_REAL)
+        mb_text_printf(text, "%.17g", real);
+    else
+        mb_text_printf(text, "%lld", (long long)wide);
+}
+
+int mb_config_sampler_options(const mb_sampler *sampler, const mb_model_config *model, char **text, mb_error *err)
+{
+    mb_text options = {0};
+    mb_sampler preset;
+    mb_sampler_preset(model, sampler->schedule, MB_SAMPLER_PLAIN, &preset);
+    *text = NULL;
+    for (const mb_key *key = mb_config_keys; key->name; key++)
+        if (key->stored && strcmp(key->stored, MB_KEY_SAMPLER_OPTIONS) == 0 &&
+            memcmp((const char *)sampler + key->offset, (const char *)&preset + key->offset, key->size) != 0)
+            put_value(&options, key, sampler);
+    if (options.length == 0 && !options.failed)
+        return MB_OK;
+    *text = mb_text_take(&options);
+    return *text ? MB_OK : mb_no_memory(err, "the options of a sampler");
+}
+
+/* What a section that only extends a run has of keys that make another one, where they are not at their preset. */
+static void keep_separating(cJSON *plain, const mb_key *section)
+{
+    cJSON *given = cJSON_DetachItemFromObjectCaseSensitive(plain, section->name), *kept = cJSON_CreateObject();
+    for (const mb_key *key = mb_config_keys; key->name && cJSON_IsObject(given); key++) {
+        if (strcmp(key->section, section->name) != 0 || !key->separates)
+            continue;
+        cJSON *value = cJSON_DetachItemFromObjectCaseSensitive(given, key->name),
+              *preset = cJSON_Parse(key->preset);
+        if (value && !cJSON_Compare(value, preset, true))
+            cJSON_AddItemToObject(kept, key->name, value);
+        else
+            cJSON_Delete(value);
+        cJSON_Delete(preset);
+    }
+    cJSON_Delete(given);
+    if (kept && kept->child)
+        cJSON_AddItemToObject(plain, section->name, kept);
+    else
+        cJSON_Delete(kept);
 }
 
 int mb_config_identity(mb_run_config *config, const char *device, char **stored, char **identity, mb_error *err)
@@ -222,7 +346,7 @@ int mb_config_identity(mb_run_config *config, const char *device, char **stored,
     cJSON *plain = cJSON_Duplicate(config->json, true);
     for (const mb_key *key = mb_config_keys; plain && key->name; key++)
         if (!*key->section && key->extends)
-            cJSON_DeleteItemFromObjectCaseSensitive(plain, key->name);
+            keep_separating(plain, key);
     *stored = cJSON_PrintUnformatted(config->json);
     *identity = plain ? cJSON_PrintUnformatted(plain) : NULL;
     cJSON_Delete(plain);

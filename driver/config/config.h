@@ -72,7 +72,9 @@ typedef enum mb_weights_source { MB_WEIGHTS_READ, MB_WEIGHTS_DRAWN } mb_weights_
 
 typedef struct mb_run_config {
     char *name, *path;
-    cJSON *json; /* after --set and flags; owned */
+    char *schema, *base; /* what editors read; the file that this one is based on, which is gone once it is read */
+    char *label;         /* what tells it from the other runs of its file: "seed 2"; "" when there is one */
+    cJSON *json;         /* after --set and flags; owned */
     uint64_t seed;
     char *device;
     int32_t threads;
@@ -84,6 +86,7 @@ typedef struct mb_run_config {
     uint64_t model_seed;
     mb_type type;
     int32_t block_size, mask, positions, prefill_chunk;
+    mb_key_ints stop; /* none: the checkpoint's */
     bool graphs;
     mb_chat chat; /* system is owned */
     /* work */
@@ -117,15 +120,26 @@ typedef struct mb_config_flags {
     size_t value_count;
 } mb_config_flags;
 
-/* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and a sentence with the key's path. */
-int mb_config_load(mb_run_config *config, const char *path, const mb_config_flags *flags, mb_error *err);
-/* The same from text; name stands for the file in sentences. */
+/* The runs that one file stands for: one, or one for each combination of the entries of its lists. */
+typedef struct mb_config_list {
+    mb_run_config *configs; /* owned */
+    size_t count;
+} mb_config_list;
+
+/* path NULL = the embedded configs/quick.json. Every mistake is MB_E_INPUT and a sentence with the key's path; it
+ * names the --set or flag that brought it, else the file. */
+int mb_config_load(mb_config_list *list, const char *path, const mb_config_flags *flags, mb_error *err);
+void mb_config_list_free(mb_config_list *list);
+/* One run from text; name stands for the file in sentences. */
 int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name,
                    const mb_config_flags *flags, mb_error *err);
 void mb_config_free(mb_run_config *config);
 /* Applies samplers[i] to the family's default. */
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,
                       mb_error *err);
+/* "key=value key=value" of what the store's row of a sampler has no column for, where it is not the family's
+ * default; malloc'ed, NULL in *text where there is nothing. */
+int mb_config_sampler_options(const mb_sampler *sampler, const mb_model_config *model, char **text, mb_error *err);
 /* The config as it is stored with a run on this device, and the text that tells runs apart: the same without the
  * keys that only extend a run. Both malloc'ed. */
 int mb_config_identity(mb_run_config *config, const char *device, char **stored, char **identity, mb_error *err);
@@ -133,6 +147,8 @@ int mb_config_identity(mb_run_config *config, const char *device, char **stored,
 void mb_config_help(mb_text *out);
 /* The same as Markdown tables. */
 void mb_config_help_markdown(mb_text *out);
+/* The same as a JSON Schema (draft 7) for editors and validators; NULL: no memory. The caller's. */
+cJSON *mb_config_schema(void);
 /* MB_E_INPUT and a sentence when the text of a flag is no value of its key's type. */
 int mb_config_value_check(const mb_config_value *value, mb_error *err);
 

@@ -150,10 +150,14 @@ int mb_config_check_once(const cJSON *object, const char *path, mb_error *err)
 static int unknown_key(const char *section, const char *path, mb_error *err)
 {
     mb_text known = {0};
+    mb_guess guess = {.word = strrchr(path, '.') ? strrchr(path, '.') + 1 : path};
     for (const mb_key *key = mb_config_keys; key->name; key++)
-        if (strcmp(key->section, section) == 0)
+        if (strcmp(key->section, section) == 0) {
             mb_text_printf(&known, "%s%s", known.length ? ", " : "", key->name);
-    int rc = mb_fail(err, MB_E_INPUT, "unknown config key %s; known here: %s", path, known.data ? known.data : "");
+            mb_guess_offer(&guess, key->name, strlen(key->name));
+        }
+    int rc = mb_fail(err, MB_E_INPUT, "unknown config key %s%s; known here: %s", path, mb_guess_phrase(&guess),
+                     known.data ? known.data : "");
     mb_text_free(&known);
     return rc;
 }
@@ -275,8 +279,7 @@ static int store_value(void *base, const mb_key *key, const cJSON *value)
     return MB_OK;
 }
 
-/* A row's preset as the file would have it; NULL when it has none, or there is no memory. */
-static cJSON *preset_value(const mb_key *key)
+cJSON *mb_key_preset(const mb_key *key)
 {
     bool quoted = key->type == MB_KEY_TEXT || key->type == MB_KEY_PATH || key->type == MB_KEY_CHOICE ||
                   (key->type == MB_KEY_SECTION && key->shorthand);
@@ -305,7 +308,7 @@ int mb_config_complete(cJSON *root, mb_error *err)
 {
     for (const mb_key *key = mb_config_keys; key->name; key++)
         if (!*key->section && key->type == MB_KEY_SECTIONS && !cJSON_HasObjectItem(root, key->name) &&
-            !cJSON_AddItemToObject(root, key->name, preset_value(key)))
+            !cJSON_AddItemToObject(root, key->name, mb_key_preset(key)))
             return mb_no_memory(err, "the config");
     return MB_OK;
 }
@@ -317,7 +320,7 @@ int mb_config_fill(const cJSON *object, const char *section, void *base, mb_erro
         if (strcmp(key->section, section) != 0)
             continue;
         const cJSON *given = cJSON_GetObjectItemCaseSensitive(object, key->name);
-        cJSON *preset = given ? NULL : preset_value(key);
+        cJSON *preset = given ? NULL : mb_key_preset(key);
         const cJSON *value = given ? given : preset;
         if (!value && key->preset)
             rc = mb_no_memory(err, "the config");

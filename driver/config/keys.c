@@ -17,6 +17,8 @@
 #define IN_SAMPLER(field) FIELD(mb_sampler, field)
 #define IN_TASK(field) FIELD(mb_task_spec, field)
 
+#define MORE_OF_THE_SAME "more or fewer rows of the same kind: none of them changes"
+
 static const mb_key_choice passes[] = {{"quality", MB_RUN_QUALITY},     {"recall", MB_RUN_RECALL},
                                        {"forced", MB_RUN_FORCED},       {"latency", MB_RUN_LATENCY},
                                        {"breakdown", MB_RUN_BREAKDOWN}, {NULL, 0}};
@@ -25,44 +27,60 @@ static const mb_key_choice storage[] = {{"bf16", MB_BF16}, {"f32", MB_F32}, {NUL
 static const mb_key_choice precisions[] = {{"f32", MB_F32}, {"bf16", MB_BF16}, {"f16", MB_F16}, {NULL, 0}};
 static const mb_key_choice schedules[] = {
     {"threshold", MB_SCHEDULE_THRESHOLD}, {"fixed", MB_SCHEDULE_FIXED}, {NULL, 0}};
+static const mb_key_choice remaskings[] = {{"low_confidence_dynamic", MB_REMASK_DYNAMIC},
+                                           {"low_confidence_static", MB_REMASK_STATIC},
+                                           {"sequential", MB_REMASK_SEQUENTIAL},
+                                           {"entropy_bounded", MB_REMASK_ENTROPY},
+                                           {NULL, 0}};
+static const mb_key_choice modes[] = {{"quality", MB_SAMPLER_QUALITY}, {"speed", MB_SAMPLER_SPEED}, {NULL, 0}};
+static const mb_key_choice confidences[] = {{"all", MB_CONFIDENCE_ALL}, {"kept", MB_CONFIDENCE_KEPT}, {NULL, 0}};
 static const mb_key_choice templates[] = {{"folder", MB_CHAT_FOLDER}, {"family", MB_CHAT_FAMILY}, {NULL, 0}};
 static const mb_key_choice thinking[] = {{"true", MB_THINKING_ON}, {"false", MB_THINKING_OFF}, {NULL, 0}};
 static const mb_key_choice batches[] = {{"largest", MB_BATCH_LARGEST}, {NULL, 0}};
 
 /* The file's order is the help's, and that of the read functions. */
 const mb_key mb_config_keys[] = {
+    {"", "$schema", MB_KEY_TEXT, AT(schema), .preset_words = "none", .extends = true,
+     .harmless = "the program does not read it", .help = "for editors: the file that ./harness schema wrote"},
+    {"", "extends", MB_KEY_TEXT, AT(base), .preset_words = "none", .extends = true,
+     .harmless = "the merged config is the run's",
+     .help =
+         "a config that this one is based on, by its path from here; objects are merged, null takes a key away"},
     {"", "name", MB_KEY_TEXT, AT(name), .preset_words = "the file's name",
      .help = "name of the run; results/NAME.db and results/NAME/ by default"},
-    {"", "seed", MB_KEY_INT, AT(seed), .max = MAX_SEED, .preset = "1", .flag = "--seed N",
+    {"", "seed", MB_KEY_INT, AT(seed), .max = MAX_SEED, .preset = "1", .flag = "--seed N,...", .lists = true,
      .help = "seed of everything drawn: samples, methods, synthetic weights' cache"},
     {"", "device", MB_KEY_TEXT, AT(device), .preset = "auto", .flag = "--device NAME",
      .help = "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
-    {"", "threads", MB_KEY_INT, AT(threads), .max = 1024, .preset = "0", .extends = true,
+    {"", "threads", MB_KEY_INT, AT(threads), .max = 1024, .preset = "0", .extends = true, .stored = "env.threads",
      .help = "CPU worker threads; 0 = all cores this process may use"},
     {"", "memory_gib", MB_KEY_REAL, AT(memory_gib), .max = 1e6, .preset = "0",
      .help = "device memory the run may plan with; 0 = what is free"},
     {"", "plugin_seconds", MB_KEY_REAL, AT(plugin_seconds), .min = 0.1, .max = 1e6, .preset = "600",
-     .extends = true, .help = "seconds without a sign of life from a plug-in before its process is ended"},
+     .extends = true, .harmless = "a plug-in that was ended is a failed row, which the next start tries again",
+     .help = "seconds without a sign of life from a plug-in before its process is ended"},
     {"", "model", MB_KEY_SECTION, .preset = "models/tiny", .flag = "--model DIR", .shorthand = "path",
-     .help = "checkpoint folder, or an object with the keys of section model"},
+     .lists = true, .help = "checkpoint folder, or an object with the keys of section model"},
     {"", "chat", MB_KEY_SECTION, .preset = "{}",
      .help = "how a prompt is put to the model: object with the keys of section chat"},
     {"", "data", MB_KEY_PATH, AT(data), .preset = "datasets/data", .flag = "--data DIR", .extends = true,
-     .help = "folder of the benchmark files"},
+     .stored = "dataset.file_hash", .help = "folder of the benchmark files"},
     {"", "methods", MB_KEY_OWN, AT(methods), .preset_words = "required", .flag = "--methods A,B", .extends = true,
-     .read = mb_config_read_methods, .choose = mb_config_choose_methods,
+     .read = mb_config_read_methods, .choose = mb_config_choose_methods, .stored = "config.options_json",
+     .describe = mb_config_describe_methods,
      .help = "object NAME: {options}; a list of values is a sweep; see `help METHOD`; the flag keeps the file's "
              "options"},
     {"", "tasks", MB_KEY_OWN, AT(tasks), .preset_words = "[]", .flag = "--tasks A,B", .shorthand = "task",
      .extends = true, .read = mb_config_read_tasks, .choose = mb_config_choose_tasks,
+     .stored = "dataset.options_json", .describe = mb_config_describe_tasks,
      .help =
          "list of task or group names, or objects with the keys of section task; see `list tasks`, `help TASK`"},
     {"", "sampler", MB_KEY_SECTIONS, AT(samplers), .preset = "{}", .extends = true,
      .help = "object with the keys of section sampler, or a list of such objects"},
     {"", "passes", MB_KEY_CHOICES, AT(passes), .choices = passes, .preset = "[\"quality\"]", .extends = true,
-     .help = "what is done with every sample, and what is timed"},
+     .stored = "cell.pass", .help = "what is done with every sample, and what is timed"},
     {"", "limit", MB_KEY_INT, AT(limit), .max = MAX_SAMPLES, .preset = "0", .flag = "--limit N", .extends = true,
-     .help = "samples per task; 0 = all"},
+     .harmless = MORE_OF_THE_SAME, .help = "samples per task; 0 = all"},
     {"", "max_length", MB_KEY_INT, AT(max_length), .max = MAX_TOKENS, .preset = "0",
      .help = "prompt tokens beyond which the middle is cut; 0 = what the model takes"},
     {"", "max_new_tokens", MB_KEY_INT, AT(max_new_tokens), .max = 65536, .preset = "0",
@@ -72,9 +90,9 @@ const mb_key mb_config_keys[] = {
     {"", "latency", MB_KEY_SECTION, .preset = "{}", .extends = true,
      .help = "object with the keys of section latency"},
     {"", "results", MB_KEY_TEXT, AT(results), .preset_words = "results/NAME.db", .flag = "--db FILE",
-     .extends = true, .help = "SQLite file"},
+     .extends = true, .harmless = "it says where rows go", .help = "SQLite file"},
     {"", "plots", MB_KEY_TEXT, AT(plots), .preset_words = "results/NAME", .flag = "--out DIR", .extends = true,
-     .help = "folder of the figures; \"\" = draw none"},
+     .harmless = "figures are drawn from rows", .help = "folder of the figures; \"\" = draw none"},
 
     {"model", "path", MB_KEY_PATH, AT(model_path), .preset_words = "none",
      .help = "checkpoint folder as downloaded"},
@@ -91,6 +109,9 @@ const mb_key mb_config_keys[] = {
              "folder, then its family's"},
     {"model", "mask", MB_KEY_INT, AT(mask), .max = 4194303, .preset = "0", .flag = "--mask ID",
      .help = "id of the mask token; 0 = the checkpoint's: its config.json, then the tokenizer's mask token"},
+    {"model", "stop", MB_KEY_INTS, AT(stop), .max = 4194303, .preset_words = "the checkpoint's",
+     .flag = "--stop IDS",
+     .help = "ids of the tokens that end a text: [1, 2], 1,2 or one; default: those its family's code stops at"},
     {"model", "positions", MB_KEY_INT, AT(positions), .max = MAX_TOKENS, .preset = "0",
      .help = "overrides max_position_embeddings; 0 = the checkpoint's"},
     {"model", "prefill_chunk", MB_KEY_INT, AT(prefill_chunk), .max = 65536, .preset = "0",
@@ -106,52 +127,87 @@ const mb_key mb_config_keys[] = {
     {"chat", "system", MB_KEY_TEXT, AT(chat.system), .preset_words = "none",
      .help = "text of a system message in front of the prompt"},
 
-    {"task", "task", MB_KEY_TEXT, IN_TASK(task), .preset_words = "required", .help = "name of a task or a group"},
+    {"task", "task", MB_KEY_TEXT, IN_TASK(task), .preset_words = "required", .stored = "dataset.task",
+     .help = "name of a task or a group"},
     {"task", "limit", MB_KEY_INT, IN_TASK(limit), .max = MAX_SAMPLES, .preset_words = "the run's",
-     .help = "samples; 0 = all"},
-    {"task", "data", MB_KEY_PATH, IN_TASK(folder), .preset_words = "the run's",
+     .harmless = MORE_OF_THE_SAME, .help = "samples; 0 = all"},
+    {"task", "data", MB_KEY_PATH, IN_TASK(folder), .preset_words = "the run's", .stored = "dataset.file_hash",
      .help = "folder of the benchmark files"},
 
     {"sampler", "schedule", MB_KEY_CHOICE, IN_SAMPLER(schedule), .choices = schedules, .preset_words = "threshold",
-     .help = "fixed: T steps per block; threshold: the family's own rule"},
+     .stored = "sampler.schedule", .help = "fixed: T steps per block; threshold: the family's own rule"},
     {"sampler", "steps", MB_KEY_INT, IN_SAMPLER(steps), .min = 1, .max = 256, .preset_words = "B",
-     .help = "denoising steps T per block (fixed), or the static rule's"},
+     .stored = "sampler.steps", .help = "denoising steps T per block (fixed), or the static rule's"},
+    {"sampler", "mode", MB_KEY_CHOICE, IN_SAMPLER(mode), .choices = modes, .preset_words = "none",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "LLaDA2.1's card: quality is threshold 0.7 with editing_threshold 0.5, speed 0.5 with 0"},
     {"sampler", "threshold", MB_KEY_REAL, IN_SAMPLER(threshold), .max = 1, .preset_words = "the family's",
-     .help = "confidence above which tokens are unmasked (strictly)"},
-    {"sampler", "dynamic", MB_KEY_BOOL, IN_SAMPLER(dynamic), .preset_words = "true",
-     .help = "SDAR, LLaDA2: all above the threshold; false = static"},
+     .stored = "sampler.threshold", .help = "confidence above which tokens are unmasked (strictly)"},
+    {"sampler", "remasking_strategy", MB_KEY_CHOICE, IN_SAMPLER(remasking), .choices = remaskings,
+     .preset_words = "low_confidence_dynamic", .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "SDAR, LLaDA2: all above the threshold; the step's share of highest confidence; the share from left "
+             "to right; those of lowest entropy"},
+    {"sampler", "eb_threshold", MB_KEY_REAL, IN_SAMPLER(eb_threshold), .max = 1e4, .preset_words = "0.35",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "entropy_bounded: sum of entropies (nats) that a step's tokens stay below; one is always unmasked"},
+    {"sampler", "temperature", MB_KEY_REAL, IN_SAMPLER(temperature), .max = 100, .preset_words = "0",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "tokens are drawn from softmax(logits / temperature), by the run's seed; 0 = the best token"},
+    {"sampler", "top_p", MB_KEY_REAL, IN_SAMPLER(top_p), .min = 1e-6, .max = 1, .preset_words = "the family's",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "drawn from the likeliest tokens until their sum passes this; 1 = all; Fast-dLLM v2 has 0.95"},
+    {"sampler", "top_k", MB_KEY_INT, IN_SAMPLER(top_k), .max = 4194303, .preset_words = "0",
+     .stored = MB_KEY_SAMPLER_OPTIONS, .help = "drawn from the k likeliest tokens; 0 = all"},
     {"sampler", "block_cache", MB_KEY_BOOL, IN_SAMPLER(block_cache), .preset_words = "false",
-     .help = "Fast-dLLM v2: sub-block calls on the block cache"},
+     .stored = "sampler.block_cache", .help = "Fast-dLLM v2: sub-block calls on the block cache"},
     {"sampler", "confidence", MB_KEY_CHOICE, IN_SAMPLER(confidence), .choices = precisions,
-     .preset_words = "the family's", .help = "type in which probabilities are compared"},
+     .preset_words = "the family's", .stored = "sampler.confidence",
+     .help = "type in which probabilities are compared"},
+    {"sampler", "confidence_over", MB_KEY_CHOICE, IN_SAMPLER(confidence_over), .choices = confidences,
+     .preset_words = "the family's", .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "a drawn token's confidence: its share of all tokens (SDAR's evaluation), or of those that top_k and "
+             "top_p keep"},
+    {"sampler", "eos_early_stop", MB_KEY_BOOL, IN_SAMPLER(eos_early_stop), .preset_words = "false",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "LLaDA2.0: end at the step that writes a stop token behind written tokens, not with the block"},
+    {"sampler", "editing_threshold", MB_KEY_REAL, IN_SAMPLER(editing_threshold), .max = 2,
+     .preset_words = "LLaDA2.1: 0.9, else 2", .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "LLaDA2: a written token gives way to another of more confidence than this; above 1 = never"},
+    {"sampler", "max_post_steps", MB_KEY_INT, IN_SAMPLER(max_post_steps), .max = 256, .preset_words = "16",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
+     .help = "LLaDA2.1: most forwards of a block without masks that look for edits"},
     {"sampler", "compat_prompt_bug", MB_KEY_BOOL, IN_SAMPLER(compat_prompt_bug), .preset_words = "false",
+     .stored = MB_KEY_SAMPLER_OPTIONS,
      .help = "Fast-dLLM v2: ignore a prompt of exactly B tokens, as the reference does"},
 
     {"recall", "limit", MB_KEY_INT, AT(recall_limit), .max = MAX_SAMPLES, .preset = "0",
-     .help = "samples per task in the recall pass; 0 = as the quality pass"},
+     .harmless = MORE_OF_THE_SAME, .help = "samples per task in the recall pass; 0 = as the quality pass"},
 
     {"latency", "contexts", MB_KEY_INTS, AT(latency.contexts), .min = 32, .max = MAX_TOKENS, .preset = "[4096]",
-     .help = "prefix lengths in tokens"},
+     .stored = "latency.context", .help = "prefix lengths in tokens"},
     {"latency", "batches", MB_KEY_INTS, AT(latency.batches), .min = 1, .max = 1024, .choices = batches,
-     .preset = "[1]", .help = "batch sizes; \"largest\" = the largest power of two that fits"},
+     .preset = "[1]", .stored = "latency.batch",
+     .help = "batch sizes; \"largest\" = the largest power of two that fits"},
     {"latency", "largest_from", MB_KEY_INT, AT(latency.largest_from), .max = MAX_TOKENS, .preset = "0",
+     .harmless = "it says which cases there are; each has its own rows",
      .help = "the batch \"largest\" is measured at contexts from here on"},
     {"latency", "steps", MB_KEY_INTS, AT(latency.steps), .min = 1, .max = 256, .preset = "[0]",
-     .preset_words = "[B]", .help = "denoising steps per block"},
+     .preset_words = "[B]", .stored = "latency.steps", .help = "denoising steps per block"},
     {"latency", "blocks_min", MB_KEY_INT, AT(latency.blocks_min), .min = 1, .max = 100000, .preset = "2",
+     .harmless = MORE_OF_THE_SAME,
      .help = "measured blocks per case and method, at least; each gives a sample per step"},
     {"latency", "blocks_max", MB_KEY_INT, AT(latency.blocks_max), .min = 1, .max = 100000, .preset = "100",
-     .help = "measured blocks per case and method, at most"},
+     .harmless = MORE_OF_THE_SAME, .help = "measured blocks per case and method, at most"},
     {"latency", "seconds", MB_KEY_REAL, AT(latency.seconds), .min = 0.01, .max = 1e5, .preset = "15",
-     .help = "time cap per case and method"},
+     .harmless = MORE_OF_THE_SAME, .help = "time cap per case and method"},
     {"latency", "error", MB_KEY_REAL, AT(latency.error), .min = 1e-6, .max = 1, .preset = "0.005",
-     .help = "stop when the relative standard error of the median is below"},
-    {"latency", "synthetic_cache", MB_KEY_BOOL, AT(latency.synthetic_cache), .preset = "true",
+     .harmless = MORE_OF_THE_SAME, .help = "stop when the relative standard error of the median is below"},
+    {"latency", "synthetic_cache", MB_KEY_BOOL, AT(latency.synthetic_cache), .preset = "true", .separates = true,
      .help = "random keys and values of realistic norms in place of a prefill"},
-    {"latency", "prefill", MB_KEY_BOOL, AT(latency.prefill), .preset = "true",
+    {"latency", "prefill", MB_KEY_BOOL, AT(latency.prefill), .preset = "true", .stored = "latency.phase",
      .help = "also time one prefill of random tokens per context"},
     {"latency", "breakdown_contexts", MB_KEY_INTS, AT(latency.breakdown_contexts), .min = 32, .max = MAX_TOKENS,
-     .preset_words = "contexts", .help = "where the breakdown pass looks"},
+     .preset_words = "contexts", .stored = "breakdown.context", .help = "where the breakdown pass looks"},
     {.name = NULL},
 };
 
@@ -217,6 +273,7 @@ static void print_type(mb_text *out, const mb_key *key, const char *bar)
         mb_text_printf(out, " %.16g..%.16g", key->min, key->max);
     for (const mb_key_choice *c = key->choices; c && c->word; c++)
         mb_text_printf(out, "%s%s", c > key->choices ? bar : key->type == MB_KEY_INTS ? " or " : " ", c->word);
+    mb_text_puts(out, key->lists ? ", or a list: a run for each" : "");
 }
 
 static const char *preset_of(const mb_key *key)

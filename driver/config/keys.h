@@ -3,8 +3,8 @@
  * field that it fills, the flag that sets it, whether it only extends a run, and its help.
  *
  * Whatever deals with keys walks these rows and names none of them: the check of a file, the filling of
- * mb_run_config, --set and the flags, the identity of a run, `./harness help config`, the table in
- * configs/README.md. A new key is one row in keys.c and one field in config.h.
+ * mb_run_config, --set and the flags, the identity of a run, `./harness help config`, `./harness schema`, the
+ * table in configs/README.md. A new key is one row in keys.c and one field in config.h.
  */
 #ifndef MB_CONFIG_KEYS_H
 #define MB_CONFIG_KEYS_H
@@ -43,12 +43,21 @@ typedef struct mb_key {
     const char *shorthand; /* text in place of the object, or of a list's entry, stands for this key of it */
     const char *rival;     /* the shorthand key that rules this one out when a flag sets it */
     bool extends;          /* another value continues the run; else it is another run */
+    bool separates;        /* in a section that extends: another value is another run all the same */
+    /* Of a key that another value of continues the run, one of the two: the column of the store (schema.sql) that
+     * tells rows of two values apart, or why no stored row depends on it. */
+    const char *stored, *harmless;
+    bool lists; /* of the top level: a list of such values makes a run for each */
     /* OWN: fills the config, after all other keys. */
     int (*read)(mb_run_config *config, mb_error *err);
     /* The value that the flag's text stands for, given the file's; malloc'ed. NULL = as the type has it. */
     cJSON *(*choose)(const cJSON *present, const char *text);
+    cJSON *(*describe)(void); /* OWN: the JSON Schema of its values; NULL from it: no memory */
     const char *help;
 } mb_key;
+
+/* Column of what a sampler's other columns do not say: mb_config_sampler_options() writes it. */
+#define MB_KEY_SAMPLER_OPTIONS "sampler.options"
 
 extern const mb_key mb_config_keys[]; /* section by section; ends with name NULL */
 
@@ -61,6 +70,26 @@ const mb_key *mb_config_key_at(size_t offset);
 const mb_key *mb_config_flag(const char *word);
 /* "text", "whole number", ... */
 const char *mb_key_type_name(mb_key_type type);
+
+/* A row's preset as the file would have it; NULL when it has none, or there is no memory. The caller's. */
+cJSON *mb_key_preset(const mb_key *key);
+
+#define MB_CONFIG_MAX_BYTES (4u << 20)
+
+/* ---- jsonc.c ---- */
+/* The object in the text of a file: JSON with comments and closing commas. text[size] is 0. */
+int mb_config_text(const char *text, size_t size, const char *path, cJSON **json, mb_error *err);
+
+/* ---- extends.c ---- */
+/* *json, read from path, on top of the file that it is based on, if it names one. */
+int mb_config_resolve(cJSON **json, const char *path, mb_error *err);
+
+/* ---- lists.c ---- */
+/* How many runs a config stands for. */
+int mb_config_count(const cJSON *json, size_t *total, mb_error *err);
+/* The config of one of them, the caller's; appends what tells it from the others: "seed 2, model DIR". NULL: no
+ * memory. */
+cJSON *mb_config_pick(const cJSON *json, size_t number, mb_text *label);
 
 /* ---- fill.c ---- */
 /* Checks every member of object against the keys of section; path is the object's own. A section that is open
@@ -84,5 +113,9 @@ int mb_config_read_methods(mb_run_config *config, mb_error *err);
 int mb_config_read_tasks(mb_run_config *config, mb_error *err);
 cJSON *mb_config_choose_methods(const cJSON *present, const char *list);
 cJSON *mb_config_choose_tasks(const cJSON *present, const char *list);
+
+/* ---- schema.c ---- */
+cJSON *mb_config_describe_methods(void);
+cJSON *mb_config_describe_tasks(void);
 
 #endif

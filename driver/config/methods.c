@@ -84,9 +84,13 @@ static int add_method(mb_run_config *config, const mb_method *method, const cJSO
 static int unknown_method(const char *name, mb_error *err)
 {
     mb_text known = {0};
-    for (size_t i = 0; i < mb_registry_count(); i++)
+    mb_guess guess = {.word = name};
+    for (size_t i = 0; i < mb_registry_count(); i++) {
         mb_text_printf(&known, "%s%s", i ? ", " : "", mb_registry_at(i)->name);
-    int rc = mb_fail(err, MB_E_INPUT, "unknown method \"%s\"; known: %s", name, known.data ? known.data : "");
+        mb_guess_offer(&guess, mb_registry_at(i)->name, strlen(mb_registry_at(i)->name));
+    }
+    int rc = mb_fail(err, MB_E_INPUT, "unknown method \"%s\"%s; known: %s", name, mb_guess_phrase(&guess),
+                     known.data ? known.data : "");
     mb_text_free(&known);
     return rc;
 }

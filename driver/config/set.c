@@ -112,7 +112,11 @@ static int value_of(const mb_config_value *flag, cJSON **value, mb_error *err)
     const mb_key *key = flag->key;
     char *end = NULL;
     *value = NULL;
-    if (key->type == MB_KEY_INT) {
+    if (key->lists && key->type == MB_KEY_INT && strchr(flag->text, ',')) { /* "--seed 1,2,3" */
+        char *list = mb_string_format("[%s]", flag->text);
+        *value = list ? cJSON_ParseWithOpts(list, NULL, true) : NULL;
+        free(list);
+    } else if (key->type == MB_KEY_INT) {
         errno = 0;
         long long number = strtoll(flag->text, &end, 10);
         if (errno || end == flag->text || *end || number < (long long)key->min || number > (long long)key->max)
@@ -121,6 +125,10 @@ static int value_of(const mb_config_value *flag, cJSON **value, mb_error *err)
         *value = cJSON_CreateNumber((double)number);
     } else if (key->type == MB_KEY_REAL || key->type == MB_KEY_BOOL || key->type == MB_KEY_INTS) {
         *value = cJSON_ParseWithOpts(flag->text, NULL, true); /* what is none is refused by the check to come */
+        char *list = !*value && key->type == MB_KEY_INTS ? mb_string_format("[%s]", flag->text) : NULL;
+        if (list)
+            *value = cJSON_ParseWithOpts(list, NULL, true);
+        free(list);
     }
     if (!*value)
         *value = cJSON_CreateString(flag->text);

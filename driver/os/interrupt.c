@@ -1,6 +1,6 @@
 /*
- * interrupt.c - SIGINT, SIGTERM and SIGHUP as a flag: whoever computes looks at it and stops where its results are
- * stored.
+ * interrupt.c - SIGINT, SIGTERM, SIGUSR1 and SIGHUP as a flag: whoever computes looks at it and stops where its
+ * results are stored.
  */
 #include "driver/os/os.h"
 
@@ -25,6 +25,7 @@ void mb_interrupt_catch(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL); /* what a cluster sends before its time limit, where it is asked to */
     struct sigaction hangup;
     if (sigaction(SIGHUP, NULL, &hangup) == 0 &&
         hangup.sa_handler != SIG_IGN) /* ignored: that is what nohup wants */

@@ -8,7 +8,7 @@
 #include "base/base.h"
 
 /* ---- interrupt.c ---- */
-/* Set by SIGINT, SIGTERM and SIGHUP; every pass looks at it between forwards. */
+/* Set by SIGINT, SIGTERM, SIGUSR1 and SIGHUP; every pass looks at it between forwards. */
 extern volatile int mb_interrupted;
 /* From now on the first of these signals sets mb_interrupted, the second one ends the program. */
 void mb_interrupt_catch(void);

@@ -5,6 +5,7 @@
 #include "driver/pass/pass.h"
 
 #include "driver/os/os.h"
+#include "driver/pass/deal.h"
 
 #include <math.h>
 #include <search.h>
@@ -172,6 +173,14 @@ static int note_key(void **keys, const char *key, bool *again, mb_error *err)
     return found ? MB_OK : mb_no_memory(err, "the keys of the samples");
 }
 
+/* Deals the next sample of the stream to a shard: is it this one? NULL: a bad sample, which has no tokens. Every
+ * shard goes through the whole stream, so that all of them deal alike. */
+static bool is_ours(mb_run *run, const mb_prepared *prepared)
+{
+    int64_t tokens = prepared ? (int64_t)prepared->count + mb_run_answer_tokens(run, prepared->sample) : 1;
+    return !run->deal || mb_deal_next(run->deal, tokens) == run->flags.shard.number - 1;
+}
+
 /* One sample through all passes. What is bad about it is a row, and so is a key that another sample has: the store
  * tells samples by it, and the second one would pass for stored. */
 static int run_sample(mb_run *run, mb_prepared *prepared, void **keys, int64_t index, int rc, mb_error *err)
@@ -183,6 +192,8 @@ static int run_sample(mb_run *run, mb_prepared *prepared, void **keys, int64_t i
     if (rc == MB_OK && key)
         rc = note_key(keys, key, &again, err);
     if (rc == MB_OK && again) {
+        if (!is_ours(run, NULL))
+            return MB_OK;
         snprintf(other, sizeof other, "%s (again, sample %lld)", key, (long long)index + 1);
         mb_fail(&reason, 0, "sample %lld has the key %s of an earlier one: every sample needs its own",
                 (long long)index + 1, key);
@@ -191,9 +202,9 @@ static int run_sample(mb_run *run, mb_prepared *prepared, void **keys, int64_t i
     if (rc == MB_OK)
         rc = prepare(run, prepared, err);
     if (rc == MB_OK)
-        return run_passes(run, prepared, index, err);
-    if (rc != MB_E_SAMPLE)
-        return rc;
+        return is_ours(run, prepared) ? run_passes(run, prepared, index, err) : MB_OK;
+    if (rc != MB_E_SAMPLE || !is_ours(run, NULL))
+        return rc == MB_E_SAMPLE ? MB_OK : rc;
     mb_fail(&reason, 0, "%s", err->text);
     snprintf(other, sizeof other, "unreadable-%lld", (long long)index);
     return store_bad_sample(run, prepared, key ? key : other, reason.text, err);
@@ -264,7 +275,11 @@ int mb_run_tasks(mb_run *run, mb_error *err)
 {
     int64_t number = 0;
     int rc = MB_OK;
+    if (run->flags.shard.last > 0 && !(run->deal = mb_deal_new(run->flags.shard.last)))
+        return mb_no_memory(err, "the shards of the run");
     for (size_t i = 0; rc == MB_OK && i < run->config->task_count; i++)
         rc = run_task(run, &run->config->tasks[i], &number, err);
+    mb_deal_free(run->deal);
+    run->deal = NULL;
     return rc;
 }

@@ -148,6 +148,7 @@ static int do_job(mb_run *run, const mb_prepared *prepared, mb_arm *arm, mb_job_
                   .min_new_tokens = request->min_new_tokens,
                   .extra_stop_id = request->extra_stop_id,
                   .request = request->request,
+                  .seed = request->seed,
                   .prompt_count = prepared->count,
                   .forced_count = request->forced ? request->forced_count : 0};
     int rc = open_worker(run, arm, false, &opened, err);

@@ -18,6 +18,7 @@ typedef struct mb_job {
     int32_t kind;
     int32_t max_new_tokens, min_new_tokens, extra_stop_id; /* as in mb_decode_request */
     int64_t request;
+    uint64_t seed;
     uint64_t prompt_count, forced_count; /* int32 each */
     int32_t context, batch, steps;       /* REHEARSE */
 } mb_job;

@@ -160,7 +160,8 @@ static int decode_job(struct serving *s, const mb_job *job, const int32_t *ids, 
                                  .max_new_tokens = job->max_new_tokens,
                                  .min_new_tokens = job->min_new_tokens,
                                  .extra_stop_id = job->extra_stop_id,
-                                 .request = job->request};
+                                 .request = job->request,
+                                 .seed = job->seed};
     if (job->forced_count) {
         request.forced = ids + job->prompt_count;
         request.forced_count = job->forced_count;

@@ -255,12 +255,15 @@ static int set_choice(const mb_method *method, const mb_option *o, void *options
 static int unknown_option(const mb_method *method, const char *name, const char *key_path, mb_error *err)
 {
     mb_text list = {0};
-    for (const mb_option *o = method->options; o && o->name; o++)
+    mb_guess guess = {.word = name};
+    for (const mb_option *o = method->options; o && o->name; o++) {
         mb_text_printf(&list, "%s%s", o == method->options ? "" : ", ", o->name);
+        mb_guess_offer(&guess, o->name, strlen(o->name));
+    }
     int rc;
     if (list.data && !list.failed)
-        rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"; it has %s", key_path, method->name, name,
-                     list.data);
+        rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"%s; it has %s", key_path, method->name, name,
+                     mb_guess_phrase(&guess), list.data);
     else
         rc = mb_fail(err, MB_E_INPUT, "%s: %s has no option \"%s\"; it has none at all", key_path, method->name,
                      name);

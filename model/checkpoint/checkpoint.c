@@ -23,6 +23,8 @@ struct shard {
 };
 
 struct mb_checkpoint {
+    char *index; /* the index' bytes; NULL = a single file */
+    size_t index_size;
     struct shard *shards; /* sorted by name */
     size_t shard_count;
     const mb_tensor **tensors; /* those that count, sorted by name */
@@ -134,7 +136,7 @@ static int open_index(mb_checkpoint *checkpoint, const char *folder, const char 
     cJSON *root = NULL;
     char **names = NULL;
     size_t count = 0;
-    int rc = mb_model_json_load(&root, path, INDEX_MAX, NULL, NULL, err);
+    int rc = mb_model_json_load(&root, path, INDEX_MAX, &checkpoint->index, &checkpoint->index_size, err);
     if (rc != MB_OK)
         goto out;
     const cJSON *map = cJSON_GetObjectItemCaseSensitive(root, "weight_map");
@@ -223,6 +225,7 @@ void mb_checkpoint_close(mb_checkpoint *checkpoint)
     for (size_t i = 0; i < checkpoint->absent_count; i++)
         free(checkpoint->absent[i]);
     free(checkpoint->absent);
+    free(checkpoint->index);
     free(checkpoint->shards);
     free(checkpoint->tensors);
     free(checkpoint);
@@ -250,7 +253,7 @@ const mb_tensor *mb_checkpoint_tensor(const mb_checkpoint *checkpoint, size_t i)
 }
 
 /* One hash over the bytes of all files in the order of their names: the same download gives the same hash
- * everywhere, and a single file has the hash that mb_hash_file() gives. */
+ * everywhere, and a single file has the hash that mb_hash_file() gives. An index decides which tensors count. */
 int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], mb_error *err)
 {
     mb_hash *hash = mb_hash_new();
@@ -258,6 +261,8 @@ int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], m
         return mb_no_memory(err, "hashing the weights");
     for (size_t i = 0; i < checkpoint->shard_count; i++)
         mb_hash_add(hash, checkpoint->shards[i].data, checkpoint->shards[i].size);
+    if (checkpoint->index)
+        mb_hash_add(hash, checkpoint->index, checkpoint->index_size);
     mb_hash_end(hash, hex);
     return MB_OK;
 }

@@ -2,16 +2,16 @@
  * classes.c - the configuration classes as a table. Sources, with the version that was read:
  *
  *   Fast_dLLM_Qwen  configuration.py of Efficient-Large-Model/Fast_dLLM_v2_7B (written for transformers 4.53);
- *                   mask and sub-block are arguments of its generation code
- *   sdar, sdar_moe  configuration_sdar.py, configuration_sdar_moe.py of JetLM/SDAR (copies of Qwen3's and
- *                   Qwen3-MoE's of transformers 4.52); block 4 and the tokenizer's mask token are defaults of its
- *                   generate.py
- *   qwen3           configuration_qwen3.py of transformers 5.24.0
- *   qwen3_moe       configuration_qwen3_moe.py of transformers 5.24.0
- *   llada2_moe      configuration_llada2_moe.py of inclusionAI/LLaDA2.0-mini; mask, block and end are arguments of
- *                   its generate(); norm_topk_prob is not in the class, its router always divides by the sum;
- *                   use_bias is true in the class, but a bias that no file holds is zero, and one that it holds is
- *                   refused with the weights
+ *                   mask, sub-block and the one stop token are arguments of its generate()
+ *   sdar            configuration_sdar.py of JetAstra/SDAR (a copy of Qwen3's of transformers 4.52); block 4 and
+ * the tokenizer's mask token are defaults of its generate.py sdar_moe        the class's own file was not found:
+ * the defaults are those of Qwen3-MoE's class of transformers 4.52, from which the published checkpoint's keys and
+ * SDAR's engine (JetEngine, models/sdar_moe.py) are made qwen3           configuration_qwen3.py of
+ * transformers 5.24.0 qwen3_moe       configuration_qwen3_moe.py of transformers 5.24.0 llada2_moe
+ * configuration_llada2_moe.py of inclusionAI/LLaDA2.0-mini; mask, block and end are arguments of its generate();
+ * LLaDA2.1, which edits, has the same class and differs in its config.json by max_position_embeddings 32768 alone
+ * (2.0: 16384); norm_topk_prob is not in the class, its router always divides by the sum; use_bias is true in the
+ * class, but a bias that no file holds is zero, and one that it holds is refused with the weights
  */
 #include "model/checkpoint/classes.h"
 
@@ -19,12 +19,12 @@
 
 #define QWEN_SIZES                                                                                                \
     .layers = 32, .hidden = 4096, .query_heads = 32, .kv_heads = 32, .intermediate = 22016, .vocab = 151936,      \
-    .positions = 32768, .norm_eps = 1e-6, .rope_theta = 10000, .rotary_factor = 1, .end_id = -1
+    .positions = 32768, .norm_eps = 1e-6, .rope_theta = 10000, .rotary_factor = 1
 #define QWEN_MOE_SIZES                                                                                            \
     .layers = 24, .hidden = 2048, .query_heads = 32, .kv_heads = 4, .intermediate = 6144, .vocab = 151936,        \
-    .positions = 32768, .norm_eps = 1e-6, .rope_theta = 10000, .rotary_factor = 1, .end_id = -1, .experts = true, \
+    .positions = 32768, .norm_eps = 1e-6, .rope_theta = 10000, .rotary_factor = 1, .experts = true,               \
     .moe = {.experts = 128, .per_token = 8, .size = 768}
-#define QWEN3_LAYER .qk_norm = true, .qkv_bias_key = "attention_bias", .norm_one_rounding = true
+#define QWEN3_LAYER .end_id = -1, .qk_norm = true, .qkv_bias_key = "attention_bias", .norm_one_rounding = true
 #define LLADA2_SIZES                                                                                              \
     .layers = 24, .hidden = 1024, .query_heads = 16, .kv_heads = 0, .intermediate = MB_UNSAID, .vocab = 30592,    \
     .positions = 16384, .norm_eps = 1e-5, .rope_theta = 10000, .rotary_factor = 0.5, .experts = true,             \
@@ -45,7 +45,9 @@ static const mb_config_class classes[] = {
      .window_layers = 28,
      .layer_types = true,
      .block = 32,
-     .mask_id = 151665},
+     .mask_id = 151665,
+     .end_id = 151645,
+     .one_end = true},
     {.model_type = "sdar",
      .family = MB_FAMILY_SDAR,
      QWEN_SIZES,
@@ -80,7 +82,9 @@ static const mb_config_class classes[] = {
      .qkv_bias_key = "use_qkv_bias",
      .block = 32,
      .mask_id = 156895,
-     .end_id = 156892},
+     .end_id = 156892,
+     .one_end = true,
+     .edits_from = 32768},
     {.model_type = "llada2_moe_veomni",
      .family = MB_FAMILY_LLADA2,
      .experts = true,

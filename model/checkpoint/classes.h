@@ -30,6 +30,8 @@ typedef struct mb_config_class {
     int32_t block, mask_id;
     bool mask_of_tokenizer; /* and the block may stand in the folder's name, as "-b32" */
     int32_t end_id;         /* ends a text where no file names a token; -1 = none */
+    int32_t edits_from;     /* positions from which a file is of a model that edits written tokens; 0 = never */
+    bool one_end;           /* its generate() stops at one token, whatever generation_config.json lists */
     mb_moe moe;             /* size MB_UNSAID as above; shared counts experts here */
 } mb_config_class;
 

@@ -125,20 +125,23 @@ static int read_stops(mb_model_config *config, const cJSON *item, const char *wh
 }
 
 /* generation_config.json decides; without one config.json's eos and pad both end a text, since these models were
- * trained to fill the rest of the last block with padding. */
+ * trained to fill the rest of the last block with padding. Code that stops at one token has it as an argument
+ * whose default is config.json's eos. */
 static int find_stops(mb_model_config *config, const struct source *source, const mb_config_files *files)
 {
     mb_error *err = source->err;
     cJSON *other = NULL;
     int rc = MB_OK;
-    if (files->generation) {
+    if (source->class->one_end && mb_json_member(source->root, "eos_token_id"))
+        rc = read_stops(config, mb_json_member(source->root, "eos_token_id"), source->where, "eos_token_id", err);
+    if (rc == MB_OK && config->stop_count == 0 && files->generation) {
         const char *name = "generation_config.json";
         rc = mb_model_json_parse(&other, files->generation, files->generation_size, name, err);
         const cJSON *eos = mb_json_member(other, "eos_token_id");
         if (rc == MB_OK && eos)
             rc = read_stops(config, eos, name, "eos_token_id", err);
     }
-    if (rc == MB_OK && config->stop_count == 0) {
+    if (rc == MB_OK && config->stop_count == 0 && !source->class->one_end) {
         static const char *const keys[] = {"eos_token_id", "pad_token_id"};
         for (size_t i = 0; i < 2 && rc == MB_OK; i++)
             if (mb_json_member(source->root, keys[i]))
@@ -153,8 +156,27 @@ static int find_stops(mb_model_config *config, const struct source *source, cons
     return rc;
 }
 
+/* The caller's stop tokens in place of the checkpoint's. */
+static int take_stops(mb_model_config *config, const mb_model_request *request, const char *where, mb_error *err)
+{
+    const size_t room = sizeof config->stop_ids / sizeof config->stop_ids[0];
+    if (request->stop_count > room)
+        return mb_fail(err, MB_E_INPUT, "%s: %zu tokens that end a text are more than %zu", where,
+                       request->stop_count, room);
+    config->stop_count = 0;
+    for (size_t i = 0; i < request->stop_count; i++) {
+        if (request->stop_ids[i] < 0 || request->stop_ids[i] >= config->vocab)
+            return mb_fail(err, MB_E_INPUT, "%s: stop token %d is outside the vocabulary of %d", where,
+                           request->stop_ids[i], config->vocab);
+        add_stop(config, request->stop_ids[i]);
+    }
+    return MB_OK;
+}
+
 int mb_config_finish(mb_model_config *config, const mb_model_request *request, const char *where, mb_error *err)
 {
+    if (request && request->stop_count > 0 && take_stops(config, request, where, err) != MB_OK)
+        return MB_E_INPUT;
     if (request && request->block)
         config->block = request->block;
     if (request && request->mask)
@@ -355,6 +377,8 @@ int mb_config_parse(mb_model_config *config, const mb_config_files *files, const
         rc = mb_config_read_moe(config, &source.class->moe, root, files->where, err);
     if (rc == MB_OK)
         rc = find_stops(config, &source, files);
+    if (rc == MB_OK && source.class->edits_from > 0)
+        config->edits = config->positions >= source.class->edits_from;
     if (rc == MB_OK)
         rc = mb_config_finish(config, request, files->where, err);
     cJSON_Delete(root);

@@ -145,6 +145,22 @@ static int read_optional(const char *folder, const char *name, char **text, size
     return rc;
 }
 
+/* One file has the hash of its bytes; with a second one the length of the first tells where that begins. */
+static int hash_files(const mb_config_files *files, char hex[MB_HASH_CAP], mb_error *err)
+{
+    mb_hash *hash = mb_hash_new();
+    if (!hash)
+        return mb_no_memory(err, "hashing the model");
+    mb_hash_add(hash, files->json, files->json_size);
+    if (files->generation) {
+        uint64_t length = files->json_size;
+        mb_hash_add(hash, &length, sizeof length);
+        mb_hash_add(hash, files->generation, files->generation_size);
+    }
+    mb_hash_end(hash, hex);
+    return MB_OK;
+}
+
 static int read_folder(const mb_model_request *request, mb_model_config *config, mb_error *err)
 {
     char *path = mb_string_format("%s/config.json", request->path), *json = NULL, *generation = NULL;
@@ -168,6 +184,8 @@ static int read_folder(const mb_model_request *request, mb_model_config *config,
         rc = mb_config_parse(config, &files, request, err);
     if (rc == MB_OK)
         folder_name(request->path, config->name);
+    if (rc == MB_OK)
+        rc = hash_files(&files, config->files_hash, err);
     free(path);
     free(json);
     free(generation);

@@ -45,7 +45,7 @@ const mb_tensor *mb_checkpoint_find(const mb_checkpoint *checkpoint, const char 
 bool mb_checkpoint_lacks(const mb_checkpoint *checkpoint, const char *name);
 /* The i-th tensor in no particular order, NULL past the end. */
 const mb_tensor *mb_checkpoint_tensor(const mb_checkpoint *checkpoint, size_t i);
-/* Hash of the bytes of all weight files, in the order of their names. */
+/* Hash of the bytes of all weight files, in the order of their names, and of their index. */
 int mb_checkpoint_hash(const mb_checkpoint *checkpoint, char hex[MB_HASH_CAP], mb_error *err);
 
 #endif

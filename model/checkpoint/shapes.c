@@ -194,6 +194,7 @@ int mb_config_shape(mb_model_config *config, const mb_model_request *request, mb
             config->rotary_dim = config->rotary_dim ? config->rotary_dim : config->head_dim;
             config->norm_eps = 1e-6;
             config->synthetic = true;
+            mb_hash_bytes(shapes[i].name, strlen(shapes[i].name), config->files_hash);
             return mb_config_finish(config, request, shapes[i].name, err);
         }
         mb_text_printf(&known, "%s%s", i ? ", " : "", shapes[i].name);

@@ -8,6 +8,8 @@
  */
 #include "model/engine/engine.h"
 
+#include "model/checkpoint/convert.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,6 +163,23 @@ static int network_denoise(void *self, int32_t step, const int32_t *tokens, int3
     return timed ? append_time(step == 1 ? &d->first : &d->later, us, err) : MB_OK;
 }
 
+static int network_logits(void *self, int32_t row, float *values, mb_error *err)
+{
+    struct decoder *d = self;
+    const mb_session *session = d->session;
+    size_t vocab = (size_t)session->config->vocab, width = mb_type_size(session->type);
+    const char *logits = session->buffer[MB_BUFFER_LOGITS];
+    /* Narrower values lie at the end of the same memory: widening from the front never reaches an unread one. */
+    char *stored = (char *)values + (sizeof *values - width) * vocab;
+    int rc =
+        session->kernels->download(session->device, stored, logits + (size_t)row * vocab * width, vocab * width);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "reading the logits of a row", err);
+    if (session->type != MB_F32)
+        mb_type_convert(values, MB_F32, stored, session->type, vocab);
+    return MB_OK;
+}
+
 static int network_commit(void *self, const int32_t *tokens, int32_t *next, mb_error *err)
 {
     struct decoder *d = self;
@@ -192,6 +211,8 @@ static void fill_sampling(const struct decoder *d, mb_sampling *sampling)
                               .block = config->block,
                               .sub_block = config->sub_block,
                               .mask_id = config->mask_id,
+                              .vocab = config->vocab,
+                              .seed = request->seed,
                               .max_new_tokens = request->max_new_tokens,
                               .min_new_tokens = request->min_new_tokens,
                               .forced = request->forced,
@@ -269,6 +290,7 @@ static int take_result(struct decoder *d, mb_sampling *sampling, mb_error *err)
     memcpy(result->forwards_histogram, sampling->histogram, sizeof result->forwards_histogram);
     result->agree = sampling->agree;
     result->compared = sampling->compared;
+    result->edits = sampling->edits;
     return MB_OK;
 }
 
@@ -295,6 +317,7 @@ static int decode(struct decoder *d, mb_error *err)
                           .block_begin = network_block_begin,
                           .block_end = network_block_end,
                           .denoise = network_denoise,
+                          .logits = network_logits,
                           .commit = network_commit};
     mb_sampling sampling;
     memset(d->result, 0, sizeof *d->result);

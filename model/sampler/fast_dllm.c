@@ -1,5 +1,5 @@
 /*
- * fast_dllm.c - the reference sampler of Fast-dLLM v2 (generate() of its modeling.py), batch 1, greedy: token
+ * fast_dllm.c - the reference sampler of Fast-dLLM v2 (generate() of its modeling.py), batch 1: token
  * shift (slot i is predicted by row i-1), the seed token that a commit or prefill leaves for the next block,
  * sub-blocks of 8 from left to right, the stop test inside a block, and the block cache's choice between a forward
  * of the whole block and one of the sub-block only.
@@ -25,7 +25,7 @@ struct work {
     float *confidence;
     int32_t *row_best; /* per row: as the network answered */
     float *row_confidence;
-    bool *open, *chosen;
+    bool *open, *chosen, *wanted; /* per slot, per slot, per row: a token is drawn there */
 };
 
 /* A stop token was revealed and nothing in front of it is still masked. */
@@ -46,6 +46,16 @@ static int forward(struct work *w, int32_t rows, int32_t offset, mb_error *err)
     if (rc < 0)
         return rc;
     w->forwards++;
+    for (int32_t r = 0; r < rows; r++)
+        w->wanted[r] = (r == 0 && w->open[offset]) || (r + 1 < rows && w->open[offset + r + 1]);
+    mb_draw_rows draws = {.count = rows,
+                          .position = w->at + offset,
+                          .step = w->forwards,
+                          .wanted = w->wanted,
+                          .best = w->row_best,
+                          .confidence = w->row_confidence};
+    if ((rc = mb_sampling_draw(w->sampling, network, &draws, err)) < 0)
+        return rc;
     mb_sampling_refuse_mask(w->sampling, w->row_best, w->row_confidence, rows);
     for (int32_t i = 0; i < rows; i++) {
         w->best[offset + i] = w->row_best[i > 0 ? i - 1 : 0];
@@ -182,7 +192,7 @@ int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, mb_err
     int rc = MB_OK;
     w.best = malloc(2 * slots * sizeof *w.best);
     w.confidence = malloc(2 * slots * sizeof *w.confidence);
-    w.open = malloc(2 * slots * sizeof *w.open);
+    w.open = malloc(3 * slots * sizeof *w.open);
     if (!w.best || !w.confidence || !w.open) {
         rc = mb_no_memory(err, "the sampler's block of %d slots", block);
         goto out;
@@ -190,6 +200,7 @@ int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, mb_err
     w.row_best = w.best + slots;
     w.row_confidence = w.confidence + slots;
     w.chosen = w.open + slots;
+    w.wanted = w.chosen + slots;
     if (sampling->sub_block < 1 || block % sampling->sub_block != 0) {
         rc =
             mb_fail(err, MB_E_INPUT, "block %d is not a multiple of the sub-block %d", block, sampling->sub_block);

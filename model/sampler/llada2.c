@@ -23,7 +23,7 @@ int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, mb_error 
     int32_t end = (int32_t)mb_sampling_length(sampling, prompt);
     int32_t prefilled = prompt / block * block;
     mb_block_work work = {.steps = sampling->sampler->steps > 0 ? sampling->sampler->steps : block};
-    int rc = mb_block_work_make(&work, block, err);
+    int rc = mb_block_work_make(&work, sampling, err);
     /* A step reveals at least one token, the reference's minimal_topk, so short answers get fewer steps. */
     if (sampling->sampler->schedule == MB_SCHEDULE_THRESHOLD && fresh > 0 && fresh < work.steps)
         work.steps = fresh;

@@ -1,7 +1,7 @@
 /*
  * sampler.c - what the families' samplers share: the growing token list, the stop test, ranking by confidence, the
- * fixed schedule, the forced trajectory and the trace. The families' loops are in sdar.c, fast_dllm.c
- * and llada2.c.
+ * fixed schedule, the forced trajectory and the trace. The families' loops are in sdar.c, fast_dllm.c and
+ * llada2.c, their defaults in settings.c, drawn tokens in draw.c.
  */
 #include "model/sampler/sampler.h"
 
@@ -9,28 +9,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler)
-{
-    memset(sampler, 0, sizeof *sampler);
-    sampler->schedule = MB_SCHEDULE_THRESHOLD;
-    sampler->steps = config->block;
-    sampler->confidence = MB_BF16;
-    if (config->family != MB_FAMILY_FAST_DLLM_V2) {
-        sampler->threshold = 0.95; /* SDAR: its evaluation's; LLaDA2: its generate()'s default */
-        sampler->dynamic = true;
-        if (config->family == MB_FAMILY_LLADA2)
-            sampler->confidence = MB_F32; /* its logits are cast to fp32 first */
-    } else {
-        sampler->threshold = 0.9; /* the model card's; the code's default of 1 is one token a step */
-    }
-}
-
-/* torch compares a bf16 or fp16 tensor with a number rounded to its type: 0.85 becomes 0.8516 in bf16. */
-float mb_sampler_threshold(const mb_sampler *sampler)
-{
-    return mb_type_round((float)sampler->threshold, sampler->confidence);
-}
 
 int32_t mb_schedule_share(int32_t block, int32_t steps, int32_t step)
 {
@@ -73,8 +51,7 @@ int32_t mb_sampling_masks(const mb_sampling *sampling, const int32_t *tokens, in
     return masks;
 }
 
-/* The reference of Fast-dLLM v2 knows one stop token; the model's generation config lists two. */
-static bool is_stop(const mb_sampling *sampling, int32_t token)
+bool mb_sampling_is_stop(const mb_sampling *sampling, int32_t token)
 {
     for (int32_t i = 0; i < sampling->stop_count; i++)
         if (sampling->stop_ids[i] == token)
@@ -94,7 +71,7 @@ int32_t mb_sampling_stop(const mb_sampling *sampling, int32_t from, int32_t to)
     for (int32_t i = from; i < to; i++) {
         if (sampling->tokens[i] == sampling->mask_id)
             return -1;
-        if (is_stop(sampling, sampling->tokens[i]))
+        if (mb_sampling_is_stop(sampling, sampling->tokens[i]))
             return i;
     }
     return -1;
@@ -174,16 +151,18 @@ void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t ste
                         int32_t row_offset, const int32_t *slot_tokens, const bool *chosen)
 {
     /* Masks are counted before the reveal: that is what the forward saw. */
-    int32_t positions[256], tokens[256], count = 0; /* blocks have at most 256 slots: checked by mb_sampling_run */
+    int32_t positions[256], tokens[256], count = 0, edits = 0; /* blocks have at most 256 slots: mb_sampling_run */
     int32_t masks = mb_sampling_masks(sampling, sampling->tokens + at + row_offset, rows);
     for (int32_t i = 0; i < sampling->block; i++) {
         if (!chosen[i])
             continue;
+        edits += sampling->tokens[at + i] != sampling->mask_id;
         positions[count] = at + i;
         tokens[count++] = slot_tokens[i];
         sampling->tokens[at + i] = slot_tokens[i];
     }
     sampling->denoise_forwards++;
+    sampling->edits += edits;
     trace(sampling, &(mb_trace_step){.block = block_number,
                                      .step = step,
                                      .masked_before = masks,
@@ -193,7 +172,8 @@ void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t ste
                                      .row_offset = row_offset,
                                      .positions = positions,
                                      .tokens = tokens,
-                                     .count = count});
+                                     .count = count,
+                                     .edits = edits});
 }
 
 void mb_sampling_block_done(mb_sampling *sampling, int32_t forwards)
@@ -246,6 +226,7 @@ int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int3
 void mb_sampling_free(mb_sampling *sampling)
 {
     free(sampling->tokens);
+    mb_draw_free(&sampling->draw);
     sampling->tokens = NULL;
     sampling->count = sampling->capacity = 0;
 }

@@ -1,7 +1,7 @@
 /*
  * sampler.h - the control flow of decoding, apart from any network.
  *
- * A sampler decides which forwards run and which tokens they reveal. It sees the network through five functions,
+ * A sampler decides which forwards run and which tokens they reveal. It sees the network through a few functions,
  * so that the same code drives a session and the tests' stub (stub_network.h). Invariant: the network
  * keeps the length of the cache; it grows only in prefill() and commit(), by the tokens given there.
  */
@@ -24,15 +24,27 @@ typedef struct mb_network {
      * beyond the block. Row r answers its best token and that token's rounded probability: no shift applied. */
     int (*denoise)(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset, int32_t *ids,
                    float *probability, mb_error *err);
+    /* Logits of row r of the last denoise(), fp32 [vocab]. NULL: only greedy samplers run on this network. */
+    int (*logits)(void *self, int32_t row, float *values, mb_error *err);
     /* Forward of the finished block: its K and V join the cache. *next = best token of the last row. */
     int (*commit)(void *self, const int32_t *tokens, int32_t *next, mb_error *err);
 } mb_network;
+
+/* Memory of the drawing of a token, [vocab] each, and what came of it. */
+typedef struct mb_draw {
+    float *logits, *scratch;
+    double *weights;
+    int32_t id;
+    float confidence;
+} mb_draw;
 
 /* One decoding: what is asked and, below the line, what came of it. Zero-initialise, fill the first part. */
 typedef struct mb_sampling {
     const mb_sampler *sampler;
     mb_family family;
     int32_t block, sub_block, mask_id;
+    int32_t vocab; /* 0: nothing can be drawn */
+    uint64_t seed; /* of what is drawn */
     int32_t stop_ids[9], stop_count;
     int32_t max_new_tokens, min_new_tokens; /* stop tokens among the first min_new_tokens are ordinary tokens */
     const int32_t *forced;                  /* forced trajectory, by position after the prompt; NULL = none */
@@ -47,6 +59,8 @@ typedef struct mb_sampling {
     int32_t blocks, denoise_forwards, commit_forwards;
     int32_t histogram[MB_FORWARD_HISTOGRAM];
     int32_t agree, compared;
+    int32_t edits; /* written tokens that were replaced */
+    mb_draw draw;
 } mb_sampling;
 
 /* Runs the family's sampler on a prompt. The caller frees with mb_sampling_free, also after a failure. */
@@ -68,16 +82,39 @@ int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, mb_error 
 typedef struct mb_block_work {
     int32_t *best;             /* [block] tokens, malloc'ed */
     float *confidence;         /* [block] */
+    float *entropy;            /* [block]; NULL: the rule asks for none */
     bool *flags;               /* [2*block] */
     int32_t number, at, steps; /* running number, position of the first slot, most denoising steps */
 } mb_block_work;
-int mb_block_work_make(mb_block_work *work, int32_t block, mb_error *err);
+int mb_block_work_make(mb_block_work *work, const mb_sampling *sampling, mb_error *err);
 void mb_block_work_free(mb_block_work *work);
 /* Opens the block behind what is decoded (masks, block_begin) and denoises it by SDAR's rule, which LLaDA2 shares:
- * row i predicts slot i; of the masked slots all above the threshold are revealed where those are at least the
- * step's share of B, else the share's best. Returns the number of forwards or a negative code. */
+ * row i predicts slot i; which of the masked slots a step reveals is the remasking strategy's (sdar.c). Returns
+ * the number of forwards or a negative code. */
 int mb_sample_block(mb_sampling *sampling, const mb_network *network, mb_block_work *work, mb_error *err);
 
+/* ---- draw.c ---- */
+
+/* The rows of a denoising forward whose tokens are drawn. */
+typedef struct mb_draw_rows {
+    int32_t count, position, step; /* rows; absolute position of row 0; from 1 */
+    const bool *wanted;            /* [count]; NULL = all */
+    int32_t *best;                 /* [count], replaced where the temperature is above 0 */
+    float *confidence;
+    float *entropy; /* [count] in nats, of the distribution before top_k and top_p; NULL = not asked */
+} mb_draw_rows;
+/* Replaces the best tokens of a denoise() by drawn ones; nothing happens to a greedy sampler's. */
+int mb_sampling_draw(mb_sampling *sampling, const mb_network *network, const mb_draw_rows *rows, mb_error *err);
+/* The number in [0, 1) of a draw. */
+double mb_draw_unit(uint64_t seed, int32_t position, int32_t step);
+/* draw->id and its confidence for logits [vocab] and a number in [0, 1). */
+int mb_draw_token(const mb_sampling *sampling, const float *logits, double u, mb_draw *draw, mb_error *err);
+/* Nats, at the sampler's temperature (1 for a greedy one); weights: scratch [vocab]. */
+double mb_draw_entropy(const mb_sampling *sampling, const float *logits, double *weights);
+void mb_draw_free(mb_draw *draw);
+
+/* Whether written tokens may be replaced. */
+bool mb_sampler_edits(const mb_sampler *sampler);
 /* The threshold as the reference compares it: rounded to the confidence type, as torch rounds a number that is
  * compared with a tensor. */
 float mb_sampler_threshold(const mb_sampler *sampler);
@@ -89,6 +126,7 @@ int32_t mb_choose_best(const float *confidence, const bool *open, int32_t slots,
  * forward for ever. Such a row ranks behind all others (confidence -1), and where it is chosen all the same it
  * reveals a stop token (or token 0 where there is none). */
 void mb_sampling_refuse_mask(const mb_sampling *sampling, int32_t *best, float *confidence, int32_t n);
+bool mb_sampling_is_stop(const mb_sampling *sampling, int32_t token);
 /* Position of the first stop token in tokens[from, to) with no mask before it, else -1. */
 int32_t mb_sampling_stop(const mb_sampling *sampling, int32_t from, int32_t to);
 /* First position whose stop tokens count: the prompt's end, or min_new_tokens after it. */
@@ -105,7 +143,8 @@ int mb_sampling_reserve(mb_sampling *sampling, int32_t count, mb_error *err);
 int mb_sampling_prefill(mb_sampling *sampling, const mb_network *network, int32_t n, int32_t *next, mb_error *err);
 int mb_sampling_commit(mb_sampling *sampling, const mb_network *network, int32_t block_number, int32_t at,
                        int32_t *next, mb_error *err);
-/* A denoising forward followed by the reveal of `chosen` slots is traced as one event. */
+/* A denoising forward followed by the reveal of `chosen` slots is traced as one event; a chosen slot that holds a
+ * token already counts as an edit. */
 void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t step, int32_t at, int32_t rows,
                         int32_t row_offset, const int32_t *slot_tokens, const bool *chosen);
 void mb_sampling_block_done(mb_sampling *sampling, int32_t forwards);

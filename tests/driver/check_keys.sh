@@ -12,6 +12,28 @@ diff "$scratch/page" "$scratch/rows" >"$scratch/diff" ||
     { fail "configs/README.md is not what ./harness help config --md prints"; head -5 "$scratch/diff"; }
 [ "$(grep -c '^| `' "$scratch/rows")" -gt 40 ] || fail "./harness help config --md prints too few keys"
 
+# ---- the schema ----
+./harness schema >"$scratch/schema.json"
+python3 - "$scratch/schema.json" configs/*.json tests/driver/configs/*.json <<'PY' || fail "the configs and the schema disagree"
+import json, sys
+schema, *files = sys.argv[1:]
+schema = json.load(open(schema))
+try:
+    import jsonschema
+except ImportError:
+    sys.exit(print("no python package jsonschema: configs are not validated"))
+validator = jsonschema.Draft7Validator(schema)
+validator.check_schema(schema)
+bad = [f"{f}: {e.message[:200]}" for f in files for e in validator.iter_errors(json.load(open(f)))]
+wrong = [{"sede": 1}, {"seed": 1.5}, {"seed": []}, {"methods": {"exactt": {}}}, {"methods": {"quest": {"k": "many"}}},
+         {"model": {"type": "f64"}}, {"tasks": [3]}, {"sampler": {"stepz": 4}}, {"passes": []}]
+right = [{"$schema": "x", "seed": [1, 2], "methods": {"quest": {"k": [16, 32]}, "exact": None}}, {"model": "m"},
+         {"tasks": ["longbench_en", {"task": "niah_single", "lengths": [512]}]}, {"chat": {"thinking": True}}]
+bad += [f"accepted: {w}" for w in wrong if validator.is_valid(w)] + [f"refused: {r}" for r in right if not validator.is_valid(r)]
+print("\n".join(bad))
+sys.exit(bool(bad))
+PY
+
 # ---- a new key ----
 cp -r driver "$scratch/driver"
 keys=$scratch/driver/config/keys.c config=$scratch/driver/config/config.h
@@ -28,6 +50,7 @@ probe="$scratch/harness --config tests/driver/configs/small.json --quiet --dry-r
 "$scratch/harness" help config --md | grep -q '^| `probe_key`' || fail "the page lacks the new key"
 expect_exit 0 '' $probe --set probe_key=9
 expect_exit 0 '' $probe --probe-key 2
+"$scratch/harness" schema | grep -q '"probe_key"' || fail "the schema lacks the new key"
 expect_exit 2 'config key probe_key is 10; .* from 2 to 9' $probe --set probe_key=10
 expect_exit 2 'config key probe_key must be a whole number' $probe --set probe_key=many
 expect_exit 2 '--probe-key takes a whole number from 2 to 9, not "1"' $probe --probe-key 1

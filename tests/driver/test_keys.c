@@ -1,9 +1,11 @@
 /*
  * test_keys.c - what holds for every row of the key table, whatever keys there are: it fills its own field and no
  * other, refuses what is outside of its type and range with its path in the sentence, its flag is a spelling of
- * --set, and another value makes another run exactly when the row does not say that it extends one.
+ * --set, and another value makes another run exactly when the row does not say that it extends one. Where it does,
+ * another value is told apart by a stored row, or the row of the table says why no result depends on it.
  */
 #include "driver/config/keys.h"
+#include "driver/setup.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -203,7 +206,7 @@ static void flags_spell_set(void **state)
     size_t seen = 0;
     for (const mb_key *key = mb_config_keys; key->name; key++) {
         char set[160], word[64];
-        const char *text = key->type == MB_KEY_INT ? "3" : "cpu";
+        const char *text = key->type == MB_KEY_INT || key->type == MB_KEY_INTS ? "3" : "cpu";
         if (!key->flag || key->choose)
             continue;
         mb_config_value value = {key, text};
@@ -241,6 +244,8 @@ static bool another_value(const mb_key *key, char set[256])
 {
     char value[128];
     if (key == MB_CONFIG_KEY_OF(device)) /* the identity has the device that was opened */
+        return false;
+    if (key == MB_CONFIG_KEY_OF(base)) /* read from files only: test_config_file.c */
         return false;
     if (key->type == MB_KEY_SECTION && key->shorthand) {
         snprintf(set, 256, "%s=elsewhere", key->name);
@@ -287,11 +292,150 @@ static void extending_keys_keep_the_run(void **state)
     free(plain);
 }
 
+/* The top-level row that a key belongs to; itself at the top. */
+static const mb_key *owner_of(const mb_key *key)
+{
+    return !*key->section                      ? key
+           : strcmp(key->section, "task") == 0 ? MB_CONFIG_KEY_OF(tasks)
+                                               : mb_config_key("", key->section);
+}
+
+static bool is_section(const mb_key *key)
+{
+    return key->type == MB_KEY_SECTION || key->type == MB_KEY_SECTIONS;
+}
+
+/* A value of a section's key that is not its preset makes another run. */
+static void check_separates(const mb_key *key, const char *plain)
+{
+    char value[128], set[256];
+    for (int n = 0; valid_value(key, n, value); n++) {
+        if (key->preset && strcmp(value, key->preset) == 0)
+            continue;
+        snprintf(set, sizeof set, "%s.%s=%s", key->section, key->name, value);
+        if (key->rival || strcmp(key->name, "path") == 0) /* one of the two is read */
+            snprintf(set, sizeof set, "model={\"weights\": \"random\", \"shape\": \"s%d\"}", n);
+        char *changed = text_with(set, NULL, true);
+        if (strcmp(plain, changed) == 0)
+            fail_msg("%s makes no other run", set);
+        free(changed);
+        return;
+    }
+    fail_msg("no value of %s.%s to try", key->section, key->name);
+}
+
+/* "table.column" is in the schema. */
+static void check_column(const mb_key *key)
+{
+    const char *schema = mb_embedded_find("results/schema.sql", NULL), *dot = strchr(key->stored, '.');
+    char table[64], column[64];
+    assert_non_null(schema);
+    assert_non_null(dot);
+    snprintf(table, sizeof table, "CREATE TABLE %.*s (", (int)(dot - key->stored), key->stored);
+    snprintf(column, sizeof column, "%s ", dot + 1);
+    const char *at = strstr(schema, table), *end = at ? strstr(at, ") STRICT") : NULL;
+    const char *found = at ? strstr(at, column) : NULL;
+    if (!found || !end || found > end)
+        fail_msg("%s.%s: the store has no %s", key->section, key->name, key->stored);
+}
+
+/* Every key of the file, the sections' too: another run, other rows, or a reason why nothing depends on it. */
+static void every_key_is_in_an_identity(void **state)
+{
+    (void)state;
+    size_t runs = 0, rows = 0, reasons = 0;
+    char *plain = text_with(NULL, NULL, true);
+    for (const mb_key *key = mb_config_keys; key->name; key++) {
+        const mb_key *owner = owner_of(key);
+        bool makes_run = *key->section ? !owner->extends || key->separates : !key->extends;
+        if (is_section(key))
+            continue; /* its keys say it */
+        if (makes_run + (key->stored != NULL) + (key->harmless != NULL) != 1)
+            fail_msg("%s.%s must make another run, name the column that tells its values apart, or say why no "
+                     "result depends on it: one of the three",
+                     key->section, key->name);
+        if (makes_run && *key->section)
+            check_separates(key, plain);
+        if (key->stored)
+            check_column(key);
+        runs += makes_run;
+        rows += key->stored != NULL;
+        reasons += key->harmless != NULL;
+    }
+    assert_true(runs > 5 && rows > 5 && reasons > 5);
+    mb_run_config config; /* the device is the one that was opened */
+    mb_error err = {0};
+    char *stored, *cpu, *cuda;
+    assert_int_equal(read_with(&config, NULL, NULL, &err), MB_OK);
+    assert_int_equal(mb_config_identity(&config, "cpu", &stored, &cpu, &err), MB_OK);
+    free(stored);
+    assert_int_equal(mb_config_identity(&config, "cuda", &stored, &cuda, &err), MB_OK);
+    assert_string_not_equal(cpu, cuda);
+    free(stored);
+    free(cpu);
+    free(cuda);
+    mb_config_free(&config);
+    free(plain);
+}
+
+/* A sampler with any one key changed is another row of the store. */
+static void samplers_are_rows_of_their_own(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/mb-keys-XXXXXX", path[64], value[128];
+    const mb_model_config model = {.family = MB_FAMILY_FAST_DLLM_V2, .block = 32, .sub_block = 8};
+    mb_store *store = NULL;
+    mb_error err = {0};
+    mb_sampler plain;
+    int64_t first, again;
+    size_t seen = 0;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/s.db", folder);
+    assert_int_equal(mb_store_open(&store, path, MB_STORE_WRITE, &err), MB_OK);
+    mb_sampler_default(&model, &plain);
+    assert_int_equal(mb_run_store_sampler(store, &model, &plain, &first, &err), MB_OK);
+    assert_int_equal(mb_run_store_sampler(store, &model, &plain, &again, &err), MB_OK);
+    assert_int_equal(first, again);
+    for (const mb_key *key = mb_config_keys; key->name; key++) {
+        if (strcmp(key->section, "sampler") != 0)
+            continue;
+        bool changed = false;
+        for (int n = 0; !changed && valid_value(key, n, value); n++) {
+            mb_sampler other = plain;
+            mb_text text = {0};
+            mb_text_printf(&text, "{\"%s\": %s}", key->name, value);
+            cJSON *object = cJSON_Parse(text.data);
+            assert_int_equal(mb_config_fill(object, "sampler", &other, &err), MB_OK);
+            changed = memcmp((char *)&plain + key->offset, (char *)&other + key->offset, key->size) != 0;
+            assert_int_equal(mb_run_store_sampler(store, &model, &other, &again, &err), MB_OK);
+            if (changed && again == first)
+                fail_msg("sampler.%s = %s is stored as the sampler without it", key->name, value);
+            cJSON_Delete(object);
+            mb_text_free(&text);
+        }
+        assert_true(changed);
+        seen++;
+    }
+    assert_true(seen > 5);
+    mb_store_close(store, NULL);
+    for (int i = 0; i < 4; i++) {
+        static const char *const ends[] = {"", "-wal", "-shm", "-lock"};
+        char file[80];
+        snprintf(file, sizeof file, "%s%s", path, ends[i]);
+        unlink(file);
+    }
+    rmdir(folder);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fills_its_own_field),         cmocka_unit_test(refuses_what_is_outside),
-        cmocka_unit_test(rows_are_complete),           cmocka_unit_test(flags_spell_set),
-        cmocka_unit_test(extending_keys_keep_the_run), cmocka_unit_test(a_shorthand_flag_keeps_the_object)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(fills_its_own_field),
+                                       cmocka_unit_test(refuses_what_is_outside),
+                                       cmocka_unit_test(rows_are_complete),
+                                       cmocka_unit_test(flags_spell_set),
+                                       cmocka_unit_test(extending_keys_keep_the_run),
+                                       cmocka_unit_test(every_key_is_in_an_identity),
+                                       cmocka_unit_test(samplers_are_rows_of_their_own),
+                                       cmocka_unit_test(a_shorthand_flag_keeps_the_object)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,7 +143,8 @@ static inline void run(struct stub *stub, mb_sampling *sampling, mb_sampler *sam
     *sampler = (mb_sampler){.schedule = setting->schedule,
                             .steps = setting->steps,
                             .threshold = setting->threshold,
-                            .dynamic = setting->dynamic,
+                            .remasking = setting->dynamic ? MB_REMASK_DYNAMIC : MB_REMASK_STATIC,
+                            .editing_threshold = 2,
                             .block_cache = setting->block_cache,
                             .confidence = MB_BF16,
                             .compat_prompt_bug = setting->compat};

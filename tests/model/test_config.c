@@ -71,9 +71,9 @@ static void fast_dllm(void **state)
     assert_int_equal(c.block, 32);
     assert_int_equal(c.sub_block, 8);
     assert_int_equal(c.mask_id, 151665);
-    assert_int_equal(c.stop_count, 2);
+    /* Its generate() stops at one token, whatever generation_config.json lists. */
+    assert_int_equal(c.stop_count, 1);
     assert_int_equal(c.stop_ids[0], 151645);
-    assert_int_equal(c.stop_ids[1], 151643);
     assert_true(c.qkv_bias && !c.qk_norm && !c.tied && !c.norm_one_rounding && !c.synthetic);
     assert_true(c.rope_theta == 1e6 && c.norm_eps == 1e-6);
 }
@@ -95,6 +95,9 @@ static void sdar(void **state)
     assert_int_equal(parse(&c, SDAR(""), "{\"eos_token_id\":151645}", &err), MB_OK);
     assert_int_equal(c.stop_count, 1);
     assert_int_equal(c.stop_ids[0], 151645);
+    /* SDAR's generate.py takes the whole list */
+    assert_int_equal(parse(&c, SDAR(""), "{\"eos_token_id\":[151645,151643]}", &err), MB_OK);
+    assert_true(c.stop_count == 2 && c.stop_ids[0] == 151645 && c.stop_ids[1] == 151643);
     /* a generation_config without eos leaves the decision to config.json */
     assert_int_equal(parse(&c, SDAR(""), "{\"top_p\":1.0}", &err), MB_OK);
     assert_int_equal(c.stop_ids[0], 151643);
@@ -152,6 +155,11 @@ static void llada2(void **state)
     assert_int_equal(parse(&c, LLADA2(",\"mask_token_id\":7,\"block_size\":16,\"eos_token_id\":9"), NULL, &err),
                      MB_OK);
     assert_true(c.mask_id == 7 && c.block == 16 && c.stop_count == 1 && c.stop_ids[0] == 9);
+    assert_int_equal(
+        parse(&c, LLADA2(",\"eos_token_id\":9,\"pad_token_id\":8"), "{\"eos_token_id\":[9,10]}", &err), MB_OK);
+    assert_true(c.stop_count == 1 && c.stop_ids[0] == 9 && !c.edits); /* one token here, too */
+    assert_int_equal(parse(&c, LLADA2(",\"max_position_embeddings\":32768"), NULL, &err), MB_OK);
+    assert_true(c.edits); /* LLaDA2.1 and later: of a key that stands twice the last counts */
     /* no shared expert, no bias, every layer with experts, one expert a token */
     assert_int_equal(parse(&c,
                            LLADA2(",\"num_shared_experts\":null,\"moe_router_enable_expert_bias\":false,"
@@ -216,6 +224,14 @@ static void tiny_folder(void **state)
     assert_memory_equal(shape.stop_ids, c.stop_ids, sizeof c.stop_ids);
     assert_int_equal(mb_model_weight_bytes(&shape, MB_BF16), mb_model_weight_bytes(&c, MB_BF16));
     /* overrides */
+    const int32_t stops[] = {5, 6, 5};
+    request = (mb_model_request){.path = "models/tiny", .stop_ids = stops, .stop_count = 3};
+    assert_int_equal(mb_model_inspect(&request, &c, &err), MB_OK);
+    assert_true(c.stop_count == 2 && c.stop_ids[0] == 5 && c.stop_ids[1] == 6);
+    const int32_t outside[] = {2048};
+    request = (mb_model_request){.path = "models/tiny", .stop_ids = outside, .stop_count = 1};
+    assert_int_equal(mb_model_inspect(&request, &c, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "stop token 2048 is outside the vocabulary of 2048"));
     request = (mb_model_request){.path = "models/tiny", .block = 16, .positions = 131072};
     assert_int_equal(mb_model_inspect(&request, &c, &err), MB_OK);
     assert_int_equal(c.block, 16);

@@ -461,7 +461,7 @@ static void traces(void **state)
         mb_sampler sampler;
         mb_sampler_default(mb_model_config_of(o.model), &sampler);
         assert_int_equal(sampler.confidence, MB_F32);
-        assert_true(sampler.threshold == 0.95 && sampler.dynamic && sampler.steps == 32);
+        assert_true(sampler.threshold == 0.95 && sampler.remasking == MB_REMASK_DYNAMIC && sampler.steps == 32);
         assert_int_equal(mb_session_open(&session, o.model, &wanted, &err), MB_OK);
         mb_attender *attender = open_attender(session, &dense_method, NULL);
         sampler.steps = cJSON_GetObjectItem(run, "steps")->valueint;

@@ -77,7 +77,8 @@ static void forced_trajectory(void **state)
     (void)state;
     for (int f = 0; f < 3; f++) {
         struct stub stub = {.shift = f == 1, .block = 32, .levels = graded, .confidence = MB_BF16};
-        mb_sampler sampler = {.threshold = 0.9, .dynamic = true, .confidence = MB_BF16};
+        mb_sampler sampler = {
+            .threshold = 0.9, .remasking = MB_REMASK_DYNAMIC, .editing_threshold = 2, .confidence = MB_BF16};
         int32_t forced[70];
         mb_error err = {0};
         for (int32_t k = 0; k < TARGETS; k++)
@@ -117,8 +118,11 @@ static void early_stops(void **state)
     for (int f = 0; f < 2; f++) {
         for (int ignore = 0; ignore < 2; ignore++) {
             struct stub stub = {.shift = f, .block = 32, .levels = graded, .confidence = MB_BF16};
-            mb_sampler sampler = {
-                .threshold = 0.9, .dynamic = true, .confidence = MB_BF16, .ignore_stop = ignore == 1};
+            mb_sampler sampler = {.threshold = 0.9,
+                                  .remasking = MB_REMASK_DYNAMIC,
+                                  .editing_threshold = 2,
+                                  .confidence = MB_BF16,
+                                  .ignore_stop = ignore == 1};
             mb_error err = {0};
             for (int32_t k = 0; k < TARGETS; k++)
                 stub.target[k] = (5 * k + 3) % 50;
@@ -162,7 +166,8 @@ static void a_predicted_mask_ends_nothing(void **state)
         int f = i % 2;
         struct stub stub = {.shift = f, .block = 32, .levels = graded, .confidence = MB_BF16};
         mb_sampler sampler = {.threshold = 0.9,
-                              .dynamic = true,
+                              .remasking = MB_REMASK_DYNAMIC,
+                              .editing_threshold = 2,
                               .confidence = MB_BF16,
                               .ignore_stop = true,
                               .block_cache = i >= 4,

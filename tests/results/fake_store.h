@@ -274,8 +274,8 @@ static int fake_store(const char *path, int samples)
                               .hidden = 512,
                               .block = 32,
                               .vocab = 1000};
-    mb_sampler_row fixed = {"fixed", FAKE_STEPS, 32, 32, 0, false, false, "bf16"};
-    mb_sampler_row adaptive = {"threshold", 32, 32, 32, 0.9, true, false, "bf16"};
+    mb_sampler_row fixed = {"fixed", FAKE_STEPS, 32, 32, 0, false, false, "bf16", NULL};
+    mb_sampler_row adaptive = {"threshold", 32, 32, 32, 0.9, true, false, "bf16", NULL};
     FAKE_CHECK(mb_store_open(&store, path, MB_STORE_WRITE, err));
     FAKE_CHECK(mb_store_env(store, &env_row, &env, err));
     FAKE_CHECK(mb_store_model(store, &model_row, &model, err));

@@ -58,13 +58,13 @@ static inline void small_open(small_store *s, uint64_t seed)
                           .block = 16,
                           .vocab = 100};
     mb_dataset_row data = {"qa", "longbench", "single-doc QA", "en", "qa_f1", "f", "p", NULL, 32};
-    mb_sampler_row sampler = {"fixed", 8, 16, 16, 0, false, false, "f32"};
+    mb_sampler_row sampler = {"fixed", 8, 16, 16, 0, false, false, "f32", NULL};
     OK(mb_store_open(&s->store, s->path, MB_STORE_WRITE, &s->err));
     OK(mb_store_env(s->store, &env, &s->env, &s->err));
     OK(mb_store_model(s->store, &model, &s->model, &s->err));
     OK(mb_store_dataset(s->store, &data, &s->data, &s->err));
     OK(mb_store_sampler(s->store, &sampler, &s->sampler, &s->err));
-    mb_run_row run = {"small", "{\"tasks\": [\"qa\"], \"limit\": 4}", "{}", "cmd", seed, s->env};
+    mb_run_row run = {"small", "{\"tasks\": [\"qa\"], \"limit\": 4}", "{}", "cmd", seed, s->env, {0}};
     OK(mb_store_run(s->store, &run, &s->run, &s->err));
 }
 

@@ -111,7 +111,7 @@ static void finds_identities_again(void **state)
     /* Another config text of the same identity extends a run (which keys do: tests/driver/test_keys.c); another
      * seed or another identity is another run. */
     int64_t run = 0;
-    mb_run_row row = {"small", "{\"limit\": 9, \"tasks\": [\"qa\"]}", "{}", "c", 7, b.env};
+    mb_run_row row = {"small", "{\"limit\": 9, \"tasks\": [\"qa\"]}", "{}", "c", 7, b.env, {0}};
     OK(mb_store_run(b.store, &row, &run, &b.err));
     assert_int_equal(run, b.run);
     row.seed = 8;

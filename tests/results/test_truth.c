@@ -23,7 +23,7 @@ static void end_small(small_store *s)
 /* A further start of the same run, as the program makes one. */
 static void start_again(small_store *s)
 {
-    mb_run_row run = {"small", "{\"tasks\": [\"qa\"], \"limit\": 4}", "{}", "cmd", 7, s->env};
+    mb_run_row run = {"small", "{\"tasks\": [\"qa\"], \"limit\": 4}", "{}", "cmd", 7, s->env, {0}};
     OK(mb_store_run(s->store, &run, &s->run, &s->err));
 }
 
@@ -160,7 +160,7 @@ static void speed_has_the_samplers_own(void **state)
     (void)state;
     open_small(&s, "sampler");
     int64_t fixed = s.sampler, adaptive;
-    mb_sampler_row rule = {"threshold", 0, 16, 16, 0.9, false, false, "f32"};
+    mb_sampler_row rule = {"threshold", 0, 16, 16, 0.9, false, false, "f32", NULL};
     OK(mb_store_sampler(s.store, &rule, &adaptive, &s.err));
     int64_t exact = small_config(&s, "exact", 8, -1), sparse = small_config(&s, "sparse", 0, 64);
     for (int i = 0; i < 2; i++) {
@@ -273,6 +273,15 @@ static void measured_times_stay(void **state)
     assert_string_equal(small_query(s.store, "SELECT median_us, is_newest FROM v_latency_all WHERE is_reference "
                                              "AND steps = 8 ORDER BY session_id"),
                         "100,0\n200,1\n");
+    assert_true(mb_store_has_latency(s.store, a, a, &eight));
+    mb_env_row fewer = {.host = "h", .cpu = "c", .device = "cpu", .git = "g", .threads = 1};
+    mb_run_row run = {"small", "{\"tasks\": [\"qa\"], \"limit\": 4}", "{}", "cmd", 1, 0, {0}};
+    int64_t same_run = 0;
+    OK(mb_store_env(s.store, &fewer, &run.env, &s.err)); /* the times of two threads are not those of one */
+    run.seed = (uint64_t)atoi(small_query(s.store, "SELECT seed FROM run"));
+    OK(mb_store_run(s.store, &run, &same_run, &s.err));
+    assert_int_equal(same_run, s.run);
+    assert_false(mb_store_has_latency(s.store, a, a, &eight));
     end_small(&s);
 }
 
@@ -333,7 +342,9 @@ static void version_2_keeps_every_row(void **state)
         "TEXT NOT NULL, part TEXT NOT NULL, i INTEGER NOT NULL, time_us REAL NOT NULL, kernels INTEGER NOT NULL, "
         "PRIMARY KEY (cell_id, context, batch, step_kind, part)) STRICT, WITHOUT ROWID;"
         "INSERT INTO breakdown SELECT cell_id, context, batch, step_kind, part, i, time_us, kernels FROM b3;"
-        "DROP TABLE l3; DROP TABLE m3; DROP TABLE b3; PRAGMA user_version = 2;";
+        "DROP TABLE l3; DROP TABLE m3; DROP TABLE b3; ALTER TABLE sampler DROP COLUMN options; "
+        "DROP INDEX event_session; ALTER TABLE session DROP COLUMN shard; ALTER TABLE session DROP COLUMN "
+        "shard_first; ALTER TABLE session DROP COLUMN shard_last; PRAGMA user_version = 2;";
     static const char shown[] = "SELECT config, score, work FROM v_samples ORDER BY 1";
     static const char times[] = "SELECT config, phase, median_us, n FROM v_latency ORDER BY 1";
     small_store s = {0};
@@ -368,6 +379,17 @@ static void version_2_keeps_every_row(void **state)
     if (sqlite3_exec(db, back, NULL, NULL, &wrong) != SQLITE_OK)
         fail_msg("%s", wrong);
     sqlite3_close(db);
+
+    char *merged = mb_string_format("%s.merged", s.path); /* an older file is merged as what it becomes */
+    mb_text notes = {0};
+    OK(mb_store_merge(merged, (const char *const[]){s.path}, 1, NULL, &notes, &s.err));
+    mb_text_free(&notes);
+    OK(mb_store_open(&s.store, merged, MB_STORE_READ, &s.err));
+    assert_string_equal(small_query(s.store, shown), samples);
+    assert_string_equal(small_query(s.store, times), latencies);
+    OK(mb_store_close(s.store, &s.err));
+    unlink(merged);
+    free(merged);
 
     OK(mb_store_open(&s.store, s.path, MB_STORE_READ, &s.err)); /* a reader leaves the file as it is */
     assert_string_equal(small_query(s.store, shown), samples);
