@@ -15,8 +15,9 @@ allowed() {
     methods) echo '^methods/method\.h$' ;;
     model) echo '^(base/|model/|kernels/kernels\.h|methods/method\.h)' ;;
     datasets) echo '^(base/|datasets/)' ;;
+    training) echo '^(base/|training/|model/|datasets/datasets\.h|kernels/(kernels|training)\.h|methods/method\.h)' ;;
     results) echo '^(base/|results/)' ;;
-    driver) echo '^(base/|driver/|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/(kernels|bench)\.h|results/results\.h|version\.h)' ;;
+    driver) echo '^(base/|driver/|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/(kernels|bench)\.h|results/results\.h|training/training\.h|version\.h)' ;;
     esac
 }
 check_room() {
@@ -36,6 +37,7 @@ check_room methods methods/*.[ch] methods/examples/*.[ch]
 check_room model model/*.[ch] model/*/*.[ch]
 check_room datasets datasets/*.[ch] datasets/*/*.[ch]
 check_room results results/*.[ch]
+check_room training training/*.[ch]
 check_room driver driver/*.[ch] driver/*/*.[ch]
 
 # ---- inner walls: folder -> project headers that it may include, or may not (a pattern that begins with !) ----------
@@ -76,15 +78,15 @@ english=' exact random window oracle residual example '
 for source in methods/*.c; do
     name=$(basename "$source" .c)
     if [[ $english == *" $name "* ]]; then
-        hits=$(grep -nF "\"$name\"" driver/*.[ch] driver/*/*.[ch] model/*.[ch] model/*/*.[ch] kernels/*.[ch] kernels/*/*.* | grep -v weights)
+        hits=$(grep -nF "\"$name\"" driver/*.[ch] driver/*/*.[ch] model/*.[ch] model/*/*.[ch] training/*.[ch] kernels/*.[ch] kernels/*/*.* | grep -v weights)
     else
-        hits=$(grep -niwF "$name" driver/*.[ch] driver/*/*.[ch] model/*.[ch] model/*/*.[ch] kernels/*.[ch] kernels/*/*.*)
+        hits=$(grep -niwF "$name" driver/*.[ch] driver/*/*.[ch] model/*.[ch] model/*/*.[ch] training/*.[ch] kernels/*.[ch] kernels/*/*.*)
     fi
     [ -z "$hits" ] || complain "a method's name in shared code: $hits"
 done
 
 # ---- conditional compilation only in kernels/ -----------------------------------------------------------------------
-hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c driver/*/*.c model/*.c model/*/*.c methods/*.c methods/registry/*.c datasets/*.c datasets/*/*.c results/*.c |
+hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c driver/*/*.c model/*.c model/*/*.c training/*.c methods/*.c methods/registry/*.c datasets/*.c datasets/*/*.c results/*.c |
        grep -vE '__cplusplus')
 [ -z "$hits" ] || complain "conditional compilation outside kernels/: $hits"
 

@@ -1,0 +1,239 @@
+/*
+ * test_gradients.c - every parameter's gradient against central differences of the loss, for both layouts of a
+ * model and both recipes; the same bits for any number of threads and with activations computed twice; what AdamW
+ * does; a backend that cannot train.
+ */
+#include "tests/training/tiny.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#define PROBES 2     /* parameters of a tensor: its largest gradients */
+#define STEP 4e-3f   /* of the difference */
+#define ALLOWED 0.02 /* of the tensor's largest gradient: fp32 losses and the third derivative */
+
+typedef struct checking {
+    tiny *t;
+    const float *gradient;
+    bool taught;
+    int tensors;
+} checking;
+
+static double loss_at(tiny *t, bool taught, size_t at, float value)
+{
+    double loss = NAN;
+    t->network.weights.base[at] = value;
+    assert_int_equal(tiny_loss(t, taught, false, &loss), MB_OK);
+    return loss;
+}
+
+static int check_tensor(void *user, const mb_parameter *parameter)
+{
+    checking *c = user;
+    size_t best[PROBES] = {0};
+    int found = 0;
+    float most = 0.0f;
+    for (int probe = 0; probe < PROBES; probe++) {
+        size_t at = parameter->first;
+        for (size_t i = parameter->first; i < parameter->first + parameter->n; i++) {
+            bool taken = false;
+            for (int k = 0; k < found; k++)
+                taken = taken || best[k] == i;
+            if (!taken && fabsf(c->gradient[i]) > fabsf(c->gradient[at]))
+                at = i;
+        }
+        best[found++] = at;
+        if (probe == 0)
+            most = fabsf(c->gradient[at]);
+    }
+    assert_true(most > 1e-6f);
+    for (int probe = 0; probe < PROBES; probe++) {
+        const size_t at = best[probe];
+        const float value = c->t->network.weights.base[at];
+        const double up = loss_at(c->t, c->taught, at, value + STEP),
+                     down = loss_at(c->t, c->taught, at, value - STEP);
+        c->t->network.weights.base[at] = value;
+        const double difference = (up - down) / ((double)(value + STEP) - (double)(value - STEP));
+        if (fabs(difference - (double)c->gradient[at]) > ALLOWED * (double)most + 2e-4)
+            fail_msg("%s[%zu]: gradient %g, difference %g", parameter->name, at - parameter->first,
+                     (double)c->gradient[at], difference);
+    }
+    c->tensors++;
+    return MB_OK;
+}
+
+/* The CPU's device memory is host memory: gradients are read where they lie. */
+static void check_all(bool qwen2, bool taught, bool complementary, bool shift)
+{
+    tiny t;
+    double loss;
+    assert_int_equal(tiny_open(&t, qwen2, false, 1, complementary, shift), MB_OK);
+    if (taught)
+        assert_int_equal(tiny_select(&t), MB_OK);
+    assert_int_equal(tiny_loss(&t, taught, true, &loss), MB_OK);
+    float *gradient = malloc(t.network.floats * sizeof *gradient);
+    memcpy(gradient, t.network.gradients.base, t.network.floats * sizeof *gradient);
+    checking c = {.t = &t, .gradient = gradient, .taught = taught};
+    assert_int_equal(mb_parameters_each(&t.network.config, check_tensor, &c), MB_OK);
+    assert_int_equal(c.tensors, qwen2 ? 3 + 3 * 12 : 2 + 3 * 11);
+    free(gradient);
+    tiny_close(&t);
+}
+
+static void gradients_of_cross_entropy(void **state)
+{
+    (void)state;
+    check_all(false, false, false, false);
+    check_all(true, false, true, true);
+}
+
+static void gradients_of_the_sparse_student(void **state)
+{
+    (void)state;
+    check_all(false, true, false, false);
+    check_all(true, true, false, true);
+}
+
+/* Loss and gradients of one setting, as bytes. */
+static float *run(int threads, bool checkpointing, bool taught, size_t *floats)
+{
+    tiny t;
+    double loss;
+    assert_int_equal(tiny_open(&t, false, checkpointing, threads, false, false), MB_OK);
+    if (taught)
+        assert_int_equal(tiny_select(&t), MB_OK);
+    assert_int_equal(tiny_loss(&t, taught, true, &loss), MB_OK);
+    *floats = t.network.floats;
+    float *out = malloc((*floats + 1) * sizeof *out);
+    memcpy(out, t.network.gradients.base, *floats * sizeof *out);
+    out[*floats] = (float)loss;
+    tiny_close(&t);
+    return out;
+}
+
+static void equal_bits_for_any_threads_and_checkpointing(void **state)
+{
+    (void)state;
+    for (int taught = 0; taught < 2; taught++) {
+        size_t floats;
+        float *one = run(1, false, taught, &floats), *three = run(3, false, taught, &floats);
+        float *again = run(2, true, taught, &floats);
+        assert_memory_equal(one, three, (floats + 1) * sizeof *one);
+        assert_memory_equal(one, again, (floats + 1) * sizeof *one);
+        free(one);
+        free(three);
+        free(again);
+    }
+}
+
+/* Two micro-batches add up to the gradient of both: the sum of one batch's, twice. */
+static void gradients_accumulate(void **state)
+{
+    tiny t;
+    double loss;
+    (void)state;
+    assert_int_equal(tiny_open(&t, false, false, 1, false, false), MB_OK);
+    assert_int_equal(tiny_loss(&t, false, true, &loss), MB_OK);
+    float *once = malloc(t.network.floats * sizeof *once);
+    memcpy(once, t.network.gradients.base, t.network.floats * sizeof *once);
+    assert_int_equal(tiny_loss(&t, false, true, &loss), MB_OK);
+    for (size_t i = 0; i < t.network.floats; i++)
+        assert_true(fabsf(t.network.gradients.base[i] - 2.0f * once[i]) <= 1e-5f + 1e-4f * fabsf(once[i]));
+    free(once);
+    tiny_close(&t);
+}
+
+/* An index that holds every clean key gives the exact loss, whatever the order in which its keys are added. */
+static void a_full_index_is_exact(void **state)
+{
+    tiny t;
+    double exact, sparse;
+    (void)state;
+    assert_int_equal(tiny_open(&t, false, false, 2, false, false), MB_OK);
+    assert_int_equal(tiny_loss(&t, false, false, &exact), MB_OK);
+    assert_int_equal(tiny_select(&t), MB_OK);
+    assert_int_equal(tiny_loss(&t, true, false, &sparse), MB_OK);
+    assert_true(fabs(exact - sparse) > 1e-3); /* three keys are not all */
+    mb_losses losses = {0};
+    const mb_loss_request request = {.total = t.batch.weight_sum, .mode = MB_ATTEND_SPARSE, .choice = &t.choice};
+    for (int32_t l = 0; l < t.network.config.layers; l++) {
+        mb_page_set *set = &t.network.index[l];
+        assert_int_equal(set->capacity, TINY_K);
+        assert_true(set->counts[0] == TINY_K || l < t.choice.dense_layers);
+    }
+    /* The same network, all keys before the block in its index: room for them is what TINY_K lacks, so the index
+     * is replaced. */
+    const int32_t heads = (int32_t)t.network.size.entries * t.network.config.kv_heads,
+                  kv = t.network.config.kv_heads;
+    int32_t *ids = malloc((size_t)heads * TINY_CLEAN * sizeof *ids),
+            *counts = malloc((size_t)heads * sizeof *counts);
+    for (int32_t h = 0; h < heads; h++) {
+        counts[h] = TINY_CLEAN - TINY_TAIL + h / kv % (TINY_TAIL / TINY_BLOCK) * TINY_BLOCK;
+        for (int32_t i = 0; i < TINY_CLEAN; i++)
+            ids[h * TINY_CLEAN + i] = i;
+    }
+    t.network.size.capacity = TINY_CLEAN;
+    for (int32_t l = 0; l < t.network.config.layers; l++)
+        t.network.index[l] = (mb_page_set){1, TINY_CLEAN, ids, counts};
+    assert_int_equal(
+        mb_network_forward(&t.network, &t.batch, &t.network.weights, MB_ATTEND_SPARSE, &t.choice, &t.err), MB_OK);
+    assert_int_equal(mb_network_loss(&t.network, &t.batch, &request, &losses, &t.err), MB_OK);
+    assert_true(fabs(losses.ce / losses.weight - exact) < 1e-6);
+    free(ids);
+    free(counts);
+    tiny_close(&t);
+}
+
+/* One step from zero moments moves every weight with a gradient by lr; decay takes lr*decay of a matrix's weight.
+ */
+static void a_first_step_of_the_optimiser(void **state)
+{
+    tiny t;
+    double loss, norm, wanted = 0;
+    (void)state;
+    assert_int_equal(tiny_open(&t, false, false, 2, false, false), MB_OK);
+    assert_int_equal(tiny_loss(&t, false, true, &loss), MB_OK);
+    const size_t at = (size_t)((float *)t.network.weights.layers[1].down - t.network.weights.base) + 5;
+    const float before = t.network.weights.base[at], gradient = t.network.gradients.base[at];
+    for (size_t i = 0; i < t.network.floats; i++)
+        wanted += (double)t.network.gradients.base[i] * (double)t.network.gradients.base[i];
+    const mb_update update = {
+        .step = 1, .lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-12, .decay = 0.1, .clip = 1e-3};
+    assert_int_equal(mb_network_update(&t.network, &update, &norm, &t.err), MB_OK);
+    assert_true(fabs(norm - sqrt(wanted)) < 1e-6 * norm && norm > 1e-3);
+    const float after = before * (1.0f - 1e-3f) - (gradient > 0 ? 1e-2f : -1e-2f);
+    assert_true(fabsf(t.network.weights.base[at] - after) < 1e-5f);
+    assert_true(t.network.gradients.base[at] == 0.0f);
+    tiny_close(&t);
+}
+
+static void another_backend_is_refused(void **state)
+{
+    const mb_kernels other = {.name = "elsewhere"};
+    const mb_training_kernels *training;
+    mb_error err = {0};
+    (void)state;
+    assert_int_equal(mb_training_of(&other, &training, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "CPU only in this version"));
+    assert_int_equal(mb_training_of(mb_kernels_cpu(), &training, &err), MB_OK);
+    assert_non_null(training->adamw);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_of_cross_entropy),
+        cmocka_unit_test(gradients_of_the_sparse_student),
+        cmocka_unit_test(equal_bits_for_any_threads_and_checkpointing),
+        cmocka_unit_test(gradients_accumulate),
+        cmocka_unit_test(a_full_index_is_exact),
+        cmocka_unit_test(a_first_step_of_the_optimiser),
+        cmocka_unit_test(another_backend_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
