@@ -35,6 +35,7 @@ MODEL := $(call room,model,model/*/*.c)
 DATASETS := $(call room,datasets,datasets/*/*.c)
 RESULTS := $(call room,results)
 TRAINING := $(call room,training)
+PROPERTIES := $(call room,properties)
 DRIVER := $(filter-out $(BUILD)/driver/main.o,$(call room,driver,driver/*/*.c))
 
 ifneq ($(NVCC),)
@@ -53,7 +54,7 @@ CFLAGS += -DMB_HAVE_CUDA=1 -isystem $(CUDA_HOME)/include
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -lstdc++
 endif
 
-LIBRARY_OBJECTS := $(DRIVER) $(TRAINING) $(RESULTS) $(DATASETS) $(MODEL) $(METHODS) $(KERNELS) $(CUDA_OBJECTS) $(BASE)
+LIBRARY_OBJECTS := $(DRIVER) $(TRAINING) $(PROPERTIES) $(RESULTS) $(DATASETS) $(MODEL) $(METHODS) $(KERNELS) $(CUDA_OBJECTS) $(BASE)
 LIBRARY := $(BUILD)/libmaskbench.a
 # What a stored result depends on; embedded texts are not in it, because prompts have identities of their own.
 CODE_OBJECTS := $(filter-out $(BUILD)/base/embedded.o,$(BASE)) $(KERNELS) $(CUDA_OBJECTS) $(MODEL) $(DATASETS) \

@@ -10,6 +10,12 @@ TEST_SCRIPTS := $(wildcard tests/*/check_*.sh)
 # Plug-ins that the loader must refuse with a clear sentence.
 BAD_PLUGINS := $(patsubst tests/methods/bad/%.c,$(BUILD)/plugins/bad/%.so,$(wildcard tests/methods/bad/*.c))
 
+# A plug-in whose option says what it gets wrong: what ./harness test must find.
+BAD_PLUGINS += $(BUILD)/plugins/faults/faulty.so
+$(BUILD)/plugins/faults/%.so: tests/methods/faults/%.c methods/method.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -I. -o $@ $<
+
 # Plug-ins that load and then break, each in its own way.
 BROKEN_PLUGINS := $(patsubst tests/isolation/plugins/%.c,$(BUILD)/plugins/isolation/%.so,$(wildcard tests/isolation/plugins/*.c))
 ifneq ($(CUDA_OBJECTS),)
@@ -42,11 +48,8 @@ $(BUILD)/tests/cuda/attention_bench: tests/cuda/attention_bench.cu tests/cuda/at
 	$(NVCC) -O3 -std=c++17 $(CUDA_ARCH) -I. -o $@ $(filter %.cu,$^) $(LIBRARY)
 endif
 
-# The stage that drives a method's hooks without a model, and the properties that every method inherits. A test of
-# another backend lists the same files. Programs of tests/methods load plug-ins.
-STAGE := tests/methods/host.c tests/methods/tape.c tests/methods/properties.c
-$(patsubst %,$(BUILD)/tests/methods/test_%,properties methods policies): $(STAGE)
-$(patsubst %,$(BUILD)/tests/methods/test_%,estimates mac reuse selectors): $(STAGE) tests/methods/recorder.c
+# Programs of tests/methods load plug-ins; some compare with brute force on a recorded play.
+$(patsubst %,$(BUILD)/tests/methods/test_%,estimates mac reuse selectors): tests/methods/recorder.c
 $(filter $(BUILD)/tests/methods/%,$(TEST_PROGRAMS)): | plugin-example $(BAD_PLUGINS)
 
 $(BUILD)/plugins/bad/%.so: tests/methods/bad/%.c tests/methods/bad/bad.h methods/method.h

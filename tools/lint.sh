@@ -16,7 +16,7 @@ else
     note="; clang-format 14 is not here, so the layout was not checked"
 fi
 command -v clang-tidy >/dev/null || { echo "lint: install the package clang-tidy"; exit 1; }
-files 'base/*.c' 'kernels/*.c' 'kernels/cpu/*.c' 'methods/*.c' 'model/*.c' 'datasets/*.c' 'results/*.c' 'training/*.c' 'driver/*.c' |
+files 'base/*.c' 'kernels/*.c' 'kernels/cpu/*.c' 'methods/*.c' 'model/*.c' 'datasets/*.c' 'results/*.c' 'properties/*.c' 'training/*.c' 'driver/*.c' |
     grep -vE '^kernels/cuda/' |
     xargs -P "$(nproc)" -n 12 sh -c 'clang-tidy --quiet "$@" -- -std=c11 -D_GNU_SOURCE -I. -I'"$build"'/generated 2>/dev/null' _ |
     grep -E '(error|warning):' && bad=1

@@ -24,11 +24,12 @@
 const mb_flag mb_flags[] = {
     {"--config", "FILE", FLAG_TEXT, AT(config), "run",
      "run this config (default: the built-in configs/quick.json)"},
-    {"--set", "KEY=VALUE", FLAG_SET, 0, "run generate", "override any config key, e.g. --set methods.NAME.k=1024"},
+    {"--set", "KEY=VALUE", FLAG_SET, 0, "run generate test",
+     "override any config key, e.g. --set methods.NAME.k=1024; of a method: --set k=1024"},
     {"--model", "DIR", FLAG_TEXT, AT(model), "list doctor tokenize logits generate",
      "checkpoint folder, as downloaded"},
     {"--data", "DIR", FLAG_TEXT, AT(data), "doctor", "folder of the benchmark files"},
-    {"--device", "NAME", FLAG_TEXT, AT(device), "logits generate bench-kernels", "auto, cpu, cuda or cuda:N"},
+    {"--device", "NAME", FLAG_TEXT, AT(device), "logits generate bench-kernels test", "auto, cpu, cuda or cuda:N"},
     {"--db", "FILE", FLAG_TEXT, AT(database), "list report plot export", "SQLite file of the results"},
     {"--out", "PATH", FLAG_TEXT, AT(out), "plot export logits new-method",
      "folder of the figures, or the file a sub-command writes"},
@@ -42,6 +43,7 @@ const mb_flag mb_flags[] = {
     {"--dry-run", NULL, FLAG_TRUE, AT(dry_run), "run",
      "print the plan and what is stored already; compute nothing"},
     {"--quiet", NULL, FLAG_TRUE, AT(quiet), NULL, "no progress, no table"},
+    {"--verbose", NULL, FLAG_TRUE, AT(verbose), "run test", "a line for every sample, or for every property"},
     {"--profile", NULL, FLAG_TRUE, AT(profile), "run",
      "latency pass once, with NVTX ranges and without timers, for a profiler"},
     {"--audit", NULL, FLAG_TRUE, AT(audit), "run", "latency pass: check outputs of random steps while timing"},
@@ -64,13 +66,23 @@ const mb_flag mb_flags[] = {
     {"--jsonl", NULL, FLAG_TRUE, AT(jsonl), "list report export bench-kernels", "one JSON object a line"},
     {"--md", NULL, FLAG_TRUE, AT(markdown), "list report export help", "Markdown"},
     {"--case", "NAME", FLAG_TEXT, AT(kernel_case), "bench-kernels", "only cases whose name contains this"},
-    {"--version", NULL, FLAG_TRUE, AT(version), NULL, "print the version"},
+    {"--version", NULL, FLAG_TRUE, AT(version), NULL, "print the version and what it was built with"},
     {"--help", NULL, FLAG_TRUE, AT(help), NULL, "print this, or what one command takes"},
     {.name = NULL},
 };
 #define NUMBER_MAX                                                                                                \
     ((int64_t)1 << 53) /* numbers pass through JSON: beyond, a double no longer tells them apart                  \
                         */
+
+char mb_flag_letter(const mb_flag *flag)
+{
+    static const char *const letters[][2] = {
+        {"--quiet", "q"}, {"--verbose", "v"}, {"--version", "V"}, {"--help", "h"}};
+    for (size_t i = 0; i < sizeof letters / sizeof letters[0]; i++)
+        if (strcmp(letters[i][0], flag->name) == 0)
+            return *letters[i][1];
+    return '\0';
+}
 
 bool mb_flag_belongs(const mb_flag *flag, const char *command)
 {
@@ -148,7 +160,8 @@ static const mb_flag *find_flag(const char *word)
 {
     size_t length = strcspn(word, "=");
     for (const mb_flag *f = mb_flags; f->name; f++)
-        if (strlen(f->name) == length && strncmp(f->name, word, length) == 0)
+        if ((strlen(f->name) == length && strncmp(f->name, word, length) == 0) ||
+            (length == 2 && word[1] != '-' && mb_flag_letter(f) == word[1]))
             return f;
     return NULL;
 }
@@ -171,7 +184,7 @@ static int unknown_flag(const char *word, mb_error *err)
 /* One flag and, where it takes one, its value: behind a "=" or the next word. */
 static int read_flag(given *g, char **argv, int argc, int *i, mb_error *err)
 {
-    const char *word = strcmp(argv[*i], "-h") == 0 ? "--help" : argv[*i];
+    const char *word = argv[*i];
     g->own = find_flag(word);
     g->key = mb_config_flag(word);
     if (!g->own && !g->key)

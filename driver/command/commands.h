@@ -19,7 +19,8 @@ typedef struct mb_cli {
     size_t set_count, plugin_count, word_count, value_count;
     bool nothing; /* neither a word nor a flag was given */
     int64_t steps, max_new_tokens;
-    bool fresh, dry_run, quiet, help, version, decode, chat, trace, csv, jsonl, markdown, profile, audit, in_tree;
+    bool fresh, dry_run, quiet, verbose, help, version, decode, chat, trace, csv, jsonl, markdown, profile, audit,
+        in_tree;
     char *command;       /* the whole command line, quoted for a shell; owned */
     char *default_model; /* models/tiny, where it was found; owned */
 } mb_cli;
@@ -35,7 +36,8 @@ typedef struct mb_flag {
     const char *help;
 } mb_flag;
 
-extern const mb_flag mb_flags[]; /* ends with name NULL */
+extern const mb_flag mb_flags[];          /* ends with name NULL */
+char mb_flag_letter(const mb_flag *flag); /* 'q' of "-q, --quiet"; 0: it has none */
 bool mb_flag_belongs(const mb_flag *flag, const char *command);
 
 /* A command as a row of the table in table.c. */
@@ -74,6 +76,7 @@ int mb_command_tokenize(const mb_cli *cli);
 int mb_command_logits(const mb_cli *cli);
 int mb_command_generate(const mb_cli *cli);
 int mb_command_new_method(const mb_cli *cli);
+int mb_command_test(const mb_cli *cli);
 int mb_command_run(const mb_cli *cli);
 int mb_command_bench_kernels(const mb_cli *cli);
 int mb_command_probe(const mb_cli *cli);

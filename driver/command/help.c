@@ -22,11 +22,18 @@ static void print_row(const char *name, int length, const char *value, const cha
     printf("%s%*s%s\n", width < COLUMN ? "" : "\n", width < COLUMN ? COLUMN - width : COLUMN, "", help);
 }
 
+static void print_flag(const mb_flag *flag)
+{
+    char name[64];
+    snprintf(name, sizeof name, mb_flag_letter(flag) ? "%s, -%c" : "%s", flag->name, mb_flag_letter(flag));
+    print_row(name, (int)strlen(name), flag->value ? flag->value : "", flag->help);
+}
+
 static void print_flags(const char *command, bool common)
 {
     for (const mb_flag *flag = mb_flags; flag->name; flag++)
         if (!flag->commands == common && mb_flag_belongs(flag, command))
-            print_row(flag->name, (int)strlen(flag->name), flag->value ? flag->value : "", flag->help);
+            print_flag(flag);
 }
 
 void mb_help_usage(void)

@@ -29,6 +29,11 @@ const mb_command mb_commands[] = {
     {"new-method", mb_command_new_method, 2, true, "NAME [--out DIR]\nNAME --in-tree",
      "a working method to start from, with a config and a test",
      "With --in-tree it writes methods/NAME.c of the source tree and nothing else."},
+    {"test", mb_command_test, 2, true, "NAME [--set KEY=VALUE]\nFILE.so [--set KEY=VALUE]",
+     "whether a method keeps what every method must keep, over its options",
+     "Each choice, both ends of each range, one option at a time around the presets or --set. The method plays "
+     "on\n"
+     "made-up data without a model. Exit code 1: something is not kept; the line names the case."},
     {"doctor", mb_command_doctor, 1, false, "", "what this machine has and what is missing", NULL},
     {"tokenize", mb_command_tokenize, 1, false, "--model DIR [--decode|--chat]",
      "ids of the text on standard input, or text of its ids", NULL},

@@ -6,6 +6,7 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -57,4 +58,10 @@ int mb_terminal_width(void)
 {
     struct winsize size;
     return isatty(STDOUT_FILENO) == 1 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+bool mb_terminal_colour(int stream)
+{
+    const char *wish = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    return isatty(stream) == 1 && !(wish && *wish) && !(terminal && strcmp(terminal, "dumb") == 0);
 }

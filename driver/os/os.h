@@ -39,6 +39,8 @@ typedef struct mb_environment {
 } mb_environment;
 void mb_environment_read(mb_environment *environment, int threads);
 int64_t mb_peak_memory(void); /* bytes, of this process */
-int mb_terminal_width(void);  /* columns of standard output; 0 when it is no terminal */
+/* Whether a stream may be coloured: a terminal that is not dumb, and no $NO_COLOR (no-color.org). */
+bool mb_terminal_colour(int stream);
+int mb_terminal_width(void); /* columns of standard output; 0 when it is no terminal */
 
 #endif

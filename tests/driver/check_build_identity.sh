@@ -6,7 +6,7 @@
 build=${BUILD:-build}
 tree=$scratch/tree
 mkdir -p "$tree"
-cp -a Makefile base configs datasets driver kernels methods model models plots results tests tools "$build" "$tree" 2>/dev/null
+cp -a Makefile base configs datasets driver kernels methods model models plots properties results tests tools training "$build" "$tree" 2>/dev/null
 rm -f "$tree"/results/*.db*
 cd "$tree" || exit 1
 cuda=NVCC=; [ -z "$(ls "$build"/kernels/cuda/*.o 2>/dev/null)" ] || cuda=

@@ -17,7 +17,8 @@ allowed() {
     datasets) echo '^(base/|datasets/)' ;;
     training) echo '^(base/|training/|model/|datasets/datasets\.h|kernels/(kernels|training)\.h|methods/method\.h)' ;;
     results) echo '^(base/|results/)' ;;
-    driver) echo '^(base/|driver/|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/(kernels|bench)\.h|results/results\.h|training/training\.h|version\.h)' ;;
+    properties) echo '^(base/|properties/|kernels/(kernels|cases|cpu/convert)\.h|model/engine/engine\.h|methods/(method|registry/registry)\.h)' ;;
+    driver) echo '^(base/|driver/|properties/(sweep|properties|stage)\.h|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/(kernels|bench)\.h|results/results\.h|training/training\.h|version\.h)' ;;
     esac
 }
 check_room() {
@@ -38,6 +39,7 @@ check_room model model/*.[ch] model/*/*.[ch]
 check_room datasets datasets/*.[ch] datasets/*/*.[ch]
 check_room results results/*.[ch]
 check_room training training/*.[ch]
+check_room properties properties/*.[ch]
 check_room driver driver/*.[ch] driver/*/*.[ch]
 
 # ---- inner walls: folder -> project headers that it may include, or may not (a pattern that begins with !) ----------
@@ -86,7 +88,7 @@ for source in methods/*.c; do
 done
 
 # ---- conditional compilation only in kernels/ -----------------------------------------------------------------------
-hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c driver/*/*.c model/*.c model/*/*.c training/*.c methods/*.c methods/registry/*.c datasets/*.c datasets/*/*.c results/*.c |
+hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c driver/*/*.c model/*.c model/*/*.c training/*.c methods/*.c methods/registry/*.c datasets/*.c datasets/*/*.c properties/*.c results/*.c |
        grep -vE '__cplusplus')
 [ -z "$hits" ] || complain "conditional compilation outside kernels/: $hits"
 
@@ -98,7 +100,7 @@ shared() { sed -n '/^#ifndef MB_SHARED_WORDS/,/^#endif .* MB_SHARED_WORDS/p' "$1
 # ---- comments name documents that are in the tree -----------------------------------------------------------------
 # A path is looked for from the root and from the folder of the file. Every line of a Python file counts (docstrings).
 comments_with_documents() {
-    local rooms="base datasets driver findings kernels methods model models plots results tests tools"
+    local rooms="base datasets driver findings kernels methods model models plots properties results tests tools"
     grep -rnE '(^[[:space:]]*\*|/\*|//).*\.md\b' --include=*.c --include=*.h --include=*.cu --include=*.cuh $rooms
     grep -rnE '(^|[[:space:]])#.*\.md\b' --include=*.sh --include=*.mk --include=*.gp $rooms
     grep -nE '(^|[[:space:]])#.*\.md\b' Makefile /dev/null

@@ -14,7 +14,7 @@ fail() { echo "FAILED: $*"; exit 1; }
 
 # With times kept, so that only what changes is compiled. Tests and their objects are not needed.
 (cd "$root" && tar cf - --exclude=.git --exclude=results/*.db Makefile README.md base configs datasets driver kernels \
-    methods model models plots results tests/tests.mk tools) | tar xf - -C "$tree"
+    methods model models plots properties results tests/tests.mk tools training) | tar xf - -C "$tree"
 (cd "$build" && tar cf - --exclude=tests --exclude=plugins .) | tar xf - -C "$tree/build"
 cd "$tree"
 sums() { find . -path ./build -prune -o -type f ! -name harness -print0 | sort -z | xargs -0 sha256sum; }

@@ -6,7 +6,7 @@
 #define MB_TESTS_METHODS_CPU_STAGE_H
 
 #include "methods/registry/registry.h"
-#include "tests/methods/host.h"
+#include "properties/stage.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -5,7 +5,7 @@
 #ifndef MB_TESTS_METHODS_RECORDER_H
 #define MB_TESTS_METHODS_RECORDER_H
 
-#include "tests/methods/host.h"
+#include "properties/stage.h"
 
 /* One layer of one forward. q, q_pre: [batch][block][Hq][D]; k, v: [batch][Hkv][slots][D]. */
 typedef struct mb_snapshot {

@@ -3,7 +3,7 @@
  * every counter is simulated here in double, row by row; the keys that it reads are counted by hand.
  */
 #include "tests/methods/reuse_fixture.h"
-#include "tests/methods/tape.h"
+#include "properties/tape.h"
 
 #define MOST_RING 4
 #define MOST_STEPS 8

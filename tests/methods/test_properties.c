@@ -3,7 +3,7 @@
  * the default options in fp32 and bf16 storage, and with the variants that change what a method does in fp32.
  */
 #include "methods/registry/registry.h"
-#include "tests/methods/properties.h"
+#include "properties/properties.h"
 
 #include <limits.h>
 #include <setjmp.h>
@@ -139,7 +139,17 @@ static void test_bf16(void **state)
 
 /* ---- the properties themselves can fail ---- */
 
-enum { FAULT_BUDGET, FAULT_ORDER, FAULT_RANGE, FAULT_DRIFT, FAULT_HEADS, FAULT_ALLOC, FAULT_EMPTY };
+enum {
+    FAULT_BUDGET,
+    FAULT_ORDER,
+    FAULT_RANGE,
+    FAULT_DRIFT,
+    FAULT_HEADS,
+    FAULT_ALLOC,
+    FAULT_EMPTY,
+    FAULT_ONE_SHORT,
+    FAULT_EQUAL
+};
 static int fault;
 static mb_page_set broken_set;
 static const mb_host *broken_host;
@@ -169,6 +179,12 @@ static int broken_select(void *self, const mb_call *call, mb_selection *out, mb_
             ids[n - 1] = call->prefix_len[bh / 3];
         if (n > 0 && fault == FAULT_DRIFT)
             ids[n - 1] += broken_calls++ % 7;
+        if ((fault == FAULT_ONE_SHORT && broken_k == call->prefix_len[bh / 3] - 1) ||
+            (fault == FAULT_EQUAL && broken_k == call->prefix_len[bh / 3])) {
+            n = call->prefix_len[bh / 3] - (fault == FAULT_EQUAL);
+            for (int32_t i = 0; i < n; i++)
+                ids[i] = i;
+        }
         broken_set.counts[bh] = fault == FAULT_BUDGET ? -1 : fault == FAULT_EMPTY ? 0 : n;
     }
     if (fault == FAULT_ALLOC)
@@ -200,7 +216,8 @@ static void test_properties_catch_faults(void **state)
     } cases[] = {{FAULT_BUDGET, mb_property_index_valid}, {FAULT_ORDER, mb_property_index_valid},
                  {FAULT_RANGE, mb_property_index_valid},  {FAULT_ALLOC, mb_property_index_valid},
                  {FAULT_DRIFT, mb_property_repeat},       {FAULT_HEADS, mb_property_head_permutation},
-                 {FAULT_EMPTY, mb_property_full_budget}};
+                 {FAULT_EMPTY, mb_property_full_budget},  {FAULT_ONE_SHORT, mb_property_edges},
+                 {FAULT_EQUAL, mb_property_edges}};
     mb_stage_env env = open_stage(MB_F32);
     int64_t options = 48;
     (void)state;

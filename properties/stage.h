@@ -1,5 +1,5 @@
 /*
- * host.h - a stage on which a method plays without a model: made-up keys, values and queries, and a loop that
+ * stage.h - a stage on which a method plays without a model: made-up keys, values and queries, and a loop that
  * calls the hooks in the order of method.h. The method is opened and called by the program's own attender
  * (attender.c, attender_ops.c), on as much of a session as that looks at. Everything the method answered and
  * everything that came out of the attention is recorded, beside exact attention on the same data.
@@ -7,8 +7,8 @@
  * Made-up data depend on (seed, layer, logical head, position, block, step, row) alone, never on what a method
  * returned: two runs of one case see the same queries. The same code runs on any backend.
  */
-#ifndef MB_TESTS_METHODS_HOST_H
-#define MB_TESTS_METHODS_HOST_H
+#ifndef MB_STAGE_H
+#define MB_STAGE_H
 
 #include "base/base.h"
 #include "kernels/kernels.h"
@@ -21,6 +21,7 @@ typedef struct mb_stage_env {
 } mb_stage_env;
 
 #define MB_STAGE_BATCH 4
+#define MB_STAGE_HEADS 8 /* KV heads of a case, at most */
 #define MB_STAGE_STEPS 16
 
 struct mb_tapes; /* tape.h */
@@ -57,6 +58,7 @@ typedef struct mb_stage_run {
     mb_stage_event *events;
     size_t count, size;       /* size: floats of out */
     int32_t late_allocations; /* alloc() calls outside open(): must stay 0 */
+    bool unsupported;         /* the method says that it cannot serve this shape with these options */
     double counters[32];
     double *maps, *weights; /* [maps][MB_STAGE_STEPS][layers], 0 where nothing was reported */
 } mb_stage_run;

@@ -2,7 +2,7 @@
  * tape.c - operations with their arguments on a tape: every operation of the table has a stand-in that writes its
  * arguments down and runs the real one.
  */
-#include "tests/methods/tape.h"
+#include "properties/tape.h"
 
 #include "base/base.h"
 #include "kernels/cases.h"

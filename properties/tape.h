@@ -4,8 +4,8 @@
  * are not called. What they would have computed on the host from the step, the block or their own memory is then
  * missing or out of date, exactly as when a captured graph runs.
  */
-#ifndef MB_TESTS_METHODS_TAPE_H
-#define MB_TESTS_METHODS_TAPE_H
+#ifndef MB_TAPE_H
+#define MB_TAPE_H
 
 #include "kernels/kernels.h"
 #include "methods/method.h"

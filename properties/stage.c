@@ -1,6 +1,7 @@
-/* host.c - the stage: made-up data, the loop over blocks, steps and layers, and the record of what happened. */
-#include "tests/methods/host.h"
-#include "tests/methods/tape.h"
+/* stage.c - made-up data, the loop over blocks, steps and layers, and the record of what happened. */
+#include "properties/made_up.h"
+#include "properties/stage.h"
+#include "properties/tape.h"
 
 #include "kernels/cpu/convert.h"
 #include "model/engine/engine.h"
@@ -35,25 +36,6 @@ typedef struct play {
 
 /* ---- made-up data ---- */
 
-/* Near enough to a normal variable: four 16-bit uniform ones, scaled to variance 1. */
-static double normal(mb_random *random)
-{
-    uint64_t x = mb_random_next(random);
-    uint64_t sum = (x & 0xffff) + (x >> 16 & 0xffff) + (x >> 32 & 0xffff) + (x >> 48);
-    return ((double)sum / 65536.0 - 2.0) * 1.7320508;
-}
-
-static mb_random stream(const mb_stage_case *c, int kind, int32_t a, int32_t b, int32_t d, int32_t e)
-{
-    const int32_t parts[] = {kind, a, b, d, e};
-    uint64_t x = c->seed;
-    for (int i = 0; i < 5; i++) {
-        mb_random mix = {x * 0x9e3779b97f4a7c15u + (uint64_t)(uint32_t)parts[i]};
-        x = mb_random_next(&mix);
-    }
-    return (mb_random){x};
-}
-
 static int32_t logical_head(const mb_stage_case *c, int32_t slot)
 {
     return c->head_order ? c->head_order[slot] : slot;
@@ -63,27 +45,6 @@ static int32_t logical_head(const mb_stage_case *c, int32_t slot)
 static const double *direction(const play *p, int32_t layer, int32_t head)
 {
     return p->directions + (size_t)(layer * p->c->kv_heads + head) * (size_t)p->c->head_dim;
-}
-
-static void make_directions(play *p)
-{
-    for (int32_t i = 0; i < p->c->layers * p->c->kv_heads; i++) {
-        mb_random random = stream(p->c, 1, i, 0, 0, 0);
-        for (int32_t j = 0; j < p->c->head_dim; j++)
-            p->directions[i * p->c->head_dim + j] = normal(&random);
-    }
-}
-
-/* kind 2: key, 3: value; `version` tells a block's drafts apart from its final keys. */
-static void make_vector(const play *p, int kind, int32_t layer, int32_t head, int32_t b, int32_t position,
-                        int32_t version, float *to)
-{
-    const mb_stage_case *c = p->c;
-    const double *towards = direction(p, layer, head);
-    mb_random random = stream(c, kind, layer * 64 + head, b, position, version);
-    double pull = mb_random_below(&random, 8) == 0 ? 0.4 : 0.0;
-    for (int32_t i = 0; i < c->head_dim; i++)
-        to[i] = (float)(normal(&random) + (kind == 2 ? pull * towards[i] : 0.0));
 }
 
 static int put(const play *p, void *device, size_t at, const float *values, size_t n)
@@ -108,39 +69,39 @@ static int put_keys(const play *p, int32_t layer, int32_t b, int32_t first, int3
     const mb_stage_case *c = p->c;
     int rc = 0;
     for (int32_t h = 0; h < c->kv_heads && n > 0 && rc == 0; h++)
-        for (int kind = 2; kind <= 3 && rc == 0; kind++) {
+        for (int kind = MB_MADE_KEY; kind <= MB_MADE_VALUE && rc == 0; kind++) {
             for (int32_t j = 0; j < n; j++)
-                make_vector(p, kind, layer, logical_head(c, h), b, first + j, version,
-                            p->row + (size_t)j * (size_t)c->head_dim);
+                mb_made_vector(c, kind, &(mb_made_place){layer, logical_head(c, h), b, first + j, version},
+                               kind == MB_MADE_KEY ? direction(p, layer, logical_head(c, h)) : NULL,
+                               p->row + (size_t)j * (size_t)c->head_dim);
             size_t at = ((size_t)(b * c->kv_heads + h) * (size_t)p->slots + (size_t)first) * (size_t)c->head_dim;
-            rc = put(p, kind == 2 ? p->session.kv[layer].k : p->session.kv[layer].v, at, p->row,
+            rc = put(p, kind == MB_MADE_KEY ? p->session.kv[layer].k : p->session.kv[layer].v, at, p->row,
                      (size_t)n * (size_t)c->head_dim);
         }
     return rc;
 }
 
-/* A row's query: its head's direction, something of its own, and a part that changes from step to step. */
+/* The query of one row and query head; pre: before RoPE. */
+static void make_query(const play *p, bool pre, const mb_made_place *place, int32_t a, float *to)
+{
+    const mb_stage_case *c = p->c;
+    int32_t head = logical_head(c, a / c->group), r = place->position % c->block, step = place->version;
+    mb_made_place own = *place;
+    own.head = head * c->group + a % c->group;
+    own.version = !c->still ? step : r < c->moving_rows && step != 1 ? 2 : 1;
+    mb_made_query(c, pre, &own, direction(p, place->layer, head), to);
+}
+
 static int put_queries(const play *p, int32_t block, int32_t step, int32_t layer)
 {
     const mb_stage_case *c = p->c;
-    int32_t query_heads = c->kv_heads * c->group, dim = c->head_dim;
+    const int32_t query_heads = c->kv_heads * c->group;
     for (int pre = 0; pre < (p->method->caps & MB_CAP_PRE_ROPE ? 2 : 1); pre++) {
+        float *to = p->row;
         for (int32_t b = 0; b < c->batch; b++)
             for (int32_t r = 0; r < c->block; r++)
-                for (int32_t a = 0; a < query_heads; a++) {
-                    int32_t head = logical_head(c, a / c->group), query = head * c->group + a % c->group;
-                    const double *towards = direction(p, layer, head);
-                    mb_random own = stream(c, 4 + pre, layer * 64 + query, b, block * c->block + r, 0);
-                    mb_random now = stream(c, 6 + pre, layer * 64 + query, b, block * c->block + r,
-                                           !c->still                         ? step
-                                           : r < c->moving_rows && step != 1 ? 2
-                                                                             : 1);
-                    float *to =
-                        p->row + (((size_t)b * (size_t)c->block + (size_t)r) * (size_t)query_heads + (size_t)a) *
-                                     (size_t)dim;
-                    for (int32_t i = 0; i < dim; i++)
-                        to[i] = (float)(1.2 * towards[i] + 0.6 * normal(&own) + 0.4 * normal(&now));
-                }
+                for (int32_t a = 0; a < query_heads; a++, to += c->head_dim)
+                    make_query(p, pre, &(mb_made_place){layer, 0, b, block * c->block + r, step}, a, to);
         int rc = put(p, pre ? p->q_pre : p->q, 0, p->row, p->run->size);
         if (rc != 0)
             return rc;
@@ -331,8 +292,8 @@ static mb_stage_event *next_event(play *p)
     event->mode = p->call.mode;
     memcpy(event->prefix, p->prefix, sizeof p->prefix);
     event->out = calloc(run->size, sizeof *event->out);
-    event->exact = calloc(run->size, sizeof *event->exact);
-    return event->out && event->exact ? event : NULL;
+    event->exact = event->out ? calloc(run->size, sizeof *event->exact) : NULL;
+    return event->exact ? event : NULL;
 }
 
 /* Masked rows: all at first, fewer each step, none in the commit. */
@@ -359,6 +320,25 @@ static int set_masks(play *p, int32_t step)
     return rc;
 }
 
+static int forward_layer(play *p, int32_t block, int32_t step, int32_t layer, mb_error *err)
+{
+    const mb_stage_case *c = p->c;
+    int rc = put_queries(p, block, step, layer);
+    for (int32_t b = 0; b < c->batch && rc == 0; b++)
+        rc = put_keys(p, layer, b, p->prefix[b], c->block, step == 0 ? 0 : 1000 * (block + 1) + step);
+    p->call.q = p->q;
+    p->call.q_pre = p->method->caps & MB_CAP_PRE_ROPE ? p->q_pre : NULL;
+    at_layer(p, layer);
+    mb_stage_event *event = rc == 0 ? next_event(p) : NULL;
+    rc = rc == 0 && !event ? MB_E_SYSTEM : rc;
+    if (rc == 0)
+        rc = answer_layer(p, event, err);
+    if (rc == 0 && step == 0)
+        rc = hook(p, MB_HOOK_KV_ADDED, layer, err);
+    p->call.q = p->call.q_pre = NULL;
+    return rc;
+}
+
 static int forward(play *p, int32_t block, int32_t step, mb_error *err)
 {
     const mb_stage_case *c = p->c;
@@ -372,21 +352,8 @@ static int forward(play *p, int32_t block, int32_t step, mb_error *err)
         rc = mb_attender_mode(p->attender, &p->call, &p->call.mode, err);
     if (rc == 0 && denoises)
         rc = hook(p, MB_HOOK_STEP_BEGIN, -1, err);
-    for (int32_t l = 0; l < c->layers && rc == 0; l++) {
-        rc = put_queries(p, block, step, l);
-        for (int32_t b = 0; b < c->batch && rc == 0; b++)
-            rc = put_keys(p, l, b, p->prefix[b], c->block, step == 0 ? 0 : 1000 * (block + 1) + step);
-        p->call.q = p->q;
-        p->call.q_pre = p->method->caps & MB_CAP_PRE_ROPE ? p->q_pre : NULL;
-        at_layer(p, l);
-        mb_stage_event *event = rc == 0 ? next_event(p) : NULL;
-        rc = rc == 0 && !event ? MB_E_SYSTEM : rc;
-        if (rc == 0)
-            rc = answer_layer(p, event, err);
-        if (rc == 0 && step == 0)
-            rc = hook(p, MB_HOOK_KV_ADDED, l, err);
-        p->call.q = p->call.q_pre = NULL;
-    }
+    for (int32_t l = 0; l < c->layers && rc == 0; l++)
+        rc = forward_layer(p, block, step, l, err);
     return rc == 0 && denoises ? hook(p, MB_HOOK_STEP_END, -1, err) : rc;
 }
 
@@ -500,7 +467,8 @@ static int allocate(play *p)
     p->directions = malloc((size_t)s->layers * (size_t)s->kv_heads * (size_t)s->head_dim * sizeof *p->directions);
     if (!p->row || !p->packed || !p->session.kv || !p->directions)
         return MB_E_SYSTEM;
-    make_directions(p);
+    for (int32_t i = 0; i < s->layers * s->kv_heads; i++)
+        mb_made_direction(p->c, i, p->directions + (size_t)i * (size_t)s->head_dim);
 #define TAKE(field, bytes)                                                                                        \
     if (!((field) = env->kernels->alloc(env->device, (bytes))))                                                   \
     return MB_E_SYSTEM
@@ -553,7 +521,8 @@ int mb_stage_play(const mb_stage_env *env, const mb_stage_case *stage_case, cons
                        .internal = &p.view,
                        .layer = -1};
     if (rc == 0)
-        rc = mb_attender_open(&p.attender, &p.session, method, options, p.shape.steps, SEED, NULL, err);
+        rc = mb_attender_open(&p.attender, &p.session, method, options, p.shape.steps, SEED, &run->unsupported,
+                              err);
     for (int32_t i = 0; i <= stage_case->warmups && rc == 0; i++) {
         mb_stage_run next = {.size = run->size, .shape = run->shape};
         mb_stage_free(run); /* of an earlier request */

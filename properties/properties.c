@@ -1,5 +1,5 @@
 /* properties.c - the inherited properties; properties.h says what each one promises. */
-#include "tests/methods/properties.h"
+#include "properties/properties.h"
 
 #include "methods/registry/registry.h"
 
@@ -19,6 +19,7 @@ static const mb_stage_case usual = {.layers = 5,
                                     .prefix = {203, 150},
                                     .seed = 7};
 #define USUAL_K 48
+#define EDGE_CONTEXT 75 /* no multiple of a page either */
 
 static int breach(mb_error *err, const mb_stage_event *e, const char *what)
 {
@@ -62,6 +63,17 @@ static int play(const mb_stage_env *env, const mb_stage_case *c, const mb_method
     return rc;
 }
 
+int mb_property_supported(const mb_stage_env *env, const mb_method *method, const void *options, mb_error *err)
+{
+    mb_stage_case c = usual;
+    mb_stage_run run;
+    c.blocks = 0;
+    int rc = play(env, &c, method, options, USUAL_K, &run, err);
+    bool unsupported = run.unsupported;
+    mb_stage_free(&run);
+    return rc == 0 ? 1 : unsupported ? 0 : rc;
+}
+
 /* Outputs equal exact attention up to rounding. */
 static int near_exact(const mb_stage_env *env, const mb_stage_run *run, mb_error *err)
 {
@@ -77,8 +89,47 @@ static int near_exact(const mb_stage_env *env, const mb_stage_run *run, mb_error
     return 0;
 }
 
-/* Index, budget and finiteness of one run; k <= 0: no budget to check. */
-static int valid(const mb_stage_run *run, int64_t k, mb_error *err)
+/* Pages that the KV heads of sequence b read. */
+static int64_t pages_read(const mb_stage_event *e, int32_t b, int32_t heads)
+{
+    int64_t all = (e->prefix[b] + (int64_t)e->granularity - 1) / e->granularity, used = 0;
+    for (int32_t bh = b * heads; bh < (b + 1) * heads; bh++)
+        used += e->counts[bh] < 0 ? all : e->counts[bh];
+    return used;
+}
+
+static int valid_ids(const mb_stage_run *run, const mb_stage_event *e, mb_error *err)
+{
+    int32_t heads = run->shape.kv_heads;
+    for (int32_t bh = 0; e->counts && bh < run->shape.batch * heads; bh++) {
+        int64_t pages = (e->prefix[bh / heads] + (int64_t)e->granularity - 1) / e->granularity;
+        const int32_t *ids = e->ids + (size_t)bh * (size_t)e->capacity;
+        for (int32_t at = 0; at < e->counts[bh]; at++)
+            if (ids[at] < 0 || ids[at] >= pages || (at > 0 && ids[at] <= ids[at - 1]))
+                return breach(err, e, "ids must ascend within the prefix");
+    }
+    return 0;
+}
+
+/* k is what a KV head reads on average: heads of one sequence may share. */
+static int valid_budget(const mb_stage_run *run, const mb_stage_event *e, int64_t k, mb_error *err)
+{
+    const int32_t heads = run->shape.kv_heads;
+    const int64_t allowed = e->counts ? (k + e->granularity - 1) / e->granularity * heads : 0;
+    for (int32_t b = 0; e->counts && e->answer.answer == MB_SPARSE && b < run->shape.batch; b++) {
+        int64_t used = pages_read(e, b, heads);
+        if (used > allowed)
+            return mb_fail(err, -1,
+                           "more than the budget: block %d, %s %d, layer %d: %lld pages where k allows %lld",
+                           e->block, e->step ? "step" : "commit, step", e->step, e->layer, (long long)used,
+                           (long long)allowed);
+    }
+    return 0;
+}
+
+/* Index, budget and finiteness of one run; k <= 0: no budget to check. Where layers share a budget by a rule of
+ * the method's own, a layer may read more than k. */
+static int valid(const mb_method *method, const mb_stage_run *run, int64_t k, mb_error *err)
 {
     if (run->late_allocations)
         return mb_fail(err, -1, "%d allocations outside open()", run->late_allocations);
@@ -87,19 +138,11 @@ static int valid(const mb_stage_run *run, int64_t k, mb_error *err)
         for (size_t j = 0; j < run->size; j++)
             if (!isfinite(e->out[j]))
                 return breach(err, e, "the output is not finite");
-        int64_t budget = e->counts ? (k + e->granularity - 1) / e->granularity : 0, used = 0;
-        int32_t heads = run->shape.kv_heads;
-        for (int32_t bh = 0; e->counts && bh < run->shape.batch * heads; bh++) {
-            int64_t pages = (e->prefix[bh / heads] + (int64_t)e->granularity - 1) / e->granularity;
-            const int32_t *ids = e->ids + (size_t)bh * (size_t)e->capacity;
-            for (int32_t at = 0; at < e->counts[bh]; at++)
-                if (ids[at] < 0 || ids[at] >= pages || (at > 0 && ids[at] <= ids[at - 1]))
-                    return breach(err, e, "ids must ascend within the prefix");
-            /* k is what a KV head reads on average: heads of one sequence may share. */
-            used = (bh % heads ? used : 0) + (e->counts[bh] < 0 ? pages : e->counts[bh]);
-            if (k > 0 && e->answer.answer == MB_SPARSE && bh % heads == heads - 1 && used > budget * heads)
-                return breach(err, e, "more than the budget");
-        }
+        int rc = valid_ids(run, e, err);
+        if (rc == 0 && k > 0 && !(method->caps & MB_CAP_LAYER_BUDGET))
+            rc = valid_budget(run, e, k, err);
+        if (rc != 0)
+            return rc;
     }
     return 0;
 }
@@ -118,6 +161,29 @@ int mb_property_full_budget(const mb_stage_env *env, const mb_method *method, co
     return rc;
 }
 
+/* many captures at least what few does, per sequence and head: in every layer, or summed over the layers of a
+ * forward where the method shares its budget among them. */
+static int not_less(const mb_method *method, const mb_stage_run *few, const mb_stage_run *many, mb_error *err)
+{
+    const bool shared = method->caps & MB_CAP_LAYER_BUDGET;
+    const int32_t pairs = many->shape.batch * many->shape.kv_heads;
+    double gained[MB_STAGE_BATCH * MB_STAGE_HEADS] = {0};
+    for (size_t j = 0; j < few->count; j++) {
+        const mb_stage_event *a = &few->events[j], *b = &many->events[j];
+        const bool last = j + 1 == few->count || a[1].layer == 0;
+        if (a->counts && !b->counts)
+            return breach(err, b, "a larger budget captures less mass");
+        for (int32_t bh = 0; a->counts && bh < pairs; bh++)
+            gained[bh] += b->captured[bh] - a->captured[bh];
+        for (int32_t bh = 0; (last || !shared) && bh < pairs; bh++) {
+            if (gained[bh] < -1e-6)
+                return breach(err, b, "a larger budget captures less mass");
+            gained[bh] = 0;
+        }
+    }
+    return 0;
+}
+
 int mb_property_monotone(const mb_stage_env *env, const mb_method *method, const void *options, mb_error *err)
 {
     static const int64_t budgets[] = {16, 48, 128};
@@ -128,15 +194,41 @@ int mb_property_monotone(const mb_stage_env *env, const mb_method *method, const
         run[0] = run[1];
         memset(&run[1], 0, sizeof run[1]);
         rc = play(env, &usual, method, options, budgets[i], &run[1], err);
-        for (size_t j = 0; rc == 0 && j < run[0].count; j++) {
-            const mb_stage_event *few = &run[0].events[j], *many = &run[1].events[j];
-            for (int32_t bh = 0; few->counts && bh < run[0].shape.batch * run[0].shape.kv_heads && rc == 0; bh++)
-                if (!many->counts || many->captured[bh] < few->captured[bh] - 1e-6)
-                    rc = breach(err, many, "a larger budget captures less mass");
-        }
+        if (rc == 0)
+            rc = not_less(method, &run[0], &run[1], err);
     }
     mb_stage_free(&run[0]);
     mb_stage_free(&run[1]);
+    return rc;
+}
+
+/* Whether the index is of single keys, where there is one. */
+static bool single_keys(const mb_stage_run *run)
+{
+    for (size_t i = 0; i < run->count; i++)
+        if (run->events[i].granularity > 1)
+            return false;
+    return true;
+}
+
+int mb_property_edges(const mb_stage_env *env, const mb_method *method, const void *options, mb_error *err)
+{
+    mb_stage_case c = usual;
+    int rc = 0;
+    c.prefix[0] = c.prefix[1] = EDGE_CONTEXT;
+    c.blocks = 1;
+    c.still = method->caps & MB_CAP_REUSE;
+    for (int64_t k = EDGE_CONTEXT - 1; has_budget(method) && k <= EDGE_CONTEXT + 1 && rc == 0; k++) {
+        mb_stage_run run;
+        rc = play(env, &c, method, options, k, &run, err);
+        if (rc == 0)
+            rc = valid(method, &run, k, err);
+        if (rc == 0 && k >= EDGE_CONTEXT && single_keys(&run)) /* a part of a page may be dropped or read whole */
+            rc = near_exact(env, &run, err);
+        if (rc != 0)
+            mb_fail_prefix(err, rc, "k = %lld of %d tokens", (long long)k, EDGE_CONTEXT);
+        mb_stage_free(&run);
+    }
     return rc;
 }
 
@@ -145,7 +237,17 @@ int mb_property_index_valid(const mb_stage_env *env, const mb_method *method, co
     mb_stage_run run;
     int rc = play(env, &usual, method, options, USUAL_K, &run, err);
     if (rc == 0)
-        rc = valid(&run, has_budget(method) ? USUAL_K : 0, err);
+        rc = valid(method, &run, has_budget(method) ? USUAL_K : 0, err);
+    mb_stage_free(&run);
+    return rc;
+}
+
+int mb_property_sparse(const mb_stage_env *env, const mb_method *method, const void *options, mb_error *err)
+{
+    mb_stage_case c = usual;
+    mb_stage_run run;
+    c.blocks = c.batch = 1;
+    int rc = play(env, &c, method, options, USUAL_K, &run, err);
     size_t sparse = 0;
     for (size_t i = 0; rc == 0 && i < run.count; i++)
         sparse += run.events[i].answer.answer != MB_DENSE;
@@ -247,7 +349,7 @@ int mb_property_contexts(const mb_stage_env *env, const mb_method *method, const
             most = c.prefix[b] > most ? c.prefix[b] : most;
         rc = play(env, &c, method, options, USUAL_K, &run, err);
         if (rc == 0)
-            rc = valid(&run, has_budget(method) ? USUAL_K : 0, err);
+            rc = valid(method, &run, has_budget(method) ? USUAL_K : 0, err);
         if (rc == 0 && has_budget(method) && most + c.block <= USUAL_K) {
             run.count = run.count / (size_t)c.blocks; /* the prefix of the first block is within the budget */
             rc = near_exact(env, &run, err);
@@ -272,7 +374,7 @@ int mb_property_groups(const mb_stage_env *env, const mb_method *method, const v
         c.blocks = 1;
         rc = play(env, &c, method, options, USUAL_K, &run, err);
         if (rc == 0)
-            rc = valid(&run, has_budget(method) ? USUAL_K : 0, err);
+            rc = valid(method, &run, has_budget(method) ? USUAL_K : 0, err);
         mb_stage_free(&run);
         c.still = method->caps & MB_CAP_REUSE;
         if (rc == 0 && exact_at_full_budget(method)) {
@@ -287,8 +389,10 @@ int mb_property_groups(const mb_stage_env *env, const mb_method *method, const v
     return rc;
 }
 
-const mb_property mb_properties[] = {{"full budget equals exact", mb_property_full_budget},
+const mb_property mb_properties[] = {{"not dense everywhere", mb_property_sparse},
+                                     {"full budget equals exact", mb_property_full_budget},
                                      {"more budget, more mass", mb_property_monotone},
+                                     {"budgets at the context's length", mb_property_edges},
                                      {"index within the contract", mb_property_index_valid},
                                      {"head permutation", mb_property_head_permutation},
                                      {"poisoned values", mb_property_poison},
