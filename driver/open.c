@@ -13,19 +13,19 @@
 #define WORKER_OVERHEAD ((size_t)1 << 30) /* context and work memory of one more process on a GPU */
 #define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
 
-static mb_model_request model_request(const mb_run *run)
+mb_model_request mb_open_request(const mb_run_config *config, bool unloaded)
 {
-    const mb_run_config *config = run->config;
     return (mb_model_request){.path = config->model_path,
                               .shape = config->model_shape,
                               .seed = config->model_seed,
                               .block = config->block_size,
+                              .sub_block = config->sub_block,
                               .mask = config->mask,
                               .positions = config->positions,
                               .stop_ids = config->stop.values,
                               .stop_count = config->stop.count,
                               .chat = config->chat,
-                              .unloaded = run->flags.dry_run};
+                              .unloaded = unloaded};
 }
 
 /* Tokens per sequence that the longest prompt of the config and its answer take. */
@@ -58,7 +58,7 @@ static int find_capacity(mb_run *run, mb_error *err)
 int mb_run_inspect(mb_run *run, mb_error *err)
 {
     mb_run_config *config = run->config;
-    mb_model_request request = model_request(run);
+    mb_model_request request = mb_open_request(run->config, run->flags.dry_run);
     int rc = mb_model_inspect(&request, &run->model_config, err);
     if (rc != MB_OK)
         return rc;
@@ -142,7 +142,7 @@ static int open_device(mb_run *run, mb_error *err)
 
 int mb_run_open_model(mb_run *run, mb_error *err)
 {
-    mb_model_request request = model_request(run);
+    mb_model_request request = mb_open_request(run->config, run->flags.dry_run);
     int rc = open_device(run, err);
     if (rc == MB_OK && !run->serving) /* before weights are drawn or loaded */
         rc = mb_plan_check(run, err);

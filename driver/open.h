@@ -4,6 +4,8 @@
 
 #include "driver/arm.h"
 
+/* What a config asks of a model; borrows from it. unloaded: no weight is read. */
+mb_model_request mb_open_request(const mb_run_config *config, bool unloaded);
 /* Model dimensions, samplers, arms, checks that need both; no device yet. */
 int mb_run_inspect(mb_run *run, mb_error *err);
 /* The device with memory for the plan, and the weights on it. */

@@ -99,6 +99,7 @@ typedef struct mb_model_request {
     const char *shape;       /* a row of the table in shapes.c: fast_dllm_v2_7b, sdar_8b, llada2_mini, ... */
     uint64_t seed;           /* random weights */
     int32_t block;           /* overrides B */
+    int32_t sub_block;       /* overrides Fast-dLLM v2's 8 */
     int32_t mask;            /* overrides the id of the mask token */
     int32_t positions;       /* overrides max_position_embeddings (synthetic models: up to 2M) */
     const int32_t *stop_ids; /* [stop_count] override the tokens that end a text; borrowed */

@@ -52,10 +52,6 @@ const mb_flag mb_flags[] = {
     {"--type", "bf16|f32", FLAG_TEXT, AT(type), "logits generate bench-kernels", "storage type"},
     {"--prompt", "FILE", FLAG_TEXT, AT(prompt), "generate", "text of the user's turn, - for standard input"},
     {"--chat", NULL, FLAG_TRUE, AT(chat), "tokenize", "ids of the text as the user's turn of a chat"},
-    {"--chat-template", "folder|family", FLAG_TEXT, AT(chat_template), "tokenize generate",
-     "as the config's chat.template"},
-    {"--thinking", "true|false", FLAG_TEXT, AT(thinking), "tokenize generate", "as the config's chat.thinking"},
-    {"--system", "TEXT", FLAG_TEXT, AT(system), "tokenize generate", "as the config's chat.system"},
     {"--method", "NAME", FLAG_TEXT, AT(method), "generate", "attention method; --set KEY=VALUE sets its options"},
     {"--max-new-tokens", "N", FLAG_NUMBER, AT(max_new_tokens), "generate", "length of the answer (128)"},
     {"--steps", "N", FLAG_NUMBER, AT(steps), "generate", "fixed steps per block in place of the threshold"},
@@ -84,13 +80,24 @@ char mb_flag_letter(const mb_flag *flag)
     return '\0';
 }
 
+/* Whether a list of words, which may be NULL, has this one. */
+static bool lists(const char *words, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *p = words; p && *p; p += strcspn(p, " "), p += *p == ' ')
+        if (strcspn(p, " ") == length && strncmp(p, word, length) == 0)
+            return true;
+    return false;
+}
+
 bool mb_flag_belongs(const mb_flag *flag, const char *command)
 {
-    size_t length = strlen(command);
-    for (const char *p = flag->commands; p && *p; p += strcspn(p, " "), p += *p == ' ')
-        if (strcspn(p, " ") == length && strncmp(p, command, length) == 0)
-            return true;
-    return !flag->commands;
+    return !flag->commands || lists(flag->commands, command);
+}
+
+bool mb_key_belongs(const mb_key *key, const char *command)
+{
+    return key->flag && (strcmp(command, "run") == 0 || lists(key->commands, command));
 }
 
 static int store_value(mb_cli *cli, const mb_flag *f, const char *value, mb_error *err)
@@ -208,11 +215,12 @@ static int read_flag(given *g, char **argv, int argc, int *i, mb_error *err)
 /* A flag that a command does not look at is a misunderstanding: better said than passed over. */
 static int check_place(const given *g, const char *command, mb_error *err)
 {
-    if ((g->key && strcmp(command, "run") == 0) || (g->own && mb_flag_belongs(g->own, command)))
+    const char *more = g->own ? g->own->commands : g->key->commands;
+    if ((g->key && mb_key_belongs(g->key, command)) || (g->own && mb_flag_belongs(g->own, command)))
         return MB_OK;
     return mb_fail(err, MB_E_INPUT, "%.*s says nothing to \"%s\"; it belongs to: %s%s%s",
-                   (int)strcspn(g->name, " "), g->name, command, g->key ? "run" : "", g->key && g->own ? " " : "",
-                   g->own ? g->own->commands : "");
+                   (int)strcspn(g->name, " "), g->name, command, g->key ? "run" : "", g->key && more ? " " : "",
+                   more ? more : "");
 }
 
 static int store_given(mb_cli *cli, const given *g, mb_error *err)

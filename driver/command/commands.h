@@ -12,7 +12,6 @@
 typedef struct mb_cli {
     const char *config, *model, *data, *database, *out, *device, *type;
     const char *ids, *prompt, *method, *pred, *run, *kernel_case, *again, *shard;
-    const char *chat_template, *thinking, *system; /* keys of the config's section chat */
     const char *sets[256], *plugins[64];
     const char **words;         /* [word_count]; the array is owned */
     mb_config_value values[64]; /* flags that set a key of a run's config */
@@ -39,6 +38,8 @@ typedef struct mb_flag {
 extern const mb_flag mb_flags[];          /* ends with name NULL */
 char mb_flag_letter(const mb_flag *flag); /* 'q' of "-q, --quiet"; 0: it has none */
 bool mb_flag_belongs(const mb_flag *flag, const char *command);
+/* Whether a command takes the flag of a config key: run does, and those that the key's row names. */
+bool mb_key_belongs(const struct mb_key *key, const char *command);
 
 /* A command as a row of the table in table.c. */
 typedef struct mb_command {

@@ -4,6 +4,7 @@
  */
 #include "driver/command/commands.h"
 #include "driver/config/keys.h"
+#include "driver/open.h"
 #include "driver/os/os.h"
 
 #include <stdio.h>
@@ -52,50 +53,54 @@ static int parse_ids(const char *text, const char *source, int32_t **ids, size_t
     return mb_no_memory(err, "the token ids");
 }
 
-static const char *chosen_model(const mb_cli *cli)
+/* A --set of a command that takes options of a method, too: those have no dot in their names. */
+static bool is_config_key(const char *set)
 {
-    return cli->model ? cli->model : cli->default_model;
+    return memchr(set, '.', strcspn(set, "=")) != NULL;
 }
 
-/* The flags of a chat, through the rows of the config's section: one check, one meaning. *chat borrows its text.
- */
-static int chosen_chat(const mb_cli *cli, mb_chat *chat, mb_error *err)
+/* Flags that set a key of a config, and every --set with a dot in its name, through the config's own rows: one
+ * check, one meaning. --steps N is a schedule of N steps. */
+static int chosen_keys(const mb_cli *cli, mb_run_config *config, mb_error *err)
 {
-    const char *const given[][2] = {
-        {"template", cli->chat_template}, {"thinking", cli->thinking}, {"system", cli->system}};
-    mb_run_config config = {0};
-    cJSON *object = cJSON_CreateObject();
-    for (size_t i = 0; i < sizeof given / sizeof given[0]; i++)
-        if (given[i][1])
-            cJSON_AddStringToObject(object, given[i][0], given[i][1]);
-    int rc = mb_config_check(object, "chat", "chat", false, err);
-    if (rc == MB_OK)
-        rc = mb_config_fill(object, "chat", &config, err);
-    *chat = config.chat;
-    chat->system = cli->system;
-    mb_config_release("chat", &config);
-    cJSON_Delete(object);
-    return rc;
+    const char *sets[2 + sizeof cli->sets / sizeof cli->sets[0]];
+    char steps[64];
+    mb_config_flags flags = {.sets = sets, .values = cli->values, .value_count = cli->value_count};
+    if (cli->steps > 0) {
+        snprintf(steps, sizeof steps, "sampler.steps=%lld", (long long)cli->steps);
+        sets[flags.set_count++] = "sampler.schedule=fixed";
+        sets[flags.set_count++] = steps;
+    }
+    for (size_t i = 0; i < cli->set_count; i++)
+        if (is_config_key(cli->sets[i]))
+            sets[flags.set_count++] = cli->sets[i];
+    return mb_config_flags_only(config, &flags, err);
 }
 
 /* What the commands share: a device and a model. */
 typedef struct opened {
+    mb_run_config keys; /* of the flags */
     const mb_kernels *kernels;
     mb_device *device;
     mb_model *model;
     mb_model_config config;
 } opened;
 
+/* The flags and the model's dimensions; open_model() comes after it. */
+static int inspect_model(const mb_cli *cli, opened *o, mb_error *err)
+{
+    int rc = chosen_keys(cli, &o->keys, err);
+    mb_model_request request = mb_open_request(&o->keys, true);
+    return rc == MB_OK ? mb_model_inspect(&request, &o->config, err) : rc;
+}
+
 /* arena 0: no weight is loaded. */
 static int open_model(const mb_cli *cli, mb_type type, size_t arena, opened *o, mb_error *err)
 {
-    mb_model_request request = {.path = chosen_model(cli), .unloaded = arena == 0};
+    mb_model_request request = mb_open_request(&o->keys, arena == 0);
     mb_device_options options = {.type = type, .arena_bytes = arena ? arena : ARENA_UNLOADED};
     mb_error note = {0};
-    int rc = chosen_chat(cli, &request.chat, err);
-    if (rc != MB_OK)
-        return rc;
-    rc = mb_device_open(cli->device ? cli->device : "cpu", &options, &o->kernels, &o->device, &note, err);
+    int rc = mb_device_open(cli->device ? cli->device : "cpu", &options, &o->kernels, &o->device, &note, err);
     if (rc == MB_OK)
         rc = mb_model_open(&o->model, &request, o->kernels, o->device, type, err);
     return rc;
@@ -106,6 +111,7 @@ static void close_model(opened *o)
     mb_model_close(o->model);
     if (o->device)
         o->kernels->close(o->device);
+    mb_config_free(&o->keys);
 }
 
 /* Ids of a text as the user's turn. */
@@ -114,7 +120,9 @@ static int encode_chat(const mb_cli *cli, const mb_text *input, int32_t **ids, s
     opened o = {0};
     bool truncated;
     mb_prompt_request request = {.text = input->data, .chat = true};
-    int rc = open_model(cli, MB_BF16, 0, &o, err);
+    int rc = inspect_model(cli, &o, err);
+    if (rc == MB_OK)
+        rc = open_model(cli, MB_BF16, 0, &o, err);
     if (rc == MB_OK)
         rc = mb_prompt_build(o.model, &request, ids, n, &truncated, err);
     close_model(&o);
@@ -129,9 +137,10 @@ int mb_command_tokenize(const mb_cli *cli)
     int32_t *ids = NULL;
     size_t n = 0, length = 0;
     char *text = NULL;
-    if (!cli->chat && (cli->chat_template || cli->thinking || cli->system))
-        return mb_exit_fail(MB_E_INPUT, "tokenize: --chat-template, --thinking and --system need --chat");
-    int rc = mb_tokenizer_open(&tokenizer, chosen_model(cli), &err);
+    for (size_t i = 0; i < cli->value_count && !cli->chat; i++)
+        if (strcmp(cli->values[i].key->section, "chat") == 0)
+            return mb_exit_fail(MB_E_INPUT, "tokenize: --chat-template, --thinking and --system need --chat");
+    int rc = mb_tokenizer_open(&tokenizer, cli->model ? cli->model : cli->default_model, &err);
     if (rc == MB_OK)
         rc = read_input(&input, &err);
     if (rc == MB_OK && cli->decode) {
@@ -196,12 +205,11 @@ int mb_command_logits(const mb_cli *cli)
     float *logits = NULL;
     opened o = {0};
     mb_type type = MB_F32;
-    mb_model_request request = {.path = chosen_model(cli)};
     if (!cli->ids || !cli->out)
         return mb_exit_fail(MB_E_INPUT, "logits needs --ids FILE (token ids) and --out FILE.npy");
     int rc = chosen_type(cli, MB_F32, &type, &err);
     if (rc == MB_OK)
-        rc = mb_model_inspect(&request, &o.config, &err);
+        rc = inspect_model(cli, &o, &err);
     if (rc == MB_OK)
         rc = mb_file_read(cli->ids, INPUT_MAX, &text, &size, &err);
     if (rc == MB_OK)
@@ -278,6 +286,8 @@ static int read_options(const generation *g, void **options, mb_error *err)
     for (size_t i = 0; rc == MB_OK && i < g->cli->set_count; i++) {
         const char *set = g->cli->sets[i], *equals = strchr(set, '=');
         char name[128];
+        if (is_config_key(set))
+            continue;
         snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - set) : 0, set);
         rc = equals ? mb_method_options_set(g->method, *options, name, equals + 1, name, err)
                     : mb_fail(err, MB_E_INPUT, "--set %s: write it as key=value", set);
@@ -310,6 +320,7 @@ static int answer(generation *g, mb_error *err)
     mb_decode_request request = {.sampler = &g->sampler,
                                  .max_new_tokens = g->max_new_tokens,
                                  .extra_stop_id = -1,
+                                 .seed = g->open.keys.seed,
                                  .stop = &mb_interrupted,
                                  .trace = g->cli->trace ? print_trace : NULL,
                                  .user = (void *)(uintptr_t)tokenizer};
@@ -328,6 +339,8 @@ static int answer(generation *g, mb_error *err)
                 "engaged %.2f, work %.3f\n",
                 g->count, g->prefill_us * 1e-3, result.count, result.blocks, result.denoise_forwards,
                 result.commit_forwards, result.decode_us * 1e-3, result.engaged, result.work);
+    if (rc == MB_OK && !g->cli->quiet && result.edits > 0)
+        fprintf(stderr, "%d written tokens were edited\n", result.edits);
     free(text);
     mb_decode_result_free(&result);
     return rc;
@@ -348,12 +361,7 @@ static int check_numbers(generation *g, mb_error *err)
         return mb_fail(err, MB_E_INPUT, "--max-new-tokens %lld: %s has room for 1 to %lld with a prompt",
                        (long long)wanted, config->name, (long long)most);
     g->max_new_tokens = (int32_t)wanted;
-    mb_sampler_default(config, &g->sampler);
-    if (steps > 0) {
-        g->sampler.schedule = MB_SCHEDULE_FIXED;
-        g->sampler.steps = (int32_t)steps;
-    }
-    return MB_OK;
+    return mb_config_sampler(&g->open.keys, 0, config, &g->sampler, err);
 }
 
 /* The method of --method, or the one that equals exact attention. */
@@ -395,7 +403,8 @@ static int read_prompt(generation *g, mb_error *err)
 static int open_planned(generation *g, mb_error *err)
 {
     const mb_model_config *config = &g->open.config;
-    const size_t system = g->cli->system ? strlen(g->cli->system) : 0;
+    const char *message = g->open.keys.chat.system;
+    const size_t system = message ? strlen(message) : 0;
     int64_t bound = (int64_t)(strlen(g->prompt) + system) + 512 + g->max_new_tokens + 2 * config->block;
     int32_t capacity = (int32_t)(bound < config->positions ? bound : config->positions);
     g->capacity = capacity / config->block * config->block;
@@ -408,7 +417,8 @@ static int open_planned(generation *g, mb_error *err)
         free(options);
         return rc;
     }
-    mb_shape_make(config, g->type, 1, g->capacity, (int32_t)(g->cli->steps > 0 ? g->cli->steps : 0), &shape);
+    mb_shape_make(config, g->type, 1, g->capacity, g->sampler.schedule == MB_SCHEDULE_FIXED ? g->sampler.steps : 0,
+                  &shape);
     mb_memory_plan_make(config, g->type, &request, mb_attender_bytes(g->method, &shape, options), &plan);
     free(options);
     return open_model(g->cli, g->type, plan.total, &g->open, err);
@@ -427,7 +437,6 @@ int mb_command_generate(const mb_cli *cli)
 {
     mb_error err = {0};
     generation g = {.cli = cli};
-    mb_model_request inspect = {.path = chosen_model(cli)};
     if (!cli->prompt)
         return mb_exit_fail(MB_E_INPUT, "generate needs --prompt FILE (- for standard input)");
     int rc = chosen_type(cli, MB_BF16, &g.type, &err);
@@ -436,7 +445,7 @@ int mb_command_generate(const mb_cli *cli)
     if (rc == MB_OK)
         rc = read_prompt(&g, &err);
     if (rc == MB_OK)
-        rc = mb_model_inspect(&inspect, &g.open.config, &err);
+        rc = inspect_model(cli, &g.open, &err);
     if (rc == MB_OK)
         rc = check_numbers(&g, &err);
     if (rc == MB_OK)

@@ -65,7 +65,7 @@ static void print_calls(const mb_command *command)
 
 void mb_help_command(const mb_command *command)
 {
-    bool runs = command->run == mb_command_run, own = false;
+    bool own = false;
     printf("%s: %s\n\n", command->name, command->summary);
     print_calls(command);
     if (command->details)
@@ -75,11 +75,14 @@ void mb_help_command(const mb_command *command)
     if (own)
         puts("\nflags");
     print_flags(command->name, false);
-    if (runs) {
-        puts("\nflags that set a key of the config, each a spelling of --set KEY=VALUE");
-        for (const mb_key *key = mb_config_keys; key->name; key++)
-            if (key->flag)
-                print_row(key->flag, (int)strlen(key->flag), "", key->help);
+    bool title = false;
+    for (const mb_key *key = mb_config_keys; key->name; key++) {
+        if (!mb_key_belongs(key, command->name))
+            continue;
+        if (!title)
+            puts("\nflags that set a key of the config, each a spelling of --set KEY=VALUE");
+        title = true;
+        print_row(key->flag, (int)strlen(key->flag), "", key->help);
     }
     puts("\nflags of every command");
     print_flags(command->name, true);

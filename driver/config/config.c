@@ -112,6 +112,26 @@ static int read_one(mb_run_config *config, cJSON *json, const char *path, mb_err
     return rc;
 }
 
+int mb_config_flags_only(mb_run_config *config, const mb_config_flags *flags, mb_error *err)
+{
+    memset(config, 0, sizeof *config);
+    config->json = cJSON_CreateObject();
+    /* Text that stands for a section's object, so that a flag for another key of it adds to it. */
+    for (const mb_key *key = mb_config_keys; config->json && key->name; key++)
+        if (!*key->section && key->type == MB_KEY_SECTION && key->shorthand)
+            cJSON_AddItemToObject(config->json, key->name, mb_key_preset(key));
+    int rc = config->json ? mb_config_apply(config->json, flags, err) : mb_no_memory(err, "the flags");
+    if (rc == MB_OK)
+        rc = mb_config_complete(config->json, err);
+    if (rc == MB_OK)
+        rc = mb_config_check(config->json, "", "", false, err);
+    if (rc == MB_OK)
+        rc = mb_config_fill(config->json, "", config, err);
+    if (rc != MB_OK)
+        mb_config_free(config);
+    return rc;
+}
+
 void mb_config_list_free(mb_config_list *list)
 {
     for (size_t i = 0; i < list->count; i++)

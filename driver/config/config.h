@@ -85,7 +85,7 @@ typedef struct mb_run_config {
     mb_weights_source weights;
     uint64_t model_seed;
     mb_type type;
-    int32_t block_size, mask, positions, prefill_chunk;
+    int32_t block_size, sub_block, mask, positions, prefill_chunk;
     mb_key_ints stop; /* none: the checkpoint's */
     bool graphs;
     mb_chat chat; /* system is owned */
@@ -134,6 +134,9 @@ void mb_config_list_free(mb_config_list *list);
 int mb_config_read(mb_run_config *config, const char *text, size_t size, const char *name,
                    const mb_config_flags *flags, mb_error *err);
 void mb_config_free(mb_run_config *config);
+/* Flags and --set alone, without a file: sections model, chat and sampler and the seed, for commands that decode
+ * without a run. Methods and tasks stay empty. */
+int mb_config_flags_only(mb_run_config *config, const mb_config_flags *flags, mb_error *err);
 /* Applies samplers[i] to the family's default. */
 int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_config *model, mb_sampler *sampler,
                       mb_error *err);

@@ -40,6 +40,7 @@ typedef struct mb_key {
     const char *preset_words;     /* the default in the help, where preset does not say it */
     size_t offset, size;          /* of the field: in mb_run_config, mb_sampler (section sampler), mb_task_spec */
     const char *flag;             /* "--limit N": a spelling of --set limit=N; NULL = there is none */
+    const char *commands;         /* commands beside run that take the flag, "generate logits"; NULL = none */
     const char *shorthand; /* text in place of the object, or of a list's entry, stands for this key of it */
     const char *rival;     /* the shorthand key that rules this one out when a flag sets it */
     bool extends;          /* another value continues the run; else it is another run */

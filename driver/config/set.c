@@ -123,7 +123,8 @@ static int value_of(const mb_config_value *flag, cJSON **value, mb_error *err)
             return mb_fail(err, MB_E_INPUT, "%.*s takes a whole number from %.16g to %.16g, not \"%s\"",
                            (int)strcspn(key->flag, " "), key->flag, key->min, key->max, flag->text);
         *value = cJSON_CreateNumber((double)number);
-    } else if (key->type == MB_KEY_REAL || key->type == MB_KEY_BOOL || key->type == MB_KEY_INTS) {
+    } else if (key->type == MB_KEY_REAL || key->type == MB_KEY_BOOL || key->type == MB_KEY_INTS ||
+               key->type == MB_KEY_CHOICE) {
         *value = cJSON_ParseWithOpts(flag->text, NULL, true); /* what is none is refused by the check to come */
         char *list = !*value && key->type == MB_KEY_INTS ? mb_string_format("[%s]", flag->text) : NULL;
         if (list)

@@ -173,37 +173,38 @@ static int take_stops(mb_model_config *config, const mb_model_request *request, 
     return MB_OK;
 }
 
-int mb_config_finish(mb_model_config *config, const mb_model_request *request, const char *where, mb_error *err)
+/* Only Fast-dLLM v2 decodes a block in parts (small_block_size of its generate()). */
+static int choose_sub_block(mb_model_config *config, int32_t wanted, const char *where, mb_error *err)
 {
-    if (request && request->stop_count > 0 && take_stops(config, request, where, err) != MB_OK)
-        return MB_E_INPUT;
-    if (request && request->block)
-        config->block = request->block;
-    if (request && request->mask)
-        config->mask_id = request->mask;
-    if (request && request->positions)
-        config->positions = request->positions;
-    if (config->block < 1 || config->block > BLOCK_MAX)
-        return mb_fail(err, MB_E_INPUT, "%s: block size %d is outside 1 to %d", where, config->block, BLOCK_MAX);
-    if (config->positions < config->block || config->positions > POSITIONS_MAX)
-        return mb_fail(err, MB_E_INPUT, "%s: %d positions are outside %d (one block) to %d", where,
-                       config->positions, config->block, POSITIONS_MAX);
-    /* Only Fast-dLLM v2 decodes a block in parts (small_block_size of its generate()). */
     config->sub_block = config->block;
-    if (config->family == MB_FAMILY_FAST_DLLM_V2) {
-        config->sub_block = config->block < FAST_DLLM_SUB_BLOCK ? config->block : FAST_DLLM_SUB_BLOCK;
-        if (config->block % config->sub_block)
-            return mb_fail(err, MB_E_INPUT, "%s: block size %d is no multiple of the sub-block of %d", where,
-                           config->block, config->sub_block);
-    }
-    if (config->query_heads % config->kv_heads)
-        return mb_fail(err, MB_E_INPUT, "%s: %d query heads are no multiple of %d KV heads", where,
-                       config->query_heads, config->kv_heads);
-    if (config->head_dim % 2)
-        return mb_fail(err, MB_E_INPUT, "%s: head_dim %d is odd, RoPE needs pairs", where, config->head_dim);
-    if (config->rotary_dim < 2 || config->rotary_dim % 2 || config->rotary_dim > config->head_dim)
-        return mb_fail(err, MB_E_INPUT, "%s: RoPE cannot turn %d of %d dimensions", where, config->rotary_dim,
-                       config->head_dim);
+    if (config->family != MB_FAMILY_FAST_DLLM_V2)
+        return wanted ? mb_fail(err, MB_E_INPUT,
+                                "%s: only Fast-dLLM v2 has sub-blocks, a %s model decodes whole "
+                                "blocks",
+                                where, mb_family_name(config->family))
+                      : MB_OK;
+    int32_t width = wanted ? wanted : FAST_DLLM_SUB_BLOCK;
+    config->sub_block = config->block < width ? config->block : width;
+    if (config->block % config->sub_block)
+        return mb_fail(err, MB_E_INPUT, "%s: block size %d is no multiple of the sub-block of %d", where,
+                       config->block, config->sub_block);
+    return MB_OK;
+}
+
+/* What the caller says in place of the checkpoint. */
+static int take_request(mb_model_config *config, const mb_model_request *request, const char *where, mb_error *err)
+{
+    if (request->block)
+        config->block = request->block;
+    if (request->mask)
+        config->mask_id = request->mask;
+    if (request->positions)
+        config->positions = request->positions;
+    return request->stop_count > 0 ? take_stops(config, request, where, err) : MB_OK;
+}
+
+static int check_ids(const mb_model_config *config, const char *where, mb_error *err)
+{
     if (config->mask_id < 0 || config->mask_id >= config->vocab)
         return mb_fail(err, MB_E_INPUT, "%s: mask token %d is outside the vocabulary of %d", where,
                        config->mask_id, config->vocab);
@@ -212,6 +213,30 @@ int mb_config_finish(mb_model_config *config, const mb_model_request *request, c
             return mb_fail(err, MB_E_INPUT, "%s: token %d cannot be both the mask and the end", where,
                            config->mask_id);
     return MB_OK;
+}
+
+int mb_config_finish(mb_model_config *config, const mb_model_request *request, const char *where, mb_error *err)
+{
+    int rc = request ? take_request(config, request, where, err) : MB_OK;
+    if (rc != MB_OK)
+        return rc;
+    if (config->block < 1 || config->block > BLOCK_MAX)
+        return mb_fail(err, MB_E_INPUT, "%s: block size %d is outside 1 to %d", where, config->block, BLOCK_MAX);
+    if (config->positions < config->block || config->positions > POSITIONS_MAX)
+        return mb_fail(err, MB_E_INPUT, "%s: %d positions are outside %d (one block) to %d", where,
+                       config->positions, config->block, POSITIONS_MAX);
+    rc = choose_sub_block(config, request ? request->sub_block : 0, where, err);
+    if (rc != MB_OK)
+        return rc;
+    if (config->query_heads % config->kv_heads)
+        return mb_fail(err, MB_E_INPUT, "%s: %d query heads are no multiple of %d KV heads", where,
+                       config->query_heads, config->kv_heads);
+    if (config->head_dim % 2)
+        return mb_fail(err, MB_E_INPUT, "%s: head_dim %d is odd, RoPE needs pairs", where, config->head_dim);
+    if (config->rotary_dim < 2 || config->rotary_dim % 2 || config->rotary_dim > config->head_dim)
+        return mb_fail(err, MB_E_INPUT, "%s: RoPE cannot turn %d of %d dimensions", where, config->rotary_dim,
+                       config->head_dim);
+    return check_ids(config, where, err);
 }
 
 /* ---- reading ---- */

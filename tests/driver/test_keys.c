@@ -199,6 +199,24 @@ static char *text_with(const char *set, const mb_config_value *value, bool ident
     return identity ? own : stored;
 }
 
+/* A value that suits every key of a type. */
+static const char *some_text(const mb_key *key)
+{
+    switch (key->type) {
+    case MB_KEY_INT:
+    case MB_KEY_INTS:
+        return "3";
+    case MB_KEY_REAL:
+        return "1";
+    case MB_KEY_BOOL:
+        return "true";
+    case MB_KEY_CHOICE:
+        return key->choices->word;
+    default:
+        return "cpu";
+    }
+}
+
 /* A flag gives the text that --set gives. */
 static void flags_spell_set(void **state)
 {
@@ -206,7 +224,7 @@ static void flags_spell_set(void **state)
     size_t seen = 0;
     for (const mb_key *key = mb_config_keys; key->name; key++) {
         char set[160], word[64];
-        const char *text = key->type == MB_KEY_INT || key->type == MB_KEY_INTS ? "3" : "cpu";
+        const char *text = some_text(key);
         if (!key->flag || key->choose)
             continue;
         mb_config_value value = {key, text};
