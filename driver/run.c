@@ -144,7 +144,7 @@ static int finish(mb_run *run, bool *red, mb_error *err)
     snprintf(id, sizeof id, "%lld", (long long)run->run_id);
     int rc = mb_gates_run(run->store, run->run_id, err);
     if (rc == MB_OK)
-        rc = mb_report(run->store, id, MB_TABLE_TERMINAL, mb_terminal_width(), &report, err);
+        rc = mb_report(run->store, id, &(mb_report_options){.max_width = mb_terminal_width()}, &report, err);
     if (rc == MB_OK && !run->flags.quiet && report.data)
         fputs(report.data, stdout);
     fflush(stdout); /* progress goes to standard error: keep the two in order */

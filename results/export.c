@@ -121,8 +121,8 @@ int mb_export_pred(mb_store *store, const char *run, const char *folder, mb_erro
 int mb_export(mb_store *store, const char *run, mb_table_format format, mb_text *out, mb_error *err)
 {
     int64_t id = -1;
-    if (format == MB_TABLE_MARKDOWN || format == MB_TABLE_TERMINAL)
-        return mb_report(store, run, format, 0, out, err);
+    if (!(format == MB_TABLE_CSV || format == MB_TABLE_JSONL))
+        return mb_report(store, run, &(mb_report_options){.format = format, .full = true}, out, err);
     int rc = chosen_run(store, run, &id, err);
     if (rc != MB_OK)
         return rc;

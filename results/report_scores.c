@@ -20,11 +20,6 @@ void report_real(table *t, double value, const char *format)
     table_put(t, text, true);
 }
 
-void report_section(const paper *p, const char *title)
-{
-    mb_text_printf(p->out, p->format == MB_TABLE_MARKDOWN ? "\n### %s\n\n" : "\n%s\n\n", title);
-}
-
 #define SIGNIFICANT 0.05
 
 /* Mark of a difference that its test, corrected for the size of its table, calls real. */
@@ -33,15 +28,25 @@ static const char *mark(const arm_score *s)
     return !(s->p < SIGNIFICANT) ? " " : s->delta.mean > 0 ? "+" : "-";
 }
 
-/* "-4.2 ±3.1": half of the interval's width; the interval itself is in the CSV. */
-static void put_delta(table *t, const arm *a, const interval *d)
+static void put_interval(table *t, const arm *a, const interval *d, const char *sign)
 {
     if (a->is_reference || isnan(d->mean))
         table_put(t, NULL, true);
     else if (isnan(d->low))
-        table_printf(t, true, "%+.1f", 100 * d->mean);
+        table_printf(t, true, "%+.1f%s", 100 * d->mean, sign);
     else
-        table_printf(t, true, "%+.1f \xc2\xb1%.1f", 100 * d->mean, 50 * (d->high - d->low));
+        table_printf(t, true, "%+.1f \xc2\xb1%.1f%s", 100 * d->mean, 50 * (d->high - d->low), sign);
+}
+
+/* Half of the interval's width; the interval itself is in the CSV. */
+static void put_delta(table *t, const arm *a, const interval *d)
+{
+    put_interval(t, a, d, "");
+}
+
+void report_put_delta(table *t, const arm *a, const arm_score *s)
+{
+    put_interval(t, a, &s->delta, mark(s));
 }
 
 /* ---- the tables of one comparison ---- */
@@ -107,7 +112,7 @@ bool report_any_value(const comparison *c, arm_value value)
     return false;
 }
 
-static void put_label(table *t, const arm *a)
+void report_put_label(table *t, const arm *a)
 {
     if (a->is_lossless && !a->is_reference)
         table_printf(t, false, "%s (noise floor)", a->label);
@@ -156,7 +161,7 @@ static void put_costs(table *t, const comparison *c, const arm *a)
 
 static void put_row(table *t, const comparison *c, const arm *a, const shown *w)
 {
-    put_label(t, a);
+    report_put_label(t, a);
     for (size_t i = 0; i < w->n; i++) {
         const arm_score *s = &a->tasks[w->tasks[i]];
         if (w->deltas)
@@ -184,7 +189,7 @@ static void score_table(const paper *p, const comparison *c, const shown *w)
     for (size_t r = 0; r < c->arm_count; r++)
         if (!w->deltas || !c->arms[r].is_reference)
             put_row(&t, c, &c->arms[r], w);
-    table_render(&t, p->format, p->width, true, p->out);
+    paper_table(p, &t, true);
     table_free(&t);
     free(names);
 }
@@ -222,14 +227,13 @@ void report_scores(const paper *p, const comparison *c, bool deltas)
     free(tasks);
 }
 
-/* Tasks that are in no mean, by name. */
 void report_unused_tasks(const paper *p, const comparison *c)
 {
-    size_t n = 0;
+    mb_text names = {0};
     for (size_t t = 0; t < c->task_count; t++)
         if (!c->used[t])
-            mb_text_printf(p->out, "%s%s",
-                           n++ ? ", " : "\nin no mean, because no method scores above 0: ", c->tasks[t]);
-    if (n)
-        mb_text_puts(p->out, "\n");
+            mb_text_printf(&names, "%s%s", names.length ? ", " : "", c->tasks[t]);
+    if (names.data)
+        paper_note(p, "in no mean, because no method scores above 0: %s", names.data);
+    mb_text_free(&names);
 }

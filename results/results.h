@@ -190,14 +190,42 @@ typedef enum mb_table_format {
     MB_TABLE_TERMINAL = 0,
     MB_TABLE_MARKDOWN,
     MB_TABLE_CSV,
-    MB_TABLE_JSONL
+    MB_TABLE_JSONL,
+    MB_TABLE_LATEX, /* tables for \\input, with booktabs */
+    MB_TABLE_HTML   /* one page that needs no network */
 } mb_table_format;
+/* terminal, md, csv, jsonl, latex, html; MB_E_INPUT and a sentence for another word. */
+int mb_table_format_find(const char *word, mb_table_format *format, mb_error *err);
 /* Runs one SELECT and renders its rows; the one table printer of the project. max_width 0 = no limit. */
 int mb_table_query(mb_store *, const char *sql, mb_table_format format, int max_width, mb_text *out,
                    mb_error *err);
+typedef struct mb_report_options {
+    mb_table_format format;
+    int max_width;       /* 0: not known */
+    bool full;           /* all that the views hold, not a screen of it */
+    const char *figures; /* folder that mb_plot_all() drew into, for an HTML page; NULL: none */
+} mb_report_options;
 /* The comparison report of a run (label or number; NULL = the one started last): accuracy with paired differences,
- * recall, work, forwards, latency, gates. CSV and JSONL: one row per configuration and task, unrounded. */
-int mb_report(mb_store *, const char *run, mb_table_format format, int max_width, mb_text *out, mb_error *err);
+ * recall, work, forwards, latency, gates. CSV and JSONL: one row per configuration and task, unrounded, whether in
+ * full or not. */
+int mb_report(mb_store *, const char *run, const mb_report_options *options, mb_text *out, mb_error *err);
+/* One side of a comparison of two runs. */
+typedef struct mb_compare_side {
+    mb_store *store;
+    const char *name; /* of the file, for people */
+    const char *run;  /* label or number; NULL: the one started last */
+    const char
+        *build; /* first letters of a build's hash: its rows, superseded or not; NULL: the newest of each label */
+} mb_compare_side;
+typedef struct mb_compare_result {
+    double worst; /* smallest mean difference of scores, B - A in shares; NAN: none */
+    char worst_config[256];
+    size_t compared, vanished; /* configurations of both; configurations and tasks that only A has */
+} mb_compare_result;
+/* What B does otherwise than A: scores paired by item, recall, work, forwards, times, each with an interval; rows
+ * that appeared or vanished; a verdict a configuration. */
+int mb_compare(const mb_compare_side *a, const mb_compare_side *b, const mb_report_options *options, mb_text *out,
+               mb_compare_result *result, mb_error *err);
 /* Evaluates the gates of a run from the views and stores them (results/README.md, "Statistics and gates"). */
 int mb_gates_run(mb_store *, int64_t run, mb_error *err);
 /* folder/pred/<model>-<config>/<task>.jsonl of every quality cell of a run; run NULL: of all runs, each with its

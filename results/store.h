@@ -90,6 +90,8 @@ interval paired_interval(const double *values, const int32_t *groups, size_t n);
 /* Ratio of means over groups of (sum of a in the group) / (sum of b in the group), with the interval of the same
  * draws. Groups whose b sums to 0 are left out. */
 interval paired_ratio(const double *a, const double *b, const int32_t *groups, size_t n);
+/* Median of n times (sorted in place) with the 95 % interval of order statistics; below six values no interval. */
+interval median_interval(double *values, size_t n);
 /* One-sided sign test: probability of at least `wins` wins among wins + losses fair coins. */
 double sign_test(int64_t wins, int64_t losses);
 /* Two-sided p of "these differences are symmetric around 0", groups weighted alike. Below SIGN_TEST_BELOW

@@ -5,7 +5,7 @@
  * they take on the screen (East Asian characters take two). CSV and JSON lines are for programs: nothing is
  * rounded.
  */
-#include "results/store.h"
+#include "results/paper.h"
 
 #include "base/unicode.h"
 
@@ -478,6 +478,14 @@ void table_render(const table *t, mb_table_format format, int max_width, bool wr
     }
     if (format == MB_TABLE_JSONL) {
         render_jsonl(t, out);
+        goto out;
+    }
+    if (format == MB_TABLE_HTML) {
+        table_render_html(t, out);
+        goto out;
+    }
+    if (format == MB_TABLE_LATEX) {
+        table_render_latex(t, out);
         goto out;
     }
     for (size_t c = 0; c < t->columns; c++) {

@@ -125,6 +125,51 @@ FROM v_samples
 WHERE pass = 'quality' AND bucket IS NOT NULL
 GROUP BY run_id, model_id, dataset_id, config_id, sampler_id, bucket;
 
+-- Mean score by context length: prompts of up to 512, 1024, ... tokens, over the used tasks that have such prompts.
+CREATE VIEW v_accuracy_context AS
+WITH sized AS (
+    SELECT run, model, method, config, k, score, sampler, is_reference, is_oracle,
+           run_id, model_id, dataset_id, config_id, sampler_id,
+           CASE WHEN prompt_tokens <= 512 THEN 512 WHEN prompt_tokens <= 1024 THEN 1024
+                WHEN prompt_tokens <= 2048 THEN 2048 WHEN prompt_tokens <= 4096 THEN 4096
+                WHEN prompt_tokens <= 8192 THEN 8192 WHEN prompt_tokens <= 16384 THEN 16384
+                WHEN prompt_tokens <= 32768 THEN 32768 WHEN prompt_tokens <= 65536 THEN 65536
+                WHEN prompt_tokens <= 131072 THEN 131072 WHEN prompt_tokens <= 262144 THEN 262144
+                WHEN prompt_tokens <= 524288 THEN 524288 WHEN prompt_tokens <= 1048576 THEN 1048576 ELSE 2097152 END AS up_to
+    FROM v_samples
+    WHERE pass = 'quality' AND score IS NOT NULL AND prompt_tokens > 0
+), by_task AS (
+    SELECT run, model, method, config, k, up_to, avg(score) AS score, count(*) AS n, sampler, is_reference,
+           is_oracle, run_id, model_id, dataset_id, config_id, sampler_id
+    FROM sized
+    GROUP BY run_id, model_id, dataset_id, config_id, sampler_id, up_to
+)
+SELECT b.run, b.model, b.method, b.config, b.k, b.up_to, avg(b.score) AS score, sum(b.n) AS n, count(*) AS tasks,
+       b.sampler, b.is_reference, b.is_oracle, b.run_id, b.model_id, b.config_id, b.sampler_id
+FROM by_task b
+JOIN v_task_used t ON t.run_id = b.run_id AND t.model_id = b.model_id AND t.dataset_id = b.dataset_id AND t.used
+GROUP BY b.run_id, b.model_id, b.config_id, b.sampler_id, b.up_to;
+
+-- Runs of one config text that differ in the seed: mean over the used tasks, then over the seeds. variance: between
+-- the seeds, of a sample (NULL for one seed).
+CREATE VIEW v_seeds AS
+WITH per_run AS (
+    SELECT r.name, r.seed, json_remove(r.config_json, '$.seed', '$.results', '$.plots', '$.threads') AS text,
+           a.run_id, a.model, a.method, a.config, a.k, a.sampler, avg(a.score) AS score, count(*) AS tasks
+    FROM v_accuracy a
+    JOIN v_task_used t ON t.run_id = a.run_id AND t.model_id = a.model_id AND t.dataset_id = a.dataset_id AND t.used
+    JOIN run r ON r.id = a.run_id
+    WHERE a.n > 0
+    GROUP BY a.run_id, a.model_id, a.config_id, a.sampler_id
+)
+SELECT name, model, method, config, k, sampler, count(*) AS seeds, avg(score) AS score,
+       CASE WHEN count(*) > 1 THEN max(0.0, sum(score * score) - count(*) * avg(score) * avg(score)) / (count(*) - 1)
+            END AS variance,
+       min(score) AS lowest, max(score) AS highest, max(tasks) AS tasks, min(run_id) AS first_run_id,
+       max(run_id) AS last_run_id, text AS config_text
+FROM per_run
+GROUP BY name, text, model, config, sampler;
+
 CREATE VIEW v_niah AS
 SELECT run, model, task, method, config, k, context, depth, avg(score) AS score, count(score) AS n,
        avg(prompt_tokens) AS prompt_tokens, avg(work) AS work, sampler, is_reference, is_oracle,
@@ -196,6 +241,16 @@ FROM recall r
 JOIN sample s ON s.id = r.sample_id
 JOIN v_cell c ON c.cell_id = s.cell_id
 GROUP BY c.cell_id, r.layer, r.step;
+
+-- The same of one sample over its layers and steps: what two runs are paired by. is_current as in v_samples_all.
+CREATE VIEW v_recall_sample AS
+SELECT s.run, s.model, s.task, s.method, s.config, s.k, s.sampler, s.pass, s.item, s.token_hash,
+       sum(r.index_recall * r.blocks) / sum(r.blocks) AS index_recall,
+       sum(r.mass_recall * r.blocks) / sum(r.blocks) AS mass_recall, sum(r.blocks) AS blocks,
+       s.is_current, s.build, s.run_id, s.model_id, s.dataset_id, s.config_id, s.sampler_id, s.sample_id
+FROM recall r
+JOIN v_samples_all s ON s.sample_id = r.sample_id
+GROUP BY r.sample_id;
 
 CREATE VIEW v_recall_head AS
 SELECT c.run, c.model, c.task, c.method, c.config, c.k, r.layer, r.step, h.key AS head,
@@ -319,7 +374,8 @@ WITH ordered AS (
 )
 SELECT run, model, method, config, k, context, batch, phase, median_us, p10_us, p90_us, n, steps, graph, dropped,
        CASE WHEN phase = 'block' THEN 1e6 * block * batch / median_us END AS tokens_per_s,
-       sampler, synthetic, is_reference, is_oracle, measured_at, run_id, model_id, config_id, sampler_id, session_id
+       sampler, synthetic, is_reference, is_oracle, measured_at, run_id, model_id, config_id, sampler_id, session_id,
+       cell_id
 FROM ordered WHERE place = 1;
 
 -- Ratio of medians to the reference at the same context, batch and steps, both measured in one session: methods take

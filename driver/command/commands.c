@@ -1,5 +1,4 @@
-/* commands.c - the sub-commands that look things up or read a store: list, report, plot, export, score; run.
- */
+/* commands.c - the sub-commands that look things up: list, score; run. */
 #include "driver/command/commands.h"
 #include "driver/os/os.h"
 #include "driver/os/paths.h"
@@ -13,30 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* Prints and frees a text; 0, or 1 when it could not be built. */
-static int print_text(mb_text *text)
-{
-    int code = text->failed ? 1 : 0;
-    if (!text->failed && text->data)
-        fwrite(text->data, 1, text->length, stdout);
-    mb_text_free(text);
-    return code;
-}
-
-static mb_table_format chosen_format(const mb_cli *cli)
-{
-    return cli->csv        ? MB_TABLE_CSV
-           : cli->jsonl    ? MB_TABLE_JSONL
-           : cli->markdown ? MB_TABLE_MARKDOWN
-                           : MB_TABLE_TERMINAL;
-}
-
-/* The database a sub-command names: its word, --db, or the only sensible default. */
-static const char *chosen_database(const mb_cli *cli, size_t word)
-{
-    return cli->word_count > word ? cli->words[word] : cli->database ? cli->database : "results/quick.db";
-}
 
 /* "counter hit_rate by layer and step (higher is better): ..." */
 static void list_counter(const char *name, const char *axes, const char *unit, const char *better,
@@ -123,15 +98,18 @@ static int query_store(const mb_cli *cli, size_t word, const char *sql)
     mb_error err = {0};
     mb_store *store = NULL;
     mb_text text = {0};
-    int rc = mb_store_open(&store, chosen_database(cli, word), MB_STORE_READ, &err);
+    mb_table_format format = MB_TABLE_TERMINAL;
+    int rc = mb_chosen_format(cli, &format, &err);
     if (rc == MB_OK)
-        rc = mb_table_query(store, sql, chosen_format(cli), mb_terminal_width(), &text, &err);
+        rc = mb_store_open(&store, mb_chosen_database(cli, word), MB_STORE_READ, &err);
+    if (rc == MB_OK)
+        rc = mb_table_query(store, sql, format, mb_terminal_width(), &text, &err);
     mb_store_close(store, NULL);
     if (rc != MB_OK) {
         mb_text_free(&text);
         return mb_exit_fail(rc, err.text);
     }
-    return print_text(&text);
+    return mb_print_text(&text);
 }
 
 /* What tells runs apart at a glance, in 80 columns; v_runs (--csv, --jsonl) has the rest, whole configs among it.
@@ -154,64 +132,6 @@ int mb_command_list(const mb_cli *cli)
     return mb_exit_fail(MB_E_INPUT, "list what? methods, tasks, models or runs [DB]");
 }
 
-int mb_command_report(const mb_cli *cli)
-{
-    mb_error err = {0};
-    mb_store *store = NULL;
-    mb_text text = {0};
-    int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, &err);
-    if (rc == MB_OK)
-        rc = mb_report(store, cli->run, chosen_format(cli), mb_terminal_width(), &text, &err);
-    mb_store_close(store, NULL);
-    if (rc != MB_OK) {
-        mb_text_free(&text);
-        return mb_exit_fail(rc, err.text);
-    }
-    return print_text(&text);
-}
-
-int mb_command_plot(const mb_cli *cli)
-{
-    mb_error err = {0};
-    const char *path = chosen_database(cli, 1);
-    mb_store *store = NULL;
-    int drawn = 0;
-    size_t stem =
-        strlen(path) > 3 && strcmp(path + strlen(path) - 3, ".db") == 0 ? strlen(path) - 3 : strlen(path);
-    char *folder = cli->out ? mb_string_copy(cli->out) : mb_string_format("%.*s", (int)stem, path);
-    int rc = folder ? mb_store_open(&store, path, MB_STORE_READ, &err) : mb_no_memory(&err, "a path");
-    if (rc == MB_OK)
-        rc = mb_plot_all(store, cli->run, folder, &drawn, &err);
-    mb_store_close(store, NULL);
-    if (rc == MB_OK)
-        printf("%d figures in %s\n", drawn, folder);
-    free(folder);
-    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
-}
-
-int mb_command_export(const mb_cli *cli)
-{
-    mb_error err = {0};
-    mb_store *store = NULL;
-    mb_text text = {0};
-    if (!cli->pred && !cli->csv && !cli->jsonl && !cli->markdown)
-        return mb_exit_fail(MB_E_INPUT, "export how? --pred DIR, --csv, --jsonl or --md");
-    int rc = mb_store_open(&store, chosen_database(cli, 1), MB_STORE_READ, &err);
-    if (rc == MB_OK && cli->pred)
-        rc = mb_export_pred(store, cli->run, cli->pred, &err);
-    if (rc == MB_OK && (cli->csv || cli->jsonl || cli->markdown))
-        rc = mb_export(store, cli->run, chosen_format(cli), &text, &err);
-    mb_store_close(store, NULL);
-    if (rc == MB_OK && cli->out && text.data)
-        rc = mb_file_write(cli->out, text.data, text.length, &err);
-    else if (rc == MB_OK && text.data)
-        return print_text(&text);
-    if (rc == MB_OK && cli->pred) /* not among rows that somebody reads from standard output */
-        printf("predictions in %s/pred\n", cli->pred);
-    mb_text_free(&text);
-    return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
-}
-
 int mb_command_score(const mb_cli *cli)
 {
     mb_error reason = {0};
@@ -230,7 +150,7 @@ int mb_command_score(const mb_cli *cli)
     if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, &reason) == MB_OK && summary.data)
         fputs(summary.data, stderr);
     mb_text_free(&summary);
-    return print_text(&text);
+    return mb_print_text(&text);
 }
 
 #define SHARDS_MAX 1000000

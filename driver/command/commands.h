@@ -7,6 +7,7 @@
 #define MB_COMMANDS_H
 
 #include "driver/config/config.h"
+#include "results/results.h"
 
 /* Flags every sub-command shares; parsed once by cli.c. */
 typedef struct mb_cli {
@@ -22,6 +23,9 @@ typedef struct mb_cli {
         in_tree;
     char *command;       /* the whole command line, quoted for a shell; owned */
     char *default_model; /* models/tiny, where it was found; owned */
+    /* of the commands that read stores */
+    const char *format, *fail_below;
+    bool full;
 } mb_cli;
 
 typedef enum mb_flag_kind { MB_FLAG_TRUE, MB_FLAG_TEXT, MB_FLAG_NUMBER, MB_FLAG_SET, MB_FLAG_PLUGIN } mb_flag_kind;
@@ -68,6 +72,7 @@ int mb_command_list(const mb_cli *cli);
 int mb_command_help(const mb_cli *cli);
 int mb_command_schema(const mb_cli *cli);
 int mb_command_report(const mb_cli *cli);
+int mb_command_compare(const mb_cli *cli);
 int mb_command_plot(const mb_cli *cli);
 int mb_command_export(const mb_cli *cli);
 int mb_command_merge(const mb_cli *cli);
@@ -82,5 +87,16 @@ int mb_command_run(const mb_cli *cli);
 int mb_command_bench_kernels(const mb_cli *cli);
 int mb_command_probe(const mb_cli *cli);
 int mb_command_worker(const mb_cli *cli); /* a run starts it, nobody else */
+
+/* ---- report.c: what the readers of stores share ---- */
+/* Prints and frees a text; 0, or 1 when it could not be built. */
+int mb_print_text(mb_text *text);
+/* The text to --out or standard output where rc is MB_OK, else the sentence; frees it and returns the exit code.
+ */
+int mb_put_text(const mb_cli *cli, mb_text *text, int rc, mb_error *err);
+/* --format, or one of --csv, --jsonl, --md. */
+int mb_chosen_format(const mb_cli *cli, mb_table_format *format, mb_error *err);
+/* The database a sub-command names: its word, --db, or the only sensible default. */
+const char *mb_chosen_database(const mb_cli *cli, size_t word);
 
 #endif

@@ -18,7 +18,16 @@ const mb_command mb_commands[] = {
      "Write it to a file and name that in a config: \"$schema\": \"./schema.json\". Options of a plug-in are in "
      "it\n"
      "when the plug-in is loaded."},
-    {"report", mb_command_report, 2, false, "[DB]", "the tables of a stored run", NULL},
+    {"report", mb_command_report, 2, false, "[DB] [--run ID] [--full] [--format NAME] [--out FILE]",
+     "what a stored run says, on a screen or as a page",
+     "Formats: terminal, md, csv, jsonl, latex, html. The html page is one file: tables that sort, figures, "
+     "answers "
+     "to\nopen."},
+    {"compare", mb_command_compare, 3, false, "A B [--full] [--format NAME] [--fail-below X]",
+     "what run B does otherwise than run A, a verdict a line",
+     "A and B are FILE, FILE:RUN or FILE:RUN@BUILD; without a run the one started last. A build is named by the "
+     "first\n"
+     "letters of its hash (v_cell_all has it); without one the newest rows count."},
     {"plot", mb_command_plot, 2, false, "[DB] [--out DIR]", "the figures of a stored run", NULL},
     {"export", mb_command_export, 2, false, "[DB] --csv|--jsonl|--md [--out FILE]\n[DB] --pred DIR",
      "rows of a stored run for other programs", NULL},

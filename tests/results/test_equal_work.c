@@ -307,7 +307,7 @@ static void report_prints_common_levels(void **state)
     small_path(&s, "equal-report");
     small_open(&s, 7);
     fill(&s);
-    OK(mb_report(s.store, NULL, MB_TABLE_MARKDOWN, 0, &out, &s.err));
+    OK(mb_report(s.store, NULL, &(mb_report_options){MB_TABLE_MARKDOWN, 0, true, NULL}, &out, &s.err));
     const char *scores = strstr(out.data, "### score in percent at equal work");
     assert_non_null(scores);
     /* quest, both macs, and exact alone at 1.0; random over the tasks is one point at 0.6 */

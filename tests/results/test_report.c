@@ -126,7 +126,7 @@ static void names_the_baseline(void **state)
     mb_text out = {0};
     mb_store *store = open_fake();
     (void)state;
-    OK(mb_report(store, NULL, MB_TABLE_MARKDOWN, 0, &out, &err));
+    OK(mb_report(store, NULL, &(mb_report_options){MB_TABLE_MARKDOWN, 0, true, NULL}, &out, &err));
     assert_non_null(strstr(out.data,
                            "baseline of every speed-up: this program's exact attention; it was not measured "
                            "against a public kernel on a GPU\n"));
@@ -136,7 +136,7 @@ static void names_the_baseline(void **state)
     assert_int_equal(sqlite3_open(fake_path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, "UPDATE env SET gpu = 'NVIDIA H200'", NULL, NULL, NULL), SQLITE_OK);
     store = open_fake();
-    OK(mb_report(store, NULL, MB_TABLE_MARKDOWN, 0, &out, &err));
+    OK(mb_report(store, NULL, &(mb_report_options){MB_TABLE_MARKDOWN, 0, true, NULL}, &out, &err));
     assert_non_null(strstr(out.data, "of FlashAttention-3 (fa3-fwd 0.0.3)'s on NVIDIA H200 (2026-11-30, "));
     mb_text_free(&out);
     mb_store_close(store, NULL);
@@ -164,7 +164,7 @@ static char *report(mb_store *store, const char *run, mb_table_format format, in
 {
     mb_error err = {0};
     mb_text out = {0};
-    int rc = mb_report(store, run, format, width, &out, &err);
+    int rc = mb_report(store, run, &(mb_report_options){format, width, true, NULL}, &out, &err);
     if (rc != MB_OK)
         fail_msg("%s", err.text);
     return mb_text_take(&out);
@@ -232,7 +232,8 @@ static void report_is_the_same_twice(void **state)
     free(b);
     mb_error err = {0};
     mb_text out = {0};
-    assert_int_equal(mb_report(store, "nobody", MB_TABLE_CSV, 0, &out, &err), MB_E_INPUT);
+    assert_int_equal(mb_report(store, "nobody", &(mb_report_options){MB_TABLE_CSV, 0, true, NULL}, &out, &err),
+                     MB_E_INPUT);
     assert_non_null(strstr(err.text, "nobody"));
     mb_text_free(&out);
     mb_store_close(store, NULL);
@@ -276,7 +277,96 @@ static void a_failed_gate_is_red(void **state)
     assert_non_null(strstr(text, "FAIL  some gate: because"));
     free(text);
     text = report(s.store, NULL, MB_TABLE_MARKDOWN, 0);
-    assert_non_null(strstr(text, "**FAIL  some gate**: because"));
+    assert_non_null(strstr(text, "**FAIL  some gate: because**"));
+    free(text);
+    small_close(&s);
+    unlink(s.path);
+}
+
+/* Without --full: one table, gates, where the files are. A screen of 40 lines has room for it. */
+static void fits_a_screen(void **state)
+{
+    mb_error err = {0};
+    mb_text out = {0};
+    size_t lines = 0;
+    mb_store *store = open_fake();
+    (void)state;
+    OK(mb_report(store, NULL, &(mb_report_options){MB_TABLE_TERMINAL, 200, false, NULL}, &out, &err));
+    for (const char *at = out.data; (at = strchr(at, '\n')); at++)
+        lines++;
+    assert_true(lines <= 40);
+    const char *const words[] = {"run fake", "mage k=256", "paired", "speed-up", "gates: ", "--full"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strstr(out.data, words[i]))
+            fail_msg("the short report does not say \"%s\"", words[i]);
+    mb_text_free(&out);
+    mb_store_close(store, NULL);
+}
+
+/* The page is one file: nothing is loaded from anywhere, and foreign text is no markup. */
+static void page_is_one_file(void **state)
+{
+    small_store s = {0};
+    (void)state;
+    small_path(&s, "page");
+    small_open(&s, 7);
+    int64_t cell = small_cell(&s, small_config(&s, "exact", 8, -1), "quality");
+    mb_sample_row row = small_row(cell, "k<1>", 1);
+    row.prediction = "</pre><script>alert(1)</script> & \x01";
+    OK(mb_store_sample(s.store, &row, &s.err));
+    OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because a < b", &s.err));
+    char *text = report(s.store, NULL, MB_TABLE_HTML, 0);
+    assert_true(strncmp(text, "<!DOCTYPE html>", 15) == 0);
+    assert_non_null(strstr(text, "<p class=\"bad\">FAIL  some gate: because a &lt; b</p>"));
+    assert_non_null(strstr(text, "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt; &amp; \xef\xbf\xbd"));
+    assert_non_null(strstr(text, "<summary>qa k&lt;1&gt;</summary>"));
+    assert_null(strstr(text, "src="));
+    assert_null(strstr(text, "http"));
+    assert_null(strstr(text, "<link"));
+    assert_non_null(strstr(text, "@media print"));
+    free(text);
+    text = report(s.store, NULL, MB_TABLE_LATEX, 0);
+    assert_non_null(strstr(text, "\\toprule"));
+    assert_non_null(strstr(text, "\\textbf{FAIL  some gate: because a < b}"));
+    free(text);
+    small_close(&s);
+    unlink(s.path);
+}
+
+/* Two runs of one config that differ in the seed: 40 and 60 points, so 50 with a standard deviation of 14.1. */
+static void averages_over_seeds(void **state)
+{
+    small_store s = {0};
+    (void)state;
+    small_path(&s, "seeds");
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        small_open(&s, seed);
+        int64_t cell = small_cell(&s, small_config(&s, "exact", 8, -1), "quality");
+        small_sample(&s, cell, seed == 1 ? "a" : "b", seed == 1 ? 0.4 : 0.6);
+        small_close(&s);
+    }
+    small_open(&s, 2);
+    char *text = report(s.store, NULL, MB_TABLE_MARKDOWN, 0);
+    assert_non_null(strstr(text, "| tiny | exact | T=8/16 | 2 | 50.0 | 14.1 | 40.0 | 60.0 |"));
+    free(text);
+    small_close(&s);
+    unlink(s.path);
+}
+
+/* Prompts of 100 and 3000 tokens: one column each. */
+static void scores_by_context_length(void **state)
+{
+    small_store s = {0};
+    (void)state;
+    small_path(&s, "lengths");
+    small_open(&s, 7);
+    int64_t cell = small_cell(&s, small_config(&s, "exact", 8, -1), "quality");
+    small_sample(&s, cell, "a", 1);
+    mb_sample_row row = small_row(cell, "b", 0.25);
+    row.prompt_tokens = 3000;
+    OK(mb_store_sample(s.store, &row, &s.err));
+    char *text = report(s.store, NULL, MB_TABLE_MARKDOWN, 0);
+    assert_non_null(strstr(text, "| method | to 512 | to 4K |\n|---|---:|---:|\n| exact | 100.0 | 25.0 |"));
     free(text);
     small_close(&s);
     unlink(s.path);
@@ -315,12 +405,21 @@ static void wide_tables_go_on_below(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prints_every_format),          cmocka_unit_test(narrows_long_text),
-        cmocka_unit_test(keeps_labels_apart),           cmocka_unit_test(names_the_baseline),
-        cmocka_unit_test(refuses_what_is_no_select),    cmocka_unit_test(report_says_everything),
-        cmocka_unit_test(report_fits_the_width),        cmocka_unit_test(report_is_the_same_twice),
-        cmocka_unit_test(report_agrees_with_the_views), cmocka_unit_test(a_failed_gate_is_red),
+        cmocka_unit_test(prints_every_format),
+        cmocka_unit_test(narrows_long_text),
+        cmocka_unit_test(keeps_labels_apart),
+        cmocka_unit_test(names_the_baseline),
+        cmocka_unit_test(refuses_what_is_no_select),
+        cmocka_unit_test(report_says_everything),
+        cmocka_unit_test(report_fits_the_width),
+        cmocka_unit_test(report_is_the_same_twice),
+        cmocka_unit_test(report_agrees_with_the_views),
+        cmocka_unit_test(a_failed_gate_is_red),
         cmocka_unit_test(wide_tables_go_on_below),
+        cmocka_unit_test(fits_a_screen),
+        cmocka_unit_test(page_is_one_file),
+        cmocka_unit_test(averages_over_seeds),
+        cmocka_unit_test(scores_by_context_length),
     };
     return cmocka_run_group_tests(tests, make_store, remove_store);
 }

@@ -59,7 +59,7 @@ static void work_is_all_of_it(void **state)
         assert_string_equal(small_query(s.store, queries[i]), "0.375,0.25,0.125\n");
     assert_string_equal(small_query(s.store, "SELECT DISTINCT work FROM v_work"), "0.375\n");
     mb_text out = {0};
-    OK(mb_report(s.store, NULL, MB_TABLE_JSONL, 0, &out, &s.err));
+    OK(mb_report(s.store, NULL, &(mb_report_options){MB_TABLE_JSONL, 0, true, NULL}, &out, &s.err));
     assert_non_null(strstr(out.data, "\"work\": 0.375, \"work_select\": 0.125"));
     mb_text_free(&out);
     end_small(&s);
@@ -304,7 +304,7 @@ static void tasks_nobody_can_do(void **state)
                         "qa,1\nimpossible,0\n");
     assert_string_equal(small_query(s.store, "SELECT score FROM v_work WHERE task = '*' ORDER BY config_id"),
                         "1\n0.5\n");
-    OK(mb_report(s.store, NULL, MB_TABLE_MARKDOWN, 0, &out, &s.err));
+    OK(mb_report(s.store, NULL, &(mb_report_options){MB_TABLE_MARKDOWN, 0, true, NULL}, &out, &s.err));
     assert_non_null(strstr(out.data, "in no mean, because no method scores above 0: impossible\n"));
     assert_non_null(strstr(out.data, "100.0"));
     mb_text_free(&out);

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# docs/reading-results.md, executed: every fenced sh block in order, on the files of two runs of a few seconds.
+. "$(dirname "$0")/../driver/lib.sh"
+root=$PWD
+mkdir -p "$scratch/work/results"
+cat >"$scratch/tiny.json" <<'JSON'
+{"name": "quick", "model": "models/tiny", "plots": "", "threads": 1,
+ "tasks": [{"task": "niah_single", "lengths": [256], "depths": [50], "samples": 2, "max_new_tokens": 32}],
+ "methods": {"exact": {}, "window": {"k": 32}}, "sampler": {"schedule": "fixed", "steps": 2},
+ "passes": ["quality", "recall"]}
+JSON
+expect_exit 0 '' ./harness --config "$scratch/tiny.json" --quiet --db "$scratch/work/results/quick.db"
+cp "$scratch/work/results/quick.db" "$scratch/work/results/before.db"
+cp "$scratch/work/results/quick.db" "$scratch/work/results/after.db"
+ln -s "$root/harness" "$scratch/work/harness"
+awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' docs/reading-results.md >"$scratch/commands.sh"
+[ "$(grep -c . "$scratch/commands.sh")" -ge 8 ] || fail "hardly any command was found in docs/reading-results.md"
+(cd "$scratch/work" && timeout 120 bash -eux "$scratch/commands.sh") >"$scratch/log" 2>&1 ||
+    { fail "a command of docs/reading-results.md failed"; tail -20 "$scratch/log"; }
+grep -q 'window k=32: +0.0 ±0.0 points, 0 items lost, 0 won of 2' "$scratch/log" || fail "no verdict of equal runs"
+grep -q '</html>' "$scratch/work/results/quick.html" || fail "the page has no end"
+grep -q '<svg' "$scratch/work/results/quick.html" || fail "the page has no figure"
+
+# A run that lost what it knew: the verdict, and the exit code that CI sees.
+sqlite3 "$scratch/work/results/after.db" "UPDATE sample SET score = score - 0.02"
+expect_exit 0 '' ./harness compare "$scratch/work/results/before.db" "$scratch/work/results/after.db"
+expect_exit 4 'points is below -1' ./harness compare "$scratch/work/results/before.db" "$scratch/work/results/after.db" --fail-below -1
+expect_exit 0 '' ./harness compare "$scratch/work/results/before.db" "$scratch/work/results/after.db:quick" --fail-below -3
+sqlite3 "$scratch/work/results/after.db" "PRAGMA foreign_keys = ON; DELETE FROM sample WHERE cell_id IN (SELECT cell_id FROM v_cell WHERE method = 'window')"
+expect_exit 4 'rows of A are missing in B' ./harness compare "$scratch/work/results/before.db" "$scratch/work/results/after.db" --fail-below -3
+expect_exit 2 'compare what' ./harness compare "$scratch/work/results/before.db"
+expect_exit 2 'takes points' ./harness compare a.db b.db --fail-below much
+expect_exit 2 '--format is one of' ./harness report "$scratch/work/results/before.db" --format pdf
+exit $((failures > 0))
