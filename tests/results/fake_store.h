@@ -294,7 +294,7 @@ static int fake_store(const char *path, int samples)
                               64};
         FAKE_CHECK(mb_store_dataset(store, &row, &data[t], err));
     }
-    mb_run_row row_run = {"fake", "{\"methods\": [\"all\"]}", "{}", "harness", 42, env};
+    mb_run_row row_run = {"fake", "{\"methods\": [\"all\"]}", "{}", "harness", 42, env, {0}};
     FAKE_CHECK(mb_store_run(store, &row_run, &run, err));
     for (int m = 0; m < FAKE_METHODS; m++) {
         for (int64_t k = 256; k <= (fake_methods[m].budgeted ? 1024 : 256); k *= 2) {
