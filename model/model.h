@@ -393,6 +393,7 @@ typedef struct mb_profile_report {
  * Before select() and attend() the buffers that they should fill hold NaN, so an old output does not pass. */
 typedef struct mb_audit {
     double share;             /* of the denoising forwards, 0..1 */
+    int64_t most;             /* forwards in all; 0 = any number */
     mb_random random;         /* seeded by the caller */
     int64_t k;                /* token budget per KV head of the method that runs, <= 0: none */
     int64_t forwards, layers; /* audited so far; layers: calls that were compared */

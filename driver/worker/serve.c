@@ -18,6 +18,7 @@
 
 /* Fixed work at a real context takes as long as it takes; more sequences than this show nothing new. */
 #define REHEARSED_BATCH 8
+#define AUDITED_SHARE 0.5 /* of the forwards, until one was audited: a method cannot know which */
 
 struct serving {
     mb_run_config config;
@@ -172,9 +173,17 @@ static int decode_job(struct serving *s, const mb_job *job, const int32_t *ids, 
     if (rc != MB_OK)
         return rc;
     if (job->kind == MB_JOB_DECODE) {
+        /* One forward of a sample is audited: what the method attends over is what it shows. */
+        mb_audit audit = {.share = AUDITED_SHARE,
+                          .most = 1,
+                          .random = mb_random_seed(s->config.seed + (uint64_t)job->request),
+                          .k = mb_arm_budget(s->arm)};
+        mb_measure measure = {.counting = true, .audit = &audit};
+        mb_session_measure(run->session, &measure);
         rc = mb_decode(run->session, s->arm->attender, &request, &result, err);
         if (rc == MB_OK)
             mb_wire_put_result(answer, &result);
+        mb_session_measure(run->session, NULL);
     } else {
         rc = mb_decode_shadow(run->session, s->reference->attender, &s->arm->attender, 1, &request, &result,
                               &recall, err);

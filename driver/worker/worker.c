@@ -235,6 +235,12 @@ static bool is_stopped(const mb_worker *worker)
            info.si_pid == worker->pid;
 }
 
+/* A process that stands still because it was stopped does not hang: it is told to go on, a few times. */
+static bool go_on(mb_worker *worker)
+{
+    return is_stopped(worker) && worker->continued++ < CONTINUED_MAX && kill(worker->pid, SIGCONT) == 0;
+}
+
 /* Collects a message. MB_OK: it is complete or the other side is gone; MB_E_SAMPLE: time is up; MB_E_STOP. A
  * process that stands still because it was stopped does not hang: it is told to go on, a few times. */
 static int receive(mb_worker *worker, const mb_worker_question *question, mb_text *got)
@@ -264,12 +270,11 @@ static int receive(mb_worker *worker, const mb_worker_question *question, mb_tex
             beats = note->beats;
             since = mb_clock_ns();
         }
-        if ((double)(mb_clock_ns() - since) * 1e-9 <= question->seconds)
-            continue;
-        if (!is_stopped(worker) || worker->continued++ == CONTINUED_MAX)
-            return MB_E_SAMPLE;
-        kill(worker->pid, SIGCONT);
-        since = mb_clock_ns();
+        if ((double)(mb_clock_ns() - since) * 1e-9 > question->seconds) {
+            if (!go_on(worker))
+                return MB_E_SAMPLE;
+            since = mb_clock_ns();
+        }
     }
     return MB_OK;
 }

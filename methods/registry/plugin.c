@@ -90,6 +90,7 @@ static int copy_method(void *library, mb_method **copy, mb_error *err)
         return mb_no_memory(err, "the methods");
     /* A newer plug-in may be longer: its extra fields are hooks that this program does not call. */
     memcpy(*copy, method, method->size < sizeof **copy ? method->size : sizeof **copy);
+    (*copy)->caps &= ~MB_CAP_LOSSLESS; /* nobody is compared with a method on its word alone */
     return MB_OK;
 }
 

@@ -135,6 +135,9 @@ static int check_counters(const mb_method *method, mb_error *err)
         int rc = check_counter("counter", c->name, c->unit, c->better, c->aggregate, c->help, err);
         if (rc != MB_OK)
             return rc;
+        for (const mb_counter *other = method->counters; other < c; other++)
+            if (strcmp(other->name, c->name) == 0)
+                return mb_fail(err, MB_E_INPUT, "counter \"%s\": the table has two rows of this name", c->name);
     }
     if (n > MB_REGISTRY_COUNTERS)
         return mb_fail(err, MB_E_INPUT, "%zu counters are declared, at most %d are stored", n,

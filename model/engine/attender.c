@@ -444,8 +444,12 @@ int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_e
     if (rc < 0)
         return mb_fail(err, MB_E_SAMPLE, "method %s failed in report(): %s", attender->method.name,
                        why.text[0] ? why.text : "it does not say why");
-    for (size_t i = 0; i < declared && i < count; i++)
+    for (size_t i = 0; i < declared && i < count; i++) {
+        if (isinf(all[i])) /* NaN says that there is no value */
+            return mb_fail(err, MB_E_SAMPLE, "method %s failed in report(): counter %s is infinite",
+                           attender->method.name, counters[i].name);
         values[i] = all[i];
+    }
     return MB_OK;
 }
 

@@ -10,6 +10,7 @@
 #include "model/engine/engine.h"
 #include "model/checkpoint/config.h"
 
+#include <math.h>
 #include <string.h>
 
 static int failed(const mb_session *session, int rc, int32_t layer, const char *what, mb_error *err)
@@ -144,6 +145,11 @@ int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, 
     const mb_page_set *set = selection.answer == MB_DENSE ? NULL : selection.pages;
     if ((selection.answer == MB_SPARSE || set) && !mb_check_shape(set))
         return refused(run->attender, &call, "select() gave no usable page set", err);
+    if (!(selection.select_tokens >= 0) || isinf(selection.select_tokens))
+        return refused(run->attender, &call,
+                       "select() says that it read a number of tokens that is negative or no "
+                       "number (select_tokens)",
+                       err);
     if (run->checked)
         rc = set ? mb_check_pages(run->attender, &call, set, err) : mb_check_guards(run->attender, &call, err);
     if (rc != MB_OK)

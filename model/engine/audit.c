@@ -26,7 +26,7 @@ bool mb_audit_draw(mb_session *session, const mb_forward_run *run)
     mb_audit *audit = session->measure.audit;
     if (!audit || run->phase == MB_PHASE_COMMIT || run->shadow_count > 0)
         return false;
-    if (mb_random_unit(&audit->random) >= audit->share)
+    if ((audit->most > 0 && audit->forwards >= audit->most) || mb_random_unit(&audit->random) >= audit->share)
         return false;
     audit->forwards++;
     return true;

@@ -190,3 +190,47 @@ int mb_check_state(mb_attender *attender, const mb_call *call, mb_error *err)
             return breach(attender, call, "attend() gave an output that is not finite", err);
     return MB_OK;
 }
+
+/* ---- the cache ---- */
+
+/* One layer's keys or values: the first tokens of every KV head. */
+static int hash_heads(const mb_session *session, const mb_kv *kv, const char *from, int32_t tokens, void *row,
+                      mb_hash *hash)
+{
+    size_t width = (size_t)kv->head_dim * mb_type_size(session->type), bytes = (size_t)tokens * width;
+    int rc = MB_OK;
+    for (int32_t h = 0; h < kv->kv_heads && rc == MB_OK; h++) {
+        rc = session->kernels->download(session->device, row, from + (size_t)h * (size_t)kv->capacity * width,
+                                        bytes);
+        mb_hash_add(hash, row, bytes);
+    }
+    return rc;
+}
+
+int mb_cache_hash(const mb_session *session, int32_t tokens, char (**hashes)[MB_HASH_CAP], mb_error *err)
+{
+    size_t width = (size_t)session->config->head_dim * mb_type_size(session->type);
+    char(*all)[MB_HASH_CAP] = calloc((size_t)session->config->layers, sizeof *all);
+    void *row = malloc((size_t)tokens * width + 1);
+    int rc = all && row ? MB_OK : mb_no_memory(err, "watching a cache of %d tokens", tokens);
+    for (int32_t l = 0; l < session->config->layers && rc == MB_OK; l++) {
+        mb_hash *hash = mb_hash_new();
+        if (!hash) {
+            rc = mb_no_memory(err, "watching a cache of %d tokens", tokens);
+            break;
+        }
+        rc = hash_heads(session, &session->kv[l], session->kv[l].k, tokens, row, hash);
+        if (rc == MB_OK)
+            rc = hash_heads(session, &session->kv[l], session->kv[l].v, tokens, row, hash);
+        mb_hash_end(hash, all[l]);
+        if (rc != MB_OK)
+            mb_session_failed(session, rc, "reading the cache", err);
+    }
+    free(row);
+    if (rc == MB_OK) {
+        *hashes = all;
+        all = NULL;
+    }
+    free(all);
+    return rc;
+}

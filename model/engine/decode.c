@@ -29,7 +29,8 @@ struct decoder {
     mb_decode_result *result;
     struct times first, later, commit;
     int32_t block;
-    bool forgotten; /* compat_prompt_bug threw the snapshot away */
+    char (*cache)[MB_HASH_CAP]; /* hashes of the prompt's keys and values, one a layer; NULL = nobody looks */
+    bool forgotten;             /* compat_prompt_bug threw the snapshot away */
     double layers, sparse_layers, select_tokens;
     float *probability;
 };
@@ -240,6 +241,29 @@ static int read_work(struct decoder *d, mb_error *err)
     return MB_OK;
 }
 
+/* Keys and values of the prompt before a method that is watched met them. */
+static int watch_cache(struct decoder *d, mb_error *err)
+{
+    return is_watched(d) ? mb_cache_hash(d->session, d->session->prefix[0], &d->cache, err) : MB_OK;
+}
+
+/* They are const for a method. Where compat_prompt_bug threw the snapshot away they are not the prompt's. */
+static int check_cache(const struct decoder *d, mb_error *err)
+{
+    const mb_attender *attender = d->shadow_count > 0 ? d->shadows[0].attender : d->attender;
+    char(*now)[MB_HASH_CAP] = NULL;
+    if (!d->cache || d->forgotten)
+        return MB_OK;
+    int rc = mb_cache_hash(d->session, d->session->snapshot[0], &now, err);
+    for (int32_t l = 0; rc == MB_OK && l < d->session->config->layers; l++)
+        if (memcmp(now[l], d->cache[l], sizeof now[l]) != 0)
+            rc = mb_fail(err, MB_E_SAMPLE,
+                         "method %s wrote into keys or values of the prompt in layer %d: they are not its own",
+                         attender->method.name, l);
+    free(now);
+    return rc;
+}
+
 static int turn_begin(mb_attender *attender, mb_shadow *shadow, void *user, mb_error *err)
 {
     (void)shadow;
@@ -329,13 +353,17 @@ static int decode(struct decoder *d, mb_error *err)
     if (rc != MB_OK)
         goto out;
     session->kernels->range_push(session->device, "sample");
-    rc = begin(d, err);
+    rc = watch_cache(d, err);
+    if (rc == MB_OK)
+        rc = begin(d, err);
     if (rc == MB_OK) {
         uint64_t start = mb_clock_ns();
         rc = mb_sampling_run(&sampling, &network, session->prompt[0], session->prompt_count[0], err);
         d->result->decode_us = (double)(mb_clock_ns() - start) * 1e-3;
     }
     session->kernels->range_pop(session->device);
+    if (rc == MB_OK)
+        rc = check_cache(d, err);
     if (rc == MB_OK)
         rc = take_result(d, &sampling, err);
     if (rc == MB_OK)
@@ -349,6 +377,7 @@ static int decode(struct decoder *d, mb_error *err)
     if (back != MB_OK && rc == MB_OK)
         rc = mb_fail(err, back, "%s", why.text);
 out:
+    free(d->cache);
     mb_sampling_free(&sampling);
     if (rc != MB_OK)
         mb_decode_result_free(d->result);

@@ -269,6 +269,10 @@ int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set
 /* The method's own state in MB_BUFFER_STATE_PREFIX and MB_BUFFER_LSE_PREFIX is finite. */
 int mb_check_state(mb_attender *attender, const mb_call *call, mb_error *err);
 
+/* A hash a layer of the first `tokens` keys and values of sequence 0: *hashes malloc'ed. Methods get them as
+ * const. */
+int mb_cache_hash(const mb_session *session, int32_t tokens, char (**hashes)[MB_HASH_CAP], mb_error *err);
+
 /* ---- shadow recall ---- */
 
 typedef struct mb_recall_sum { /* of one (layer, step) */

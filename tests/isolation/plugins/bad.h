@@ -12,9 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Layer and step at which all of them do it. */
+/* Layer and step at which they do it, unless a file says otherwise. */
+#ifndef LAYER
 #define LAYER 3
 #define STEP 2
+#endif
 
 typedef struct settings {
     int64_t k;
