@@ -463,8 +463,9 @@ typedef int (*mb_counter_put)(void *to, int32_t map, int32_t layer, int32_t step
 #define MB_CAP_PRE_ROPE 1ull  /* needs call->q_pre */
 #define MB_CAP_OPAQUE 2ull    /* MB_ATTEND without an index: left out of recall */
 #define MB_CAP_REFERENCE 4ull /* costs more than exact by design (oracles): never drawn in speed plots */
-#define MB_CAP_LOSSLESS 8ull  /* equals exact attention for any options; believed of the tree's own methods only  \
-                               */
+#define MB_CAP_LOSSLESS                                                                                           \
+    8ull /* equals exact attention for any options; believed of the tree's own methods only                       \
+          */
 #define MB_CAP_REUSE                                                                                              \
     16ull /* keeps attention states across forwards: exact at a full budget only while queries                    \
            * stay the same */

@@ -394,5 +394,9 @@ char *mb_method_help(const mb_method *method)
         mb_text_printf(&text, "  %-16s by %s; %s%s%s%s (%s over requests)\n  %-16s %s\n", g->name,
                        mb_counter_map_axes(g->axes), g->unit, *g->unit && *g->better ? ", " : "", g->better,
                        *g->better ? " is better" : "", g->aggregate, "", g->help);
-    return mb_text_take(&text);
+    mb_text shown = {0}; /* a plug-in's words are no commands to a terminal */
+    mb_text_visible(&shown, text.data ? text.data : "", "\n");
+    shown.failed = shown.failed || text.failed;
+    mb_text_free(&text);
+    return mb_text_take(&shown);
 }

@@ -34,6 +34,14 @@ build lossless '' '' '' 'm.caps |= MB_CAP_LOSSLESS'
 expect_exit 2 'twice.so: method "bad_twice": counter "seen": the table has two rows of this name' \
     ./harness --plugin "$scratch/twice.so" list methods
 
+# A terminal is told no escape sequence of a plug-in's.
+build words '' '' '' 'm.summary = "red \033[31m\a and more"; m.reference = "\033]0;title\a"'
+for command in "list methods" "help bad_words"; do
+    expect_exit 0 '' ./harness --plugin "$scratch/words.so" $command
+    grep -qF 'red \x1b[31m\x07 and more' "$scratch/out" || fail "$command hides the words of a plug-in"
+    LC_ALL=C grep -q "$(printf '[\001-\010\013-\037]')" "$scratch/out" && fail "$command prints control characters"
+done
+
 cat >"$scratch/run.json" <<'JSON'
 {"name": "claims", "seed": 3, "model": "models/tiny", "threads": 1, "max_new_tokens": 32,
  "tasks": [{"task": "niah_multikey", "lengths": [256], "depths": [0], "samples": 1}],
