@@ -135,9 +135,19 @@ int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *
     return mb_store_cell(run->store, &key, cell, err);
 }
 
-bool mb_run_stored(mb_run *run, const mb_prepared *prepared, int64_t cell)
+size_t mb_pass_index(const char *pass)
 {
-    bool stored = mb_store_has_sample(run->store, cell, prepared->sample->key);
+    static const char *const passes[MB_SAMPLE_PASSES] = {"quality", "recall", "forced"};
+    size_t i = 0;
+    while (i + 1 < MB_SAMPLE_PASSES && strcmp(passes[i], pass) != 0)
+        i++;
+    return i;
+}
+
+bool mb_run_stored(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, const char *pass, int64_t cell)
+{
+    bool stored = run->stored ? run->stored[mb_pass_index(pass) * run->arm_count + (size_t)(arm - run->arms)]
+                              : mb_store_has_sample(run->store, cell, prepared->sample->key);
     run->reused += stored;
     return stored;
 }

@@ -16,8 +16,9 @@
 
 typedef struct mb_run_flags {
     bool fresh, dry_run, quiet, profile, audit;
-    bool again_latency; /* measure what is measured already anew, into rows of their own */
-    mb_shard shard;     /* the part of the run to compute */
+    bool again_latency;  /* measure what is measured already anew, into rows of their own */
+    mb_shard shard;      /* the part of the run to compute */
+    const char *devices; /* a worker each, "0,1"; NULL: this process alone */
 } mb_run_flags;
 
 /* A method configuration under one sampler: the unit that fills a row of every table. */
@@ -38,6 +39,21 @@ typedef struct mb_fault {
     int32_t context;
     char reason[MB_ERROR_CAP];
 } mb_fault;
+
+/* One prepared sample: tokenised, prefilled on demand. */
+typedef struct mb_prepared {
+    const mb_task_spec *task;
+    mb_sample *sample;
+    int64_t index;  /* within its task */
+    int64_t number; /* running number within the run: seeds and the method's request id */
+    int64_t dataset_id;
+    int32_t *ids;
+    size_t count;
+    bool truncated, prefilled;
+    double prefill_us;
+    char token_hash[MB_HASH_CAP];
+    char *answers_json, *classes_json;
+} mb_prepared;
 
 typedef struct mb_run {
     mb_run_config *config;
@@ -62,24 +78,14 @@ typedef struct mb_run {
     mb_codec codec;
     mb_progress progress;
     int64_t failed_samples;
-    int64_t reused;       /* rows and latency cases that were found in the store */
+    int64_t reused; /* rows and latency cases that were found in the store */
+    /* Samples are computed by workers, one a device (devices.c): the one that gives a sample away; or NULL. */
+    int (*give_away)(struct mb_run *run, mb_prepared *prepared, mb_error *err);
+    struct mb_devices *devices;
+    const char *stored;   /* in such a worker: [MB_SAMPLE_PASSES][arm_count], what the file has of the sample */
     struct mb_deal *deal; /* of the samples among the shards; NULL: all are ours */
     double seconds_setup, seconds_quality, seconds_recall, seconds_latency, seconds_report;
 } mb_run;
-
-/* One prepared sample: tokenised, prefilled on demand. */
-typedef struct mb_prepared {
-    const mb_task_spec *task;
-    mb_sample *sample;
-    int64_t number; /* running number within the run: seeds and the method's request id */
-    int64_t dataset_id;
-    int32_t *ids;
-    size_t count;
-    bool truncated, prefilled;
-    double prefill_us;
-    char token_hash[MB_HASH_CAP];
-    char *answers_json, *classes_json;
-} mb_prepared;
 
 /* The steps that methods under a sampler are told: 0 when the sampler decides. */
 int32_t mb_run_scheduled_steps(const mb_run *run, size_t sampler);
@@ -109,7 +115,10 @@ void mb_run_sample_row(const mb_prepared *prepared, int64_t cell, mb_sample_row 
 int mb_run_cell(mb_run *run, const mb_arm *arm, int64_t dataset_id, const char *pass, int64_t *cell,
                 mb_error *err);
 /* Whether the store has this sample of the cell, computed by this build; counts it as reused. */
-bool mb_run_stored(mb_run *run, const mb_prepared *prepared, int64_t cell);
+bool mb_run_stored(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, const char *pass, int64_t cell);
+/* Place of a pass over samples in a list of them: 0 to MB_SAMPLE_PASSES - 1. */
+size_t mb_pass_index(const char *pass);
+enum { MB_SAMPLE_PASSES = 3 };
 /* The answer's limit for one sample. */
 int32_t mb_run_answer_tokens(const mb_run *run, const mb_sample *sample);
 /* What a decode asks for: sampler, limits, stop flag. */

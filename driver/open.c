@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NO_WORK ((size_t)1 << 20)         /* of a device that others compute on: it is asked what it is */
 #define WORKER_OVERHEAD ((size_t)1 << 30) /* context and work memory of one more process on a GPU */
 #define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
 
@@ -112,7 +113,8 @@ static int open_device(mb_run *run, mb_error *err)
     int rc = plan_arms(run, &plan, &workers, err);
     if (rc != MB_OK)
         return rc;
-    mb_device_options options = {.type = config->type, .threads = config->threads, .arena_bytes = plan.total};
+    mb_device_options options = {
+        .type = config->type, .threads = config->threads, .arena_bytes = run->devices ? NO_WORK : plan.total};
     if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
         return mb_fail(err, MB_E_INPUT,
                        "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length "
@@ -142,9 +144,10 @@ static int open_device(mb_run *run, mb_error *err)
 
 int mb_run_open_model(mb_run *run, mb_error *err)
 {
-    mb_model_request request = mb_open_request(run->config, run->flags.dry_run);
+    mb_model_request request =
+        mb_open_request(run->config, run->flags.dry_run || run->devices); /* workers load it */
     int rc = open_device(run, err);
-    if (rc == MB_OK && !run->serving) /* before weights are drawn or loaded */
+    if (rc == MB_OK && !run->serving && !run->devices) /* before weights are drawn or loaded */
         rc = mb_plan_check(run, err);
     return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err)
                        : rc;

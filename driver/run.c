@@ -4,6 +4,7 @@
  */
 #include "driver/run.h"
 
+#include "driver/devices.h"
 #include "driver/dry_run.h"
 #include "driver/open.h"
 #include "driver/os/os.h"
@@ -113,8 +114,12 @@ static int run_passes(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
     int rc = MB_OK;
+    mb_devices_begin(run);
     if (config->passes & MB_RUN_SAMPLES)
         rc = mb_run_tasks(run, err);
+    if (rc == MB_OK)
+        rc = mb_devices_finish(run, err);
+    mb_devices_close(run);
     if (rc == MB_OK && (config->passes & MB_RUN_TIMES)) {
         uint64_t start = mb_clock_ns();
         /* The cache of the quality pass makes room: a latency case plans with the whole device. Nobody else
@@ -247,6 +252,7 @@ static int whole_run(mb_run *run, const char *command, bool *red, mb_error *err)
 static int close_all(mb_run *run, int rc, mb_error *err)
 {
     mb_error own = {0};
+    mb_devices_close(run);
     mb_run_close(run);
     int closed = run->store ? mb_store_close(run->store, &own) : MB_OK;
     return rc == MB_OK && closed != MB_OK ? mb_fail(err, closed, "%s", own.text) : rc;
@@ -278,6 +284,8 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
     bool red = false;
     mb_progress_begin(&run.progress, flags->quiet, 0);
     int rc = choose_part(&run, &err);
+    if (rc == MB_OK)
+        rc = mb_devices_choose(&run, &err);
     if (rc == MB_OK)
         rc = flags->dry_run ? dry_run(&run, command, &err) : whole_run(&run, command, &red, &err);
     rc = close_all(&run, rc, &err);

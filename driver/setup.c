@@ -61,7 +61,7 @@ int mb_run_open(mb_run *run, mb_error *err)
     const char *rule = mb_sampler_origin(&run->model_config);
     if (rule)
         mb_progress_note(&run->progress, "sampler: %s", rule);
-    if (run->flags.dry_run || !(config->passes & MB_RUN_SAMPLES))
+    if (run->flags.dry_run || run->devices || !(config->passes & MB_RUN_SAMPLES))
         return MB_OK;
     rc = mb_run_open_session(run, err);
     for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {

@@ -390,6 +390,24 @@ int mb_store_has_sample(mb_store *store, int64_t cell, const char *sample_key)
     return store_step_integer(store, s, &one, &found, "looking for a sample", &err) == MB_OK && found;
 }
 
+int mb_store_cell_has(mb_store *store, const mb_cell_key *key, const char *sample_key)
+{
+    mb_error err = {0};
+    int64_t cell = 0, build = store->build ? store->build : -1;
+    bool found = false;
+    sqlite3_stmt *s = store_statement(
+        store,
+        "SELECT id FROM cell WHERE run_id = ?1 AND model_id = ?2 AND coalesce(dataset_id, 0) = coalesce(?3, 0) "
+        "AND config_id = ?4 AND sampler_id = ?5 AND pass = ?6 AND build_id IS ?7",
+        &err);
+    if (!s)
+        return 0;
+    store_bind(s, "iikiitk", key->run, key->model, key->dataset > 0 ? key->dataset : -1, key->config, key->sampler,
+               key->pass, build);
+    return store_step_integer(store, s, &cell, &found, "looking for a cell", &err) == MB_OK && found &&
+           mb_store_has_sample(store, cell, sample_key);
+}
+
 int64_t mb_store_session_samples(mb_store *store, int64_t run)
 {
     int64_t count = 0;

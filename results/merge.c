@@ -12,16 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-typedef struct merging {
-    mb_store *out, *source;
-    merge_tables tables;
-    const volatile int *stop;
-    /* the row at hand */
-    sqlite3_stmt *row;
-    int64_t mapped[MERGE_COLUMNS]; /* of columns that point to another table: the id here */
-    mb_text described;
-} merging;
-
 /* ---- ids ---- */
 
 static merge_entry *find_entry(const merge_table *of, int64_t from)
@@ -258,7 +248,7 @@ static int is_newer(merging *m, const merge_table *of, sqlite3_stmt *stored, boo
         return MB_OK;
     sqlite3_stmt *s =
         store_statement(m->out,
-                        "SELECT a.started_at > b.started_at OR (a.started_at = b.started_at AND a.id > "
+                        "SELECT a.started_at > b.started_at OR (a.started_at = b.started_at AND a.id >= "
                         "b.id) FROM session a JOIN session b ON b.id = ?2 WHERE a.id = ?1",
                         err);
     bool found = false;
@@ -326,6 +316,10 @@ static int meet(merging *m, merge_table *of, sqlite3_stmt *stored, mb_error *err
 
 static int merge_row(merging *m, merge_table *of, mb_error *err)
 {
+    if (m->session && strcmp(of->declared->name, "env") == 0)
+        return note_entry(m, of, 0, MERGE_LEFT_OUT, err);
+    if (m->session && strcmp(of->declared->name, "session") == 0)
+        return note_entry(m, of, m->session, MERGE_SAME, err);
     int rc = map_row(m, of, err);
     merge_entry *owner = NULL;
     if (rc != MB_OK)
@@ -400,6 +394,14 @@ static int merge_table_rows(merging *m, merge_table *of, mb_error *err)
     return rc == MB_OK && of->child ? compare_counts(m, of, err) : rc;
 }
 
+int merge_rows(merging *m, mb_error *err)
+{
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < m->tables.count; i++)
+        rc = merge_table_rows(m, &m->tables.all[i], err);
+    return rc;
+}
+
 /* ---- one file ---- */
 
 /* The whole file is read anyway; a damaged page shows before its rows are. */
@@ -430,8 +432,8 @@ static int merge_file(merging *m, const char *path, mb_error *err)
     if (rc != MB_OK)
         return rc;
     rc = check_source(m, err);
-    for (size_t i = 0; rc == MB_OK && i < m->tables.count; i++)
-        rc = merge_table_rows(m, &m->tables.all[i], err);
+    if (rc == MB_OK)
+        rc = merge_rows(m, err);
     mb_store_close(m->source, NULL);
     m->source = NULL;
     return rc;

@@ -71,6 +71,20 @@ typedef struct merge_tables {
     size_t count;
 } merge_tables;
 
+typedef struct merging {
+    mb_store *out, *source;
+    merge_tables tables;
+    const volatile int *stop;
+    int64_t session; /* not 0: the source is a part of this session, and has none of its own */
+    /* the row at hand */
+    sqlite3_stmt *row;
+    int64_t mapped[MERGE_COLUMNS]; /* of columns that point to another table: the id here */
+} merging;
+
+/* ---- merge.c ---- */
+/* All rows of the source into a transaction that is open. */
+int merge_rows(merging *m, mb_error *err);
+
 /* ---- merge_tables.c ---- */
 /* The declared tables, ended by one without a name. */
 extern const merge_declaration merge_declarations[];

@@ -92,6 +92,8 @@ int mb_store_cell(mb_store *, const mb_cell_key *, int64_t *cell_id, mb_error *e
 int mb_store_cell_state(mb_store *, int64_t cell, const char *state, const char *reason, mb_error *err);
 /* 1 = this sample of this cell is stored (any status but "failed"), 0 = not. */
 int mb_store_has_sample(mb_store *, int64_t cell, const char *sample_key);
+/* The same where the cell itself may not be there, and is not to be made. */
+int mb_store_cell_has(mb_store *, const mb_cell_key *key, const char *sample_key);
 /* Samples that the newest start of a run has stored. */
 int64_t mb_store_session_samples(mb_store *, int64_t run);
 int64_t mb_store_cell_samples(mb_store *, int64_t cell); /* those that mb_store_has_sample() finds */
@@ -103,6 +105,14 @@ int64_t mb_store_cell_samples(mb_store *, int64_t cell); /* those that mb_store_
  * notes: a line a run, with the shards that are missing. A path that is the result itself is passed over. */
 int mb_store_merge(const char *result, const char *const *paths, size_t count, const volatile int *stop,
                    mb_text *notes, mb_error *err);
+
+/* ---- rows that another process of the same session computes ---- */
+/* A store in memory, for one run and session, into which a process stores as usual. */
+int mb_store_open_memory(mb_store **store, mb_error *err);
+/* What was stored since the last call, as bytes (mb_text data, length); the samples are then forgotten. */
+int mb_store_pack(mb_store *, mb_text *bytes, mb_error *err);
+/* Such bytes into the newest session of the run, in one transaction; the run must be the same one. */
+int mb_store_absorb(mb_store *, int64_t run, const char *bytes, size_t size, mb_error *err);
 
 /* ---- samples ---- */
 typedef struct mb_recall_row {

@@ -293,6 +293,7 @@ int mb_store_close(mb_store *store, mb_error *err)
     int rc = MB_OK;
     if (!store)
         return MB_OK;
+    store_absorb_end(store);
     for (size_t i = 0; i < store->statement_count; i++)
         sqlite3_finalize(store->statements[i]);
     if (store->db && store->mode == MB_STORE_WRITE && store->opened) {

@@ -33,6 +33,7 @@ struct mb_store {
     bool gave_up;   /* waiting for another program was ended by `wait` */
     bool (*wait)(void *self, int seconds);
     void *wait_self;
+    struct merging *absorbing; /* of mb_store_absorb(), with its prepared statements */
     /* Prepared statements by the address of their text, which is a literal. */
     const char *texts[STORE_STATEMENTS];
     sqlite3_stmt *statements[STORE_STATEMENTS];
@@ -60,6 +61,11 @@ void store_wait(mb_store *store);
 void store_unlock(mb_store *store);
 /* Refuses a write to a store opened for reading. */
 int store_writable(mb_store *store, mb_error *err);
+
+/* ---- store_open.c, absorb.c ---- */
+/* The tables of a new file, without views. */
+int store_create_tables(mb_store *store, mb_error *err);
+void store_absorb_end(mb_store *store);
 
 /* ---- store_copy.c ---- */
 /* Copies a database and its log; refuses a pair that somebody is writing. */

@@ -225,7 +225,7 @@ static int migrate(mb_store *store, int64_t version, mb_error *err)
     return rc;
 }
 
-static int create_tables(mb_store *store, mb_error *err)
+int store_create_tables(mb_store *store, mb_error *err)
 {
     const char *schema = mb_embedded_find("results/schema.sql", NULL);
     int rc = schema ? store_exec(store, schema, "creating the tables", err)
@@ -251,7 +251,7 @@ static int lay_out(mb_store *store, bool fresh, int64_t version, mb_error *err)
     if (!views)
         return mb_fail(err, MB_E_BUG, "results/views.sql is not compiled in");
     if (fresh)
-        rc = create_tables(store, err);
+        rc = store_create_tables(store, err);
     else if (version < STORE_VERSION)
         rc = migrate(store, version, err);
     else

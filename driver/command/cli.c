@@ -40,6 +40,8 @@ const mb_flag mb_flags[] = {
      "measure times that are stored already once more, into rows of their own"},
     {"--shard", "I/N", FLAG_TEXT, AT(shard), "run",
      "compute part I of N: 1 to N have the samples, 0 the timed passes; merge joins them"},
+    {"--devices", "LIST", FLAG_TEXT, AT(devices), "run",
+     "a worker on each device takes the next sample: 0,1 or cuda:0,cuda:1 or cpu,cpu or all"},
     {"--dry-run", NULL, FLAG_TRUE, AT(dry_run), "run",
      "print the plan and what is stored already; compute nothing"},
     {"--quiet", NULL, FLAG_TRUE, AT(quiet), NULL, "no progress, no table"},

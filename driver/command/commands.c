@@ -1,10 +1,12 @@
 /* commands.c - the sub-commands that look things up: list, score; run. */
 #include "driver/command/commands.h"
+#include "driver/devices.h"
 #include "driver/os/os.h"
 #include "driver/os/paths.h"
 #include "driver/run.h"
 #include "driver/worker/probe.h"
 #include "driver/worker/serve.h"
+#include "driver/worker/worker.h"
 
 #include <dirent.h>
 #include <stddef.h>
@@ -211,7 +213,8 @@ int mb_command_run(const mb_cli *cli)
                         .dry_run = cli->dry_run,
                         .quiet = cli->quiet,
                         .profile = cli->profile,
-                        .audit = cli->audit};
+                        .audit = cli->audit,
+                        .devices = cli->devices};
     if (cli->again && strcmp(cli->again, "latency") != 0)
         return mb_exit_fail(mb_fail(&err, MB_E_INPUT,
                                     "--again takes the pass to measure once more: latency, not \"%s\"",
@@ -237,6 +240,6 @@ int mb_command_probe(const mb_cli *cli)
 int mb_command_worker(const mb_cli *cli)
 {
     mb_error err = {0};
-    (void)cli;
-    return mb_exit_fail(mb_serve(&err), err.text);
+    bool samples = cli->word_count > 1 && strcmp(cli->words[1], MB_WORKER_SAMPLES) == 0;
+    return mb_exit_fail(samples ? mb_serve_samples(&err) : mb_serve(&err), err.text);
 }

@@ -53,7 +53,7 @@ const mb_command mb_commands[] = {
     {"bench-kernels", mb_command_bench_kernels, 1, false, "[--case NAME] [--device NAME]",
      "time the operations of a backend", NULL},
     /* What the program starts for its plug-ins. A worker loads the one that was probed. */
-    {"worker", mb_command_worker, 1, true, NULL, NULL, NULL},
+    {"worker", mb_command_worker, 2, true, NULL, NULL, NULL},
     {"probe", mb_command_probe, 2, false, NULL, NULL, NULL},
     {.name = NULL},
 };

@@ -11,6 +11,17 @@ int mb_run_tasks(mb_run *run, mb_error *err);
  * is found here, before any work. */
 int mb_run_dataset(mb_run *run, const mb_task_spec *spec, int64_t *samples, int64_t *id, mb_error *err);
 
+/* A task that is read sample by sample, by a worker that gets places of samples. Zero-initialise. */
+typedef struct mb_sample_stream {
+    mb_task *task;
+    size_t number; /* of the task in the config */
+    int64_t next, dataset_id;
+} mb_sample_stream;
+/* The passes over one sample: place within the task, running number within the run. */
+int mb_run_sample_at(mb_run *run, mb_sample_stream *stream, size_t task, int64_t index, int64_t number,
+                     mb_error *err);
+void mb_sample_stream_close(mb_sample_stream *stream);
+
 /* ---- quality.c, recall.c, latency.c, breakdown.c ---- */
 int mb_quality_sample(mb_run *run, mb_prepared *prepared, mb_error *err);
 int mb_forced_sample(mb_run *run, mb_prepared *prepared, mb_error *err);

@@ -160,7 +160,7 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error
     int rc = mb_run_cell(run, arm, prepared->dataset_id, "quality", &cell, err);
     if (rc != MB_OK)
         return rc;
-    if (mb_run_stored(run, prepared, cell)) {
+    if (mb_run_stored(run, prepared, arm, "quality", cell)) {
         mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
         return MB_OK;
     }
@@ -212,7 +212,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
         rc = mb_run_cell(run, arm, prepared->dataset_id, "forced", &cell, err);
         if (rc != MB_OK)
             break;
-        if (mb_run_stored(run, prepared, cell)) {
+        if (mb_run_stored(run, prepared, arm, "forced", cell)) {
             mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
             continue;
         }

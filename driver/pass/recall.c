@@ -63,7 +63,7 @@ static int collect(mb_run *run, const mb_prepared *prepared, size_t sampler, mb_
         int rc = mb_run_cell(run, arm, prepared->dataset_id, "recall", &cell, err);
         if (rc != MB_OK)
             return rc;
-        if (mb_run_stored(run, prepared, cell))
+        if (mb_run_stored(run, prepared, arm, "recall", cell))
             continue;
         arms[*count] = arm;
         cells[(*count)++] = cell;

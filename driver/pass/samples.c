@@ -86,6 +86,8 @@ static int run_passes(mb_run *run, mb_prepared *prepared, int64_t index, mb_erro
 {
     const mb_run_config *config = run->config;
     int rc = MB_OK;
+    if (run->give_away)
+        return run->give_away(run, prepared, err);
     uint64_t start = mb_clock_ns();
     if (config->passes & MB_RUN_QUALITY)
         rc = mb_quality_sample(run, prepared, err);
@@ -240,7 +242,7 @@ static int run_samples(mb_run *run, const mb_task_spec *spec, mb_task *task, int
     int64_t index = 0, planned = mb_task_size(task);
     int rc = MB_OK, more = 1;
     for (; rc == MB_OK; index++) {
-        mb_prepared prepared = {.task = spec, .number = *number, .dataset_id = dataset_id};
+        mb_prepared prepared = {.task = spec, .index = index, .number = *number, .dataset_id = dataset_id};
         more = mb_task_next(task, &prepared.sample, err);
         if (more == 0)
             break;
@@ -281,5 +283,59 @@ int mb_run_tasks(mb_run *run, mb_error *err)
         rc = run_task(run, &run->config->tasks[i], &number, err);
     mb_deal_free(run->deal);
     run->deal = NULL;
+    return rc;
+}
+
+/* ---- a sample by its place, in a worker ---- */
+
+void mb_sample_stream_close(mb_sample_stream *stream)
+{
+    mb_task_close(stream->task);
+    stream->task = NULL;
+}
+
+/* Goes to a place of a task. The stream only goes forward: what lies behind is read anew from the start. */
+static int seek(mb_run *run, mb_sample_stream *stream, size_t task, int64_t index, mb_error *err)
+{
+    const mb_task_spec *spec = &run->config->tasks[task];
+    int rc = MB_OK;
+    if (!stream->task || stream->number != task || stream->next > index) {
+        mb_sample_stream_close(stream);
+        rc = open_task(run, spec, &stream->task, err);
+        if (rc == MB_OK)
+            rc = store_dataset(run, spec, stream->task, &stream->dataset_id, err);
+        stream->number = task;
+        stream->next = 0;
+    }
+    for (; rc == MB_OK && stream->next < index; stream->next++) {
+        mb_sample *passed = NULL;
+        int more = mb_task_next(stream->task, &passed, err);
+        mb_sample_free(passed);
+        if (more == 0 || (more < 0 && more != MB_E_SAMPLE))
+            return mb_fail(err, MB_E_INPUT, "task %s ended before its sample %lld: did its file change?",
+                           spec->task, (long long)index + 1);
+    }
+    return rc;
+}
+
+int mb_run_sample_at(mb_run *run, mb_sample_stream *stream, size_t task, int64_t index, int64_t number,
+                     mb_error *err)
+{
+    int rc = task < run->config->task_count ? seek(run, stream, task, index, err)
+                                            : mb_fail(err, MB_E_BUG, "there is no task %zu", task);
+    if (rc != MB_OK)
+        return rc;
+    mb_prepared prepared = {
+        .task = &run->config->tasks[task], .index = index, .number = number, .dataset_id = stream->dataset_id};
+    int more = mb_task_next(stream->task, &prepared.sample, err);
+    stream->next++;
+    if (more != 1)
+        rc = mb_fail(err, MB_E_INPUT, "task %s has no sample %lld here: did its file change?", prepared.task->task,
+                     (long long)index + 1);
+    if (rc == MB_OK)
+        rc = prepare(run, &prepared, err);
+    if (rc == MB_OK)
+        rc = run_passes(run, &prepared, index, err);
+    prepared_free(&prepared);
     return rc;
 }

@@ -47,6 +47,7 @@ struct mb_worker {
     int continued;   /* by us, in the question that is open */
     uint64_t number; /* of the last question */
     mb_attender_note *note;
+    mb_text got; /* what has arrived of the answer to a question that was posted */
 };
 
 static mb_attender_note *map_note(int fd)
@@ -92,9 +93,8 @@ static char **environment_of_worker(void)
 }
 
 /* What a plug-in prints is no part of our standard output. */
-static int spawn(pid_t *pid, int socket, int note, const char *plugin)
+static int spawn(pid_t *pid, int socket, int note, const char *const *argv)
 {
-    const char *const argv[] = {"harness", "worker", "--plugin", plugin, NULL};
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     char **environment = environment_of_worker();
@@ -119,7 +119,7 @@ static int spawn(pid_t *pid, int socket, int note, const char *plugin)
     return rc;
 }
 
-int mb_worker_start(mb_worker **out, const char *plugin, mb_error *err)
+static int start(mb_worker **out, const char *const *argv, const char *what, mb_error *err)
 {
     mb_worker *worker = calloc(1, sizeof *worker);
     int ends[2] = {-1, -1}, note = -1, far_end = -1, rc = MB_OK;
@@ -129,7 +129,7 @@ int mb_worker_start(mb_worker **out, const char *plugin, mb_error *err)
     if (!worker || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0 ||
         (note = memfd_create("maskbench note", MFD_CLOEXEC)) < 0 || ftruncate(note, sizeof *worker->note) != 0 ||
         !(worker->note = map_note(note))) {
-        rc = mb_fail(err, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(errno));
+        rc = mb_fail(err, MB_E_SYSTEM, "no worker for %s: %s", what, strerror(errno));
         goto out;
     }
     worker->socket = ends[0];
@@ -137,12 +137,12 @@ int mb_worker_start(mb_worker **out, const char *plugin, mb_error *err)
     /* Out of the way of the numbers that they get in the worker, or one dup2() would overwrite the other. */
     int moved = fcntl(note, F_DUPFD_CLOEXEC, NOTE_FD + 1);
     far_end = fcntl(ends[1], F_DUPFD_CLOEXEC, NOTE_FD + 1);
-    int code = moved < 0 || far_end < 0 ? errno : spawn(&worker->pid, far_end, moved, plugin);
+    int code = moved < 0 || far_end < 0 ? errno : spawn(&worker->pid, far_end, moved, argv);
     if (moved >= 0)
         close(moved);
     if (code != 0) {
         worker->pid = 0;
-        rc = mb_fail(err, MB_E_SYSTEM, "no worker for plug-in %s: %s", plugin, strerror(code));
+        rc = mb_fail(err, MB_E_SYSTEM, "no worker for %s: %s", what, strerror(code));
         goto out;
     }
     *out = worker;
@@ -157,6 +157,34 @@ out:
     if (ends[1] >= 0)
         close(ends[1]);
     mb_worker_end(worker);
+    return rc;
+}
+
+int mb_worker_start(mb_worker **out, const char *plugin, mb_error *err)
+{
+    const char *const argv[] = {"harness", "worker", "--plugin", plugin, NULL};
+    char *what = mb_string_format("plug-in %s", plugin);
+    int rc = what ? start(out, argv, what, err) : mb_no_memory(err, "a worker");
+    free(what);
+    return rc;
+}
+
+int mb_worker_start_samples(mb_worker **out, const char *const *plugins, size_t count, const char *what,
+                            mb_error *err)
+{
+    const char **argv = calloc(2 * count + 4, sizeof *argv);
+    size_t n = 0;
+    if (!argv)
+        return mb_no_memory(err, "a worker");
+    argv[n++] = "harness";
+    argv[n++] = "worker";
+    argv[n++] = MB_WORKER_SAMPLES;
+    for (size_t i = 0; i < count; i++) {
+        argv[n++] = "--plugin";
+        argv[n++] = plugins[i];
+    }
+    int rc = start(out, argv, what, err);
+    free(argv);
     return rc;
 }
 
@@ -194,6 +222,7 @@ void mb_worker_end(mb_worker *worker)
         close(worker->socket);
     if (worker->note)
         munmap(worker->note, sizeof *worker->note);
+    mb_text_free(&worker->got);
     free(worker);
 }
 
@@ -349,6 +378,81 @@ int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text
                          WIFEXITED(status) ? WEXITSTATUS(status) : -1);
     }
     mb_text_free(&got);
+    return rc;
+}
+
+/* ---- asking several ---- */
+
+int mb_worker_post(mb_worker *worker, const mb_text *question, mb_error *err)
+{
+    mb_text_clear(&worker->got);
+    memset(worker->note, 0, sizeof *worker->note);
+    if (question->failed)
+        return mb_no_memory(err, "a worker's job");
+    /* A worker that died meanwhile is met when its answer is waited for. */
+    send_message(worker->socket, ++worker->number, MB_OK, "", question);
+    return MB_OK;
+}
+
+/* Takes what has arrived. True: the answer is complete, or no more of it comes. */
+static bool collect(mb_worker *worker, short events)
+{
+    char buffer[65536];
+    if (events == 0)
+        return false;
+    ssize_t n = read(worker->socket, buffer, sizeof buffer);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return false;
+    if (n > 0)
+        mb_text_append(&worker->got, buffer, (size_t)n);
+    return n <= 0 || is_complete(&worker->got) || worker->got.failed || worker->got.length > MESSAGE_MAX;
+}
+
+/* The answer of a worker that is done, or how it ended. */
+static int take_posted(mb_worker *worker, mb_text *answer, mb_error *err)
+{
+    struct header header;
+    int status;
+    if (is_complete(&worker->got) && !worker->got.failed) {
+        memcpy(&header, worker->got.data, sizeof header);
+        header.err.text[sizeof header.err.text - 1] = '\0';
+        if (header.magic == MAGIC && header.number == worker->number &&
+            worker->got.length == sizeof header + header.bytes) {
+            mb_text_append(answer, worker->got.data + sizeof header, header.bytes);
+            return answer->failed ? mb_no_memory(err, "the answer of a worker")
+                                  : mb_fail(err, header.err.code, "%s", header.err.text);
+        }
+    }
+    reap(worker, LAST_MOMENTS, &status);
+    if (WIFSIGNALED(status))
+        return mb_fail(err, MB_E_SAMPLE, "its process ended by signal %d, %s", WTERMSIG(status),
+                       strsignal(WTERMSIG(status)));
+    return mb_fail(err, MB_E_SAMPLE, "its process ended with exit code %d",
+                   WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+
+int mb_worker_wait(mb_worker *const *workers, size_t count, const volatile int *stop, size_t *which,
+                   mb_text *answer, mb_error *err)
+{
+    struct pollfd *fds = calloc(count + 1, sizeof *fds);
+    int rc = fds ? MB_E_STOP : mb_no_memory(err, "waiting for workers");
+    for (bool waiting = fds != NULL; waiting;) {
+        for (size_t i = 0; i < count; i++)
+            fds[i] = (struct pollfd){.fd = workers[i] ? workers[i]->socket : -1, .events = POLLIN};
+        int ready = poll(fds, (nfds_t)count, SLICE_MS);
+        if (*stop) {
+            rc = mb_fail(err, MB_E_STOP, "interrupted");
+            break;
+        }
+        for (size_t i = 0; i < count && waiting && ready > 0; i++) {
+            if (!workers[i] || !collect(workers[i], fds[i].revents))
+                continue;
+            *which = i;
+            rc = take_posted(workers[i], answer, err);
+            waiting = false;
+        }
+    }
+    free(fds);
     return rc;
 }
 

@@ -26,6 +26,16 @@ typedef struct mb_worker_question {
 
 /* Starts ./harness worker with `plugin` (a shared object) loaded. MB_E_SYSTEM with a sentence. */
 int mb_worker_start(mb_worker **worker, const char *plugin, mb_error *err);
+/* Starts ./harness worker samples, with the plug-ins loaded, for mb_worker_post(); what: for sentences. */
+int mb_worker_start_samples(mb_worker **worker, const char *const *plugins, size_t count, const char *what,
+                            mb_error *err);
+#define MB_WORKER_SAMPLES "samples"
+/* Sends a question and does not wait for the answer. */
+int mb_worker_post(mb_worker *worker, const mb_text *question, mb_error *err);
+/* Waits until one of the workers (NULL: none there) has answered or ended: *which. The answer, appended, with the
+ * worker's own code and sentence; MB_E_SAMPLE and a sentence when its process ended; MB_E_STOP. */
+int mb_worker_wait(mb_worker *const *workers, size_t count, const volatile int *stop, size_t *which,
+                   mb_text *answer, mb_error *err);
 /* The answer, appended to *answer, with the worker's own code and sentence; or MB_E_SAMPLE and a sentence with
  * hook, layer and step when the method crashed, left, hung or broke the device. After anything but MB_OK end the
  * worker. */
