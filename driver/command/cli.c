@@ -22,9 +22,9 @@
 #define FLAG_PLUGIN MB_FLAG_PLUGIN
 
 const mb_flag mb_flags[] = {
-    {"--config", "FILE", FLAG_TEXT, AT(config), "run",
+    {"--config", "FILE", FLAG_TEXT, AT(config), "run train",
      "run this config (default: the built-in configs/quick.json)"},
-    {"--set", "KEY=VALUE", FLAG_SET, 0, "run generate test",
+    {"--set", "KEY=VALUE", FLAG_SET, 0, "run generate test train",
      "override any config key, e.g. --set methods.NAME.k=1024; of a method: --set k=1024"},
     {"--model", "DIR", FLAG_TEXT, AT(model), "list doctor tokenize logits generate",
      "checkpoint folder, as downloaded"},
@@ -42,7 +42,7 @@ const mb_flag mb_flags[] = {
      "compute part I of N: 1 to N have the samples, 0 the timed passes; merge joins them"},
     {"--devices", "LIST", FLAG_TEXT, AT(devices), "run",
      "a worker on each device takes the next sample: 0,1 or cuda:0,cuda:1 or cpu,cpu or all"},
-    {"--dry-run", NULL, FLAG_TRUE, AT(dry_run), "run",
+    {"--dry-run", NULL, FLAG_TRUE, AT(dry_run), "run train",
      "print the plan and what is stored already; compute nothing"},
     {"--quiet", NULL, FLAG_TRUE, AT(quiet), NULL, "no progress, no table"},
     {"--verbose", NULL, FLAG_TRUE, AT(verbose), "run test", "a line for every sample, or for every property"},

@@ -7,6 +7,7 @@
 
 #include "datasets/datasets.h"
 #include "driver/config/keys.h"
+#include "driver/config/training.h"
 #include "driver/os/os.h"
 
 #include <stdio.h>
@@ -120,6 +121,7 @@ static int unknown_topic(const char *name)
     mb_error err = {0};
     mb_guess guess = {.word = name};
     mb_guess_offer(&guess, "config", 6);
+    mb_guess_offer(&guess, MB_KEY_TRAINING, strlen(MB_KEY_TRAINING));
     for (size_t i = 0; i < mb_registry_count(); i++)
         mb_guess_offer(&guess, mb_registry_at(i)->name, strlen(mb_registry_at(i)->name));
     for (size_t i = 0; i < mb_task_count(); i++)
@@ -147,6 +149,13 @@ int mb_command_help(const mb_cli *cli)
             mb_config_help_markdown(&text);
         else
             mb_config_help(&text);
+        return print_text(&text);
+    }
+    if (strcmp(name, MB_KEY_TRAINING) == 0) {
+        if (cli->markdown)
+            mb_train_config_help_markdown(&text);
+        else
+            mb_train_config_help(&text);
         return print_text(&text);
     }
     const mb_method *method = mb_registry_find(name);

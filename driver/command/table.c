@@ -11,7 +11,7 @@ const mb_command mb_commands[] = {
      "The word run may be left out where a flag follows. The same command again continues a run that was\n"
      "stopped, and adds what a config has that the database lacks."},
     {"list", mb_command_list, 3, true, "methods|tasks|models\nruns [DB]", "what there is to choose from", NULL},
-    {"help", mb_command_help, 2, true, "METHOD|TASK|COMMAND\nconfig [--md]",
+    {"help", mb_command_help, 2, true, "METHOD|TASK|COMMAND\nconfig|training [--md]",
      "options of a method, own keys of a task, a command, the keys of a config", NULL},
     {"schema", mb_command_schema, 1, true, "[--plugin FILE.so]",
      "the keys of a config as a JSON Schema, for editors",
@@ -50,6 +50,10 @@ const mb_command mb_commands[] = {
      NULL},
     {"generate", mb_command_generate, 1, true, "--model DIR --prompt FILE [--method NAME] [--trace]",
      "answer one prompt", NULL},
+    {"train", mb_command_train, 1, false, "--config FILE [--set KEY=VALUE] [--dry-run]",
+     "train a model: a Hugging Face folder, a SQLite file of its losses",
+     "Training runs on the CPU only in this version. The same command again goes on from the last checkpoint, to\n"
+     "the same bits. ./harness help training lists the keys of its config."},
     {"bench-kernels", mb_command_bench_kernels, 1, false, "[--case NAME] [--device NAME]",
      "time the operations of a backend", NULL},
     /* What the program starts for its plug-ins. A worker loads the one that was probed. */

@@ -316,7 +316,7 @@ int mb_config_complete(cJSON *root, mb_error *err)
 int mb_config_fill(const cJSON *object, const char *section, void *base, mb_error *err)
 {
     int rc = MB_OK;
-    for (const mb_key *key = mb_config_keys; rc == MB_OK && key->name; key++) {
+    for (const mb_key *key = mb_config_table(section); rc == MB_OK && key->name; key++) {
         if (strcmp(key->section, section) != 0)
             continue;
         const cJSON *given = cJSON_GetObjectItemCaseSensitive(object, key->name);
@@ -335,7 +335,7 @@ int mb_config_fill(const cJSON *object, const char *section, void *base, mb_erro
 
 void mb_config_release(const char *section, void *base)
 {
-    for (const mb_key *key = mb_config_keys; key->name; key++) {
+    for (const mb_key *key = mb_config_table(section); key->name; key++) {
         void *owned = NULL, *field = field_of(base, key);
         if (strcmp(key->section, section) != 0)
             continue;

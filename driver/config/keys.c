@@ -225,9 +225,14 @@ const mb_key mb_config_keys[] = {
     {.name = NULL},
 };
 
+const mb_key *mb_config_table(const char *section)
+{
+    return strcmp(section, MB_KEY_TRAINING) == 0 ? mb_train_keys : mb_config_keys;
+}
+
 const mb_key *mb_config_key(const char *section, const char *name)
 {
-    for (const mb_key *key = mb_config_keys; key->name; key++)
+    for (const mb_key *key = mb_config_table(section); key->name; key++)
         if (strcmp(key->section, section) == 0 && strcmp(key->name, name) == 0)
             return key;
     return NULL;
@@ -300,13 +305,10 @@ static const char *section_title(const mb_key *key)
     return *key->section ? "section " : "top level";
 }
 
-void mb_config_help(mb_text *out)
+void mb_config_help_rows(const mb_key *keys, mb_text *out)
 {
     const char *section = "?";
-    mb_text_puts(out, "Keys of a config file (JSON). Any key can be overridden: --set latency.seconds=5,\n"
-                      "entries of a list by number: --set sampler.0.steps=16. A key marked + extends a run:\n"
-                      "another value continues it. Another value of any other key makes another run.\n");
-    for (const mb_key *key = mb_config_keys; key->name; key++) {
+    for (const mb_key *key = keys; key->name; key++) {
         bool extends = key->extends;
         if (strcmp(section, key->section) != 0) {
             section = key->section;
@@ -319,10 +321,18 @@ void mb_config_help(mb_text *out)
     }
 }
 
-void mb_config_help_markdown(mb_text *out)
+void mb_config_help(mb_text *out)
+{
+    mb_text_puts(out, "Keys of a config file (JSON). Any key can be overridden: --set latency.seconds=5,\n"
+                      "entries of a list by number: --set sampler.0.steps=16. A key marked + extends a run:\n"
+                      "another value continues it. Another value of any other key makes another run.\n");
+    mb_config_help_rows(mb_config_keys, out);
+}
+
+void mb_config_help_rows_markdown(const mb_key *keys, mb_text *out)
 {
     const char *section = "?";
-    for (const mb_key *key = mb_config_keys; key->name; key++) {
+    for (const mb_key *key = keys; key->name; key++) {
         if (strcmp(section, key->section) != 0) {
             section = key->section;
             mb_text_printf(out,
@@ -335,4 +345,9 @@ void mb_config_help_markdown(mb_text *out)
         mb_text_printf(out, " | %s | %s%s%s | %s | %s |\n", preset_of(key), key->flag ? "`" : "",
                        key->flag ? key->flag : "", key->flag ? "`" : "", key->extends ? "yes" : "", key->help);
     }
+}
+
+void mb_config_help_markdown(mb_text *out)
+{
+    mb_config_help_rows_markdown(mb_config_keys, out);
 }

@@ -61,6 +61,15 @@ typedef struct mb_key {
 #define MB_KEY_SAMPLER_OPTIONS "sampler.options"
 
 extern const mb_key mb_config_keys[]; /* section by section; ends with name NULL */
+/* The keys of a training's config (training.c): one section, of this name, in a table of its own, because no key
+ * of a run is among them. */
+#define MB_KEY_TRAINING "training"
+extern const mb_key mb_train_keys[];
+/* The table that has the section. */
+const mb_key *mb_config_table(const char *section);
+/* The rows of a table as text, and as Markdown tables. */
+void mb_config_help_rows(const mb_key *keys, mb_text *out);
+void mb_config_help_rows_markdown(const mb_key *keys, mb_text *out);
 
 /* NULL: the section has no such key. */
 const mb_key *mb_config_key(const char *section, const char *name);

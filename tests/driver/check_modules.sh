@@ -18,7 +18,7 @@ allowed() {
     training) echo '^(base/|training/|model/|datasets/datasets\.h|kernels/(kernels|training)\.h|methods/method\.h)' ;;
     results) echo '^(base/|results/)' ;;
     properties) echo '^(base/|properties/|kernels/(kernels|cases|cpu/convert)\.h|model/engine/engine\.h|methods/(method|registry/registry)\.h)' ;;
-    driver) echo '^(base/|driver/|properties/(sweep|properties|stage)\.h|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/(kernels|bench)\.h|results/results\.h|training/training\.h|version\.h)' ;;
+    driver) echo '^(base/|driver/|properties/(sweep|properties|stage)\.h|datasets/datasets\.h|model/model\.h|methods/(method|registry/registry)\.h|kernels/(kernels|bench)\.h|results/(results|training)\.h|training/training\.h|version\.h)' ;;
     esac
 }
 check_room() {
@@ -53,7 +53,7 @@ wall() {
     done
 }
 wall driver/os '^(base/|driver/os/|version\.h)'
-wall driver/config '^(base/|driver/(os|config)/|methods/registry/registry\.h|datasets/datasets\.h|model/model\.h)'
+wall driver/config '^(base/|driver/(os|config)/|methods/registry/registry\.h|datasets/datasets\.h|model/model\.h|training/training\.h)'
 wall driver/worker '^(base/|driver/(os|config|worker)/|driver/(arm|open)\.h|model/model\.h)'
 wall driver/pass '^(base/|driver/(os|config|pass)/|driver/worker/isolate\.h|driver/arm\.h|model/model\.h)'
 wall model/checkpoint '!^model/(engine|tokenizer|sampler)/'

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# ./harness train as users call it: its plan, bad input, a training that SIGKILL ended going on to the same bits, the
+# folder that the program itself answers with, docs that say what the key table says.
+. "$(dirname "$0")/lib.sh"
+small="--set start=random --set layers=2 --set hidden=64 --set query_heads=2 --set kv_heads=1 --set head_dim=32 \
+--set intermediate=64 --set lengths=[128] --set tails=[128] --set tokens=256 --set steps=12 --set save_every=3 --set threads=1"
+train="./harness train --quiet --config configs/train_tiny.json $small"
+
+./harness help training --md >"$scratch/rows"
+sed -n '/<!-- keys: begin/,/<!-- keys: end/p' docs/training.md | sed '1d;$d' >"$scratch/page"
+diff "$scratch/rows" "$scratch/page" >"$scratch/diff" || { fail "docs/training.md is not what ./harness help training --md prints"; head -5 "$scratch/diff"; }
+
+# ---- plans of the configs that are in the tree; nothing is written ----
+for config in configs/train_*.json; do
+    ./harness train --config "$config" --dry-run --set out="$scratch/none" --set results="$scratch/none.db" >"$scratch/out" || fail "$config has no plan"
+    grep -qE '^  total +[0-9.]+ MiB' "$scratch/out" || fail "$config: the plan has no total"
+done
+[ ! -e "$scratch/none" ] && [ ! -e "$scratch/none.db" ] || fail "a plan wrote files"
+
+# ---- bad input ----
+expect_exit 2 'train what\?' ./harness train
+expect_exit 2 'unknown config key stepz' $train --set stepz=3
+expect_exit 2 'config key lr is 11' $train --set lr=11
+expect_exit 2 'CPU only in this version' $train --set device=cuda
+expect_exit 2 'multiples of the block' $train --set lengths=[100] --set tails=[100]
+expect_exit 2 'no file of a training|not a database' $train --set out="$scratch/bad" --set results=configs/quick.json
+expect_exit 2 'none.jsonl' $train --set data="$scratch/none.jsonl" --set out="$scratch/bad" --set results="$scratch/bad.db"
+expect_exit 1 'step [0-9]+, batch 0 .*not finite' $train --set lr=10 --set decay=10 --set lr_min=1 --set warmup=0 --set clip=0 --set steps=400 --set eps=1e-12 --set lengths='[128]' --set out="$scratch/nan" --set results="$scratch/nan.db"
+[ "$(sqlite3 "$scratch/nan.db" "SELECT state || ' ' || (reason LIKE '%not finite%') FROM training")" = "failed 1" ] || fail "the failed training is not stored as one"
+
+# ---- killed and continued ----
+$train --set out="$scratch/whole" --set results="$scratch/whole.db" || fail "the undisturbed training failed"
+kills=0
+for i in 1 2 3 4; do
+    $train --set out="$scratch/killed" --set results="$scratch/killed.db" 2>/dev/null &
+    child=$!
+    for _ in $(seq 100); do # into the steps: a row more than before
+        n=$(sqlite3 "$scratch/killed.db" "SELECT count(*) FROM training_step" 2>/dev/null || echo 0)
+        [ "${n:-0}" -ge $((i * 2)) ] && break
+        sleep 0.02
+    done
+    kill -KILL $child 2>/dev/null && kills=$((kills + 1))
+    wait $child 2>/dev/null
+done
+[ $kills -gt 0 ] || fail "no training was killed"
+$train --set out="$scratch/killed" --set results="$scratch/killed.db" || fail "the killed training does not go on"
+for file in model.safetensors training.state config.json; do
+    cmp -s "$scratch/whole/$file" "$scratch/killed/$file" || fail "$file differs after $kills kills"
+done
+steps="SELECT step, length, tokens, targets, loss, ce, accuracy, gradient_norm, lr FROM training_step ORDER BY step"
+diff <(sqlite3 "$scratch/whole.db" "$steps") <(sqlite3 "$scratch/killed.db" "$steps") >/dev/null || fail "the stored steps differ"
+[ "$(sqlite3 "$scratch/whole.db" 'SELECT count(*), min(tokens_per_second) > 0 FROM v_training')" = "12|1" ] || fail "v_training has not twelve steps"
+
+# ---- the folder ----
+./harness --config tests/driver/configs/small.json --model "$scratch/whole" --methods exact --tasks niah_single --limit 1 --quiet \
+    --set 'passes=["quality"]' --out "" --db "$scratch/run.db" || fail "the trained folder does not run"
+python3 - "$scratch/whole/model.safetensors" <<'PY' || fail "model.safetensors is not as the format has it"
+import json, struct, sys
+data = open(sys.argv[1], "rb").read()
+n = struct.unpack("<Q", data[:8])[0]
+head = json.loads(data[8:8 + n])
+tensors = {k: v for k, v in head.items() if k != "__metadata__"}
+assert n % 8 == 0 and head["__metadata__"]["format"] == "pt" and len(tensors) == 2 + 2 * 11
+assert max(v["data_offsets"][1] for v in tensors.values()) == len(data) - 8 - n
+assert all(v["dtype"] == "BF16" for v in tensors.values())
+PY
+[ $failures = 0 ]

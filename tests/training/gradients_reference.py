@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Training against PyTorch's autograd: every parameter's gradient for both layouts of a model and both recipes, and,
+with --steps, the losses of a training's first steps from the same weights and batches.
+
+    make build/tests/training/dump
+    python3 tests/training/gradients_reference.py
+    python3 tests/training/gradients_reference.py --steps 50
+
+Needs torch and safetensors; without them it says so and exits 0. The network here is written with dense masks and
+autograd, and shares nothing with the program but the files that tests/training/dump.c writes. Gradients are held to
+those of float64 from the same fp32 weights; the error of PyTorch's own fp32 stands beside ours."""
+import argparse, json, math, os, subprocess, sys, tempfile
+
+try:
+    import torch
+    import torch.nn.functional as F
+    from safetensors.torch import load_file
+except ImportError as missing:
+    sys.exit(print(f"skipped: {missing}"))
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DUMP = os.path.join(HERE, "..", "..", os.environ.get("BUILD", "build"), "tests", "training", "dump")
+GRADIENT_ALLOWED, LOSS_ALLOWED = 1e-5, 1e-4
+
+
+def norm(x, weight, eps):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+
+def turn(x, angles):
+    half = x.shape[-1] // 2
+    c, s = angles.cos()[:, None], angles.sin()[:, None]
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat((a * c - b * s, b * c + a * s), -1)
+
+
+def masks(batch, kv_heads, index=None):
+    """[kv_heads or 1][rows][rows] of one document: the three parts, the noisy-to-clean one by the index if there is one"""
+    clean, tail, block = batch["clean"], batch["tail"], batch["block"]
+    place = torch.cat((torch.arange(clean), torch.arange(clean - tail, clean))) // block
+    noisy = torch.arange(clean + tail) >= clean
+    before = ~noisy[None] & (place[None] < place[:, None])
+    own = (noisy[:, None] == noisy[None]) & (place[:, None] == place[None])
+    if index is None:
+        return (before | own)[None]
+    out = []
+    for head in range(kv_heads):
+        seen = before & ~noisy[:, None]
+        for number, ids in enumerate(entry[head] for entry in index):
+            first = clean + number * block
+            seen[first:first + block, ids] = True
+        out.append(seen | own)
+    return torch.stack(out)
+
+
+def forward(weights, config, batch, index=None):
+    """hidden states of all rows, before the last norm; index: {layer: [entry][head] ids}"""
+    dtype = weights["model.norm.weight"].dtype
+    heads, kv, dim, eps = (config[k] for k in ("query_heads", "kv_heads", "head_dim", "eps"))
+    per, blocks = batch["clean"] + batch["tail"], batch["tail"] // batch["block"]
+    x = F.embedding(torch.tensor(batch["ids"]), weights["model.embed_tokens.weight"])
+    frequency = 1.0 / config["theta"] ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angles = (torch.tensor(batch["positions"], dtype=torch.float64)[:, None] * frequency).to(dtype)
+    for layer in range(config["layers"]):
+        w = lambda name: weights.get(f"model.layers.{layer}.{name}")
+        h = norm(x, w("input_layernorm.weight"), eps)
+        q, k, v = (F.linear(h, w(f"self_attn.{n}_proj.weight"), w(f"self_attn.{n}_proj.bias")).view(len(x), -1, dim) for n in "qkv")
+        if config["qk_norm"]:
+            q, k = norm(q, w("self_attn.q_norm.weight"), eps), norm(k, w("self_attn.k_norm.weight"), eps)
+        q, k = turn(q, angles), turn(k, angles)
+        out = []
+        for d in range(batch["documents"]):
+            rows = slice(d * per, (d + 1) * per)
+            chosen = index.get(layer) if index else None
+            mask = masks(batch, kv, chosen[d * blocks:(d + 1) * blocks] if chosen else None).repeat_interleave(heads // kv if chosen else 1, 0)
+            kk, vv = (t[rows].repeat_interleave(heads // kv, 1) for t in (k, v))
+            s = torch.einsum("qhd,khd->hqk", q[rows], kk) / math.sqrt(dim)
+            out.append(torch.einsum("hqk,khd->qhd", s.masked_fill(~mask, -math.inf).softmax(-1), vv).reshape(per, -1))
+        x = x + F.linear(torch.cat(out), w("self_attn.o_proj.weight"))
+        h = norm(x, w("post_attention_layernorm.weight"), eps)
+        x = x + F.linear(F.silu(F.linear(h, w("mlp.gate_proj.weight"))) * F.linear(h, w("mlp.up_proj.weight")), w("mlp.down_proj.weight"))
+    return x
+
+
+def logits(weights, config, x, batch):
+    head = weights["model.embed_tokens.weight"] if config["tied"] else weights["lm_head.weight"]
+    return F.linear(norm(x[torch.tensor(batch["row"])], weights["model.norm.weight"], config["eps"]), head)
+
+
+def cross_entropy(z, batch):
+    """summed with weights"""
+    return (F.cross_entropy(z, torch.tensor(batch["target"]), reduction="none") * torch.tensor(batch["weight"], dtype=z.dtype)).sum()
+
+
+def case_loss(case, weights, teacher):
+    config, total = case["config"], sum(case["weight"])
+    if not case["taught"]:
+        return cross_entropy(logits(weights, config, forward(weights, config, case), case), case) / total
+    kv = config["kv_heads"]
+    index = {int(l): [heads[i:i + kv] for i in range(0, len(heads), kv)] for l, heads in case["index"].items()}
+    with torch.no_grad():
+        exact = logits(teacher, config, forward(teacher, config, case), case).log_softmax(-1)
+    z = logits(weights, config, forward(weights, config, case, index), case)
+    student = z.log_softmax(-1)
+    kl = ((student.exp() * (student - exact)).sum(-1) * torch.tensor(case["weight"], dtype=z.dtype)).sum()
+    return (cross_entropy(z, case) + case["lambda"] * kl) / total
+
+
+def selection_differs(case, weights):
+    """keys in which the stored index is not the best k by mass of the exact attention"""
+    config = case["config"]
+    kv, group, dim, eps = config["kv_heads"], config["query_heads"] // config["kv_heads"], config["head_dim"], config["eps"]
+    wrong = 0
+    per, clean, block, tail = case["clean"] + case["tail"], case["clean"], case["block"], case["tail"]
+    captured = {}
+    for layer in map(int, case["index"]):
+        cut = dict(config, layers=layer)
+        x = forward(weights, cut, case)
+        w = lambda name: weights.get(f"model.layers.{layer}.{name}")
+        h = norm(x, w("input_layernorm.weight"), eps)
+        q, k = (F.linear(h, w(f"self_attn.{n}_proj.weight"), w(f"self_attn.{n}_proj.bias")).view(len(x), -1, dim) for n in "qk")
+        if config["qk_norm"]:
+            q, k = norm(q, w("self_attn.q_norm.weight"), eps), norm(k, w("self_attn.k_norm.weight"), eps)
+        frequency = 1.0 / config["theta"] ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        angles = (torch.tensor(case["positions"], dtype=torch.float64)[:, None] * frequency).to(x.dtype)
+        q, k = turn(q, angles), turn(k, angles)
+        mask = masks(case, kv)[0]
+        for d in range(case["documents"]):
+            rows = slice(d * per, (d + 1) * per)
+            s = torch.einsum("qhd,khd->hqk", q[rows], k[rows].repeat_interleave(group, 1)) / math.sqrt(dim)
+            p = s.masked_fill(~mask, -math.inf).softmax(-1)
+            for b in range(tail // block):
+                for head in range(kv):
+                    own = p[head * group:(head + 1) * group, clean + b * block:clean + (b + 1) * block, :clean - tail + b * block]
+                    ids = case["index"][str(layer)][(d * (tail // block) + b) * kv + head]
+                    best = own.mean((0, 1)).topk(len(ids)).indices.tolist()
+                    wrong += len(set(best) ^ set(ids))
+    return wrong
+
+
+def tensors(folder, dtype, grad=False):
+    return {k: v.to(dtype).requires_grad_(grad) for k, v in load_file(os.path.join(folder, "model.safetensors")).items()}
+
+
+def error(ours, theirs):
+    return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
+
+
+def check_gradients():
+    bad = 0
+    for layout in ("qwen3", "qwen2"):
+        for recipe in ("plain", "taught"):
+            with tempfile.TemporaryDirectory() as folder:
+                subprocess.run([DUMP, "gradients", layout, recipe, folder], check=True)
+                case = json.load(open(os.path.join(folder, "case.json")))
+                ours = tensors(os.path.join(folder, "gradients"), torch.float64)
+                found = {}
+                for dtype in (torch.float64, torch.float32):
+                    weights = tensors(os.path.join(folder, "weights"), dtype, True)
+                    loss = case_loss(case, weights, tensors(os.path.join(folder, "teacher"), dtype))
+                    loss.backward()
+                    found[dtype] = ({k: w.grad for k, w in weights.items()}, loss.item())
+                wrong = selection_differs(case, tensors(os.path.join(folder, "weights"), torch.float64)) if recipe == "taught" else 0
+            exact, loss = found[torch.float64]
+            mine = {k: error(ours[k], g) for k, g in exact.items()}
+            torchs = max(error(g, exact[k]) for k, g in found[torch.float32][0].items())
+            worst = max(mine, key=mine.get)
+            good = mine[worst] <= GRADIENT_ALLOWED and abs(loss - case["loss"]) < 1e-5 and wrong == 0
+            bad += not good
+            print(f"{'ok ' if good else 'BAD'} {layout} {recipe}: {len(mine)} tensors, largest relative error {mine[worst]:.2e} ({worst}), "
+                  f"PyTorch's own fp32 {torchs:.2e}, loss {case['loss']:.7f} and {loss:.7f}, keys of the index that differ {wrong}")
+    return bad
+
+
+def check_steps(config, steps, sets):
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([DUMP, "steps", config, folder, f"steps={steps}", *sets], check=True)
+        run = json.load(open(os.path.join(folder, "steps.json")))
+        weights, trained = tensors(os.path.join(folder, "weights"), torch.float32, True), tensors(os.path.join(folder, "trained"), torch.float32)
+    config = run["config"]
+    groups = [dict(params=[w for w in weights.values() if w.dim() == 2], weight_decay=run["decay"]),
+              dict(params=[w for w in weights.values() if w.dim() == 1], weight_decay=0.0)]
+    optimiser = torch.optim.AdamW(groups, betas=(run["beta1"], run["beta2"]), eps=run["eps_adam"])
+    worst = 0.0
+    for number, (*batches, step) in enumerate(run["steps"], 1):
+        total = sum(sum(b["weight"]) for b in batches)
+        for group in optimiser.param_groups: group["lr"] = step["lr"]
+        optimiser.zero_grad()
+        loss = sum(cross_entropy(logits(weights, config, forward(weights, config, b), b), b) for b in batches) / total
+        loss.backward()
+        norm_ = torch.nn.utils.clip_grad_norm_(list(weights.values()), run["clip"]) if run["clip"] else 0.0
+        optimiser.step()
+        worst = max(worst, abs(loss.item() - step["loss"]))
+        if number in (1, 2, 5) or number % 10 == 0:
+            print(f"step {number}: loss {step['loss']:.6f} and {loss.item():.6f}, norm {step['norm']:.5f} and {float(norm_):.5f}")
+    drift = max(error(trained[k], w.detach()) for k, w in weights.items())
+    good = worst <= LOSS_ALLOWED
+    print(f"{'ok ' if good else 'BAD'} {steps} steps: largest difference of the losses {worst:.2e}, largest relative difference of the weights after them {drift:.2e}")
+    return not good
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=0, help="compare so many steps of a training in place of gradients")
+    parser.add_argument("--config", default="configs/train_tiny.json")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the config")
+    a = parser.parse_args()
+    sys.exit(1 if (check_steps(a.config, a.steps, a.set) if a.steps else check_gradients()) else 0)
