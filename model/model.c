@@ -8,6 +8,7 @@
 #include "model/checkpoint/config.h"
 #include "model/checkpoint/convert.h"
 #include "model/checkpoint/layout.h"
+#include "model/checkpoint/quant.h"
 #include "model/checkpoint/rope.h"
 #include "model/template/chat.h"
 #include "model/checkpoint/safetensors.h"
@@ -157,8 +158,8 @@ static int check_tied_head(const struct loading *load)
     for (size_t done = 0; done < count && same; done += chunk) {
         size_t n = count - done < chunk ? count - done : chunk;
         float *a = (float *)(void *)load->stage, *b = a + n;
-        mb_type_convert(a, MB_F32, head->data + done * mb_type_size(head->type), head->type, n);
-        mb_type_convert(b, MB_F32, embed->data + done * mb_type_size(embed->type), embed->type, n);
+        mb_tensor_read(head, done, n, a, MB_F32);
+        mb_tensor_read(embed, done, n, b, MB_F32);
         same = memcmp(a, b, n * sizeof *a) == 0;
     }
     return same
@@ -278,13 +279,13 @@ static int upload_tensor(const struct loading *load, const char *name, mb_type t
     const mb_kernels *kernels = model->kernels;
     const mb_tensor *source = mb_checkpoint_find(load->checkpoint, name);
     const size_t element = mb_type_size(type), stage = STAGE_BYTES / sizeof(float);
-    if (source->type == type) {
+    if (source->type == type && !source->quant && source->interleaved == 0) {
         int rc = kernels->upload(model->device, dst, source->data, n * element);
         return rc < 0 ? device_fail(load, rc, name) : MB_OK;
     }
     for (size_t done = 0; done < n; done += stage) {
         size_t count = n - done < stage ? n - done : stage;
-        mb_type_convert(load->stage, type, source->data + done * mb_type_size(source->type), source->type, count);
+        mb_tensor_read(source, done, count, load->stage, type);
         int rc = kernels->upload(model->device, dst + done * element, load->stage, count * element);
         if (rc < 0)
             return device_fail(load, rc, name);

@@ -27,7 +27,7 @@ const mb_flag mb_flags[] = {
     {"--set", "KEY=VALUE", FLAG_SET, 0, "run generate test train",
      "override any config key, e.g. --set methods.NAME.k=1024; of a method: --set k=1024"},
     {"--model", "DIR", FLAG_TEXT, AT(model), "list doctor tokenize logits generate",
-     "checkpoint folder, as downloaded"},
+     "checkpoint folder, as downloaded, or a GGUF file"},
     {"--data", "DIR", FLAG_TEXT, AT(data), "doctor", "folder of the benchmark files"},
     {"--device", "NAME", FLAG_TEXT, AT(device), "logits generate bench-kernels test", "auto, cpu, cuda or cuda:N"},
     {"--db", "FILE", FLAG_TEXT, AT(database), "list report plot export", "SQLite file of the results"},

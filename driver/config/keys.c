@@ -95,7 +95,7 @@ const mb_key mb_config_keys[] = {
      .harmless = "figures are drawn from rows", .help = "folder of the figures; \"\" = draw none"},
 
     {"model", "path", MB_KEY_PATH, AT(model_path), .preset_words = "none",
-     .help = "checkpoint folder as downloaded"},
+     .help = "checkpoint folder as downloaded, or a GGUF file"},
     {"model", "shape", MB_KEY_TEXT, AT(model_shape), .preset_words = "none", .rival = "path",
      .help = "named dimensions for a synthetic model: fast_dllm_v2_7b, sdar_8b, llada2_mini, ..."},
     {"model", "weights", MB_KEY_CHOICE, AT(weights), .choices = weights, .preset = "checkpoint", .rival = "path",

@@ -1,13 +1,13 @@
 /*
  * checkpoint.c - the weight files of a folder as one set of tensors: a single model.safetensors, or the shards
- * that model.safetensors.index.json lists.
+ * that model.safetensors.index.json lists; or those of one GGUF file.
  *
  * The index is believed only as far as it can be checked: shard names must be plain file names of this folder. A
  * listed tensor that is not in its shard matters only where it is needed (a tied head is often listed and never
  * stored). metadata.total_size is not looked at: some writers count tensors there and some whole files.
  */
 #include "model/checkpoint/json.h"
-#include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/source.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -164,15 +164,24 @@ out:
     return rc;
 }
 
-/* A folder with one file: every tensor in it counts. The table is sorted already. */
-static int open_single(mb_checkpoint *checkpoint, const char *folder, mb_error *err)
+/* Maps a GGUF file; as open_shard(). */
+static int open_gguf(struct shard *shard, const char *path, mb_error *err)
+{
+    shard->path = mb_string_copy(path);
+    int rc =
+        shard->path ? mb_file_map(path, &shard->data, &shard->size, err) : mb_no_memory(err, "opening %s", path);
+    return rc == MB_OK ? mb_source_tensors(&shard->table, shard->data, shard->size, path, err) : rc;
+}
+
+/* One file, in a folder or by itself: every tensor in it counts. The table is sorted already. */
+static int open_single(mb_checkpoint *checkpoint, const char *folder, bool gguf, mb_error *err)
 {
     checkpoint->shards = calloc(1, sizeof *checkpoint->shards);
     if (!checkpoint->shards)
         return mb_no_memory(err, "opening %s", folder);
     checkpoint->shard_count = 1;
     struct shard *shard = &checkpoint->shards[0];
-    int rc = open_shard(shard, folder, "model.safetensors", err);
+    int rc = gguf ? open_gguf(shard, folder, err) : open_shard(shard, folder, "model.safetensors", err);
     if (rc != MB_OK)
         return rc;
     checkpoint->tensors = calloc(shard->table.count + 1, sizeof *checkpoint->tensors);
@@ -192,8 +201,10 @@ int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, mb_error 
     *checkpoint = NULL;
     if (!single || !index || !opened)
         rc = mb_no_memory(err, "opening %s", folder);
+    else if (mb_source_is_file(folder))
+        rc = open_single(opened, folder, true, err);
     else if (mb_file_exists(single)) /* the hub's own order: a single file comes first */
-        rc = open_single(opened, folder, err);
+        rc = open_single(opened, folder, false, err);
     else if (mb_file_exists(index))
         rc = open_index(opened, folder, index, err);
     else

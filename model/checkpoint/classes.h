@@ -10,7 +10,8 @@
 #define MB_UNSAID (-1) /* the class has no default: the file must say it */
 
 typedef struct mb_config_class {
-    const char *model_type; /* exactly */
+    const char *model_type;   /* exactly */
+    const char *architecture; /* NULL, or what "architectures" must name; such a row stands before the plain one */
     mb_family family;
     bool experts;       /* the layers have experts */
     const char *refuse; /* NULL, or why such a checkpoint cannot be loaded */
@@ -25,6 +26,7 @@ typedef struct mb_config_class {
      * all layers have one. layer_types: the class reads that list, which decides then. */
     int32_t window_layers;
     bool layer_types;
+    int32_t window; /* > 0: "sliding_window" alone gives all layers a window; this is its default */
     /* Block diffusion. 0 and -1: such files have no value of their own; the tokenizer's mask token is asked then.
      */
     int32_t block, mask_id;
@@ -35,8 +37,9 @@ typedef struct mb_config_class {
     mb_moe moe;             /* size MB_UNSAID as above; shared counts experts here */
 } mb_config_class;
 
-/* NULL: no class has this name. */
-const mb_config_class *mb_config_class_find(const char *model_type);
+/* architectures: the list of that name in the file, or NULL. NULL: no class has this name. */
+struct cJSON;
+const mb_config_class *mb_config_class_find(const char *model_type, const struct cJSON *architectures);
 /* "Fast_dLLM_Qwen, sdar, ...": those that can be loaded. */
 void mb_config_class_list(mb_text *out);
 

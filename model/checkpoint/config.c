@@ -32,7 +32,8 @@ static int find_class(struct source *source)
 {
     static const char *const expert_keys[] = {"num_experts", "num_local_experts", "n_routed_experts"};
     const char *name = mb_json_string(source->root, "model_type");
-    const mb_config_class *class = source->class = name ? mb_config_class_find(name) : NULL;
+    const mb_config_class *class = source->class =
+        name ? mb_config_class_find(name, mb_json_member(source->root, "architectures")) : NULL;
     if (!class) {
         mb_text known = {0};
         mb_config_class_list(&known);
@@ -58,7 +59,7 @@ const char *mb_family_name(mb_family family)
 
 /* A window counts only where a layer has it: transformers gives it to the layers from max_window_layers on, or to
  * those that layer_types names. */
-static int refuse_windows(const struct source *source, int32_t layers)
+static int refuse_switched_windows(const struct source *source, int32_t layers)
 {
     const cJSON *root = source->root, *types = mb_json_member(root, "layer_types"), *item;
     const mb_config_class *class = source->class;
@@ -94,7 +95,26 @@ static int refuse_unsupported(const struct source *source, int32_t layers)
         return mb_fail(source->err, MB_E_INPUT,
                        "%s: quantised weights are not supported: use the bf16, f16 or f32 checkpoint",
                        source->where);
-    return refuse_windows(source, layers);
+    return refuse_switched_windows(source, layers);
+}
+
+/* A window of all layers changes nothing where no text is longer. */
+static int refuse_window(const mb_model_config *config, const struct source *source)
+{
+    int32_t window = source->class->window;
+    const bool none =
+        cJSON_HasObjectItem(source->root, "sliding_window") && !mb_json_member(source->root, "sliding_window");
+    if (window == 0 || none)
+        return MB_OK;
+    int rc =
+        mb_model_json_want_int(source->root, "sliding_window", source->where, 1, INT32_MAX, &window, source->err);
+    if (rc != MB_OK || window >= config->positions)
+        return rc;
+    return mb_fail(
+        source->err, MB_E_INPUT,
+        "%s: a sliding window of %d tokens is not supported: a model of at most so many positions is the "
+        "same without one (\"model\": {\"positions\": %d} in a config)",
+        source->where, window, window);
 }
 
 /* Ids may repeat between eos and pad. */
@@ -304,6 +324,7 @@ static int read_fixed(const mb_model_config *config, const struct source *source
                  {"norm_softmax", false},
                  {"use_rmsnorm", true},
                  {"use_linear_attention", false},
+                 {"mlp_bias", false},
                  {"using_split_qkv_in_self_attention", false}};
     int32_t rotary = 0;
     int rc = mb_model_json_want_int(source->root, "rotary_dim", source->where, 0, 1024, &rotary, source->err);
@@ -373,7 +394,8 @@ static int read_block(mb_model_config *config, const struct source *source, cons
                        source->where);
     return mb_fail(source->err, MB_E_INPUT,
                    "%s: model_type \"%s\" without \"mask_token_id\" and \"block_size\" (or \"bd_size\") is no "
-                   "block-diffusion model",
+                   "block-diffusion model: give both with \"model\": {\"mask\": ID, \"block\": N} or --mask ID "
+                   "--block N; a block of 1 is causal attention, as an autoregressive model has it",
                    source->where, class->model_type);
 }
 
@@ -406,6 +428,8 @@ int mb_config_parse(mb_model_config *config, const mb_config_files *files, const
         config->edits = config->positions >= source.class->edits_from;
     if (rc == MB_OK)
         rc = mb_config_finish(config, request, files->where, err);
+    if (rc == MB_OK)
+        rc = refuse_window(config, &source);
     cJSON_Delete(root);
     return rc;
 }

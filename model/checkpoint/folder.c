@@ -6,6 +6,7 @@
  */
 #include "model/checkpoint/config.h"
 #include "model/checkpoint/json.h"
+#include "model/checkpoint/source.h"
 
 #include <ctype.h>
 #include <limits.h>
@@ -33,10 +34,12 @@ static size_t without_slashes(const char *path, size_t end)
     return end;
 }
 
-/* "models/tiny/" -> "tiny", into a buffer of 64. */
+/* "models/tiny/" -> "tiny", "a/b.gguf" -> "b", into a buffer of 64. */
 static void folder_name(const char *path, char name[64])
 {
     size_t end = without_slashes(path, strlen(path)), begin = part_begin(path, end);
+    if (end - begin > 5 && memcmp(path + end - 5, ".gguf", 5) == 0)
+        end -= 5;
     size_t n = end - begin < 63 ? end - begin : 63;
     memcpy(name, path + begin, n);
     name[n] = '\0';
@@ -106,44 +109,48 @@ static int32_t id_in_added(const cJSON *root, const char *text)
     return mb_model_json_integer(id, 0, INT32_MAX, &value) ? (int32_t)value : -1;
 }
 
+/* A JSON file of the checkpoint; *root stays NULL when it has none. */
+static int read_json(const char *folder, const char *name, cJSON **root, mb_error *err)
+{
+    char *text = NULL, *where = mb_string_format("%s/%s", folder, name);
+    size_t size = 0;
+    *root = NULL;
+    int rc = where ? mb_source_read(folder, name, TOKENIZER_MAX, &text, &size, err)
+                   : mb_no_memory(err, "reading %s", folder);
+    if (rc == MB_OK && text)
+        rc = mb_model_json_parse(root, text, size, where, err);
+    free(text);
+    free(where);
+    return rc;
+}
+
 /* *id = -1: the folder names no mask token. A damaged file is the tokenizer's to tell. */
 static int find_mask(const char *folder, int32_t *id, mb_error *err)
 {
-    static const char *const names[] = {"tokenizer_config.json", "tokenizer.json", "added_tokens.json"};
+    static const char *const roles[] = {"tokenizer_config.json", "special_tokens_map.json"};
+    static const char *const ids[] = {"tokenizer_config.json", "tokenizer.json", "added_tokens.json"};
     char *text = NULL;
     int rc = MB_OK;
     *id = -1;
-    for (size_t i = 0; i < 3 && *id < 0 && (i == 0 || text) && rc == MB_OK; i++) {
-        char *path = mb_string_format("%s/%s", folder, names[i]);
+    for (size_t i = 0; i < 2 && !text && rc == MB_OK; i++) {
         cJSON *root = NULL;
-        if (!path)
-            rc = mb_no_memory(err, "reading %s", folder);
-        else if (mb_file_exists(path))
-            rc = mb_model_json_load(&root, path, TOKENIZER_MAX, NULL, NULL, err);
-        const char *token = i == 0 ? token_text(root, "mask_token") : NULL;
+        rc = read_json(folder, roles[i], &root, err);
+        const char *token = token_text(root, "mask_token");
         if (token && !(text = mb_string_copy(token)))
             rc = mb_no_memory(err, "reading %s", folder);
-        if (text)
-            *id = i == 0 ? id_in_decoder(mb_json_member(root, "added_tokens_decoder"), text)
-                         : id_in_added(root, text);
         cJSON_Delete(root);
-        free(path);
+    }
+    for (size_t i = 0; i < 3 && text && *id < 0 && rc == MB_OK; i++) {
+        cJSON *root = NULL;
+        rc = read_json(folder, ids[i], &root, err);
+        *id = i == 0 ? id_in_decoder(mb_json_member(root, "added_tokens_decoder"), text) : id_in_added(root, text);
+        cJSON_Delete(root);
     }
     free(text);
     return rc;
 }
 
 /* ---- the folder ---- */
-
-static int read_optional(const char *folder, const char *name, char **text, size_t *size, mb_error *err)
-{
-    char *path = mb_string_format("%s/%s", folder, name);
-    if (!path)
-        return mb_no_memory(err, "reading %s", folder);
-    int rc = mb_file_exists(path) ? mb_file_read(path, CONFIG_MAX, text, size, err) : MB_OK;
-    free(path);
-    return rc;
-}
 
 /* One file has the hash of its bytes; with a second one the length of the first tells where that begins. */
 static int hash_files(const mb_config_files *files, char hex[MB_HASH_CAP], mb_error *err)
@@ -167,15 +174,15 @@ static int read_folder(const mb_model_request *request, mb_model_config *config,
     mb_config_files files = {.where = path, .mask_id = -1, .block = mb_config_block_of(request->path)};
     if (!path)
         return mb_no_memory(err, "reading %s", request->path);
-    int rc =
-        mb_file_exists(path)
-            ? mb_file_read(path, CONFIG_MAX, &json, &files.json_size, err)
-            : mb_fail(err, MB_E_INPUT,
-                      "%s is missing: give the checkpoint folder with --model DIR (a folder as downloaded from "
-                      "the Hugging Face hub)",
-                      path);
+    int rc = mb_source_read(request->path, "config.json", CONFIG_MAX, &json, &files.json_size, err);
+    if (rc == MB_OK && !json)
+        rc = mb_fail(err, MB_E_INPUT,
+                     "%s is missing: give the checkpoint folder with --model DIR (a folder as downloaded from "
+                     "the Hugging Face hub), or a GGUF file",
+                     path);
     if (rc == MB_OK)
-        rc = read_optional(request->path, "generation_config.json", &generation, &files.generation_size, err);
+        rc = mb_source_read(request->path, "generation_config.json", CONFIG_MAX, &generation,
+                            &files.generation_size, err);
     files.json = json;
     files.generation = generation;
     if (rc == MB_OK)

@@ -13,15 +13,20 @@
 
 #define MB_TENSOR_RANK_MAX 8
 
+struct mb_quant;
 typedef struct mb_tensor {
     const char *name; /* owned by the file's table */
     char dtype[16];   /* as written: "BF16" ... */
-    bool usable;      /* BF16, F16 or F32: type is set */
+    bool usable;      /* mb_tensor_read() (quant.h) reads it: type is set */
     mb_type type;
     int32_t rank;
     int64_t shape[MB_TENSOR_RANK_MAX];
     const unsigned char *data; /* into the mapped file */
     size_t bytes;
+    /* GGUF files only. quant: the numbers lie in blocks. interleaved: the rows are so many heads, each with its
+     * two halves taken in turn. */
+    const struct mb_quant *quant;
+    int32_t interleaved;
 } mb_tensor;
 
 /* The tensors of one file, sorted by name. */
@@ -36,7 +41,7 @@ int mb_safetensors_parse(mb_safetensors *table, const unsigned char *data, size_
 void mb_safetensors_free(mb_safetensors *table);
 const mb_tensor *mb_safetensors_find(const mb_safetensors *table, const char *name); /* NULL = none */
 
-/* All weight files of a folder. */
+/* All weight files of a folder, or a GGUF file. */
 typedef struct mb_checkpoint mb_checkpoint;
 int mb_checkpoint_open(mb_checkpoint **checkpoint, const char *folder, mb_error *err);
 void mb_checkpoint_close(mb_checkpoint *checkpoint);

@@ -8,6 +8,7 @@
 #include "model/template/chat.h"
 
 #include "model/checkpoint/json.h"
+#include "model/checkpoint/source.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -93,13 +94,17 @@ static int from_json(const cJSON *root, const char *where, char **source, mb_err
     return *source ? MB_OK : mb_no_memory(err, "%s", where);
 }
 
-static int read_config(mb_chat_template *chat, const char *folder, mb_error *err)
+/* A JSON file of the folder; *root stays NULL when there is none. */
+static int read_json(const char *folder, const char *name, cJSON **root, mb_error *err)
 {
-    char *path = mb_string_format("%s/tokenizer_config.json", folder);
-    int rc = path ? MB_OK : mb_no_memory(err, "the chat template of %s", folder);
-    if (rc == MB_OK && mb_file_exists(path))
-        rc = mb_model_json_load(&chat->config, path, FILE_MAX, NULL, NULL, err);
-    free(path);
+    char *text = NULL, *where = mb_string_format("%s/%s", folder, name);
+    size_t size = 0;
+    int rc = where ? mb_source_read(folder, name, FILE_MAX, &text, &size, err)
+                   : mb_no_memory(err, "the chat template of %s", folder);
+    if (rc == MB_OK && text)
+        rc = mb_model_json_parse(root, text, size, where, err);
+    free(text);
+    free(where);
     return rc;
 }
 
@@ -113,15 +118,13 @@ static int find_source(mb_chat_template *chat, const char *folder, char **source
         chat->file = mb_string_format("%s/%s", folder, files[i]);
         if (!chat->file)
             return mb_no_memory(err, "the chat template of %s", folder);
-        if (!mb_file_exists(chat->file))
-            continue;
         if (i == 0) {
-            rc = mb_file_read(chat->file, MB_TEMPLATE_SOURCE_MAX, source, size, err);
+            rc = mb_source_read(folder, files[i], MB_TEMPLATE_SOURCE_MAX, source, size, err);
             continue;
         }
         cJSON *other = NULL;
         if (i == 2)
-            rc = mb_model_json_load(&other, chat->file, FILE_MAX, NULL, NULL, err);
+            rc = read_json(folder, files[i], &other, err);
         if (rc == MB_OK)
             rc = from_json(i == 2 ? other : chat->config, chat->file, source, err);
         *size = *source ? strlen(*source) : 0;
@@ -138,7 +141,7 @@ int mb_chat_template_open(mb_chat_template **out, const char *folder, mb_error *
     mb_chat_template *chat = calloc(1, sizeof *chat);
     if (!chat)
         return mb_no_memory(err, "the chat template of %s", folder);
-    int rc = read_config(chat, folder, err);
+    int rc = read_json(folder, "tokenizer_config.json", &chat->config, err);
     if (rc == MB_OK)
         rc = find_source(chat, folder, &source, &size, err);
     if (rc == MB_OK && source) {

@@ -244,14 +244,26 @@ static bool reserve_symbols(mb_bpe *bpe, size_t n)
     return true;
 }
 
+/* The tokens of single bytes; those without one are left out. Returns how many there are. */
+static size_t symbols_of(const mb_tokenizer *tokenizer, const char *bytes, size_t n, int32_t *ids)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t id = tokenizer->byte_ids[(unsigned char)bytes[i]];
+        if (id >= 0)
+            ids[count++] = id;
+    }
+    return count;
+}
+
 /* The linked-list form. Candidates are never removed from the heap when a neighbour changes; they are recognised
  * as outdated when their turn comes. Each merge adds at most two, so the heap sees at most 3n of them. */
 static bool merge_long(mb_bpe *bpe, const char *bytes, size_t n)
 {
     if (!reserve_symbols(bpe, n))
         return false;
+    n = symbols_of(bpe->tokenizer, bytes, n, bpe->symbol);
     for (size_t i = 0; i < n; i++) {
-        bpe->symbol[i] = bpe->tokenizer->byte_ids[(unsigned char)bytes[i]];
         bpe->before[i] = (int32_t)i - 1;
         bpe->after[i] = i + 1 < n ? (int32_t)i + 1 : -1;
     }
@@ -275,7 +287,7 @@ static bool merge_long(mb_bpe *bpe, const char *bytes, size_t n)
         if (bpe->after[c.at] >= 0 && !heap_push(bpe, c.at, bpe->after[c.at]))
             return false;
     }
-    for (int32_t i = 0; i >= 0; i = bpe->after[i])
+    for (int32_t i = n ? 0 : -1; i >= 0; i = bpe->after[i])
         if (!mb_bpe_push(bpe, bpe->symbol[i]))
             return false;
     return true;
@@ -353,8 +365,11 @@ static bool cache_put(mb_bpe *bpe, uint64_t hash, const char *bytes, size_t n, s
 /* Single bytes need no search, long pieces hardly ever repeat; everything between goes through the cache. */
 bool mb_bpe_piece(mb_bpe *bpe, const char *bytes, size_t n)
 {
+    int32_t whole = bpe->tokenizer->whole ? mb_tokenizer_index_find(bpe->tokenizer, bytes, n) : -1;
     if (n == 1)
-        return mb_bpe_push(bpe, bpe->tokenizer->byte_ids[(unsigned char)bytes[0]]);
+        whole = bpe->tokenizer->byte_ids[(unsigned char)bytes[0]];
+    if (n == 1 || whole >= 0)
+        return whole < 0 || mb_bpe_push(bpe, whole);
     if (n > CACHE_PIECE_MAX)
         return merge_long(bpe, bytes, n);
     uint64_t hash = hash_bytes(bytes, n);
@@ -367,9 +382,8 @@ bool mb_bpe_piece(mb_bpe *bpe, const char *bytes, size_t n)
             return false;
     } else {
         int32_t ids[SCAN_MAX];
-        for (size_t i = 0; i < n; i++)
-            ids[i] = bpe->tokenizer->byte_ids[(unsigned char)bytes[i]];
-        if (!push_all(bpe, ids, merge_scan(bpe->tokenizer, ids, n)))
+        size_t count = symbols_of(bpe->tokenizer, bytes, n, ids);
+        if (!push_all(bpe, ids, merge_scan(bpe->tokenizer, ids, count)))
             return false;
     }
     return cache_put(bpe, hash, bytes, n, bpe->count - before);

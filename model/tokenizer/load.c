@@ -12,6 +12,7 @@
 #include "model/tokenizer/tokenizer.h"
 
 #include "model/checkpoint/json.h"
+#include "model/checkpoint/source.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +34,15 @@ static bool is_type(const cJSON *object, const char *type)
 
 /* ---- vocabulary and merges ---- */
 
-/* {token: id}. Afterwards all 256 single bytes must be tokens: then any text can be encoded and nothing is ever
+/* A vocabulary that was cut to the bytes of its training text lacks some that are rare or no UTF-8 (SmolLM2's 21
+ * of them): controls, and what begins a character above U+3FFFF. The reference leaves them out of a text. */
+static bool may_lack(int byte)
+{
+    return (byte < 32 && byte != '\t' && byte != '\n' && byte != '\r') || byte == 127 || byte == 0xC0 ||
+           byte == 0xC1 || byte > 0xF0;
+}
+
+/* {token: id}. Afterwards the single bytes must be tokens: then any text can be encoded and nothing is ever
  * unknown. */
 static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb_error *err)
 {
@@ -65,7 +74,7 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb
     for (int byte = 0; byte < 256 && rc == MB_OK; byte++) {
         char one = (char)(unsigned char)byte;
         t->byte_ids[byte] = mb_tokenizer_index_find(t, &one, 1);
-        if (t->byte_ids[byte] < 0)
+        if (t->byte_ids[byte] < 0 && !may_lack(byte))
             rc = mb_fail(err, MB_E_INPUT,
                          "%s: the vocabulary has no token for byte %d; this is no byte-level tokenizer", where,
                          byte);
@@ -234,9 +243,8 @@ static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
     else if (get(model, "dropout") &&
              !(cJSON_IsNumber(get(model, "dropout")) && get(model, "dropout")->valuedouble == 0))
         problem = "it asks for BPE dropout";
-    else if (get(model, "unk_token") || cJSON_IsTrue(get(model, "byte_fallback")) ||
-             cJSON_IsTrue(get(model, "ignore_merges")))
-        problem = "it uses unk_token, byte_fallback or ignore_merges";
+    else if (get(model, "unk_token") || cJSON_IsTrue(get(model, "byte_fallback")))
+        problem = "it uses unk_token or byte_fallback";
     else if (!empty_text(get(model, "continuing_subword_prefix")) || !empty_text(get(model, "end_of_word_suffix")))
         problem = "it uses subword prefixes or word suffixes";
     else if (normalizer && !is_type(normalizer, "NFC"))
@@ -305,6 +313,7 @@ static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where,
     if (rc == MB_OK)
         rc = mb_split_compile(&t->split, find_pattern(get(root, "pre_tokenizer")), where, err);
     t->nfc = get(root, "normalizer") != NULL;
+    t->whole = cJSON_IsTrue(get(model, "ignore_merges"));
     return rc;
 }
 
@@ -504,20 +513,13 @@ int mb_tokenizer_build(mb_tokenizer **tokenizer, const struct mb_tokenizer_files
 
 /* ---- the folder ---- */
 
-/* Reads folder/name when it is there; *data stays NULL otherwise. */
+/* Reads a file when it is there; *data stays NULL otherwise. */
 static int read_optional(const char *folder, const char *name, char **data, size_t *size, mb_hash *hash,
                          mb_error *err)
 {
-    char *path = mb_string_format("%s/%s", folder, name);
-    int rc = MB_OK;
-    if (!path)
-        return mb_no_memory(err, "reading %s/%s", folder, name);
-    if (mb_file_exists(path)) {
-        rc = mb_file_read(path, FILE_MAX_BYTES, data, size, err);
-        if (rc == MB_OK)
-            mb_hash_add(hash, *data, *size);
-    }
-    free(path);
+    int rc = mb_source_read(folder, name, FILE_MAX_BYTES, data, size, err);
+    if (rc == MB_OK && *data)
+        mb_hash_add(hash, *data, *size);
     return rc;
 }
 

@@ -40,7 +40,7 @@ struct mb_tokenizer {
     int32_t size;            /* largest id + 1 */
     int32_t capacity;        /* tokens allocated */
     mb_text pool;
-    int32_t byte_ids[256]; /* the token of each single byte */
+    int32_t byte_ids[256]; /* the token of each single byte; -1: it has none and is left out */
     int32_t *lookup;       /* hash table: bytes -> id of the vocabulary, -1 = empty */
     size_t lookup_mask;
     struct mb_bpe_rule *rules; /* hash table */
@@ -49,6 +49,8 @@ struct mb_tokenizer {
     size_t added_count, added_raw; /* raw ones are 0 .. added_raw - 1 */
     size_t added_first[2][257];    /* those of a kind that begin with byte b: [kind][b] .. [kind][b + 1] - 1 */
     bool nfc;
+    bool whole; /* a piece that is a token of the vocabulary is that token, whatever the merges say (ignore_merges)
+                 */
     pcre2_code *split; /* the pre-tokenizer's pattern */
     char hash[MB_HASH_CAP];
 };

@@ -271,7 +271,6 @@ static void damaged_files(void **state)
         {"\"type\":\"NFC\"", "\"type\":\"NFKC\"", "normalizer"},
         {"\"type\":\"BPE\"", "\"type\":\"Unigram\"", "not BPE"},
         {"\"byte_fallback\":false", "\"byte_fallback\":true", "byte_fallback"},
-        {"\"ignore_merges\":false", "\"ignore_merges\":true", "ignore_merges"},
         {"\"dropout\":null", "\"dropout\":0.1", "dropout"},
         {"\"behavior\":\"Isolated\"", "\"behavior\":\"Removed\"", "pre_tokenizer"},
         {"\"Regex\":\"", "\"Regex\":\"(", "not closed"},
