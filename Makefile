@@ -127,7 +127,7 @@ $(METHOD_SOURCES:%.c=$(BUILD)/%.o): CFLAGS += -DMB_METHOD_FILE=$(basename $(notd
 # SQL, gnuplot scripts, prompts and the default config, as C arrays.
 EMBEDDED := $(wildcard results/*.sql results/page.css results/page.js results/baselines.txt results/queries/*.sql plots/*.gp plots/methods.txt datasets/prompts/*.txt datasets/prompts/*.json \
               datasets/text/*.txt configs/quick.json methods/examples/example.c methods/examples/example.json \
-              methods/examples/check_example.sh training/words.txt)
+              methods/examples/check_example.sh training/words.txt $(wildcard tools/slurm/*.sh))
 $(BUILD)/generated/embedded.h: tools/embed.sh $(EMBEDDED) $(BUILD)/generated/embedded.set
 	@mkdir -p $(@D)
 	@bash tools/embed.sh $(EMBEDDED) > $@

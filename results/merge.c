@@ -422,12 +422,17 @@ static int check_source(merging *m, mb_error *err)
     return rc == MB_OK ? merge_tables_check(&m->tables, m->source, err) : rc;
 }
 
-static int merge_file(merging *m, const char *path, mb_error *err)
+static int merge_file(merging *m, const char *path, mb_text *notes, mb_error *err)
 {
     struct stat ours, theirs;
     if (stat(m->out->file, &ours) == 0 && stat(path, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
         ours.st_ino == theirs.st_ino)
         return MB_OK; /* the pattern of the files fits the result, too */
+    if (mb_file_exists(path) &&
+        mb_store_is_blank(path)) { /* a shard that was killed early: it is missing, no more */
+        mb_text_printf(notes, "%s: nothing was stored in it yet\n", path);
+        return MB_OK;
+    }
     int rc = mb_store_open(&m->source, path, MB_STORE_READ, err);
     if (rc != MB_OK)
         return rc;
@@ -454,7 +459,7 @@ int mb_store_merge(const char *result, const char *const *paths, size_t count, c
         rc = store_begin(m.out, err);
     if (rc == MB_OK) {
         for (size_t i = 0; rc == MB_OK && i < count; i++)
-            rc = merge_file(&m, paths[i], err);
+            rc = merge_file(&m, paths[i], notes, err);
         if (rc == MB_OK)
             rc = merge_end(m.out, &m.tables, notes, err);
         rc = store_end(m.out, rc, err);

@@ -20,6 +20,8 @@ typedef enum mb_store_mode { MB_STORE_WRITE = 0, MB_STORE_READ = 1, MB_STORE_SCR
  * on every write checks that the path still leads to the open file: else the rows are saved as PATH.saved-PID and
  * the write is MB_E_SYSTEM. */
 int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err);
+/* Whether a program was stopped before it could store anything in this file: no store yet, and no damage. */
+bool mb_store_is_blank(const char *path);
 int mb_store_close(mb_store *store, mb_error *err); /* checkpoints the WAL; NULL is fine */
 /* Makes a store that is open for writing an empty one, in one transaction and under the same lock. */
 int mb_store_renew(mb_store *store, mb_error *err);

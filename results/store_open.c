@@ -435,6 +435,36 @@ static int open_read_only(mb_store *store, int64_t *version, mb_error *err)
     return identify(store, &fresh, version, err);
 }
 
+/* The path as SQLite gets it: from the root, so that no word of it is taken for a URI or a memory database, and so
+ * that nobody's chdir() makes it another file. */
+static char *whole_path(const char *path)
+{
+    char *folder = path[0] == '/' ? NULL : getcwd(NULL, 0);
+    char *file = path[0] == '/' ? mb_string_copy(path) : folder ? mb_string_format("%s/%s", folder, path) : NULL;
+    free(folder);
+    return file;
+}
+
+bool mb_store_is_blank(const char *path)
+{
+    sqlite3_stmt *s = NULL;
+    mb_store store = {.mode = MB_STORE_READ};
+    bool blank = false;
+    char *file = whole_path(path);
+    if (file && sqlite3_open_v2(file, &store.db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK) {
+        sqlite3_busy_timeout(store.db, 10000);
+        int code = sqlite3_prepare_v2(store.db,
+                                      "SELECT (SELECT count(*) FROM sqlite_master) + (SELECT application_id FROM "
+                                      "pragma_application_id)",
+                                      -1, &s, NULL);
+        blank = code == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW && sqlite3_column_int64(s, 0) == 0;
+        sqlite3_finalize(s);
+    }
+    sqlite3_close(store.db);
+    free(file);
+    return blank;
+}
+
 static int open_for_reading(mb_store *store, mb_error *err)
 {
     const char *views = mb_embedded_find("results/views.sql", NULL);
@@ -456,16 +486,6 @@ static int open_scratch(mb_store *store, mb_error *err)
     int64_t version = 0;
     int rc = open_read_only(store, &version, err);
     return rc == MB_OK && !store->copied ? copy_to_memory(store, version, err) : rc;
-}
-
-/* The path as SQLite gets it: from the root, so that no word of it is taken for a URI or a memory database, and so
- * that nobody's chdir() makes it another file. */
-static char *whole_path(const char *path)
-{
-    char *folder = path[0] == '/' ? NULL : getcwd(NULL, 0);
-    char *file = path[0] == '/' ? mb_string_copy(path) : folder ? mb_string_format("%s/%s", folder, path) : NULL;
-    free(folder);
-    return file;
 }
 
 int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err)

@@ -118,3 +118,8 @@ fuzz: ## fuzz every parser for FUZZ_SECONDS (60) each, with clang's libFuzzer, A
 	    nice $(FUZZ_BUILD)/tests/fuzz/fuzz_$$n -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=20 \
 	        -print_final_stats=1 -verbosity=0 -artifact_prefix=$(FUZZ_BUILD)/$$n- \
 	        $(FUZZ_BUILD)/corpus/$$n tests/fuzz/corpus/$$n || exit 1; done
+
+# ---- a cluster -----------------------------------------------------------------------------------------------
+check-slurm: all ## a run on a real Slurm of this machine (packages slurm-wlm and munge, root; else skipped)
+	@bash tests/slurm/run.sh
+.PHONY: check-slurm

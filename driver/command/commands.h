@@ -13,12 +13,14 @@
 typedef struct mb_cli {
     const char *config, *model, *data, *database, *out, *device, *type;
     const char *ids, *prompt, *method, *pred, *run, *kernel_case, *again, *shard, *devices;
+    const char *partition, *time, *sbatch; /* slurm */
     const char *sets[256], *plugins[64];
     const char **words;         /* [word_count]; the array is owned */
     mb_config_value values[64]; /* flags that set a key of a run's config */
     size_t set_count, plugin_count, word_count, value_count;
     bool nothing; /* neither a word nor a flag was given */
-    int64_t steps, max_new_tokens;
+    int64_t steps, max_new_tokens, shards;
+    bool status; /* slurm */
     bool fresh, dry_run, quiet, verbose, help, version, decode, chat, trace, csv, jsonl, markdown, profile, audit,
         in_tree;
     char *command;       /* the whole command line, quoted for a shell; owned */
@@ -76,6 +78,7 @@ int mb_command_compare(const mb_cli *cli);
 int mb_command_plot(const mb_cli *cli);
 int mb_command_export(const mb_cli *cli);
 int mb_command_merge(const mb_cli *cli);
+int mb_command_slurm(const mb_cli *cli);
 int mb_command_score(const mb_cli *cli);
 int mb_command_doctor(const mb_cli *cli);
 int mb_command_tokenize(const mb_cli *cli);

@@ -34,6 +34,11 @@ const mb_command mb_commands[] = {
     {"merge", mb_command_merge, SIZE_MAX, false, "RESULT DB...", "databases become one, shards of a run that run",
      "RESULT is made, or gets what it lacks. Rows of one identity are stored once; where one identity has two\n"
      "values, both are shown and nothing is merged. Shards of a run that are missing are named."},
+    {"slurm", mb_command_slurm, 1, true, "--config FILE --shards N --partition NAME\n--config FILE --status",
+     "a run as a job array of shards and a merge job",
+     "Writes RESULT.shards/shard.sh and merge.sh, beside the config's database, and submits them with sbatch. "
+     "The\n"
+     "same command again continues: a shard computes what its database lacks."},
     {"score", mb_command_score, 2, false, "DIR", "score a folder of predictions in the official layout", NULL},
     {"new-method", mb_command_new_method, 2, true, "NAME [--out DIR]\nNAME --in-tree",
      "a working method to start from, with a config and a test",

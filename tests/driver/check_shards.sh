@@ -68,4 +68,13 @@ grep -q 'missing: 1 (not there) of 1' "$scratch/out" || { fail "the samples are 
 expect_exit 2 'shard 0 of 3 is the timed passes, and the config has none' $run --shard 0/3
 expect_exit 2 'shard 1 of 3 has no samples' $run --shard 1/3 --set 'passes=["latency"]'
 expect_exit 2 'takes I/N' $run --shard 4/3
+
+# The jobs of a cluster, written and not submitted (tests/slurm/run.sh submits them).
+expect_exit 0 '' ./harness slurm --config tests/driver/configs/shards.json --set results="$scratch/it's.db" --set "$timed" --shards 9 \
+    --partition big --time 2:00:00 --sbatch '--gres=gpu:1' --devices 0 --dry-run
+for script in shard merge; do bash -n "$scratch/it's.shards/$script.sh" || fail "$script.sh is no script"; done
+grep -q '^#SBATCH --array=0-9$' "$scratch/it's.shards/shard.sh" && grep -q -- "--devices '0'" "$scratch/it's.shards/shard.sh" ||
+    { fail "the job array lacks what was asked for"; cat "$scratch/it's.shards/shard.sh"; }
+expect_exit 2 'how many shards' ./harness slurm --config tests/driver/configs/shards.json --partition big
+expect_exit 2 'timed passes only' ./harness slurm --config tests/driver/configs/shards.json --set 'passes=["latency"]' --shards 2
 exit $((failures > 0))

@@ -325,6 +325,11 @@ static void runs_stand_side_by_side(void **state)
     }
     MERGED(&f, 0, 1);
     assert_string_equal(ask(f.out.path, "SELECT run, seed FROM v_runs ORDER BY run"), "small,7\nsmall#2,8\n");
+    /* A file whose program was killed before its first row is no error, and no run. */
+    OK(mb_file_write(f.part[2].path, "", 0, &f.err));
+    change(f.part[3].path, "PRAGMA journal_mode = WAL; CREATE TABLE t(x); DROP TABLE t");
+    MERGED(&f, 2, 3);
+    assert_non_null(strstr(f.notes.data, "nothing was stored in it yet"));
     assert_string_equal(ask(f.out.path, "SELECT run, score FROM v_samples ORDER BY run"), "small,0\nsmall#2,1\n");
     assert_string_equal(ask(f.out.path, "SELECT count(DISTINCT run) FROM v_gates"), "2\n");
     fixture_close(&f);
