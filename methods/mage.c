@@ -15,8 +15,9 @@
  * the prompt is not all [MASK]), the softmax's normaliser, and the attention of the commit forward. The
  * paper names no order among keys of equal votes. Here votes + mass/4 in fp32 ranks them: the larger mass is
  * first, but masses closer than fp32 resolves beside the votes (1e-4 at 256 votes) tie and go by the lower index.
- * refresh is not in the paper: a safety net for
- * samplers that re-mask, and a way to measure staleness.
+ * refresh and refresh_at are not in the paper: a safety net for samplers that re-mask, and a way to measure
+ * staleness. A list of early steps is the schedule of PulseCol, arXiv 2605.20813, whose columns are shared by a
+ * group of queries as a set here is by the rows of a KV head.
  */
 #include "methods/method.h"
 
@@ -28,6 +29,7 @@ enum { BUDGET_FIXED = 0, BUDGET_LAYER_ADAPTIVE = 1 };
 
 typedef struct settings {
     int64_t k, refresh, k_min, k_max;
+    mb_option_list refresh_at;
     int32_t rows, normaliser, rule, budget;
 } settings;
 
@@ -93,6 +95,9 @@ static int step_mode(void *self, const mb_call *call)
         return MODE_REUSE;
     if (call->phase == MB_PHASE_FIRST_STEP)
         return MODE_SELECT;
+    for (int32_t i = 0; i < s->options.refresh_at.count; i++)
+        if (call->step == s->options.refresh_at.values[i])
+            return MODE_SELECT;
     return s->options.refresh > 0 && (call->step - 1) % s->options.refresh == 0 ? MODE_SELECT : MODE_REUSE;
 }
 
@@ -175,6 +180,8 @@ static const mb_option options[] = {
      "largest budget of a layer when layer_adaptive; 0 = no bound, as in the paper"},
     {"refresh", MB_OPTION_INT, offsetof(settings, refresh), 0, 0, 1 << 20, NULL, "steps",
      "exact attention and a new choice every so many steps; 0 = only at the first, as in the paper"},
+    {"refresh_at", MB_OPTION_LIST, offsetof(settings, refresh_at), 0, 2, 1 << 20, NULL, "steps",
+     "exact attention and a new choice at these steps as well: a few early ones, as in PulseCol"},
     MB_OPTION_COMMIT_AS("sparse", "attention of the forward that stores a finished block; the paper does not say, "
                                   "dense keeps the keys exact"),
     {0}};

@@ -391,11 +391,31 @@ struct mb_host {
 /* ---- options: data, not code ---- */
 
 typedef enum mb_option_type {
-    MB_OPTION_INT = 0,   /* int64_t */
-    MB_OPTION_REAL = 1,  /* double */
-    MB_OPTION_BOOL = 2,  /* int32_t 0 or 1 */
-    MB_OPTION_CHOICE = 3 /* int32_t index into `choices` */
+    MB_OPTION_INT = 0,    /* int64_t */
+    MB_OPTION_REAL = 1,   /* double */
+    MB_OPTION_BOOL = 2,   /* int32_t 0 or 1 */
+    MB_OPTION_CHOICE = 3, /* int32_t index into `choices` */
+    MB_OPTION_LIST = 4,   /* mb_option_list; its text is "2,5,9", the preset is "" */
+    MB_OPTION_FILE = 5    /* mb_option_file; its text is a path, the preset is "" */
 } mb_option_type;
+
+/* Whole numbers between the row's min and max that ascend. */
+#define MB_OPTION_LIST_CAP 64
+typedef struct mb_option_list {
+    int32_t count;
+    int32_t values[MB_OPTION_LIST_CAP];
+} mb_option_list;
+
+/* A file as it was when the config was read: weights that were learnt, a table that was calibrated. A relative
+ * path is looked for beside the config, then in the working folder. The hash of the content makes another
+ * configuration of another content. Memory is the host's, for the life of the program. All NULL and 0 without a
+ * file. */
+typedef struct mb_option_file {
+    const char *path;
+    const void *bytes; /* with a NUL behind the last one, which size does not count; at most 256 MiB */
+    size_t size;
+    const char *hash;
+} mb_option_file;
 
 /* One row a key: validates the config, prints `./harness help METHOD`, is stored with every result. The host
  * writes the value at `offset` of the method's option struct. A row named "k" is the token budget. */
@@ -403,11 +423,12 @@ typedef struct mb_option {
     const char *name;
     mb_option_type type;
     size_t offset;
-    double preset, min, max; /* preset: the default; for CHOICE the index; min/max inclusive */
-    const char *choices;     /* CHOICE: "a|b|c" */
-    const char *unit;        /* "tokens", "", ... */
-    const char *help;        /* one sentence; says when a paper leaves the value open */
-} mb_option;                 /* the table ends with a row whose name is NULL */
+    double preset, min,
+        max;             /* preset: the default; for CHOICE the index; 0 for LIST and FILE; min/max inclusive */
+    const char *choices; /* CHOICE: "a|b|c" */
+    const char *unit;    /* "tokens", "", ... */
+    const char *help;    /* one sentence; says when a paper leaves the value open */
+} mb_option;             /* the table ends with a row whose name is NULL */
 
 /* ---- options that the host applies ----
  * Two rows that most methods have. The host keeps their values and acts on them before the method is asked, so a

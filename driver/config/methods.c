@@ -34,14 +34,48 @@ static char *make_label(const mb_method *method, const cJSON *options, const siz
     mb_text_puts(&label, method->name);
     for (const cJSON *o = options->child; o; o = o->next, i++) {
         const cJSON *value = cJSON_IsArray(o) ? cJSON_GetArrayItem(o, (int)choice[i]) : o;
-        if (cJSON_IsString(value))
-            mb_text_printf(&label, " %s=%s", o->string, value->valuestring);
+        const char *text = cJSON_IsString(value) ? value->valuestring : NULL;
+        const char *slash = text && mb_method_options_is_file(method, o->string) ? strrchr(text, '/') : NULL;
+        if (text)
+            mb_text_printf(&label, " %s=%s", o->string, slash ? slash + 1 : text);
         else if (cJSON_IsBool(value))
             mb_text_printf(&label, " %s=%s", o->string, cJSON_IsTrue(value) ? "true" : "false");
         else
             mb_text_printf(&label, " %s=%.15g", o->string, value->valuedouble); /* 1048576 is not 1.04858e+06 */
     }
     return mb_text_take(&label);
+}
+
+/* A path that is relative and names a file beside the config becomes that file's path; others stay. */
+static int place_file(const char *config_path, cJSON *value, mb_error *err)
+{
+    const char *slash = config_path ? strrchr(config_path, '/') : NULL;
+    if (!slash || !cJSON_IsString(value) || *value->valuestring == '/' || !*value->valuestring)
+        return MB_OK;
+    char *beside = mb_string_format("%.*s/%s", (int)(slash - config_path), config_path, value->valuestring);
+    bool placed = beside && (!mb_file_exists(beside) || cJSON_SetValuestring(value, beside));
+    free(beside);
+    return placed ? MB_OK : mb_no_memory(err, "a path of the config");
+}
+
+/* Options that name files, of all methods. The path is written back: a worker reads the same text elsewhere. */
+static int place_files(mb_run_config *config, cJSON *methods, mb_error *err)
+{
+    cJSON *options, *option, *value;
+    int rc = MB_OK;
+    cJSON_ArrayForEach(options, methods) {
+        const mb_method *method = mb_registry_find(options->string);
+        cJSON_ArrayForEach(option, options) {
+            if (!method || !option->string || !mb_method_options_is_file(method, option->string))
+                continue;
+            if (rc == MB_OK && !cJSON_IsArray(option))
+                rc = place_file(config->path, option, err);
+            else
+                cJSON_ArrayForEach(value, option)
+                    rc = rc == MB_OK ? place_file(config->path, value, err) : rc;
+        }
+    }
+    return rc;
 }
 
 /* One configuration: choice[i] is the index into the i-th option's list. */
@@ -155,13 +189,15 @@ static int sweep_method(mb_run_config *config, const cJSON *options, mb_error *e
 
 int mb_config_read_methods(mb_run_config *config, mb_error *err)
 {
-    const cJSON *methods = cJSON_GetObjectItemCaseSensitive(config->json, MB_CONFIG_KEY_OF(methods)->name),
-                *method;
+    cJSON *methods = cJSON_GetObjectItemCaseSensitive(config->json, MB_CONFIG_KEY_OF(methods)->name);
+    const cJSON *method;
     if (!cJSON_IsObject(methods) || !methods->child)
         return mb_fail(err, MB_E_INPUT,
                        "config key methods must be an object such as {\"NAME\": {\"k\": [256, 512]}}; see "
                        "`./harness list methods`");
     int rc = mb_config_check_once(methods, "methods", err);
+    if (rc == MB_OK)
+        rc = place_files(config, methods, err);
     if (rc != MB_OK)
         return rc;
     cJSON_ArrayForEach(method, methods) {

@@ -174,6 +174,10 @@ static cJSON *describe_option(const mb_option *option)
             word += n + (word[n] == '|');
         }
         break;
+    case MB_OPTION_LIST:
+    case MB_OPTION_FILE:
+        value = typed("string");
+        break;
     }
     cJSON *schema = value_or_list(value);
     cJSON_AddStringToObject(schema, "description", option->help);

@@ -23,6 +23,9 @@ typedef struct mb_registry_entry {
 /* Everything that can be checked without running the method: name, hooks, option rows, counters. */
 int mb_registry_check(const mb_method *method, mb_error *err);
 int mb_registry_check_options(const mb_method *method, mb_error *err);
+/* The file's content, read now; equal contents of a path are kept once, until mb_registry_forget_files(). */
+int mb_registry_file(const char *path, mb_option_file *file, mb_error *err);
+void mb_registry_forget_files(void);
 /* Takes over what the entry owns on success. */
 int mb_registry_add(const mb_registry_entry *entry, mb_error *err);
 /* dlclose(), with what its destructors do to this process undone. */

@@ -17,7 +17,33 @@
 
 static size_t value_size(mb_option_type type)
 {
-    return type == MB_OPTION_INT ? sizeof(int64_t) : type == MB_OPTION_REAL ? sizeof(double) : sizeof(int32_t);
+    switch (type) {
+    case MB_OPTION_INT:
+        return sizeof(int64_t);
+    case MB_OPTION_REAL:
+        return sizeof(double);
+    case MB_OPTION_LIST:
+        return sizeof(mb_option_list);
+    case MB_OPTION_FILE:
+        return sizeof(mb_option_file);
+    case MB_OPTION_BOOL:
+    case MB_OPTION_CHOICE:
+        break;
+    }
+    return sizeof(int32_t);
+}
+
+static size_t value_alignment(mb_option_type type)
+{
+    return type == MB_OPTION_LIST   ? _Alignof(mb_option_list)
+           : type == MB_OPTION_FILE ? _Alignof(mb_option_file)
+                                    : value_size(type);
+}
+
+/* Values that are one number, and those that are more. */
+static bool is_number(mb_option_type type)
+{
+    return type != MB_OPTION_LIST && type != MB_OPTION_FILE;
 }
 
 /* i-th word of "a|b|c"; its length in *n, NULL past the end. */
@@ -80,6 +106,10 @@ static void store(const mb_method *method, const mb_option *option, void *option
     case MB_OPTION_CHOICE:
         memcpy(at, &small, sizeof small);
         break;
+    case MB_OPTION_LIST:
+    case MB_OPTION_FILE: /* empty: the only preset */
+        memset(at, 0, value_size(option->type));
+        break;
     }
 }
 
@@ -100,6 +130,9 @@ static double load(const mb_method *method, const mb_option *option, const void 
     case MB_OPTION_CHOICE:
         memcpy(&small, at, sizeof small);
         return small;
+    case MB_OPTION_LIST:
+    case MB_OPTION_FILE:
+        break;
     }
     return 0;
 }
@@ -127,6 +160,7 @@ static int check_place(const mb_method *method, const mb_option *o, mb_error *er
     if (o->offset > method->options_size || size > method->options_size - o->offset)
         return mb_fail(err, MB_E_INPUT, "offset %zu plus %zu bytes is beyond options_size %zu", o->offset, size,
                        method->options_size);
+    size = value_alignment(o->type);
     if (o->offset % size != 0)
         return mb_fail(err, MB_E_INPUT, "offset %zu is not a multiple of the value's %zu bytes", o->offset, size);
     return MB_OK;
@@ -138,7 +172,7 @@ static int check_option(const mb_method *method, const mb_option *o, mb_error *e
         return mb_fail(err, MB_E_INPUT, "a name consists of a-z, 0-9 and _");
     if (!o->help || !o->unit)
         return mb_fail(err, MB_E_INPUT, "unit and help must not be NULL");
-    if ((int)o->type < MB_OPTION_INT || (int)o->type > MB_OPTION_CHOICE)
+    if ((int)o->type < MB_OPTION_INT || (int)o->type > MB_OPTION_FILE)
         return mb_fail(err, MB_E_INPUT, "type %d does not exist", (int)o->type);
     int rc = check_place(method, o, err);
     if (rc != MB_OK)
@@ -153,6 +187,12 @@ static int check_option(const mb_method *method, const mb_option *o, mb_error *e
         min = 0;
         max = 1;
     }
+    if (!is_number(o->type) && o->preset != 0)
+        return mb_fail(err, MB_E_INPUT, "the preset of a list or a file is 0, which stands for none");
+    if (o->type == MB_OPTION_LIST && !(min >= INT32_MIN && max <= INT32_MAX && min <= max))
+        return mb_fail(err, MB_E_INPUT, "min and max of a list must be 32-bit numbers");
+    if (!is_number(o->type))
+        min = max = 0;
     if (o->type == MB_OPTION_INT && !(min >= -INTEGER_LIMIT && max <= INTEGER_LIMIT))
         return mb_fail(err, MB_E_INPUT, "min and max of an integer must be within +-2^53");
     if (!(o->preset >= min && o->preset <= max))
@@ -252,6 +292,47 @@ static int set_choice(const mb_method *method, const mb_option *o, void *options
     return rc;
 }
 
+static int set_list(const mb_method *method, const mb_option *o, void *options, const char *value,
+                    const char *key_path, mb_error *err)
+{
+    mb_option_list list = {0};
+    for (const char *at = value; *at;) {
+        char *end = NULL;
+        errno = 0;
+        long long number = strtoll(at, &end, 10);
+        if (end == at || (*end && (*end != ',' || !end[1])) || strchr(" \t\n\v\f\r", *at))
+            return mb_fail(err, MB_E_INPUT,
+                           "%s: must be whole numbers with commas between them, as 2,5,9, not \"%s\"", key_path,
+                           value);
+        if (errno == ERANGE || (double)number < o->min || (double)number > o->max)
+            return out_of_range(o, key_path, value, err);
+        if (list.count == MB_OPTION_LIST_CAP || (list.count > 0 && number <= list.values[list.count - 1]))
+            return mb_fail(err, MB_E_INPUT, "%s: must be at most %d numbers that ascend, not \"%s\"", key_path,
+                           MB_OPTION_LIST_CAP, value);
+        list.values[list.count++] = (int32_t)number;
+        at = *end ? end + 1 : end;
+    }
+    memcpy(value_at(method, o, options), &list, sizeof list);
+    return MB_OK;
+}
+
+static int set_file(const mb_method *method, const mb_option *o, void *options, const char *value,
+                    const char *key_path, mb_error *err)
+{
+    mb_option_file file = {0};
+    int rc = *value ? mb_registry_file(value, &file, err) : MB_OK; /* "" = no file */
+    if (rc != MB_OK)
+        return mb_fail_prefix(err, rc, "%s", key_path);
+    memcpy(value_at(method, o, options), &file, sizeof file);
+    return MB_OK;
+}
+
+bool mb_method_options_is_file(const mb_method *method, const char *name)
+{
+    const mb_option *o = find_option(method, name);
+    return o && o->type == MB_OPTION_FILE;
+}
+
 static int unknown_option(const mb_method *method, const char *name, const char *key_path, mb_error *err)
 {
     mb_text list = {0};
@@ -286,6 +367,10 @@ int mb_method_options_set(const mb_method *method, void *options, const char *na
         return set_bool(method, o, options, value, key_path, err);
     case MB_OPTION_CHOICE:
         return set_choice(method, o, options, value, key_path, err);
+    case MB_OPTION_LIST:
+        return set_list(method, o, options, value, key_path, err);
+    case MB_OPTION_FILE:
+        return set_file(method, o, options, value, key_path, err);
     }
     return mb_fail(err, MB_E_BUG, "%s: option type %d does not exist", key_path, (int)o->type);
 }
@@ -330,7 +415,27 @@ static void put_value(mb_text *text, const mb_option *o, double value, bool quot
         mb_text_append(text, word ? word : "", n);
         mb_text_puts(text, quote ? "\"" : "");
         break;
+    case MB_OPTION_LIST:
+    case MB_OPTION_FILE:
+        mb_text_puts(text, "none");
+        break;
     }
+}
+
+/* A list or a file: what tells it from others. Of a path only the last name counts: a folder is no identity. */
+static void put_more(mb_text *text, const mb_option *o, const void *at)
+{
+    const mb_option_list *list = at;
+    const mb_option_file *file = at;
+    mb_text_puts(text, "\"");
+    for (int32_t i = 0; o->type == MB_OPTION_LIST && i < list->count; i++)
+        mb_text_printf(text, "%s%d", i ? "," : "", list->values[i]);
+    if (o->type == MB_OPTION_FILE && file->path) {
+        const char *slash = strrchr(file->path, '/');
+        mb_text_json(text, slash ? slash + 1 : file->path);
+        mb_text_printf(text, " %s", file->hash);
+    }
+    mb_text_puts(text, "\"");
 }
 
 char *mb_method_options_json(const mb_method *method, const void *options)
@@ -339,7 +444,10 @@ char *mb_method_options_json(const mb_method *method, const void *options)
     mb_text_puts(&text, "{");
     for (const mb_option *o = method->options; options && o && o->name; o++) {
         mb_text_printf(&text, "%s\"%s\":", o == method->options ? "" : ",", o->name);
-        put_value(&text, o, load(method, o, options), true);
+        if (is_number(o->type))
+            put_value(&text, o, load(method, o, options), true);
+        else
+            put_more(&text, o, value_at(method, o, options));
     }
     mb_text_puts(&text, "}");
     return mb_text_take(&text);
@@ -351,6 +459,11 @@ static void put_range(mb_text *text, const mb_option *o)
         mb_text_puts(text, o->choices);
     } else if (o->type == MB_OPTION_BOOL) {
         mb_text_puts(text, "true|false");
+    } else if (o->type == MB_OPTION_FILE) {
+        mb_text_puts(text, "a file");
+    } else if (o->type == MB_OPTION_LIST) {
+        mb_text_printf(text, "a list, as 2,5,9, of %.15g .. %.15g%s%s", o->min, o->max, *o->unit ? " " : "",
+                       o->unit);
     } else {
         put_value(text, o, o->min, false);
         mb_text_puts(text, " .. ");

@@ -90,6 +90,7 @@ void mb_registry_unload(void)
     }
     free(plugins);
     plugins = NULL;
+    mb_registry_forget_files();
 }
 
 /* ---- checks of a method's struct ---- */

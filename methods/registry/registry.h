@@ -31,7 +31,10 @@ void mb_registry_unload(void); /* at the end of the program */
 void *mb_method_options_new(const mb_method *method);
 /* Bytes of such a struct: the method's own part, and what the host keeps behind it. */
 size_t mb_method_options_bytes(const mb_method *method);
-/* Sets one option from its text form ("512", "true", "mean"). key_path names it in the error sentence. */
+/* True for an option whose text is a path: who reads the text says where it starts from. */
+bool mb_method_options_is_file(const mb_method *method, const char *name);
+/* Sets one option from its text form ("512", "true", "mean", "2,5,9", a path). key_path names it in the error
+ * sentence. */
 int mb_method_options_set(const mb_method *method, void *options, const char *name, const char *value,
                           const char *key_path, mb_error *err);
 /* Canonical JSON text of all options in table order; malloc'ed. Equal structs give equal texts. */

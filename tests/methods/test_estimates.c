@@ -7,6 +7,8 @@
 #include "tests/methods/recorder.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #define KEYS 160
 #define DIM 16
@@ -274,13 +276,97 @@ static void test_rocketkv(void **state)
     mb_stage_free(&run);
 }
 
+/* to = x; channels that are left out repeat one that is in, so that extremes are those of the latter. */
+static void pick_of(const float *x, const bool *heavy, float *to)
+{
+    int first = 0;
+    while (!heavy[first])
+        first++;
+    for (int c = 0; c < DIM; c++)
+        to[c] = x[heavy[c] ? c : first];
+}
+
+/* Channels of a file are uploaded; without one the first block's own pairs choose them. */
+static void check_double_sparsity(const char *settings, const bool heavy[2][DIM])
+{
+    enum { K = 20 };
+    mb_stage_run run = play(&small, "double_sparsity", settings);
+    for (int32_t bh = 0; bh < 4; bh++) {
+        const mb_snapshot *now = at(1, 3, 2);
+        int32_t n = now->prefix[bh / 2];
+        double score[KEYS] = {0}, held = 0, best = 0, label[KEYS][DIM];
+        float few[DIM];
+        for (int32_t j = 0; j < n; j++) {
+            pick_of(key_of(now, bh, j), heavy[bh % 2], few);
+            rounded(few, 4, label[j]);
+        }
+        for (int32_t i = 0; i < small.block * 2; i++) {
+            const float *q = query_of(now, bh / 2, i / 2, bh % 2 * 2 + i % 2);
+            double query[DIM];
+            pick_of(q, heavy[bh % 2], few);
+            rounded(few, 4, query);
+            for (int32_t j = 0; j < n; j++)
+                for (int c = 0; c < DIM; c++)
+                    score[j] += heavy[bh % 2][c] ? query[c] * label[j][c] / (small.block * 2) : 0;
+        }
+        const mb_stage_event *e = mb_stage_find(&run, 1, 3, 2);
+        for (int32_t i = 0; i < e->counts[bh]; i++)
+            held += score[e->ids[bh * e->capacity + i]];
+        for (int32_t j = 0; j < n; j++)
+            best += rank_of(score, 0, n, j) < K ? score[j] : 0;
+        assert_int_equal(e->counts[bh], K);
+        assert_true(fabs(held - best) < 1e-4 * (1 + fabs(best)));
+    }
+    mb_stage_free(&run);
+}
+
+static void test_double_sparsity(void **state)
+{
+    bool heavy[2][DIM] = {{false}};
+    char path[] = "/tmp/maskbench-channels-XXXXXX", settings[256];
+    FILE *file = fdopen(mkstemp(path), "w");
+    (void)state;
+    assert_non_null(file);
+    for (int32_t h = 0; h < 2; h++) {
+        double weight[DIM] = {0};
+        for (int32_t b = 0; b < 2; b++)
+            for (int32_t i = 0; i < small.block * 2; i++)
+                for (int c = 0; c < DIM; c++) {
+                    const mb_snapshot *first = at(0, 1, 2);
+                    int32_t slot = first->prefix[b] + i / 2;
+                    weight[c] += fabs((double)query_of(first, b, i / 2, h * 2 + i % 2)[c] *
+                                      (double)key_of(first, b * 2 + h, slot)[c]);
+                }
+        for (int c = 0; c < DIM; c++)
+            heavy[h][c] = rank_of(weight, 0, DIM, c) < 4;
+    }
+    check_double_sparsity("k=20 factor=4", heavy);
+    for (int i = 0; i < small.layers * 2; i++) /* of layer i / 2, head i % 2: every fourth channel from i % 2 */
+        fprintf(file, "%d %d\n %d\t%d\n", i % 2, 4 + i % 2, 8 + i % 2, 12 + i % 2);
+    fclose(file);
+    for (int c = 0; c < 2 * DIM; c++)
+        heavy[c / DIM][c % DIM] = c % DIM % 4 == c / DIM;
+    snprintf(settings, sizeof settings, "k=20 factor=4 channels=%s", path);
+    check_double_sparsity(settings, heavy);
+    remove(path);
+}
+
+/* The listed steps choose anew, the first one always. */
+static void test_refresh_at(void **state)
+{
+    mb_stage_run run = play(&small, "mage", "k=20 refresh_at=2,4");
+    (void)state;
+    for (int32_t step = 1; step <= 4; step++)
+        assert_int_equal(mb_stage_find(&run, 1, step, 3)->answer.answer, step == 3 ? MB_SPARSE : MB_DENSE);
+    mb_stage_free(&run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_less_is_more),
-        cmocka_unit_test(test_blasst),
-        cmocka_unit_test(test_twilight),
-        cmocka_unit_test(test_rocketkv),
+        cmocka_unit_test(test_less_is_more),    cmocka_unit_test(test_blasst),
+        cmocka_unit_test(test_twilight),        cmocka_unit_test(test_rocketkv),
+        cmocka_unit_test(test_double_sparsity), cmocka_unit_test(test_refresh_at),
     };
     return cmocka_run_group_tests(tests, open_recorded, close_recorded);
 }

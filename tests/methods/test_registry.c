@@ -210,7 +210,7 @@ static void test_options(void **state)
     char *json = mb_method_options_json(mage, o);
     assert_string_equal(json, "{\"k\":512,\"dense_layers\":2,\"rows\":\"all\",\"normaliser\":\"all\","
                               "\"rule\":\"mass\",\"budget\":\"fixed\",\"k_min\":64,\"k_max\":0,\"refresh\":0,"
-                              "\"commit\":\"dense\"}");
+                              "\"refresh_at\":\"\",\"commit\":\"dense\"}");
     free(json);
     set("mage", o, "k", "1024", NULL);
     set("mage", o, "rule", "votes", NULL);
@@ -231,7 +231,7 @@ static void test_options(void **state)
     set("mage", o, "k", "5x", "must be a whole number");
     set("mage", o, "rule", "vote", "must be one of mass, votes, not \"vote\"");
     set("mage", o, "rule", "", "must be one of mass, votes");
-    set("mage", o, "kk", "5", "mage has no option \"kk\"; it has k, dense_layers, rows");
+    set("mage", o, "kk", "5", "mage has no option \"kk\"; did you mean k?; it has k, dense_layers, rows");
     set("exact", NULL, "k", "5", "exact has no option \"k\"; it has none at all");
     set("sparsed", s, "ratio", "1.5", "must be between 0 and 1, not 1.5");
     set("sparsed", s, "ratio", "nan", "must be a number");
@@ -284,12 +284,112 @@ static void test_all_tables(void **state)
     }
 }
 
+/* ---- lists and files ---- */
+
+typedef struct more_options {
+    mb_option_list steps;
+    mb_option_file table;
+} more_options;
+
+static const mb_option more_rows[] = {
+    {"steps", MB_OPTION_LIST, offsetof(more_options, steps), 0, 2, 99, NULL, "steps", "some steps"},
+    {"table", MB_OPTION_FILE, offsetof(more_options, table), 0, 0, 0, NULL, "", "a table"},
+    {0}};
+static const mb_method more = {
+    .name = "more", .version = "1", .options = more_rows, .options_size = sizeof(more_options)};
+
+static int set_more(void *options, const char *name, const char *value, mb_error *err)
+{
+    return mb_method_options_set(&more, options, name, value, name, err);
+}
+
+static void test_lists(void **state)
+{
+    static const char *const bad[] = {"2,2", "5,3", "1", "100", "2,", ",2", "2;3", "2, 3", "two"};
+    more_options *options = mb_method_options_new(&more);
+    mb_error err = {0};
+    (void)state;
+    assert_int_equal(options->steps.count, 0);
+    assert_int_equal(set_more(options, "steps", "2,5,99", &err), 0);
+    assert_int_equal(options->steps.count, 3);
+    assert_int_equal(options->steps.values[2], 99);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(set_more(options, "steps", bad[i], &err), MB_E_INPUT);
+        expect_text(err.text, "steps: must be");
+    }
+    char *json = mb_method_options_json(&more, options);
+    assert_string_equal(json, "{\"steps\":\"2,5,99\",\"table\":\"\"}");
+    free(json);
+    assert_int_equal(set_more(options, "steps", "", &err), 0);
+    assert_int_equal(options->steps.count, 0);
+    char *help = mb_method_help(&(mb_method){.name = "more",
+                                             .version = "1",
+                                             .summary = "",
+                                             .reference = "",
+                                             .options = more_rows,
+                                             .options_size = sizeof(more_options)});
+    assert_non_null(strstr(help, "default none; a list, as 2,5,9, of 2 .. 99 steps"));
+    assert_non_null(strstr(help, "default none; a file"));
+    free(help);
+    free(options);
+}
+
+/* The configuration of a content: the same wherever it lies, another one once it is changed. */
+static void test_files(void **state)
+{
+    char folder[] = "/tmp/maskbench-table-XXXXXX", *json[3], *path[2];
+    more_options *options = mb_method_options_new(&more), *early;
+    mb_error err = {0};
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(set_more(options, "table", folder, &err), MB_E_INPUT);
+    expect_text(err.text, "table: ");
+    for (int i = 0; i < 2; i++) {
+        path[i] = mb_string_format("%s/%d", folder, i);
+        mkdir(path[i], 0700);
+        free(path[i]);
+        path[i] = mb_string_format("%s/%d/gates.bin", folder, i);
+    }
+    assert_int_equal(set_more(options, "table", path[0], &err), MB_E_INPUT);
+    expect_text(err.text, "gates.bin");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(mb_file_write(path[i], "1 2\0 3", 6, &err), 0);
+        assert_int_equal(set_more(options, "table", path[i], &err), 0);
+        assert_int_equal(options->table.size, 6);
+        assert_memory_equal(options->table.bytes, "1 2\0 3", 7);
+        json[i] = mb_method_options_json(&more, options);
+    }
+    early = mb_method_options_new(&more);
+    assert_int_equal(set_more(early, "table", path[0], &err), 0);
+    assert_int_equal(mb_file_write(path[0], "1 2 4", 5, &err), 0);
+    assert_int_equal(set_more(options, "table", path[0], &err), 0);
+    assert_memory_equal(early->table.bytes, "1 2\0 3", 7); /* what was read stays */
+    json[2] = mb_method_options_json(&more, options);
+    assert_string_equal(json[0], json[1]);
+    assert_string_not_equal(json[0], json[2]);
+    assert_non_null(strstr(json[0], "\"gates.bin "));
+    assert_int_equal(set_more(options, "table", "", &err), 0);
+    assert_null(options->table.bytes);
+    for (int i = 0; i < 2; i++) {
+        remove(path[i]);
+        *strrchr(path[i], '/') = '\0';
+        rmdir(path[i]);
+        free(path[i]);
+    }
+    rmdir(folder);
+    for (int i = 0; i < 3; i++)
+        free(json[i]);
+    free(options);
+    free(early);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_builtins),    cmocka_unit_test(test_bad_plugins),  cmocka_unit_test(test_bad_paths),
         cmocka_unit_test(test_good_plugin), cmocka_unit_test(test_older_plugin), cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_options),     cmocka_unit_test(test_all_tables),
+        cmocka_unit_test(test_options),     cmocka_unit_test(test_all_tables),   cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, find_plugins, NULL);
 }

@@ -225,7 +225,7 @@ static void test_sparse_dllm(void **state)
 
 static void test_double_sparsity(void **state)
 {
-    mb_stage_run run = play(&small, "double_sparsity", "k=20 factor=4");
+    mb_stage_run run = play(&small, "double_sparsity", "k=20 factor=4 statistic=pairs bits=0");
     const mb_shape *s = &recording.shape;
     (void)state;
     for (int32_t h = 0; h < 2; h++) {
