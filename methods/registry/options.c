@@ -166,6 +166,38 @@ static int check_place(const mb_method *method, const mb_option *o, mb_error *er
     return MB_OK;
 }
 
+/* A row of one number: its range, and the preset in it. */
+static int check_range(const mb_option *o, mb_error *err)
+{
+    double min = o->min, max = o->max;
+    if (o->type == MB_OPTION_CHOICE) {
+        if (!o->choices || !*o->choices)
+            return mb_fail(err, MB_E_INPUT, "a choice needs the list of its words in choices");
+        min = 0;
+        max = choice_count(o->choices) - 1;
+    } else if (o->type == MB_OPTION_BOOL) {
+        min = 0;
+        max = 1;
+    }
+    if (o->type == MB_OPTION_INT && !(min >= -INTEGER_LIMIT && max <= INTEGER_LIMIT))
+        return mb_fail(err, MB_E_INPUT, "min and max of an integer must be within +-2^53");
+    if (!(o->preset >= min && o->preset <= max))
+        return mb_fail(err, MB_E_INPUT, "the preset %g is not between %g and %g", o->preset, min, max);
+    if (o->type != MB_OPTION_REAL && o->preset != floor(o->preset))
+        return mb_fail(err, MB_E_INPUT, "the preset %g is not a whole number", o->preset);
+    return MB_OK;
+}
+
+/* A list or a file. */
+static int check_more(const mb_option *o, mb_error *err)
+{
+    if (o->preset != 0)
+        return mb_fail(err, MB_E_INPUT, "the preset of a list or a file is 0, which stands for none");
+    if (o->type == MB_OPTION_LIST && !(o->min >= INT32_MIN && o->max <= INT32_MAX && o->min <= o->max))
+        return mb_fail(err, MB_E_INPUT, "min and max of a list must be 32-bit numbers");
+    return MB_OK;
+}
+
 static int check_option(const mb_method *method, const mb_option *o, mb_error *err)
 {
     if (strspn(o->name, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(o->name) || !*o->name)
@@ -177,28 +209,9 @@ static int check_option(const mb_method *method, const mb_option *o, mb_error *e
     int rc = check_place(method, o, err);
     if (rc != MB_OK)
         return rc;
-    double min = o->min, max = o->max;
-    if (o->type == MB_OPTION_CHOICE) {
-        if (!o->choices || !*o->choices)
-            return mb_fail(err, MB_E_INPUT, "a choice needs the list of its words in choices");
-        min = 0;
-        max = choice_count(o->choices) - 1;
-    } else if (o->type == MB_OPTION_BOOL) {
-        min = 0;
-        max = 1;
-    }
-    if (!is_number(o->type) && o->preset != 0)
-        return mb_fail(err, MB_E_INPUT, "the preset of a list or a file is 0, which stands for none");
-    if (o->type == MB_OPTION_LIST && !(min >= INT32_MIN && max <= INT32_MAX && min <= max))
-        return mb_fail(err, MB_E_INPUT, "min and max of a list must be 32-bit numbers");
-    if (!is_number(o->type))
-        min = max = 0;
-    if (o->type == MB_OPTION_INT && !(min >= -INTEGER_LIMIT && max <= INTEGER_LIMIT))
-        return mb_fail(err, MB_E_INPUT, "min and max of an integer must be within +-2^53");
-    if (!(o->preset >= min && o->preset <= max))
-        return mb_fail(err, MB_E_INPUT, "the preset %g is not between %g and %g", o->preset, min, max);
-    if (o->type != MB_OPTION_REAL && o->preset != floor(o->preset))
-        return mb_fail(err, MB_E_INPUT, "the preset %g is not a whole number", o->preset);
+    rc = is_number(o->type) ? check_range(o, err) : check_more(o, err);
+    if (rc != MB_OK)
+        return rc;
     if (strcmp(o->name, "k") == 0 && o->type != MB_OPTION_INT)
         return mb_fail(err, MB_E_INPUT, "\"k\" is the token budget and must be of type int");
     if (find_option(method, o->name) != o)
