@@ -490,6 +490,17 @@ const char *mb_counter_map_axes(uint32_t axes)
     return axes == MB_BY_LAYER ? "layer" : axes == MB_BY_STEP ? "step" : "layer and step";
 }
 
+static void put_options(mb_text *text, const mb_method *method)
+{
+    for (const mb_option *o = method->options; o && o->name; o++) {
+        mb_text_printf(text, "  %-16s default ", o->name);
+        put_value(text, o, o->preset, false);
+        mb_text_puts(text, "; ");
+        put_range(text, o);
+        mb_text_printf(text, "\n  %-16s %s\n", "", o->help);
+    }
+}
+
 char *mb_method_help(const mb_method *method)
 {
     mb_text text = {0};
@@ -501,13 +512,7 @@ char *mb_method_help(const mb_method *method)
         mb_text_puts(&text, "  reports no index: left out of recall\n");
     if (method->options && method->options->name)
         mb_text_puts(&text, "\noptions\n");
-    for (const mb_option *o = method->options; o && o->name; o++) {
-        mb_text_printf(&text, "  %-16s default ", o->name);
-        put_value(&text, o, o->preset, false);
-        mb_text_puts(&text, "; ");
-        put_range(&text, o);
-        mb_text_printf(&text, "\n  %-16s %s\n", "", o->help);
-    }
+    put_options(&text, method);
     if (method->counters && method->counters->name)
         mb_text_puts(&text, "\ncounters\n");
     for (const mb_counter *c = method->counters; c && c->name; c++)
