@@ -103,11 +103,14 @@ $(BUILD)/generated/code_hashes.c: tools/code_hashes.sh $(BUILD)/generated/librar
 $(CODE_HASHES): $(BUILD)/generated/code_hashes.c
 	$(CC) $(CFLAGS) -c -o $@ $<
 
-# The commit that was built; the file changes only when the commit does.
+# The commit that was built, and the CUDA toolkit; the file changes only when one of them does.
+CUDA_TARGETS := $(if $(CUDA_SOURCES),$(shell echo '$(CUDA_ARCH)' | grep -oE 'code=[a-z0-9_]+' | cut -d= -f2))
+CUDA_VERSION := $(if $(CUDA_SOURCES),$(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p'))
 .PHONY: version
 $(BUILD)/generated/version.h: version
 	@mkdir -p $(@D)
-	@echo '#define MB_VERSION "$(VERSION)"' > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+	@printf '#define MB_VERSION "%s"\n#define MB_CUDA_VERSION "%s"\n#define MB_CUDA_TARGETS "%s"\n' \
+	    '$(VERSION)' '$(CUDA_VERSION)' '$(CUDA_TARGETS)' > $@.tmp; cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
 
 # One line a built-in method, from the wildcard: a new method edits no list. Written anew only when the set of
 # files changes, so that a removed file counts as well as an added one; the same for the lists below.
@@ -133,9 +136,10 @@ $(BUILD)/generated/embedded.h: tools/embed.sh $(EMBEDDED) $(BUILD)/generated/emb
 	@bash tools/embed.sh $(EMBEDDED) > $@
 
 # ---- demo and tests ------------------------------------------------------------------------------------------
-demo: deps ## install packages, build, run configs/quick.json: table, results/quick.db, plots
+demo: deps ## install packages, build, run configs/demo.json: a table and one picture in a minute
 	@$(MAKE) --no-print-directory -j$(JOBS) all
-	./harness --config configs/quick.json
+	./harness --config configs/demo.json
+	@echo "picture    $$(./harness plot results/demo.db --figure accuracy_work --format png)"
 
 figures: all ## run the demo from a clean commit and renew README's table and figure
 	@bash tools/figures.sh
@@ -155,6 +159,11 @@ lint: ## layout, complexity, the rooms' walls
 SHARE := $(DESTDIR)$(PREFIX)/share/maskbench
 HEADERS := $(DESTDIR)$(PREFIX)/include/maskbench
 PKGCONFIG := $(DESTDIR)$(PREFIX)/lib/pkgconfig
+DOC := $(DESTDIR)$(PREFIX)/share/doc/maskbench
+MAN := $(DESTDIR)$(PREFIX)/share/man/man1
+COMPLETE_BASH := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+COMPLETE_ZSH := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+COMPLETE_FISH := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 .PHONY: install-files uninstall
 install: all install-files ## install harness, the header for plug-ins, maskbench.pc and the shared files below PREFIX
@@ -167,10 +176,22 @@ install-files:
 	install -m 644 configs/*.json $(SHARE)/configs
 	cp -R models/tiny $(SHARE)/models/
 	cp -R datasets/sample $(SHARE)/datasets/
+	install -m 644 datasets/fetch.sh datasets/sources.tsv datasets/README.md $(SHARE)/datasets/
+	install -d $(SHARE)/results/queries $(DOC) $(MAN) $(COMPLETE_BASH) $(COMPLETE_ZSH) $(COMPLETE_FISH)
+	install -m 644 results/queries/*.sql $(SHARE)/results/queries
+	install -m 644 results/README.md $(SHARE)/results
+	install -m 644 configs/README.md $(SHARE)/configs
+	install -m 644 README.md LICENSE CHANGELOG.md $(DOC)
+	cp -R docs $(DOC)/
+	$(BUILD)/harness man > $(MAN)/harness.1
+	$(BUILD)/harness completion bash > $(COMPLETE_BASH)/harness
+	$(BUILD)/harness completion zsh > $(COMPLETE_ZSH)/_harness
+	$(BUILD)/harness completion fish > $(COMPLETE_FISH)/harness.fish
 
 uninstall: ## remove what install put below PREFIX
 	rm -f $(DESTDIR)$(PREFIX)/bin/harness $(HEADERS)/method.h $(PKGCONFIG)/maskbench.pc
-	rm -rf $(SHARE)
+	rm -f $(MAN)/harness.1 $(COMPLETE_BASH)/harness $(COMPLETE_ZSH)/_harness $(COMPLETE_FISH)/harness.fish
+	rm -rf $(SHARE) $(DOC)
 	-rmdir $(HEADERS)
 
 include tests/tests.mk

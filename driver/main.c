@@ -20,21 +20,13 @@ static int load_plugins(const mb_cli *cli, const mb_command *wanted, mb_error *e
     return rc;
 }
 
-static int print_version(void)
-{
-    mb_environment environment;
-    mb_environment_read(&environment, 0);
-    printf("maskbench %s (%s)\n", environment.git, environment.build);
-    return 0;
-}
-
 static int run_command(const mb_cli *cli)
 {
     mb_error err = {0};
     const char *name = cli->word_count > 0 ? cli->words[0] : "run";
     const mb_command *wanted = mb_command_find(name);
     if (cli->version)
-        return print_version();
+        return mb_print_version();
     if (!wanted)
         return mb_exit_fail(mb_command_unknown(name, &err), err.text);
     if (cli->help && cli->word_count > 0 && wanted->arguments) {

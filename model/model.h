@@ -112,6 +112,8 @@ typedef struct mb_model mb_model;
 
 /* Reads config.json (and the index) only: enough for a plan. */
 int mb_model_inspect(const mb_model_request *request, mb_model_config *config, mb_error *err);
+/* i-th name that a request's shape may have; NULL past the end. */
+const char *mb_model_shape_name(size_t i);
 /* Device bytes of the weights. */
 size_t mb_model_weight_bytes(const mb_model_config *config, mb_type type);
 /* Maps, validates and uploads the weights. kernels and device stay the caller's and must outlive the model. */

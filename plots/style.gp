@@ -38,7 +38,12 @@ W = W < 760 ? 760 : W
 H = top + rows * panel_height + (rows - 1) * gap_y + bottom
 if (format eq "png") {
     set terminal pngcairo noenhanced size 2 * W, 2 * H font "DejaVu Sans,10" fontscale 2 linewidth 2 pointscale 1.7
-} else {
+}
+if (format eq "pdf") {
+    set terminal pdfcairo noenhanced size W / 96.0, H / 96.0 font "DejaVu Sans,12.5" fontscale 0.75 linewidth 1.1
+    set pointsize 0.6
+}
+if (format eq "svg") {
     set terminal svg noenhanced size W, H font "DejaVu Sans,12.5" background "#ffffff" linewidth 1.1
     set pointsize 0.75
 }

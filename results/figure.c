@@ -383,12 +383,33 @@ static int end_gnuplot(const figure *f, const char *format, drawing *d, char *sa
     return mb_fail(err, MB_E_SYSTEM, "gnuplot could not draw %s/%s.%s: %s", f->folder, f->name, format, said);
 }
 
+/* The files that a figure is drawn as: how many. */
+static int choose_formats(const mb_plot_choice *choice, const char *formats[2])
+{
+    formats[0] = choice && choice->format ? choice->format : "png";
+    formats[1] = "svg";
+    return choice && choice->format ? 1 : 2;
+}
+
+static bool is_wanted(const figure *f)
+{
+    return !f->choice || !f->choice->figure || strcmp(f->choice->figure, f->script) == 0;
+}
+
+static void note_drawn(figure *f, const char *const formats[2], int count)
+{
+    for (int i = 0; f->choice && f->choice->paths && i < count; i++)
+        mb_text_printf(f->choice->paths, "%s/%s.%s\n", f->folder, f->name, formats[i]);
+    f->drawn++;
+}
+
 int figure_end(figure *f, mb_error *err)
 {
-    static const char *const formats[] = {"png", "svg"};
+    const char *formats[2];
+    const int count = choose_formats(f->choice, formats);
     char said[2048];
     int rc = MB_OK;
-    if (f->points == 0)
+    if (f->points == 0 || !is_wanted(f))
         goto out;
     put_arrays(f, &f->settings);
     if (f->failed || f->data.failed || f->settings.failed || f->panels.failed || f->x_tics.failed ||
@@ -406,7 +427,7 @@ int figure_end(figure *f, mb_error *err)
     if (rc == MB_OK)
         rc = write_embedded(f, f->script, err);
     drawing drawings[2] = {{-1, -1}, {-1, -1}}; /* both formats at once: most machines have two cores */
-    for (int i = 0; rc == MB_OK && i < 2; i++)
+    for (int i = 0; rc == MB_OK && i < count; i++)
         rc = start_gnuplot(f, formats[i], &drawings[i], err);
     for (int i = 0; i < 2; i++) {
         if (drawings[i].child < 0)
@@ -417,7 +438,7 @@ int figure_end(figure *f, mb_error *err)
             rc = write_text(f, f->name, ".log", said, strlen(said), err);
     }
     if (rc == MB_OK)
-        f->drawn++;
+        note_drawn(f, formats, count);
 out:
     figure_free(f);
     f->failed = false;

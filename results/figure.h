@@ -18,10 +18,11 @@ typedef struct figure_series {
 typedef struct figure {
     mb_store *store;
     int64_t run_id;
-    const char *folder;          /* pictures here, scripts and data in folder/data */
-    const char *caption, *stamp; /* under every title: model, device, git, gates; stamp: a failed gate, or "" */
-    const char *note;            /* what the bars of the next figure mean; NULL: it has none */
-    int drawn;                   /* pictures so far */
+    const char *folder;           /* pictures here, scripts and data in folder/data */
+    const char *caption, *stamp;  /* under every title: model, device, git, gates; stamp: a failed gate, or "" */
+    const char *note;             /* what the bars of the next figure mean; NULL: it has none */
+    const mb_plot_choice *choice; /* what is to be drawn; NULL: all, as PNG and SVG */
+    int drawn;                    /* pictures so far */
     /* the figure being built */
     const char *script; /* "accuracy_budget": plots/accuracy_budget.gp */
     char name[160];     /* of its files */

@@ -6,6 +6,7 @@
 #include "results/figure.h"
 
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -181,10 +182,12 @@ static int draw_all(figure *f, mb_error *err)
     return store_thaw(f->store, rc, err);
 }
 
-int mb_plot_all(mb_store *store, const char *run, const char *folder, int *drawn, mb_error *err)
+/* choice NULL: all figures. */
+static int plot(mb_store *store, const char *run, const char *folder, const mb_plot_choice *choice, int *drawn,
+                mb_error *err)
 {
     mb_text caption = {0}, stamp = {0};
-    figure f = {.store = store};
+    figure f = {.store = store, .choice = choice};
     *drawn = 0;
     char *own = run_folder(store, run, folder, &f.run_id, err);
     if (!own)
@@ -215,4 +218,61 @@ int mb_plot_all(mb_store *store, const char *run, const char *folder, int *drawn
     free(data);
     free(own);
     return rc;
+}
+
+bool mb_plot_name(size_t i, char name[64], char **shows)
+{
+    const char *path, *text;
+    for (size_t at = 0; (path = mb_embedded_path(at)); at++) {
+        size_t n = strlen(path);
+        if (strncmp(path, "plots/", 6) != 0 || n < 10 || strcmp(path + n - 3, ".gp") != 0 ||
+            strcmp(path, "plots/style.gp") == 0 || i-- > 0)
+            continue;
+        snprintf(name, 64, "%.*s", (int)(n - 9), path + 6);
+        text = mb_embedded_find(path, NULL);
+        text = text && strstr(text, " - ") ? strstr(text, " - ") + 3 : "";
+        *shows = mb_string_format("%.*s", (int)strcspn(text, "\n"), text);
+        return *shows != NULL;
+    }
+    return false;
+}
+
+static int check_choice(const mb_plot_choice *choice, mb_error *err)
+{
+    mb_guess guess = {.word = choice->figure ? choice->figure : ""};
+    mb_text known = {0};
+    char name[64], *shows;
+    bool found = !choice->figure;
+    if (choice->format && strcmp(choice->format, "png") != 0 && strcmp(choice->format, "svg") != 0 &&
+        strcmp(choice->format, "pdf") != 0)
+        return mb_fail(err, MB_E_INPUT, "figures are drawn as png, svg or pdf, not \"%s\"", choice->format);
+    for (size_t i = 0; mb_plot_name(i, name, &shows); i++) {
+        free(shows);
+        found = found || strcmp(name, choice->figure) == 0;
+        mb_guess_offer(&guess, name, strlen(name));
+        mb_text_printf(&known, "%s%s", i ? ", " : "", name);
+    }
+    int rc = found ? MB_OK
+                   : mb_fail(err, MB_E_INPUT, "no figure is named \"%s\"%s; known: %s", choice->figure,
+                             mb_guess_phrase(&guess), known.data ? known.data : "");
+    mb_text_free(&known);
+    return rc;
+}
+
+int mb_plot_some(mb_store *store, const char *run, const char *folder, const mb_plot_choice *choice, int *drawn,
+                 mb_error *err)
+{
+    *drawn = 0;
+    int rc = check_choice(choice, err);
+    if (rc == MB_OK)
+        rc = plot(store, run, folder, choice, drawn, err);
+    if (rc == MB_OK && choice->figure && *drawn == 0)
+        rc = mb_fail(err, MB_E_INPUT, "the run has no rows for the figure %s: it needs another pass or sampler",
+                     choice->figure);
+    return rc;
+}
+
+int mb_plot_all(mb_store *store, const char *run, const char *folder, int *drawn, mb_error *err)
+{
+    return plot(store, run, folder, NULL, drawn, err);
 }

@@ -249,5 +249,16 @@ int mb_export(mb_store *, const char *run, mb_table_format format, mb_text *out,
 /* Draws every figure that the store has data for: PNG and SVG into folder. Returns the number of figures in
  * *drawn; MB_E_SYSTEM with a hint when gnuplot is missing. plots/ scripts are compiled in. */
 int mb_plot_all(mb_store *, const char *run, const char *folder, int *drawn, mb_error *err);
+/* Which figures, and what is said of them. */
+typedef struct mb_plot_choice {
+    const char *figure; /* of mb_plot_name(); NULL = all that the run has rows for */
+    const char *format; /* "png", "svg" or "pdf"; NULL = PNG and SVG */
+    mb_text *paths;     /* receives the path of each picture, a line each; may be NULL */
+} mb_plot_choice;
+/* The same for a choice. MB_E_INPUT: no such figure or format, or the run has no rows for the figure. */
+int mb_plot_some(mb_store *, const char *run, const char *folder, const mb_plot_choice *choice, int *drawn,
+                 mb_error *err);
+/* i-th kind of figure and one line that says what it shows (malloc'ed); false past the end. */
+bool mb_plot_name(size_t i, char name[64], char **shows);
 
 #endif

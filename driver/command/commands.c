@@ -1,152 +1,17 @@
-/* commands.c - the sub-commands that look things up: list, score; run. */
+/* commands.c - the sub-commands that score and run, and what a run starts. */
 #include "driver/command/commands.h"
 #include "driver/devices.h"
 #include "driver/os/os.h"
-#include "driver/os/paths.h"
 #include "driver/run.h"
 #include "driver/worker/probe.h"
 #include "driver/worker/serve.h"
 #include "driver/worker/worker.h"
 
-#include <dirent.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* "counter hit_rate by layer and step (higher is better): ..." */
-static void list_counter(mb_text *text, const char *name, const char *axes, const mb_counter *words)
-{
-    mb_text_printf(text, "%-16s   counter %s%s%s", "", name, *axes ? " by " : "", axes);
-    if (*words->unit || *words->better)
-        mb_text_printf(text, " (%s%s%s%s)", words->unit, *words->unit && *words->better ? ", " : "", words->better,
-                       *words->better ? " is better" : "");
-    mb_text_printf(text, ": %s\n", words->help);
-}
-
-/* A method's words may be a plug-in's: a terminal must not obey them. */
-static void print_visible(mb_text *text)
-{
-    mb_text shown = {0};
-    mb_text_visible(&shown, text->data ? text->data : "", "\n");
-    fputs(shown.data ? shown.data : "", stdout);
-    mb_text_free(&shown);
-    mb_text_free(text);
-}
-
-static int list_methods(void)
-{
-    for (size_t i = 0; i < mb_registry_count(); i++) {
-        const mb_method *m = mb_registry_at(i);
-        const char *origin = mb_registry_origin(m);
-        mb_text text = {0};
-        mb_text_printf(&text, "%-16s %s%s%s%s\n", m->name, m->summary, *origin ? "  [" : "", origin,
-                       *origin ? "]" : "");
-        for (const mb_counter *c = m->counters; c && c->name; c++)
-            list_counter(&text, c->name, "", c);
-        for (const mb_counter_map *g = m->maps; g && g->name; g++)
-            list_counter(&text, g->name, mb_counter_map_axes(g->axes),
-                         &(mb_counter){.unit = g->unit, .better = g->better, .help = g->help});
-        print_visible(&text);
-    }
-    return 0;
-}
-
-static int list_tasks(void)
-{
-    const char *benchmark = "";
-    for (size_t i = 0; i < mb_task_count(); i++) {
-        const mb_task_info *t = mb_task_at(i);
-        if (strcmp(benchmark, t->benchmark) != 0) {
-            benchmark = t->benchmark;
-            printf("%s\n", benchmark);
-        }
-        printf("  %-24s %-22s %-4s %-17s %5d new tokens\n", t->name, t->category, t->language, t->metric,
-               t->max_new_tokens);
-    }
-    puts("\nA benchmark's name stands for all of its tasks; so do longbench_en (English and code), longbench_zh "
-         "and all.\n"
-         "./harness help TASK shows the keys that a task has of its own.");
-    return 0;
-}
-
-/* Checkpoint folders below models/ or --model. */
-static int list_models(const mb_cli *cli)
-{
-    char *root = mb_shared_path(cli->model ? cli->model : "models");
-    struct dirent **names = NULL;
-    int n = root ? scandir(root, &names, NULL, alphasort) : -1, found = 0;
-    for (int i = 0; i < n; i++) {
-        char *path = mb_string_format("%s/%s", root, names[i]->d_name);
-        mb_error err = {0};
-        char *config = mb_string_format("%s/config.json", path ? path : "");
-        mb_model_request request = {.path = path};
-        mb_model_config shape;
-        if (names[i]->d_name[0] != '.' && config && mb_file_exists(config)) {
-            found++;
-            char experts[64] = "";
-            int rc = mb_model_inspect(&request, &shape, &err);
-            if (rc == MB_OK && shape.moe.experts > 0)
-                snprintf(experts, sizeof experts, "%d of %d experts, ", shape.moe.per_token, shape.moe.experts);
-            if (rc == MB_OK)
-                printf("%-32s %s, %d layers, %s%d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in "
-                       "bf16\n",
-                       path, mb_family_name(shape.family), shape.layers, experts, shape.query_heads,
-                       shape.kv_heads, shape.head_dim, shape.hidden, shape.block, shape.positions,
-                       (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
-            else
-                printf("%-32s %s\n", path, err.text);
-        }
-        free(config);
-        free(path);
-        free(names[i]);
-    }
-    free(names);
-    if (!found)
-        printf("no checkpoint folder below %s\n", root ? root : "models");
-    free(root);
-    return 0;
-}
-
-static int query_store(const mb_cli *cli, size_t word, const char *sql)
-{
-    mb_error err = {0};
-    mb_store *store = NULL;
-    mb_text text = {0};
-    mb_table_format format = MB_TABLE_TERMINAL;
-    int rc = mb_chosen_format(cli, &format, &err);
-    if (rc == MB_OK)
-        rc = mb_store_open(&store, mb_chosen_database(cli, word), MB_STORE_READ, &err);
-    if (rc == MB_OK)
-        rc = mb_table_query(store, sql, format, mb_terminal_width(), &text, &err);
-    mb_store_close(store, NULL);
-    if (rc != MB_OK) {
-        mb_text_free(&text);
-        return mb_exit_fail(rc, err.text);
-    }
-    return mb_print_text(&text);
-}
-
-/* What tells runs apart at a glance, in 80 columns; v_runs (--csv, --jsonl) has the rest, whole configs among it.
- */
-static const char runs_sql[] = "SELECT run, state, replace(substr(started_at, 1, 16), 'T', ' ') AS started, "
-                               "samples, failed, gates_failed AS red, "
-                               "device, seed, git FROM v_runs ORDER BY session_id";
-
-int mb_command_list(const mb_cli *cli)
-{
-    const char *what = cli->word_count > 1 ? cli->words[1] : "";
-    if (strcmp(what, "methods") == 0)
-        return list_methods();
-    if (strcmp(what, "tasks") == 0)
-        return list_tasks();
-    if (strcmp(what, "models") == 0)
-        return list_models(cli);
-    if (strcmp(what, "runs") == 0)
-        return query_store(cli, 2, cli->csv || cli->jsonl ? "SELECT * FROM v_runs" : runs_sql);
-    return mb_exit_fail(MB_E_INPUT, "list what? methods, tasks, models or runs [DB]");
-}
 
 int mb_command_score(const mb_cli *cli)
 {

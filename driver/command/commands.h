@@ -14,6 +14,7 @@ typedef struct mb_cli {
     const char *config, *model, *data, *database, *out, *device, *type;
     const char *ids, *prompt, *method, *pred, *run, *kernel_case, *again, *shard, *devices;
     const char *partition, *time, *sbatch; /* slurm */
+    const char *figure; /* one kind of figure */
     const char *sets[256], *plugins[64];
     const char **words;         /* [word_count]; the array is owned */
     mb_config_value values[64]; /* flags that set a key of a run's config */
@@ -63,9 +64,17 @@ const mb_command *mb_command_find(const char *name);
 /* MB_E_INPUT: there is no command of this name; the sentence says which one may be meant. */
 int mb_command_unknown(const char *name, mb_error *err);
 
+/* A variable of the environment that the program reads. */
+typedef struct mb_variable {
+    const char *name, *help;
+} mb_variable;
+
+extern const mb_variable mb_variables[]; /* in table.c; ends with name NULL */
+
 /* MB_E_INPUT with one sentence for an unknown flag, a missing value or a bad number. */
 int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err);
 void mb_cli_free(mb_cli *cli);
+int mb_print_version(void);
 /* The usage of the program, and the help of one command, on standard output. */
 void mb_help_usage(void);
 void mb_help_command(const mb_command *command);
@@ -73,6 +82,8 @@ void mb_help_command(const mb_command *command);
 int mb_command_list(const mb_cli *cli);
 int mb_command_help(const mb_cli *cli);
 int mb_command_schema(const mb_cli *cli);
+int mb_command_man(const mb_cli *cli);
+int mb_command_completion(const mb_cli *cli);
 int mb_command_report(const mb_cli *cli);
 int mb_command_compare(const mb_cli *cli);
 int mb_command_plot(const mb_cli *cli);

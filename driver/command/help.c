@@ -47,6 +47,9 @@ void mb_help_usage(void)
             print_row(command->name, (int)strlen(command->name), "", command->summary);
     puts("\nflags of every command");
     print_flags("", true);
+    puts("\nenvironment");
+    for (const mb_variable *variable = mb_variables; variable->name; variable++)
+        print_row(variable->name, (int)strlen(variable->name), "", variable->help);
     puts("\n./harness COMMAND --help shows what a command takes, ./harness help config the keys of a config.\n\n"
          "exit codes: 0 done, 1 failure, 2 wrong input, 3 some samples failed, 4 a sanity gate failed, "
          "130 interrupted");

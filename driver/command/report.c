@@ -100,16 +100,21 @@ int mb_command_plot(const mb_cli *cli)
     mb_error err = {0};
     const char *path = mb_chosen_database(cli, 1);
     mb_store *store = NULL;
+    mb_text paths = {0};
+    mb_plot_choice choice = {.figure = cli->figure, .format = cli->format, .paths = &paths};
     int drawn = 0;
     size_t stem =
         strlen(path) > 3 && strcmp(path + strlen(path) - 3, ".db") == 0 ? strlen(path) - 3 : strlen(path);
     char *folder = cli->out ? mb_string_copy(cli->out) : mb_string_format("%.*s", (int)stem, path);
     int rc = folder ? mb_store_open(&store, path, MB_STORE_READ, &err) : mb_no_memory(&err, "a path");
     if (rc == MB_OK)
-        rc = mb_plot_all(store, cli->run, folder, &drawn, &err);
+        rc = mb_plot_some(store, cli->run, folder, &choice, &drawn, &err);
     mb_store_close(store, NULL);
-    if (rc == MB_OK)
+    if (rc == MB_OK && cli->figure)
+        fputs(paths.data ? paths.data : "", stdout);
+    else if (rc == MB_OK)
         printf("%d figures in %s\n", drawn, folder);
+    mb_text_free(&paths);
     free(folder);
     return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }

@@ -10,7 +10,8 @@ const mb_command mb_commands[] = {
     {"run", mb_command_run, 1, true, "[--config FILE] [flags]", "run a config: table, SQLite file, figures",
      "The word run may be left out where a flag follows. The same command again continues a run that was\n"
      "stopped, and adds what a config has that the database lacks."},
-    {"list", mb_command_list, 3, true, "methods|tasks|models\nruns [DB]", "what there is to choose from", NULL},
+    {"list", mb_command_list, 3, true, "methods|tasks|models|configs|shapes|figures\nruns [DB]",
+     "what there is to choose from", NULL},
     {"help", mb_command_help, 2, true, "METHOD|TASK|COMMAND\nconfig|training [--md]",
      "options of a method, own keys of a task, a command, the keys of a config", NULL},
     {"schema", mb_command_schema, 1, true, "[--plugin FILE.so]",
@@ -28,7 +29,8 @@ const mb_command mb_commands[] = {
      "A and B are FILE, FILE:RUN or FILE:RUN@BUILD; without a run the one started last. A build is named by the "
      "first\n"
      "letters of its hash (v_cell_all has it); without one the newest rows count."},
-    {"plot", mb_command_plot, 2, false, "[DB] [--out DIR]", "the figures of a stored run", NULL},
+    {"plot", mb_command_plot, 2, false, "[DB] [--out DIR]\n[DB] --figure NAME [--format pdf|png|svg]",
+     "the figures of a stored run", "./harness list figures names them."},
     {"export", mb_command_export, 2, false, "[DB] --csv|--jsonl|--md [--out FILE]\n[DB] --pred DIR",
      "rows of a stored run for other programs", NULL},
     {"merge", mb_command_merge, SIZE_MAX, false, "RESULT DB...", "databases become one, shards of a run that run",
@@ -61,9 +63,25 @@ const mb_command mb_commands[] = {
      "the same bits. ./harness help training lists the keys of its config."},
     {"bench-kernels", mb_command_bench_kernels, 1, false, "[--case NAME] [--device NAME]",
      "time the operations of a backend", NULL},
+    {"man", mb_command_man, 1, true, "", "the manual page: ./harness man | man -l -", NULL},
+    {"completion", mb_command_completion, 2, true, "bash|zsh|fish", "the completions of a shell",
+     "bash: source <(./harness completion bash). zsh: the same behind autoload -Uz compinit && compinit. fish:\n"
+     "./harness completion fish | source."},
     /* What the program starts for its plug-ins. A worker loads the one that was probed. */
     {"worker", mb_command_worker, 2, true, NULL, NULL, NULL},
     {"probe", mb_command_probe, 2, false, NULL, NULL, NULL},
+    {.name = NULL},
+};
+
+const mb_variable mb_variables[] = {
+    {"MASKBENCH_PLUGIN_PATH", "folders, separated by colons, whose *.so are loaded as methods"},
+    {"MASKBENCH_JIEBA_DICT",
+     "dictionary of the package jieba, for scores of Chinese tasks; else where python3-jieba has it"},
+    {"NO_COLOR", "with any value: nothing is coloured (no-color.org)"},
+    {"TERM", "\"dumb\": nothing is coloured"},
+    {"TMPDIR", "folder of temporary files (/tmp)"},
+    {"XDG_CACHE_HOME", "maskbench/ in it keeps the choice of matrix products on a GPU; else $HOME/.cache"},
+    {"PATH", "where gnuplot is looked for"},
     {.name = NULL},
 };
 

@@ -219,3 +219,8 @@ int mb_config_shape(mb_model_config *config, const mb_model_request *request, mb
     mb_text_free(&known);
     return MB_E_INPUT;
 }
+
+const char *mb_model_shape_name(size_t i)
+{
+    return i < sizeof shapes / sizeof shapes[0] ? shapes[i].name : NULL;
+}

@@ -18,6 +18,47 @@ for command in "${commands[@]}"; do
     done
 done
 [ "$(awk 'length > 160' "$scratch/usage" | wc -l)" = 0 ] || fail "a line of the usage is too long"
+# ---- manual page and completions: every command and flag is in them, and shells read them ----
+./harness man >"$scratch/man"
+for shell in bash zsh fish; do ./harness completion $shell >"$scratch/$shell" || fail "completion $shell"; done
+for word in "${commands[@]}"; do
+    for file in man bash zsh fish; do
+        sed 's/\\-/-/g' "$scratch/$file" | grep -q -- "$word" || fail "$file lacks the command $word"
+    done
+done
+for flag in $(./harness run --help | grep -oE '^  --[a-z-]+' | sort -u); do
+    sed 's/\\-/-/g' "$scratch/man" | grep -q -- "$flag" || fail "the manual page lacks $flag"
+    grep -q -- "$flag " "$scratch/bash" || fail "bash does not complete $flag"
+    grep -q -- "-l ${flag#--} " "$scratch/fish" || fail "fish does not complete $flag"
+done
+bash -n "$scratch/bash" || fail "bash cannot read its completion"
+completes() { # words on the line -> what the last one may become
+    (. "$scratch/bash"; COMP_WORDS=(./harness "$@"); COMP_CWORD=$#; _harness; echo " ${COMPREPLY[*]} ")
+}
+[[ $(completes re) == *' report '* ]] || fail "re is not completed to report"
+[[ $(completes report --f) == *' --format '* ]] || fail "report --f is not completed"
+[[ $(completes report --fre) != *' --fresh '* ]] || fail "report completes a flag of run"
+[[ $(completes help ma) == *' mage '* ]] || fail "help ma is not completed"
+if command -v mandoc >/dev/null; then mandoc -T lint -W error "$scratch/man" >"$scratch/lint" || { fail "manual page"; head -3 "$scratch/lint"; }
+elif command -v man >/dev/null; then MANWIDTH=80 man --warnings -l "$scratch/man" >/dev/null 2>"$scratch/lint"; [ ! -s "$scratch/lint" ] || { fail "manual page"; head -3 "$scratch/lint"; }; fi
+for shell in zsh fish; do ! command -v $shell >/dev/null || $shell -n "$scratch/$shell" || fail "$shell cannot read its completion"; done
+
+# ---- lists ----
+for kind in methods tasks models configs shapes figures; do
+    ./harness list $kind >"$scratch/plain" && [ -s "$scratch/plain" ] || fail "list $kind"
+    ./harness list $kind --csv >"$scratch/csv"
+    ./harness list $kind --jsonl >"$scratch/jsonl"
+    python3 - "$scratch/csv" "$scratch/jsonl" <<'PY' || fail "list $kind --csv and --jsonl differ"
+import csv, json, sys
+rows = list(csv.DictReader(open(sys.argv[1], newline="")))
+sys.exit(not rows or rows != [json.loads(line) for line in open(sys.argv[2])])
+PY
+done
+expect_exit 2 'did you mean shapes\?' ./harness list shaps
+expect_exit 0 '' ./harness --version
+grep -q '^libraries  SQLite ' "$scratch/out" || fail "--version names no libraries"
+grep -q '^CUDA ' "$scratch/out" || fail "--version does not say whether there is CUDA"
+
 expect_exit 2 'unknown command "lsit"; did you mean list\?' ./harness lsit
 expect_exit 2 'unknown command "telepathy"; \./harness --help' ./harness telepathy
 expect_exit 2 'unknown flag --dry-rnu; did you mean --dry-run\?' ./harness --dry-rnu
