@@ -14,7 +14,7 @@ typedef struct mb_cli {
     const char *config, *model, *data, *database, *out, *device, *type;
     const char *ids, *prompt, *method, *pred, *run, *kernel_case, *again, *shard, *devices;
     const char *partition, *time, *sbatch; /* slurm */
-    const char *figure; /* one kind of figure */
+    const char *figure;                    /* one kind of figure */
     const char *sets[256], *plugins[64];
     const char **words;         /* [word_count]; the array is owned */
     mb_config_value values[64]; /* flags that set a key of a run's config */
