@@ -90,6 +90,7 @@ static bool same_value(const merging *m, const merge_table *of, size_t i, sqlite
     if (is_pointer(m, of, i))
         return m->mapped[i] == sqlite3_column_int64(stored, (int)i);
     double a, b;
+    int size;
     switch (type) {
     case SQLITE_NULL:
         return true;
@@ -100,9 +101,10 @@ static bool same_value(const merging *m, const merge_table *of, size_t i, sqlite
         b = sqlite3_column_double(stored, (int)i);
         return memcmp(&a, &b, sizeof a) == 0;
     default:
-        return sqlite3_column_bytes(m->row, (int)i) == sqlite3_column_bytes(stored, (int)i) &&
-               memcmp(sqlite3_column_blob(m->row, (int)i), sqlite3_column_blob(stored, (int)i),
-                      (size_t)sqlite3_column_bytes(stored, (int)i)) == 0;
+        size = sqlite3_column_bytes(m->row, (int)i);
+        return size == sqlite3_column_bytes(stored, (int)i) &&
+               (size == 0 || memcmp(sqlite3_column_blob(m->row, (int)i), sqlite3_column_blob(stored, (int)i),
+                                    (size_t)size) == 0);
     }
 }
 
@@ -121,7 +123,7 @@ static void put_value(mb_text *text, sqlite3_stmt *s, size_t i)
         mb_text_printf(text, "%lld", sqlite3_column_int64(s, (int)i));
         break;
     default:
-        mb_text_printf(text, "\"%.100s\"", (const char *)sqlite3_column_text(s, (int)i));
+        mb_text_printf(text, "\"%.100s\"", merge_text(s, (int)i));
     }
 }
 
@@ -138,8 +140,7 @@ static void describe_row(merging *m, const merge_table *of, mb_text *text)
         if (is_pointer(m, of, i))
             merge_describe(m->out, &m->tables, of->columns[i].references, m->mapped[i], 1, text);
         else
-            mb_text_printf(text, "%s %.60s", of->columns[i].name,
-                           (const char *)sqlite3_column_text(m->row, (int)i));
+            mb_text_printf(text, "%s %.60s", of->columns[i].name, merge_text(m->row, (int)i));
     }
     mb_text_puts(text, ")");
 }
@@ -200,7 +201,7 @@ static int step(merging *m, const merge_table *of, sqlite3_stmt *s, mb_error *er
 static int bind_label(merging *m, const merge_table *of, mb_error *err)
 {
     int place = merge_find_column(of, "label"), name = merge_find_column(of, "name");
-    char *label = mb_string_copy((const char *)sqlite3_column_text(m->row, place));
+    char *label = mb_string_copy(merge_text(m->row, place));
     for (int number = 2; label; number++) {
         int64_t one = 0;
         bool found = false;
@@ -216,7 +217,7 @@ static int bind_label(merging *m, const merge_table *of, mb_error *err)
             return MB_OK;
         }
         free(label);
-        label = mb_string_format("%s#%d", (const char *)sqlite3_column_text(m->row, name), number);
+        label = mb_string_format("%s#%d", merge_text(m->row, name), number);
     }
     free(label);
     return mb_no_memory(err, "naming a run");
@@ -433,7 +434,7 @@ static int merge_file(merging *m, const char *path, mb_text *notes, mb_error *er
         mb_text_printf(notes, "%s: nothing was stored in it yet\n", path);
         return MB_OK;
     }
-    int rc = mb_store_open(&m->source, path, MB_STORE_READ, err);
+    int rc = store_open_rows(&m->source, path, err);
     if (rc != MB_OK)
         return rc;
     rc = check_source(m, err);

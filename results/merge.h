@@ -95,6 +95,8 @@ void merge_tables_close(merge_tables *tables);
 int merge_tables_check(const merge_tables *tables, mb_store *source, mb_error *err);
 /* "sample (cell (run quick, ...), item k1)" of a stored row by its id. */
 void merge_describe(mb_store *out, const merge_tables *tables, int of, int64_t id, int depth, mb_text *text);
+/* Text of a column; "" where it has none, as an empty blob. */
+const char *merge_text(sqlite3_stmt *s, int column);
 int merge_find_table(const merge_tables *tables, const char *name);
 int merge_find_column(const merge_table *of, const char *name);
 

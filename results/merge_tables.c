@@ -87,6 +87,12 @@ static bool in_list(const char *list, const char *word, bool *marked)
     return false;
 }
 
+const char *merge_text(sqlite3_stmt *s, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(s, column);
+    return text ? text : "";
+}
+
 int merge_find_table(const merge_tables *tables, const char *name)
 {
     for (size_t i = 0; i < tables->count; i++)
@@ -385,7 +391,7 @@ void merge_describe(mb_store *out, const merge_tables *tables, int of, int64_t i
                 merge_describe(out, tables, t->columns[i].references, sqlite3_column_int64(s, (int)i), depth + 1,
                                text);
             else
-                mb_text_printf(text, "%s %.60s", t->columns[i].name, (const char *)sqlite3_column_text(s, (int)i));
+                mb_text_printf(text, "%s %.60s", t->columns[i].name, merge_text(s, (int)i));
         }
         mb_text_puts(text, *joint == ',' ? ")" : "");
     }

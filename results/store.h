@@ -30,6 +30,7 @@ struct mb_store {
     bool moved;     /* the name leads to another file by now; the rows are saved */
     bool logs;      /* the file was given a write-ahead log */
     bool own_views; /* read through temporary views: the file's are of another program */
+    bool rows;      /* opened for its tables alone: views are not looked at */
     bool gave_up;   /* waiting for another program was ended by `wait` */
     bool (*wait)(void *self, int seconds);
     void *wait_self;
@@ -66,6 +67,8 @@ int store_writable(mb_store *store, mb_error *err);
 /* The tables of a new file, without views. */
 int store_create_tables(mb_store *store, mb_error *err);
 void store_absorb_end(mb_store *store);
+/* For reading the tables: a thousand files are opened sooner without a look at their views. */
+int store_open_rows(mb_store **store, const char *path, mb_error *err);
 
 /* ---- store_copy.c ---- */
 /* Copies a database and its log; refuses a pair that somebody is writing. */

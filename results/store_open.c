@@ -473,7 +473,7 @@ static int open_for_reading(mb_store *store, mb_error *err)
     int rc = open_read_only(store, &version, err);
     if (rc == MB_OK && !views)
         rc = mb_fail(err, MB_E_BUG, "results/views.sql is not compiled in");
-    if (rc != MB_OK || store->copied)
+    if (rc != MB_OK || store->copied || (store->rows && version == STORE_VERSION))
         return rc;
     if (version != STORE_VERSION) /* an older file is not touched: it is read through a copy */
         return copy_to_memory(store, version, err);
@@ -488,7 +488,7 @@ static int open_scratch(mb_store *store, mb_error *err)
     return rc == MB_OK && !store->copied ? copy_to_memory(store, version, err) : rc;
 }
 
-int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err)
+static int open_store(mb_store **store, const char *path, mb_store_mode mode, bool rows, mb_error *err)
 {
     *store = NULL;
     if (!path || !*path)
@@ -502,6 +502,7 @@ int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_err
         return mb_no_memory(err, "opening %s", path);
     }
     s->mode = mode;
+    s->rows = rows;
     s->lock_fd = -1;
     int rc = mode == MB_STORE_WRITE  ? open_for_writing(s, err)
              : mode == MB_STORE_READ ? open_for_reading(s, err)
@@ -512,4 +513,14 @@ int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_err
     }
     *store = s;
     return MB_OK;
+}
+
+int mb_store_open(mb_store **store, const char *path, mb_store_mode mode, mb_error *err)
+{
+    return open_store(store, path, mode, false, err);
+}
+
+int store_open_rows(mb_store **store, const char *path, mb_error *err)
+{
+    return open_store(store, path, MB_STORE_READ, true, err);
 }

@@ -325,38 +325,48 @@ static int read_job(cluster_job *job, mb_error *err)
     return rc;
 }
 
-static int show_status(cluster_job *job, mb_error *err)
+static const char *const words[] = {"done", "running", "waiting", "interrupted", "failed", "not started"};
+enum { WORDS = sizeof words / sizeof *words };
+
+/* Reads every shard, prints those that are not done and counts all of them by their word. */
+static int show_shards(const cluster_job *job, shard_state *states, bool queue, long counts[WORDS], long *samples,
+                       mb_error *err)
 {
-    static const char *const words[] = {"done", "running", "waiting", "interrupted", "failed", "not started"};
-    enum { WORDS = sizeof words / sizeof *words };
-    long counts[WORDS] = {0}, samples = 0;
-    int rc = read_job(job, err);
-    size_t n = rc == MB_OK ? (size_t)(job->last - job->first + 1) : 0;
-    shard_state *states = calloc(n + 1, sizeof *states);
-    if (rc != MB_OK || !states) {
-        free(states);
-        return rc == MB_OK ? mb_no_memory(err, "the shards") : rc;
-    }
-    bool queue = read_queue(job, states);
-    for (size_t i = 0; rc == MB_OK && i < n; i++) {
-        rc = read_shard(job, job->first + (long)i, &states[i], err);
-        const char *word = word_of(&states[i], queue);
+    int rc = MB_OK;
+    for (long number = job->first; rc == MB_OK && number <= job->last; number++) {
+        shard_state *state = &states[number - job->first];
+        rc = read_shard(job, number, state, err);
+        const char *word = word_of(state, queue);
         for (int w = 0; w < WORDS; w++)
             counts[w] += strcmp(words[w], word) == 0;
-        samples += states[i].samples;
+        *samples += state->samples;
         if (rc == MB_OK && strcmp(word, "done") != 0)
-            printf("shard %-6ld %-12s %ld samples stored%s\n", job->first + (long)i, word, states[i].samples,
-                   states[i].failed ? ", some failed" : "");
+            printf("shard %-6ld %-12s %ld samples stored%s\n", number, word, state->samples,
+                   state->failed ? ", some failed" : "");
     }
-    if (rc == MB_OK) {
-        printf("job %ld, shards %ld to %ld:", job->job, job->first, job->last);
-        for (int w = 0; w < WORDS; w++)
-            if (counts[w] || w == 0)
-                printf("%s %ld %s", w ? "," : "", counts[w], words[w]);
-        printf("; %ld samples stored%s\n", samples, queue ? "" : "; the queue could not be asked");
-    }
-    free(states);
     return rc;
+}
+
+static int show_status(cluster_job *job, mb_error *err)
+{
+    long counts[WORDS] = {0}, samples = 0;
+    int rc = read_job(job, err);
+    if (rc != MB_OK)
+        return rc;
+    shard_state *states = calloc((size_t)(job->last - job->first + 1), sizeof *states);
+    if (!states)
+        return mb_no_memory(err, "the shards");
+    bool queue = read_queue(job, states);
+    rc = show_shards(job, states, queue, counts, &samples, err);
+    free(states);
+    if (rc != MB_OK)
+        return rc;
+    printf("job %ld, shards %ld to %ld: %ld %s", job->job, job->first, job->last, counts[0], words[0]);
+    for (int w = 1; w < WORDS; w++)
+        if (counts[w])
+            printf(", %ld %s", counts[w], words[w]);
+    printf("; %ld samples stored%s\n", samples, queue ? "" : "; the queue could not be asked");
+    return MB_OK;
 }
 
 int mb_command_slurm(const mb_cli *cli)

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Shards that are killed at random moments, and merges that are killed, for some minutes: nothing is lost, nothing is doubled,
+# no merge leaves half of a file. Rounds: four shards of a small run until each is done, then all that was merged against the
+# run in one piece. Prints what really ran. Not part of make test.
+# usage: tests/scale/soak.sh [MINUTES] [SEED]
+. "$(dirname "$0")/../driver/lib.sh"
+minutes=${1:-10}
+RANDOM=${2:-1}
+until=$((SECONDS + minutes * 60))
+config=tests/driver/configs/shards.json
+run="nice -n 19 ./harness --config $config --quiet"
+signals=(KILL KILL TERM USR1)
+$run --db "$scratch/whole.db" || { echo "the run in one piece failed"; exit 1; }
+starts=0 kills=0 merges=0 cut=0 rounds=0 checked=0 devices=0
+
+# start SECONDS-LIMIT COMMAND...: ends it by a signal unless it is quicker. 0: it ended by itself.
+cut_short() {
+    local limit=$1 signal=${signals[RANDOM % 4]} child rc; shift
+    "$@" >/dev/null 2>"$scratch/said" &
+    child=$!
+    sleep "$limit"
+    kill -$signal $child 2>/dev/null
+    wait $child 2>/dev/null; rc=$?
+    case $rc in 0) return 0 ;; 130 | 137 | 143 | 138) return 1 ;; *) fail "exit code $rc of: $*"; cat "$scratch/said"; return 1 ;; esac
+}
+moment() { printf '%d.%03d' $((RANDOM % $1)) $((RANDOM % 1000)); }
+
+while [ $SECONDS -lt $until ] && [ $failures = 0 ]; do
+    rm -f "$scratch"/part-*.db* "$scratch"/all.db*
+    left="1 2 3 4"
+    while [ -n "$left" ] && [ $failures = 0 ]; do
+        still=""
+        for i in $left; do
+            more=""
+            [ $((RANDOM % 4)) = 0 ] && more="--devices cpu,cpu" && devices=$((devices + 1))
+            starts=$((starts + 1))
+            if cut_short "$(moment 4)" $run --db "$scratch/part-$i.db" --shard $i/4 $more; then :; else kills=$((kills + 1)); still="$still $i"; fi
+        done
+        left=$still
+        parts=$(ls "$scratch"/part-*.db 2>/dev/null) || continue
+        merges=$((merges + 1))
+        cut_short "$(moment 1)" ./harness merge "$scratch/all.db" $parts || cut=$((cut + 1))
+        [ ! -e "$scratch/all.db" ] || [ "$(sqlite3 "$scratch/all.db" 'PRAGMA quick_check' 2>&1)" = ok ] || fail "a merge that was killed left a damaged file"
+        [ $SECONDS -lt $until ] || break
+    done
+    for i in $left; do $run --db "$scratch/part-$i.db" --shard $i/4 || fail "shard $i does not end"; done
+    ./harness merge "$scratch/all.db" "$scratch"/part-*.db >"$scratch/said" || fail "the last merge"
+    grep -q 'all 4 shards' "$scratch/said" || { fail "shards are missing"; cat "$scratch/said"; }
+    same_content "$scratch/whole.db" "$scratch/all.db"
+    [ "$(sqlite3 "$scratch/all.db" 'PRAGMA foreign_key_check; PRAGMA integrity_check')" = ok ] || fail "the result is damaged"
+    rounds=$((rounds + 1))
+    memory=$(sqlite3 "$scratch/all.db" "SELECT min(peak_bytes) / 1048576 || ' to ' || max(peak_bytes) / 1048576 FROM session WHERE state = 'done'")
+done
+echo "$((SECONDS / 60)) min: $rounds rounds of 4 shards, $starts starts of which $kills were cut short ($devices over two workers), $merges merges of which $cut were cut short; peak memory of a shard in the last round $memory MiB; $failures failures"
+exit $((failures > 0))
