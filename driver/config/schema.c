@@ -170,6 +170,8 @@ static cJSON *describe_option(const mb_option *option)
             size_t n = strcspn(word, "|");
             char *copy = mb_string_format("%.*s", (int)n, word);
             cJSON_AddItemToArray(words, cJSON_CreateString(copy ? copy : ""));
+            if (copy && n && strspn(copy, "0123456789") == n) /* a config may leave the quotes off */
+                cJSON_AddItemToArray(words, cJSON_CreateNumber(strtod(copy, NULL)));
             free(copy);
             word += n + (word[n] == '|');
         }

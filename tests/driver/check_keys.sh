@@ -16,8 +16,8 @@ diff "$scratch/page" "$scratch/rows" >"$scratch/diff" ||
 ./harness schema >"$scratch/schema.json"
 # a training's config is of another kind (tests/driver/check_train.sh)
 mapfile -t runs < <(ls configs/*.json | grep -v /train_)
-python3 - "$scratch/schema.json" "${runs[@]}" tests/driver/configs/*.json <<'PY' || fail "the configs and the schema disagree"
-import json, sys
+python3 - "$scratch/schema.json" "${runs[@]}" paper/*.json paper/tiny/*.json tests/driver/configs/*.json <<'PY' || fail "the configs and the schema disagree"
+import json, re, sys
 schema, *files = sys.argv[1:]
 schema = json.load(open(schema))
 try:
@@ -26,7 +26,7 @@ except ImportError:
     sys.exit(print("no python package jsonschema: configs are not validated"))
 validator = jsonschema.Draft7Validator(schema)
 validator.check_schema(schema)
-bad = [f"{f}: {e.message[:200]}" for f in files for e in validator.iter_errors(json.load(open(f)))]
+bad = [f"{f}: {e.message[:200]}" for f in files for e in validator.iter_errors(json.loads(re.sub(r"(?m) //.*$", "", open(f).read())))]
 wrong = [{"sede": 1}, {"seed": 1.5}, {"seed": []}, {"methods": {"exactt": {}}}, {"methods": {"quest": {"k": "many"}}},
          {"model": {"type": "f64"}}, {"tasks": [3]}, {"sampler": {"stepz": 4}}, {"passes": []}]
 right = [{"$schema": "x", "seed": [1, 2], "methods": {"quest": {"k": [16, 32]}, "exact": None}}, {"model": "m"},
