@@ -314,6 +314,17 @@ typedef struct mb_counter_place {
     int32_t unused;      /* 0: no byte of it is undefined */
 } mb_counter_place;
 
+/* What a method read at one layer of a denoising forward of sequence 0, in host memory, for the time of the call.
+ */
+typedef struct mb_selected {
+    int32_t block, step, layer; /* step from 1 */
+    int32_t prefix;             /* keys that were there */
+    int32_t kv_heads;
+    int32_t granularity, capacity; /* as in mb_page_set; granularity 0: the whole prefix, or nobody can say */
+    const int32_t *ids;            /* [kv_heads][capacity] */
+    const int32_t *counts;         /* [kv_heads]; -1: all of the prefix */
+} mb_selected;
+
 #define MB_FORWARD_HISTOGRAM 65
 
 typedef struct mb_decode_result {
@@ -348,7 +359,10 @@ typedef struct mb_decode_request {
     int64_t request;        /* number handed to the method */
     bool time_forwards;     /* mark every forward (adds a wait per forward) */
     void (*trace)(void *user, const mb_trace_step *step);
-    void *user;
+    /* Told after every select() of a denoising forward; its forwards then run eagerly. NULL: nobody wants to know.
+     */
+    void (*selected)(void *user, const mb_selected *what);
+    void *user; /* of both */
     /* Forced trajectory: reference tokens by absolute position after the prompt; overwritten before commit. */
     const int32_t *forced;
     size_t forced_count;

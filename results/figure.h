@@ -31,7 +31,14 @@ typedef struct figure {
     size_t series_count, panel_count, points, x_tic_count, y_tic_count;
     double x_min, x_max;
     bool failed;
+    mb_text own_caption, own_stamp; /* of figure_open() */
+    char *own_folder;
 } figure;
+
+/* ---- plot.c: a figure's surroundings ---- */
+/* Makes the folder, writes what scripts share, and fills in store, run, folder, caption and stamp. */
+int figure_open(figure *f, mb_store *store, int64_t run_id, const char *folder, mb_error *err);
+void figure_close(figure *f);
 
 void figure_begin(figure *f, const char *script, const char *suffix, const char *title);
 void figure_panel(figure *f, const char *title);

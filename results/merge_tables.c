@@ -50,6 +50,12 @@ const merge_declaration merge_declarations[] = {
      .key = "sample_id grid_id layer step",
      .words = "sample_id grid_id layer step",
      .owner = "sample_id"},
+    {.name = "prompt_text", .key = "prompt_id", .words = "prompt_id"},
+    {.name = "trace", .key = "sample_id i", .words = "sample_id i", .owner = "sample_id"},
+    {.name = "selection",
+     .key = "sample_id block layer step",
+     .words = "sample_id block layer step",
+     .owner = "sample_id"},
     /* Measurements of two sessions are two rows, whatever they measured: nothing is pooled. */
     {.name = "latency",
      .key = "cell_id session_id context batch steps graph phase i",

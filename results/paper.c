@@ -197,6 +197,38 @@ void paper_table(const paper *p, const table *t, bool wrap_head)
     table_render(t, p->format, p->width, wrap_head, p->out);
 }
 
+/* Control characters of foreign text would be obeyed by a terminal; our own colours are SGR sequences. */
+static void put_harmless(mb_text *out, const char *text, bool colour)
+{
+    for (; *text; text++) {
+        bool ours = colour && text[0] == '\033' && text[1] == '[';
+        unsigned char c = (unsigned char)*text;
+        mb_text_append(out, (c < 0x20 && c != '\n' && !ours) || c == 0x7f ? "?" : text, 1);
+    }
+}
+
+void paper_text(const paper *p, const char *text)
+{
+    size_t n = strlen(text);
+    const char *end = n && text[n - 1] == '\n' ? "" : "\n";
+    switch (p->format) {
+    case MB_TABLE_HTML:
+        mb_text_puts(p->out, "<pre>");
+        markup_html(p->out, text);
+        mb_text_puts(p->out, "</pre>\n");
+        break;
+    case MB_TABLE_MARKDOWN:
+    case MB_TABLE_LATEX:
+        mb_text_puts(p->out, p->format == MB_TABLE_LATEX ? "\\begin{verbatim}\n" : "\n```\n");
+        put_harmless(p->out, text, false);
+        mb_text_printf(p->out, p->format == MB_TABLE_LATEX ? "%s\\end{verbatim}\n" : "%s```\n\n", end);
+        break;
+    default:
+        put_harmless(p->out, text, p->colour);
+        mb_text_puts(p->out, end);
+    }
+}
+
 void paper_details(const paper *p, const char *summary, const char *body)
 {
     if (p->format != MB_TABLE_HTML)

@@ -33,6 +33,8 @@ void paper_line(const paper *p, paper_mood mood, const char *format, ...) MB_PRI
 void paper_note(const paper *p, const char *format, ...) MB_PRINTF(2, 3);
 /* wrap_head: long column names may take several lines (terminal only). */
 void paper_table(const paper *p, const table *t, bool wrap_head);
+/* Text that keeps its lines and blanks. */
+void paper_text(const paper *p, const char *text);
 /* What a reader may open: shut in HTML, left out of the other formats. body is plain text. */
 void paper_details(const paper *p, const char *summary, const char *body);
 /* A drawing, an SVG document; HTML only. */

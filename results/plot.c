@@ -182,40 +182,55 @@ static int draw_all(figure *f, mb_error *err)
     return store_thaw(f->store, rc, err);
 }
 
+int figure_open(figure *f, mb_store *store, int64_t run_id, const char *folder, mb_error *err)
+{
+    *f = (figure){.store = store, .run_id = run_id, .own_folder = mb_string_copy(folder)};
+    f->folder = f->own_folder;
+    char *data = mb_string_format("%s/data", folder);
+    int rc = data && f->own_folder ? mb_folder_make(data, err) : mb_no_memory(err, "drawing figures");
+    free(data);
+    if (rc == MB_OK)
+        rc = write_style(folder, err);
+    if (rc == MB_OK)
+        rc = make_caption(store, run_id, &f->own_caption, err);
+    if (rc == MB_OK)
+        rc = add_gates(store, run_id, &f->own_caption, &f->own_stamp, err);
+    if (rc == MB_OK && (f->own_caption.failed || f->own_stamp.failed))
+        rc = mb_no_memory(err, "drawing figures");
+    f->caption = f->own_caption.data ? f->own_caption.data : "";
+    f->stamp = f->own_stamp.data ? f->own_stamp.data : "";
+    return rc;
+}
+
+void figure_close(figure *f)
+{
+    figure_free(f);
+    mb_text_free(&f->own_caption);
+    mb_text_free(&f->own_stamp);
+    free(f->own_folder);
+    f->own_folder = NULL;
+}
+
 /* choice NULL: all figures. */
 static int plot(mb_store *store, const char *run, const char *folder, const mb_plot_choice *choice, int *drawn,
                 mb_error *err)
 {
-    mb_text caption = {0}, stamp = {0};
-    figure f = {.store = store, .choice = choice};
+    figure f = {0};
+    int64_t run_id = 0;
     *drawn = 0;
-    char *own = run_folder(store, run, folder, &f.run_id, err);
+    char *own = run_folder(store, run, folder, &run_id, err);
     if (!own)
         return err && err->code ? err->code : MB_E_SYSTEM;
-    f.folder = own;
-    char *data = mb_string_format("%s/data", own);
-    int rc = data ? mb_folder_make(data, err) : mb_no_memory(err, "drawing figures");
-    if (rc == MB_OK)
-        rc = write_style(own, err);
-    if (rc == MB_OK)
-        rc = make_caption(store, f.run_id, &caption, err);
-    if (rc == MB_OK)
-        rc = add_gates(store, f.run_id, &caption, &stamp, err);
-    if (rc == MB_OK && (caption.failed || stamp.failed))
-        rc = mb_no_memory(err, "drawing figures");
-    f.caption = caption.data ? caption.data : "";
-    f.stamp = stamp.data ? stamp.data : "";
+    int rc = figure_open(&f, store, run_id, own, err);
+    f.choice = choice;
     if (rc == MB_OK)
         rc = draw_all(&f, err);
     if (rc == MB_OK)
         rc = write_index(own, strrchr(own, '/') + 1, false, err);
     if (rc == MB_OK)
         rc = write_index(folder, "Figures by run", true, err);
-    figure_free(&f);
     *drawn = f.drawn;
-    mb_text_free(&caption);
-    mb_text_free(&stamp);
-    free(data);
+    figure_close(&f);
     free(own);
     return rc;
 }

@@ -131,6 +131,26 @@ typedef struct mb_grid_row { /* a counter by layer and step, one place */
     int32_t layer, step;  /* -1 = not by it; step 0 = commits */
     double total, weight; /* of a mean: numerator and denominator; weight > 0 */
 } mb_grid_row;
+/* ---- a recorded sample: what schema.sql says of prompt_text, trace, selection ---- */
+typedef struct mb_step_row {
+    int32_t block, step, masked, prefix;
+    const char *written; /* JSON */
+} mb_step_row;
+typedef struct mb_selection_row {
+    int32_t block, layer, step, granularity, prefix, kv_heads;
+    const unsigned char *pages; /* NULL: as at the step before */
+    size_t size;
+} mb_selection_row;
+typedef struct mb_record_row {
+    const char *prompt;
+    const unsigned char *token_bytes;
+    size_t token_bytes_size;
+    const mb_step_row *steps;
+    size_t step_count;
+    const mb_selection_row *selections;
+    size_t selection_count;
+} mb_record_row;
+
 typedef struct mb_sample_row {
     int64_t cell;
     const char *key;    /* mb_sample.key */
@@ -154,7 +174,8 @@ typedef struct mb_sample_row {
     const mb_counter_row *counters;
     size_t counter_count;
     const mb_grid_row *grids;
-    size_t grid_count; /* rows of one name follow each other */
+    size_t grid_count;           /* rows of one name follow each other */
+    const mb_record_row *record; /* NULL: nothing was recorded */
 } mb_sample_row;
 /* One transaction; replaces a "failed" row of the same key. MB_E_SYSTEM when the disk is full: nothing is lost. */
 int mb_store_sample(mb_store *, const mb_sample_row *, mb_error *err);
@@ -238,6 +259,17 @@ typedef struct mb_compare_result {
  * that appeared or vanished; a verdict a configuration. */
 int mb_compare(const mb_compare_side *a, const mb_compare_side *b, const mb_report_options *options, mb_text *out,
                mb_compare_result *result, mb_error *err);
+/* A sample to look at: which item, and for the whole of it, which configurations. */
+typedef struct mb_show_request {
+    const char *run;     /* label or number; NULL: the one started last */
+    const char *item;    /* its key, or TASK:KEY */
+    const char *method;  /* a method or the label of a configuration; NULL: all */
+    const char *figures; /* folder for maps as pictures; NULL: none */
+} mb_show_request;
+/* Prompt, references, answers beside the reference's with differences marked, steps, and where the selected keys
+ * lie, as far as they were recorded. */
+int mb_show(mb_store *, const mb_show_request *request, const mb_report_options *options, mb_text *out,
+            mb_error *err);
 /* Evaluates the gates of a run from the views and stores them (results/README.md, "Statistics and gates"). */
 int mb_gates_run(mb_store *, int64_t run, mb_error *err);
 /* folder/pred/<model>-<config>/<task>.jsonl of every quality cell of a run; run NULL: of all runs, each with its

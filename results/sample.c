@@ -261,6 +261,8 @@ int mb_store_sample(mb_store *store, const mb_sample_row *row, mb_error *err)
             rc = store_counters(store, id, row, err);
         if (rc == MB_OK)
             rc = store_grids(store, id, row, err);
+        if (rc == MB_OK && row->record)
+            rc = store_record(store, id, prompt, row->record, err);
         if (rc == MB_OK && strcmp(row->status, "ok") == 0) { /* it runs now, whatever an earlier start said */
             sqlite3_stmt *s = store_statement(store,
                                               "UPDATE cell SET state = 'open', reason = NULL WHERE id = ? "

@@ -114,6 +114,13 @@ void store_bind(sqlite3_stmt *statement, const char *format, ...)
                 sqlite3_bind_text(statement, i, text, -1, SQLITE_STATIC);
             break;
         }
+        case 'b': {
+            const void *bytes = va_arg(args, const void *);
+            size_t size = va_arg(args, size_t);
+            if (bytes)
+                sqlite3_bind_blob64(statement, i, bytes, size, SQLITE_STATIC);
+            break;
+        }
         case 'i':
             sqlite3_bind_int64(statement, i, va_arg(args, int64_t));
             break;

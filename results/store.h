@@ -13,7 +13,7 @@
 #include "results/results.h"
 
 #define STORE_APPLICATION_ID 0x6d61736b /* "mask" */
-#define STORE_VERSION 5                 /* PRAGMA user_version; the tables of schema.sql */
+#define STORE_VERSION 6                 /* PRAGMA user_version; the tables of schema.sql */
 #define STORE_VERSION_OLDEST 2          /* brought to it by one migrate_N.sql a version; every row stays */
 #define STORE_STATEMENTS 128
 
@@ -45,8 +45,8 @@ struct mb_store {
 int store_error(mb_store *store, int rc, const char *doing, mb_error *err);
 /* A prepared statement, reset and without values; sql must be a literal. NULL: err is filled. */
 sqlite3_stmt *store_statement(mb_store *store, const char *sql, mb_error *err);
-/* Binds values in order: t text (NULL is NULL), i int64_t, j int, d double (NAN is NULL), k int64_t (negative is
- * NULL). Texts must live until the statement is reset. */
+/* Binds values in order: t text (NULL is NULL), b bytes (pointer and size_t; NULL is NULL), i int64_t, j int, d
+ * double (NAN is NULL), k int64_t (negative is NULL). Texts must live until the statement is reset. */
 void store_bind(sqlite3_stmt *statement, const char *format, ...);
 /* Steps to the end and resets. */
 int store_step(mb_store *store, sqlite3_stmt *statement, const char *doing, mb_error *err);
@@ -75,6 +75,10 @@ int store_open_rows(mb_store **store, const char *path, mb_error *err);
 int store_copy_files(const char *from, const char *to, mb_error *err);
 /* Removes a database with all that SQLite puts beside it. */
 void store_remove_files(const char *file);
+
+/* ---- record.c ---- */
+/* What was recorded of a sample, inside of its transaction. prompt: row of its prompt. */
+int store_record(mb_store *store, int64_t sample, int64_t prompt, const mb_record_row *record, mb_error *err);
 
 /* ---- frozen.c ---- */
 /* Reads the file through this program's views: temporary ones, in front of the file's. */

@@ -615,6 +615,33 @@ SELECT run, model, task, method, curve, level AS work,
        dial, sampler, is_reference, is_oracle, run_id, model_id, dataset_id, config_id, sampler_id
 FROM between_points;
 
+-- ---- recorded samples ----
+
+-- Samples of which something was recorded, with the prompt as the model read it (NULL: of this sample nothing).
+CREATE VIEW v_record AS
+SELECT s.run, s.model, s.task, s.method, s.config, s.k, s.item, s.answers, s.score, s.prediction, s.prompt_tokens,
+       s.depth, t.text AS prompt, t.token_bytes, s.sampler, s.is_reference, s.run_id, s.model_id, s.dataset_id,
+       s.config_id, s.sampler_id, s.item_id, s.sample_id
+FROM v_samples s
+JOIN sample x ON x.id = s.sample_id
+JOIN prompt_text t ON t.prompt_id = x.prompt_id
+WHERE s.pass = 'quality';
+
+CREATE VIEW v_trace AS
+SELECT s.run, s.model, s.task, s.method, s.config, s.k, s.item, t.i, t.block, t.step, t.masked, t.prefix, t.written,
+       s.sampler, s.run_id, s.config_id, s.sampler_id, t.sample_id
+FROM trace t JOIN v_samples s ON s.sample_id = t.sample_id;
+
+-- pages as schema.sql says, filled in where a step read what the one before it read.
+CREATE VIEW v_selection AS
+SELECT s.run, s.model, s.task, s.method, s.config, s.k, s.item, x.block, x.layer, x.step, x.granularity, x.prefix,
+       x.kv_heads,
+       coalesce(x.pages, (SELECT y.pages FROM selection y
+                          WHERE y.sample_id = x.sample_id AND y.block = x.block AND y.layer = x.layer
+                            AND y.step < x.step AND y.pages IS NOT NULL ORDER BY y.step DESC LIMIT 1)) AS pages,
+       s.sampler, s.run_id, s.config_id, s.sampler_id, x.sample_id
+FROM selection x JOIN v_samples s ON s.sample_id = x.sample_id;
+
 -- ---- counters, gates, failures, runs ----
 
 CREATE VIEW v_counters AS
@@ -717,6 +744,17 @@ SELECT 'grid',
               s.pass, s.item, g.name, v.layer, v.step),
        json_array(g.unit, g.better, g.aggregate, quote(v.total), quote(v.weight))
 FROM grid_value v JOIN grid g ON g.id = v.grid_id JOIN v_samples s ON s.sample_id = v.sample_id
+UNION ALL
+SELECT 'trace',
+       printf('%s|%s|%s|%s|%s|%s|%05d', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.item, t.i),
+       json_array(t.block, t.step, t.masked, t.prefix, t.written)
+FROM trace t JOIN v_samples s ON s.sample_id = t.sample_id
+UNION ALL
+SELECT 'selection',
+       printf('%s|%s|%s|%s|%s|%s|%d|%d|%d', s.run, s.model, coalesce(s.task, ''), s.config, s.sampler, s.item, x.block,
+              x.layer, x.step),
+       printf('%d %d %d %s', x.granularity, x.prefix, x.kv_heads, hex(x.pages))
+FROM selection x JOIN v_samples s ON s.sample_id = x.sample_id
 UNION ALL
 SELECT DISTINCT 'latency', printf('%s|%s|%s|%s|%d|%d|%d|%d|%s', c.run, c.model, c.config, c.sampler, l.context,
                                   l.batch, l.steps, l.graph, l.phase), ''

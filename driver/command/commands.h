@@ -27,7 +27,7 @@ typedef struct mb_cli {
     char *command;       /* the whole command line, quoted for a shell; owned */
     char *default_model; /* models/tiny, where it was found; owned */
     /* of the commands that read stores */
-    const char *format, *fail_below;
+    const char *format, *fail_below, *figures;
     bool full;
 } mb_cli;
 
@@ -86,6 +86,7 @@ int mb_command_man(const mb_cli *cli);
 int mb_command_completion(const mb_cli *cli);
 int mb_command_report(const mb_cli *cli);
 int mb_command_compare(const mb_cli *cli);
+int mb_command_show(const mb_cli *cli);
 int mb_command_plot(const mb_cli *cli);
 int mb_command_export(const mb_cli *cli);
 int mb_command_merge(const mb_cli *cli);

@@ -29,6 +29,10 @@ const mb_command mb_commands[] = {
      "A and B are FILE, FILE:RUN or FILE:RUN@BUILD; without a run the one started last. A build is named by the "
      "first\n"
      "letters of its hash (v_cell_all has it); without one the newest rows count."},
+    {"show", mb_command_show, 3, false, "DB ITEM [--method NAME] [--full] [--format NAME] [--figures DIR]",
+     "one item: prompt, answers side by side, steps, where the selected keys lie",
+     "ITEM is its key, or TASK:KEY. Prompt, steps and selected keys are there for samples that a run recorded:\n"
+     "config key record.selections."},
     {"plot", mb_command_plot, 2, false, "[DB] [--out DIR]\n[DB] --figure NAME [--format pdf|png|svg]",
      "the figures of a stored run", "./harness list figures names them."},
     {"export", mb_command_export, 2, false, "[DB] --csv|--jsonl|--md [--out FILE]\n[DB] --pred DIR",

@@ -97,10 +97,11 @@ typedef struct mb_run_config {
     size_t method_count;
     mb_key_objects samplers; /* applied on top of the family's defaults */
     int64_t limit;
-    int32_t max_length;     /* prompt tokens before the middle is cut; 0 = what the model takes */
-    int32_t max_new_tokens; /* 0 = the benchmark's own limit */
-    uint32_t passes;        /* of mb_run_passes */
-    int64_t recall_limit;   /* samples per task in the recall pass, 0 = all */
+    int32_t max_length;        /* prompt tokens before the middle is cut; 0 = what the model takes */
+    int32_t max_new_tokens;    /* 0 = the benchmark's own limit */
+    uint32_t passes;           /* of mb_run_passes */
+    int64_t recall_limit;      /* samples per task in the recall pass, 0 = all */
+    int64_t record_selections; /* samples per task of which prompt, steps and selected keys are kept */
     mb_latency_spec latency;
     /* output */
     char *results, *plots;

@@ -87,6 +87,8 @@ const mb_key mb_config_keys[] = {
      .help = "overrides the benchmark's own limit; 0 = keep it"},
     {"", "recall", MB_KEY_SECTION, .preset = "{}", .extends = true,
      .help = "object with the keys of section recall"},
+    {"", "record", MB_KEY_SECTION, .preset = "{}", .extends = true,
+     .help = "what is kept to look at (./harness show): object with the keys of section record"},
     {"", "latency", MB_KEY_SECTION, .preset = "{}", .extends = true,
      .help = "object with the keys of section latency"},
     {"", "results", MB_KEY_TEXT, AT(results), .preset_words = "results/NAME.db", .flag = "--db FILE",
@@ -196,6 +198,10 @@ const mb_key mb_config_keys[] = {
 
     {"recall", "limit", MB_KEY_INT, AT(recall_limit), .max = MAX_SAMPLES, .preset = "0",
      .harmless = MORE_OF_THE_SAME, .help = "samples per task in the recall pass; 0 = as the quality pass"},
+
+    {"record", "selections", MB_KEY_INT, AT(record_selections), .max = MAX_SAMPLES, .preset = "0",
+     .harmless = "a decode is looked at, not changed",
+     .help = "samples per task of which prompt, steps and selected keys are stored as they are computed"},
 
     {"latency", "contexts", MB_KEY_INTS, AT(latency.contexts), .min = 32, .max = MAX_TOKENS, .preset = "[4096]",
      .stored = "latency.context", .help = "prefix lengths in tokens"},

@@ -5,6 +5,7 @@
  */
 #include "driver/pass/pass.h"
 #include "driver/pass/plan.h"
+#include "driver/pass/record.h"
 
 #include "driver/os/os.h"
 #include "driver/worker/isolate.h"
@@ -93,7 +94,7 @@ static int text_of(const mb_run *run, const mb_decode_result *result, char **tex
 
 /* Text of the answer, score and row of one decoded sample. */
 static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell,
-                        const mb_decode_result *result, mb_error *err)
+                        const mb_decode_result *result, mb_recorder *recorder, mb_error *err)
 {
     mb_counter_row counters[32];
     mb_grid_row *grids = NULL;
@@ -113,6 +114,9 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
         goto out;
     row.grid_count = result->map_count;
     row.grids = grids;
+    rc = mb_record_finish(recorder, &row, err);
+    if (rc != MB_OK)
+        goto out;
     rc = mb_sample_score(prepared->task->task, prepared->sample, text, &row.score, &reason);
     if (rc == MB_E_SAMPLE) { /* the answer is kept: it can be scored elsewhere */
         row.status = "skipped";
@@ -176,9 +180,13 @@ static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error
     if ((rc = mb_run_prefill(run, prepared, err)) != MB_OK)
         return store_failure(run, prepared, arm, cell, rc, err);
     mb_run_request(run, prepared, arm->sampler, &request);
-    rc = mb_arm_decode(run, prepared, arm, &request, &result, err);
-    rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
+    mb_recorder *recorder = NULL;
+    rc = mb_record_begin(run, prepared, arm, &request, &recorder, err);
+    if (rc == MB_OK)
+        rc = mb_arm_decode(run, prepared, arm, &request, &result, err);
+    rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, recorder, err)
                      : store_failure(run, prepared, arm, cell, rc, err);
+    mb_record_free(recorder);
     mb_decode_result_free(&result);
     mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), true);
     return rc;
@@ -236,7 +244,7 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
         request.forced = truth.ids;
         request.forced_count = truth.count;
         rc = mb_arm_decode(run, prepared, arm, &request, &result, err);
-        rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, err)
+        rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, NULL, err)
                          : store_failure(run, prepared, arm, cell, rc, err);
         mb_decode_result_free(&result);
         mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), true);

@@ -152,6 +152,8 @@ int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, 
                        err);
     if (run->checked)
         rc = set ? mb_check_pages(run->attender, &call, set, err) : mb_check_guards(run->attender, &call, err);
+    if (rc == MB_OK && run->watcher)
+        rc = mb_tell_selected(run->attender, run, &call, set, err);
     if (rc != MB_OK)
         return rc;
     switch (selection.answer) {

@@ -155,6 +155,34 @@ int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set
     return MB_OK;
 }
 
+int mb_tell_selected(mb_attender *attender, const mb_forward_run *run, const mb_call *call, const mb_page_set *set,
+                     mb_error *err)
+{
+    const mb_session *session = attender->session;
+    mb_selected what = {.block = call->block,
+                        .step = call->step,
+                        .layer = call->layer,
+                        .prefix = session->prefix[0],
+                        .kv_heads = session->config->kv_heads};
+    if (set) {
+        size_t heads = (size_t)what.kv_heads, entries = heads * (size_t)set->capacity;
+        int32_t *counts = words_of(attender, heads + entries);
+        if (!counts)
+            return mb_no_memory(err, "an index of %zu pages", entries);
+        int rc = session->kernels->download(session->device, counts, set->counts, heads * sizeof *counts);
+        if (rc == MB_OK)
+            rc = session->kernels->download(session->device, counts + heads, set->ids, entries * sizeof *counts);
+        if (rc != MB_OK)
+            return mb_session_failed(session, rc, "reading an index", err);
+        what.granularity = set->granularity;
+        what.capacity = set->capacity;
+        what.counts = counts;
+        what.ids = counts + heads;
+    }
+    run->watcher->selected(run->watcher->user, &what);
+    return MB_OK;
+}
+
 /* ---- states ---- */
 
 /* Whether a word has all exponent bits set: infinite or NaN. */

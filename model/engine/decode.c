@@ -90,6 +90,7 @@ static mb_forward_run make_run(struct decoder *d, mb_phase phase, int32_t step)
                             .max_prefix = mb_session_bound(d->session, d->session->prefix[0]),
                             .pre_rope = wants_pre_rope(d),
                             .checked = is_checked(d, step),
+                            .watcher = d->request->selected && phase != MB_PHASE_COMMIT ? d->request : NULL,
                             .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : d->request->sampler->confidence};
 }
 

@@ -125,8 +125,9 @@ typedef struct mb_forward_run {
     bool pre_rope; /* somebody reads the queries before RoPE */
     bool checked;  /* selections and states are looked at before they are used; not while capturing */
     mb_type confidence;
-    bool audited;  /* buffers are poisoned and outputs checked: eager, never timed */
-    bool replayed; /* result: from a graph */
+    const mb_decode_request *watcher; /* its selected() is told what is read; NULL: nobody is */
+    bool audited;                     /* buffers are poisoned and outputs checked: eager, never timed */
+    bool replayed;                    /* result: from a graph */
     /* Results: what the leader's hooks answered. */
     int32_t sparse_layers, layers;
     double select_share; /* sum over layers of select_tokens / max_prefix */
@@ -263,6 +264,9 @@ const float *mb_call_row_weight(const mb_call *call, mb_row_set rows);
 int mb_guard_add(mb_attender *attender, void *at);
 int mb_check_guards(mb_attender *attender, const mb_call *call, mb_error *err);
 /* A page set that can be read at all: pointers, capacity, granularity. */
+/* The index of a call (NULL: dense) as the watcher of the run gets it. */
+int mb_tell_selected(mb_attender *attender, const mb_forward_run *run, const mb_call *call, const mb_page_set *set,
+                     mb_error *err);
 bool mb_check_shape(const mb_page_set *set);
 /* Counts within the capacity, ids ascending, distinct and in the prefix, budget kept; the guards too. */
 int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set *set, mb_error *err);

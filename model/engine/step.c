@@ -109,7 +109,7 @@ static int prepare_graph(mb_session *session, mb_forward_run *run, mb_captured *
 {
     /* A replay runs no hook, so nothing of a watched method could be checked, nor told from a hang. */
     bool replay = session->graphs && run->attender->capturable && run->shadow_count == 0 && !run->audited &&
-                  !run->attender->note;
+                  !run->attender->note && !run->watcher;
     *graph = replay ? find_graph(session, run->attender, run) : NULL;
     if (*graph && !(*graph)->graph)
         return capture(session, run, *graph, err);

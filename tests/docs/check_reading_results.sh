@@ -4,7 +4,7 @@
 root=$PWD
 mkdir -p "$scratch/work/results"
 cat >"$scratch/tiny.json" <<'JSON'
-{"name": "quick", "model": "models/tiny", "plots": "", "threads": 1,
+{"name": "quick", "model": "models/tiny", "plots": "", "threads": 1, "record": {"selections": 1},
  "tasks": [{"task": "niah_single", "lengths": [256], "depths": [50], "samples": 2, "max_new_tokens": 32}],
  "methods": {"exact": {}, "window": {"k": 32}}, "sampler": {"schedule": "fixed", "steps": 2},
  "passes": ["quality", "recall"]}
@@ -20,6 +20,12 @@ awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' docs/reading-
 grep -q 'window k=32: +0.0 ±0.0 points, 0 items lost, 0 won of 2' "$scratch/log" || fail "no verdict of equal runs"
 grep -q '</html>' "$scratch/work/results/quick.html" || fail "the page has no end"
 grep -q '<svg' "$scratch/work/results/quick.html" || fail "the page has no figure"
+
+grep -qE '^layer +[0-9]+ .*█' "$scratch/log" || fail "no map of selected keys"
+grep -q '▼.*a reference answer' "$scratch/log" || fail "the answer's place is not marked"
+grep -q '^block 0 step 2, 16 masked: ' "$scratch/log" || fail "no steps"
+[ -s "$scratch/work/results/item/selection-niah_single-len256_depth50_0.svg" ] || fail "no figure of the selected keys"
+expect_exit 2 'the run has no item "nowhere"; it has niah_single:len256_depth50_0' ./harness show "$scratch/work/results/quick.db" nowhere
 
 # A run that lost what it knew: the verdict, and the exit code that CI sees.
 sqlite3 "$scratch/work/results/after.db" "UPDATE sample SET score = score - 0.02"

@@ -342,7 +342,8 @@ static void version_2_keeps_every_row(void **state)
         "TEXT NOT NULL, part TEXT NOT NULL, i INTEGER NOT NULL, time_us REAL NOT NULL, kernels INTEGER NOT NULL, "
         "PRIMARY KEY (cell_id, context, batch, step_kind, part)) STRICT, WITHOUT ROWID;"
         "INSERT INTO breakdown SELECT cell_id, context, batch, step_kind, part, i, time_us, kernels FROM b3;"
-        "DROP TABLE l3; DROP TABLE m3; DROP TABLE b3; ALTER TABLE sampler DROP COLUMN options; "
+        "DROP TABLE l3; DROP TABLE m3; DROP TABLE b3; DROP TABLE prompt_text; DROP TABLE trace; DROP TABLE "
+        "selection; ALTER TABLE sampler DROP COLUMN options; "
         "DROP INDEX event_session; ALTER TABLE session DROP COLUMN shard; ALTER TABLE session DROP COLUMN "
         "shard_first; ALTER TABLE session DROP COLUMN shard_last; PRAGMA user_version = 2;";
     static const char shown[] = "SELECT config, score, work FROM v_samples ORDER BY 1";
