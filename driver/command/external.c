@@ -98,7 +98,8 @@ static int inspect_model(const mb_cli *cli, opened *o, mb_error *err)
 static int open_model(const mb_cli *cli, mb_type type, size_t arena, opened *o, mb_error *err)
 {
     mb_model_request request = mb_open_request(&o->keys, arena == 0);
-    mb_device_options options = {.type = type, .arena_bytes = arena ? arena : ARENA_UNLOADED};
+    mb_device_options options = {
+        .type = type, .threads = o->keys.threads, .arena_bytes = arena ? arena : ARENA_UNLOADED};
     mb_error note = {0};
     int rc = mb_device_open(cli->device ? cli->device : "cpu", &options, &o->kernels, &o->device, &note, err);
     if (rc == MB_OK)
@@ -196,6 +197,18 @@ static int write_npy(const char *path, const float *values, size_t rows, size_t 
     return rc;
 }
 
+static int check_ids(const int32_t *ids, size_t n, const char *source, const mb_model_config *config, int32_t most,
+                     mb_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= config->vocab)
+            return mb_fail(err, MB_E_INPUT, "%s: id %d is not below the vocabulary size %d", source, ids[i],
+                           config->vocab);
+    if (n == 0 || n > (size_t)most)
+        return mb_fail(err, MB_E_INPUT, "%s holds %zu ids; the model takes 1 to %d", source, n, most);
+    return MB_OK;
+}
+
 int mb_command_logits(const mb_cli *cli)
 {
     mb_error err = {0};
@@ -214,13 +227,8 @@ int mb_command_logits(const mb_cli *cli)
         rc = mb_file_read(cli->ids, INPUT_MAX, &text, &size, &err);
     if (rc == MB_OK)
         rc = parse_ids(text, cli->ids, &ids, &n, &err);
-    for (size_t i = 0; rc == MB_OK && i < n; i++)
-        if (ids[i] >= o.config.vocab)
-            rc = mb_fail(&err, MB_E_INPUT, "%s: id %d is not below the vocabulary size %d", cli->ids, ids[i],
-                         o.config.vocab);
-    if (rc == MB_OK && (n == 0 || n > (size_t)o.config.positions))
-        rc = mb_fail(&err, MB_E_INPUT, "%s holds %zu ids; the model takes 1 to %d", cli->ids, n,
-                     o.config.positions);
+    if (rc == MB_OK)
+        rc = check_ids(ids, n, cli->ids, &o.config, o.config.positions, &err);
     if (rc == MB_OK) {
         mb_session_request session = {.batch = 1, .capacity = (int32_t)n + 2 * o.config.block};
         mb_memory_plan plan;
@@ -327,12 +335,14 @@ static int answer(generation *g, mb_error *err)
     char *text = NULL;
     size_t length = 0;
     int rc = mb_decode(g->session, g->attender, &request, &result, err);
-    if (rc == MB_OK)
+    if (rc == MB_OK && !g->cli->ids)
         rc = mb_tokenizer_decode(tokenizer, result.ids, result.count, true, &text, &length, err);
-    if (rc == MB_OK) {
+    if (rc == MB_OK && !g->cli->ids) {
         fwrite(text, 1, length, stdout);
         fputc('\n', stdout);
     }
+    for (size_t i = 0; rc == MB_OK && g->cli->ids && i < result.count; i++)
+        printf("%d%c", result.ids[i], i + 1 < result.count ? ' ' : '\n');
     if (rc == MB_OK && !g->cli->quiet)
         fprintf(stderr,
                 "%zu prompt tokens, prefill %.1f ms; %zu new tokens in %d blocks, %d + %d forwards, %.1f ms; "
@@ -376,6 +386,19 @@ static int choose_method(generation *g, mb_error *err)
                : mb_fail(err, MB_E_INPUT, "no method \"%s\"; ./harness list methods shows them", name ? name : "");
 }
 
+/* A prompt of token ids, as they are: the answer is printed as ids, too. */
+static int read_prompt_ids(generation *g, mb_error *err)
+{
+    char *text = NULL;
+    size_t size = 0;
+    int rc = mb_file_read(g->cli->ids, INPUT_MAX, &text, &size, err);
+    if (rc == MB_OK)
+        rc = parse_ids(text, g->cli->ids, &g->ids, &g->count, err);
+    free(text);
+    g->prompt = rc == MB_OK ? mb_string_copy("") : NULL;
+    return rc;
+}
+
 static int read_prompt(generation *g, mb_error *err)
 {
     mb_text input = {0}, spelled = {0};
@@ -405,7 +428,7 @@ static int open_planned(generation *g, mb_error *err)
     const mb_model_config *config = &g->open.config;
     const char *message = g->open.keys.chat.system;
     const size_t system = message ? strlen(message) : 0;
-    int64_t bound = (int64_t)(strlen(g->prompt) + system) + 512 + g->max_new_tokens + 2 * config->block;
+    int64_t bound = (int64_t)(strlen(g->prompt) + system + g->count) + 512 + g->max_new_tokens + 2 * config->block;
     int32_t capacity = (int32_t)(bound < config->positions ? bound : config->positions);
     g->capacity = capacity / config->block * config->block;
     mb_session_request request = {.batch = 1, .capacity = g->capacity};
@@ -429,6 +452,8 @@ static int tokenize_prompt(generation *g, mb_error *err)
     mb_prompt_request request = {
         .text = g->prompt, .chat = true, .hard_limit = g->capacity - g->max_new_tokens - 2 * g->open.config.block};
     bool truncated;
+    if (g->cli->ids)
+        return check_ids(g->ids, g->count, g->cli->ids, &g->open.config, request.hard_limit, err);
     int rc = mb_prompt_build(g->open.model, &request, &g->ids, &g->count, &truncated, err);
     return rc == MB_E_SAMPLE ? MB_E_INPUT : rc;
 }
@@ -437,13 +462,13 @@ int mb_command_generate(const mb_cli *cli)
 {
     mb_error err = {0};
     generation g = {.cli = cli};
-    if (!cli->prompt)
-        return mb_exit_fail(MB_E_INPUT, "generate needs --prompt FILE (- for standard input)");
+    if (!cli->prompt == !cli->ids)
+        return mb_exit_fail(MB_E_INPUT, "generate needs --prompt FILE (- for standard input), or --ids FILE");
     int rc = chosen_type(cli, MB_BF16, &g.type, &err);
     if (rc == MB_OK)
         rc = choose_method(&g, &err);
     if (rc == MB_OK)
-        rc = read_prompt(&g, &err);
+        rc = cli->ids ? read_prompt_ids(&g, &err) : read_prompt(&g, &err);
     if (rc == MB_OK)
         rc = inspect_model(cli, &g.open, &err);
     if (rc == MB_OK)

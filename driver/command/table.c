@@ -59,7 +59,7 @@ const mb_command mb_commands[] = {
      "ids of the text on standard input, or text of its ids", NULL},
     {"logits", mb_command_logits, 1, false, "--model DIR --ids FILE --out FILE.npy", "logits of given tokens",
      NULL},
-    {"generate", mb_command_generate, 1, true, "--model DIR --prompt FILE [--method NAME] [--trace]",
+    {"generate", mb_command_generate, 1, true, "--model DIR --prompt FILE|--ids FILE [--method NAME] [--trace]",
      "answer one prompt", NULL},
     {"train", mb_command_train, 1, false, "--config FILE [--set KEY=VALUE] [--dry-run]",
      "train a model: a Hugging Face folder, a SQLite file of its losses",
