@@ -126,7 +126,7 @@ echo 'Say something.' >"$scratch/prompt"
 expect_exit 2 '1 to 32 steps' ./harness generate --prompt "$scratch/prompt" --steps 99
 expect_exit 2 '1 to 32 steps' ./harness generate --prompt "$scratch/prompt" --steps 0
 expect_exit 2 'room for 1 to 32672 with a prompt' ./harness generate --prompt "$scratch/prompt" --max-new-tokens 5000000000
-generate="./harness generate --prompt $scratch/prompt --max-new-tokens 32"
+generate="./harness generate --prompt $scratch/prompt --max-new-tokens 32 --threads 1"
 expect_exit 2 'sampler.threshold is 2' $generate --threshold 2
 expect_exit 2 'no block cache' $generate --block-cache true
 expect_exit 2 'only Fast-dLLM v2 has sub-blocks' $generate --sub-block 4
@@ -136,7 +136,7 @@ expect_exit 2 'seed must be a whole number' $generate --seed 1,2
 expect_exit 2 'belongs to: run generate' ./harness logits --temperature 1
 expect_exit 0 '' $generate --steps 4
 # A flag is a spelling of --set: the same text, and another than the greedy one's.
-drawn=$($generate --quiet --temperature 9 --seed 3 --block 16 --stop 5)
-[ "$drawn" = "$($generate --quiet --set sampler.temperature=9 --seed 3 --set model.block=16 --set model.stop=5)" ]
-[ "$drawn" != "$($generate --quiet --seed 3 --block 16 --stop 5)" ]
+drawn=$($generate --quiet --temperature 9 --seed 3 --block 16 --stop 5 --steps 2)
+[ "$drawn" = "$($generate --quiet --set sampler.temperature=9 --seed 3 --set model.block=16 --set model.stop=5 --steps 2)" ]
+[ "$drawn" != "$($generate --quiet --seed 3 --block 16 --stop 5 --steps 2)" ]
 exit $((failures > 0))
