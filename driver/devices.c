@@ -138,6 +138,8 @@ int mb_devices_choose(mb_run *run, mb_error *err)
         mb_progress_note(&run->progress,
                          "the timed passes are left out: the same command without --devices does them");
     config->passes &= MB_RUN_SAMPLES;
+    if (run->flags.dry_run) /* a plan is one worker's: it looks at the first device itself */
+        mb_devices_close(run);
     return MB_OK;
 }
 

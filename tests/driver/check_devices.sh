@@ -49,6 +49,8 @@ expect_exit 0 '' $run "$@" $small --db "$scratch/plugins.db" --devices cpu
 same_content "$scratch/plugin.db" "$scratch/plugins.db"
 [ "$(sqlite3 "$scratch/plugins.db" "SELECT count(*) FROM v_samples WHERE method = 'example' AND status = 'ok'")" = 1 ] || fail "the plug-in did not run"
 
+expect_exit 0 '' ./harness --config tests/driver/configs/shards.json --db "$scratch/none.db" --devices cpu,cpu --dry-run
+grep -q '^trec ' "$scratch/out" && [ ! -e "$scratch/none.db" ] || { fail "the plan with devices"; cat "$scratch/out"; }
 expect_exit 2 'takes a list' $run --devices teapot
 expect_exit 2 'one kind of device' $run --devices cpu,0
 expect_exit 2 'timed' $run --devices cpu --set 'passes=["latency"]'

@@ -8,9 +8,12 @@ minutes=${1:-10}
 RANDOM=${2:-1}
 until=$((SECONDS + minutes * 60))
 config=tests/driver/configs/shards.json
-run="nice -n 19 ./harness --config $config --quiet"
+cp harness "$scratch/harness" # another build in between would be other code, whose rows stand for themselves
+run="nice -n 19 $scratch/harness --config $config --quiet"
 signals=(KILL KILL TERM USR1)
+begin=$(date +%s%3N)
 $run --db "$scratch/whole.db" || { echo "the run in one piece failed"; exit 1; }
+whole=$(($(date +%s%3N) - begin)) # milliseconds: signals come within as long
 starts=0 kills=0 merges=0 cut=0 rounds=0 checked=0 devices=0
 
 # start SECONDS-LIMIT COMMAND...: ends it by a signal unless it is quicker. 0: it ended by itself.
@@ -23,7 +26,7 @@ cut_short() {
     wait $child 2>/dev/null; rc=$?
     case $rc in 0) return 0 ;; 130 | 137 | 143 | 138) return 1 ;; *) fail "exit code $rc of: $*"; cat "$scratch/said"; return 1 ;; esac
 }
-moment() { printf '%d.%03d' $((RANDOM % $1)) $((RANDOM % 1000)); }
+moment() { local ms=$((RANDOM * whole / 32768 + 20)); printf '%d.%03d' $((ms / 1000)) $((ms % 1000)); }
 
 while [ $SECONDS -lt $until ] && [ $failures = 0 ]; do
     rm -f "$scratch"/part-*.db* "$scratch"/all.db*
@@ -34,17 +37,17 @@ while [ $SECONDS -lt $until ] && [ $failures = 0 ]; do
             more=""
             [ $((RANDOM % 4)) = 0 ] && more="--devices cpu,cpu" && devices=$((devices + 1))
             starts=$((starts + 1))
-            if cut_short "$(moment 4)" $run --db "$scratch/part-$i.db" --shard $i/4 $more; then :; else kills=$((kills + 1)); still="$still $i"; fi
+            if cut_short "$(moment)" $run --db "$scratch/part-$i.db" --shard $i/4 $more; then :; else kills=$((kills + 1)); still="$still $i"; fi
         done
         left=$still
         parts=$(ls "$scratch"/part-*.db 2>/dev/null) || continue
         merges=$((merges + 1))
-        cut_short "$(moment 1)" ./harness merge "$scratch/all.db" $parts || cut=$((cut + 1))
+        cut_short "0.$(printf %03d $((RANDOM % 1000)))" "$scratch/harness" merge "$scratch/all.db" $parts || cut=$((cut + 1))
         [ ! -e "$scratch/all.db" ] || [ "$(sqlite3 "$scratch/all.db" 'PRAGMA quick_check' 2>&1)" = ok ] || fail "a merge that was killed left a damaged file"
         [ $SECONDS -lt $until ] || break
     done
     for i in $left; do $run --db "$scratch/part-$i.db" --shard $i/4 || fail "shard $i does not end"; done
-    ./harness merge "$scratch/all.db" "$scratch"/part-*.db >"$scratch/said" || fail "the last merge"
+    "$scratch/harness" merge "$scratch/all.db" "$scratch"/part-*.db >"$scratch/said" || fail "the last merge"
     grep -q 'all 4 shards' "$scratch/said" || { fail "shards are missing"; cat "$scratch/said"; }
     same_content "$scratch/whole.db" "$scratch/all.db"
     [ "$(sqlite3 "$scratch/all.db" 'PRAGMA foreign_key_check; PRAGMA integrity_check')" = ok ] || fail "the result is damaged"
