@@ -172,17 +172,13 @@ def check_gradients():
     return bad
 
 
-def check_steps(config, steps, sets):
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([DUMP, "steps", config, folder, f"steps={steps}", *sets], check=True)
-        run = json.load(open(os.path.join(folder, "steps.json")))
-        weights, trained = tensors(os.path.join(folder, "weights"), torch.float32, True), tensors(os.path.join(folder, "trained"), torch.float32)
-    config = run["config"]
+def replay(run, weights):
+    """losses and gradient norms of the steps, with weights trained in place"""
+    config, out = run["config"], []
     groups = [dict(params=[w for w in weights.values() if w.dim() == 2], weight_decay=run["decay"]),
               dict(params=[w for w in weights.values() if w.dim() == 1], weight_decay=0.0)]
     optimiser = torch.optim.AdamW(groups, betas=(run["beta1"], run["beta2"]), eps=run["eps_adam"])
-    worst = 0.0
-    for number, (*batches, step) in enumerate(run["steps"], 1):
+    for *batches, step in run["steps"]:
         total = sum(sum(b["weight"]) for b in batches)
         for group in optimiser.param_groups: group["lr"] = step["lr"]
         optimiser.zero_grad()
@@ -190,13 +186,30 @@ def check_steps(config, steps, sets):
         loss.backward()
         norm_ = torch.nn.utils.clip_grad_norm_(list(weights.values()), run["clip"]) if run["clip"] else 0.0
         optimiser.step()
-        worst = max(worst, abs(loss.item() - step["loss"]))
-        if number in (1, 2, 5) or number % 10 == 0:
-            print(f"step {number}: loss {step['loss']:.6f} and {loss.item():.6f}, norm {step['norm']:.5f} and {float(norm_):.5f}")
-    drift = max(error(trained[k], w.detach()) for k, w in weights.items())
-    good = worst <= LOSS_ALLOWED
-    print(f"{'ok ' if good else 'BAD'} {steps} steps: largest difference of the losses {worst:.2e}, largest relative difference of the weights after them {drift:.2e}")
-    return not good
+        out.append((loss.item(), float(norm_)))
+    return out
+
+
+def check_steps(config, steps, sets, folder, double):
+    if not os.path.exists(os.path.join(folder, "trained")):
+        subprocess.run([DUMP, "steps", config, folder, f"steps={steps}", *sets], check=True)
+    run = json.load(open(os.path.join(folder, "steps.json")))
+    ours = [(step["loss"], step["norm"]) for *_, step in run["steps"]]
+    trained, found = tensors(os.path.join(folder, "trained"), torch.float32), {}
+    for name, dtype in [("fp32", torch.float32)] + [("fp64", torch.float64)] * double:
+        weights = tensors(os.path.join(folder, "weights"), dtype, True)
+        found[name] = replay(run, weights)
+        drift = max(error(trained[k], w.detach()) for k, w in weights.items())
+        print(f"after {len(ours)} steps: largest relative difference of a tensor of weights, ours and PyTorch's {name}: {drift:.2e}")
+    for i, (loss, norm_) in enumerate(ours):
+        if i in (0, 1, 4) or (i + 1) % 10 == 0:
+            print(f"step {i + 1}: ours {loss:.6f} (norm {norm_:.5f})" + "".join(f", {k} {v[i][0]:.6f} ({v[i][1]:.5f})" for k, v in found.items()))
+    apart = lambda a, b: max(abs(x[0] - y[0]) for x, y in zip(a, b))
+    worst = apart(ours, found["fp32"])
+    if double:
+        print(f"largest difference of the losses: ours and fp64 {apart(ours, found['fp64']):.2e}, PyTorch's fp32 and fp64 {apart(found['fp32'], found['fp64']):.2e}")
+    print(f"{'ok ' if worst <= LOSS_ALLOWED else 'BAD'} {len(ours)} steps: largest difference of the losses, ours and PyTorch's fp32: {worst:.2e}")
+    return worst > LOSS_ALLOWED
 
 
 if __name__ == "__main__":
@@ -204,5 +217,8 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=0, help="compare so many steps of a training in place of gradients")
     parser.add_argument("--config", default="configs/train_tiny.json")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the config")
+    parser.add_argument("--double", action="store_true", help="replay the steps in float64 too: how far rounding alone takes two runs apart")
+    parser.add_argument("--folder", help="keep what dump writes here, and use it when it is there")
     a = parser.parse_args()
-    sys.exit(1 if (check_steps(a.config, a.steps, a.set) if a.steps else check_gradients()) else 0)
+    with tempfile.TemporaryDirectory() as scratch:
+        sys.exit(1 if (check_steps(a.config, a.steps, a.set, a.folder or scratch, a.double) if a.steps else check_gradients()) else 0)

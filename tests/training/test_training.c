@@ -298,6 +298,27 @@ static void a_loss_that_is_not_finite_ends_it(void **state)
     remove_folder(folder);
 }
 
+/* A checkpoint that cannot be written is an error, and the one before it is gone on from. */
+static void a_failed_write_keeps_the_former(void **state)
+{
+    char folder[] = "/tmp/mb-train-XXXXXX", path[64];
+    mb_error err = {0};
+    watching first = {.stop_after = 1}, broken = {0}, rest = {0};
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    const mb_train_request request = small_request(folder);
+    assert_int_equal(run(&request, 1, &first, &err), MB_E_STOP);
+    snprintf(path, sizeof path, "%s/training.state.new", folder);
+    assert_int_equal(mb_folder_make(path, &err), MB_OK); /* where the next one would be written */
+    assert_int_equal(run(&request, 1, &broken, &err), MB_E_SYSTEM);
+    assert_non_null(strstr(err.text, "cannot write the checkpoint"));
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(run(&request, 1, &rest, &err), MB_OK);
+    assert_int_equal(rest.first, 1);
+    assert_int_equal(rest.steps, 5);
+    remove_folder(folder);
+}
+
 /* A damaged checkpoint is said to be one, and is not trained on. */
 static void a_damaged_checkpoint_is_refused(void **state)
 {
@@ -353,6 +374,7 @@ int main(void)
         cmocka_unit_test(pairs_are_complementary),
         cmocka_unit_test(equal_for_any_threads_and_when_it_goes_on),
         cmocka_unit_test(a_loss_that_is_not_finite_ends_it),
+        cmocka_unit_test(a_failed_write_keeps_the_former),
         cmocka_unit_test(a_damaged_checkpoint_is_refused),
         cmocka_unit_test(refuses_what_cannot_be),
     };
