@@ -12,7 +12,7 @@ JSON
 expect_exit 0 '' ./harness --config "$scratch/tiny.json" --quiet --db "$scratch/work/results/quick.db"
 cp "$scratch/work/results/quick.db" "$scratch/work/results/before.db"
 cp "$scratch/work/results/quick.db" "$scratch/work/results/after.db"
-ln -s "$root/harness" "$scratch/work/harness"
+ln -s "$root/harness" "$root/python" "$scratch/work/"
 awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' docs/reading-results.md >"$scratch/commands.sh"
 [ "$(grep -c . "$scratch/commands.sh")" -ge 8 ] || fail "hardly any command was found in docs/reading-results.md"
 (cd "$scratch/work" && timeout 120 bash -eux "$scratch/commands.sh") >"$scratch/log" 2>&1 ||
@@ -25,6 +25,17 @@ grep -qE '^layer +[0-9]+ .*█' "$scratch/log" || fail "no map of selected keys"
 grep -q '▼.*a reference answer' "$scratch/log" || fail "the answer's place is not marked"
 grep -q '^block 0 step 2, 16 masked: ' "$scratch/log" || fail "no steps"
 [ -s "$scratch/work/results/item/selection-niah_single-len256_depth50_0.svg" ] || fail "no figure of the selected keys"
+grep -qE '^window k=32 +niah_single +[0-9.]+ +n = 2' "$scratch/log" || fail "the Python reader does not print a score"
+grep -qE '^window k=32, layer [0-9]+: head 0 reads pages \[0' "$scratch/log" || fail "the Python reader does not decode pages"
+# Every prepared query of Datasette's metadata runs.
+python3 - "$scratch/work/results/quick.db" <<'PY' || fail "results/datasette.json has a query that does not run"
+import json, sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+queries = json.load(open("results/datasette.json"))["databases"]["quick"]["queries"]
+assert len(queries) == 4
+for query in queries.values():
+    db.execute(query["sql"]).fetchall()
+PY
 expect_exit 2 'the run has no item "nowhere"; it has niah_single:len256_depth50_0' ./harness show "$scratch/work/results/quick.db" nowhere
 
 # A run that lost what it knew: the verdict, and the exit code that CI sees.
