@@ -15,7 +15,7 @@
 #include "results/results.h"
 
 typedef struct mb_run_flags {
-    bool fresh, dry_run, quiet, profile, audit;
+    bool fresh, dry_run, quiet, verbose, profile, audit;
     bool again_latency;  /* measure what is measured already anew, into rows of their own */
     mb_shard shard;      /* the part of the run to compute */
     const char *devices; /* a worker each, "0,1"; NULL: this process alone */

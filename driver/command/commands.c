@@ -77,6 +77,7 @@ int mb_command_run(const mb_cli *cli)
     mb_run_flags run = {.fresh = cli->fresh,
                         .dry_run = cli->dry_run,
                         .quiet = cli->quiet,
+                        .verbose = cli->verbose,
                         .profile = cli->profile,
                         .audit = cli->audit,
                         .devices = cli->devices};

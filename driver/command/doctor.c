@@ -2,6 +2,7 @@
 #include "driver/command/commands.h"
 #include "datasets/datasets.h"
 #include "driver/os/os.h"
+#include "driver/os/paths.h"
 
 #include "base/unicode.h"
 
@@ -91,14 +92,19 @@ int mb_command_doctor(const mb_cli *cli)
     }
     line(true, "Unicode", MB_UNICODE_VERSION " for scores and the tokenizer's pattern, NFC of " MB_NFC_VERSION,
          "");
-    line(in_path("gnuplot"), "gnuplot", in_path("gnuplot") ? "found" : "not found", "make deps");
+    line(in_path("gnuplot"), "gnuplot", in_path("gnuplot") ? "found" : "not found",
+         "install gnuplot (gnuplot-nox on Debian and Ubuntu); without it there are no figures");
     line(in_path("sqlite3"), "sqlite3", in_path("sqlite3") ? "found" : "not found",
-         "make deps (only needed to look at results by hand)");
+         "install sqlite3; only needed to look at results by hand");
     check_gpu();
     check_model(cli->model ? cli->model : cli->default_model);
     const char *data = cli->data ? cli->data : "datasets/data";
-    line(mb_folder_exists(data), data, mb_folder_exists(data) ? "found" : "no such folder",
-         "bash datasets/fetch.sh longbench downloads it; datasets/sample comes with the project");
+    char *fetch = mb_shared_path("datasets/fetch.sh"); /* an installed one lies elsewhere */
+    char *hint = mb_string_format("bash %s longbench downloads it; datasets/sample comes with the project",
+                                  fetch ? fetch : "datasets/fetch.sh");
+    line(mb_folder_exists(data), data, mb_folder_exists(data) ? "found" : "no such folder", hint ? hint : "");
+    free(hint);
+    free(fetch);
     for (size_t i = 0; i < mb_registry_count(); i++)
         if (*mb_registry_origin(mb_registry_at(i)))
             line(true, mb_registry_at(i)->name, mb_registry_origin(mb_registry_at(i)), "");

@@ -92,6 +92,15 @@ static int text_of(const mb_run *run, const mb_decode_result *result, char **tex
     return rc;
 }
 
+/* --verbose: a line a decoded sample, as it is stored. */
+static void tell_sample(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, const mb_sample_row *row)
+{
+    if (run->flags.verbose)
+        mb_progress_note(&run->progress, "%s %s, %s: score %.3g, %d tokens", prepared->task->task,
+                         prepared->sample->key ? prepared->sample->key : "?", arm->spec->label, row->score,
+                         (int)row->new_tokens);
+}
+
 /* Text of the answer, score and row of one decoded sample. */
 static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell,
                         const mb_decode_result *result, mb_recorder *recorder, mb_error *err)
@@ -128,6 +137,8 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
         goto out;
     }
     rc = mb_store_sample(run->store, &row, err);
+    if (rc == MB_OK)
+        tell_sample(run, prepared, arm, &row);
 out:
     free(grids);
     free(text);

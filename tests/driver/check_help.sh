@@ -55,6 +55,8 @@ sys.exit(not rows or rows != [json.loads(line) for line in open(sys.argv[2])])
 PY
 done
 expect_exit 2 'did you mean shapes\?' ./harness list shaps
+expect_exit 0 '' ./harness run -v --config paper/tiny/needles.json --methods exact --db "$scratch/v.db"
+grep -q 'niah_single len512_depth50_0, exact: score' "$scratch/err" || fail "run -v has no line for a sample"
 expect_exit 0 '' ./harness --version
 grep -q '^libraries  SQLite ' "$scratch/out" || fail "--version names no libraries"
 grep -q '^CUDA ' "$scratch/out" || fail "--version does not say whether there is CUDA"

@@ -6,7 +6,9 @@ root=$PWD prefix=$scratch/prefix
 make_() { make --no-print-directory -s BUILD="${BUILD:-build}" PREFIX="$prefix" "$@" >"$scratch/make" 2>&1 || { fail "make $*"; tail -3 "$scratch/make"; }; }
 make_ install-files
 for f in bin/harness include/maskbench/method.h lib/pkgconfig/maskbench.pc share/maskbench/models/tiny/config.json \
-         share/maskbench/configs/quick.json; do
+         share/maskbench/configs/quick.json share/maskbench/datasets/fetch.sh share/maskbench/results/queries/longbench.sql \
+         share/doc/maskbench/LICENSE share/doc/maskbench/README.md share/doc/maskbench/docs/methods.md share/man/man1/harness.1 \
+         share/bash-completion/completions/harness share/zsh/site-functions/_harness share/fish/vendor_completions.d/harness.fish; do
     [ -s "$prefix/$f" ] || fail "$f is not installed"
 done
 
@@ -25,6 +27,10 @@ expect_exit 0 '' "$prefix/bin/harness" --plugin ./plugin.so --methods exact,exam
     fail "the plug-in has no results"
 expect_exit 0 '' "$prefix/bin/harness" --config configs/quick.json --methods exact --limit 1 --dry-run --db plan.db
 expect_exit 2 'no/such/model' "$prefix/bin/harness" --model no/such/model --db x.db
+
+# A file that a message names is there.
+"$prefix/bin/harness" doctor --data none >"$scratch/doctor" || fail "doctor"
+fetch=$(grep -oE '[^ ]*fetch\.sh' "$scratch/doctor") && [ -f "$fetch" ] || fail "doctor names $fetch, which is not there"
 
 # A folder of the same name in the working folder comes first.
 mkdir -p models/tiny
