@@ -6,6 +6,7 @@
  */
 #include "driver/worker/result_wire.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,6 +144,42 @@ static int take_arrays(void *fixed, const struct array *arrays, size_t n, const 
     return MB_OK;
 }
 
+/* A byte of memory that is no bool must not be read as one. */
+static bool is_bool(const bool *at)
+{
+    unsigned char byte;
+    memcpy(&byte, at, 1);
+    return byte <= 1;
+}
+
+/* What a method's hooks are held to where they run (attender.c) holds for what comes out of their process. */
+static bool is_sound_result(const mb_decode_result *r)
+{
+    if (!is_bool(&r->stopped) || r->blocks < 0 || r->denoise_forwards < 0 || r->commit_forwards < 0)
+        return false;
+    for (size_t i = 0; i < sizeof r->counters / sizeof r->counters[0]; i++)
+        if (isinf(r->counters[i]))
+            return false;
+    for (size_t i = 0; i < r->map_count; i++)
+        if (!isfinite(r->maps[i].sum) || !isfinite(r->maps[i].weight) || !(r->maps[i].weight > 0))
+            return false;
+    return isfinite(r->work) && isfinite(r->work_select) && isfinite(r->engaged) && isfinite(r->decode_us);
+}
+
+static bool is_sound_recall(const mb_recall *r)
+{
+    const int32_t most = (int32_t)(sizeof r->cells->index_head / sizeof r->cells->index_head[0]);
+    for (size_t i = 0; i < r->count; i++)
+        if (r->cells[i].heads < 0 || r->cells[i].heads > most)
+            return false;
+    return is_bool(&r->failed);
+}
+
+static int unsound(mb_error *err)
+{
+    return mb_fail(err, MB_E_SAMPLE, "a result holds values that no result has");
+}
+
 int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result *result, mb_error *err)
 {
     struct array arrays[MOST_ARRAYS];
@@ -150,6 +187,10 @@ int mb_wire_get_result(const void *bytes, size_t n, size_t *at, mb_decode_result
     int rc = open_message(&in, KIND_RESULT, result, sizeof *result, err);
     if (rc == MB_OK)
         rc = take_arrays(result, arrays, arrays_of_result(result, arrays), in.body, in.length, err);
+    if (rc == MB_OK && !is_sound_result(result)) {
+        mb_decode_result_free(result);
+        rc = unsound(err);
+    }
     if (rc == MB_OK)
         *at = (size_t)(in.body - in.bytes) + in.length;
     else
@@ -164,6 +205,10 @@ int mb_wire_get_recall(const void *bytes, size_t n, size_t *at, mb_recall *recal
     int rc = open_message(&in, KIND_RECALL, recall, sizeof *recall, err);
     if (rc == MB_OK)
         rc = take_arrays(recall, arrays, arrays_of_recall(recall, arrays), in.body, in.length, err);
+    if (rc == MB_OK && !is_sound_recall(recall)) {
+        free(recall->cells);
+        rc = unsound(err);
+    }
     if (rc == MB_OK) {
         recall->error.text[sizeof recall->error.text - 1] = '\0';
         *at = (size_t)(in.body - in.bytes) + in.length;

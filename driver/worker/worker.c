@@ -270,13 +270,24 @@ static bool go_on(mb_worker *worker)
     return is_stopped(worker) && worker->continued++ < CONTINUED_MAX && kill(worker->pid, SIGCONT) == 0;
 }
 
+/* What is waiting to be read. False: the other side is gone, or says more than a message may have. */
+static bool read_part(const mb_worker *worker, mb_text *got)
+{
+    char buffer[65536];
+    ssize_t n = read(worker->socket, buffer, sizeof buffer);
+    if (n == 0 || (n < 0 && errno != EINTR) || got->length > MESSAGE_MAX)
+        return false;
+    if (n > 0)
+        mb_text_append(got, buffer, (size_t)n);
+    return true;
+}
+
 /* Collects a message. MB_OK: it is complete or the other side is gone; MB_E_SAMPLE: time is up; MB_E_STOP. A
  * process that stands still because it was stopped does not hang: it is told to go on, a few times. */
 static int receive(mb_worker *worker, const mb_worker_question *question, mb_text *got)
 {
     const volatile mb_attender_note *note = worker->note;
     uint64_t beats = note->beats, since = mb_clock_ns();
-    char buffer[65536];
     while (!is_complete(got) && !got->failed) {
         struct pollfd wait = {.fd = worker->socket, .events = POLLIN};
         int ready = poll(&wait, 1, SLICE_MS);
@@ -288,13 +299,8 @@ static int receive(mb_worker *worker, const mb_worker_question *question, mb_tex
             worker->ended = true;
             return MB_OK;
         }
-        if (ready > 0) {
-            ssize_t n = read(worker->socket, buffer, sizeof buffer);
-            if (n == 0 || (n < 0 && errno != EINTR) || got->length > MESSAGE_MAX)
-                return MB_OK;
-            if (n > 0)
-                mb_text_append(got, buffer, (size_t)n);
-        }
+        if (ready > 0 && !read_part(worker, got))
+            return MB_OK;
         if (note->beats != beats || ready > 0 || !note->hook[0]) {
             beats = note->beats;
             since = mb_clock_ns();

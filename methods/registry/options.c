@@ -501,6 +501,16 @@ static void put_options(mb_text *text, const mb_method *method)
     }
 }
 
+/* A plug-in's words are no commands to a terminal. */
+static char *take_visible(mb_text *text)
+{
+    mb_text shown = {0};
+    mb_text_visible(&shown, text->data ? text->data : "", "\n");
+    shown.failed = shown.failed || text->failed;
+    mb_text_free(text);
+    return mb_text_take(&shown);
+}
+
 char *mb_method_help(const mb_method *method)
 {
     mb_text text = {0};
@@ -525,9 +535,5 @@ char *mb_method_help(const mb_method *method)
         mb_text_printf(&text, "  %-16s by %s; %s%s%s%s (%s over requests)\n  %-16s %s\n", g->name,
                        mb_counter_map_axes(g->axes), g->unit, *g->unit && *g->better ? ", " : "", g->better,
                        *g->better ? " is better" : "", g->aggregate, "", g->help);
-    mb_text shown = {0}; /* a plug-in's words are no commands to a terminal */
-    mb_text_visible(&shown, text.data ? text.data : "", "\n");
-    shown.failed = shown.failed || text.failed;
-    mb_text_free(&text);
-    return mb_text_take(&shown);
+    return take_visible(&text);
 }
