@@ -5,6 +5,7 @@
 #include "driver/config/keys.h"
 
 #include "driver/os/paths.h"
+#include "base/json.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -203,10 +204,18 @@ static void store_int(void *field, const mb_key *key, int64_t number)
         memcpy(field, &number, sizeof number);
 }
 
+/* A number that check_number() let through: within the key's range, so that the cast is defined. */
+static int64_t integer_of(const mb_key *key, const cJSON *value)
+{
+    int64_t number = 0;
+    mb_json_integer(value, (int64_t)key->min, (int64_t)key->max, &number);
+    return number;
+}
+
 static int32_t int_of(const mb_key *key, const cJSON *item)
 {
     const mb_key_choice *choice = choice_of(key, item);
-    return choice ? choice->value : (int32_t)item->valuedouble;
+    return choice ? choice->value : (int32_t)integer_of(key, item);
 }
 
 static int store_ints(void *field, const mb_key *key, const cJSON *value)
@@ -252,7 +261,7 @@ static int store_value(void *base, const mb_key *key, const cJSON *value)
     case MB_KEY_PATH:
         return store_text(field, key, value->valuestring);
     case MB_KEY_INT:
-        store_int(field, key, (int64_t)value->valuedouble);
+        store_int(field, key, integer_of(key, value));
         break;
     case MB_KEY_REAL:
         memcpy(field, &value->valuedouble, sizeof value->valuedouble);

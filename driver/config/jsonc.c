@@ -78,6 +78,24 @@ static const char *blank(char *text)
     return NULL;
 }
 
+/* The bounds of a config, held in one walk: what follows may then look at every pair of two keys of an object. */
+static int check_bounds(const cJSON *value, int depth, const char *path, mb_error *err)
+{
+    size_t count = 0;
+    int rc = MB_OK;
+    if (depth > MB_CONFIG_MAX_DEPTH)
+        return mb_fail(err, MB_E_INPUT, "%s is nested deeper than %d levels: a config is not", path,
+                       MB_CONFIG_MAX_DEPTH);
+    for (const cJSON *item = value->child; item && rc == MB_OK; item = item->next) {
+        if (++count > MB_CONFIG_MAX_ENTRIES)
+            return mb_fail(err, MB_E_INPUT, "%s: %s%.64s%s has more than %d entries: write several configs", path,
+                           value->string ? "\"" : "the file", value->string ? value->string : "",
+                           value->string ? "\"" : "", MB_CONFIG_MAX_ENTRIES);
+        rc = check_bounds(item, depth + 1, path, err);
+    }
+    return rc;
+}
+
 int mb_config_text(const char *text, size_t size, const char *path, cJSON **json, mb_error *err)
 {
     const char *end = NULL;
@@ -100,6 +118,9 @@ int mb_config_text(const char *text, size_t size, const char *path, cJSON **json
         cJSON_Delete(*json);
         *json = NULL;
         rc = mb_fail(err, MB_E_INPUT, "%s must hold one JSON object", path);
+    } else if ((rc = check_bounds(*json, 0, path, err)) != MB_OK) {
+        cJSON_Delete(*json);
+        *json = NULL;
     }
     free(plain);
     return rc;

@@ -85,6 +85,8 @@ const char *mb_key_type_name(mb_key_type type);
 cJSON *mb_key_preset(const mb_key *key);
 
 #define MB_CONFIG_MAX_BYTES (4u << 20)
+#define MB_CONFIG_MAX_ENTRIES 4096 /* of one object or list */
+#define MB_CONFIG_MAX_DEPTH 64
 
 /* ---- jsonc.c ---- */
 /* The object in the text of a file: JSON with comments and closing commas. text[size] is 0. */

@@ -57,7 +57,13 @@ static int set_path(cJSON *root, const char *path, cJSON *value, mb_error *err)
         rc = mb_no_memory(err, "--set %s", path);
         goto out;
     }
+    int depth = 0;
     while ((dot = strchr(name, '.')) != NULL) {
+        if (++depth > MB_CONFIG_MAX_DEPTH) {
+            rc = mb_fail(err, MB_E_INPUT, "--set: a path of more than %d names: no key is that deep",
+                         MB_CONFIG_MAX_DEPTH);
+            goto out;
+        }
         *dot = '\0';
         if (at == root)
             key = mb_config_key("", name);

@@ -4,6 +4,7 @@
  */
 #include "driver/worker/serve.h"
 
+#include "base/json.h"
 #include "driver/config/keys.h"
 #include "driver/open.h"
 #include "driver/os/os.h"
@@ -117,6 +118,7 @@ static int open_job(struct serving *s, const char *text, size_t size, mb_attende
     const char *device = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_DEVICE));
     const mb_config_value values[] = {{MB_CONFIG_KEY_OF(methods), methods}, {MB_CONFIG_KEY_OF(device), device}};
     mb_config_flags flags = {.values = values, .value_count = sizeof values / sizeof values[0]};
+    int64_t index = 0;
     bool rehearsal = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, MB_JOB_REHEARSAL));
     int rc = config && label && sampler && methods && device
                  ? MB_OK
@@ -129,7 +131,9 @@ static int open_job(struct serving *s, const char *text, size_t size, mb_attende
         rc = mb_run_inspect(&s->run, err);
     }
     if (rc == MB_OK)
-        rc = choose_arms(s, label, (size_t)sampler->valuedouble, err);
+        rc = mb_json_integer(sampler, 0, INT32_MAX, &index)
+                 ? choose_arms(s, label, (size_t)index, err)
+                 : mb_fail(err, MB_E_BUG, "a worker got a damaged order");
     if (rc == MB_OK)
         rc = open_run(s, rehearsal, note, answer, err);
     free(config);

@@ -27,6 +27,12 @@ expect_exit 2 'no-such.json' ./harness --config no-such.json
 expect_exit 2 'not valid JSON at line 2' ./harness --config "$(with broken $'{\n "name": }')"
 expect_exit 2 'must hold one JSON object' ./harness --config "$(with list '[1]')"
 expect_exit 2 'unknown config key sped' ./harness --config "$(with key "{\"sped\": 1, $methods}")"
+# 300,000 keys are refused by their number, not after minutes of comparing each with each; the same for depth.
+{ printf '{"seed": 1'; seq -f ',"k%.0f":1' 300000 | tr -d '\n'; printf '}'; } >"$scratch/many.json"
+expect_exit 2 'more than 4096 entries' timeout 20 ./harness --config "$scratch/many.json"
+{ printf '{"chat": '; printf '[%.0s' $(seq 500); printf ']%.0s' $(seq 500); printf '}'; } >"$scratch/deep.json"
+expect_exit 2 'nested deeper than 64 levels' ./harness --config "$scratch/deep.json"
+expect_exit 2 'no key is that deep' $base --set "$(printf 'a.%.0s' $(seq 100))b=1"
 expect_exit 2 'given twice' ./harness --config "$(with twice "{\"seed\": 1, \"seed\": 2, $methods}")"
 expect_exit 2 'methods.mage.k is given twice' ./harness --config "$(with option '{"methods": {"mage": {"k": 3, "k": 5}}, "tasks": []}')"
 expect_exit 2 'methods.exact is given twice' ./harness --config "$(with method '{"methods": {"exact": {}, "exact": {}}, "tasks": []}')"
