@@ -113,8 +113,11 @@ static int open_device(mb_run *run, mb_error *err)
     int rc = plan_arms(run, &plan, &workers, err);
     if (rc != MB_OK)
         return rc;
-    mb_device_options options = {
-        .type = config->type, .threads = config->threads, .arena_bytes = run->devices ? NO_WORK : plan.total};
+    bool no_room = false;
+    mb_device_options options = {.type = config->type,
+                                 .threads = config->threads,
+                                 .arena_bytes = run->devices ? NO_WORK : plan.total,
+                                 .no_room = &no_room};
     if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
         return mb_fail(err, MB_E_INPUT,
                        "the plan needs %.2f GiB and memory_gib allows %.2f: fewer methods, a smaller max_length "
@@ -127,6 +130,8 @@ static int open_device(mb_run *run, mb_error *err)
             options.spare_bytes = plan.total + plan.total / 4 + WORKER_OVERHEAD;
     }
     rc = mb_device_open(config->device, &options, &run->kernels, &run->device, &note, err);
+    if (rc != MB_OK && !no_room)
+        return rc;
     if (rc != MB_OK)
         return mb_fail_prefix(
             err, rc,

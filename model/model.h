@@ -136,6 +136,12 @@ void mb_tokenizer_close(mb_tokenizer *tokenizer);
  * special is true, else treated as plain text. */
 int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t length, bool special,
                         int32_t **ids, size_t *n, mb_error *err);
+/* The same with special = true, but the text of a special token (one that decoding drops) that begins at a byte of
+ * [from, to) is text. MB_E_INPUT where the tokenizer looks for one in normalised text. */
+int mb_tokenizer_encode_data(const mb_tokenizer *tokenizer, const char *text, size_t length, size_t from,
+                             size_t to, int32_t **ids, size_t *n, mb_error *err);
+/* How often a text holds the text of a special token. */
+size_t mb_tokenizer_special_in(const mb_tokenizer *tokenizer, const char *text, size_t length);
 /* *text malloc'ed, NUL-terminated UTF-8. skip_special drops added tokens marked special. */
 int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
                         char **text, size_t *length, mb_error *err);
@@ -151,6 +157,7 @@ typedef struct mb_prompt_request {
     bool chat;                 /* as one user message of a chat, the way the model was opened with (mb_chat) */
     int32_t max_tokens;        /* 0 = no limit; else the middle is cut out and the text tokenised again */
     bool cut_joined;           /* LongBench v2's cut in place of v1's */
+    bool special_as_text;      /* special tokens that the text spells out stay text: not what Hugging Face does */
     int32_t hard_limit;        /* most tokens of the final prompt: MB_E_SAMPLE beyond it; 0 = no limit */
 } mb_prompt_request;
 

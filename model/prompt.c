@@ -131,6 +131,49 @@ const char *mb_model_chat(const mb_model *model, char hash[MB_HASH_CAP])
     return model->chat_template ? mb_chat_template_file(model->chat_template) : NULL;
 }
 
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+/* Where the text stands in what was made of it, as it is or without the blanks around it, which templates take
+ * off. False: nowhere, or at two places. */
+static bool find_text(const char *whole, size_t size, const char *text, size_t length, size_t *from, size_t *to)
+{
+    for (int trimmed = 0; trimmed < 2; trimmed++) {
+        const char *at = length ? memmem(whole, size, text, length) : NULL;
+        if (at) {
+            *from = (size_t)(at - whole);
+            *to = *from + length;
+            return !memmem(at + 1, size - *from - 1, text, length);
+        }
+        while (length && is_blank(*text)) {
+            text++;
+            length--;
+        }
+        while (length && is_blank(text[length - 1]))
+            length--;
+    }
+    return false;
+}
+
+/* Tokens of a rendered prompt. As a whole: added tokens that stand in the text count as such, as in the reference,
+ * unless the request wants the special ones among them as text. */
+static int encode_whole(const mb_model *model, const mb_prompt_request *request, const mb_text *whole,
+                        const char *text, size_t length, int32_t **ids, size_t *n, mb_error *err)
+{
+    const char *data = whole->data ? whole->data : "";
+    size_t from = 0, to = 0;
+    if (!request->special_as_text || mb_tokenizer_special_in(model->tokenizer, text, length) == 0)
+        return mb_tokenizer_encode(model->tokenizer, data, whole->length, true, ids, n, err);
+    if (!find_text(data, whole->length, text, length, &from, &to))
+        return mb_fail(
+            err, MB_E_SAMPLE,
+            "the chat template changes the text of this row or repeats it, so its special tokens cannot "
+            "be kept as text: use \"special_tokens_in_data\": \"token\"");
+    return mb_tokenizer_encode_data(model->tokenizer, data, whole->length, from, to, ids, n, err);
+}
+
 static int encode_rendered(const mb_model *model, const mb_prompt_request *request, const char *text,
                            size_t length, int32_t **ids, size_t *n, mb_error *err)
 {
@@ -138,8 +181,8 @@ static int encode_rendered(const mb_model *model, const mb_prompt_request *reque
     int rc = render(&whole, model, request, text, length, err);
     if (rc == MB_OK && whole.failed)
         rc = mb_no_memory(err, "a prompt of %zu bytes", length);
-    if (rc == MB_OK) /* as a whole: added tokens that stand in the text count as such, as in the reference */
-        rc = mb_tokenizer_encode(model->tokenizer, whole.data ? whole.data : "", whole.length, true, ids, n, err);
+    if (rc == MB_OK)
+        rc = encode_whole(model, request, &whole, text, length, ids, n, err);
     mb_text_free(&whole);
     return rc;
 }
@@ -234,7 +277,7 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
         goto out;
     }
     if (request->max_tokens > 0) {
-        rc = mb_tokenizer_encode(model->tokenizer, text, length, true, &plain, &plain_n, err);
+        rc = encode_whole(model, request, &bytes, text, length, &plain, &plain_n, err);
         if (rc != MB_OK)
             goto out;
         *truncated = plain_n > (size_t)request->max_tokens;

@@ -70,6 +70,9 @@ typedef enum mb_run_passes {
 
 typedef enum mb_weights_source { MB_WEIGHTS_READ, MB_WEIGHTS_DRAWN } mb_weights_source;
 
+/* What the text of a special token is in a row of data: that token, as for Hugging Face and LongBench, or text. */
+typedef enum mb_special_text { MB_SPECIAL_TOKEN = 0, MB_SPECIAL_TEXT } mb_special_text;
+
 typedef struct mb_run_config {
     char *name, *path;
     char *schema, *base; /* what editors read; the file that this one is based on, which is gone once it is read */
@@ -89,6 +92,7 @@ typedef struct mb_run_config {
     mb_key_ints stop; /* none: the checkpoint's */
     bool graphs;
     mb_chat chat; /* system is owned */
+    mb_special_text special_tokens_in_data;
     /* work */
     char *data;
     mb_task_spec *tasks;

@@ -36,6 +36,7 @@ static const mb_key_choice modes[] = {{"quality", MB_SAMPLER_QUALITY}, {"speed",
 static const mb_key_choice confidences[] = {{"all", MB_CONFIDENCE_ALL}, {"kept", MB_CONFIDENCE_KEPT}, {NULL, 0}};
 static const mb_key_choice templates[] = {{"folder", MB_CHAT_FOLDER}, {"family", MB_CHAT_FAMILY}, {NULL, 0}};
 static const mb_key_choice thinking[] = {{"true", MB_THINKING_ON}, {"false", MB_THINKING_OFF}, {NULL, 0}};
+static const mb_key_choice special_texts[] = {{"token", MB_SPECIAL_TOKEN}, {"text", MB_SPECIAL_TEXT}, {NULL, 0}};
 static const mb_key_choice batches[] = {{"largest", MB_BATCH_LARGEST}, {NULL, 0}};
 
 /* The file's order is the help's, and that of the read functions. */
@@ -64,6 +65,10 @@ const mb_key mb_config_keys[] = {
      .lists = true, .help = "checkpoint folder, or an object with the keys of section model"},
     {"", "chat", MB_KEY_SECTION, .preset = "{}",
      .help = "how a prompt is put to the model: object with the keys of section chat"},
+    {"", "special_tokens_in_data", MB_KEY_CHOICE, AT(special_tokens_in_data), .choices = special_texts,
+     .preset = "token",
+     .help = "what a row becomes that spells a special token of the tokenizer: that token, as Hugging Face and "
+             "LongBench have it, or text"},
     {"", "data", MB_KEY_PATH, AT(data), .preset = "datasets/data", .flag = "--data DIR", .extends = true,
      .stored = "dataset.file_hash", .help = "folder of the benchmark files"},
     {"", "methods", MB_KEY_OWN, AT(methods), .preset_words = "required", .flag = "--methods A,B", .extends = true,

@@ -14,7 +14,7 @@ extern volatile int mb_interrupted;
 void mb_interrupt_catch(void);
 
 /* ---- exit.c ---- */
-/* Exit codes of the program, as README lists them. */
+/* Exit codes of the program: docs/exit-codes.md is the one list of them (tests/driver/check_exit.sh). */
 typedef enum mb_exit {
     MB_EXIT_DONE = 0,
     MB_EXIT_FAILURE = 1,

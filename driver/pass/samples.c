@@ -42,7 +42,10 @@ static int prepare(mb_run *run, mb_prepared *prepared, mb_error *err)
                                  .chat = sample->chat,
                                  .max_tokens = sample->truncate_middle ? most : 0,
                                  .cut_joined = sample->cut_joined,
+                                 .special_as_text = run->config->special_tokens_in_data == MB_SPECIAL_TEXT,
                                  .hard_limit = hard_limit};
+    run->special_rows +=
+        mb_tokenizer_special_in(mb_model_tokenizer(run->model), sample->prompt, strlen(sample->prompt)) > 0;
     int rc = mb_prompt_build(run->model, &request, &prepared->ids, &prepared->count, &prepared->truncated, err);
     if (rc != MB_OK)
         return rc;
@@ -256,6 +259,24 @@ static int run_samples(mb_run *run, const mb_task_spec *spec, mb_task *task, int
     return rc == MB_OK ? check_count(run, spec, dataset_id, planned, index, err) : rc;
 }
 
+/* Rows that spell a special token are encoded as the config says; that there are some is told once a task. */
+static int tell_special_rows(const mb_run *run, const mb_task_spec *spec, mb_error *err)
+{
+    bool as_text = run->config->special_tokens_in_data == MB_SPECIAL_TEXT;
+    if (run->special_rows == 0)
+        return MB_OK;
+    char *text = mb_string_format(
+        "%s: %lld rows spell a special token of the tokenizer; it is encoded as %s (\"special_tokens_in_data\": "
+        "\"%s\")",
+        spec->task, (long long)run->special_rows, as_text ? "text" : "that token, as Hugging Face does",
+        as_text ? "text" : "token");
+    if (!text)
+        return mb_no_memory(err, "an event");
+    int rc = mb_store_event(run->store, run->run_id, "warning", text, err);
+    free(text);
+    return rc;
+}
+
 static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, mb_error *err)
 {
     mb_task *task = NULL;
@@ -266,9 +287,12 @@ static int run_task(mb_run *run, const mb_task_spec *spec, int64_t *number, mb_e
         return rc;
     rc = store_dataset(run, spec, task, &dataset_id, err);
     mb_progress_label(&run->progress, spec->task);
+    run->special_rows = 0;
     if (rc == MB_OK)
         rc = mb_task_ready(spec->task, &reason) == MB_OK ? run_samples(run, spec, task, dataset_id, number, err)
                                                          : skip_task(run, spec, dataset_id, reason.text, err);
+    if (rc == MB_OK)
+        rc = tell_special_rows(run, spec, err);
     mb_task_close(task);
     return rc;
 }

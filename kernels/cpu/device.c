@@ -64,6 +64,8 @@ int mb_cpu_open(mb_device **device, const mb_device_options *options, mb_error *
             mmap(NULL, d->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (d->arena == MAP_FAILED && (fixed || d->arena_bytes <= ARENA_SMALLEST)) {
             d->arena = NULL;
+            if (options->no_room)
+                *options->no_room = true;
             rc = mb_fail(err, MB_E_SYSTEM, "cannot reserve %zu bytes of address space for the CPU's arena",
                          d->arena_bytes);
             goto out;

@@ -119,6 +119,8 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, mb_error *er
     if (options->arena_bytes == 0 && free_bytes > fixed + kept_back)
         device->arena_bytes = (free_bytes - fixed - kept_back) / ALIGNMENT * ALIGNMENT;
     if (device->arena_bytes + fixed > free_bytes) {
+        if (options->no_room)
+            *options->no_room = true;
         rc = mb_fail(err, MB_E_INPUT, "%s has %.2f GiB free of %.2f; %.2f GiB are needed", device->name,
                      (double)free_bytes / 0x1p30, (double)total_bytes / 0x1p30,
                      (double)(device->arena_bytes + fixed) / 0x1p30);

@@ -52,8 +52,10 @@ static enum mb_category category_of(int code)
 {
     if (code < 0x80)
         return mb_unicode_category((uint32_t)code);
-    if (code < CODE_NEXT_LINE)
+    if (code < CODE_CATEGORY + MB_CATEGORIES)
         return (enum mb_category)(code - CODE_CATEGORY);
+    if (code < CODE_NEXT_LINE) /* codes that no character has */
+        return MB_CN;
     return code == CODE_NEXT_LINE ? MB_CC : code == CODE_LONG_S ? MB_LL : MB_LU;
 }
 

@@ -55,7 +55,8 @@ struct encoding {
     mb_bpe *bpe;
     mb_split split;
     mb_text normal;
-    bool special; /* added tokens are looked for */
+    bool special;                /* added tokens are looked for */
+    const char *data, *data_end; /* here special ones are text; equal = nowhere */
     mb_error *err;
 };
 
@@ -116,7 +117,7 @@ static int encode_text(struct encoding *e, int kind, const char *text, size_t n)
     size_t plain = 0; /* where the text that is not yet encoded begins */
     for (size_t at = 0; any && at < n;) {
         const struct mb_added_token *token = added_at(t, kind, text, n, at);
-        if (!token) {
+        if (!token || (token->special && text + at >= e->data && text + at < e->data_end)) {
             at++;
             continue;
         }
@@ -131,10 +132,9 @@ static int encode_text(struct encoding *e, int kind, const char *text, size_t n)
     return encode_between(e, kind, text + plain, n - plain);
 }
 
-int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t length, bool special,
-                        int32_t **ids, size_t *n, mb_error *err)
+static int encode(struct encoding *e, const char *text, size_t length, int32_t **ids, size_t *n)
 {
-    struct encoding e = {.tokenizer = tokenizer, .special = special, .err = err};
+    mb_error *err = e->err;
     mb_text repaired = {0};
     int rc = MB_OK;
     *ids = NULL;
@@ -150,23 +150,62 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
         text = repaired.data;
         length = repaired.length;
     }
-    e.bpe = mb_bpe_open(tokenizer);
-    if (!e.bpe || !mb_split_open(&e.split, tokenizer->split, 3 * length)) {
+    e->bpe = mb_bpe_open(e->tokenizer);
+    if (!e->bpe || !mb_split_open(&e->split, e->tokenizer->split, 3 * length)) {
         rc = mb_no_memory(err, "tokenising");
         goto out;
     }
-    rc = encode_text(&e, KIND_RAW, text, length);
+    rc = encode_text(e, KIND_RAW, text, length);
     if (rc == MB_OK) {
-        *ids = mb_bpe_take(e.bpe, n);
+        *ids = mb_bpe_take(e->bpe, n);
         if (!*ids)
             rc = mb_no_memory(err, "tokenising");
     }
 out:
-    mb_bpe_close(e.bpe);
-    mb_split_close(&e.split);
+    mb_bpe_close(e->bpe);
+    mb_split_close(&e->split);
     mb_text_free(&repaired);
-    mb_text_free(&e.normal);
+    mb_text_free(&e->normal);
     return rc;
+}
+
+int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t length, bool special,
+                        int32_t **ids, size_t *n, mb_error *err)
+{
+    struct encoding e = {.tokenizer = tokenizer, .special = special, .err = err};
+    return encode(&e, text, length, ids, n);
+}
+
+int mb_tokenizer_encode_data(const mb_tokenizer *tokenizer, const char *text, size_t length, size_t from,
+                             size_t to, int32_t **ids, size_t *n, mb_error *err)
+{
+    struct encoding e = {
+        .tokenizer = tokenizer, .special = true, .data = text + from, .data_end = text + to, .err = err};
+    *ids = NULL;
+    *n = 0;
+    if (!mb_utf8_check(text, length, NULL))
+        return mb_fail(err, MB_E_SAMPLE, "a prompt whose special tokens are to stay text must be UTF-8");
+    for (size_t i = tokenizer->added_raw; i < tokenizer->added_count; i++)
+        if (tokenizer->added[i].special)
+            return mb_fail(
+                err, MB_E_INPUT,
+                "the tokenizer looks for its special token %.60s in normalised text, where it cannot be "
+                "told from the same text in a row: use \"special_tokens_in_data\": \"token\"",
+                tokenizer->added[i].text);
+    return encode(&e, text, length, ids, n);
+}
+
+size_t mb_tokenizer_special_in(const mb_tokenizer *tokenizer, const char *text, size_t length)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < length;) {
+        const struct mb_added_token *token = added_at(tokenizer, KIND_RAW, text, length, at);
+        if (!token)
+            token = added_at(tokenizer, KIND_NORMALIZED, text, length, at);
+        count += token && token->special;
+        at += token ? token->match_length : 1;
+    }
+    return count;
 }
 
 int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,

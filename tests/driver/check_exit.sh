@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Every exit code of docs/exit-codes.md happens as it is described there, and the page, the program's help and the code
+# list the same ones. No message blames memory for a device, or a model for what a plug-in did.
+. "$(dirname "$0")/lib.sh"
+
+# ---- one list ----
+page=$(sed -n 's/^| \([0-9]*\) | .*/\1/p' docs/exit-codes.md | sort -n | tr '\n' ' ')
+code=$(sed -n 's/^ *MB_EXIT_[A-Z]* = \([0-9]*\).*/\1/p' driver/os/os.h | sort -n | tr '\n' ' ')
+help=$(./harness --help | tr '\n' ' ' | sed 's/.*exit codes: //' | grep -oE '(^|, )[0-9]+ ' | tr -d ', \n' | sed 's/./& /g; s/1 3 0/130/')
+[ "$page" = "$code" ] || fail "docs/exit-codes.md lists $page, driver/os/os.h $code"
+[ "$(tr -d ' ' <<<"$page")" = "$(tr -d ' ' <<<"$help")" ] || fail "docs/exit-codes.md lists $page, --help $help"
+
+# ---- each of them ----
+run="./harness --config tests/driver/configs/small.json --limit 1 --set threads=1 --quiet --out"
+expect_exit 0 '' $run "" --db "$scratch/a.db" --methods exact,quest --set 'passes=["quality"]'
+expect_exit 1 'standard output could not be written' bash -c './harness list tasks >/dev/full'
+expect_exit 1 '/dev/full' ./harness export "$scratch/a.db" --csv --out /dev/full
+expect_exit 2 'unknown device "gpu9"' $run "" --db "$scratch/b.db" --device gpu9
+grep -qi 'GiB\|memory\|max_length' "$scratch/err" && fail "a device name is told as lack of memory"
+[ -e "$scratch/b.db" ] && [ "$(sqlite3 "$scratch/b.db" 'SELECT count(*) FROM run' 2>/dev/null)" != 0 ] && fail "bad input made a run"
+mkdir "$scratch/data"
+printf '{"input": "q"}\n' >"$scratch/data/trec.jsonl"
+expect_exit 3 'samples failed' $run "" --db "$scratch/c.db" --methods exact --set 'passes=["quality"]' \
+    --data "$scratch/data" --tasks trec
+expect_exit 0 '' $run "" --db "$scratch/d.db" --methods exact --set 'passes=["quality"]'
+expect_exit 4 '' ./harness compare "$scratch/a.db" "$scratch/d.db" --fail-below 1
+expect_exit 130 'the same command continues' timeout --preserve-status -s INT 0.7 \
+    ./harness --config tests/driver/configs/small.json --set threads=1 --quiet --out "" --db "$scratch/e.db"
+exit $((failures > 0))
