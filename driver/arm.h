@@ -79,7 +79,7 @@ typedef struct mb_run {
     mb_progress progress;
     int64_t failed_samples;
     int64_t special_rows; /* of the task that runs: those that spell a special token */
-    int64_t reused; /* rows and latency cases that were found in the store */
+    int64_t reused;       /* rows and latency cases that were found in the store */
     /* Samples are computed by workers, one a device (devices.c): the one that gives a sample away; or NULL. */
     int (*give_away)(struct mb_run *run, mb_prepared *prepared, mb_error *err);
     struct mb_devices *devices;
