@@ -1,5 +1,5 @@
-# selection.gp - where the selected keys of one item lie: layers by position, a panel per configuration; a cell is the
-# share of its keys that KV heads and forwards selected. A row without cells reads all of the prefix. View v_selection.
+# selection.gp - where the selected keys of one item lie, a panel per configuration; view v_selection.
+# Layers by position: a cell is the share of its keys that KV heads and forwards selected; a row without cells reads all.
 legend = 92
 load "style.gp"
 set palette defined (0 "#ffffff", 0.15 "#cfe1f2", 0.5 "#4a90c8", 1 "#08306b")

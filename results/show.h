@@ -46,7 +46,7 @@ void show_map_free(position_map *map);
 void show_map_text(const position_map *map, const shown_prompt *p, const char *row_name, size_t first_row,
                    mb_text *out);
 
-/* ---- show_figure.c ---- */
+/* ---- figures_show.c ---- */
 int show_figure_begin(figure *f, mb_store *store, int64_t run, const char *folder, const char *task,
                       const char *item, mb_error *err);
 void show_map_figure(figure *f, const position_map *map, const shown_prompt *p, const char *title);

@@ -1,5 +1,6 @@
 /*
- * show_figure.c - the maps of selected keys of one item as a picture: a panel a configuration, layers by position.
+ * figures_show.c - the maps of selected keys of one item as a picture: a panel a configuration, layers by
+ * position.
  */
 #include "results/figure.h"
 #include "results/show.h"
