@@ -125,3 +125,11 @@ fuzz: ## fuzz every parser for FUZZ_SECONDS (60) each, with clang's libFuzzer, A
 check-slurm: all ## a run on a real Slurm of this machine (packages slurm-wlm and munge, root; else skipped)
 	@bash tests/slurm/run.sh
 .PHONY: check-slurm
+
+# Everything above goes on for as long as somebody likes: every reader under the fuzzer, then killed runs. A nightly job
+# runs it with MINUTES=5. Seeds are printed; what it finds becomes a file of tests/fuzz/corpus/, which `make check` runs.
+MINUTES ?= 30
+.PHONY: campaign
+campaign: all ## fuzz every reader and kill runs for MINUTES (30) in all
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$$(($(MINUTES) * 48 / $(words $(FUZZ_NAMES))))
+	@bash tests/campaign/kills.sh $$(($(MINUTES) * 12))
