@@ -1,5 +1,5 @@
 /*
- * test_training.c - a training as a whole, on a model of some ten thousand parameters made here: the generator's
+ * test_training.c - a training as a whole, on a model of 35,952 parameters made here: the generator's
  * documents, noise and its pairs, a run that was stopped and goes on to the same bits, refusals, what is written.
  */
 #include "training/facts.h"

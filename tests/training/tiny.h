@@ -1,5 +1,5 @@
 /*
- * tiny.h - a network of a few thousand parameters and a batch for it, for the tests of training: Qwen3's layout
+ * tiny.h - a network of some 37,000 parameters and a batch for it, for the tests of training: Qwen3's layout
  * with a tied head, or Qwen2's with biases and a head of its own.
  */
 #ifndef TESTS_TRAINING_TINY_H
