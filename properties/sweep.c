@@ -80,6 +80,8 @@ int mb_sweep_make(mb_sweep *sweep, const mb_method *method, const void *options,
             continue;
         if (o->type == MB_OPTION_CHOICE)
             rc = add_words(sweep, method, options, o, err);
+        else if (o->type == MB_OPTION_FILE)
+            continue; /* which files there are is not in the table */
         else if (o->type != MB_OPTION_BOOL)
             rc = add_ends(sweep, method, options, o, err);
         else if ((rc = add(sweep, method, options, o->name, "false", err)) == MB_OK)
