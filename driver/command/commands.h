@@ -100,6 +100,7 @@ int mb_command_new_method(const mb_cli *cli);
 int mb_command_test(const mb_cli *cli);
 int mb_command_run(const mb_cli *cli);
 int mb_command_train(const mb_cli *cli);
+int mb_command_unpack(const mb_cli *cli);
 int mb_command_bench_kernels(const mb_cli *cli);
 int mb_command_probe(const mb_cli *cli);
 int mb_command_worker(const mb_cli *cli); /* a run starts it, nobody else */

@@ -73,7 +73,13 @@ static int print_tasks(const mb_cli *cli)
     return 0;
 }
 
-/* Checkpoint folders below models/ or --model. */
+static bool is_gguf(const char *path)
+{
+    const size_t n = path ? strlen(path) : 0;
+    return n > 5 && strcmp(path + n - 5, ".gguf") == 0;
+}
+
+/* Checkpoint folders and GGUF files below models/ or --model. */
 static int list_models(const mb_cli *cli)
 {
     char *root = mb_shared_path(cli->model ? cli->model : "models");
@@ -85,7 +91,7 @@ static int list_models(const mb_cli *cli)
         char *config = mb_string_format("%s/config.json", path ? path : "");
         mb_model_request request = {.path = path};
         mb_model_config shape;
-        if (names[i]->d_name[0] != '.' && config && mb_file_exists(config)) {
+        if (names[i]->d_name[0] != '.' && config && (mb_file_exists(config) || is_gguf(path))) {
             found++;
             char experts[64] = "";
             int rc = mb_model_inspect(&request, &shape, &err);

@@ -149,6 +149,44 @@ static void tokens_and_template(void **state)
     close_model(&o);
 }
 
+/* The folder has the same numbers and tokens, byte for byte the same ones each time. */
+static void unpacked(void **state)
+{
+    static const char *const names[] = {"config.json", "tokenizer.json", "tokenizer_config.json",
+                                        "model.safetensors"};
+    const int32_t ids[5] = {1, 262, 30, 299, 7};
+    char *folders[2] = {folder_new(), folder_new()};
+    float *logits[2] = {NULL, NULL};
+    mb_error err = {0};
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        if (mb_model_unpack(GGUF_FILES "llama.gguf", folders[i], MB_F32, &err) != MB_OK)
+            fail_msg("%s", err.text);
+    for (size_t i = 0; i < 4; i++) {
+        char *path[2], hash[2][MB_HASH_CAP];
+        for (int k = 0; k < 2; k++) {
+            path[k] = mb_string_format("%s/%s", folders[k], names[i]);
+            assert_int_equal(mb_hash_file(path[k], hash[k], &err), MB_OK);
+            free(path[k]);
+        }
+        assert_string_equal(hash[0], hash[1]);
+    }
+    opened file = open_gguf(GGUF_FILES "llama.gguf", 4, MB_F32), folder = open_gguf(folders[0], 4, MB_F32);
+    assert_int_equal(mb_model_logits(file.model, ids, 5, &logits[0], &err), MB_OK);
+    assert_int_equal(mb_model_logits(folder.model, ids, 5, &logits[1], &err), MB_OK);
+    assert_memory_equal(logits[0], logits[1], 5 * VOCAB * sizeof(float));
+    close_model(&folder);
+    close_model(&file);
+    assert_int_equal(mb_model_unpack(folders[0], folders[1], MB_F32, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "is no file"));
+    assert_int_not_equal(mb_model_unpack(GGUF_FILES "llama.gguf", "/dev/null/x", MB_F32, &err), MB_OK);
+    for (int i = 0; i < 2; i++) {
+        free(logits[i]);
+        folder_remove(folders[i]);
+        free(folders[i]);
+    }
+}
+
 /* A causal model needs a mask and a block to be decoded in blocks: never a silent default. */
 static void block_and_mask_are_asked_for(void **state)
 {
@@ -276,6 +314,7 @@ int main(void)
         cmocka_unit_test(every_type),
         cmocka_unit_test(logits_of_transformers),
         cmocka_unit_test(tokens_and_template),
+        cmocka_unit_test(unpacked),
         cmocka_unit_test(block_and_mask_are_asked_for),
         cmocka_unit_test(hostile_files),
         cmocka_unit_test(changed_files),
