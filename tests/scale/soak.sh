@@ -52,7 +52,7 @@ while [ $SECONDS -lt $until ] && [ $failures = 0 ]; do
     same_content "$scratch/whole.db" "$scratch/all.db"
     [ "$(sqlite3 "$scratch/all.db" 'PRAGMA foreign_key_check; PRAGMA integrity_check')" = ok ] || fail "the result is damaged"
     rounds=$((rounds + 1))
-    memory=$(sqlite3 "$scratch/all.db" "SELECT min(peak_bytes) / 1048576 || ' to ' || max(peak_bytes) / 1048576 FROM session WHERE state = 'done'")
+    memory=$(sqlite3 "$scratch/all.db" "SELECT (min(peak_bytes) / 1048576) || ' to ' || (max(peak_bytes) / 1048576) FROM session WHERE state = 'done'")
 done
 echo "$((SECONDS / 60)) min: $rounds rounds of 4 shards, $starts starts of which $kills were cut short ($devices over two workers), $merges merges of which $cut were cut short; peak memory of a shard in the last round $memory MiB; $failures failures"
 exit $((failures > 0))
