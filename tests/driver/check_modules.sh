@@ -87,6 +87,18 @@ for source in methods/*.c; do
     [ -z "$hits" ] || complain "a method's name in shared code: $hits"
 done
 
+# ---- a family's name stands in its table, its sampler, its prompt and its layout, and nowhere else --------------------
+# Model types of config.json are text of classes.c (and of the rows that make a GGUF file's config.json).
+family_files='^model/(model\.h|prompt\.c|checkpoint/(classes|shapes|layout|config|config_moe)\.c|sampler/[a-z_0-9]+\.[ch]):'
+hits=$(grep -rnE 'MB_FAMILY_[A-Z]' --include=*.[ch] base kernels methods model datasets results training driver | grep -vE "$family_files")
+[ -z "$hits" ] || complain "a family's name in shared code: $hits"
+types=$(sed -nE 's/.*\.model_type = "([A-Za-z0-9_]+)".*/\1/p' model/checkpoint/classes.c | sort -u)
+[ "$(wc -w <<<"$types")" -gt 8 ] || complain "the rows of model/checkpoint/classes.c were not found"
+for type in $types; do
+    hits=$(grep -rnF "\"$type\"" --include=*.[ch] model training driver | grep -vE '^model/(model\.h|checkpoint/(classes|config|gguf_config|gguf_tokenizer)\.c):')
+    [ -z "$hits" ] || complain "the model type $type in shared code: $hits"
+done
+
 # ---- conditional compilation only in kernels/ -----------------------------------------------------------------------
 hits=$(grep -nE '^[[:space:]]*#[[:space:]]*if' base/*.c driver/*.c driver/*/*.c model/*.c model/*/*.c training/*.c methods/*.c methods/registry/*.c datasets/*.c datasets/*/*.c properties/*.c results/*.c |
        grep -vE '__cplusplus')
