@@ -11,7 +11,7 @@ rc=0
 for line in '^  ok      as given$' '^  ok      as given, bf16$' '^  FAILED  fault=one_short$' '^  FAILED  fault=equal$' '^  FAILED  fault=crash$' \
     "budgets at the context's length: k = 74 of 75 tokens: more than the budget" \
     "budgets at the context's length: k = 75 of 75 tokens: differs from exact attention" \
-    'the method crashed: Aborted' '^5 configurations, .* checks: .* failed$'; do
+    'the method crashed: Segmentation fault' '^5 configurations, .* checks: .* failed$'; do
     grep -qE "$line" "$scratch/out" || { fail "no line like /$line/"; cat "$scratch/out"; }
 done
 expect_exit 2 'no method is named "quset"; did you mean quest\?' ./harness test quset

@@ -4,7 +4,7 @@
  */
 #include "methods/method.h"
 
-#include <stdlib.h>
+#include <signal.h>
 
 enum { NONE, ONE_SHORT, EQUAL, CRASH };
 
@@ -22,7 +22,7 @@ typedef struct faulty {
 static const mb_option options[] = {
     {"k", MB_OPTION_INT, offsetof(settings, k), 48, 1, 1 << 20, NULL, "tokens", "budget"},
     {"fault", MB_OPTION_CHOICE, offsetof(settings, fault), 0, 0, 0, "none|one_short|equal|crash", "",
-     "one_short: all N keys for k = N - 1; equal: N - 1 keys for k = N; crash: select() aborts"},
+     "one_short: all N keys for k = N - 1; equal: N - 1 keys for k = N; crash: select() faults"},
     {.name = NULL},
 };
 
@@ -41,7 +41,7 @@ static int faulty_select(void *self, const mb_call *call, mb_selection *out, mb_
     faulty *f = self;
     (void)err;
     if (f->set.fault == CRASH)
-        abort();
+        raise(SIGSEGV);
     for (int32_t bh = 0; bh < f->batch * f->heads; bh++) {
         int32_t n = call->prefix_len[bh / f->heads], count = f->set.k < n ? (int32_t)f->set.k : n;
         if (f->set.fault == ONE_SHORT && f->set.k == n - 1)
