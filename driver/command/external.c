@@ -138,9 +138,10 @@ int mb_command_tokenize(const mb_cli *cli)
     int32_t *ids = NULL;
     size_t n = 0, length = 0;
     char *text = NULL;
-    if (cli->value_count > 0 && !cli->chat)
-        return mb_exit_fail(MB_E_INPUT, "tokenize: --chat-template, --thinking, --system, --block and --mask need "
-                                        "--chat");
+    for (size_t i = 0; i < cli->value_count && !cli->chat; i++)
+        if (*cli->values[i].key->section) /* --model is a key of the top level */
+            return mb_exit_fail(MB_E_INPUT, "tokenize: --chat-template, --thinking, --system, --block and --mask "
+                                            "need --chat");
     int rc = mb_tokenizer_open(&tokenizer, cli->model ? cli->model : cli->default_model, &err);
     if (rc == MB_OK)
         rc = read_input(&input, &err);
