@@ -150,14 +150,18 @@ static void runs_every_example_query(void **state)
         mb_text_free(&out);
     }
     assert_true(queries >= 8);
-    /* Every view answers too. */
+    /* Every view answers too. test_show fills the three that hold what a run records on demand. */
+    static const char *const on_demand[] = {"v_accuracy_bucket", "v_record", "v_selection", "v_trace"};
     char *views = mb_string_copy(small_query(store, "SELECT name FROM sqlite_master WHERE type = 'view'"));
     assert_non_null(views);
     for (char *name = strtok(views, "\n"); name; name = strtok(NULL, "\n")) {
         char sql[128];
         assert_true(strlen(name) < 64);
         snprintf(sql, sizeof sql, "SELECT count(*) FROM %.64s", name);
-        if (strcmp(small_query(store, sql), "0\n") == 0 && strcmp(name, "v_accuracy_bucket") != 0)
+        bool may_be_empty = false;
+        for (size_t i = 0; i < sizeof on_demand / sizeof *on_demand; i++)
+            may_be_empty = may_be_empty || strcmp(name, on_demand[i]) == 0;
+        if (strcmp(small_query(store, sql), "0\n") == 0 && !may_be_empty)
             fail_msg("%s is empty", name);
     }
     free(views);
