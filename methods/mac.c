@@ -351,13 +351,13 @@ static int match(state *s, const mb_call *call, const entries *stored)
         rc = host->row_distance(host, call, call->q_pre, stored->q, s->distance, s->norm);
     }
     counts += ((size_t)call->layer * CLASSES + (refresh ? REFRESHED : MATCHED)) * COUNTS;
-    /* No distance is below a negative threshold: a refresh misses everywhere. */
+    /* No distance is below a negative threshold: a refresh misses everywhere, and no share of it is let off. */
     bool relative = !refresh && s->options.rule == RULE_RELATIVE && s->options.distance <= 0;
     mb_reuse reuse = {.distance = s->distance,
                       .norm = s->norm,
                       .threshold = refresh ? -1.0f : s->threshold,
                       .relative = relative,
-                      .share = (float)s->options.miss_share,
+                      .share = refresh ? 0.0f : (float)s->options.miss_share,
                       .active = s->active,
                       .missed = s->missed,
                       .counts = counts,

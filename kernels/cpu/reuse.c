@@ -5,10 +5,12 @@
  */
 #include "kernels/cpu/cpu.h"
 
+#include <math.h>
 #include <stdlib.h>
 
-/* Compares the rows of one KV head of a sequence; returns how many miss. */
-static int64_t misses_of(const mb_row_shape *shape, const mb_reuse *reuse, int64_t b, int64_t h, int64_t group)
+/* Compares the rows of one KV head of a sequence; returns how many miss. *absent: one has nothing to keep. */
+static int64_t misses_of(const mb_row_shape *shape, const mb_reuse *reuse, int64_t b, int64_t h, int64_t group,
+                         bool *absent)
 {
     int64_t misses = 0;
     for (int64_t r = 0; r < shape->rows; r++)
@@ -16,6 +18,7 @@ static int64_t misses_of(const mb_row_shape *shape, const mb_reuse *reuse, int64
             int64_t at = (b * shape->rows + r) * shape->query_heads + h * group + g;
             float line = reuse->relative ? reuse->threshold * reuse->norm[at] : reuse->threshold;
             bool hit = reuse->distance[at] < line;
+            *absent = *absent || isinf(reuse->distance[at]);
             if (reuse->missed)
                 reuse->missed[at] = !hit;
             misses += !hit;
@@ -32,8 +35,9 @@ int mb_cpu_reuse_decide(mb_device *device, const mb_reuse_decide *args)
         return mb_cpu_fail(device, MB_E_BUG, "reuse_decide: %d query heads on %d KV heads", shape->query_heads,
                            shape->kv_heads);
     for (int64_t bh = 0; bh < (int64_t)shape->batch * shape->kv_heads; bh++) {
-        int64_t misses = misses_of(shape, reuse, bh / shape->kv_heads, bh % shape->kv_heads, group);
-        bool again = (double)misses > (double)reuse->share * (double)all;
+        bool absent = false;
+        int64_t misses = misses_of(shape, reuse, bh / shape->kv_heads, bh % shape->kv_heads, group, &absent);
+        bool again = absent || (double)misses > (double)reuse->share * (double)all;
         reuse->active[bh] = again ? -1 : 0;
         if (reuse->counts) {
             reuse->counts[0] += (double)(all - misses);

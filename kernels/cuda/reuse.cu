@@ -19,13 +19,15 @@ __global__ void decide_kernel(int rows, int query_heads, int kv_heads, const flo
                               float threshold, int relative, float share, int32_t *active, int32_t *missed,
                               double *counts, double *groups)
 {
-    __shared__ int misses;
+    __shared__ int misses, absent;
     int group = query_heads / kv_heads, all = rows * group, b = blockIdx.x / kv_heads, h = blockIdx.x % kv_heads;
     if (threadIdx.x == 0)
-        misses = 0;
+        misses = absent = 0;
     __syncthreads();
     for (int i = threadIdx.x; i < all; i += blockDim.x) {
         int64_t at = ((int64_t)b * rows + i / group) * query_heads + h * group + i % group;
+        if (isinf(distance[at])) /* nothing to keep */
+            atomicOr(&absent, 1);
         bool hit = distance[at] < (relative ? threshold * norm[at] : threshold);
         if (missed)
             missed[at] = !hit;
@@ -35,7 +37,7 @@ __global__ void decide_kernel(int rows, int query_heads, int kv_heads, const flo
     __syncthreads();
     if (threadIdx.x)
         return;
-    bool again = (double)misses > (double)share * (double)all;
+    bool again = absent || (double)misses > (double)share * (double)all;
     active[blockIdx.x] = again ? -1 : 0;
     if (counts) {
         atomicAdd(counts, (double)(all - misses));

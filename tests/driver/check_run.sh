@@ -71,7 +71,7 @@ grep -q 'k ' "$scratch/out" || fail "help lacks the option k"
 expect_exit 0 '' ./harness help config
 expect_exit 0 '' ./harness help niah_multivalue
 grep -q 'values  .* (2)' "$scratch/out" || fail "help lacks the task's own key"
-expect_exit 2 'no method and no task' ./harness help telepathy
+expect_exit 2 'no method, no task and no command' ./harness help telepathy
 
 # A red gate of another run in the same file is that run's business.
 cp "$scratch/a.db" "$scratch/red.db"
