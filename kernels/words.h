@@ -70,7 +70,8 @@ typedef struct mb_reuse {
     const float *distance, *norm; /* [batch][rows][query_heads], as row_distance and ring_match write them */
     float threshold;
     int32_t relative;
-    float share;     /* a head is active where more than this share of its rows misses */
+    float share;     /* a head is active where more than this share of its rows misses, or the distance of one is
+                      * infinite: nothing is stored for it */
     int32_t *active; /* [batch][kv_heads]: -1 or 0, as counts of a page set: what is read again */
     int32_t *missed; /* NULL, or [batch][rows][query_heads]: 1 where a row misses, else 0 */
     double *counts;  /* NULL, or 4 sums that grow by rows that hit, rows, active heads, heads */
