@@ -45,7 +45,7 @@ $(filter $(BUILD)/tests/kernels/%,$(TEST_PROGRAMS)): $(KERNEL_SUITE)
 ifneq ($(CUDA_OBJECTS),)
 $(BUILD)/tests/cuda/attention_bench: tests/cuda/attention_bench.cu tests/cuda/attention_cases.cu tests/cuda/attention_cases.cuh $(LIBRARY)
 	@mkdir -p $(@D)
-	$(NVCC) -O3 -std=c++17 $(CUDA_ARCH) -I. -o $@ $(filter %.cu,$^) $(LIBRARY)
+	$(NVCC) -O3 -std=c++17 $(CUDA_ARCH) -I. -o $@ $(filter %.cu,$^) $(LIBRARY) $(patsubst -pthread,-Xcompiler=-pthread,$(LIBS))
 endif
 
 # Programs of tests/methods load plug-ins; some compare with brute force on a recorded play.
