@@ -13,7 +13,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static char folder[] = "/tmp/mb_fuzz_merge_XXXXXX";
+static char folder[] = "/dev/shm/mb_fuzz_merge_XXXXXX";
 static char source[64], result[64];
 static char *good;
 static size_t good_size;
