@@ -107,7 +107,8 @@ static int read_parts(mb_training *t, const unsigned char *data, size_t size, co
             path);
     if (size == sizeof head + 3 * bytes + MB_HASH_CAP)
         mb_hash_bytes(data, size - MB_HASH_CAP, hex);
-    if (size != sizeof head + 3 * bytes + MB_HASH_CAP || memcmp(hex, data + size - MB_HASH_CAP, MB_HASH_CAP) != 0)
+    if (size != sizeof head + 3 * bytes + MB_HASH_CAP || head.step < 0 || head.step > t->request->steps ||
+        memcmp(hex, data + size - MB_HASH_CAP, MB_HASH_CAP) != 0)
         return mb_fail(err, MB_E_INPUT, "%s is damaged; remove it to begin again", path);
     int rc = MB_OK;
     for (int part = 0; rc == MB_OK && part < 3; part++) {

@@ -3,7 +3,7 @@
  * byte) where the first byte is odd, the whole file where it is even. Merging ends with a sentence and no result,
  * or with a result that is whole; and what it took, it takes again without a change.
  */
-#include "results/results.h"
+#include "tests/fuzz/stored.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
@@ -36,54 +36,17 @@ static void drop_folder(void)
     free(good);
 }
 
-static void must(int rc)
-{
-    if (rc != MB_OK)
-        abort();
-}
-
-/* A run with a sample that has rows in every table below it. */
 static void make_good(void)
 {
     mb_store *store = NULL;
-    int64_t env = 0, model = 0, data = 0, sampler = 0, run = 0, config = 0, cell = 0;
     if (!mkdtemp(folder))
         abort();
     snprintf(source, sizeof source, "%s/source.db", folder);
     snprintf(result, sizeof result, "%s/result.db", folder);
     atexit(drop_folder);
     must(mb_store_open(&store, source, MB_STORE_WRITE, NULL));
-    must(mb_store_env(store, &(mb_env_row){.host = "h", .threads = 2}, &env, NULL));
-    must(mb_store_model(store, &(mb_model_row){.name = "m", .layers = 2, .block = 8}, &model, NULL));
-    must(mb_store_dataset(store, &(mb_dataset_row){.task = "t", .max_new_tokens = 8}, &data, NULL));
-    must(mb_store_sampler(store, &(mb_sampler_row){.schedule = "fixed", .steps = 2}, &sampler, NULL));
-    must(mb_store_config(store, &(mb_config_row){.method = "x", .label = "x", .k = 4}, &config, NULL));
-    must(mb_store_run(store, &(mb_run_row){.name = "r", .identity = "{}", .env = env, .shard = {1, 1, 2}}, &run,
-                      NULL));
-    must(mb_store_cell(store, &(mb_cell_key){run, model, data, config, sampler, "quality"}, &cell, NULL));
-    const mb_recall_row recall = {.layer = 1, .step = 1, .blocks = 1, .index_recall = 0.5, .mass_recall = 0.5};
-    const mb_counter_row counter = {"hits", "", "higher", "sum", 2};
-    const mb_grid_row grid = {"rate", "", "higher", "mean", 0, 1, 3, 4};
-    const int32_t histogram[2] = {0, 1};
-    must(mb_store_sample(store,
-                         &(mb_sample_row){.cell = cell,
-                                          .key = "k",
-                                          .status = "ok",
-                                          .token_hash = "t",
-                                          .score = 1,
-                                          .depth = -1,
-                                          .recalls = &recall,
-                                          .recall_count = 1,
-                                          .counters = &counter,
-                                          .counter_count = 1,
-                                          .grids = &grid,
-                                          .grid_count = 1,
-                                          .forwards_histogram = histogram,
-                                          .histogram_size = 2},
-                         NULL));
-    must(mb_store_latency(store, cell, &(mb_latency_row){.phase = "block", .context = 8, .batch = 1, .us = 3}, 1,
-                          NULL));
-    must(mb_store_event(store, run, "note", "text", NULL));
+    int64_t run = stored_run(store);
+    stored_rows(store, run);
     must(mb_store_run_end(store, run, "done", 1, 1, NULL));
     must(mb_store_close(store, NULL));
     must(mb_file_read(source, 1 << 24, &good, &good_size, NULL));
@@ -91,15 +54,8 @@ static void make_good(void)
 
 static void write_source(const uint8_t *data, size_t size)
 {
-    char *bytes = malloc(good_size + size);
-    size_t length = good_size;
-    if (!bytes)
-        abort();
-    memcpy(bytes, good, good_size);
-    if (size && data[0] % 2 == 0)
-        memcpy(bytes, data + 1, length = size - 1);
-    for (size_t i = 1; size && data[0] % 2 && i + 4 <= size; i += 4)
-        bytes[((size_t)data[i] << 16 | (size_t)data[i + 1] << 8 | data[i + 2]) % good_size] = (char)data[i + 3];
+    size_t length = 0;
+    char *bytes = stored_bytes(good, good_size, data, size, &length);
     drop(source);
     must(mb_file_write(source, bytes, length, NULL));
     free(bytes);
