@@ -130,7 +130,7 @@ const mb_model_config *mb_model_config_of(const mb_model *model);
 void mb_model_hashes(const mb_model *model, char config[MB_HASH_CAP], char weights[MB_HASH_CAP],
                      char tokenizer[MB_HASH_CAP]);
 
-/* ---- tokenizer: byte-level BPE as in Hugging Face's tokenizer.json ---- */
+/* ---- tokenizer: BPE over bytes, or over characters with byte fallback (Hugging Face's tokenizer.json) ---- */
 
 typedef struct mb_tokenizer mb_tokenizer;
 int mb_tokenizer_open(mb_tokenizer **tokenizer, const char *folder, mb_error *err);
@@ -143,6 +143,9 @@ int mb_tokenizer_encode(const mb_tokenizer *tokenizer, const char *text, size_t 
  * [from, to) is text. MB_E_INPUT where the tokenizer looks for one in normalised text. */
 int mb_tokenizer_encode_data(const mb_tokenizer *tokenizer, const char *text, size_t length, size_t from,
                              size_t to, int32_t **ids, size_t *n, mb_error *err);
+/* The tokens in front of every text that is no chat (<bos>), as the folder's post processor says; [*n], borrowed.
+ * Encoding leaves them out. */
+const int32_t *mb_tokenizer_begin(const mb_tokenizer *tokenizer, size_t *n);
 /* How often a text holds the text of a special token. */
 size_t mb_tokenizer_special_in(const mb_tokenizer *tokenizer, const char *text, size_t length);
 /* *text malloc'ed, NUL-terminated UTF-8. skip_special drops added tokens marked special. */

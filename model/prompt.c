@@ -174,6 +174,23 @@ static int encode_whole(const mb_model *model, const mb_prompt_request *request,
     return mb_tokenizer_encode_data(model->tokenizer, data, whole->length, from, to, ids, n, err);
 }
 
+/* The tokens that the folder's tokenizer puts in front of a text; a chat template writes them itself. */
+static int put_begin(const mb_model *model, int32_t **ids, size_t *n, mb_error *err)
+{
+    size_t count = 0;
+    const int32_t *begin = mb_tokenizer_begin(model->tokenizer, &count);
+    if (count == 0)
+        return MB_OK;
+    int32_t *larger = realloc(*ids, (*n + count) * sizeof *larger);
+    if (!larger)
+        return mb_no_memory(err, "a prompt");
+    memmove(larger + count, larger, *n * sizeof *larger);
+    memcpy(larger, begin, count * sizeof *larger);
+    *ids = larger;
+    *n += count;
+    return MB_OK;
+}
+
 static int encode_rendered(const mb_model *model, const mb_prompt_request *request, const char *text,
                            size_t length, int32_t **ids, size_t *n, mb_error *err)
 {
@@ -183,6 +200,8 @@ static int encode_rendered(const mb_model *model, const mb_prompt_request *reque
         rc = mb_no_memory(err, "a prompt of %zu bytes", length);
     if (rc == MB_OK)
         rc = encode_whole(model, request, &whole, text, length, ids, n, err);
+    if (rc == MB_OK && !request->chat)
+        rc = put_begin(model, ids, n, err);
     mb_text_free(&whole);
     return rc;
 }
@@ -278,6 +297,8 @@ int mb_prompt_build(const mb_model *model, const mb_prompt_request *request, int
     }
     if (request->max_tokens > 0) {
         rc = encode_whole(model, request, &bytes, text, length, &plain, &plain_n, err);
+        if (rc == MB_OK)
+            rc = put_begin(model, &plain, &plain_n, err);
         if (rc != MB_OK)
             goto out;
         *truncated = plain_n > (size_t)request->max_tokens;

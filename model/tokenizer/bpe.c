@@ -1,9 +1,9 @@
 /*
  * bpe.c - byte-pair merges of one piece of text, and a cache of pieces.
  *
- * Rule (as in `tokenizers`): start from single bytes; while any neighbouring pair has a merge, apply the one
- * of lowest rank, the leftmost first. Short pieces are scanned; long ones (a line of one letter may be a megabyte)
- * use a heap over a linked list, O(n log n). Both give the same ids.
+ * Rule (as in `tokenizers`): start from single bytes (or characters); while any neighbouring pair has a merge,
+ * apply the one of lowest rank, the leftmost first. Short pieces are scanned; long ones (a line of one letter may
+ * be a megabyte) use a heap over a linked list, O(n log n). Both give the same ids.
  */
 #include "model/tokenizer/tokenizer.h"
 
@@ -244,10 +244,13 @@ static bool reserve_symbols(mb_bpe *bpe, size_t n)
     return true;
 }
 
-/* The tokens of single bytes; those without one are left out. Returns how many there are. */
+/* What merges begin with: the tokens of single bytes, those without one left out, or of characters. Returns how
+ * many there are, at most n. */
 static size_t symbols_of(const mb_tokenizer *tokenizer, const char *bytes, size_t n, int32_t *ids)
 {
     size_t count = 0;
+    if (tokenizer->characters)
+        return mb_characters_symbols(tokenizer, bytes, n, ids);
     for (size_t i = 0; i < n; i++) {
         int32_t id = tokenizer->byte_ids[(unsigned char)bytes[i]];
         if (id >= 0)
@@ -366,9 +369,10 @@ static bool cache_put(mb_bpe *bpe, uint64_t hash, const char *bytes, size_t n, s
 bool mb_bpe_piece(mb_bpe *bpe, const char *bytes, size_t n)
 {
     int32_t whole = bpe->tokenizer->whole ? mb_tokenizer_index_find(bpe->tokenizer, bytes, n) : -1;
-    if (n == 1)
+    const bool one = n == 1 && !bpe->tokenizer->characters;
+    if (one)
         whole = bpe->tokenizer->byte_ids[(unsigned char)bytes[0]];
-    if (n == 1 || whole >= 0)
+    if (one || whole >= 0)
         return whole < 0 || mb_bpe_push(bpe, whole);
     if (n > CACHE_PIECE_MAX)
         return merge_long(bpe, bytes, n);

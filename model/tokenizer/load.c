@@ -6,8 +6,9 @@
  * added_tokens.json and special_tokens_map.json are the older form of that entry and count only where it is
  * absent, and tokenizer.json wins over them, as in transformers (4.57 and 5.24 were looked at). A token is special
  * when any of them flags it or gives it a role; a role that names no token of the folder is passed over. A
- * tokenizer.json that asks for anything this program does not do (byte fallback, another normaliser, a BOS) is
- * refused, because loading it anyway would give other ids without anybody noticing.
+ * tokenizer.json is of one of two kinds, byte-level or over characters (characters.c); one that asks for anything
+ * else (another normaliser, a token behind a text) is refused, because loading it anyway would give other ids
+ * without anybody noticing.
  */
 #include "model/tokenizer/tokenizer.h"
 
@@ -42,6 +43,20 @@ static bool may_lack(int byte)
            byte == 0xC1 || byte > 0xF0;
 }
 
+/* Appends the bytes that a token of the vocabulary, or half of a merge, stands for in a text. False: none. */
+static bool spell_token(const mb_tokenizer *t, mb_text *bytes, const char *token, size_t n)
+{
+    if (!t->characters)
+        return mb_tokenizer_unmap(bytes, token, n);
+    for (const char *end = token + n; token < end;) {
+        char put[4];
+        uint32_t c;
+        token += mb_utf8_python(token, (size_t)(end - token), &c);
+        mb_text_append(bytes, put, mb_utf8_put(put, c));
+    }
+    return true;
+}
+
 /* {token: id}. Afterwards the single bytes must be tokens: then any text can be encoded and nothing is ever
  * unknown. */
 static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb_error *err)
@@ -60,7 +75,7 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb
             break;
         }
         mb_text_clear(&bytes);
-        bool mapped = mb_tokenizer_unmap(&bytes, entry->string, strlen(entry->string));
+        bool mapped = spell_token(t, &bytes, entry->string, strlen(entry->string));
         if (!mapped) { /* never made by merges; kept for decoding, spelled as it is */
             mb_text_clear(&bytes);
             mb_text_unspell(&bytes, entry->string);
@@ -71,6 +86,8 @@ static int read_vocab(mb_tokenizer *t, const cJSON *vocab, const char *where, mb
             rc = mb_fail(err, MB_E_INPUT, "%s: token \"%.64s\" is in the vocabulary twice", where, entry->string);
     }
     mb_text_free(&bytes);
+    if (rc == MB_OK && t->characters)
+        return mb_characters_bytes(t, where, err);
     for (int byte = 0; byte < 256 && rc == MB_OK; byte++) {
         char one = (char)(unsigned char)byte;
         t->byte_ids[byte] = mb_tokenizer_index_find(t, &one, 1);
@@ -96,9 +113,9 @@ static int add_merge(mb_tokenizer *t, const merge *m, mb_text *bytes, const char
               right_shown = (int)(m->right_n < 64 ? m->right_n : 64);
     mb_text_clear(bytes);
     /* Both halves go into one buffer; their concatenation is the merged token's bytes. */
-    bool ok = m->left_n && m->right_n && mb_tokenizer_unmap(bytes, m->left, m->left_n);
+    bool ok = m->left_n && m->right_n && spell_token(t, bytes, m->left, m->left_n);
     size_t middle = bytes->length;
-    ok = ok && mb_tokenizer_unmap(bytes, m->right, m->right_n) && !bytes->failed;
+    ok = ok && spell_token(t, bytes, m->right, m->right_n) && !bytes->failed;
     int32_t a = ok ? mb_tokenizer_index_find(t, bytes->data, middle) : -1;
     int32_t b = ok ? mb_tokenizer_index_find(t, bytes->data + middle, bytes->length - middle) : -1;
     int32_t whole = ok ? mb_tokenizer_index_find(t, bytes->data, bytes->length) : -1;
@@ -243,10 +260,12 @@ static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
     else if (get(model, "dropout") &&
              !(cJSON_IsNumber(get(model, "dropout")) && get(model, "dropout")->valuedouble == 0))
         problem = "it asks for BPE dropout";
-    else if (get(model, "unk_token") || cJSON_IsTrue(get(model, "byte_fallback")))
-        problem = "it uses unk_token or byte_fallback";
+    else if (!mb_characters_is(model) && get(model, "unk_token"))
+        problem = "it uses unk_token";
     else if (!empty_text(get(model, "continuing_subword_prefix")) || !empty_text(get(model, "end_of_word_suffix")))
         problem = "it uses subword prefixes or word suffixes";
+    else if (mb_characters_is(model))
+        problem = mb_characters_problem(root);
     else if (normalizer && !is_type(normalizer, "NFC"))
         problem = "its normalizer is not NFC";
     else if (!find_pattern(get(root, "pre_tokenizer")))
@@ -256,8 +275,11 @@ static int check_pipeline(const cJSON *root, const char *where, mb_error *err)
     else if (decoder && !is_type(decoder, "ByteLevel"))
         problem = "its decoder is not ByteLevel";
     if (problem)
-        return mb_fail(err, MB_E_INPUT, "%s: %s; only byte-level BPE as in Qwen2 and Qwen3 is supported", where,
-                       problem);
+        return mb_fail(
+            err, MB_E_INPUT,
+            "%s: %s; only byte-level BPE as in Qwen2 and Qwen3, and BPE with byte fallback as in Gemma, "
+            "are supported",
+            where, problem);
     return MB_OK;
 }
 
@@ -299,6 +321,7 @@ static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where,
 {
     const cJSON *model = get(root, "model"), *entry;
     int rc = check_pipeline(root, where, err);
+    t->characters = mb_characters_is(model);
     if (rc == MB_OK)
         rc = read_vocab(t, get(model, "vocab"), where, err);
     if (rc == MB_OK)
@@ -311,8 +334,9 @@ static int read_tokenizer(mb_tokenizer *t, const cJSON *root, const char *where,
             rc = read_added(t, id, entry, where, err);
     }
     if (rc == MB_OK)
-        rc = mb_split_compile(&t->split, find_pattern(get(root, "pre_tokenizer")), where, err);
-    t->nfc = get(root, "normalizer") != NULL;
+        rc = t->characters ? mb_characters_finish(t, root, where, err)
+                           : mb_split_compile(&t->split, find_pattern(get(root, "pre_tokenizer")), where, err);
+    t->nfc = get(root, "normalizer") && !t->characters;
     t->whole = cJSON_IsTrue(get(model, "ignore_merges"));
     return rc;
 }

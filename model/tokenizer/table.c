@@ -195,18 +195,18 @@ static int by_kind_byte_and_length(const void *a, const void *b)
 /* What a normalised token is looked for as, in normalised text. */
 static bool set_match(const mb_tokenizer *tokenizer, struct mb_added_token *token)
 {
-    mb_text nfc = {0};
-    if (!token->normalized || !tokenizer->nfc)
+    mb_text normal = {0};
+    if (!token->normalized || !(tokenizer->nfc || tokenizer->characters))
         return true;
-    bool ok = mb_unicode_nfc(&nfc, token->text, token->length);
-    if (ok && (nfc.length != token->length || memcmp(nfc.data, token->text, nfc.length) != 0)) {
-        token->match_length = nfc.length;
-        token->match = mb_text_take(&nfc);
+    bool ok = mb_tokenizer_normalise(tokenizer, &normal, token->text, token->length);
+    if (ok && (normal.length != token->length || memcmp(normal.data, token->text, normal.length) != 0)) {
+        token->match_length = normal.length;
+        token->match = mb_text_take(&normal);
         ok = token->match != NULL;
         if (!ok)
             token->match = token->text;
     }
-    mb_text_free(&nfc);
+    mb_text_free(&normal);
     return ok;
 }
 

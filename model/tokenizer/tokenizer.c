@@ -46,6 +46,12 @@ int32_t mb_tokenizer_id(const mb_tokenizer *tokenizer, const char *token)
     return n ? mb_tokenizer_index_find(tokenizer, token, n) : -1;
 }
 
+const int32_t *mb_tokenizer_begin(const mb_tokenizer *tokenizer, size_t *n)
+{
+    *n = tokenizer->begin_count;
+    return tokenizer->begin;
+}
+
 /* The added tokens that are looked for in raw text, and those in normalised text. */
 enum { KIND_RAW, KIND_NORMALIZED };
 
@@ -74,9 +80,16 @@ static const struct mb_added_token *added_at(const mb_tokenizer *tokenizer, int 
     return NULL;
 }
 
+bool mb_tokenizer_normalise(const mb_tokenizer *tokenizer, mb_text *out, const char *text, size_t n)
+{
+    return tokenizer->characters ? mb_characters_normalise(out, text, n) : mb_unicode_nfc(out, text, n);
+}
+
 /* Encodes normalised text that holds no added tokens. */
 static int encode_pieces(struct encoding *e, const char *text, size_t n)
 {
+    if (n && e->tokenizer->characters) /* one piece, however long */
+        return mb_bpe_piece(e->bpe, text, n) ? MB_OK : mb_no_memory(e->err, "encoding %zu bytes", n);
     if (n && !mb_split_text(&e->split, text, n))
         return mb_no_memory(e->err, "splitting %zu bytes of text", n);
     for (size_t from = 0; from < n;) {
@@ -99,11 +112,11 @@ static int encode_between(struct encoding *e, int kind, const char *text, size_t
 {
     if (kind == KIND_NORMALIZED)
         return encode_pieces(e, text, n);
-    if (e->tokenizer->nfc) {
+    if (e->tokenizer->nfc || e->tokenizer->characters) {
         mb_text_clear(&e->normal);
-        if (!mb_unicode_nfc(&e->normal, text, n))
+        if (!mb_tokenizer_normalise(e->tokenizer, &e->normal, text, n))
             return mb_no_memory(e->err, "normalising %zu bytes of text", n);
-        text = e->normal.data;
+        text = e->normal.data ? e->normal.data : "";
         n = e->normal.length;
     }
     return encode_text(e, KIND_NORMALIZED, text, n);
@@ -215,12 +228,15 @@ int mb_tokenizer_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_
     int rc = MB_OK;
     *text = NULL;
     *length = 0;
-    for (size_t i = 0; i < n && rc == MB_OK; i++) {
-        /* Ids between the last token and the padded vocabulary of the model stand for nothing, as in the
-         * reference. */
+    for (size_t i = 0; i < n && rc == MB_OK; i++)
         if (ids[i] < 0)
             rc = mb_fail(err, MB_E_BUG, "token %zu of %zu to decode is %d", i, n, ids[i]);
-        else if (ids[i] < tokenizer->size && !(skip_special && tokenizer->tokens[ids[i]].special))
+    if (rc == MB_OK && tokenizer->characters)
+        bytes.failed |= !mb_characters_decode(tokenizer, ids, n, skip_special, &bytes);
+    for (size_t i = 0; i < n && rc == MB_OK && !tokenizer->characters; i++) {
+        /* Ids between the last token and the padded vocabulary of the model stand for nothing, as in the
+         * reference. */
+        if (ids[i] < tokenizer->size && !(skip_special && tokenizer->tokens[ids[i]].special))
             mb_text_append(&bytes, tokenizer->pool.data + tokenizer->tokens[ids[i]].offset,
                            tokenizer->tokens[ids[i]].length);
     }

@@ -28,7 +28,7 @@ struct mb_bpe_rule {
 /* Text that stands for one id wherever it occurs. It may hold zero bytes. */
 struct mb_added_token {
     char *text;  /* as the files have it */
-    char *match; /* what is looked for: of a normalised one the NFC form, else text itself */
+    char *match; /* what is looked for: of a normalised one the normalised form, else text itself */
     size_t length, match_length;
     int32_t id;
     bool special;    /* dropped on request when ids become text */
@@ -49,6 +49,9 @@ struct mb_tokenizer {
     size_t added_count, added_raw; /* raw ones are 0 .. added_raw - 1 */
     size_t added_first[2][257];    /* those of a kind that begin with byte b: [kind][b] .. [kind][b + 1] - 1 */
     bool nfc;
+    bool characters;  /* merges begin with characters, not with bytes (characters.c); nfc is false, split NULL */
+    int32_t begin[4]; /* tokens in front of every text that is no chat */
+    size_t begin_count;
     bool whole; /* a piece that is a token of the vocabulary is that token, whatever the merges say (ignore_merges)
                  */
     pcre2_code *split; /* the pre-tokenizer's pattern */
@@ -89,6 +92,30 @@ bool mb_tokenizer_sort_added(mb_tokenizer *tokenizer);
 /* Byte-level alphabet (GPT-2's: every byte is written as a printable character): appends the bytes that a token's
  * characters stand for. False when a character is outside the alphabet. */
 bool mb_tokenizer_unmap(mb_text *bytes, const char *token, size_t n);
+
+/* ---- tokenizer.c ---- */
+
+/* Appends the normalised form of a text. False = out of memory. */
+bool mb_tokenizer_normalise(const mb_tokenizer *tokenizer, mb_text *out, const char *text, size_t n);
+
+/* ---- characters.c: BPE over characters with byte fallback ---- */
+
+struct cJSON;
+/* Whether the "model" of a tokenizer.json is of this kind. */
+bool mb_characters_is(const struct cJSON *model);
+/* What of the rest of the file this program does not do; NULL = nothing. The words fit behind "FILE: ". */
+const char *mb_characters_problem(const struct cJSON *root);
+/* Finds the tokens of single bytes in the vocabulary; MB_E_INPUT when one is missing. */
+int mb_characters_bytes(mb_tokenizer *tokenizer, const char *where, mb_error *err);
+/* What follows the added tokens: the tokens in front of a text. */
+int mb_characters_finish(mb_tokenizer *tokenizer, const struct cJSON *root, const char *where, mb_error *err);
+/* Appends the text with U+2581 for each space. False = out of memory. */
+bool mb_characters_normalise(mb_text *out, const char *text, size_t n);
+/* The tokens that merges begin with, at most one a byte; returns how many. */
+size_t mb_characters_symbols(const mb_tokenizer *tokenizer, const char *bytes, size_t n, int32_t *ids);
+/* Appends the text of ids, all >= 0. False = out of memory. */
+bool mb_characters_decode(const mb_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
+                          mb_text *out);
 
 /* ---- pattern.c ---- */
 

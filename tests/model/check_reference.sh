@@ -12,5 +12,6 @@ if ! "$python" -c 'import tokenizers' 2>/dev/null; then
 fi
 make --no-print-directory -s BUILD="$build" "$build/tests/model/encode_texts" >/dev/null
 IFS=: read -r -a more <<<"${MASKBENCH_TOKENIZERS:-}"
-"$python" tests/model/compare_reference.py "$build/tests/model/encode_texts" tests/model/fixtures/bpe models/tiny \
+"$python" tests/model/compare_reference.py "$build/tests/model/encode_texts" tests/model/fixtures/bpe tests/model/fixtures/characters \
+    models/tiny \
     ${more[@]+"${more[@]}"}

@@ -244,6 +244,28 @@ static void models_without_text(void **state)
     assert_non_null(strstr(err.text, "sdar_4b"));
 }
 
+/* A folder's <bos> stands once in front of a prompt that is no chat, before and after a cut; byte-level folders
+ * have none. */
+static void tokens_in_front(void **state)
+{
+    (void)state;
+    mb_model model = model_of(MB_FAMILY_SDAR);
+    mb_error err = {0};
+    assert_int_equal(mb_tokenizer_open(&model.tokenizer, "tests/model/fixtures/characters", &err), MB_OK);
+    for (int32_t limit = 0; limit <= 8; limit += 8) {
+        mb_prompt_request request = {.text = "Hello world, this is a small tokenizer", .max_tokens = limit};
+        int32_t *ids = NULL;
+        size_t n = 0;
+        bool truncated = false;
+        assert_int_equal(mb_prompt_build(&model, &request, &ids, &n, &truncated, &err), MB_OK);
+        assert_true(truncated == (limit > 0) && n > 4);
+        for (size_t i = 0; i < n; i++)
+            assert_true((ids[i] == 2) == (i == 0));
+        free(ids);
+    }
+    mb_tokenizer_close(model.tokenizer);
+}
+
 static size_t count_of(const int32_t *ids, size_t n, int32_t id)
 {
     size_t count = 0;
@@ -305,6 +327,7 @@ int main(void)
         cmocka_unit_test(samples_that_cannot_fit),
         cmocka_unit_test(llada2_roles),
         cmocka_unit_test(models_without_text),
+        cmocka_unit_test(tokens_in_front),
         cmocka_unit_test(special_tokens_in_a_row),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

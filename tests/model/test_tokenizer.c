@@ -270,7 +270,7 @@ static void damaged_files(void **state)
         {"{", "{{", "not valid JSON"},
         {"\"type\":\"NFC\"", "\"type\":\"NFKC\"", "normalizer"},
         {"\"type\":\"BPE\"", "\"type\":\"Unigram\"", "not BPE"},
-        {"\"byte_fallback\":false", "\"byte_fallback\":true", "byte_fallback"},
+        {"\"byte_fallback\":false", "\"byte_fallback\":true", "U+2581 for a space"},
         {"\"dropout\":null", "\"dropout\":0.1", "dropout"},
         {"\"behavior\":\"Isolated\"", "\"behavior\":\"Removed\"", "pre_tokenizer"},
         {"\"Regex\":\"", "\"Regex\":\"(", "not closed"},
