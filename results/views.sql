@@ -9,6 +9,10 @@
 -- work_select (to choose). One rule of averaging everywhere: over the samples of a task, then over tasks with equal
 -- weight. A mean over tasks leaves out tasks on which no configuration scores at all (v_task_used).
 --
+-- DuckDB computes what it can of these views by its own rules: count(1), CROSS JOIN of json_each, no IS between columns,
+-- no CAST AS INTEGER of what is not whole (it rounds there), no NULL for printf(). For SQLite 3.26 a window is not built
+-- on another one.
+--
 -- A label stands for one thing: where code, plug-in, options' defaults or data behind a label changed, the views
 -- show the newest and v_samples_all and v_cell_all have the rest.
 
@@ -39,8 +43,8 @@ SELECT c.id AS cell_id, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampl
        CASE WHEN m.caps & 8 THEN 1 ELSE 0 END AS is_lossless,
        CASE WHEN m.caps & 4 THEN 1 ELSE 0 END AS is_oracle,
        b.hash AS build, b.git AS build_git,
-       CASE WHEN c.config_id = n.config_id AND c.build_id IS n.build_id AND c.model_id = n.model_id
-                 AND c.session_id IS n.task_session THEN 1 ELSE 0 END AS is_current
+       CASE WHEN c.config_id = n.config_id AND coalesce(c.build_id, 0) = coalesce(n.build_id, 0)
+                 AND c.model_id = n.model_id AND coalesce(c.session_id, 0) = coalesce(n.task_session, 0) THEN 1 ELSE 0 END AS is_current
 FROM cell c
 JOIN newest n ON n.id = c.id
 JOIN run r ON r.id = c.run_id
@@ -139,12 +143,12 @@ WITH sized AS (
     FROM v_samples
     WHERE pass = 'quality' AND score IS NOT NULL AND prompt_tokens > 0
 ), by_task AS (
-    SELECT run, model, method, config, k, up_to, avg(score) AS score, count(*) AS n, sampler, is_reference,
+    SELECT run, model, method, config, k, up_to, avg(score) AS score, count(1) AS n, sampler, is_reference,
            is_oracle, run_id, model_id, dataset_id, config_id, sampler_id
     FROM sized
     GROUP BY run_id, model_id, dataset_id, config_id, sampler_id, up_to
 )
-SELECT b.run, b.model, b.method, b.config, b.k, b.up_to, avg(b.score) AS score, sum(b.n) AS n, count(*) AS tasks,
+SELECT b.run, b.model, b.method, b.config, b.k, b.up_to, avg(b.score) AS score, sum(b.n) AS n, count(1) AS tasks,
        b.sampler, b.is_reference, b.is_oracle, b.run_id, b.model_id, b.config_id, b.sampler_id
 FROM by_task b
 JOIN v_task_used t ON t.run_id = b.run_id AND t.model_id = b.model_id AND t.dataset_id = b.dataset_id AND t.used
@@ -155,15 +159,15 @@ GROUP BY b.run_id, b.model_id, b.config_id, b.sampler_id, b.up_to;
 CREATE VIEW v_seeds AS
 WITH per_run AS (
     SELECT r.name, r.seed, json_remove(r.config_json, '$.seed', '$.results', '$.plots', '$.threads') AS text,
-           a.run_id, a.model, a.method, a.config, a.k, a.sampler, avg(a.score) AS score, count(*) AS tasks
+           a.run_id, a.model, a.method, a.config, a.k, a.sampler, avg(a.score) AS score, count(1) AS tasks
     FROM v_accuracy a
     JOIN v_task_used t ON t.run_id = a.run_id AND t.model_id = a.model_id AND t.dataset_id = a.dataset_id AND t.used
     JOIN run r ON r.id = a.run_id
     WHERE a.n > 0
     GROUP BY a.run_id, a.model_id, a.config_id, a.sampler_id
 )
-SELECT name, model, method, config, k, sampler, count(*) AS seeds, avg(score) AS score,
-       CASE WHEN count(*) > 1 THEN max(0.0, sum(score * score) - count(*) * avg(score) * avg(score)) / (count(*) - 1)
+SELECT name, model, method, config, k, sampler, count(1) AS seeds, avg(score) AS score,
+       CASE WHEN count(1) > 1 THEN max(0.0, sum(score * score) - count(1) * avg(score) * avg(score)) / (count(1) - 1)
             END AS variance,
        min(score) AS lowest, max(score) AS highest, max(tasks) AS tasks, min(run_id) AS first_run_id,
        max(run_id) AS last_run_id, text AS config_text
@@ -186,11 +190,11 @@ WITH category_mean AS (
     FROM v_accuracy WHERE benchmark = 'longbench' AND n > 0
     GROUP BY run_id, model_id, config_id, sampler_id, category
 ), overall AS (
-    SELECT run_id, model_id, config_id, sampler_id, avg(score) AS score, count(*) AS categories
+    SELECT run_id, model_id, config_id, sampler_id, avg(score) AS score, count(1) AS categories
     FROM category_mean GROUP BY run_id, model_id, config_id, sampler_id
 )
 SELECT a.run, a.model, a.method, a.config, a.k, a.sampler,
-       o.score AS category_mean, o.categories, count(*) AS tasks,
+       o.score AS category_mean, o.categories, count(1) AS tasks,
        avg(CASE WHEN a.language <> 'zh' THEN a.score END) AS mean_16, sum(a.language <> 'zh') AS tasks_16
 FROM v_accuracy a
 JOIN overall o ON o.run_id = a.run_id AND o.model_id = a.model_id AND o.config_id = a.config_id
@@ -218,7 +222,7 @@ WHERE a.pass = 'quality' AND a.score IS NOT NULL AND b.score IS NOT NULL;
 
 CREATE VIEW v_paired AS
 SELECT run, model, task, method, config, k, sampler,
-       avg(difference) AS mean, count(*) AS n,
+       avg(difference) AS mean, count(1) AS n,
        sum(difference > 0) AS wins, sum(difference < 0) AS losses, sum(difference = 0) AS ties,
        avg(same_prediction) AS same_prediction,
        1.0 * sum(denoise_forwards) / nullif(sum(blocks), 0) AS forwards_per_block,
@@ -233,7 +237,7 @@ GROUP BY run_id, model_id, dataset_id, config_id, sampler_id;
 CREATE VIEW v_recall AS
 SELECT c.run, c.model, c.task, c.method, c.config, c.k, r.layer, r.step,
        sum(r.index_recall * r.blocks) / sum(r.blocks) AS index_recall,
-       sum(r.mass_recall * r.blocks) / sum(r.blocks) AS mass_recall, count(*) AS n,
+       sum(r.mass_recall * r.blocks) / sum(r.blocks) AS mass_recall, count(1) AS n,
        sum(r.captured_mass * r.blocks) / sum(r.blocks) AS captured_mass, sum(r.blocks) AS blocks,
        c.pass, c.sampler, c.is_reference, c.is_oracle,
        c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
@@ -255,14 +259,14 @@ GROUP BY r.sample_id;
 CREATE VIEW v_recall_head AS
 SELECT c.run, c.model, c.task, c.method, c.config, c.k, r.layer, r.step, h.key AS head,
        sum(h.value * r.blocks) / sum(r.blocks) AS index_recall,
-       sum(m.value * r.blocks) / sum(r.blocks) AS mass_recall, count(*) AS n,
+       sum(m.value * r.blocks) / sum(r.blocks) AS mass_recall, count(1) AS n,
        c.pass, c.sampler, c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
 FROM recall r
 JOIN sample s ON s.id = r.sample_id
 JOIN v_cell c ON c.cell_id = s.cell_id
-JOIN json_each(r.index_heads) h
-JOIN json_each(r.mass_heads) m ON m.key = h.key
-WHERE h.value IS NOT NULL -- a head that read everything has no recall, and no weight either
+CROSS JOIN json_each(r.index_heads) h
+CROSS JOIN json_each(r.mass_heads) m
+WHERE m.key = h.key AND h.value IS NOT NULL -- a head that read everything has no recall, and no weight either
 GROUP BY c.cell_id, r.layer, r.step, h.key;
 
 -- One row per configuration and task: the mean over its layers and steps, and the share of layer-steps that ran
@@ -294,11 +298,11 @@ FROM (SELECT c.run, c.model, c.task, c.method, c.config, c.k, h.forwards, sum(h.
 -- more forwards than the reference. task '*': mean over the used tasks of their ratios. Confidence intervals are in the report.
 CREATE VIEW v_forwards_ratio AS
 WITH by_task AS (
-    SELECT p.run, p.model, p.task, p.method, p.config, p.k, p.sampler, count(*) AS n,
+    SELECT p.run, p.model, p.task, p.method, p.config, p.k, p.sampler, count(1) AS n,
            1.0 * sum(p.denoise_forwards) / nullif(sum(p.blocks), 0) AS forwards_per_block,
            1.0 * sum(p.reference_forwards) / nullif(sum(p.reference_blocks), 0) AS reference_forwards_per_block,
-           1.0 * sum(p.denoise_forwards) / count(*) AS forwards_per_request,
-           1.0 * sum(p.reference_forwards) / count(*) AS reference_forwards_per_request,
+           1.0 * sum(p.denoise_forwards) / count(1) AS forwards_per_request,
+           1.0 * sum(p.reference_forwards) / count(1) AS reference_forwards_per_request,
            p.is_reference, p.is_oracle, p.run_id, p.model_id, p.dataset_id, p.config_id, p.sampler_id
     FROM v_paired_item p
     GROUP BY p.run_id, p.model_id, p.dataset_id, p.config_id, p.sampler_id
@@ -328,25 +332,25 @@ GROUP BY r.run_id, r.model_id, r.config_id, r.sampler_id;
 CREATE VIEW v_latency_all AS
 WITH ranked AS (
     SELECT cell_id, session_id, context, batch, steps, graph, phase, time_us,
-           row_number() OVER ordered - 1 AS i, count(*) OVER whole AS n, lead(time_us) OVER ordered AS next_us
+           row_number() OVER ordered - 1 AS i, count(1) OVER whole AS n, lead(time_us) OVER ordered AS next_us
     FROM latency
     WHERE kept = 1
     WINDOW whole AS (PARTITION BY cell_id, session_id, context, batch, steps, graph, phase),
-           ordered AS (whole ORDER BY time_us)
+           ordered AS (PARTITION BY cell_id, session_id, context, batch, steps, graph, phase ORDER BY time_us)
 ), quantile AS (
     SELECT cell_id, session_id, context, batch, steps, graph, phase, max(n) AS n,
-           max(CASE WHEN i = CAST((n - 1) * 0.1 AS INTEGER)
+           max(CASE WHEN i <= (n - 1) * 0.1 AND i + 1 > (n - 1) * 0.1
                     THEN time_us + ((n - 1) * 0.1 - i) * (coalesce(next_us, time_us) - time_us) END) AS p10_us,
-           max(CASE WHEN i = CAST((n - 1) * 0.5 AS INTEGER)
+           max(CASE WHEN i <= (n - 1) * 0.5 AND i + 1 > (n - 1) * 0.5
                     THEN time_us + ((n - 1) * 0.5 - i) * (coalesce(next_us, time_us) - time_us) END) AS median_us,
-           max(CASE WHEN i = CAST((n - 1) * 0.9 AS INTEGER)
+           max(CASE WHEN i <= (n - 1) * 0.9 AND i + 1 > (n - 1) * 0.9
                     THEN time_us + ((n - 1) * 0.9 - i) * (coalesce(next_us, time_us) - time_us) END) AS p90_us
     FROM ranked
     GROUP BY cell_id, session_id, context, batch, steps, graph, phase
 )
 SELECT c.run, c.model, c.method, c.config, c.k, q.context, q.batch, q.steps, q.graph, q.phase,
        q.median_us, q.p10_us, q.p90_us, q.n,
-       (SELECT count(*) FROM latency l
+       (SELECT count(1) FROM latency l
         WHERE l.cell_id = q.cell_id AND l.session_id = q.session_id AND l.context = q.context
           AND l.batch = q.batch AND l.steps = q.steps AND l.graph = q.graph AND l.phase = q.phase AND l.kept = 0) AS dropped,
        CASE q.phase WHEN 'request' THEN c.sampler WHEN 'prefill' THEN 'prefill'
@@ -486,7 +490,7 @@ WHERE r.task = '*' AND r.ratio > 0;
 CREATE VIEW v_pareto AS
 WITH quality AS (
     SELECT a.run, a.model, a.method, a.config, a.k, a.sampler, avg(a.score) AS score, sum(a.n) AS n,
-           count(*) AS tasks, avg(a.work) AS work, avg(a.work_attend) AS work_attend,
+           count(1) AS tasks, avg(a.work) AS work, avg(a.work_attend) AS work_attend,
            avg(a.work_select) AS work_select, avg(a.engaged) AS engaged,
            avg(a.forwards_per_block) AS forwards_per_block,
            a.is_reference, a.is_oracle, a.run_id, a.model_id, a.config_id, a.sampler_id
@@ -531,7 +535,7 @@ WITH used AS (
     WHERE c.is_current
 ), numbers AS (
     SELECT u.run_id, u.model_id, u.method_id, o.key AS name, count(DISTINCT o.value) AS n, min(o.id) AS place
-    FROM used u JOIN json_each(coalesce(u.options, '{}')) o
+    FROM used u CROSS JOIN json_each(coalesce(u.options, '{}')) o
     WHERE o.type IN ('integer', 'real')
     GROUP BY u.run_id, u.model_id, u.method_id, o.key
 ), dials AS (
@@ -542,7 +546,8 @@ WITH used AS (
 )
 SELECT u.run_id, u.model_id, u.config_id, coalesce(d.name, 'k') AS dial,
        replace(u.label, printf(' %s=%g', coalesce(d.name, 'k'),
-                               coalesce(json_extract(u.options, '$."' || d.name || '"'), u.k)), '') AS curve
+                               CAST(coalesce(json_extract(u.options, '$."' || d.name || '"'), u.k, 0) AS REAL)), '')
+           AS curve
 FROM used u
 LEFT JOIN dials d ON d.run_id = u.run_id AND d.model_id = u.model_id AND d.method_id = u.method_id AND d.place = 1;
 
@@ -564,7 +569,7 @@ WITH recalls AS (
            avg(b.forwards_per_block) AS forwards_per_block, avg(b.index_recall) AS index_recall,
            avg(b.mass_recall) AS mass_recall, b.sampler, b.is_reference, b.is_oracle,
            b.run_id, b.model_id, b.config_id, b.sampler_id,
-           max(count(*)) OVER (PARTITION BY b.run_id, b.model_id, b.sampler_id) = count(*) AS complete
+           max(count(1)) OVER (PARTITION BY b.run_id, b.model_id, b.sampler_id) = count(1) AS complete
     FROM by_task b
     JOIN v_task_used t ON t.run_id = b.run_id AND t.model_id = b.model_id AND t.dataset_id = b.dataset_id AND t.used
     GROUP BY b.run_id, b.model_id, b.config_id, b.sampler_id
@@ -661,7 +666,7 @@ SELECT c.run, c.model, c.task, c.method, c.config, c.k, g.name, g.unit, g.better
        nullif(v.layer, -1) AS layer, nullif(v.step, -1) AS step,
        CASE g.aggregate WHEN 'sum' THEN sum(v.total) WHEN 'max' THEN max(v.total)
                         ELSE sum(v.total) / sum(v.weight) END AS value,
-       count(*) AS n, sum(v.weight) AS weight, c.pass, c.sampler, c.is_reference, c.is_oracle,
+       count(1) AS n, sum(v.weight) AS weight, c.pass, c.sampler, c.is_reference, c.is_oracle,
        c.run_id, c.model_id, c.dataset_id, c.config_id, c.sampler_id
 FROM grid_value v
 JOIN grid g ON g.id = v.grid_id
@@ -688,11 +693,11 @@ SELECT r.label AS run, e.stored_at, e.level, e.text, e.run_id FROM event e JOIN 
 CREATE VIEW v_runs AS
 WITH newest AS (SELECT run_id, max(id) AS id FROM session GROUP BY run_id)
 SELECT r.label AS run, r.name, r.seed, r.state,
-       (SELECT count(*) FROM sample s JOIN cell c ON c.id = s.cell_id WHERE c.run_id = r.id) AS samples,
-       (SELECT count(*) FROM sample s JOIN cell c ON c.id = s.cell_id
+       (SELECT count(1) FROM sample s JOIN cell c ON c.id = s.cell_id WHERE c.run_id = r.id) AS samples,
+       (SELECT count(1) FROM sample s JOIN cell c ON c.id = s.cell_id
         WHERE c.run_id = r.id AND s.status = 'failed') AS failed,
-       (SELECT count(*) FROM gate g WHERE g.run_id = r.id AND g.verdict = 'fail') AS gates_failed,
-       (SELECT count(*) FROM session y WHERE y.run_id = r.id) AS sessions,
+       (SELECT count(1) FROM gate g WHERE g.run_id = r.id AND g.verdict = 'fail') AS gates_failed,
+       (SELECT count(1) FROM session y WHERE y.run_id = r.id) AS sessions,
        (SELECT min(y.started_at) FROM session y WHERE y.run_id = r.id) AS started_at, x.ended_at,
        (SELECT sum(y.wall_us) FROM session y WHERE y.run_id = r.id) AS wall_us,
        (SELECT max(y.peak_bytes) FROM session y WHERE y.run_id = r.id) AS peak_bytes,

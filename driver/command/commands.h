@@ -12,7 +12,7 @@
 /* Flags every sub-command shares; parsed once by cli.c. */
 typedef struct mb_cli {
     const char *config, *model, *data, *database, *out, *device, *type;
-    const char *ids, *prompt, *method, *pred, *run, *kernel_case, *again, *shard, *devices;
+    const char *ids, *prompt, *method, *pred, *lm_eval, *compat, *run, *kernel_case, *again, *shard, *devices;
     const char *partition, *time, *sbatch; /* slurm */
     const char *figure;                    /* one kind of figure */
     const char *sets[256], *plugins[64];

@@ -119,6 +119,25 @@ int mb_command_plot(const mb_cli *cli)
     return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }
 
+/* What goes into files of its own, and the line that says where. */
+static int export_files(const mb_cli *cli, mb_store *store, bool quiet, mb_error *err)
+{
+    int rc = cli->pred ? mb_export_pred(store, cli->run, cli->pred, err) : MB_OK;
+    if (rc == MB_OK && cli->lm_eval)
+        rc = mb_export_lm_eval(store, cli->run, cli->lm_eval, err);
+    if (rc == MB_OK && cli->compat)
+        rc = mb_export_sqlite(store, cli->compat, err);
+    if (rc != MB_OK || quiet)
+        return rc;
+    if (cli->pred)
+        printf("predictions in %s/pred\n", cli->pred);
+    if (cli->lm_eval)
+        printf("results in %s/*/results_*.json\n", cli->lm_eval);
+    if (cli->compat)
+        printf("database in %s\n", cli->compat);
+    return rc;
+}
+
 int mb_command_export(const mb_cli *cli)
 {
     mb_error err = {0};
@@ -126,17 +145,18 @@ int mb_command_export(const mb_cli *cli)
     mb_text text = {0};
     mb_table_format format = MB_TABLE_TERMINAL;
     int rc = mb_chosen_format(cli, &format, &err);
-    bool rows = format != MB_TABLE_TERMINAL;
-    if (rc == MB_OK && !cli->pred && !rows)
-        rc = mb_fail(&err, MB_E_INPUT, "export how? --pred DIR, --csv, --jsonl or --md");
+    bool rows = format != MB_TABLE_TERMINAL, files = cli->pred || cli->lm_eval || cli->compat;
+    if (rc == MB_OK && !files && !rows)
+        rc = mb_fail(&err, MB_E_INPUT,
+                     "export how? --pred DIR, --lm-eval DIR, --sqlite-compat FILE, --csv, --jsonl or --md");
+    if (rc == MB_OK && cli->compat && cli->run)
+        rc = mb_fail(&err, MB_E_INPUT, "--sqlite-compat takes the whole database: leave --run out");
     if (rc == MB_OK)
         rc = mb_store_open(&store, mb_chosen_database(cli, 1), MB_STORE_READ, &err);
-    if (rc == MB_OK && cli->pred)
-        rc = mb_export_pred(store, cli->run, cli->pred, &err);
+    if (rc == MB_OK && files)
+        rc = export_files(cli, store, rows && !cli->out, &err); /* no line among rows that somebody reads */
     if (rc == MB_OK && rows)
         rc = mb_export(store, cli->run, format, &text, &err);
     mb_store_close(store, NULL);
-    if (rc == MB_OK && cli->pred && !(rows && !cli->out)) /* not among rows that somebody reads */
-        printf("predictions in %s/pred\n", cli->pred);
     return mb_put_text(cli, &text, rc, &err);
 }

@@ -21,6 +21,8 @@ grep -q 'window k=32: +0.0 ±0.0 points, 0 items lost, 0 won of 2' "$scratch/log
 grep -q '</html>' "$scratch/work/results/quick.html" || fail "the page has no end"
 grep -q '<svg' "$scratch/work/results/quick.html" || fail "the page has no figure"
 
+[ "$(ls "$scratch"/work/results/lm_eval/*/results_*.json | wc -l)" = 2 ] || fail "not one file a configuration for lm-evaluation-harness"
+[ "$(sqlite3 "$scratch/work/results/quick-old.db" "SELECT count(*) FROM sqlite_master WHERE sql LIKE '%) STRICT%'")" = 0 ] || fail "the copy for old SQLite is STRICT"
 grep -qE '^layer +[0-9]+ .*█' "$scratch/log" || fail "no map of selected keys"
 grep -q '▼.*a reference answer' "$scratch/log" || fail "the answer's place is not marked"
 grep -q '^block 0 step 2, 16 masked: ' "$scratch/log" || fail "no steps"

@@ -198,6 +198,124 @@ static void exports_the_long_form(void **state)
     unlink(s.path);
 }
 
+/* ---- lm-evaluation-harness ---- */
+
+static cJSON *read_json(const char *folder, const char *name)
+{
+    mb_error err = {0};
+    char *path = mb_string_format("%s/%s", folder, name), *data = NULL;
+    size_t size = 0;
+    OK(mb_file_read(path, 1 << 20, &data, &size, &err));
+    cJSON *json = cJSON_ParseWithOpts(data, NULL, 0);
+    assert_non_null(json);
+    free(path);
+    free(data);
+    return json;
+}
+
+/* The name of the one file of a folder that begins so. */
+static void find_name(const char *folder, const char *begin, char name[256])
+{
+    char command[512];
+    snprintf(command, sizeof command, "ls '%s' | grep '^%s'", folder, begin);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    assert_non_null(fgets(name, 256, pipe));
+    name[strcspn(name, "\n")] = '\0';
+    char more[256];
+    assert_null(fgets(more, sizeof more, pipe));
+    pclose(pipe);
+}
+
+static double number_of(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItem(object, key);
+    assert_true(cJSON_IsNumber(item));
+    return item->valuedouble;
+}
+
+/* What the table tool of lm-evaluation-harness 0.4.13 asks for: the mean, its error, and one line a sample. */
+static void exports_as_lm_eval(void **state)
+{
+    small_store s = {0};
+    char *folder = folder_of("lm"), name[256];
+    (void)state;
+    small_path(&s, "lm");
+    small_open(&s, 7);
+    int64_t cell = small_cell(&s, small_config(&s, "beta", 0, 64), "quality");
+    small_sample(&s, cell, "a", 0.1);
+    small_sample(&s, cell, "b", 0.5);
+    small_sample(&s, cell, "c", 0.9);
+    small_cell(&s, small_config(&s, "gamma", 0, 64), "quality"); /* no sample: no folder */
+    mb_sample_row bad = {.cell = cell, .key = "d", .status = "failed", .error = "why", .score = NAN, .depth = -1};
+    OK(mb_store_sample(s.store, &bad, &s.err));
+    OK(mb_export_lm_eval(s.store, NULL, folder, &s.err));
+    char *inside = mb_string_format("%s/tiny__beta_k=64", folder),
+         *other = mb_string_format("%s/tiny__gamma_k=64", folder);
+    assert_false(mb_folder_exists(other));
+    find_name(inside, "results_", name);
+    assert_non_null(strstr(name, ".json"));
+    cJSON *json = read_json(inside, name);
+    const cJSON *task = cJSON_GetObjectItem(cJSON_GetObjectItem(json, "results"), "qa");
+    assert_float_equal(number_of(task, "qa_f1,none"), 0.5, 1e-15);
+    assert_float_equal(number_of(task, "qa_f1_stderr,none"), 0.4 / sqrt(3), 1e-15); /* of the sample, over n */
+    assert_int_equal(number_of(cJSON_GetObjectItem(cJSON_GetObjectItem(json, "n-samples"), "qa"), "effective"), 3);
+    const char *const sections[] = {"versions", "n-shot", "configs", "higher_is_better"};
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
+        assert_non_null(cJSON_GetObjectItem(cJSON_GetObjectItem(json, sections[i]), "qa"));
+    cJSON_Delete(json);
+    find_name(inside, "samples_qa_", name);
+    json = read_json(inside, name); /* the first line */
+    assert_string_equal(cJSON_GetObjectItem(json, "target")->valuestring, "a");
+    assert_float_equal(number_of(json, "qa_f1"), 0.1, 0);
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(json, "filtered_resps")), 1);
+    cJSON_Delete(json);
+    assert_int_equal(mb_export_lm_eval(s.store, "other", folder, &s.err), MB_E_INPUT);
+    free(inside);
+    free(other);
+    small_close(&s);
+    unlink(s.path);
+    remove_tree(folder);
+    free(folder);
+}
+
+/* ---- for old versions of SQLite ---- */
+
+static void exports_without_strict(void **state)
+{
+    small_store s = {0};
+    char *path =
+        mb_string_format("%s/mb-compat-%ld.db", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (long)getpid());
+    mb_text out = {0};
+    (void)state;
+    small_path(&s, "strict");
+    small_open(&s, 7);
+    small_sample(&s, small_cell(&s, small_config(&s, "beta", 0, 64), "quality"), "a", 0.25);
+    unlink(path);
+    OK(mb_export_sqlite(s.store, path, &s.err));
+    assert_int_equal(mb_export_sqlite(s.store, path, &s.err), MB_E_INPUT); /* never over a file */
+    assert_non_null(strstr(s.err.text, "not overwritten"));
+    char *before = content(s.path), *after = content(path);
+    assert_string_equal(before, after);
+    mb_store *copy = NULL;
+    OK(mb_store_open(&copy, path, MB_STORE_READ, &s.err));
+    /* Words of SQLite 3.28 and later, as far as a text shows them: a named window on another one, STRICT. */
+    OK(mb_table_query(copy,
+                      "SELECT name FROM main.sqlite_master WHERE sql GLOB '*) STRICT*' OR sql GLOB "
+                      "'*AS (whole*' OR sql GLOB '*NULLS LAST*' OR sql GLOB '*iif(*' OR sql GLOB '*->*' OR "
+                      "sql GLOB '*MATERIALIZED*' OR sql GLOB '*FILTER (*'",
+                      MB_TABLE_CSV, 0, &out, &s.err));
+    assert_string_equal(out.data, "name\n");
+    mb_text_free(&out);
+    mb_store_close(copy, NULL);
+    free(before);
+    free(after);
+    small_close(&s);
+    unlink(s.path);
+    unlink(path);
+    free(path);
+}
+
 static size_t lines_of(const mb_text *text)
 {
     size_t lines = 0;
@@ -253,7 +371,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exports_predictions),    cmocka_unit_test(exports_one_run),
         cmocka_unit_test(same_seed_same_content), cmocka_unit_test(runs_every_example_query),
-        cmocka_unit_test(exports_the_long_form),
+        cmocka_unit_test(exports_the_long_form),  cmocka_unit_test(exports_as_lm_eval),
+        cmocka_unit_test(exports_without_strict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
