@@ -275,10 +275,11 @@ int mb_gates_run(mb_store *, int64_t run, mb_error *err);
 /* folder/pred/<model>-<config>/<task>.jsonl of every quality cell of a run; run NULL: of all runs, each with its
  * label in front where there are several. */
 int mb_export_pred(mb_store *, const char *run, const char *folder, mb_error *err);
-/* The same runs as lm-evaluation-harness leaves its own: folder/<model>__<config>[__<sampler>]/results_<date>.json and
- * samples_<task>_<date>.jsonl. */
+/* The same runs as lm-evaluation-harness leaves its own: folder/<model>__<config>[__<sampler>]/results_<date>.json
+ * and samples_<task>_<date>.jsonl. */
 int mb_export_lm_eval(mb_store *, const char *run, const char *folder, mb_error *err);
-/* All of the database as a file that SQLite 3.26 reads: tables that are not STRICT. MB_E_INPUT: the file exists. */
+/* All of the database as a file that SQLite 3.26 reads: tables that are not STRICT. MB_E_INPUT: the file exists.
+ */
 int mb_export_sqlite(mb_store *, const char *path, mb_error *err);
 /* CSV or JSONL: v_samples, a row per sample of the run (NULL: of all). TERMINAL or MARKDOWN: the report of the run
  * (NULL: of the newest). */

@@ -35,7 +35,8 @@ const mb_command mb_commands[] = {
      "config key record.selections."},
     {"plot", mb_command_plot, 2, false, "[DB] [--out DIR]\n[DB] --figure NAME [--format pdf|png|svg]",
      "the figures of a stored run", "./harness list figures names them."},
-    {"export", mb_command_export, 2, false, "[DB] --csv|--jsonl|--md [--out FILE]\n[DB] --pred DIR|--lm-eval DIR|--sqlite-compat FILE",
+    {"export", mb_command_export, 2, false,
+     "[DB] --csv|--jsonl|--md [--out FILE]\n[DB] --pred DIR|--lm-eval DIR|--sqlite-compat FILE",
      "rows of a stored run for other programs", NULL},
     {"merge", mb_command_merge, SIZE_MAX, false, "RESULT DB...", "databases become one, shards of a run that run",
      "RESULT is made, or gets what it lacks. Rows of one identity are stored once; where one identity has two\n"
