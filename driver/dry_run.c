@@ -45,46 +45,24 @@ static double print_samples(const mb_run *run, uint32_t pass, const char *name, 
     return seconds;
 }
 
-static double print_case(const mb_run *run, const char *pass, int32_t context, int32_t batch, int32_t steps)
+static void print_case(void *self, const mb_run *run, const mb_plan_case *c)
 {
     char memory[160];
     mb_memory_plan plan;
-    mb_device_info info;
-    run->kernels->info(run->device, &info);
-    mb_plan_memory(run, batch, mb_latency_capacity(run, context), &plan);
+    bool fits = mb_plan_case_fits(run, c, &plan);
+    (void)self;
     mb_plan_print_memory(&plan, memory, sizeof memory);
-    bool fits = plan.total <= info.arena_free;
-    double seconds = !fits                          ? 0
-                     : strcmp(pass, "latency") == 0 ? mb_plan_latency_seconds(run, context, batch, steps)
-                                                    : mb_plan_breakdown_seconds(run, context, batch, steps);
-    printf("%-10s %d tokens, batch %d, %d steps x %zu methods: about %.0f s; exact takes %s%s\n", pass, context,
-           batch, steps, run->config->method_count, seconds, memory,
-           fits ? "" : " - DOES NOT FIT, will not be measured");
-    return seconds;
+    printf("%-10s %d tokens, batch %d, %d steps x %zu methods: about %.0f s; exact takes %s%s\n",
+           c->breakdown ? "breakdown" : "latency", c->context, c->batch, c->steps, run->config->method_count,
+           mb_plan_case_seconds(run, c), memory, fits ? "" : " - DOES NOT FIT, will not be measured");
 }
 
-/* Every case of the passes over fixed work. */
+/* Every case of the passes over fixed work; their seconds. */
 static double print_cases(const mb_run *run)
 {
-    const mb_latency_spec *spec = &run->config->latency;
-    const int32_t block = run->model_config.block;
-    double sum = 0;
-    int32_t longest = 0;
-    for (size_t s = 0; s < spec->steps.count; s++)
-        longest = spec->steps.values[s] > longest ? spec->steps.values[s] : longest;
-    for (size_t x = 0; (run->config->passes & MB_RUN_LATENCY) && x < spec->contexts.count; x++)
-        for (size_t s = 0; s < spec->steps.count; s++)
-            for (size_t b = 0; b < spec->batches.count; b++)
-                sum += print_case(run, "latency", spec->contexts.values[x], spec->batches.values[b],
-                                  spec->steps.values[s] ? spec->steps.values[s] : block);
-    if (!(run->config->passes & MB_RUN_BREAKDOWN))
-        return sum;
-    if (!run->kernels->profile_begin)
+    double sum = mb_plan_cases(run, print_case, NULL);
+    if ((run->config->passes & MB_RUN_BREAKDOWN) && !run->kernels->profile_begin)
         printf("%-10s no case: this device has no profiler of kernels\n", "breakdown");
-    for (size_t x = 0; run->kernels->profile_begin && x < spec->breakdown_contexts.count; x++)
-        for (size_t b = 0; b < spec->batches.count; b++)
-            sum += print_case(run, "breakdown", spec->breakdown_contexts.values[x], spec->batches.values[b],
-                              longest ? longest : block);
     return sum;
 }
 

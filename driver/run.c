@@ -44,29 +44,6 @@ static int open_store(mb_run *run, mb_error *err)
     return rc;
 }
 
-/* Estimated seconds of the passes over fixed work. */
-static double times_seconds(const mb_run *run)
-{
-    const mb_latency_spec *latency = &run->config->latency;
-    const int32_t block = run->model_config.block;
-    double sum = 0;
-    int32_t longest = 0;
-    for (size_t s = 0; s < latency->steps.count; s++)
-        longest = latency->steps.values[s] > longest ? latency->steps.values[s] : longest;
-    for (size_t b = 0; b < latency->batches.count; b++) {
-        int32_t batch = latency->batches.values[b];
-        for (size_t x = 0; (run->config->passes & MB_RUN_LATENCY) && x < latency->contexts.count; x++)
-            for (size_t s = 0; s < latency->steps.count; s++)
-                sum += mb_plan_latency_seconds(run, latency->contexts.values[x], batch,
-                                               latency->steps.values[s] ? latency->steps.values[s] : block);
-        if ((run->config->passes & MB_RUN_BREAKDOWN) && run->kernels->profile_begin)
-            for (size_t x = 0; x < latency->breakdown_contexts.count; x++)
-                sum += mb_plan_breakdown_seconds(run, latency->breakdown_contexts.values[x], batch,
-                                                 longest ? longest : block);
-    }
-    return sum;
-}
-
 /* A pass that measures times and has no case would measure nothing: it is refused. */
 static int check_times(const mb_run_config *config, mb_error *err)
 {
@@ -93,7 +70,7 @@ static int check_times(const mb_run_config *config, mb_error *err)
 static int count_work(mb_run *run, double *seconds, mb_error *err)
 {
     const mb_run_config *config = run->config;
-    *seconds = config->passes & MB_RUN_TIMES ? times_seconds(run) : 0;
+    *seconds = mb_plan_cases(run, NULL, NULL);
     double share = run->flags.shard.last > 0 ? 1.0 / run->flags.shard.last : 1;
     for (size_t i = 0; i < config->task_count; i++) {
         int64_t samples = 0, id = 0, arms = (int64_t)run->arm_count;

@@ -4,6 +4,7 @@
  */
 #include "driver/command/commands.h"
 #include "datasets/datasets.h"
+#include "driver/config/training.h"
 #include "driver/os/os.h"
 #include "driver/os/paths.h"
 #include "results/results.h"
@@ -272,6 +273,19 @@ static void rows_models(const mb_cli *cli, listing *l)
     rows_folder(l, cli->model ? cli->model : "models", "/config.json", describe_model);
 }
 
+/* Whether the file is the config of a training, which is read by keys of its own. */
+static bool describe_training(listing *l, const char *path)
+{
+    mb_error err = {0};
+    mb_train_config config;
+    const mb_config_flags none = {0};
+    if (mb_train_config_load(&config, path, &none, &err) != MB_OK)
+        return false;
+    put_row(l, (const char *const[]){path, config.name, "training", "", "", "", ""});
+    mb_train_config_free(&config);
+    return true;
+}
+
 /* A config as it stands: what its runs are called and what they do; or what is wrong with it. */
 static void describe_config(listing *l, const char *path)
 {
@@ -280,12 +294,15 @@ static void describe_config(listing *l, const char *path)
     mb_config_flags none = {0};
     char runs[16] = "", arms[16] = "", tasks[16] = "";
     bool good = mb_config_load(&list, path, &none, &err) == MB_OK;
+    if (!good && describe_training(l, path))
+        return;
     if (good) {
         snprintf(runs, sizeof runs, "%zu", list.count);
         snprintf(arms, sizeof arms, "%zu", list.configs[0].method_count * list.configs[0].samplers.count);
         snprintf(tasks, sizeof tasks, "%zu", list.configs[0].task_count);
     }
-    put_row(l, (const char *const[]){path, good ? list.configs[0].name : "", runs, arms, tasks, err.text});
+    put_row(l, (const char *const[]){path, good ? list.configs[0].name : "", good ? "run" : "", runs, arms, tasks,
+                                     err.text});
     if (good)
         mb_config_list_free(&list);
 }
@@ -332,7 +349,7 @@ static const struct kind {
     {"methods", print_methods, rows_methods, {"name", "version", "summary", "reference", "plugin"}},
     {"tasks", print_tasks, rows_tasks, {"name", "benchmark", "category", "language", "metric", "new_tokens"}},
     {"models", list_models, rows_models, {"path", "family", "layers", "block", "positions", "problem"}},
-    {"configs", NULL, rows_configs, {"path", "name", "runs", "arms", "tasks", "problem"}},
+    {"configs", NULL, rows_configs, {"path", "name", "kind", "runs", "arms", "tasks", "problem"}},
     {"shapes", NULL, rows_shapes, {"name", "what"}},
     {"figures", NULL, rows_figures, {"name", "shows"}},
 };

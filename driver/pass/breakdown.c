@@ -183,6 +183,7 @@ static int profile_group(mb_latency_case *c, void *user, mb_error *err)
 static int breakdown_case(mb_run *run, int32_t context, int32_t batch, int32_t steps, breakdown_work *work,
                           mb_error *err)
 {
+    const mb_plan_case planned = {.breakdown = true, .context = context, .batch = batch, .steps = steps};
     mb_latency_case c = {0};
     char label[64];
     bool stored = !run->flags.again_latency;
@@ -194,7 +195,7 @@ static int breakdown_case(mb_run *run, int32_t context, int32_t batch, int32_t s
         stored = mb_store_has_breakdown(run->store, cell, context, batch);
     }
     if (stored) {
-        mb_progress_step(&run->progress, mb_plan_breakdown_seconds(run, context, batch, steps), false);
+        mb_progress_step(&run->progress, mb_plan_case_seconds(run, &planned), false);
         return MB_OK;
     }
     snprintf(label, sizeof label, "breakdown %d tokens, batch %d", context, batch);
@@ -208,7 +209,7 @@ static int breakdown_case(mb_run *run, int32_t context, int32_t batch, int32_t s
         if (c.slots[i].reason[0])
             rc = mb_latency_event(&c, "note", c.slots[i].arm->spec->label, c.slots[i].reason, err);
     mb_latency_case_close(&c);
-    mb_progress_step(&run->progress, mb_plan_breakdown_seconds(run, context, batch, steps), true);
+    mb_progress_step(&run->progress, mb_plan_case_seconds(run, &planned), true);
     return rc;
 }
 

@@ -101,13 +101,14 @@ static int measure_group(mb_latency_case *c, void *user, mb_error *err)
 static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t steps, mb_latency_totals *totals,
                         mb_error *err)
 {
+    const mb_plan_case planned = {.context = context, .batch = batch, .steps = steps};
     mb_latency_case c;
     char label[64];
     bool stored = false;
     mb_latency_row which = {.phase = "block", .context = context, .batch = batch, .steps = steps};
     int found = mb_latency_stored(run, &which, true, &stored, err);
     if (found != MB_OK || stored) {
-        mb_progress_step(&run->progress, mb_plan_latency_seconds(run, context, batch, steps), false);
+        mb_progress_step(&run->progress, mb_plan_case_seconds(run, &planned), false);
         return found;
     }
     snprintf(label, sizeof label, "latency %d tokens, batch %d, %d steps", context, batch, steps);
@@ -118,7 +119,7 @@ static int latency_case(mb_run *run, int32_t context, int32_t batch, int32_t ste
     if (rc == MB_OK && !run->flags.profile)
         rc = mb_latency_store(&c, totals, err);
     mb_latency_case_close(&c);
-    mb_progress_step(&run->progress, mb_plan_latency_seconds(run, context, batch, steps), true);
+    mb_progress_step(&run->progress, mb_plan_case_seconds(run, &planned), true);
     return rc == MB_OK && mb_interrupted ? mb_fail(err, MB_E_STOP, "interrupted") : rc;
 }
 

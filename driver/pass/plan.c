@@ -71,7 +71,7 @@ static double block_seconds(const mb_run *run, int32_t context, int32_t batch, i
     return (steps + 1) * forward_seconds(run, run->model_config.block, context, batch);
 }
 
-double mb_plan_latency_seconds(const mb_run *run, int32_t context, int32_t batch, int32_t steps)
+static double latency_seconds(const mb_run *run, int32_t context, int32_t batch, int32_t steps)
 {
     const mb_latency_spec *spec = &run->config->latency;
     double block = block_seconds(run, context, batch, steps);
@@ -80,9 +80,64 @@ double mb_plan_latency_seconds(const mb_run *run, int32_t context, int32_t batch
     return (double)run->config->method_count * (OVERHEAD_BLOCKS * block + measured);
 }
 
-double mb_plan_breakdown_seconds(const mb_run *run, int32_t context, int32_t batch, int32_t steps)
+static double breakdown_seconds(const mb_run *run, int32_t context, int32_t batch, int32_t steps)
 {
     return (double)run->config->method_count * PROFILED_BLOCKS * block_seconds(run, context, batch, steps);
+}
+
+bool mb_plan_case_fits(const mb_run *run, const mb_plan_case *c, mb_memory_plan *plan)
+{
+    mb_device_info info;
+    run->kernels->info(run->device, &info);
+    mb_plan_memory(run, c->batch, mb_latency_capacity(run, c->context), plan);
+    return plan->total <= info.arena_free;
+}
+
+double mb_plan_case_seconds(const mb_run *run, const mb_plan_case *c)
+{
+    mb_memory_plan plan;
+    if (!mb_plan_case_fits(run, c, &plan))
+        return 0;
+    return c->breakdown ? breakdown_seconds(run, c->context, c->batch, c->steps)
+                        : latency_seconds(run, c->context, c->batch, c->steps);
+}
+
+/* The cases of one context: every batch. Returns their seconds. */
+static double walk_batches(const mb_run *run, mb_plan_case c, mb_plan_visit visit, void *self)
+{
+    const mb_latency_spec *spec = &run->config->latency;
+    double sum = 0;
+    for (size_t b = 0; b < spec->batches.count; b++) {
+        c.batch = spec->batches.values[b];
+        sum += mb_plan_case_seconds(run, &c);
+        if (visit)
+            visit(self, run, &c);
+    }
+    return sum;
+}
+
+double mb_plan_cases(const mb_run *run, mb_plan_visit visit, void *self)
+{
+    const mb_latency_spec *spec = &run->config->latency;
+    const int32_t block = run->model_config.block;
+    int32_t longest = 0;
+    double sum = 0;
+    for (size_t s = 0; s < spec->steps.count; s++)
+        longest = spec->steps.values[s] > longest ? spec->steps.values[s] : longest;
+    for (size_t x = 0; (run->config->passes & MB_RUN_LATENCY) && x < spec->contexts.count; x++)
+        for (size_t s = 0; s < spec->steps.count; s++) {
+            int32_t steps = spec->steps.values[s] ? spec->steps.values[s] : block;
+            sum += walk_batches(run, (mb_plan_case){.context = spec->contexts.values[x], .steps = steps}, visit,
+                                self);
+        }
+    if (!(run->config->passes & MB_RUN_BREAKDOWN) || !run->kernels->profile_begin)
+        return sum;
+    for (size_t x = 0; x < spec->breakdown_contexts.count; x++) {
+        mb_plan_case c = {
+            .breakdown = true, .context = spec->breakdown_contexts.values[x], .steps = longest ? longest : block};
+        sum += walk_batches(run, c, visit, self);
+    }
+    return sum;
 }
 
 void mb_plan_memory(const mb_run *run, int32_t batch, int32_t capacity, mb_memory_plan *plan)

@@ -65,4 +65,9 @@ expect_exit 2 'unknown command "lsit"; did you mean list\?' ./harness lsit
 expect_exit 2 'unknown command "telepathy"; \./harness --help' ./harness telepathy
 expect_exit 2 'unknown flag --dry-rnu; did you mean --dry-run\?' ./harness --dry-rnu
 expect_exit 2 'unknown flag --sede=3; did you mean --seed\?' ./harness --sede=3
+# Every config of the tree is a run's or a training's, and none has a problem.
+./harness list configs --jsonl >"$scratch/configs"
+grep -q 'configs/train_tiny.json", "name": "train_tiny", "kind": "training"' "$scratch/configs" || fail "list configs does not know a training"
+[ "$(grep -c '"kind": "run".*"problem": ""' "$scratch/configs")" -ge 10 ] || fail "list configs lacks runs"
+[ "$(grep -vc '"problem": ""' "$scratch/configs")" = 0 ] || fail "list configs shows problems"
 exit $((failures > 0))
