@@ -18,6 +18,7 @@
 #define MB_KERNELS_H
 
 #include "base/base.h"
+#include "kernels/comm.h"
 #include "kernels/device.h"
 #include "kernels/words.h"
 
@@ -575,6 +576,7 @@ typedef struct mb_kernels {
     int (*profile_end)(mb_device *device, mb_kernel_record **records, size_t *count);
     /* The CUDA stream that everything is enqueued on; NULL where a backend has none. */
     void *(*stream)(mb_device *device);
+    const mb_link *link; /* sums over several devices (comm.h); NULL where a backend has none */
 } mb_kernels;
 
 /* The CPU backend: the reference. Always there. */

@@ -19,6 +19,7 @@ extern "C" {
 
 typedef struct mb_cuda_nvml mb_cuda_nvml;       /* telemetry.c */
 typedef struct mb_cuda_profile mb_cuda_profile; /* profile.c */
+typedef struct mb_cuda_link mb_cuda_link;       /* nccl.c */
 typedef struct mb_cuda_blas mb_cuda_blas; /* cuBLASLt handle and the algorithms chosen per shape */
 
 #define MB_RETIRED_MAX 16
@@ -43,6 +44,7 @@ struct mb_device {
     bool capturing, branching, unjoined;
     char name[128], detail[256], runtime[32], uuid[48];
     mb_error error;
+    mb_cuda_link *link; /* to the other ranks of a model, or NULL */
 };
 
 /* Remembers a failed call's text in the device; 0 or MB_E_SYSTEM. */

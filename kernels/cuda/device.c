@@ -65,6 +65,7 @@ void mb_cuda_close(mb_device *device)
         return;
     if (device->stream)
         cudaStreamSynchronize(device->stream);
+    mb_cuda_link_close(device);
     mb_cuda_profile_close(device->profile);
     mb_cuda_nvml_close(device->nvml);
     mb_cuda_blas_close(device->blas);

@@ -11,9 +11,12 @@
 
 #include <cublasLt.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #define WORKSPACE_BYTES ((size_t)64 << 20)
 #define MAX_SHAPES 512
@@ -112,7 +115,19 @@ static char *find_cache_path(const mb_cuda_blas *gemm, const mb_device *device)
     return path;
 }
 
-/* A line: m n k bias type, then the algorithm's words. Lines that do not parse are passed over. */
+static const cublasLtMatmulAlgo_t *find_choice(const mb_cuda_blas *gemm, int64_t m, int64_t n, int64_t k, int bias,
+                                               int type)
+{
+    for (int i = 0; i < gemm->count; i++) {
+        const choice *c = &gemm->choices[i];
+        if (c->m == m && c->n == n && c->k == k && c->bias == bias && c->type == type)
+            return &c->algorithm;
+    }
+    return NULL;
+}
+
+/* Adds the file's choices. A line: m n k bias type, then the algorithm's words. Lines that do not parse are passed
+ * over. */
 static void read_cache(mb_cuda_blas *gemm)
 {
     char *text = NULL, *rest = NULL;
@@ -132,7 +147,7 @@ static void read_cache(mb_cuda_blas *gemm)
             c->algorithm.data[i] = word;
             p += used;
         }
-        if (good) {
+        if (good && !find_choice(gemm, m, n, k, c->bias, c->type)) {
             c->m = m;
             c->n = n;
             c->k = k;
@@ -298,6 +313,21 @@ static bool rounds_once(const mb_cuda_blas *gemm, const cublasLtMatmulAlgo_t *al
            scheme == CUBLASLT_REDUCTION_SCHEME_NONE && splits <= 1;
 }
 
+/* Whoever meets a shape first on this kind of GPU measures, and all others take over what it chose: workers and ranks
+ * that start together compute the same bits. Closing the file unlocks it. What the stream holds is waited for first,
+ * since a sum over several GPUs in it may wait for a rank that waits for the lock. */
+static int lock_cache(mb_device *device)
+{
+    char *path = device->blas->cache_path ? mb_string_format("%s.lock", device->blas->cache_path) : NULL;
+    int file = path && mb_cuda_sync(device) == MB_OK ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666) : -1;
+    if (file >= 0 && flock(file, LOCK_EX) != 0) {
+        close(file);
+        file = -1;
+    }
+    free(path);
+    return file;
+}
+
 /* The stored algorithm of a shape, chosen now if it is new. NULL with a text in the device when there is none. */
 static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, const mb_gemm *args)
 {
@@ -305,10 +335,16 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
     const int bias = args->bias != NULL;
     mb_cuda_blas *gemm = device->blas;
     cublasLtMatmulHeuristicResult_t results[CANDIDATES], check;
-    for (int i = 0; i < gemm->count; i++) {
-        choice *c = &gemm->choices[i];
-        if (c->m == m && c->n == n && c->k == k && c->bias == bias && c->type == (int)device->type)
-            return &c->algorithm;
+    const cublasLtMatmulAlgo_t *known = find_choice(gemm, m, n, k, bias, device->type);
+    if (known)
+        return known;
+    int lock = device->capturing ? -1 : lock_cache(device);
+    if (lock >= 0) {
+        read_cache(gemm);
+        if ((known = find_choice(gemm, m, n, k, bias, device->type)) != NULL) {
+            close(lock);
+            return known;
+        }
     }
     int found = propose(gemm, p, results), best = -1;
     float best_ms = 1e30f;
@@ -324,6 +360,8 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
         }
     }
     if (best < 0) {
+        if (lock >= 0)
+            close(lock);
         mb_fail(&device->error, 0,
                 "cuBLASLt has no algorithm for a %lld x %lld x %lld product", (long long)m, (long long)n,
                 (long long)k);
@@ -334,6 +372,8 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
         (choice){.m = m, .n = n, .k = k, .bias = bias, .type = (int)device->type, .algorithm = results[best].algo};
     if (!device->capturing)
         write_cache(gemm);
+    if (lock >= 0)
+        close(lock);
     return &c->algorithm;
 }
 

@@ -28,6 +28,7 @@ typedef struct raw_record {
 struct mb_cuda_profile {
     void *library;
     bool open, unusable;
+    uint32_t gpu; /* whose kernels are collected */
     raw_record *records;
     size_t count, capacity;
     uint32_t *correlations; /* correlation -> part pairs, in order of arrival */
@@ -107,13 +108,16 @@ static void CUPTIAPI buffer_completed(CUcontext context, uint32_t stream, uint8_
     while (p && valid && p->next(buffer, valid, &record) == CUPTI_SUCCESS) {
         if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
             const CUpti_ActivityKernel10 *k = (const CUpti_ActivityKernel10 *)(const void *)record;
-            add_record(p, k->name, k->start, k->end, k->correlationId);
+            if (k->deviceId == p->gpu)
+                add_record(p, k->name, k->start, k->end, k->correlationId);
         } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMCPY) {
             const CUpti_ActivityMemcpy6 *m = (const CUpti_ActivityMemcpy6 *)(const void *)record;
-            add_record(p, "[copy]", m->start, m->end, m->correlationId);
+            if (m->deviceId == p->gpu)
+                add_record(p, "[copy]", m->start, m->end, m->correlationId);
         } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMSET) {
             const CUpti_ActivityMemset4 *m = (const CUpti_ActivityMemset4 *)(const void *)record;
-            add_record(p, "[fill]", m->start, m->end, m->correlationId);
+            if (m->deviceId == p->gpu)
+                add_record(p, "[fill]", m->start, m->end, m->correlationId);
         } else if (record->kind == CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION) {
             const CUpti_ActivityExternalCorrelation *e =
                 (const CUpti_ActivityExternalCorrelation *)(const void *)record;
@@ -192,6 +196,7 @@ int mb_cuda_profile_begin(mb_device *device)
         return rc;
     p->count = p->pairs = 0;
     p->out_of_memory = false;
+    p->gpu = (uint32_t)device->chip.ordinal; /* other ranks of a model run in this process, too */
     collecting = p;
     CUptiResult status = p->callbacks(buffer_requested, buffer_completed);
     for (size_t i = 0; status == CUPTI_SUCCESS && i < sizeof kinds / sizeof kinds[0]; i++)

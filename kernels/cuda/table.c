@@ -139,6 +139,7 @@ static const mb_kernels table = {
     .profile_begin = mb_cuda_profile_begin,
     .profile_end = mb_cuda_profile_end,
     .stream = mb_cuda_stream,
+    .link = &mb_cuda_link_table,
 };
 
 const mb_kernels *mb_kernels_cuda(void)

@@ -32,6 +32,8 @@ void mb_cuda_range_pop(mb_device *device);
 int mb_cuda_telemetry(mb_device *device, mb_telemetry *telemetry);
 void *mb_cuda_stream(mb_device *device);
 int mb_cuda_profile_begin(mb_device *device);
+extern const mb_link mb_cuda_link_table;
+void mb_cuda_link_close(mb_device *device);
 int mb_cuda_profile_end(mb_device *device, mb_kernel_record **records, size_t *count);
 
 #endif
