@@ -27,24 +27,41 @@ struct mb_layer {
     void *expert_down;    /* [experts][hidden][size] */
 };
 
-struct mb_model {
-    mb_model_config config;
+/* Where a rank of a model computes. A model on one device is rank 0 of 1 and has no comm. */
+typedef struct mb_place {
     const mb_kernels *kernels; /* the caller's */
     mb_device *device;         /* the caller's */
-    mb_type type;              /* storage type T of all weights */
-    void *embed;               /* [vocab][hidden] device */
-    void *final_norm;          /* [hidden] device */
-    void *lm_head;             /* [vocab][hidden] device; == embed when config.tied */
-    struct mb_layer *layers;   /* host array of config.layers entries */
-    float *cos_sin;            /* [positions][rotary_dim] device, fp32 rounded to T: cos of rotary_dim/2 angles,
-                                  then sin */
-    mb_tokenizer *tokenizer;   /* NULL for synthetic models */
-    mb_chat chat;              /* system is the model's own copy */
+    mb_comm *comm;             /* to the other ranks, or NULL */
+    int32_t rank, ranks;
+} mb_place;
+
+struct mb_model {
+    mb_model_config config;    /* what this rank computes: of a split model a slice (slice.c) */
+    mb_model_config whole;     /* the checkpoint's */
+    const mb_kernels *kernels; /* the caller's */
+    mb_device *device;         /* the caller's */
+    mb_comm *comm;             /* NULL: on one device */
+    int32_t rank, ranks;
+    mb_team *team;           /* rank 0 of a split model, else NULL: calls go to all ranks (team.c) */
+    mb_model **peers;        /* rank 0 of a split model: [ranks], from 1 on */
+    mb_type type;            /* storage type T of all weights */
+    void *embed;             /* [vocab][hidden] device */
+    void *final_norm;        /* [hidden] device */
+    void *lm_head;           /* [vocab][hidden] device; == embed when config.tied */
+    struct mb_layer *layers; /* host array of config.layers entries */
+    float *cos_sin;          /* [positions][rotary_dim] device, fp32 rounded to T: cos of rotary_dim/2 angles,
+                                then sin */
+    mb_tokenizer *tokenizer; /* NULL for synthetic models */
+    mb_chat chat;            /* system is the model's own copy */
     struct mb_chat_template *chat_template; /* NULL: prompts have the family's format */
     char *chat_error; /* why the folder's template cannot be used; told when a prompt needs it */
     char weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];
     size_t arena_mark; /* mb_kernels.mark() before the first weight */
 };
+
+/* mb_model_open() of one rank, in its thread. Ranks but 0 have no tokenizer and no hashes. */
+int mb_model_open_rank(mb_model **model, const mb_model_request *request, const mb_place *place, mb_type type,
+                       mb_error *err);
 
 /* Rounds an fp32 value to T and back (round to nearest even), as a kernel's store does. */
 float mb_type_round(float value, mb_type type);

@@ -93,6 +93,23 @@ typedef struct mb_chat {
     const char *system; /* NULL = none; copied */
 } mb_chat;
 
+/* ---- a model over several devices: tensor parallelism ---- */
+
+/* The ranks of a split model: threads of this process with a device each. Whoever opens a model with a team uses
+ * the model, its sessions and attenders as he would any other: what is done with them is done on all ranks, and
+ * what it results in is the whole model's. */
+typedef struct mb_team mb_team;
+/* Rank 0 is the caller's thread and device, opened with these options; the devices of the others are opened here:
+ * GPUs of the ordinals [ranks] (NULL: those that follow the first), or CPU devices. Different GPUs add with NCCL,
+ * ranks on one GPU and CPUs over host memory. Not more than MB_RANKS_MAX. */
+int mb_team_open(mb_team **team, const mb_kernels *kernels, mb_device *device, const mb_device_options *options,
+                 int32_t ranks, const int *ordinals, mb_error *err);
+/* After the models that were opened with it; the caller's device stays open. */
+void mb_team_close(mb_team *team);
+/* What one rank of so many computes, as a configuration: sizes memory and a method's shape. MB_E_INPUT where heads
+ * or widths do not divide. */
+int mb_model_slice(const mb_model_config *whole, int32_t ranks, mb_model_config *slice, mb_error *err);
+
 /* What the caller asks for; zero/NULL = take it from the checkpoint. */
 typedef struct mb_model_request {
     const char *path;        /* checkpoint folder, or NULL with shape */
@@ -104,6 +121,7 @@ typedef struct mb_model_request {
     int32_t positions;       /* overrides max_position_embeddings (synthetic models: up to 2M) */
     const int32_t *stop_ids; /* [stop_count] override the tokens that end a text; borrowed */
     size_t stop_count;
+    mb_team *team; /* splits the model; NULL: on one device. Borrowed until the model is closed */
     bool unloaded; /* files are checked and hashed, no weight is loaded: for a plan, nothing can run */
     mb_chat chat;
 } mb_model_request;
@@ -119,7 +137,8 @@ const char *mb_model_shape_name(size_t i);
 int mb_model_unpack(const char *file, const char *folder, mb_type type, mb_error *err);
 /* Device bytes of the weights. */
 size_t mb_model_weight_bytes(const mb_model_config *config, mb_type type);
-/* Maps, validates and uploads the weights. kernels and device stay the caller's and must outlive the model. */
+/* Maps, validates and uploads the weights, with a team each rank its slice. kernels and device (of rank 0) stay
+ * the caller's and must outlive the model. */
 int mb_model_open(mb_model **model, const mb_model_request *request, const mb_kernels *kernels, mb_device *device,
                   mb_type type, mb_error *err);
 void mb_model_close(mb_model *model);

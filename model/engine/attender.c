@@ -4,6 +4,7 @@
  */
 #include "base/foreign.h"
 #include "model/engine/engine.h"
+#include "model/engine/team.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -135,6 +136,8 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
     *attender = NULL;
     if (unsupported)
         *unsupported = false;
+    if (mb_team_leads(session->team))
+        return mb_team_attender_open(attender, session, method, options, steps, seed, unsupported, err);
     mb_attender *a = calloc(1, sizeof *a);
     mb_error why = {0};
     int rc = MB_OK;
@@ -142,7 +145,7 @@ int mb_attender_open(mb_attender **attender, mb_session *session, const mb_metho
         return mb_no_memory(err, "method %s", method->name);
     copy_method(&a->method, method);
     a->session = session;
-    a->process = mb_process_save();
+    a->process = session->rank == 0 ? mb_process_save() : NULL; /* the process is the same */
     mb_session_shape(session, steps, &a->shape);
     apply_host_options(a, options);
     if (a->method.supports) {
@@ -184,6 +187,10 @@ void mb_attender_close(mb_attender *attender)
     if (!attender)
         return;
     mb_session *session = attender->session;
+    if (mb_team_leads(session->team)) {
+        mb_team_attender_close(attender);
+        return;
+    }
     for (size_t i = 0; i < attender->graph_count; i++)
         if (attender->graphs[i].graph)
             session->kernels->graph_free(session->device, attender->graphs[i].graph);
@@ -195,6 +202,7 @@ void mb_attender_close(mb_attender *attender)
     mb_process_free(attender->process);
     session->kernels->release(session->device, attender->arena_mark);
     session->attenders--;
+    free(attender->peers);
     free(attender);
 }
 
@@ -249,6 +257,7 @@ void mb_attender_watch(mb_attender *attender, mb_attender_note *note, int64_t bu
 {
     attender->note = note;
     attender->budget = budget;
+    mb_team_watch(attender);
 }
 
 static void enter(const mb_attender *attender, mb_foreign *guard, const char *hook, const mb_call *call)
@@ -430,7 +439,7 @@ static int call_report(mb_attender *attender, double *all, mb_error *why)
     return rc;
 }
 
-int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_error *err)
+static int report(mb_attender *attender, double *values, size_t count, mb_error *err)
 {
     const mb_counter *counters = attender->method.counters;
     double all[64] = {0};
@@ -451,6 +460,14 @@ int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_e
         values[i] = all[i];
     }
     return MB_OK;
+}
+
+int mb_attender_report(mb_attender *attender, double *values, size_t count, mb_error *err)
+{
+    int rc = report(attender, values, count, err);
+    if (!attender->method.report || !attender->method.counters)
+        return rc;
+    return mb_session_join_counters(attender->session, rc, attender->method.counters, values, count, err);
 }
 
 /* ---- counters by layer and step ---- */
@@ -503,17 +520,7 @@ static int put_value(void *to, int32_t map, int32_t layer, int32_t step, double 
     return MB_OK;
 }
 
-static int compare_places(const void *a, const void *b)
-{
-    const mb_counter_place *x = a, *y = b;
-    if (x->map != y->map)
-        return x->map < y->map ? -1 : 1;
-    if (x->layer != y->layer)
-        return x->layer < y->layer ? -1 : 1;
-    return (x->step > y->step) - (x->step < y->step);
-}
-
-int mb_attender_report_maps(mb_attender *attender, mb_counter_place **values, size_t *count, mb_error *err)
+static int report_maps(mb_attender *attender, mb_counter_place **values, size_t *count, mb_error *err)
 {
     const mb_method *method = &attender->method;
     struct collector c = {.attender = attender};
@@ -530,9 +537,9 @@ int mb_attender_report_maps(mb_attender *attender, mb_counter_place **values, si
                                      : method->report_maps(attender->self, read_back, put_value, &c, &why);
     leave(attender, &guard, &why);
     if (c.count)
-        qsort(c.values, c.count, sizeof *c.values, compare_places);
+        qsort(c.values, c.count, sizeof *c.values, mb_place_order);
     for (size_t i = 1; i < c.count; i++)
-        if (compare_places(&c.values[i - 1], &c.values[i]) == 0)
+        if (mb_place_order(&c.values[i - 1], &c.values[i]) == 0)
             refuse(&c, MB_E_SAMPLE, method->maps[c.values[i].map].name, "there are two values", c.values[i].layer,
                    c.values[i].step);
     if (rc < 0 || c.why[0]) {
@@ -545,4 +552,18 @@ int mb_attender_report_maps(mb_attender *attender, mb_counter_place **values, si
     *values = c.values;
     *count = c.count;
     return MB_OK;
+}
+
+int mb_attender_report_maps(mb_attender *attender, mb_counter_place **values, size_t *count, mb_error *err)
+{
+    int rc = report_maps(attender, values, count, err);
+    if (!attender->method.report_maps || !attender->method.maps)
+        return rc;
+    rc = mb_session_join_places(attender->session, rc, attender->method.maps, values, count, err);
+    if (rc != MB_OK) {
+        free(*values);
+        *values = NULL;
+        *count = 0;
+    }
+    return rc;
 }

@@ -8,6 +8,7 @@
  * Behind every array of mb_host.pages_alloc() lie MB_GUARD_BYTES of a pattern that nobody may change. A write far
  * beyond them is not seen here: against that helps the process of its own that a run gives to plug-ins.
  */
+#include "model/checkpoint/slice.h"
 #include "model/engine/engine.h"
 
 #include <stdlib.h>
@@ -155,29 +156,72 @@ int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set
     return MB_OK;
 }
 
+/* This rank's counts and ids, one behind the other, become those of all KV heads: *counts then points to them, and
+ * set's sizes are 0 where the ranks do not answer alike. A KV head that several ranks have is its first rank's. */
+static int join_index(mb_attender *attender, mb_page_set *set, int32_t **counts, mb_error *err)
+{
+    const mb_session *session = attender->session;
+    const size_t heads = (size_t)session->config->kv_heads, all = (size_t)session->model->whole.kv_heads;
+    int32_t sizes[MB_RANKS_MAX][2], own[2] = {set->granularity, set->capacity};
+    int rc = mb_comm_gather(session->comm, own, sizeof own, sizes);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "the index of all ranks", err);
+    for (int32_t r = 0; r < session->ranks; r++)
+        if (memcmp(sizes[r], own, sizeof own) != 0)
+            set->granularity = set->capacity = 0;
+    if (set->granularity == 0)
+        return MB_OK;
+    const size_t capacity = (size_t)set->capacity, each = heads * (1 + capacity), ranks = (size_t)session->ranks;
+    int32_t *words = words_of(attender, ranks * each + all * (1 + capacity));
+    if (!words)
+        return mb_no_memory(err, "an index of %zu pages", all * capacity);
+    /* The own part lies at the beginning, which gathering writes over with rank 0's. */
+    rc = mb_comm_gather(session->comm, words, each * sizeof *words, words);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "the index of all ranks", err);
+    int32_t *joined = words + ranks * each;
+    for (size_t r = ranks; r-- > 0;) {
+        const int32_t first = mb_slice_kv_head(&session->model->whole, session->ranks, (int32_t)r);
+        for (size_t h = 0; h < heads; h++) {
+            joined[(size_t)first + h] = words[r * each + h];
+            memcpy(joined + all + ((size_t)first + h) * capacity, words + r * each + heads + h * capacity,
+                   capacity * sizeof *joined);
+        }
+    }
+    *counts = joined;
+    return MB_OK;
+}
+
 int mb_tell_selected(mb_attender *attender, const mb_forward_run *run, const mb_call *call, const mb_page_set *set,
                      mb_error *err)
 {
     const mb_session *session = attender->session;
+    const size_t heads = (size_t)session->config->kv_heads;
+    mb_page_set shown = set ? *set : (mb_page_set){0};
+    size_t entries = heads * (size_t)shown.capacity;
+    int32_t *counts = words_of(attender, heads + entries);
+    int rc = counts ? MB_OK : mb_no_memory(err, "an index of %zu pages", entries);
+    if (rc == MB_OK && set) {
+        rc = session->kernels->download(session->device, counts, set->counts, heads * sizeof *counts);
+        if (rc == MB_OK)
+            rc = session->kernels->download(session->device, counts + heads, set->ids, entries * sizeof *counts);
+        if (rc != MB_OK)
+            mb_session_failed(session, rc, "reading an index", err);
+    }
     mb_selected what = {.block = call->block,
                         .step = call->step,
                         .layer = call->layer,
                         .prefix = session->prefix[0],
-                        .kv_heads = session->config->kv_heads};
-    if (set) {
-        size_t heads = (size_t)what.kv_heads, entries = heads * (size_t)set->capacity;
-        int32_t *counts = words_of(attender, heads + entries);
-        if (!counts)
-            return mb_no_memory(err, "an index of %zu pages", entries);
-        int rc = session->kernels->download(session->device, counts, set->counts, heads * sizeof *counts);
-        if (rc == MB_OK)
-            rc = session->kernels->download(session->device, counts + heads, set->ids, entries * sizeof *counts);
-        if (rc != MB_OK)
-            return mb_session_failed(session, rc, "reading an index", err);
-        what.granularity = set->granularity;
-        what.capacity = set->capacity;
+                        .kv_heads = session->model->whole.kv_heads};
+    if (rc == MB_OK && session->comm)
+        rc = join_index(attender, &shown, &counts, err);
+    if (rc != MB_OK)
+        return rc;
+    if (shown.granularity > 0) {
+        what.granularity = shown.granularity;
+        what.capacity = shown.capacity;
         what.counts = counts;
-        what.ids = counts + heads;
+        what.ids = counts + what.kv_heads;
     }
     run->watcher->selected(run->watcher->user, &what);
     return MB_OK;

@@ -7,6 +7,7 @@
  * then kv_added per layer); block_end. report and report_maps come last.
  */
 #include "model/engine/engine.h"
+#include "model/engine/team.h"
 
 #include "model/checkpoint/convert.h"
 
@@ -133,7 +134,9 @@ static int network_block_begin(void *self, int32_t block, const int32_t *tokens,
     struct decoder *d = self;
     d->block = block;
     int rc = mb_session_send_prefix(d->session, err);
-    return rc == MB_OK ? block_hook(d, MB_HOOK_BLOCK_BEGIN, tokens, err) : rc;
+    if (rc == MB_OK)
+        rc = block_hook(d, MB_HOOK_BLOCK_BEGIN, tokens, err);
+    return mb_session_agree(d->session, rc, NULL, 0, err);
 }
 
 static int network_block_end(void *self, int32_t block, const int32_t *tokens, mb_error *err)
@@ -141,7 +144,9 @@ static int network_block_end(void *self, int32_t block, const int32_t *tokens, m
     struct decoder *d = self;
     (void)block;
     int rc = mb_session_send_prefix(d->session, err);
-    return rc == MB_OK ? block_hook(d, MB_HOOK_BLOCK_END, tokens, err) : rc;
+    if (rc == MB_OK)
+        rc = block_hook(d, MB_HOOK_BLOCK_END, tokens, err);
+    return mb_session_agree(d->session, rc, NULL, 0, err);
 }
 
 static int network_denoise(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset,
@@ -151,7 +156,7 @@ static int network_denoise(void *self, int32_t step, const int32_t *tokens, int3
     mb_forward_run run = make_run(d, step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP, step);
     double us = 0;
     bool timed = d->request->time_forwards;
-    int rc = check_stop(d, err);
+    int rc = mb_session_agree(d->session, check_stop(d, err), NULL, 0, err);
     if (rc != MB_OK)
         return rc;
     run.rows = rows;
@@ -168,7 +173,7 @@ static int network_denoise(void *self, int32_t step, const int32_t *tokens, int3
 static int network_logits(void *self, int32_t row, float *values, mb_error *err)
 {
     struct decoder *d = self;
-    const mb_session *session = d->session;
+    mb_session *session = d->session;
     size_t vocab = (size_t)session->config->vocab, width = mb_type_size(session->type);
     const char *logits = session->buffer[MB_BUFFER_LOGITS];
     /* Narrower values lie at the end of the same memory: widening from the front never reaches an unread one. */
@@ -176,7 +181,9 @@ static int network_logits(void *self, int32_t row, float *values, mb_error *err)
     int rc =
         session->kernels->download(session->device, stored, logits + (size_t)row * vocab * width, vocab * width);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "reading the logits of a row", err);
+        mb_session_failed(session, rc, "reading the logits of a row", err);
+    if ((rc = mb_session_agree(session, rc, stored, vocab * width, err)) != MB_OK)
+        return rc;
     if (session->type != MB_F32)
         mb_type_convert(values, MB_F32, stored, session->type, vocab);
     return MB_OK;
@@ -191,7 +198,7 @@ static int network_commit(void *self, const int32_t *tokens, int32_t *next, mb_e
     bool timed = d->request->time_forwards;
     int32_t ids[256];
     float probability[256];
-    int rc = check_stop(d, err);
+    int rc = mb_session_agree(session, check_stop(d, err), NULL, 0, err);
     if (rc != MB_OK)
         return rc;
     rc = mb_step(session, &run, tokens, ids, probability, timed ? &us : NULL, err);
@@ -234,7 +241,12 @@ static int read_work(struct decoder *d, mb_error *err)
     int rc =
         d->session->kernels->download(d->session->device, work, d->session->buffer[MB_BUFFER_WORK], sizeof work);
     if (rc != MB_OK)
-        return mb_session_failed(d->session, rc, "reading the work counters", err);
+        mb_session_failed(d->session, rc, "reading the work counters", err);
+    double all[] = {work[0], work[1], work[2], work[3], d->select_tokens};
+    if ((rc = mb_session_add(d->session, rc, all, 5, err)) != MB_OK)
+        return rc;
+    memcpy(work, all, sizeof work);
+    d->select_tokens = all[4];
     double present = work[1] + work[3];
     d->result->work = present > 0 ? work[0] / present : 0;
     d->result->work_select = present > 0 ? d->select_tokens / present : 0;
@@ -357,6 +369,7 @@ static int decode(struct decoder *d, mb_error *err)
     rc = watch_cache(d, err);
     if (rc == MB_OK)
         rc = begin(d, err);
+    rc = mb_session_agree(session, rc, NULL, 0, err);
     if (rc == MB_OK) {
         uint64_t start = mb_clock_ns();
         rc = mb_sampling_run(&sampling, &network, session->prompt[0], session->prompt_count[0], err);
@@ -367,12 +380,14 @@ static int decode(struct decoder *d, mb_error *err)
         rc = check_cache(d, err);
     if (rc == MB_OK)
         rc = take_result(d, &sampling, err);
+    rc = mb_session_agree(session, rc, NULL, 0, err);
     if (rc == MB_OK)
         rc = read_work(d, err);
     if (rc == MB_OK)
         rc = mb_attender_report(d->attender, d->result->counters, 32, err);
     if (rc == MB_OK)
         rc = mb_attender_report_maps(d->attender, &d->result->maps, &d->result->map_count, err);
+    rc = mb_session_agree(session, rc, NULL, 0, err);
     mb_error why = {0};
     int back = cut_back(d, &why);
     if (back != MB_OK && rc == MB_OK)
@@ -388,6 +403,8 @@ out:
 int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_request *request,
               mb_decode_result *result, mb_error *err)
 {
+    if (mb_team_leads(session->team))
+        return mb_team_decode(session, attender, request, result, err);
     struct decoder d = {.session = session, .attender = attender, .request = request, .result = result};
     return decode(&d, err);
 }
@@ -395,6 +412,8 @@ int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_reques
 int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const *shadows, size_t shadow_count,
                      const mb_decode_request *request, mb_decode_result *result, mb_recall *recalls, mb_error *err)
 {
+    if (mb_team_leads(session->team))
+        return mb_team_decode_shadow(session, exact, shadows, shadow_count, request, result, recalls, err);
     struct decoder d = {
         .session = session, .attender = exact, .request = request, .result = result, .shadow_count = shadow_count};
     memset(recalls, 0, shadow_count * sizeof *recalls);
@@ -405,8 +424,13 @@ int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const
     for (size_t i = 0; i < shadow_count; i++)
         d.shadows[i].attender = shadows[i];
     int rc = decode(&d, err);
+    if (rc == MB_OK && session->comm) {
+        mb_forward_run run = make_run(&d, MB_PHASE_COMMIT, 0);
+        rc = mb_shadows_settle(session, &run, 0, rc, err);
+    }
     for (size_t i = 0; i < shadow_count && rc == MB_OK; i++)
-        rc = mb_shadow_result(&d.shadows[i], session->config->layers, session->config->kv_heads, &recalls[i], err);
+        rc = mb_shadow_result(&d.shadows[i], session->config->layers, session->model->whole.kv_heads, &recalls[i],
+                              err);
     if (rc != MB_OK) {
         for (size_t i = 0; i < shadow_count; i++)
             mb_recall_free(&recalls[i]);

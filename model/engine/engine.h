@@ -81,6 +81,12 @@ struct mb_session {
     int32_t attenders;    /* open ones */
     uint64_t rotation;    /* numbers the forwards of fixed work, so that inputs differ */
     mb_measure measure;
+    mb_team *team; /* this and the next three as in the model */
+    mb_comm *comm;
+    int32_t rank, ranks;
+    mb_session **peers; /* rank 0 of a split model: [ranks], from 1 on; NULL otherwise */
+    mb_audit audit;     /* of a peer */
+    int32_t owed;       /* sums over the ranks that the forward under way has still to make */
 };
 
 /* Offsets, in 4-byte words, of the arrays in MB_BUFFER_INPUT; each [batch][block] but the last, [batch]. */
@@ -208,6 +214,8 @@ struct mb_attender {
     size_t guard_count;
     int32_t *words; /* host copies while something is checked */
     size_t word_count;
+    struct mb_attender **peers; /* rank 0 of a split model: [ranks], from 1 on; NULL otherwise */
+    mb_attender_note own_note;  /* of a peer that is watched */
 };
 
 /* What call->internal points to: enough to turn a mb_call back into kernel arguments. */
@@ -286,8 +294,24 @@ typedef struct mb_recall_sum { /* of one (layer, step) */
     int32_t head_blocks[64];
 } mb_recall_sum;
 
+/* What a shadow's selection at one layer of a step holds, by KV head. */
+typedef struct mb_held {
+    int32_t heads;
+    bool sparse[64]; /* the head does not read the whole prefix: the others have no recall */
+    double index[64], mass[64], captured[64];
+} mb_held;
+
+/* What came of asking a shadow at one layer, as ranks tell each other. */
+typedef struct mb_asked {
+    bool failed;
+    bool counted; /* a denoising forward's */
+    mb_held held; /* heads 0: it answered dense */
+    mb_error error;
+} mb_asked;
+
 typedef struct mb_shadow {
     mb_attender *attender;
+    mb_asked asked; /* at the layer under way */
     int32_t mode;
     mb_recall_sum *sums; /* [steps][layers], grown with the steps */
     int32_t steps;
@@ -316,6 +340,8 @@ void mb_ranking_free(mb_ranking *ranking);
  * MB_E_SAMPLE = not a valid index. Adds to sum when 0. */
 int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *ids,
                       const int32_t *counts, mb_recall_sum *sum, mb_error *err);
+/* Failures that came after the last layer was asked: a shadow that failed on one rank has failed on all. */
+int mb_shadows_settle(mb_session *session, const mb_forward_run *run, int32_t layer, int rc, mb_error *err);
 int mb_shadow_result(const mb_shadow *shadow, int32_t layers, int32_t heads, mb_recall *recall, mb_error *err);
 void mb_shadow_free(mb_shadow *shadow);
 

@@ -4,12 +4,15 @@
  * RMSNorm, q k v, norm of q and k where there is one, RoPE, attention, o, residual, RMSNorm, gate and up, down,
  * residual.
  *
+ * Of a split model this is one rank's part: what o and down give are terms of a sum over the ranks.
+ *
  * The residual stream x is in MB_BUFFER_X; the output of o and down stays in MB_BUFFER_DELTA until the next
  * normalisation adds it, so that one kernel does both. Nothing here allocates, waits or reads back.
  */
 #include "model/engine/engine.h"
 
 #include "model/checkpoint/config.h"
+#include "model/engine/team.h"
 
 static int failed(const mb_session *session, int rc, int32_t layer, const char *what, mb_error *err)
 {
@@ -164,13 +167,19 @@ int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
                                                            .n = config->hidden,
                                                            .k = (int64_t)config->query_heads * config->head_dim,
                                                            .out = buffer[MB_BUFFER_DELTA]});
-    if (rc == MB_OK)
-        rc = norm(session, buffer[MB_BUFFER_DELTA], weights->post_norm, n);
+    if (rc != MB_OK)
+        return failed(session, rc, layer, "output", err);
+    rc = mb_session_sum(session, buffer[MB_BUFFER_DELTA], n * config->hidden, "adding the heads up", err);
+    if (rc != MB_OK)
+        return rc;
+    rc = norm(session, buffer[MB_BUFFER_DELTA], weights->post_norm, n);
     if (rc == MB_OK && inner > 0)
         rc = dense_mlp(session, weights, n, inner);
     if (rc == MB_OK && mb_layer_is_moe(config, layer))
         rc = expert_mlp(session, weights, n, inner > 0);
-    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "output and feed-forward", err);
+    if (rc != MB_OK)
+        return failed(session, rc, layer, "feed-forward", err);
+    return mb_session_sum(session, buffer[MB_BUFFER_DELTA], n * config->hidden, "adding the feed-forward up", err);
 }
 
 int mb_forward_norm(mb_session *session, int64_t n, mb_error *err)
@@ -242,6 +251,7 @@ int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err)
                     .block_keys = session->block};
     run->sparse_layers = run->layers = 0;
     run->select_share = 0;
+    session->owed = 2 * config->layers;
     int rc = mb_forward_embed(session, mb_input_at(session, input.ids), n, err);
     for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
         rc = mb_forward_qkv(session, l, &rows, &session->kv[l],

@@ -7,6 +7,7 @@
  * by remembering an output, and every method's blocks see the same ones.
  */
 #include "model/engine/engine.h"
+#include "model/engine/team.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -132,16 +133,20 @@ static int one_block(struct work *w, int32_t block, int32_t steps, const volatil
         for (int32_t i = 0; i < session->block; i++)
             w->tokens[b * session->block + i] = i == 0 ? drawn(session, b, 0) : session->config->mask_id;
     int rc = block_hook(w, MB_HOOK_BLOCK_BEGIN, block, err);
-    for (int32_t step = 1; step <= steps && rc == MB_OK; step++) {
-        if (stop && *stop)
-            return mb_fail(err, MB_E_STOP, "interrupted");
+    for (int32_t step = 1; step <= steps; step++) {
+        if (rc == MB_OK && stop && *stop)
+            rc = mb_fail(err, MB_E_STOP, "interrupted");
+        if ((rc = mb_session_agree(session, rc, NULL, 0, err)) != MB_OK)
+            return rc;
         rc = forward(w, step == 1 ? MB_PHASE_FIRST_STEP : MB_PHASE_LATER_STEP, block, step, err);
         if (rc == MB_OK)
             reveal(w, step, steps);
     }
     if (rc == MB_OK)
         rc = forward(w, MB_PHASE_COMMIT, block, 0, err);
-    return rc == MB_OK ? block_hook(w, MB_HOOK_BLOCK_END, block, err) : rc;
+    if (rc == MB_OK)
+        rc = block_hook(w, MB_HOOK_BLOCK_END, block, err);
+    return mb_session_agree(session, rc, NULL, 0, err);
 }
 
 static int read_work(struct work *w, mb_error *err)
@@ -150,7 +155,12 @@ static int read_work(struct work *w, mb_error *err)
     mb_session *session = w->session;
     int rc = session->kernels->download(session->device, work, session->buffer[MB_BUFFER_WORK], sizeof work);
     if (rc != MB_OK)
-        return mb_session_failed(session, rc, "reading the work counters", err);
+        mb_session_failed(session, rc, "reading the work counters", err);
+    double all[] = {work[0], work[1], work[2], work[3], w->select_tokens};
+    if ((rc = mb_session_add(session, rc, all, 5, err)) != MB_OK)
+        return rc;
+    memcpy(work, all, sizeof work);
+    w->select_tokens = all[4];
     double present = work[1] + work[3];
     w->result->work = present > 0 ? work[0] / present : 0;
     w->result->work_select = present > 0 ? w->select_tokens / present : 0;
@@ -158,37 +168,42 @@ static int read_work(struct work *w, mb_error *err)
     return MB_OK;
 }
 
+/* The method meets the snapshot, and no block's clock runs yet. */
+static int begin(struct work *w, mb_error *err)
+{
+    mb_session *session = w->session;
+    size_t slots = (size_t)session->batch * (size_t)session->block;
+    w->tokens = malloc(slots * sizeof *w->tokens);
+    w->ids = malloc(slots * sizeof *w->ids);
+    w->probability = malloc(slots * sizeof *w->probability);
+    if (!w->tokens || !w->ids || !w->probability)
+        return mb_no_memory(err, "%zu tokens", slots);
+    int rc = mb_session_send_prefix(session, err);
+    if (rc != MB_OK)
+        return rc;
+    rc = session->kernels->fill(session->device, session->buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "clearing the work counters", err);
+    mb_forward_run run = make_run(w, MB_PHASE_PREFILL, 0, 0);
+    if ((rc = mb_attender_begin(w->attender, &run, err)) != MB_OK)
+        return rc;
+    /* What begin() enqueued (an index over the whole prefix) ends before the clock of the first block starts. */
+    rc = session->kernels->sync(session->device);
+    return rc == MB_OK ? rc : mb_session_failed(session, rc, "waiting for the method's set-up", err);
+}
+
 int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blocks, int32_t steps,
                          const volatile int *stop, mb_decode_result *result, mb_error *err)
 {
-    size_t slots = (size_t)session->batch * (size_t)session->block;
+    if (mb_team_leads(session->team))
+        return mb_team_fixed_work(session, attender, blocks, steps, stop, result, err);
     struct work w = {.session = session, .attender = attender, .result = result};
-    int rc = MB_OK;
     if (steps < 1 || steps > session->block)
         return mb_fail(err, MB_E_INPUT, "%d steps per block of %d tokens: use 1 to %d", steps, session->block,
                        session->block);
-    w.tokens = malloc(slots * sizeof *w.tokens);
-    w.ids = malloc(slots * sizeof *w.ids);
-    w.probability = malloc(slots * sizeof *w.probability);
-    if (!w.tokens || !w.ids || !w.probability) {
-        rc = mb_no_memory(err, "%zu tokens", slots);
+    int rc = mb_session_agree(session, begin(&w, err), NULL, 0, err);
+    if (rc != MB_OK)
         goto out;
-    }
-    if ((rc = mb_session_send_prefix(session, err)) != MB_OK)
-        goto out;
-    rc = session->kernels->fill(session->device, session->buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
-    if (rc != MB_OK) {
-        mb_session_failed(session, rc, "clearing the work counters", err);
-        goto out;
-    }
-    mb_forward_run run = make_run(&w, MB_PHASE_PREFILL, 0, 0);
-    if ((rc = mb_attender_begin(attender, &run, err)) != MB_OK)
-        goto out;
-    /* What begin() enqueued (an index over the whole prefix) ends before the clock of the first block starts. */
-    if ((rc = session->kernels->sync(session->device)) != MB_OK) {
-        mb_session_failed(session, rc, "waiting for the method's set-up", err);
-        goto out;
-    }
     result->digest = 0xcbf29ce484222325u;
     uint64_t start = mb_clock_ns();
     for (int32_t b = 0; b < blocks && rc == MB_OK; b++) {
@@ -206,6 +221,7 @@ int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blo
         rc = read_work(&w, err);
     if (rc == MB_OK)
         rc = mb_attender_report(attender, result->counters, 32, err);
+    rc = mb_session_agree(session, rc, NULL, 0, err);
 out:
     free(w.tokens);
     free(w.ids);
@@ -215,6 +231,8 @@ out:
 
 int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logits, mb_error *err)
 {
+    if (mb_team_leads(model->team))
+        return mb_team_logits(model, ids, n, logits, err);
     mb_session *session = NULL;
     size_t block = (size_t)model->config.block, vocab = (size_t)model->config.vocab;
     *logits = NULL;
@@ -225,13 +243,13 @@ int mb_model_logits(mb_model *model, const int32_t *ids, size_t n, float **logit
             return mb_fail(err, MB_E_INPUT, "token %zu is %d, the vocabulary has %d", i, ids[i],
                            model->config.vocab);
     mb_session_request request = {.batch = 1, .capacity = (int32_t)(n > block ? n : block)};
+    float *all = NULL;
     int rc = mb_session_open(&session, model, &request, err);
-    if (rc != MB_OK)
-        return rc;
-    float *all = malloc(n * vocab * sizeof *all);
-    if (!all)
+    if (rc == MB_OK && !(all = malloc(n * vocab * sizeof *all)))
         rc = mb_no_memory(err, "the logits of %zu tokens", n);
-    else
+    if (model->comm)
+        rc = mb_comm_agree(model->comm, rc, NULL, 0, err);
+    if (rc == MB_OK)
         rc = mb_session_prefill_rows(session, 0, ids, 0, (int32_t)n, all, NULL, err);
     if (rc == MB_OK) {
         *logits = all;

@@ -8,7 +8,9 @@
  * KV head whose selection is the whole prefix is left out, and a layer-step where all are counts as dense, never
  * as recall 1. An empty selection has recall 0.
  */
+#include "model/checkpoint/slice.h"
 #include "model/engine/engine.h"
+#include "model/engine/team.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -142,40 +144,60 @@ static int64_t head_size(const mb_ranking *ranking, int32_t granularity, int32_t
                                ranking->prefix);
 }
 
-int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *ids,
-                      const int32_t *counts, mb_recall_sum *sum, mb_error *err)
+/* What the lists of this rank's KV heads hold. */
+static int measure(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *ids,
+                   const int32_t *counts, mb_held *all, mb_error *err)
 {
-    double index[64], mass[64], captured = 0, index_sum = 0, mass_sum = 0;
-    int32_t heads = ranking->heads < 64 ? ranking->heads : 64, used = 0, compared[64];
-    for (int32_t h = 0; h < heads; h++) {
+    all->heads = ranking->heads < 64 ? ranking->heads : 64;
+    for (int32_t h = 0; h < all->heads; h++) {
         const int32_t *pages = ids + (size_t)h * (size_t)capacity;
         const double *best = ranking->cumulated + (size_t)h * ((size_t)ranking->stride + 1);
         mb_error reason = {0};
         int64_t size = head_size(ranking, granularity, capacity, pages, counts[h], &reason);
         if (size < 0)
             return mb_fail(err, MB_E_SAMPLE, "KV head %d %s", h, reason.text);
-        if (size >= ranking->prefix)
+        all->sparse[h] = size < ranking->prefix;
+        if (!all->sparse[h])
             continue;
         struct held held = count_held(ranking, h, pages, counts[h], granularity, size);
-        index[used] = size > 0 ? (double)held.hits / (double)size : 0;
-        mass[used] = best[size] > 0 ? held.mass / best[size] : 0;
-        index_sum += index[used];
-        mass_sum += mass[used];
-        captured += held.mass;
-        compared[used++] = h;
+        all->index[h] = size > 0 ? (double)held.hits / (double)size : 0;
+        all->mass[h] = best[size] > 0 ? held.mass / best[size] : 0;
+        all->captured[h] = held.mass;
+    }
+    return MB_OK;
+}
+
+/* 1: no head of them all reads less than the prefix. */
+static int add_held(const mb_held *all, mb_recall_sum *sum)
+{
+    double captured = 0, index = 0, mass = 0;
+    int32_t used = 0;
+    for (int32_t h = 0; h < all->heads; h++) {
+        if (!all->sparse[h])
+            continue;
+        index += all->index[h];
+        mass += all->mass[h];
+        captured += all->captured[h];
+        sum->index_head[h] += all->index[h];
+        sum->mass_head[h] += all->mass[h];
+        sum->head_blocks[h]++;
+        used++;
     }
     if (used == 0)
         return 1;
-    for (int32_t i = 0; i < used; i++) {
-        sum->index_head[compared[i]] += index[i];
-        sum->mass_head[compared[i]] += mass[i];
-        sum->head_blocks[compared[i]]++;
-    }
-    sum->index += index_sum / used;
-    sum->mass += mass_sum / used;
+    sum->index += index / used;
+    sum->mass += mass / used;
     sum->captured += captured / used;
     sum->blocks++;
     return 0;
+}
+
+int mb_recall_compare(const mb_ranking *ranking, int32_t granularity, int32_t capacity, const int32_t *ids,
+                      const int32_t *counts, mb_recall_sum *sum, mb_error *err)
+{
+    mb_held all = {0};
+    int rc = measure(ranking, granularity, capacity, ids, counts, &all, err);
+    return rc == MB_OK ? add_held(&all, sum) : rc;
 }
 
 /* ---- asking the shadows ---- */
@@ -215,17 +237,93 @@ static int compare_pages(mb_session *session, const mb_forward_run *run, mb_shad
                                         heads * sizeof *shadow->counts);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "reading a selection", &shadow->error);
+    rc = measure(ranking, set->granularity, set->capacity, shadow->ids, shadow->counts, &shadow->asked.held,
+                 &shadow->error);
+    return rc == MB_OK ? MB_OK
+                       : mb_fail_prefix(&shadow->error, rc, "method %s, layer %d, block %d, step %d",
+                                        shadow->attender->method.name, layer, run->block, run->step);
+}
+
+/* The heads of all ranks in their order; where several ranks have one, the mean of theirs. */
+static void join_held(const mb_session *session, const mb_asked *all, size_t each, mb_held *joined)
+{
+    const mb_model_config *whole = &session->model->whole;
+    int32_t found[64] = {0};
+    memset(joined, 0, sizeof *joined);
+    for (int32_t r = 0; r < session->ranks; r++) {
+        const mb_held *held = &all[(size_t)r * each].held;
+        int32_t first = mb_slice_kv_head(whole, session->ranks, r);
+        for (int32_t h = 0; h < held->heads && first + h < 64; h++) {
+            int32_t to = first + h;
+            joined->heads = to + 1 > joined->heads ? to + 1 : joined->heads;
+            if (!held->sparse[h])
+                continue;
+            joined->sparse[to] = true;
+            joined->index[to] += held->index[h];
+            joined->mass[to] += held->mass[h];
+            joined->captured[to] += held->captured[h];
+            found[to]++;
+        }
+    }
+    for (int32_t h = 0; h < joined->heads; h++) {
+        joined->index[h] /= found[h] > 1 ? found[h] : 1;
+        joined->mass[h] /= found[h] > 1 ? found[h] : 1;
+        joined->captured[h] /= found[h] > 1 ? found[h] : 1;
+    }
+}
+
+/* What all ranks have of one shadow: all[rank * each]. */
+static int take(mb_session *session, const mb_forward_run *run, mb_shadow *shadow, const mb_asked *all,
+                size_t each, int32_t layer)
+{
+    mb_held joined;
+    bool counted = shadow->asked.counted;
+    for (int32_t r = 0; r < session->ranks; r++)
+        if (all[(size_t)r * each].failed) {
+            shadow->error = all[(size_t)r * each].error;
+            return shadow->error.code ? shadow->error.code : MB_E_SAMPLE;
+        }
+    if (!counted)
+        return MB_OK;
     mb_recall_sum *sum = sum_of(shadow, session->config->layers, run->step, layer);
     if (!sum)
         return mb_no_memory(&shadow->error, "recall of %d steps", run->step);
-    rc = mb_recall_compare(ranking, set->granularity, set->capacity, shadow->ids, shadow->counts, sum,
-                           &shadow->error);
-    if (rc < 0)
-        return mb_fail_prefix(&shadow->error, rc, "method %s, layer %d, block %d, step %d",
-                              shadow->attender->method.name, layer, run->block, run->step);
-    shadow->dense_calls += rc == 1;
-    shadow->sparse_calls += rc == 0;
+    join_held(session, all, each, &joined);
+    int dense = add_held(&joined, sum);
+    shadow->dense_calls += dense;
+    shadow->sparse_calls += !dense;
     return MB_OK;
+}
+
+int mb_shadows_settle(mb_session *session, const mb_forward_run *run, int32_t layer, int rc, mb_error *err)
+{
+    const size_t n = run->shadow_count;
+    mb_asked *all = rc == MB_OK ? calloc((size_t)session->ranks * (n + 1) + n, sizeof *all) : NULL;
+    if (rc != MB_OK)
+        return rc;
+    if (!all)
+        return mb_no_memory(err, "%zu shadows", n);
+    mb_asked *mine = all + (size_t)session->ranks * n;
+    for (size_t i = 0; i < n; i++) {
+        mb_shadow *shadow = &run->shadows[i];
+        shadow->asked.failed = shadow->failed;
+        shadow->asked.error = shadow->error;
+        mine[i] = shadow->asked;
+    }
+    if (session->comm)
+        rc = mb_comm_gather(session->comm, mine, n * sizeof *mine, all);
+    else
+        memcpy(all, mine, n * sizeof *mine);
+    if (rc != MB_OK)
+        mb_session_failed(session, rc, "what the shadows of all ranks hold", err);
+    for (size_t i = 0; rc == MB_OK && i < n; i++) {
+        mb_shadow *shadow = &run->shadows[i];
+        if (take(session, run, shadow, all + i, n, layer) != MB_OK)
+            shadow->failed = true;
+        memset(&shadow->asked, 0, sizeof shadow->asked);
+    }
+    free(all);
+    return rc;
 }
 
 /* One shadow, one layer: its hooks in the normal order, on the exact forward's queries and statistics. */
@@ -243,10 +341,9 @@ static int ask(mb_session *session, const mb_forward_run *run, mb_shadow *shadow
     if (rc != MB_OK)
         return rc;
     bool counted = run->phase != MB_PHASE_COMMIT;
-    if (selection.answer == MB_DENSE) {
-        shadow->dense_calls += counted;
+    shadow->asked.counted = counted && (selection.answer == MB_DENSE || selection.pages);
+    if (selection.answer == MB_DENSE)
         return selection.want ? mb_attender_observe(attender, &call, &selection, lse, NULL, err) : MB_OK;
-    }
     if (selection.answer != MB_SPARSE && selection.answer != MB_ATTEND)
         return mb_fail(err, MB_E_SAMPLE, "method %s, layer %d: select() gave an answer that does not exist",
                        attender->method.name, layer);
@@ -263,12 +360,8 @@ static int ask(mb_session *session, const mb_forward_run *run, mb_shadow *shadow
     if (rc == MB_OK && run->checked)
         rc = selection.pages ? mb_check_pages(attender, &call, selection.pages, err)
                              : mb_check_guards(attender, &call, err);
-    if (rc != MB_OK || !counted || !selection.pages)
+    if (rc != MB_OK || !counted || !selection.pages || ranking->prefix == 0)
         return rc;
-    if (ranking->prefix == 0) {
-        shadow->dense_calls++;
-        return MB_OK;
-    }
     return compare_pages(session, run, shadow, ranking, layer, selection.pages);
 }
 
@@ -308,7 +401,7 @@ int mb_shadows_ask(mb_session *session, mb_forward_run *run, mb_ranking *ranking
             return rc;
     }
     struct ask_turn turn = {session, run, ranking, layer, lse};
-    return mb_forward_each(run, turn_ask, &turn, err);
+    return mb_shadows_settle(session, run, layer, mb_forward_each(run, turn_ask, &turn, err), err);
 }
 
 /* ---- results ---- */

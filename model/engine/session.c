@@ -3,8 +3,10 @@
  * random keys and values. The prefilled state is the snapshot that every decoding starts from.
  */
 #include "model/engine/engine.h"
+#include "model/engine/team.h"
 
 #include "model/checkpoint/convert.h"
+#include "model/checkpoint/slice.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -120,6 +122,8 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
     mb_buffer_sizes sizes;
     mb_session *s = NULL;
     *session = NULL;
+    if (mb_team_leads(model->team))
+        return mb_team_session_open(session, model, request, err);
     int rc = check_request(&model->config, request, err);
     if (rc != MB_OK)
         return rc;
@@ -133,12 +137,16 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
     s->kernels = model->kernels;
     s->device = model->device;
     s->type = model->type;
+    s->comm = model->comm;
+    s->rank = model->rank;
+    s->ranks = model->ranks;
     s->batch = request->batch;
     s->block = model->config.block;
     s->capacity = request->capacity;
     s->stride = sizes.stride;
     s->chunk = sizes.chunk;
-    s->graphs = s->has_graphs = request->graphs && s->kernels->capture_begin;
+    s->graphs = s->has_graphs =
+        request->graphs && s->kernels->capture_begin && (!model->comm || mb_comm_captures(model->comm));
     s->measure.counting = true;
     s->arena_mark = s->kernels->mark(s->device);
     s->kv = calloc((size_t)model->config.layers, sizeof *s->kv);
@@ -168,6 +176,10 @@ void mb_session_close(mb_session *session)
 {
     if (!session)
         return;
+    if (mb_team_leads(session->team)) {
+        mb_team_session_close(session);
+        return;
+    }
     session->kernels->release(session->device, session->arena_mark);
     for (int32_t b = 0; session->prompt && b < session->batch; b++)
         free(session->prompt[b]);
@@ -179,6 +191,7 @@ void mb_session_close(mb_session *session)
     free(session->kv);
     free(session->staging);
     free(session->answer);
+    free(session->peers);
     free(session);
 }
 
@@ -219,6 +232,7 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
         rc = kernels->upload(session->device, device_first, &first, sizeof first);
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "prefill", err);
+    session->owed = 2 * config->layers;
     rc = mb_forward_embed(session, device_ids, n, err);
     for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
         mb_kv kv = mb_session_kv_of(session, l, sequence);
@@ -307,14 +321,17 @@ int mb_session_prefill_rows(mb_session *session, int32_t sequence, const int32_t
     for (int32_t first = from; first < to && rc == MB_OK;) {
         int32_t end = first < whole ? whole : to;
         int32_t n = end - first < session->chunk ? end - first : session->chunk;
-        rc = prefill_chunk(session, sequence, ids + first, first, n, err);
         bool last = first + n == to;
+        rc = prefill_chunk(session, sequence, ids + first, first, n, err);
+        if (rc != MB_OK)
+            mb_session_quit(session, rc, n);
         if (rc == MB_OK && (logits || (best && last)))
             rc = mb_forward_norm(session, n, err);
         if (rc == MB_OK && logits)
             rc = read_logits(session, n, logits + (size_t)(first - from) * (size_t)session->config->vocab, err);
         if (rc == MB_OK && best && last)
             rc = read_best(session, n, best, err);
+        rc = mb_session_agree(session, rc, best, best && last ? sizeof *best : 0, err);
         first += n;
     }
     return rc;
@@ -335,6 +352,8 @@ int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids
 {
     if (us)
         *us = 0;
+    if (mb_team_leads(session->team))
+        return mb_team_prefill(session, sequence, ids, n, us, err);
     if (sequence < 0 || sequence >= session->batch)
         return mb_fail(err, MB_E_BUG, "sequence %d of a batch of %d", sequence, session->batch);
     if (n > (size_t)session->capacity - (size_t)session->block)
@@ -404,29 +423,55 @@ static int fill_head(mb_session *session, char *first, char *to, int32_t tokens,
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "random fill", err);
 }
 
+/* Draws the offset of every head of the whole model but the first, and fills those that this rank has. *own: the
+ * offset of the head that lies where the source is. */
+static int fill_heads(mb_session *session, bool values, int32_t tokens, mb_random *random, int32_t *own,
+                      mb_error *err)
+{
+    const mb_model_config *config = session->config, *whole = &session->model->whole;
+    const int32_t from = mb_slice_kv_head(whole, session->ranks, session->rank);
+    size_t slot = (size_t)session->capacity * (size_t)config->head_dim * mb_type_size(session->type);
+    char *first = values ? session->kv[0].v : session->kv[0].k;
+    int rc = MB_OK;
+    *own = 0;
+    for (int32_t i = 0; i < config->layers * session->batch * whole->kv_heads && rc == MB_OK; i++) {
+        const int32_t head = i % whole->kv_heads - from, row = i / whole->kv_heads;
+        const int32_t l = row / session->batch, b = row % session->batch;
+        const int32_t shift = i > 0 ? (int32_t)mb_random_below(random, (uint64_t)tokens) : 0;
+        if (head < 0 || head >= config->kv_heads)
+            continue;
+        char *to =
+            (char *)(values ? session->kv[l].v : session->kv[l].k) + (size_t)(b * config->kv_heads + head) * slot;
+        if (to == first)
+            *own = shift;
+        else
+            rc = fill_head(session, first, to, tokens, shift, err);
+    }
+    return rc;
+}
+
 /* One side of the cache, keys or values: the first head of the first layer is the source of all others. numbers
  * and stored have room for the tokens of one head, the latter in the type of the cache. */
 static int fill_side(mb_session *session, bool values, int32_t tokens, mb_random *random, float *numbers,
                      void *stored, mb_error *err)
 {
-    const mb_model_config *config = session->config;
-    size_t n = (size_t)tokens * (size_t)config->head_dim, width = mb_type_size(session->type);
-    size_t slot = (size_t)session->capacity * (size_t)config->head_dim * width;
+    const mb_kernels *kernels = session->kernels;
+    size_t row = (size_t)session->config->head_dim, n = (size_t)tokens * row, width = mb_type_size(session->type);
     char *first = values ? session->kv[0].v : session->kv[0].k;
+    int32_t own = 0;
     for (size_t i = 0; i < n; i++)
         numbers[i] = random_normal(random);
     mb_type_convert(stored, session->type, numbers, MB_F32, n);
-    int rc = session->kernels->upload(session->device, first, stored, n * width);
-    if (rc != MB_OK)
-        return mb_session_failed(session, rc, "random fill", err);
-    for (int32_t l = 0; l < config->layers; l++) {
-        char *to = values ? session->kv[l].v : session->kv[l].k;
-        for (int32_t i = l == 0 ? 1 : 0; i < session->batch * config->kv_heads && rc == MB_OK; i++) {
-            int32_t shift = (int32_t)mb_random_below(random, (uint64_t)tokens);
-            rc = fill_head(session, first, to + (size_t)i * slot, tokens, shift, err);
-        }
+    int rc = kernels->upload(session->device, first, stored, n * width);
+    if (rc == MB_OK && (rc = fill_heads(session, values, tokens, random, &own, err)) != MB_OK)
+        return rc;
+    if (rc == MB_OK && own > 0) { /* the source itself is turned last */
+        size_t head = (size_t)own * row * width, tail = n * width - head;
+        rc = kernels->upload(session->device, first, (const char *)stored + head, tail);
+        if (rc == MB_OK)
+            rc = kernels->upload(session->device, first + tail, stored, head);
     }
-    return rc;
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "random fill", err);
 }
 
 /* Nobody wrote these keys: prompts of token 0 stand for them, so that the samplers run as usual. */
@@ -447,6 +492,8 @@ static int fill_prompts(mb_session *session, int32_t tokens, mb_error *err)
 
 int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, mb_error *err)
 {
+    if (mb_team_leads(session->team))
+        return mb_team_fill_random(session, tokens, seed, err);
     if (tokens < 0 || tokens > session->capacity - session->block)
         return mb_fail(err, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d", tokens,
                        session->capacity);

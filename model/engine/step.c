@@ -8,6 +8,7 @@
  * array (tokens, probabilities): nothing else crosses the bus.
  */
 #include "model/engine/engine.h"
+#include "model/engine/team.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -132,7 +133,7 @@ static int launch(mb_session *session, mb_forward_run *run, const mb_captured *g
         run->layers = graph->layers;
         run->select_share = graph->select_share;
     } else if ((rc = mb_forward(session, run, err)) != MB_OK) {
-        return rc;
+        return mb_session_quit(session, rc, (int64_t)run->batch * run->rows);
     }
     if (us) {
         rc = kernels->timer_mark(session->device, 1);
@@ -151,8 +152,9 @@ static int launch_profiled(mb_session *session, mb_forward_run *run, const mb_ca
     const mb_kernels *kernels = session->kernels;
     mb_profile_report report = {.phase = run->phase, .step = run->step, .replayed = graph != NULL};
     mb_kernel_record *records = NULL;
-    bool open = kernels->profile_begin(session->device) == MB_OK;
-    if (!open)
+    const bool watched = session->rank == 0; /* the other ranks do the same for it */
+    bool open = watched && kernels->profile_begin(session->device) == MB_OK;
+    if (watched && !open)
         report.error = kernels->error(session->device);
     int rc = launch(session, run, graph, us, err);
     if (open && kernels->profile_end(session->device, &records, &report.count) != MB_OK && rc == MB_OK)
@@ -170,17 +172,21 @@ static int run_profiled(mb_session *session, mb_forward_run *run, const mb_captu
                         mb_error *err)
 {
     int rc = launch_profiled(session, run, NULL, !graph, us, err);
+    rc = mb_session_agree(session, rc, NULL, 0, err);
     return rc == MB_OK && graph ? launch_profiled(session, run, graph, true, us, err) : rc;
 }
 
-static int run_forward(mb_session *session, mb_forward_run *run, double *us, mb_error *err)
+/* rc: of what comes before the forward. */
+static int run_forward(mb_session *session, mb_forward_run *run, int rc, double *us, mb_error *err)
 {
     const mb_measure *measure = &session->measure;
     mb_captured *graph = NULL;
     int32_t stride = measure->profile_stride > 0 ? measure->profile_stride : 1;
     double ignored = 0;
-    run->audited = mb_audit_draw(session, run);
-    int rc = prepare_graph(session, run, &graph, err);
+    run->audited = rc == MB_OK && mb_audit_draw(session, run);
+    if (rc == MB_OK)
+        rc = prepare_graph(session, run, &graph, err);
+    rc = mb_session_agree(session, rc, NULL, 0, err); /* nobody goes where another one does not */
     if (rc != MB_OK)
         return rc;
     if (measure->profile && (run->phase != MB_PHASE_LATER_STEP || run->step % stride == 0))
@@ -221,14 +227,10 @@ static int ask_modes(mb_session *session, mb_forward_run *run, mb_error *err)
 }
 
 /* The answers: finite probabilities and tokens of the vocabulary. A method that made NaN fails its own cell. */
-static int read_answer(mb_session *session, const mb_forward_run *run, int32_t *ids, float *probability,
+static int take_answer(const mb_session *session, const mb_forward_run *run, int32_t *ids, float *probability,
                        mb_error *err)
 {
     size_t n = (size_t)run->batch * (size_t)run->rows;
-    int rc = session->kernels->download(session->device, session->answer, session->buffer[MB_BUFFER_BEST],
-                                        2 * n * sizeof *ids);
-    if (rc != MB_OK)
-        return mb_session_failed(session, rc, "reading the best tokens", err);
     memcpy(ids, session->answer, n * sizeof *ids);
     memcpy(probability, session->answer + n, n * sizeof *probability);
     for (size_t i = 0; i < n; i++) {
@@ -239,6 +241,18 @@ static int read_answer(mb_session *session, const mb_forward_run *run, int32_t *
                            run->attender->method.name, mb_phase_name(run->phase), run->block, run->step, i);
     }
     return MB_OK;
+}
+
+/* rc: of the forward. All ranks of a split model take rank 0's answer: theirs may differ where two logits tie. */
+static int read_answer(mb_session *session, const mb_forward_run *run, int rc, mb_error *err)
+{
+    size_t bytes = 2 * (size_t)run->batch * (size_t)run->rows * sizeof *session->answer;
+    if (rc == MB_OK) {
+        rc = session->kernels->download(session->device, session->answer, session->buffer[MB_BUFFER_BEST], bytes);
+        if (rc != MB_OK)
+            mb_session_failed(session, rc, "reading the best tokens", err);
+    }
+    return mb_session_agree(session, rc, session->answer, bytes, err);
 }
 
 int mb_step(mb_session *session, mb_forward_run *run, const int32_t *tokens, int32_t *ids, float *probability,
@@ -258,10 +272,10 @@ int mb_step(mb_session *session, mb_forward_run *run, const int32_t *tokens, int
     if (rc == MB_OK && run->phase != MB_PHASE_COMMIT)
         rc = mb_forward_hook(session, run, MB_HOOK_STEP_BEGIN, -1, err);
     session->kernels->range_push(session->device, mb_phase_name(run->phase));
-    if (rc == MB_OK)
-        rc = run_forward(session, run, us, err);
+    rc = run_forward(session, run, rc, us, err);
     session->kernels->range_pop(session->device);
     if (rc == MB_OK && run->phase != MB_PHASE_COMMIT)
         rc = mb_forward_hook(session, run, MB_HOOK_STEP_END, -1, err);
-    return rc == MB_OK ? read_answer(session, run, ids, probability, err) : rc;
+    rc = read_answer(session, run, rc, err);
+    return rc == MB_OK ? take_answer(session, run, ids, probability, err) : rc;
 }
