@@ -35,11 +35,11 @@ void mb_run_memory(const mb_run *run, int32_t batch, int32_t capacity, int32_t s
     size_t methods = 0;
     for (size_t i = 0; i < count; i++) {
         mb_shape shape;
-        mb_shape_make(&run->model_config, run->config->type, batch, capacity,
+        mb_shape_make(&run->rank_config, run->config->type, batch, capacity,
                       steps >= 0 ? steps : mb_run_scheduled_steps(run, arms[i].sampler), &shape);
         methods += mb_attender_bytes(arms[i].spec->method, &shape, arms[i].spec->options);
     }
-    mb_memory_plan_make(&run->model_config, run->config->type, &request, methods, plan);
+    mb_memory_plan_make(&run->rank_config, run->config->type, &request, methods, plan);
 }
 
 int32_t mb_latency_capacity(const mb_run *run, int32_t context)

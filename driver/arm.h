@@ -64,6 +64,8 @@ typedef struct mb_run {
     mb_device *device;
     mb_device_info device_info;
     mb_model_config model_config;
+    mb_model_config rank_config; /* what one device of it holds: model_config where model.parallel is 1 */
+    mb_team *team;               /* NULL: one device */
     mb_model *model;
     mb_session *session;
     mb_sampler *samplers; /* [config->samplers.count] */

@@ -4,6 +4,7 @@
  */
 #include "driver/open.h"
 
+#include "driver/os/os.h"
 #include "driver/pass/plan.h"
 
 #include <stdio.h>
@@ -63,6 +64,14 @@ int mb_run_inspect(mb_run *run, mb_error *err)
     int rc = mb_model_inspect(&request, &run->model_config, err);
     if (rc != MB_OK)
         return rc;
+    rc = mb_model_slice(&run->model_config, config->parallel, &run->rank_config, err);
+    if (rc != MB_OK)
+        return rc;
+    if (run->flags.devices && config->parallel > 1)
+        return mb_fail(err, MB_E_INPUT,
+                       "--devices starts workers with a device each, and model.parallel splits one model over %d: "
+                       "use one of the two",
+                       config->parallel);
     if (config->max_length > run->model_config.positions)
         return mb_fail(err, MB_E_INPUT, "config key max_length is %d but %s has %d positions", config->max_length,
                        run->model_config.name, run->model_config.positions);
@@ -104,6 +113,67 @@ static int plan_arms(const mb_run *run, mb_memory_plan *plan, bool *workers, mb_
     return MB_OK;
 }
 
+/* The GPUs of a split model: those of the list "cuda:0,2", or those from the first on. first: room for "cuda:0".
+ */
+static int choose_gpus(const mb_run *run, char *first, size_t cap, int ordinals[MB_RANKS_MAX], mb_error *err)
+{
+    const char *text = run->config->device, *list = strchr(text, ':');
+    const int32_t ranks = run->config->parallel;
+    int32_t given = 0;
+    snprintf(first, cap, "%.*s", (int)strcspn(text, ","), text);
+    if (ranks == 1 && !strchr(text, ','))
+        return MB_OK;
+    for (const char *at = list; at; at = strchr(at + 1, ',')) {
+        char *end = NULL;
+        long ordinal = strtol(at + 1, &end, 10);
+        if (end == at + 1 || (*end && *end != ',') || ordinal < 0 || ordinal > 1024 || given == MB_RANKS_MAX)
+            return mb_fail(err, MB_E_INPUT, "device \"%s\": use auto, cpu, cuda, cuda:N or a list as cuda:0,1",
+                           text);
+        ordinals[given++] = (int)ordinal;
+    }
+    if (given > 1 && given != ranks)
+        return mb_fail(err, MB_E_INPUT, "device \"%s\" lists %d GPUs and model.parallel is %d", text, given,
+                       ranks);
+    for (int32_t r = given > 0 ? given : 0; r < ranks; r++)
+        ordinals[r] = r > 0 ? ordinals[0] + r : 0;
+    return MB_OK;
+}
+
+/* The other devices of a split model, opened as the first was. */
+static int open_team(mb_run *run, const mb_device_options *options, const int *ordinals, mb_error *err)
+{
+    const int32_t ranks = run->config->parallel;
+    const bool gpu = strcmp(run->kernels->name, "cpu") != 0;
+    mb_error why = {0};
+    if (ranks == 1 || run->flags.dry_run)
+        return MB_OK;
+    for (int32_t r = 0; gpu && r < ranks; r++)
+        if (ordinals[r] >= mb_cuda_device_count(&why))
+            return mb_fail(
+                err, MB_E_INPUT,
+                "model.parallel is %d, and this machine has %d usable GPU(s); \"device\": \"cuda:0,0\" puts "
+                "two parts on one",
+                ranks, mb_cuda_device_count(&why));
+    int rc = mb_team_open(&run->team, run->kernels, run->device, options, ranks, gpu ? ordinals : NULL, err);
+    if (rc == MB_OK)
+        mb_progress_note(&run->progress, "the model is split over %d devices", ranks);
+    return rc;
+}
+
+/* Threads of one device; 0 = all cores. */
+static int threads_of(const mb_run_config *config)
+{
+    mb_environment machine;
+    int threads = config->threads;
+    if (config->parallel == 1)
+        return threads;
+    if (threads == 0) {
+        mb_environment_read(&machine, 0);
+        threads = machine.threads;
+    }
+    return threads / config->parallel > 1 ? threads / config->parallel : 1;
+}
+
 static int open_device(mb_run *run, mb_error *err)
 {
     mb_run_config *config = run->config;
@@ -114,8 +184,12 @@ static int open_device(mb_run *run, mb_error *err)
     if (rc != MB_OK)
         return rc;
     bool no_room = false;
+    char first[64];
+    int ordinals[MB_RANKS_MAX] = {0};
+    if ((rc = choose_gpus(run, first, sizeof first, ordinals, err)) != MB_OK)
+        return rc;
     mb_device_options options = {.type = config->type,
-                                 .threads = config->threads,
+                                 .threads = threads_of(config),
                                  .arena_bytes = run->devices ? NO_WORK : plan.total,
                                  .no_room = &no_room};
     if (config->memory_gib > 0 && (double)plan.total > config->memory_gib * 0x1p30)
@@ -129,7 +203,7 @@ static int open_device(mb_run *run, mb_error *err)
         if (workers && (config->passes & MB_RUN_SAMPLES))
             options.spare_bytes = plan.total + plan.total / 4 + WORKER_OVERHEAD;
     }
-    rc = mb_device_open(config->device, &options, &run->kernels, &run->device, &note, err);
+    rc = mb_device_open(first, &options, &run->kernels, &run->device, &note, err);
     if (rc != MB_OK && !no_room)
         return rc;
     if (rc != MB_OK)
@@ -144,7 +218,7 @@ static int open_device(mb_run *run, mb_error *err)
         mb_progress_note(&run->progress, "%s", note.text);
     mb_progress_note(&run->progress, "device %s: %s (%s)", run->kernels->name, run->device_info.name,
                      run->device_info.detail);
-    return MB_OK;
+    return open_team(run, &options, ordinals, err);
 }
 
 int mb_run_open_model(mb_run *run, mb_error *err)
@@ -152,6 +226,7 @@ int mb_run_open_model(mb_run *run, mb_error *err)
     mb_model_request request =
         mb_open_request(run->config, run->flags.dry_run || run->devices); /* workers load it */
     int rc = open_device(run, err);
+    request.team = run->team;
     if (rc == MB_OK && !run->serving && !run->devices) /* before weights are drawn or loaded */
         rc = mb_plan_check(run, err);
     return rc == MB_OK ? mb_model_open(&run->model, &request, run->kernels, run->device, run->config->type, err)

@@ -217,6 +217,7 @@ void mb_run_close(mb_run *run)
         mb_attender_close(run->arms[i].attender);
     mb_session_close(run->session);
     mb_model_close(run->model);
+    mb_team_close(run->team);
     if (run->device)
         run->kernels->close(run->device);
     free(run->arms);

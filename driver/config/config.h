@@ -89,6 +89,7 @@ typedef struct mb_run_config {
     uint64_t model_seed;
     mb_type type;
     int32_t block_size, sub_block, mask, positions, prefill_chunk;
+    int32_t parallel; /* devices that one model is split over */
     mb_key_ints stop; /* none: the checkpoint's */
     bool graphs;
     mb_chat chat; /* system is owned */

@@ -52,7 +52,8 @@ const mb_key mb_config_keys[] = {
     {"", "seed", MB_KEY_INT, AT(seed), .max = MAX_SEED, .preset = "1", .flag = "--seed N,...", .lists = true,
      .commands = "generate", .help = "seed of everything drawn: samples, methods, synthetic weights' cache"},
     {"", "device", MB_KEY_TEXT, AT(device), .preset = "auto", .flag = "--device NAME",
-     .help = "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which"},
+     .help =
+         "auto, cpu, cuda or cuda:N; auto takes a working GPU and says which; cuda:N,M,... for model.parallel"},
     {"", "threads", MB_KEY_INT, AT(threads), .max = 1024, .preset = "0", .flag = "--threads N",
      .commands = "logits generate", .extends = true, .stored = "env.threads",
      .help = "CPU worker threads; 0 = all cores this process may use"},
@@ -129,6 +130,10 @@ const mb_key mb_config_keys[] = {
      .help = "overrides max_position_embeddings; 0 = the checkpoint's"},
     {"model", "prefill_chunk", MB_KEY_INT, AT(prefill_chunk), .max = 65536, .preset = "0",
      .help = "prompt rows per prefill forward; 0 = default"},
+    {"model", "parallel", MB_KEY_INT, AT(parallel), .min = 1, .max = MB_RANKS_MAX, .preset = "1",
+     .help =
+         "devices that the model is split over (docs/scaling.md); on GPUs those from \"device\" on, or of a list "
+         "cuda:0,2"},
     {"model", "graphs", MB_KEY_BOOL, AT(graphs), .preset = "true",
      .help = "replay denoising steps as CUDA graphs where the method allows"},
 

@@ -24,8 +24,9 @@
 
 mb_plan_rate mb_plan_rate_of(const mb_run *run)
 {
+    const double devices = run->config->parallel;
     if (run->kernels && strcmp(run->kernels->name, "cpu") != 0)
-        return (mb_plan_rate){GPU_FLOPS, GPU_BYTES};
+        return (mb_plan_rate){devices * GPU_FLOPS, devices * GPU_BYTES};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int threads = run->config->threads > 0 ? run->config->threads : cores > 0 ? (int)cores : 1;
     return (mb_plan_rate){CPU_FLOPS * threads, CPU_BYTES};
