@@ -20,7 +20,7 @@ extern "C" {
 typedef struct mb_cuda_nvml mb_cuda_nvml;       /* telemetry.c */
 typedef struct mb_cuda_profile mb_cuda_profile; /* profile.c */
 typedef struct mb_cuda_link mb_cuda_link;       /* nccl.c */
-typedef struct mb_cuda_blas mb_cuda_blas; /* cuBLASLt handle and the algorithms chosen per shape */
+typedef struct mb_cuda_blas mb_cuda_blas;       /* cuBLASLt handle and the algorithms chosen per shape */
 
 #define MB_RETIRED_MAX 16
 
@@ -31,11 +31,11 @@ struct mb_device {
     cudaEvent_t timers[MB_TIMER_SLOTS];
     char *arena;
     size_t arena_bytes, arena_used;
-    void *workspace;          /* of the attention kernels; grows only outside a capture */
+    void *workspace; /* of the attention kernels; grows only outside a capture */
     size_t workspace_bytes;
     void *retired[MB_RETIRED_MAX]; /* earlier workspaces that captured graphs still write to */
     int retired_count, graph_count;
-    float *partials;          /* of top1 and the row means: fixed size */
+    float *partials; /* of top1 and the row means: fixed size */
     mb_cuda_blas *blas;
     mb_cuda_nvml *nvml;
     mb_cuda_profile *profile;
@@ -59,7 +59,7 @@ int mb_cuda_blas_run(mb_device *device, const mb_gemm *args);
 /* ---- telemetry.c, profile.c ---- */
 /* The driver's version as nvidia-smi prints it; "" = not known. */
 void mb_cuda_nvml_driver(const mb_cuda_nvml *nvml, char *version, size_t cap);
-mb_cuda_nvml *mb_cuda_nvml_open(int ordinal);   /* NULL or without a handle: everything is unknown */
+mb_cuda_nvml *mb_cuda_nvml_open(int ordinal); /* NULL or without a handle: everything is unknown */
 void mb_cuda_nvml_close(mb_cuda_nvml *nvml);
 void mb_cuda_profile_close(mb_cuda_profile *profile);
 /* Kernels launched between the two belong to part; one comparison when no profile is open. */
@@ -85,7 +85,8 @@ cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const mb_top1 *arg
 size_t mb_cuda_top_k_scratch(int32_t batch, int32_t kv_heads, int32_t entries);
 size_t mb_cuda_votes_scratch(const mb_attention *args, int32_t k);
 /* 0 or a negative code with a sentence in err, like the launchers of attention.cuh. */
-int mb_launch_votes(const mb_cuda_chip *chip, mb_type type, const mb_votes *args, cudaStream_t stream, mb_error *err);
+int mb_launch_votes(const mb_cuda_chip *chip, mb_type type, const mb_votes *args, cudaStream_t stream,
+                    mb_error *err);
 
 /* ---- every operation of the table: enqueues and returns 0 or a code, whose text is in the device ---- */
 #define MB_CUDA_DECLARE(name, arguments) int mb_cuda_##name(mb_device *device, const arguments *args);

@@ -22,7 +22,7 @@
 #define MAX_SHAPES 512
 #define CANDIDATES 32
 #define REPEATS 5
-#define CHOICES "choices 3"      /* raised when other algorithms may be chosen: older cache files are then not read */
+#define CHOICES "choices 3" /* raised when other algorithms may be chosen: older cache files are then not read */
 
 typedef struct choice {
     int64_t m, n, k;
@@ -70,27 +70,28 @@ static int load_symbols(mb_cuda_blas *gemm, mb_error *err)
     if (!gemm->library)
         return mb_fail(err, MB_E_INPUT,
                        "libcublasLt.so does not load; install the CUDA libraries or use --device cpu");
-    const struct { const char *name; void *slot; } symbols[] = {
-        {"cublasLtCreate", &gemm->create},
-        {"cublasLtDestroy", &gemm->destroy},
-        {"cublasLtMatmul", &gemm->matmul},
-        {"cublasLtMatmulDescCreate", &gemm->desc_create},
-        {"cublasLtMatmulDescDestroy", &gemm->desc_destroy},
-        {"cublasLtMatmulDescSetAttribute", &gemm->desc_set},
-        {"cublasLtMatrixLayoutCreate", &gemm->layout_create},
-        {"cublasLtMatrixLayoutDestroy", &gemm->layout_destroy},
-        {"cublasLtMatmulPreferenceCreate", &gemm->preference_create},
-        {"cublasLtMatmulPreferenceDestroy", &gemm->preference_destroy},
-        {"cublasLtMatmulPreferenceSetAttribute", &gemm->preference_set},
-        {"cublasLtMatmulAlgoGetHeuristic", &gemm->heuristic},
-        {"cublasLtMatmulAlgoCheck", &gemm->algorithm_check},
-        {"cublasLtMatmulAlgoConfigGetAttribute", &gemm->algorithm_get},
-        {"cublasLtGetVersion", &gemm->version}};
+    const struct {
+        const char *name;
+        void *slot;
+    } symbols[] = {{"cublasLtCreate", &gemm->create},
+                   {"cublasLtDestroy", &gemm->destroy},
+                   {"cublasLtMatmul", &gemm->matmul},
+                   {"cublasLtMatmulDescCreate", &gemm->desc_create},
+                   {"cublasLtMatmulDescDestroy", &gemm->desc_destroy},
+                   {"cublasLtMatmulDescSetAttribute", &gemm->desc_set},
+                   {"cublasLtMatrixLayoutCreate", &gemm->layout_create},
+                   {"cublasLtMatrixLayoutDestroy", &gemm->layout_destroy},
+                   {"cublasLtMatmulPreferenceCreate", &gemm->preference_create},
+                   {"cublasLtMatmulPreferenceDestroy", &gemm->preference_destroy},
+                   {"cublasLtMatmulPreferenceSetAttribute", &gemm->preference_set},
+                   {"cublasLtMatmulAlgoGetHeuristic", &gemm->heuristic},
+                   {"cublasLtMatmulAlgoCheck", &gemm->algorithm_check},
+                   {"cublasLtMatmulAlgoConfigGetAttribute", &gemm->algorithm_get},
+                   {"cublasLtGetVersion", &gemm->version}};
     for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
         void *address = dlsym(gemm->library, symbols[i].name);
         if (!address)
-            return mb_fail(err, MB_E_INPUT, "libcublasLt.so lacks %s: another version is needed",
-                           symbols[i].name);
+            return mb_fail(err, MB_E_INPUT, "libcublasLt.so lacks %s: another version is needed", symbols[i].name);
         memcpy(symbols[i].slot, &address, sizeof address);
     }
     return MB_OK;
@@ -102,7 +103,7 @@ static char *find_cache_path(const mb_cuda_blas *gemm, const mb_device *device)
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char hash[MB_HASH_CAP],
         *identity = mb_string_format("%s|%s|%zu|%s", device->name, device->detail, gemm->version(), CHOICES);
-    char *folder = cache && *cache  ? mb_string_format("%s/maskbench", cache)
+    char *folder = cache && *cache ? mb_string_format("%s/maskbench", cache)
                    : home && *home ? mb_string_format("%s/.cache/maskbench", home)
                                    : NULL;
     char *path = NULL;
@@ -254,8 +255,8 @@ static cublasStatus_t launch(mb_device *device, const problem *p, const cublasLt
                                 WORKSPACE_BYTES, device->stream);
 }
 
-/* Median is not needed to pick: the smallest of a few runs tells the algorithms apart. In a forward the weights come
- * from memory, so work memory several times the cache is cleared before each. */
+/* Median is not needed to pick: the smallest of a few runs tells the algorithms apart. In a forward the weights
+ * come from memory, so work memory several times the cache is cleared before each. */
 static float time_algorithm(mb_device *device, const problem *p, const cublasLtMatmulAlgo_t *algorithm,
                             const void *a, const void *weight, void *out)
 {
@@ -298,7 +299,8 @@ static int propose(mb_cuda_blas *gemm, const problem *p, cublasLtMatmulHeuristic
 }
 
 /* Whether an algorithm rounds once, as kernels.h promises. With a bias those that add partial sums in a kernel of
- * their own do not: they write the sum in T and then add. With T = fp32, the type of the sums, that is no rounding. */
+ * their own do not: they write the sum in T and then add. With T = fp32, the type of the sums, that is no
+ * rounding. */
 static bool rounds_once(const mb_cuda_blas *gemm, const cublasLtMatmulAlgo_t *algorithm, int bias, mb_type type)
 {
     uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
@@ -313,9 +315,9 @@ static bool rounds_once(const mb_cuda_blas *gemm, const cublasLtMatmulAlgo_t *al
            scheme == CUBLASLT_REDUCTION_SCHEME_NONE && splits <= 1;
 }
 
-/* Whoever meets a shape first on this kind of GPU measures, and all others take over what it chose: workers and ranks
- * that start together compute the same bits. Closing the file unlocks it. What the stream holds is waited for first,
- * since a sum over several GPUs in it may wait for a rank that waits for the lock. */
+/* Whoever meets a shape first on this kind of GPU measures, and all others take over what it chose: workers and
+ * ranks that start together compute the same bits. Closing the file unlocks it. What the stream holds is waited
+ * for first, since a sum over several GPUs in it may wait for a rank that waits for the lock. */
 static int lock_cache(mb_device *device)
 {
     char *path = device->blas->cache_path ? mb_string_format("%s.lock", device->blas->cache_path) : NULL;
@@ -349,11 +351,14 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
     int found = propose(gemm, p, results), best = -1;
     float best_ms = 1e30f;
     for (int i = 0; i < found; i++) {
-        if (results[i].state != CUBLAS_STATUS_SUCCESS || !rounds_once(gemm, &results[i].algo, bias, device->type) ||
+        if (results[i].state != CUBLAS_STATUS_SUCCESS ||
+            !rounds_once(gemm, &results[i].algo, bias, device->type) ||
             gemm->algorithm_check(gemm->handle, p->operation, p->weight, p->input, p->output, p->output,
                                   &results[i].algo, &check) != CUBLAS_STATUS_SUCCESS)
             continue;
-        float ms = device->capturing ? (float)i : time_algorithm(device, p, &results[i].algo, args->a, args->weight, args->out);
+        float ms = device->capturing
+                       ? (float)i
+                       : time_algorithm(device, p, &results[i].algo, args->a, args->weight, args->out);
         if (ms < best_ms) {
             best_ms = ms;
             best = i;
@@ -362,9 +367,8 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
     if (best < 0) {
         if (lock >= 0)
             close(lock);
-        mb_fail(&device->error, 0,
-                "cuBLASLt has no algorithm for a %lld x %lld x %lld product", (long long)m, (long long)n,
-                (long long)k);
+        mb_fail(&device->error, 0, "cuBLASLt has no algorithm for a %lld x %lld x %lld product", (long long)m,
+                (long long)n, (long long)k);
         return NULL;
     }
     choice *c = &gemm->choices[gemm->count < MAX_SHAPES ? gemm->count++ : MAX_SHAPES - 1];
@@ -385,8 +389,8 @@ int mb_cuda_blas_run(mb_device *device, const mb_gemm *args)
     if (m == 0 || n == 0)
         return MB_OK;
     if (problem_make(device->blas, device->type, args->bias, m, n, k, &p) != CUBLAS_STATUS_SUCCESS) {
-        rc = mb_fail(&device->error, MB_E_SYSTEM,
-                     "cuBLASLt refuses a %lld x %lld x %lld product", (long long)m, (long long)n, (long long)k);
+        rc = mb_fail(&device->error, MB_E_SYSTEM, "cuBLASLt refuses a %lld x %lld x %lld product", (long long)m,
+                     (long long)n, (long long)k);
         goto out;
     }
     const cublasLtMatmulAlgo_t *algorithm = choose(device, &p, args);
@@ -395,8 +399,8 @@ int mb_cuda_blas_run(mb_device *device, const mb_gemm *args)
         goto out;
     }
     if (launch(device, &p, algorithm, args->a, args->weight, args->out) != CUBLAS_STATUS_SUCCESS)
-        rc = mb_fail(&device->error, MB_E_SYSTEM,
-                     "a %lld x %lld x %lld product failed to start", (long long)m, (long long)n, (long long)k);
+        rc = mb_fail(&device->error, MB_E_SYSTEM, "a %lld x %lld x %lld product failed to start", (long long)m,
+                     (long long)n, (long long)k);
 out:
     problem_free(device->blas, &p);
     return rc;

@@ -1,13 +1,13 @@
 /*
- * nccl.c - sums over the GPUs of one model through NCCL, which is loaded with dlopen when a model asks for more than
- * one GPU: nothing else needs it. The few declarations of its interface that are used stand here, so a build needs no
- * header of it; they are the same since NCCL 2.10 (bf16).
+ * nccl.c - sums over the GPUs of one model through NCCL, which is loaded with dlopen when a model asks for more
+ * than one GPU: nothing else needs it. The few declarations of its interface that are used stand here, so a build
+ * needs no header of it; they are the same since NCCL 2.10 (bf16).
  *
- * A sum goes onto the device's stream like any operation, so a graph captures it. NCCL adds in an order that depends
- * on the number of GPUs and of elements alone: the same bits on every rank and in every run.
+ * A sum goes onto the device's stream like any operation, so a graph captures it. NCCL adds in an order that
+ * depends on the number of GPUs and of elements alone: the same bits on every rank and in every run.
  *
- * Sums over NVLink multicast (NVLS) stay off unless NCCL_NVLS_ENABLE says otherwise: the switch adds in an order of
- * its own.
+ * Sums over NVLink multicast (NVLS) stay off unless NCCL_NVLS_ENABLE says otherwise: the switch adds in an order
+ * of its own.
  */
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"
@@ -89,7 +89,8 @@ static int join(mb_device *device, const unsigned char id[MB_LINK_ID_BYTES], int
     int rc = load(&link->nccl, &device->error);
     int status = rc == MB_OK ? link->nccl.init_rank(&link->comm, ranks, joined, rank) : NCCL_SUCCESS;
     if (rc == MB_OK && status != NCCL_SUCCESS)
-        rc = mb_fail(&device->error, MB_E_SYSTEM, "NCCL: %s (NCCL_DEBUG=INFO says more)", link->nccl.error(status));
+        rc =
+            mb_fail(&device->error, MB_E_SYSTEM, "NCCL: %s (NCCL_DEBUG=INFO says more)", link->nccl.error(status));
     if (rc != MB_OK) {
         free(link);
         return rc;
@@ -111,10 +112,8 @@ void mb_cuda_link_close(mb_device *device)
 
 static int sum(mb_device *device, void *data, int64_t n, mb_type type)
 {
-    const int types[] = {[MB_F32] = NCCL_FLOAT32,
-                         [MB_BF16] = NCCL_BFLOAT16,
-                         [MB_F16] = NCCL_FLOAT16,
-                         [MB_I32] = NCCL_INT32};
+    const int types[] = {
+        [MB_F32] = NCCL_FLOAT32, [MB_BF16] = NCCL_BFLOAT16, [MB_F16] = NCCL_FLOAT16, [MB_I32] = NCCL_INT32};
     const mb_cuda_link *link = device->link;
     if (!link)
         return mb_fail(&device->error, MB_E_BUG, "a sum over GPUs that were not joined");

@@ -1,7 +1,7 @@
 /*
- * table.c - the CUDA side of struct mb_kernels, and the operations that are more than one launch under one part: those
- * of several steps, those that need the attention's workspace, and the products of cuBLASLt. All others are defined in
- * their .cu files (MB_CUDA_OPERATION in backend.h).
+ * table.c - the CUDA side of struct mb_kernels, and the operations that are more than one launch under one part:
+ * those of several steps, those that need the attention's workspace, and the products of cuBLASLt. All others are
+ * defined in their .cu files (MB_CUDA_OPERATION in backend.h).
  */
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/table.h"
@@ -34,8 +34,8 @@ int mb_cuda_route(mb_device *device, const mb_router *args)
 {
     int rc = CHECK_PART(MB_PART_GEMM, mb_launch_router_logits(device->stream, device->type, args), "route");
     return rc != MB_OK ? rc
-                       : CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_router_choice(device->stream, device->type, args),
-                                    "route");
+                       : CHECK_PART(MB_PART_ELEMENTWISE,
+                                    mb_launch_router_choice(device->stream, device->type, args), "route");
 }
 
 int mb_cuda_experts(mb_device *device, const mb_experts *args)
@@ -44,8 +44,8 @@ int mb_cuda_experts(mb_device *device, const mb_experts *args)
     if (rc == MB_OK)
         rc = CHECK_PART(MB_PART_GEMM, mb_launch_experts_products(device->stream, device->type, args), "experts");
     return rc != MB_OK ? rc
-                       : CHECK_PART(MB_PART_ELEMENTWISE, mb_launch_experts_combine(device->stream, device->type, args),
-                                    "experts");
+                       : CHECK_PART(MB_PART_ELEMENTWISE,
+                                    mb_launch_experts_combine(device->stream, device->type, args), "experts");
 }
 
 /* The partial results have room for MB_TOP1_ROWS rows: more go in pieces. */
@@ -69,25 +69,27 @@ int mb_cuda_top1(mb_device *device, const mb_top1 *args)
 int mb_cuda_attend(mb_device *device, const mb_attention *args)
 {
     int rc = mb_cuda_workspace(device, mb_cuda_attend_workspace(&device->chip, device->type, args));
-    return rc != MB_OK ? rc
-                       : CODE_PART(args->scope == MB_SCOPE_BLOCK ? MB_PART_BLOCK_ATTENTION : MB_PART_DENSE_ATTENTION,
-                                   mb_launch_attend(&device->chip, device->type, args, device->workspace,
-                                                    device->workspace_bytes, device->stream, &device->error));
+    return rc != MB_OK
+               ? rc
+               : CODE_PART(args->scope == MB_SCOPE_BLOCK ? MB_PART_BLOCK_ATTENTION : MB_PART_DENSE_ATTENTION,
+                           mb_launch_attend(&device->chip, device->type, args, device->workspace,
+                                            device->workspace_bytes, device->stream, &device->error));
 }
 
 int mb_cuda_attend_sparse(mb_device *device, const mb_attention *args)
 {
     int rc = mb_cuda_workspace(device, mb_cuda_attend_sparse_workspace(&device->chip, device->type, args));
-    return rc != MB_OK ? rc
-                       : CODE_PART(MB_PART_SPARSE_ATTENTION,
-                                   mb_launch_attend_sparse(&device->chip, device->type, args, device->workspace,
-                                                           device->workspace_bytes, device->stream, &device->error));
+    return rc != MB_OK
+               ? rc
+               : CODE_PART(MB_PART_SPARSE_ATTENTION,
+                           mb_launch_attend_sparse(&device->chip, device->type, args, device->workspace,
+                                                   device->workspace_bytes, device->stream, &device->error));
 }
 
 int mb_cuda_attend_prefill(mb_device *device, const mb_prefill *args)
 {
-    return CODE_PART(MB_PART_DENSE_ATTENTION, mb_launch_attend_prefill(&device->chip, device->type, args,
-                                                                       device->stream, &device->error));
+    return CODE_PART(MB_PART_DENSE_ATTENTION,
+                     mb_launch_attend_prefill(&device->chip, device->type, args, device->stream, &device->error));
 }
 
 int mb_cuda_mass(mb_device *device, const mb_attention *args)
