@@ -13,6 +13,7 @@
 
 #define NO_WORK ((size_t)1 << 20)         /* of a device that others compute on: it is asked what it is */
 #define WORKER_OVERHEAD ((size_t)1 << 30) /* context and work memory of one more process on a GPU */
+#define LINK_OVERHEAD ((size_t)2 << 30)   /* what NCCL takes of a GPU beside the arena, at most */
 #define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
 
 mb_model_request mb_open_request(const mb_run_config *config, bool unloaded)
@@ -155,9 +156,13 @@ static int open_team(mb_run *run, const mb_device_options *options, const int *o
                 "two parts on one",
                 ranks, mb_cuda_device_count(&why));
     int rc = mb_team_open(&run->team, run->kernels, run->device, options, ranks, gpu ? ordinals : NULL, err);
-    if (rc == MB_OK)
-        mb_progress_note(&run->progress, "the model is split over %d devices", ranks);
-    return rc;
+    if (rc != MB_OK)
+        return rc;
+    char *detail = run->device_info.detail; /* stored with the environment of every row */
+    snprintf(detail + strlen(detail), sizeof run->device_info.detail - strlen(detail), ", model over %d devices",
+             ranks);
+    mb_progress_note(&run->progress, "the model is split over %d devices", ranks);
+    return MB_OK;
 }
 
 /* Threads of one device; 0 = all cores. */
@@ -203,6 +208,8 @@ static int open_device(mb_run *run, mb_error *err)
         if (workers && (config->passes & MB_RUN_SAMPLES))
             options.spare_bytes = plan.total + plan.total / 4 + WORKER_OVERHEAD;
     }
+    if (config->parallel > 1)
+        options.spare_bytes += LINK_OVERHEAD;
     rc = mb_device_open(first, &options, &run->kernels, &run->device, &note, err);
     if (rc != MB_OK && !no_room)
         return rc;

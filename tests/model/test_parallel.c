@@ -23,15 +23,17 @@ typedef struct ranked {
 static int open_ranks(ranked *o, const mb_model_request *wanted, mb_type type, int32_t ranks, mb_error *err)
 {
     const char *spec = getenv("MASKBENCH_TEST_DEVICE");
-    static const int same[MB_RANKS_MAX];
+    int ordinals[MB_RANKS_MAX] = {0};
     mb_device_options options = {.type = type, .threads = 1, .arena_bytes = (size_t)1 << 29};
     mb_model_request request = *wanted;
     mb_error note = {0};
     memset(o, 0, sizeof *o);
     int rc = mb_device_open(spec ? spec : "cpu", &options, &o->kernels, &o->device, &note, err);
+    /* More ranks than GPUs: some share one, and all add over host memory. */
+    for (int32_t r = 0; r < MB_RANKS_MAX && spec && !strchr(spec, ':'); r++)
+        ordinals[r] = r % (mb_cuda_device_count(&note) > 0 ? mb_cuda_device_count(&note) : 1);
     if (rc == MB_OK && ranks > 1)
-        rc = mb_team_open(&o->team, o->kernels, o->device, &options, ranks,
-                          spec && strchr(spec, ':') ? same : NULL, err);
+        rc = mb_team_open(&o->team, o->kernels, o->device, &options, ranks, spec ? ordinals : NULL, err);
     request.team = o->team;
     return rc == MB_OK ? mb_model_open(&o->model, &request, o->kernels, o->device, type, err) : rc;
 }
