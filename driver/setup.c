@@ -83,11 +83,6 @@ int mb_run_open(mb_run *run, mb_error *err)
     return rc;
 }
 
-static const char *type_name(mb_type type)
-{
-    return type == MB_F32 ? "f32" : type == MB_BF16 ? "bf16" : "f16";
-}
-
 /* What computes a built-in method's rows: another code is another configuration. */
 static int built_in_code(const char *name, char hash[MB_HASH_CAP], mb_error *err)
 {
@@ -112,7 +107,7 @@ int mb_run_store_sampler(mb_store *store, const mb_model_config *model, const mb
                           .threshold = sampler->threshold,
                           .dynamic = sampler->remasking == MB_REMASK_DYNAMIC,
                           .block_cache = sampler->block_cache,
-                          .confidence = type_name(sampler->confidence),
+                          .confidence = mb_type_name(sampler->confidence),
                           .options = options};
     if (rc == MB_OK)
         rc = mb_store_sampler(store, &row, id, err);
@@ -149,7 +144,7 @@ static int store_identities(mb_run *run, mb_error *err)
                           .config_hash = config_hash,
                           .weights_hash = weights_hash,
                           .tokenizer_hash = tokenizer_hash,
-                          .type = type_name(run->config->type),
+                          .type = mb_type_name(run->config->type),
                           .layers = run->model_config.layers,
                           .query_heads = run->model_config.query_heads,
                           .kv_heads = run->model_config.kv_heads,

@@ -16,6 +16,12 @@ static inline size_t mb_type_size(mb_type type)
     return type == MB_BF16 || type == MB_F16 ? 2 : 4;
 }
 
+/* As configs and flags spell a type. */
+static inline const char *mb_type_name(mb_type type)
+{
+    return type == MB_F32 ? "f32" : type == MB_BF16 ? "bf16" : type == MB_F16 ? "f16" : "i32";
+}
+
 typedef struct mb_device mb_device; /* opaque: one CPU thread pool or one GPU with its stream and arena */
 typedef struct mb_graph mb_graph;   /* opaque: a captured sequence of operations */
 

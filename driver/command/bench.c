@@ -45,7 +45,7 @@ static void add_time(cJSON *object, const mb_bench_time *time)
 static int print_ceilings(const mb_cli *cli, const mb_kernels *kernels, const mb_device_info *info, mb_type type,
                           const mb_bench_ceilings *c)
 {
-    const char *name = type == MB_BF16 ? "bf16" : "f32";
+    const char *name = mb_type_name(type);
     if (cli->jsonl) {
         cJSON *object = cJSON_CreateObject(), *copy, *gemm;
         cJSON_AddStringToObject(object, "backend", kernels->name);
@@ -145,10 +145,8 @@ int mb_command_bench_kernels(const mb_cli *cli)
         count += chosen(cli, mb_kernel_case_at(i));
     if (count == 0)
         rc = mb_fail(&err, MB_E_INPUT, "no bench case's \"operation: name\" contains \"%s\"", cli->kernel_case);
-    else if (cli->type && strcmp(cli->type, "bf16") != 0 && strcmp(cli->type, "f32") != 0)
-        rc = mb_fail(&err, MB_E_INPUT, "--type is bf16 or f32, not \"%s\"", cli->type);
-    if (rc == MB_OK && cli->type && strcmp(cli->type, "f32") == 0)
-        options.type = MB_F32;
+    else
+        rc = mb_chosen_type(cli, MB_BF16, &options.type, &err);
     if (rc == MB_OK)
         rc = mb_device_open(cli->device ? cli->device : "auto", &options, &kernels, &device, &note, &err);
     if (rc == MB_OK) {

@@ -58,7 +58,7 @@ const mb_flag mb_flags[] = {
     {"--decode", NULL, FLAG_TRUE, AT(decode), "tokenize", "ids from standard input to text"},
     {"--ids", "FILE", FLAG_TEXT, AT(ids), "logits generate",
      "token ids, separated by white space; generate answers with ids"},
-    {"--type", "bf16|f32", FLAG_TEXT, AT(type), "logits generate bench-kernels unpack", "storage type"},
+    {"--type", "f32|bf16|f16", FLAG_TEXT, AT(type), "logits generate bench-kernels unpack", "storage type"},
     {"--prompt", "FILE", FLAG_TEXT, AT(prompt), "generate", "text of the user's turn, - for standard input"},
     {"--chat", NULL, FLAG_TRUE, AT(chat), "tokenize", "ids of the text as the user's turn of a chat"},
     {"--method", "NAME", FLAG_TEXT, AT(method), "generate show",
@@ -281,6 +281,18 @@ int mb_cli_parse(mb_cli *cli, int argc, char **argv, mb_error *err)
         rc = check_place(&all[k], command, err);
     free(all);
     return rc;
+}
+
+int mb_chosen_type(const mb_cli *cli, mb_type preset, mb_type *type, mb_error *err)
+{
+    static const mb_type types[] = {MB_F32, MB_BF16, MB_F16};
+    *type = preset;
+    for (size_t i = 0; cli->type && i < sizeof types / sizeof *types; i++)
+        if (strcmp(cli->type, mb_type_name(types[i])) == 0) {
+            *type = types[i];
+            return MB_OK;
+        }
+    return cli->type ? mb_fail(err, MB_E_INPUT, "--type is f32, bf16 or f16, not \"%s\"", cli->type) : MB_OK;
 }
 
 void mb_cli_free(mb_cli *cli)

@@ -105,6 +105,10 @@ int mb_command_bench_kernels(const mb_cli *cli);
 int mb_command_probe(const mb_cli *cli);
 int mb_command_worker(const mb_cli *cli); /* a run starts it, nobody else */
 
+/* ---- cli.c ---- */
+/* --type, or the preset without it. */
+int mb_chosen_type(const mb_cli *cli, mb_type preset, mb_type *type, mb_error *err);
+
 /* ---- report.c: what the readers of stores share ---- */
 /* Prints and frees a text; 0, or 1 when it could not be built. */
 int mb_print_text(mb_text *text);

@@ -164,20 +164,6 @@ int mb_command_tokenize(const mb_cli *cli)
     return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }
 
-static int chosen_type(const mb_cli *cli, mb_type preset, mb_type *type, mb_error *err)
-{
-    *type = preset;
-    if (!cli->type)
-        return MB_OK;
-    if (strcmp(cli->type, "f32") == 0)
-        *type = MB_F32;
-    else if (strcmp(cli->type, "bf16") == 0)
-        *type = MB_BF16;
-    else
-        return mb_fail(err, MB_E_INPUT, "--type is bf16 or f32, not \"%s\"", cli->type);
-    return MB_OK;
-}
-
 /* NumPy format 1.0, little-endian float32, C order. */
 static int write_npy(const char *path, const float *values, size_t rows, size_t columns, mb_error *err)
 {
@@ -221,7 +207,7 @@ int mb_command_logits(const mb_cli *cli)
     mb_type type = MB_F32;
     if (!cli->ids || !cli->out)
         return mb_exit_fail(MB_E_INPUT, "logits needs --ids FILE (token ids) and --out FILE.npy");
-    int rc = chosen_type(cli, MB_F32, &type, &err);
+    int rc = mb_chosen_type(cli, MB_F32, &type, &err);
     if (rc == MB_OK)
         rc = inspect_model(cli, &o, &err);
     if (rc == MB_OK)
@@ -465,7 +451,7 @@ int mb_command_generate(const mb_cli *cli)
     generation g = {.cli = cli};
     if (!cli->prompt == !cli->ids)
         return mb_exit_fail(MB_E_INPUT, "generate needs --prompt FILE (- for standard input), or --ids FILE");
-    int rc = chosen_type(cli, MB_BF16, &g.type, &err);
+    int rc = mb_chosen_type(cli, MB_BF16, &g.type, &err);
     if (rc == MB_OK)
         rc = choose_method(&g, &err);
     if (rc == MB_OK)

@@ -66,7 +66,7 @@ const mb_command mb_commands[] = {
      "train a model: a Hugging Face folder, a SQLite file of its losses",
      "Training runs on the CPU only in this version. The same command again goes on from the last checkpoint, to\n"
      "the same bits. ./harness help training lists the keys of its config."},
-    {"unpack", mb_command_unpack, 2, false, "FILE.gguf --out DIR [--type bf16|f32]",
+    {"unpack", mb_command_unpack, 2, false, "FILE.gguf --out DIR [--type f32|bf16|f16]",
      "a GGUF file as a checkpoint folder", NULL},
     {"bench-kernels", mb_command_bench_kernels, 1, false, "[--case NAME] [--device NAME]",
      "time the operations of a backend", NULL},

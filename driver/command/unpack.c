@@ -13,17 +13,17 @@
 int mb_command_unpack(const mb_cli *cli)
 {
     mb_error err = {0};
-    const bool bf16 = cli->type && strcmp(cli->type, "bf16") == 0;
+    mb_type type;
     if (cli->word_count != 2 || !cli->out)
         return mb_exit_fail(MB_E_INPUT,
                             "unpack needs a GGUF file and --out DIR: ./harness unpack FILE.gguf --out DIR");
-    if (cli->type && !bf16 && strcmp(cli->type, "f32") != 0)
-        return mb_exit_fail(MB_E_INPUT, "--type is bf16 or f32");
-    int rc = mb_model_unpack(cli->words[1], cli->out, bf16 ? MB_BF16 : MB_F32, &err);
+    int rc = mb_chosen_type(cli, MB_F32, &type, &err);
+    if (rc == MB_OK)
+        rc = mb_model_unpack(cli->words[1], cli->out, type, &err);
     if (rc != MB_OK)
         return mb_exit_fail(rc, err.text);
     if (!cli->quiet)
         printf("%s: config.json, tokenizer.json, tokenizer_config.json, model.safetensors (%s)\n", cli->out,
-               bf16 ? "bf16" : "f32");
+               mb_type_name(type));
     return 0;
 }

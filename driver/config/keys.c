@@ -23,7 +23,7 @@ static const mb_key_choice passes[] = {{"quality", MB_RUN_QUALITY},     {"recall
                                        {"forced", MB_RUN_FORCED},       {"latency", MB_RUN_LATENCY},
                                        {"breakdown", MB_RUN_BREAKDOWN}, {NULL, 0}};
 static const mb_key_choice weights[] = {{"checkpoint", MB_WEIGHTS_READ}, {"random", MB_WEIGHTS_DRAWN}, {NULL, 0}};
-static const mb_key_choice storage[] = {{"bf16", MB_BF16}, {"f32", MB_F32}, {NULL, 0}};
+static const mb_key_choice storage[] = {{"bf16", MB_BF16}, {"f32", MB_F32}, {"f16", MB_F16}, {NULL, 0}};
 static const mb_key_choice precisions[] = {{"f32", MB_F32}, {"bf16", MB_BF16}, {"f16", MB_F16}, {NULL, 0}};
 static const mb_key_choice schedules[] = {
     {"threshold", MB_SCHEDULE_THRESHOLD}, {"fixed", MB_SCHEDULE_FIXED}, {NULL, 0}};

@@ -42,8 +42,8 @@ int mb_cpu_open(mb_device **device, const mb_device_options *options, mb_error *
     *device = NULL;
     if (!d)
         return mb_no_memory(err, "the CPU backend");
-    if (options->type != MB_F32 && options->type != MB_BF16) {
-        rc = mb_fail(err, MB_E_INPUT, "the CPU computes with storage types f32 and bf16 only");
+    if (options->type != MB_F32 && options->type != MB_BF16 && options->type != MB_F16) {
+        rc = mb_fail(err, MB_E_INPUT, "the CPU computes with storage types f32, bf16 and f16 only");
         goto out;
     }
     d->type = options->type;
@@ -131,7 +131,7 @@ void mb_cpu_info(mb_device *device, mb_device_info *info)
     const char *isa = "baseline vectors";
 #endif
     snprintf(info->detail, sizeof info->detail, "%s, %d thread%s, storage type %s", isa, device->threads,
-             device->threads == 1 ? "" : "s", device->type == MB_BF16 ? "bf16" : "f32");
+             device->threads == 1 ? "" : "s", mb_type_name(device->type));
     if (proc_value("/proc/meminfo", "MemTotal", value, sizeof value))
         info->memory_total = (size_t)strtoull(value, NULL, 10) * 1024;
     if (proc_value("/proc/meminfo", "MemAvailable", value, sizeof value))

@@ -51,9 +51,13 @@ static void normalise(mb_type type, float *v, const float *w, int64_t width, flo
     if (one_rounding || type == MB_F32)
         for (int64_t i = 0; i < width; i++)
             v[i] = v[i] * rstd * w[i];
-    else
+    else {
         for (int64_t i = 0; i < width; i++)
-            v[i] = mb_float_from_bf16(mb_bf16_from_float(v[i] * rstd)) * w[i];
+            v[i] *= rstd;
+        mb_round_row(type, v, width);
+        for (int64_t i = 0; i < width; i++)
+            v[i] *= w[i];
+    }
 }
 
 typedef struct norm_job {
@@ -114,9 +118,7 @@ static void swiglu_piece(void *arg, int64_t index, int worker)
         mb_load_row(type, args->gate_up, (row * 2 + 1) * width, width, up);
         for (int64_t i = 0; i < width; i++)
             gate[i] = gate[i] / (1.0f + mb_exp(-gate[i]));
-        if (type == MB_BF16)
-            for (int64_t i = 0; i < width; i++)
-                gate[i] = mb_float_from_bf16(mb_bf16_from_float(gate[i]));
+        mb_round_row(type, gate, width);
         for (int64_t i = 0; i < width; i++)
             gate[i] *= up[i];
         mb_store_row(type, args->out, row * width, width, gate);
@@ -138,6 +140,16 @@ typedef struct qkv_job {
     int64_t rows; /* query rows of a piece */
 } qkv_job;
 
+/* rotate() where the products are rounded; inlined with a constant type, so that the loop has no branch. */
+static inline void rotate_rounded(mb_type type, const float *v, const float *cosine, const float *sine,
+                                  int64_t half, float *out)
+{
+    for (int64_t j = 0; j < half; j++) {
+        out[j] = mb_round_to(type, v[j] * cosine[j]) + mb_round_to(type, -v[j + half] * sine[j]);
+        out[j + half] = mb_round_to(type, v[j + half] * cosine[j]) + mb_round_to(type, v[j] * sine[j]);
+    }
+}
+
 /* RoPE of the first `turned` dimensions, halves convention: out = T( T(v*cos) + T(rot(v)*sin) ), rot(v) = [-second
  * half; first half]; the dimensions behind them pass. */
 static void rotate(mb_type type, const float *v, const float *cos_sin, int64_t turned, int64_t dim, float *out)
@@ -145,14 +157,9 @@ static void rotate(mb_type type, const float *v, const float *cos_sin, int64_t t
     int64_t half = turned / 2;
     const float *cosine = cos_sin, *sine = cos_sin + half;
     if (type == MB_BF16) {
-        for (int64_t j = 0; j < half; j++) {
-            float a = mb_float_from_bf16(mb_bf16_from_float(v[j] * cosine[j]));
-            float b = mb_float_from_bf16(mb_bf16_from_float(-v[j + half] * sine[j]));
-            float c = mb_float_from_bf16(mb_bf16_from_float(v[j + half] * cosine[j]));
-            float d = mb_float_from_bf16(mb_bf16_from_float(v[j] * sine[j]));
-            out[j] = a + b;
-            out[j + half] = c + d;
-        }
+        rotate_rounded(MB_BF16, v, cosine, sine, half, out);
+    } else if (type == MB_F16) {
+        rotate_rounded(MB_F16, v, cosine, sine, half, out);
     } else {
         for (int64_t j = 0; j < half; j++) {
             out[j] = v[j] * cosine[j] - v[j + half] * sine[j];
@@ -179,9 +186,7 @@ static void finish_head(const qkv_job *job, int64_t at, const float *norm, const
     mb_load_row(type, job->args->qkv, at, dim, v);
     if (norm) {
         normalise(type, v, norm, dim, job->args->norm_eps, job->args->norm_one_rounding);
-        if (type == MB_BF16)
-            for (int64_t i = 0; i < dim; i++)
-                v[i] = mb_float_from_bf16(mb_bf16_from_float(v[i]));
+        mb_round_row(type, v, dim);
     }
     if (pre)
         mb_store_row(type, pre, pre_at, dim, v);

@@ -8,27 +8,6 @@
  */
 #include "kernels/cpu/cpu.h"
 
-/* x >= 0 rounded to IEEE half precision and back; ties to even, subnormals kept. */
-static float round_to_f16(float x)
-{
-    if (!(x < 65520.0f))
-        return x < INFINITY ? INFINITY : x;
-    /* Adding and taking away a power of two rounds at the wanted bit: 2^-10 of x, or 2^-24 for subnormals. */
-    int exponent;
-    if (x == 0.0f)
-        return x;
-    frexpf(x, &exponent);
-    int bit = exponent - 11 < -24 ? -24 : exponent - 11;
-    return ldexpf(nearbyintf(ldexpf(x, -bit)), bit);
-}
-
-static float round_probability(mb_type confidence, float p)
-{
-    if (confidence == MB_BF16)
-        return mb_float_from_bf16(mb_bf16_from_float(p));
-    return confidence == MB_F16 ? round_to_f16(p) : p;
-}
-
 typedef struct top1_job {
     mb_device *device;
     const void *logits;
@@ -62,13 +41,13 @@ static void top1_piece(void *arg, int64_t row, int worker)
             sums[l] += mb_exp(line[j + l] - top);
     for (int l = 0; l < MB_LANES; l++)
         sum += sums[l];
-    float p = round_probability(job->confidence, 1.0f / sum);
+    float p = mb_round_to(job->confidence, 1.0f / sum);
     for (int64_t j = 0; j < vocab; j++) {
         /* A probability e times smaller never rounds to the same value. */
         if (!(line[j] > top - 1.0f))
             continue;
         if (line[j] == top ||
-            (job->confidence != MB_F32 && round_probability(job->confidence, mb_exp(line[j] - top) / sum) == p)) {
+            (job->confidence != MB_F32 && mb_round_to(job->confidence, mb_exp(line[j] - top) / sum) == p)) {
             best = j;
             break;
         }

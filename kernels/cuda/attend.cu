@@ -1,8 +1,8 @@
 /*
  * attend.cu - the launchers of attention.cuh: checks the arguments, lays out the workspace, chooses the kernel.
  *
- * Three families serve the same problem: sm_90a (bf16, head_dim 64, 80, 96, 128, 256), mma.sync (bf16, head_dim 64
- * or 128), plain (anything else). Which one runs depends only on the chip, the type and the shapes, never on the
+ * Three families serve the same problem: sm_90a (bf16, head_dim 64, 80, 96, 128, 256), mma.sync (bf16 and f16,
+ * head_dim 64 or 128), plain (anything else). Which one runs depends only on the chip, the type and the shapes, never on the
  * data, so two runs take the same path. Workspace: [lse][partial outputs][their lse][per-row tile sums], each part
  * present only when it is needed.
  */
@@ -73,8 +73,8 @@ size_t aligned(size_t bytes)
 
 int check(mb_type type, const mb_attention *a, bool sparse, mb_error *err)
 {
-    if (type != MB_F32 && type != MB_BF16)
-        return mb_fail(err, MB_E_BUG, "CUDA attention: storage type %d is neither fp32 nor bf16", type);
+    if (type != MB_F32 && type != MB_BF16 && type != MB_F16)
+        return mb_fail(err, MB_E_BUG, "CUDA attention: storage type %d is neither fp32 nor bf16 nor f16", type);
     if (a->kv.kv_heads < 1 || a->query_heads < 1 || a->query_heads % a->kv.kv_heads != 0)
         return mb_fail(err, MB_E_BUG, "CUDA attention: %d query heads do not divide into %d KV heads",
                        a->query_heads, a->kv.kv_heads);
@@ -154,7 +154,7 @@ int run_mass(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStrea
     if (!p.tile_mass && sm90_mass_serves(chip, type, p))
         return sm90_mass(chip, p, stream, err);
     if (mma_serves(type, p.head_dim))
-        return mma_mass(p, stream, err);
+        return mma_mass(type, p, stream, err);
     return plain_mass(type, p, stream, err);
 }
 
@@ -251,7 +251,7 @@ int mb_launch_attend(const mb_cuda_chip *chip, mb_type type, const mb_attention 
     if (at.sm90)
         rc = sm90_attend(chip, p, stream, err);
     else if (mma_serves(type, p.head_dim))
-        rc = mma_attend(chip, p, stream, err);
+        rc = mma_attend(chip, type, p, stream, err);
     else
         rc = plain_attend(type, p, false, stream, err);
     if (p.tile_part)
@@ -275,7 +275,7 @@ int mb_launch_attend_sparse(const mb_cuda_chip *chip, mb_type type, const mb_att
     if (rc != MB_OK)
         return rc;
     if (mma_serves(type, p.head_dim))
-        return pages_attend(chip, p, stream, err);
+        return pages_attend(chip, type, p, stream, err);
     return plain_attend(type, p, true, stream, err);
 }
 
@@ -321,6 +321,6 @@ int mb_launch_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_pr
     if (sm90_serves(chip, type, p))
         return sm90_prefill(chip, p, stream, err);
     if (mma_serves(type, p.head_dim))
-        return mma_prefill(p, stream, err);
+        return mma_prefill(type, p, stream, err);
     return plain_prefill(type, p, stream, err);
 }

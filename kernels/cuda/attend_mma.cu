@@ -1,6 +1,6 @@
 /*
- * attend_mma.cu - attention on mma.sync (sm_80 and later), bf16, head_dim 64 or 128: the dense and prefill
- * fallback where the sm_90a kernels do not serve. Sparse attention: attend_pages.cu.
+ * attend_mma.cu - attention on mma.sync (sm_80 and later), bf16 or f16, head_dim 64 or 128: the dense and
+ * prefill fallback where the sm_90a kernels do not serve. Sparse attention: attend_pages.cu.
  *
  * One block holds 64 packed query rows and walks its part of the keys in tiles of 64, two tiles in flight. The
  * parts of one unit are merged in a fixed order: by a cluster of up to 8 blocks through distributed shared memory
@@ -16,25 +16,25 @@ namespace
 
 constexpr int ROWS = 64; /* packed query rows of a block */
 
-template <int D> using Block = Shape<D, ROWS / 16, 2>;
-template <int D> constexpr int shared_bytes = Block<D>::ROW_BYTES + 4 * Block<D>::TILE_BYTES;
+template <typename T, int D> using Block = Shape<T, D, ROWS / 16, 2>;
+template <class S> constexpr int shared_bytes = S::ROW_BYTES + 4 * S::TILE_BYTES;
 
 /* Cache slots of this thread's rows of the tile at list position `first`; -1 where there is no key. */
-template <int D, Source SOURCE>
-__device__ __forceinline__ void find_slots(int (&slot)[Block<D>::SHARE], const KeyList &list, int first, int end)
+template <class S, Source SOURCE>
+__device__ __forceinline__ void find_slots(int (&slot)[S::SHARE], const KeyList &list, int first, int end)
 {
 #pragma unroll
-    for (int i = 0; i < Block<D>::SHARE; i++) {
-        int position = first + (int)threadIdx.x / Block<D>::CHUNKS + i * Block<D>::STRIDE;
+    for (int i = 0; i < S::SHARE; i++) {
+        int position = first + (int)threadIdx.x / S::CHUNKS + i * S::STRIDE;
         slot[i] = position < end ? key_slot<SOURCE>(list, position) : -1;
     }
 }
 
 /* Grid: (splits, row tiles, units). CLUSTER: gridDim.x is also the cluster's size. */
-template <int D, Source SOURCE, bool CLUSTER>
-__global__ void __launch_bounds__(Block<D>::THREADS, 2) attend_mma(const __grid_constant__ Problem p)
+template <class S, Source SOURCE, bool CLUSTER>
+__global__ void __launch_bounds__(S::THREADS, 2) attend_mma(const __grid_constant__ Problem p)
 {
-    typedef Block<D> S;
+    typedef typename S::T T;
     extern __shared__ __align__(128) unsigned char shared[];
     int unit = (int)blockIdx.z, split = (int)blockIdx.x, splits = (int)gridDim.x;
     int row_tile = SOURCE == PREFILL ? (int)(gridDim.y - 1 - blockIdx.y) : (int)blockIdx.y; /* longest first */
@@ -53,13 +53,12 @@ __global__ void __launch_bounds__(Block<D>::THREADS, 2) attend_mma(const __grid_
     int64_t groups = (list.total + 15) / 16;
     int begin = (int)(groups * split / splits) * 16, end = (int)(groups * (split + 1) / splits) * 16;
     end = end < list.total ? end : list.total;
-    const __nv_bfloat16 *k = (const __nv_bfloat16 *)p.k + cache_offset(p, b, h);
-    const __nv_bfloat16 *v = (const __nv_bfloat16 *)p.v + cache_offset(p, b, h);
+    const T *k = (const T *)p.k + cache_offset(p, b, h), *v = (const T *)p.v + cache_offset(p, b, h);
     auto load = [&](int first) {
         if (first < end) {
             int slot[S::SHARE];
             uint32_t place = tiles + (uint32_t)((((first - begin) / TILE) & 1) * 2 * S::TILE_BYTES);
-            find_slots<D, SOURCE>(slot, list, first, end);
+            find_slots<S, SOURCE>(slot, list, first, end);
             load_tile<S>(k, v, slot, place, place + S::TILE_BYTES);
         }
         copy_commit();
@@ -73,14 +72,14 @@ __global__ void __launch_bounds__(Block<D>::THREADS, 2) attend_mma(const __grid_
     if (SOURCE == PREFILL)
         for (int i = 0; i < 2; i++)
             part.limit[i] = prefill_limit(p, row0 + first_row<S>() + 8 * i);
-    uint32_t q_rows = q_tile + warp % S::RG * 16 * D * 2; /* a multiple of eight rows: the swizzle is unchanged */
+    uint32_t q_rows = q_tile + warp % S::RG * 16 * S::D * 2; /* a multiple of eight rows: the swizzle is unchanged */
     for (int first = begin; first < end; first += TILE) {
         copy_wait<1>();
         __syncthreads();
         int offset = warp / S::RG * S::SPAN, stage = ((first - begin) / TILE) & 1;
         part.first = first + offset; /* this warp's keys */
         int last = part.first + S::SPAN;
-        uint32_t k_tile = tiles + (uint32_t)(stage * 2 * S::TILE_BYTES + offset * D * 2);
+        uint32_t k_tile = tiles + (uint32_t)(stage * 2 * S::TILE_BYTES + offset * S::D * 2);
         uint32_t v_tile = k_tile + S::TILE_BYTES;
         if (last <= end && (SOURCE != PREFILL || last <= prefill_limit(p, row0)))
             step<S, SOURCE, true>(state, q_rows, k_tile, v_tile, list, part, p.scale_log2);
@@ -90,18 +89,33 @@ __global__ void __launch_bounds__(Block<D>::THREADS, 2) attend_mma(const __grid_
         load(first + 2 * TILE);
     }
     copy_wait<0>();
-    static_assert(S::MERGE_BYTES <= shared_bytes<D>, "the parts fit in the tiles' place");
+    static_assert(S::MERGE_BYTES <= shared_bytes<S>, "the parts fit in the tiles' place");
     merge_and_store<S, SOURCE, CLUSTER>(p, shared, state, b, h, unit, row0, rows,
                                         splits > 1 ? ((int64_t)unit * splits + split) * p.packed + row0 : -1);
 }
 
 typedef void (*Kernel)(const Problem);
 
-template <int D> Kernel choose(Source source, bool cluster)
+template <class S> Kernel choose(Source source, bool cluster)
 {
     if (source == PREFILL)
-        return attend_mma<D, PREFILL, false>;
-    return cluster ? attend_mma<D, DENSE, true> : attend_mma<D, DENSE, false>;
+        return attend_mma<S, PREFILL, false>;
+    return cluster ? attend_mma<S, DENSE, true> : attend_mma<S, DENSE, false>;
+}
+
+Kernel choose(mb_type type, int head_dim, Source source, bool cluster)
+{
+    if (type == MB_F16)
+        return head_dim == 64 ? choose<Block<__half, 64>>(source, cluster)
+                              : choose<Block<__half, 128>>(source, cluster);
+    return head_dim == 64 ? choose<Block<__nv_bfloat16, 64>>(source, cluster)
+                          : choose<Block<__nv_bfloat16, 128>>(source, cluster);
+}
+
+/* Of both types. */
+int bytes_of(int head_dim)
+{
+    return head_dim == 64 ? shared_bytes<Block<__half, 64>> : shared_bytes<Block<__half, 128>>;
 }
 
 int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_t stream, mb_error *err)
@@ -109,8 +123,8 @@ int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};
     config.gridDim = grid;
-    config.blockDim = dim3(Block<128>::THREADS, 1, 1);
-    config.dynamicSmemBytes = (size_t)(p.head_dim == 64 ? shared_bytes<64> : shared_bytes<128>);
+    config.blockDim = dim3(Block<__half, 128>::THREADS, 1, 1);
+    config.dynamicSmemBytes = (size_t)bytes_of(p.head_dim);
     config.stream = stream;
     if (cluster) {
         attribute.id = cudaLaunchAttributeClusterDimension;
@@ -127,7 +141,7 @@ int launch(Kernel kernel, const Problem &p, dim3 grid, bool cluster, cudaStream_
 
 bool mma_serves(mb_type type, int head_dim)
 {
-    return type == MB_BF16 && (head_dim == 64 || head_dim == 128);
+    return (type == MB_BF16 || type == MB_F16) && (head_dim == 64 || head_dim == 128);
 }
 
 /* How many parts a unit's keys are cut into: enough blocks for two a multiprocessor, parts of 64 keys or more
@@ -155,32 +169,31 @@ bool mma_cluster_merges(const mb_cuda_chip *chip, int splits)
     return chip->capability >= 90 && splits > 1 && splits <= CLUSTER_MAX && (splits & (splits - 1)) == 0;
 }
 
-int mma_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err)
+int mma_attend(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     bool cluster = mma_cluster_merges(chip, p.splits);
-    Kernel kernel = p.head_dim == 64 ? choose<64>(DENSE, cluster) : choose<128>(DENSE, cluster);
+    Kernel kernel = choose(type, p.head_dim, DENSE, cluster);
     dim3 grid((unsigned)p.splits, (unsigned)((p.packed + ROWS - 1) / ROWS), (unsigned)(p.batch * p.kv_heads));
     int rc = launch(kernel, p, grid, cluster, stream, err);
     if (rc == MB_OK && p.splits > 1 && !cluster)
-        rc = merge_splits(p, MB_BF16, stream, err);
+        rc = merge_splits(p, type, stream, err);
     return rc;
 }
 
-int mma_prefill(const Problem &p, cudaStream_t stream, mb_error *err)
+int mma_prefill(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
 {
-    Kernel kernel = p.head_dim == 64 ? choose<64>(PREFILL, false) : choose<128>(PREFILL, false);
+    Kernel kernel = choose(type, p.head_dim, PREFILL, false);
     dim3 grid(1, (unsigned)((p.prefill_rows + ROWS - 1) / ROWS), (unsigned)p.query_heads);
     return launch(kernel, p, grid, false, stream, err);
 }
 
 int mma_setup(mb_error *err)
 {
-    for (int way = 0; way < 3; way++) {
-        Source source = way < 2 ? DENSE : PREFILL;
-        cudaFuncSetAttribute(choose<64>(source, way & 1), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             shared_bytes<64>);
-        cudaFuncSetAttribute(choose<128>(source, way & 1), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             shared_bytes<128>);
+    for (int way = 0; way < 12; way++) {
+        mb_type type = way < 6 ? MB_BF16 : MB_F16;
+        int head_dim = way % 2 ? 64 : 128, kind = way / 2 % 3;
+        cudaFuncSetAttribute(choose(type, head_dim, kind < 2 ? DENSE : PREFILL, kind == 1),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, bytes_of(head_dim));
     }
     return check_launch("setting the attention kernels' shared memory", err);
 }

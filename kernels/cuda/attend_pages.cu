@@ -1,6 +1,6 @@
 /*
- * attend_pages.cu - sparse block attention on mma.sync (sm_80 and later), bf16, head_dim 64 or 128: the keys of a
- * selection, gathered row by row straight from the cache, and the current block.
+ * attend_pages.cu - sparse block attention on mma.sync (sm_80 and later), bf16 or f16, head_dim 64 or 128: the keys of
+ * a selection, gathered row by row straight from the cache, and the current block.
  *
  * A few hundred to a few thousand keys are a matter of latency: ids, then keys, then short products. So the ids of
  * the first tiles are read before the count is known, the ids of a later tile one tile ahead of its copies, and as
@@ -19,9 +19,9 @@ namespace
 constexpr int FEW = 2, MANY = 5; /* stages of the ring of key tiles */
 
 /* Blocks: 64 rows in 8 warps where shared memory holds few tiles; else 64 rows in 16, or 128. */
-template <int D> using Plain = Shape<D, 4, 2>;
-template <int D> using Narrow = Shape<D, 4, 4>;
-template <int D> using Wide = Shape<D, 8, 2>;
+template <typename T, int D> using Plain = Shape<T, D, 4, 2>;
+template <typename T, int D> using Narrow = Shape<T, D, 4, 4>;
+template <typename T, int D> using Wide = Shape<T, D, 8, 2>;
 
 template <class S, int STAGES> constexpr int shared_bytes = S::ROW_BYTES + STAGES * 2 * S::TILE_BYTES;
 
@@ -61,6 +61,7 @@ __global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
     attend_pages(const __grid_constant__ Problem p)
 {
     extern __shared__ __align__(128) unsigned char shared[];
+    typedef typename S::T T;
     constexpr int ROWS = S::ROWS, AHEAD = STAGES - 1;
     int unit = (int)blockIdx.z, split = (int)blockIdx.x, splits = (int)gridDim.x;
     int b = unit / p.kv_heads, h = unit % p.kv_heads, row0 = (int)blockIdx.y * ROWS;
@@ -95,8 +96,7 @@ __global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
     }
     end = end < list.total ? end : list.total;
     int listed = list.selected < end ? list.selected : end;
-    const __nv_bfloat16 *k = (const __nv_bfloat16 *)p.k + cache_offset(p, b, h);
-    const __nv_bfloat16 *v = (const __nv_bfloat16 *)p.v + cache_offset(p, b, h);
+    const T *k = (const T *)p.k + cache_offset(p, b, h), *v = (const T *)p.v + cache_offset(p, b, h);
     auto load = [&](int(&from)[S::SHARE], int first, int stage) {
         if (first < end) {
             settle<S>(from, list, used, first, end);
@@ -154,16 +154,19 @@ template <class S, int STAGES> Layout layout_of()
 
 enum Kind { PLAIN, NARROW, WIDE };
 
-template <int D> Layout layout(int kind)
+template <typename T, int D> Layout layout(int kind)
 {
-    return kind == PLAIN    ? layout_of<Plain<D>, FEW>()
-           : kind == NARROW ? layout_of<Narrow<D>, MANY>()
-                            : layout_of<Wide<D>, MANY>();
+    return kind == PLAIN    ? layout_of<Plain<T, D>, FEW>()
+           : kind == NARROW ? layout_of<Narrow<T, D>, MANY>()
+                            : layout_of<Wide<T, D>, MANY>();
 }
 
-Layout layout(int head_dim, int kind)
+/* The types differ in the kernels alone. */
+Layout layout(mb_type type, int head_dim, int kind)
 {
-    return head_dim == 64 ? layout<64>(kind) : layout<128>(kind);
+    if (type == MB_F16)
+        return head_dim == 64 ? layout<__half, 64>(kind) : layout<__half, 128>(kind);
+    return head_dim == 64 ? layout<__nv_bfloat16, 64>(kind) : layout<__nv_bfloat16, 128>(kind);
 }
 
 int64_t keys_of(const Problem &p)
@@ -190,7 +193,7 @@ Cut cut(const mb_cuda_chip *chip, const Problem &p)
         return best;
     }
     for (int kind = NARROW; kind <= WIDE; kind++) {
-        int rows = layout(p.head_dim, kind).rows;
+        int rows = layout(MB_BF16, p.head_dim, kind).rows;
         for (int splits = 1; splits <= CLUSTER_MAX && (splits == 1 || keys >= TILE * splits); splits++) {
             int64_t clusters = units * ((p.packed + rows - 1) / rows), most = chip->resident_clusters[splits];
             if (most < 1 || (chip->sparse_cut && chip->sparse_cut != 10 * kind + splits))
@@ -216,10 +219,10 @@ int pages_splits(const mb_cuda_chip *chip, const Problem &p)
     return cut(chip, p).splits;
 }
 
-int pages_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err)
+int pages_attend(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     Cut way = cut(chip, p);
-    Layout block = layout(p.head_dim, way.kind);
+    Layout block = layout(type, p.head_dim, way.kind);
     bool cluster = way.kind == PLAIN ? mma_cluster_merges(chip, way.splits) : way.splits > 1;
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attributes[2] = {};
@@ -239,7 +242,7 @@ int pages_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream
     }
     cudaLaunchKernelEx(&config, cluster ? block.merged : block.alone, p);
     int rc = check_launch("sparse attention", err);
-    return rc == MB_OK && p.splits > 1 && !cluster ? merge_splits(p, MB_BF16, stream, err) : rc;
+    return rc == MB_OK && p.splits > 1 && !cluster ? merge_splits(p, type, stream, err) : rc;
 }
 
 /* How many clusters of a size run at once, one block on a multiprocessor. */
@@ -261,15 +264,14 @@ static int count_clusters(const Layout &block, int size)
 
 int pages_setup(mb_cuda_chip *chip, mb_error *err)
 {
-    for (int kind = PLAIN; kind <= WIDE; kind++)
-        for (int head_dim = 64; head_dim <= 128; head_dim *= 2) {
-            Layout block = layout(head_dim, kind);
-            if (block.bytes > chip->shared_bytes)
-                continue;
-            cudaFuncSetAttribute(block.alone, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
-            cudaFuncSetAttribute(block.merged, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
-        }
-    Layout largest = layout(128, WIDE);
+    for (int way = 0; way < 4 * (WIDE + 1); way++) {
+        Layout block = layout(way & 1 ? MB_F16 : MB_BF16, way & 2 ? 128 : 64, way / 4);
+        if (block.bytes > chip->shared_bytes)
+            continue;
+        cudaFuncSetAttribute(block.alone, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
+        cudaFuncSetAttribute(block.merged, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
+    }
+    Layout largest = layout(MB_BF16, 128, WIDE);
     if (chip->capability >= 90 && largest.bytes <= chip->shared_bytes)
         for (int size = 1; size <= CLUSTER_MAX; size++)
             chip->resident_clusters[size] = count_clusters(largest, size);

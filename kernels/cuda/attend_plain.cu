@@ -4,6 +4,7 @@
  * the output. fp32 throughout, no matrix units: this is the path that parity with the CPU is checked on.
  */
 #include "kernels/cuda/attention_common.cuh"
+#include "kernels/cuda/common.cuh"
 #include "kernels/cuda/key_list.cuh"
 
 namespace mb_cuda {
@@ -11,11 +12,6 @@ namespace {
 
 constexpr int THREADS = 128;
 constexpr int MAX_DIM = 512;
-
-__device__ __forceinline__ float load(const float *place) { return *place; }
-__device__ __forceinline__ float load(const __nv_bfloat16 *place) { return __bfloat162float(*place); }
-__device__ __forceinline__ void store(float *place, float x) { *place = x; }
-__device__ __forceinline__ void store(__nv_bfloat16 *place, float x) { *place = __float2bfloat16(x); }
 
 /* Maximum or sum over the block, the same bits in every thread. */
 template <bool MAX> __device__ float reduce_block(float x, float *shared)
@@ -162,14 +158,12 @@ int attend_as(const Problem &p, Source source, cudaStream_t stream, mb_error *er
 int plain_attend(mb_type type, const Problem &p, bool sparse, cudaStream_t stream, mb_error *err)
 {
     Source source = sparse ? PAGES : DENSE;
-    return type == MB_BF16 ? attend_as<__nv_bfloat16>(p, source, stream, err)
-                           : attend_as<float>(p, source, stream, err);
+    MB_WITH_TYPE(type, return attend_as<T>(p, source, stream, err));
 }
 
 int plain_prefill(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
 {
-    return type == MB_BF16 ? attend_as<__nv_bfloat16>(p, PREFILL, stream, err)
-                           : attend_as<float>(p, PREFILL, stream, err);
+    MB_WITH_TYPE(type, return attend_as<T>(p, PREFILL, stream, err));
 }
 
 int plain_mass(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
@@ -177,10 +171,7 @@ int plain_mass(mb_type type, const Problem &p, cudaStream_t stream, mb_error *er
     dim3 grid((unsigned)((p.max_prefix + 63) / 64), (unsigned)(p.batch * p.kv_heads));
     if (grid.x == 0)
         return MB_OK;
-    if (type == MB_BF16)
-        mass_tile<__nv_bfloat16><<<grid, THREADS, 0, stream>>>(p);
-    else
-        mass_tile<float><<<grid, THREADS, 0, stream>>>(p);
+    MB_WITH_TYPE(type, mass_tile<T><<<grid, THREADS, 0, stream>>>(p));
     return check_launch("attention mass (plain)", err);
 }
 

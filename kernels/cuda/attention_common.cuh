@@ -114,19 +114,19 @@ constexpr int MAX_SPLITS = 64;
 Problem problem_from(const mb_attention *args);
 int check_launch(const char *what, mb_error *err);
 
-/* mma.sync path: bf16, head_dim 64 or 128. */
+/* mma.sync path: bf16 and f16, head_dim 64 or 128. */
 bool mma_serves(mb_type type, int head_dim);
 int mma_splits(const mb_cuda_chip *chip, const Problem &p, int64_t keys);
 bool mma_cluster_merges(const mb_cuda_chip *chip, int splits);
-int mma_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err);
-int mma_prefill(const Problem &p, cudaStream_t stream, mb_error *err);
-int mma_mass(const Problem &p, cudaStream_t stream, mb_error *err);
+int mma_attend(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStream_t stream, mb_error *err);
+int mma_prefill(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err);
+int mma_mass(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err);
 int mma_setup(mb_error *err);
 int mma_mass_setup(mb_error *err);
 
 /* Sparse attention on mma.sync, same types and sizes. */
 int pages_splits(const mb_cuda_chip *chip, const Problem &p);
-int pages_attend(const mb_cuda_chip *chip, const Problem &p, cudaStream_t stream, mb_error *err);
+int pages_attend(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStream_t stream, mb_error *err);
 int pages_setup(mb_cuda_chip *chip, mb_error *err);
 
 /* Plain path: any type, any head_dim up to 512. */

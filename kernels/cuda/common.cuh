@@ -1,6 +1,6 @@
 /*
- * common.cuh - loads, stores and reductions that the simple kernels share. T is the storage type: float or
- * __nv_bfloat16; arithmetic is fp32. Reductions add in a fixed order, so results are bit-equal from run to run.
+ * common.cuh - loads, stores and reductions that the simple kernels share. T is the storage type: float,
+ * __nv_bfloat16 or __half; arithmetic is fp32. Reductions add in a fixed order, so results are bit-equal from run to run.
  */
 #ifndef MB_CUDA_COMMON_CUH
 #define MB_CUDA_COMMON_CUH
@@ -21,6 +21,10 @@ __device__ __forceinline__ float load(const __nv_bfloat16 *p)
 {
     return __bfloat162float(*p);
 }
+__device__ __forceinline__ float load(const __half *p)
+{
+    return __half2float(*p);
+}
 __device__ __forceinline__ void store(float *p, float x)
 {
     *p = x;
@@ -28,6 +32,10 @@ __device__ __forceinline__ void store(float *p, float x)
 __device__ __forceinline__ void store(__nv_bfloat16 *p, float x)
 {
     *p = __float2bfloat16_rn(x);
+}
+__device__ __forceinline__ void store(__half *p, float x)
+{
+    *p = __float2half_rn(x);
 }
 
 /* x rounded to T and widened again. */
@@ -39,6 +47,10 @@ template <> __device__ __forceinline__ float rounded<float>(float x)
 template <> __device__ __forceinline__ float rounded<__nv_bfloat16>(float x)
 {
     return __bfloat162float(__float2bfloat16_rn(x));
+}
+template <> __device__ __forceinline__ float rounded<__half>(float x)
+{
+    return __half2float(__float2half_rn(x));
 }
 
 __device__ __forceinline__ float warp_sum(float x)
@@ -85,6 +97,12 @@ __device__ __forceinline__ void load4(const __nv_bfloat16 *p, float v[4])
     float2 a = __bfloat1622float2(*(__nv_bfloat162 *)&x.x), b = __bfloat1622float2(*(__nv_bfloat162 *)&x.y);
     v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y;
 }
+__device__ __forceinline__ void load4(const __half *p, float v[4])
+{
+    uint2 x = *(const uint2 *)p;
+    float2 a = __half22float2(*(__half2 *)&x.x), b = __half22float2(*(__half2 *)&x.y);
+    v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y;
+}
 /* 8 consecutive elements; p aligned to 16 bytes. */
 __device__ __forceinline__ void load8(const float *p, float v[8])
 {
@@ -101,6 +119,17 @@ __device__ __forceinline__ void load8(const __nv_bfloat16 *p, float v[8])
         v[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
     }
 }
+__device__ __forceinline__ void load8(const __half *p, float v[8])
+{
+    uint4 x = *(const uint4 *)p;
+    const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 pair = __half22float2(*(const __half2 *)&words[i]);
+        v[2 * i] = pair.x;
+        v[2 * i + 1] = pair.y;
+    }
+}
 __device__ __forceinline__ void store4(float *p, const float v[4])
 {
     *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]);
@@ -112,6 +141,13 @@ __device__ __forceinline__ void store4(__nv_bfloat16 *p, const float v[4])
     *(__nv_bfloat162 *)&x.y = __floats2bfloat162_rn(v[2], v[3]);
     *(uint2 *)p = x;
 }
+__device__ __forceinline__ void store4(__half *p, const float v[4])
+{
+    uint2 x;
+    *(__half2 *)&x.x = __floats2half2_rn(v[0], v[1]);
+    *(__half2 *)&x.y = __floats2half2_rn(v[2], v[3]);
+    *(uint2 *)p = x;
+}
 
 } // namespace mb_cuda
 
@@ -120,6 +156,9 @@ __device__ __forceinline__ void store4(__nv_bfloat16 *p, const float v[4])
     do {                                                                                                          \
         if ((type) == MB_BF16) {                                                                                  \
             typedef __nv_bfloat16 T;                                                                              \
+            __VA_ARGS__;                                                                                          \
+        } else if ((type) == MB_F16) {                                                                            \
+            typedef __half T;                                                                                     \
             __VA_ARGS__;                                                                                          \
         } else {                                                                                                  \
             typedef float T;                                                                                      \

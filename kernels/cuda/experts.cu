@@ -68,10 +68,10 @@ struct ProductArgs {
     int32_t top_k, features, depth; /* features: of the result; depth: of the sum */
 };
 
-__device__ __forceinline__ float silu_product(float gate, float up, bool bf16)
+template <typename T> __device__ __forceinline__ float silu_product(float gate, float up)
 {
     float a = gate / (1.0f + expf(-gate));
-    return (bf16 ? rounded<__nv_bfloat16>(a) : a) * up;
+    return rounded<T>(a) * up;
 }
 
 constexpr int TILE_FEATURES = 128, TILE_ROWS = 32, TILE_DEPTH = 64, STAGES = 3, PRODUCT_THREADS = 128;
@@ -82,15 +82,15 @@ static_assert(TILE_ROWS * OUT_PITCH * 2 <= PRODUCT_SHARED, "the result takes the
 
 /* One tile's loop over the depth: fills sums[half][row group][4]. Shared row r of the weight tile is row
  * `first + r` of the weight matrix, or for FIRST gate row `first + r` and, from r = 64, up row first + r - 64. */
-template <bool FIRST>
-__device__ __forceinline__ void multiply_tile(const ProductArgs &a, const __nv_bfloat16 *weight, int first,
+template <typename T, bool FIRST>
+__device__ __forceinline__ void multiply_tile(const ProductArgs &a, const T *weight, int first,
                                               int start, int row, int count, unsigned char *shared,
                                               float (&sums)[2][4][4])
 {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, chunk = threadIdx.x & 7, line = threadIdx.x >> 3;
     const int steps = (a.depth + TILE_DEPTH - 1) / TILE_DEPTH, half = TILE_FEATURES / 2;
     const uint32_t base = shared_address(shared);
-    const __nv_bfloat16 *rows = (const __nv_bfloat16 *)a.rows, *source[2];
+    const T *rows = (const T *)a.rows, *source[2];
     for (int i = 0; i < 2; i++) { /* this thread's two rows of the row tile */
         int at = row + line + 16 * i;
         int64_t from = at >= count ? 0 : FIRST ? a.order[start + at] / a.top_k : start + at;
@@ -145,8 +145,8 @@ __device__ __forceinline__ void multiply_tile(const ProductArgs &a, const __nv_b
                            swizzled<TILE_DEPTH>(8 * j + 8 * (lane >> 4) + (lane & 7), 2 * k + (lane >> 3 & 1)));
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    multiply(sums[h][j], w[h], x[0], x[1]);
-                    multiply(sums[h][j + 1], w[h], x[2], x[3]);
+                    multiply<T>(sums[h][j], w[h], x[0], x[1]);
+                    multiply<T>(sums[h][j + 1], w[h], x[2], x[3]);
                 }
             }
         }
@@ -155,28 +155,27 @@ __device__ __forceinline__ void multiply_tile(const ProductArgs &a, const __nv_b
     __syncthreads();
 }
 
-/* Block (x, e, z): a tile of features of expert e for its rows 32z .., every gridDim.z-th tile of them. bf16;
- * features and depth multiples of 8. */
-template <bool FIRST> __global__ void __launch_bounds__(PRODUCT_THREADS) experts_mma(ProductArgs a)
+/* Block (x, e, z): a tile of features of expert e for its rows 32z .., every gridDim.z-th tile of them. T:
+ * bf16 or f16; features and depth multiples of 8. */
+template <typename T, bool FIRST> __global__ void __launch_bounds__(PRODUCT_THREADS) experts_mma(ProductArgs a)
 {
     extern __shared__ __align__(128) unsigned char shared[];
     const int e = blockIdx.y, start = a.starts[e], count = a.starts[e + 1] - start;
     const int width = FIRST ? TILE_FEATURES / 2 : TILE_FEATURES, first = blockIdx.x * width;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const __nv_bfloat16 *weight =
-        (const __nv_bfloat16 *)a.weight + (int64_t)e * (FIRST ? 2 : 1) * a.features * a.depth;
-    __nv_bfloat16 *tile = (__nv_bfloat16 *)shared;
+    const T *weight = (const T *)a.weight + (int64_t)e * (FIRST ? 2 : 1) * a.features * a.depth;
+    T *tile = (T *)shared;
     for (int row = blockIdx.z * TILE_ROWS; row < count; row += gridDim.z * TILE_ROWS) {
         float sums[2][4][4] = {};
-        multiply_tile<FIRST>(a, weight, first, start, row, count, shared, sums);
+        multiply_tile<T, FIRST>(a, weight, first, start, row, count, shared, sums);
 #pragma unroll
         for (int j = 0; j < 4; j++)
 #pragma unroll
             for (int c = 0; c < 4; c++) {
                 int feature = 16 * warp + (lane >> 2) + 8 * (c >> 1), r = 8 * j + 2 * (lane & 3) + (c & 1);
                 if (FIRST) {
-                    float gate = rounded<__nv_bfloat16>(sums[0][j][c]), up = rounded<__nv_bfloat16>(sums[1][j][c]);
-                    store(tile + r * OUT_PITCH + feature, silu_product(gate, up, true));
+                    float gate = rounded<T>(sums[0][j][c]), up = rounded<T>(sums[1][j][c]);
+                    store(tile + r * OUT_PITCH + feature, silu_product<T>(gate, up));
                 } else {
                     store(tile + r * OUT_PITCH + feature, sums[0][j][c]);
                     store(tile + r * OUT_PITCH + feature + TILE_FEATURES / 2, sums[1][j][c]);
@@ -188,7 +187,7 @@ template <bool FIRST> __global__ void __launch_bounds__(PRODUCT_THREADS) experts
             if (row + r >= count || first + chunk >= a.features)
                 continue;
             int64_t to = FIRST ? start + row + r : a.order[start + row + r];
-            *(uint4 *)((__nv_bfloat16 *)a.out + to * a.features + first + chunk) =
+            *(uint4 *)((T *)a.out + to * a.features + first + chunk) =
                 *(const uint4 *)(tile + r * OUT_PITCH + chunk);
         }
         __syncthreads(); /* the next tile's stages lie where the result was read */
@@ -227,7 +226,7 @@ template <typename T, bool FIRST> __global__ void __launch_bounds__(ANY_WARPS * 
         for (int r = 0; r < ANY_ROWS; r++) {
             float y = rounded<T>(warp_sum(sum[0][r]));
             if (FIRST)
-                y = silu_product(y, rounded<T>(warp_sum(sum[1][r])), sizeof(T) == 2);
+                y = silu_product<T>(y, rounded<T>(warp_sum(sum[1][r])));
             if (lane == 0 && row + r < count)
                 store((T *)a.out + (int64_t)(FIRST ? start + row + r : a.order[start + row + r]) * a.features +
                           feature,
@@ -236,19 +235,28 @@ template <typename T, bool FIRST> __global__ void __launch_bounds__(ANY_WARPS * 
     }
 }
 
+template <typename T, bool FIRST>
+static cudaError_t launch_mma(cudaStream_t stream, const ProductArgs &a, dim3 grid)
+{
+    /* A setting of the kernel, not of the stream: allowed while a graph is captured. */
+    cudaError_t status =
+        cudaFuncSetAttribute(experts_mma<T, FIRST>, cudaFuncAttributeMaxDynamicSharedMemorySize, PRODUCT_SHARED);
+    if (status == cudaSuccess)
+        experts_mma<T, FIRST><<<grid, PRODUCT_THREADS, PRODUCT_SHARED, stream>>>(a);
+    return status;
+}
+
 template <bool FIRST>
 static cudaError_t launch_product(cudaStream_t stream, mb_type type, const mb_experts *args, const ProductArgs &a)
 {
     int64_t tiles = (args->n + TILE_ROWS - 1) / TILE_ROWS;
     unsigned z = (unsigned)(tiles < 1 ? 1 : tiles > 8 ? 8 : tiles);
-    if (type == MB_BF16 && a.features % 8 == 0 && a.depth % 8 == 0) {
-        /* A setting of the kernel, not of the stream: allowed while a graph is captured. */
-        cudaError_t status =
-            cudaFuncSetAttribute(experts_mma<FIRST>, cudaFuncAttributeMaxDynamicSharedMemorySize, PRODUCT_SHARED);
+    if (type != MB_F32 && a.features % 8 == 0 && a.depth % 8 == 0) {
+        dim3 grid(blocks_for(a.features, FIRST ? TILE_FEATURES / 2 : TILE_FEATURES), (unsigned)args->experts, z);
+        cudaError_t status = type == MB_F16 ? launch_mma<__half, FIRST>(stream, a, grid)
+                                            : launch_mma<__nv_bfloat16, FIRST>(stream, a, grid);
         if (status != cudaSuccess)
             return status;
-        dim3 grid(blocks_for(a.features, FIRST ? TILE_FEATURES / 2 : TILE_FEATURES), (unsigned)args->experts, z);
-        experts_mma<FIRST><<<grid, PRODUCT_THREADS, PRODUCT_SHARED, stream>>>(a);
     } else {
         dim3 grid(blocks_for(a.features, ANY_WARPS), (unsigned)args->experts, z);
         MB_WITH_TYPE(type, experts_any<T, FIRST><<<grid, ANY_WARPS * 32, 0, stream>>>(a));

@@ -142,7 +142,7 @@ __device__ __forceinline__ void flash_again(float (&s)[S::KEYS / 2], const uint3
             float d[4] = {s[4 * n], s[4 * n + 1], s[4 * n + 2], s[4 * n + 3]};
 #pragma unroll
             for (int j = 0; j < STEPS; j++)
-                multiply(d, a[j], b[2 * j], b[2 * j + 1]);
+                multiply<__nv_bfloat16>(d, a[j], b[2 * j], b[2 * j + 1]);
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 s[4 * n + i] = d[i];

@@ -225,7 +225,7 @@ static void problem_free(const mb_cuda_blas *gemm, problem *p)
 static cublasStatus_t problem_make(const mb_cuda_blas *gemm, mb_type type, const void *bias, int64_t m, int64_t n,
                                    int64_t k, problem *p)
 {
-    cudaDataType_t data = type == MB_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    cudaDataType_t data = type == MB_BF16 ? CUDA_R_16BF : type == MB_F16 ? CUDA_R_16F : CUDA_R_32F;
     cublasOperation_t transposed = CUBLAS_OP_T;
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     memset(p, 0, sizeof *p);

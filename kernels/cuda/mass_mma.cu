@@ -1,5 +1,5 @@
 /*
- * mass_mma.cu - block-average attention mass on mma.sync (sm_80 and later), bf16, head_dim 64 or 128.
+ * mass_mma.cu - block-average attention mass on mma.sync (sm_80 and later), bf16 or f16, head_dim 64 or 128.
  *
  * The transposed product: a block owns 64 keys (16 a warp, kept in registers as the left operand) and walks all
  * packed query rows in chunks of 64 as the right operand, so the sum over rows stays inside a thread and no two
@@ -17,7 +17,8 @@ constexpr int KEYS = 64, CHUNK = 64, THREADS = 128;
 template <int D> constexpr int chunk_bytes = CHUNK * D * 2;
 template <int D> constexpr int shared_bytes = 3 * chunk_bytes<D> + 2 * CHUNK * 4 + KEYS * 4;
 
-template <int D> __global__ void __launch_bounds__(THREADS) mass_mma(const __grid_constant__ Problem p)
+template <typename T, int D>
+__global__ void __launch_bounds__(THREADS) mass_mma(const __grid_constant__ Problem p)
 {
     extern __shared__ __align__(128) unsigned char shared[];
     float *shift = (float *)(shared + 3 * chunk_bytes<D>);   /* [2][CHUNK] */
@@ -29,7 +30,7 @@ template <int D> __global__ void __launch_bounds__(THREADS) mass_mma(const __gri
     int prefix = key_range(p, b).prefix, first = (int)blockIdx.x * KEYS;
     float total = weight_total(p, b), inverse = total > 0.0f ? 1.0f / total : 0.0f;
     uint32_t k_tile = shared_address(shared), q_tiles = k_tile + chunk_bytes<D>;
-    const __nv_bfloat16 *k = (const __nv_bfloat16 *)p.k + cache_offset(p, b, h);
+    const T *k = (const T *)p.k + cache_offset(p, b, h);
     constexpr int CHUNKS = D / 8;
 
     auto load = [&](int row0) {
@@ -41,7 +42,7 @@ template <int D> __global__ void __launch_bounds__(THREADS) mass_mma(const __gri
                 bool inside = row0 + row < p.packed;
                 int64_t state = inside ? state_of(p, b, h, row0 + row) : 0;
                 copy_async16(q_tiles + stage * chunk_bytes<D> + swizzled<D>(row, chunk),
-                             (const __nv_bfloat16 *)p.q + state * D + chunk * 8, inside);
+                             (const T *)p.q + state * D + chunk * 8, inside);
             }
             if (tid < CHUNK) {
                 float value = INFINITY;   /* a row that counts nothing: exp2(-inf) = 0 */
@@ -86,8 +87,8 @@ template <int D> __global__ void __launch_bounds__(THREADS) mass_mma(const __gri
                     uint32_t r[4];
                     load_matrix4(r, q_tile + swizzled<D>(g * 16 + (lane & 7) + ((lane >> 4) << 3),
                                                          c * 2 + ((lane >> 3) & 1)));
-                    multiply(s[0], keys[c], r[0], r[1]);
-                    multiply(s[1], keys[c], r[2], r[3]);
+                    multiply<T>(s[0], keys[c], r[0], r[1]);
+                    multiply<T>(s[1], keys[c], r[2], r[3]);
                 }
 #pragma unroll
                 for (int n = 0; n < 2; n++)
@@ -124,22 +125,29 @@ template <int D> __global__ void __launch_bounds__(THREADS) mass_mma(const __gri
 
 } /* namespace */
 
-int mma_mass(const Problem &p, cudaStream_t stream, mb_error *err)
+int mma_mass(mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
 {
     dim3 grid((unsigned)((p.max_prefix + KEYS - 1) / KEYS), (unsigned)(p.batch * p.kv_heads));
     if (grid.x == 0)
         return MB_OK;
-    if (p.head_dim == 64)
-        mass_mma<64><<<grid, THREADS, shared_bytes<64>, stream>>>(p);
+    if (p.head_dim == 64 && type == MB_F16)
+        mass_mma<__half, 64><<<grid, THREADS, shared_bytes<64>, stream>>>(p);
+    else if (p.head_dim == 64)
+        mass_mma<__nv_bfloat16, 64><<<grid, THREADS, shared_bytes<64>, stream>>>(p);
+    else if (type == MB_F16)
+        mass_mma<__half, 128><<<grid, THREADS, shared_bytes<128>, stream>>>(p);
     else
-        mass_mma<128><<<grid, THREADS, shared_bytes<128>, stream>>>(p);
+        mass_mma<__nv_bfloat16, 128><<<grid, THREADS, shared_bytes<128>, stream>>>(p);
     return check_launch("attention mass (mma.sync)", err);
 }
 
 int mma_mass_setup(mb_error *err)
 {
-    cudaFuncSetAttribute(mass_mma<64>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes<64>);
-    cudaFuncSetAttribute(mass_mma<128>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes<128>);
+    const cudaFuncAttribute most = cudaFuncAttributeMaxDynamicSharedMemorySize;
+    cudaFuncSetAttribute(mass_mma<__nv_bfloat16, 64>, most, shared_bytes<64>);
+    cudaFuncSetAttribute(mass_mma<__nv_bfloat16, 128>, most, shared_bytes<128>);
+    cudaFuncSetAttribute(mass_mma<__half, 64>, most, shared_bytes<64>);
+    cudaFuncSetAttribute(mass_mma<__half, 128>, most, shared_bytes<128>);
     return check_launch("setting the mass kernels' shared memory", err);
 }
 

@@ -4,15 +4,12 @@
  * does not depend on timing.
  */
 #include "kernels/cuda/attention_common.cuh"
+#include "kernels/cuda/common.cuh"
 
 namespace mb_cuda {
 namespace {
 
 constexpr int WARPS = 4;
-
-template <typename T> __device__ __forceinline__ void store(T *place, float x);
-template <> __device__ __forceinline__ void store(float *place, float x) { *place = x; }
-template <> __device__ __forceinline__ void store(__nv_bfloat16 *place, float x) { *place = __float2bfloat16(x); }
 
 /* Grid: (packed rows / WARPS, units). */
 template <typename T> __global__ void __launch_bounds__(WARPS * 32) merge_rows(const __grid_constant__ Problem p)
@@ -48,10 +45,7 @@ template <typename T> __global__ void __launch_bounds__(WARPS * 32) merge_rows(c
 int merge_splits(const Problem &p, mb_type type, cudaStream_t stream, mb_error *err)
 {
     dim3 grid((unsigned)((p.packed + WARPS - 1) / WARPS), (unsigned)(p.batch * p.kv_heads));
-    if (type == MB_BF16)
-        merge_rows<__nv_bfloat16><<<grid, WARPS * 32, 0, stream>>>(p);
-    else
-        merge_rows<float><<<grid, WARPS * 32, 0, stream>>>(p);
+    MB_WITH_TYPE(type, merge_rows<T><<<grid, WARPS * 32, 0, stream>>>(p));
     return check_launch("merging attention states", err);
 }
 

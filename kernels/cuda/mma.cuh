@@ -1,13 +1,15 @@
 /*
  * mma.cuh - the warp-level instructions of sm_80 and later that the mma.sync kernels are made of: 16-byte
- * asynchronous copies, matrix loads from shared memory, the bf16 matrix product.
+ * asynchronous copies, matrix loads from shared memory, the matrix product of bf16 or f16.
  *
- * Tiles in shared memory are [rows][D] bf16 with D = 64 or 128; the 16-byte chunk c of row r lies at chunk
+ * Tiles in shared memory are [rows][D] of a 16-bit type with D = 64 or 128; the 16-byte chunk c of row r lies at chunk
  * c ^ (r & 7), so that eight rows read by one matrix load fall into eight different bank groups.
  */
 #ifndef MB_CUDA_MMA_CUH
 #define MB_CUDA_MMA_CUH
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <stdint.h>
 
 namespace mb_cuda {
@@ -54,13 +56,40 @@ __device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], uint32
                  : "memory");
 }
 
-/* d[16x8] += a[16x16] * b[16x8], bf16 in, fp32 accumulate. */
-__device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+/* d[16x8] += a[16x16] * b[16x8], T (bf16 or f16) in, fp32 accumulate. */
+template <typename T>
+__device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+template <>
+__device__ __forceinline__ void multiply<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                        uint32_t b1)
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+template <>
+__device__ __forceinline__ void multiply<__half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Two floats to a packed pair of T, `low` in the lower half. */
+template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
+template <> __device__ __forceinline__ uint32_t pack<__nv_bfloat16>(float low, float high)
+{
+    uint32_t packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+template <> __device__ __forceinline__ uint32_t pack<__half>(float low, float high)
+{
+    uint32_t packed;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
 }
 
 /* Maximum and sum over the four lanes that share a row of an accumulator. */

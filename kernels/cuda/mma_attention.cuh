@@ -24,8 +24,9 @@ constexpr int TILE = 64; /* keys of a tile */
 constexpr int CLUSTER_MAX = 8;
 constexpr float RISE = 8.0f; /* probabilities are kept relative to a reference, up to 2^RISE times it */
 
-/* How a block is laid out. A thread copies rows thread / CHUNKS + i * STRIDE of a tile, one 16-byte chunk each. */
-template <int D_, int RG_, int KP_> struct Shape {
+/* How a block is laid out; T: bf16 or f16. A thread copies rows thread / CHUNKS + i * STRIDE of a tile, one 16-byte chunk each. */
+template <typename T_, int D_, int RG_, int KP_> struct Shape {
+    typedef T_ T;
     static constexpr int D = D_, RG = RG_, KP = KP_;
     static constexpr int WARPS = RG * KP, THREADS = 32 * WARPS, ROWS = 16 * RG, SPAN = TILE / KP;
     static constexpr int TILE_BYTES = TILE * D * 2, ROW_BYTES = ROWS * D * 2;
@@ -39,7 +40,7 @@ template <int D_, int RG_, int KP_> struct Shape {
 /* One tile of keys and values into shared memory; rows without a key (slot -1) are zeroed, so that whatever the
  * cache holds elsewhere (even NaN) cannot reach a product with probability zero. */
 template <class S>
-__device__ __forceinline__ void load_tile(const __nv_bfloat16 *k, const __nv_bfloat16 *v,
+__device__ __forceinline__ void load_tile(const typename S::T *k, const typename S::T *v,
                                           const int (&slot)[S::SHARE], uint32_t k_tile, uint32_t v_tile)
 {
     int row = (int)threadIdx.x / S::CHUNKS, chunk = (int)threadIdx.x % S::CHUNKS;
@@ -60,12 +61,13 @@ template <class S, Source SOURCE>
 __device__ __forceinline__ void load_rows(const Problem &p, uint32_t q_tile, int b, int h, int unit, int row0,
                                           int rows)
 {
+    typedef typename S::T T;
 #pragma unroll
     for (int i = 0; i < S::ROWS / S::STRIDE; i++) {
         int row = (int)threadIdx.x / S::CHUNKS + i * S::STRIDE, chunk = (int)threadIdx.x % S::CHUNKS;
         bool inside = row0 + row < rows;
         int64_t state = inside ? row_state<SOURCE>(p, b, h, unit, row0 + row) : 0;
-        copy_async16(q_tile + swizzled<S::D>(row, chunk), (const __nv_bfloat16 *)p.q + state * S::D + chunk * 8,
+        copy_async16(q_tile + swizzled<S::D>(row, chunk), (const T *)p.q + state * S::D + chunk * 8,
                      inside);
     }
 }
@@ -100,6 +102,7 @@ template <class S, Source SOURCE, bool FULL>
 __device__ __forceinline__ void step(State<S> &state, uint32_t q_tile, uint32_t k_tile, uint32_t v_tile,
                                      const KeyList &list, const Part &part, float scale_log2)
 {
+    typedef typename S::T T;
     constexpr int D = S::D, SPAN = S::SPAN;
     int lane = (int)threadIdx.x & 31;
     int groups = FULL ? SPAN / 16 : (part.end - part.first + 15) / 16;
@@ -119,8 +122,8 @@ __device__ __forceinline__ void step(State<S> &state, uint32_t q_tile, uint32_t 
             if (FULL || g < groups) {
                 uint32_t b[4];
                 load_matrix4(b, k_tile + swizzled<D>(g * 16 + key_row, c * 2 + key_chunk));
-                multiply(s[2 * g], q, b[0], b[1]);
-                multiply(s[2 * g + 1], q, b[2], b[3]);
+                multiply<T>(s[2 * g], q, b[0], b[1]);
+                multiply<T>(s[2 * g + 1], q, b[2], b[3]);
             }
         }
     }
@@ -172,15 +175,14 @@ __device__ __forceinline__ void step(State<S> &state, uint32_t q_tile, uint32_t 
 #pragma unroll
     for (int g = 0; g < SPAN / 16; g++) {
         if (FULL || g < groups) {
-            uint32_t a[4] = {pack_bf16(s[2 * g][0], s[2 * g][1]), pack_bf16(s[2 * g][2], s[2 * g][3]),
-                             pack_bf16(s[2 * g + 1][0], s[2 * g + 1][1]),
-                             pack_bf16(s[2 * g + 1][2], s[2 * g + 1][3])};
+            uint32_t a[4] = {pack<T>(s[2 * g][0], s[2 * g][1]), pack<T>(s[2 * g][2], s[2 * g][3]),
+                             pack<T>(s[2 * g + 1][0], s[2 * g + 1][1]), pack<T>(s[2 * g + 1][2], s[2 * g + 1][3])};
 #pragma unroll
             for (int n = 0; n < D / 16; n++) {
                 uint32_t b[4];
                 load_matrix4_transposed(b, v_tile + swizzled<D>(g * 16 + value_row, n * 2 + value_chunk));
-                multiply(state.o[2 * n], a, b[0], b[1]);
-                multiply(state.o[2 * n + 1], a, b[2], b[3]);
+                multiply<T>(state.o[2 * n], a, b[0], b[1]);
+                multiply<T>(state.o[2 * n + 1], a, b[2], b[3]);
             }
         }
     }
@@ -256,6 +258,7 @@ __device__ __forceinline__ void merge_cluster(const Problem &p, float *rows, int
 {
 #if __CUDA_ARCH__ >= 900
     namespace cg = cooperative_groups;
+    typedef typename S::T T;
     cg::cluster_group cluster = cg::this_cluster();
     cluster.sync();
     int size = (int)cluster.num_blocks(), rank = (int)cluster.block_rank();
@@ -289,10 +292,10 @@ __device__ __forceinline__ void merge_cluster(const Problem &p, float *rows, int
         float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
         int64_t state = state_of(p, b, h, row0 + row);
         if (p.out) {
-            uint32_t *out = (uint32_t *)((__nv_bfloat16 *)p.out + state * D);
+            uint32_t *out = (uint32_t *)((T *)p.out + state * D);
 #pragma unroll
             for (int n = 0; n < PAIRS; n++)
-                out[n * 32 + lane] = pack_bf16(o[n].x * inverse, o[n].y * inverse);
+                out[n * 32 + lane] = pack<T>(o[n].x * inverse, o[n].y * inverse);
         }
         if (p.lse && lane == 0)
             p.lse[state] = sum > 0.0f ? (top + log2f(sum)) * LN2 : -INFINITY;
@@ -307,6 +310,7 @@ template <class S, Source SOURCE>
 __device__ __forceinline__ void store_rows(const Problem &p, const State<S> &state, const Finish &f, int b, int h,
                                            int unit, int row0, int rows, int64_t slot0)
 {
+    typedef typename S::T T;
     int column = ((int)threadIdx.x & 3) * 2;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -321,7 +325,7 @@ __device__ __forceinline__ void store_rows(const Problem &p, const State<S> &sta
             if (partial)
                 *(float2 *)(p.part_out + slot * S::D + n * 8 + column) = make_float2(x, y);
             else if (p.out)
-                *(uint32_t *)((__nv_bfloat16 *)p.out + index * S::D + n * 8 + column) = pack_bf16(x, y);
+                *(uint32_t *)((T *)p.out + index * S::D + n * 8 + column) = pack<T>(x, y);
         }
         if (column == 0 && partial)
             p.part_lse[slot] = f.lse2[i] * LN2;

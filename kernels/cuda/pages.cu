@@ -258,6 +258,19 @@ __device__ __forceinline__ float dot_piece(const Piece &piece, const float *v, c
     }
     return sum;
 }
+__device__ __forceinline__ float dot_piece(const Piece &piece, const float *v, const uint32_t *keep, float sum,
+                                           const __half *)
+{
+    const uint32_t words[4] = {piece.x.x, piece.x.y, piece.x.z, piece.x.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t kept = words[i] & keep[i];
+        float2 pair = __half22float2(*(const __half2 *)&kept);
+        sum = fmaf(v[2 * i], pair.x, sum);
+        sum = fmaf(v[2 * i + 1], pair.y, sum);
+    }
+    return sum;
+}
 
 /* The kernel is launched while the means are still being computed (where the chip can): its first rows are under
  * way by then. Everything else it reads was complete before the means began. */

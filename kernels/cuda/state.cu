@@ -9,13 +9,17 @@ using namespace mb_cuda;
 
 __device__ __forceinline__ float read_as(const void *p, int type, int64_t i)
 {
-    return type == MB_F32 ? ((const float *)p)[i] : load((const __nv_bfloat16 *)p + i);
+    return type == MB_F32   ? ((const float *)p)[i]
+           : type == MB_F16 ? load((const __half *)p + i)
+                            : load((const __nv_bfloat16 *)p + i);
 }
 
 __device__ __forceinline__ void write_as(void *p, int type, int64_t i, float x)
 {
     if (type == MB_F32)
         ((float *)p)[i] = x;
+    else if (type == MB_F16)
+        store((__half *)p + i, x);
     else
         store((__nv_bfloat16 *)p + i, x);
 }

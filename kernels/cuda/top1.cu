@@ -14,7 +14,7 @@ __device__ __forceinline__ float round_probability(mb_type confidence, float p)
 {
     if (confidence == MB_BF16)
         return rounded<__nv_bfloat16>(p);
-    return confidence == MB_F16 ? __half2float(__float2half_rn(p)) : p;
+    return confidence == MB_F16 ? rounded<__half>(p) : p;
 }
 
 /* A thread's share of a chunk: eight consecutive logits at a time, LOADS of them in flight; lanes behind the end

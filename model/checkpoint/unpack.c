@@ -25,6 +25,11 @@ static size_t elements_of(const mb_tensor *tensor)
     return n;
 }
 
+static const char *type_name(mb_type type, const char *bf16, const char *f16, const char *f32)
+{
+    return type == MB_BF16 ? bf16 : type == MB_F16 ? f16 : f32;
+}
+
 static void put_header(mb_text *header, const mb_checkpoint *checkpoint, mb_type type)
 {
     const mb_tensor *tensor;
@@ -34,7 +39,7 @@ static void put_header(mb_text *header, const mb_checkpoint *checkpoint, mb_type
         const size_t bytes = elements_of(tensor) * mb_type_size(type);
         mb_text_puts(header, ",\"");
         mb_text_json(header, tensor->name);
-        mb_text_printf(header, "\":{\"dtype\":\"%s\",\"shape\":[", type == MB_BF16 ? "BF16" : "F32");
+        mb_text_printf(header, "\":{\"dtype\":\"%s\",\"shape\":[", type_name(type, "BF16", "F16", "F32"));
         for (int32_t d = 0; d < tensor->rank; d++)
             mb_text_printf(header, "%s%lld", d ? "," : "", (long long)tensor->shape[d]);
         mb_text_printf(header, "],\"data_offsets\":[%zu,%zu]}", offset, offset + bytes);
@@ -107,7 +112,7 @@ static int write_text(const char *path, const char *name, const char *folder, mb
         const size_t tail = strlen(end);
         mb_text_append(&out, text, size > tail ? size - tail : 0);
         if (strcmp(name, "config.json") == 0)
-            mb_text_printf(&out, ",\n  \"dtype\": \"%s\"", type == MB_BF16 ? "bfloat16" : "float32");
+            mb_text_printf(&out, ",\n  \"dtype\": \"%s\"", type_name(type, "bfloat16", "float16", "float32"));
         mb_text_puts(&out, end);
         rc = out.failed ? mb_no_memory(err, "writing %s", to) : mb_file_write(to, out.data, out.length, err);
     }

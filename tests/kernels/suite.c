@@ -32,8 +32,7 @@ void suite_expect(suite *s, bool good, const char *format, ...)
         return;
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "%s %s, case \"%s\": ", s->kernels->name, s->type == MB_BF16 ? "bf16" : "f32",
-            s->problem->name);
+    fprintf(stderr, "%s %s, case \"%s\": ", s->kernels->name, mb_type_name(s->type), s->problem->name);
     vfprintf(stderr, format, args);
     fprintf(stderr, "\n");
     va_end(args);
@@ -54,16 +53,40 @@ void suite_close(suite *s, const char *what, int64_t at, double got, double want
 float suite_round(mb_type type, double x)
 {
     int exponent;
-    if (type != MB_BF16 || x == 0.0 || !isfinite(x))
+    if ((type != MB_BF16 && type != MB_F16) || x == 0.0 || !isfinite(x))
         return (float)x;
     frexp(x, &exponent);
-    int bit = exponent - 8 < -133 ? -133 : exponent - 8;
-    return (float)ldexp(nearbyint(ldexp(x, -bit)), bit);
+    int digits = type == MB_F16 ? 11 : 8, least = type == MB_F16 ? -24 : -133;
+    int bit = exponent - digits < least ? least : exponent - digits;
+    double rounded = ldexp(nearbyint(ldexp(x, -bit)), bit);
+    return type == MB_F16 && fabs(rounded) > 65504.0 ? copysignf(INFINITY, (float)x) : (float)rounded;
 }
 
 double suite_rounding(mb_type type, double x)
 {
-    return (type == MB_BF16 ? 0x1.02p-8 : 0x1p-23) * fabs(x);
+    return type == MB_F16 ? 0x1.02p-11 * fabs(x) + 0x1p-25 : (type == MB_BF16 ? 0x1.02p-8 : 0x1p-23) * fabs(x);
+}
+
+/* The bits of a value that f16 holds, or of a NaN, by arithmetic. */
+static uint16_t half_bits(float x)
+{
+    int exponent;
+    float magnitude = fabsf(x), part = frexpf(magnitude, &exponent);
+    int bits = isnan(x)             ? 0x7e00
+               : magnitude == 0.0f  ? 0
+               : isinf(magnitude)   ? 0x7c00
+               : exponent - 1 < -14 ? (int)ldexpf(magnitude, 24)
+                                    : (exponent + 14) * 1024 + (int)(part * 2048.0f) - 1024;
+    return (uint16_t)(bits | (signbit(x) ? 0x8000 : 0));
+}
+
+static float half_value(uint16_t bits)
+{
+    int exponent = bits >> 10 & 31, rest = bits & 1023;
+    float value = exponent == 31  ? (rest ? NAN : INFINITY)
+                  : exponent == 0 ? ldexpf((float)rest, -24)
+                                  : ldexpf((float)(1024 + rest), exponent - 25);
+    return bits & 0x8000 ? -value : value;
 }
 
 float *suite_random(suite *s, int64_t n, double scale)
@@ -94,6 +117,9 @@ void *suite_put(suite *s, const float *values, int64_t n, mb_type type)
         if (type == MB_BF16) {
             uint16_t high = (uint16_t)(bits >> 16); /* already rounded */
             memcpy(bytes + 2 * i, &high, 2);
+        } else if (type == MB_F16) {
+            uint16_t half = half_bits(values[i]);
+            memcpy(bytes + 2 * i, &half, 2);
         } else {
             memcpy(bytes + 4 * i, &bits, 4);
         }
@@ -132,6 +158,10 @@ float *suite_get(suite *s, const void *device, int64_t n, mb_type type)
         if (type == MB_BF16) {
             memcpy(&high, bytes + 2 * i, 2);
             bits = (uint32_t)high << 16;
+        } else if (type == MB_F16) {
+            memcpy(&high, bytes + 2 * i, 2);
+            float value = half_value(high);
+            memcpy(&bits, &value, 4);
         } else {
             memcpy(&bits, bytes + 4 * i, 4);
         }

@@ -62,6 +62,12 @@ static void test_bf16(void **state)
     every_operation(MB_BF16);
 }
 
+static void test_f16(void **state)
+{
+    (void)state;
+    every_operation(MB_F16);
+}
+
 /* Every byte that any operation wrote, hashed. */
 static void digest_of(mb_type type, int threads, char hex[MB_HASH_CAP])
 {
@@ -102,11 +108,24 @@ static void test_conversion(void **state)
     assert_int_equal(mb_bf16_from_float(mb_float_of(0x7f7fffffu)), 0x7f80); /* overflow to infinity */
     assert_true(isnan(mb_float_from_bf16(mb_bf16_from_float(mb_float_of(0x7f800001u)))));
     assert_true(isnan(mb_float_from_bf16(mb_bf16_from_float(mb_float_of(0xffffffffu)))));
+    for (uint32_t bits = 0; bits < 65536; bits++) { /* and every f16 */
+        float x = mb_float_from_f16((uint16_t)bits);
+        uint16_t back = mb_f16_from_float(x);
+        if (isnan(x))
+            assert_true(isnan(mb_float_from_f16(back)));
+        else
+            assert_int_equal(back, bits);
+    }
+    assert_true(isnan(mb_float_from_f16(mb_f16_from_float(mb_float_of(0x7f800001u)))));
+    assert_true(mb_round_to(MB_F16, 65519.0f) == 65504.0f && isinf(mb_round_to(MB_F16, 65520.0f)));
+    assert_true(mb_round_to(MB_F16, 0x1p-25f) == 0.0f && mb_round_to(MB_F16, 0x1.8p-25f) == 0x1p-24f);
     mb_random random = mb_random_seed(3);
     for (int i = 0; i < 100000; i++) {
         float x = mb_float_of((uint32_t)mb_random_next(&random));
         if (isfinite(x) && fabsf(x) < 3e38f)
             assert_true(mb_round_to(MB_BF16, x) == suite_round(MB_BF16, (double)x));
+        float y = mb_float_of(((uint32_t)mb_random_next(&random) & 0x87ffffffu) + 0x30000000u); /* 2^-31 to 2^17 */
+        assert_true(mb_round_to(MB_F16, y) == suite_round(MB_F16, (double)y));
     }
 }
 
@@ -224,7 +243,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_conversion), cmocka_unit_test(test_exponential), cmocka_unit_test(test_arena),
         cmocka_unit_test(test_device),     cmocka_unit_test(test_refusals),    cmocka_unit_test(test_f32),
-        cmocka_unit_test(test_bf16),       cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_bf16),       cmocka_unit_test(test_f16),         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /*
- * test_cuda.c - the suite on the GPU, in both storage types, and what only a GPU has: graphs that agree with eager
+ * test_cuda.c - the suite on the GPU, in all storage types, and what only a GPU has: graphs that agree with eager
  * calls bit for bit, repeatability, the arena's refusal. Skipped, and saying so, on a machine without one.
  */
 #include "tests/kernels/suite.h"
@@ -30,6 +30,15 @@ static const suite_bounds bounds_bf16 = {.product = 2e-7 * 64,
                                          .slips = 0.03,
                                          .same_bits = false};
 
+/* f16 has three bits more than bf16. */
+static const suite_bounds bounds_f16 = {.product = 2e-7 * 64,
+                                        .attention = 1e-3,
+                                        .lse = 2e-5,
+                                        .mass = 2e-3,
+                                        .probability = 4e-6,
+                                        .slips = 0.03,
+                                        .same_bits = false};
+
 static bool open_device(suite *s, mb_type type)
 {
     mb_error why = {0};
@@ -38,7 +47,7 @@ static bool open_device(suite *s, mb_type type)
     memset(s, 0, sizeof *s);
     s->kernels = mb_kernels_cuda();
     s->type = type;
-    s->bounds = type == MB_F32 ? bounds_f32 : bounds_bf16;
+    s->bounds = type == MB_F32 ? bounds_f32 : type == MB_BF16 ? bounds_bf16 : bounds_f16;
     if (mb_cuda_device_count(&why) == 0) {
         printf("skipped: %s\n", why.text);
         return false;
@@ -76,6 +85,12 @@ static void test_bf16(void **state)
 {
     (void)state;
     every_operation(MB_BF16);
+}
+
+static void test_f16(void **state)
+{
+    (void)state;
+    every_operation(MB_F16);
 }
 
 /* Every byte that any operation wrote, hashed, twice. */
@@ -354,9 +369,15 @@ int main(void)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copy_and_branch), cmocka_unit_test(test_parts),         cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_graph),           cmocka_unit_test(test_f32),           cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_repeatable),      cmocka_unit_test(test_graph_experts),
+        cmocka_unit_test(test_copy_and_branch),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_f32),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_repeatable),
+        cmocka_unit_test(test_graph_experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
