@@ -66,14 +66,18 @@ static double compare_golden(const opened *o, const struct golden *g, double cle
 
 static void golden_tiny(void **state)
 {
+    static const struct {
+        mb_type type;
+        double most;
+    } cases[] = {{MB_F32, 1e-4}, {MB_F16, 0.00625}, {MB_BF16, 0.05}}; /* f16: three bits more than bf16 */
     struct golden g = read_golden("tiny");
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        opened o = open_model("models/tiny", i == 0 ? MB_F32 : MB_BF16, 2);
-        double error = compare_golden(&o, &g, i == 0 ? 1e-4 : 0.05);
-        print_message("models/tiny, %s: largest error %.2e of the largest logit\n", i == 0 ? "f32" : "bf16",
+    for (int i = 0; i < 3; i++) {
+        opened o = open_model("models/tiny", cases[i].type, 2);
+        double error = compare_golden(&o, &g, cases[i].most);
+        print_message("models/tiny, %s: largest error %.2e of the largest logit\n", mb_type_name(cases[i].type),
                       error);
-        assert_true(error < (i == 0 ? 1e-4 : 0.05));
+        assert_true(error < cases[i].most);
         close_model(&o);
     }
     free(g.data);

@@ -8,11 +8,13 @@ FOLDER is a checkout of github.com/JetAstra/SDAR. Its layers call flash-attn ker
 in for the two that are used (an RMSNorm with one rounding, attention without a mask). generate.py is compared where its
 rule does not hang on ties: sequential, with top_k 1 (then every confidence is 1). Its entropy_bounded does not run. Left
 out, since ours differs on purpose: fewer steps than tokens with a prompt that ends inside a block (see sdar.c).
-See common.py.
+
+MASKBENCH_OFFICIAL_TYPE=f16 runs both in fp16, as SDAR was evaluated; a sum in another order may then turn a decision, so the
+equal texts are counted and none is demanded. See common.py.
 """
 import os, random, sys, tempfile
 
-from common import Count, Tally, folder_or_skip, load_package, our_logits, our_tokens, save, sharpen
+from common import TYPE, Count, Tally, folder_or_skip, load_package, our_logits, our_tokens, save, sharpen
 
 VOCAB, MASK, STOPS = 700, 699, [698, 697]
 SIZES = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
@@ -61,7 +63,7 @@ def compare_logits(tally, torch, model, where, block, rng):
         with torch.no_grad():
             theirs = model(torch.tensor([ids]), attention_mask=block_causal(torch, length, block),
                            position_ids=torch.arange(length)[None], past_key_values=DynamicCache(), use_cache=True,
-                           store_kv=True).logits[0].numpy()
+                           store_kv=True).logits[0].float().numpy()
         tally.logits(our_logits(where, ids, ["--block", str(block)]), theirs)
 
 
@@ -95,11 +97,11 @@ def compare_tokens(tally, torch, model, where, folder, seed, rng):
         prefill = 1 if length >= block else 0
         theirs = (text[:first[0] + 1] if first else text, counts.get("denoise", 0), counts.get("write", 0) - prefill)
         strategy = "sequential" if rule == "sequential" else "low_confidence_dynamic" if threshold < 1 else "low_confidence_static"
-        flags = ["--confidence", "f32", "--threshold", str(threshold), "--block", str(block), "--remasking-strategy", strategy,
+        flags = ["--confidence", TYPE, "--threshold", str(threshold), "--block", str(block), "--remasking-strategy", strategy,
                  "--set", f"sampler.steps={steps}", "--stop", ",".join(map(str, stops))]
         ours = our_tokens(where, ids, new, flags)
         tally.tokens(f"tokens and forwards, {rule}", tuple(ours[:3]), theirs,
-                     f" (seed {seed}, prompt {length}, block {block}, steps {steps}, threshold {threshold})")
+                     f" (seed {seed}, prompt {length}, block {block}, steps {steps}, threshold {threshold})", TYPE == "f16")
 
 
 def main(name, change=None, extra=None):
@@ -118,6 +120,8 @@ def main(name, change=None, extra=None):
             if change:
                 change(model)
             sharpen(model, torch, seed, 5.0 + 3 * seed, MASK)
+            if TYPE == "f16":
+                model.half()
             where = os.path.join(work, f"sdar{seed}")
             save(model, {**SIZES, "model_type": "sdar", "hidden_act": "silu", "block_size": 4, "mask_token_id": MASK, **(extra or {})},
                  where)
