@@ -297,6 +297,8 @@ typedef struct mb_sampler {
 
 /* The family's published defaults. */
 void mb_sampler_default(const mb_model_config *config, mb_sampler *sampler);
+/* Whether written tokens may be replaced. */
+bool mb_sampler_edits(const mb_sampler *sampler);
 /* The same under a schedule (FIXED has no edits) and with the thresholds of a mode. */
 void mb_sampler_preset(const mb_model_config *config, mb_schedule schedule, mb_sampler_mode mode,
                        mb_sampler *sampler);

@@ -194,7 +194,7 @@ CREATE TABLE recall (           -- one layer and step of a sample, mean over its
     PRIMARY KEY (sample_id, layer, step)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE counter (          -- a quantity that a method declares
+CREATE TABLE counter (          -- a quantity that a method declares, or edited_tokens of a sampler that edits
     id        INTEGER PRIMARY KEY,
     method_id INTEGER NOT NULL REFERENCES method(id),
     name      TEXT NOT NULL,

@@ -33,12 +33,16 @@ static void fill_row(mb_sample_row *row, const mb_decode_result *result)
     row->compared = result->compared;
 }
 
-/* The method's own counters; rows must have room for 32. */
-static size_t fill_counters(const mb_method *method, const mb_decode_result *result, mb_counter_row *rows)
+enum { METHOD_COUNTERS = 32 };
+
+/* The method's own counters, and one of a sampler that edits; rows must have room for METHOD_COUNTERS + 1. */
+static size_t fill_counters(const mb_run *run, const mb_arm *arm, const mb_decode_result *result, mb_counter_row *rows)
 {
     size_t n = 0;
-    for (const mb_counter *c = method->counters; c && c->name && n < 32; c++, n++)
+    for (const mb_counter *c = arm->spec->method->counters; c && c->name && n < METHOD_COUNTERS; c++, n++)
         rows[n] = (mb_counter_row){c->name, c->unit, c->better, c->aggregate, result->counters[n]};
+    if (mb_sampler_edits(&run->samplers[arm->sampler]))
+        rows[n++] = (mb_counter_row){"edited_tokens", "tokens", "", "mean", result->edits};
     return n;
 }
 
@@ -105,7 +109,7 @@ static void tell_sample(mb_run *run, const mb_prepared *prepared, const mb_arm *
 static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *arm, int64_t cell,
                         const mb_decode_result *result, mb_recorder *recorder, mb_error *err)
 {
-    mb_counter_row counters[32];
+    mb_counter_row counters[METHOD_COUNTERS + 1];
     mb_grid_row *grids = NULL;
     mb_error reason = {0};
     char *text = NULL;
@@ -116,7 +120,7 @@ static int store_result(mb_run *run, const mb_prepared *prepared, const mb_arm *
     mb_run_sample_row(prepared, cell, &row);
     fill_row(&row, result);
     row.prediction = text;
-    row.counter_count = fill_counters(arm->spec->method, result, counters);
+    row.counter_count = fill_counters(run, arm, result, counters);
     row.counters = counters;
     rc = fill_grids(arm->spec->method, result, &grids, err);
     if (rc != MB_OK)

@@ -44,6 +44,24 @@ static int fixed_text(const cJSON *root, const char *key, const char *value, con
     return MB_OK;
 }
 
+/* LLaDA2.2: a token's experts come from those that its block of tokens may use, and an edit may delete or insert.
+ * Its folder still has the keys of 2.1's groups. */
+static int refuse_llada22(const cJSON *root, const char *where, mb_error *err)
+{
+    const cJSON *capacity = mb_json_member(root, "expert_capacity");
+    if (capacity && !cJSON_IsNull(capacity) && !(cJSON_IsNumber(capacity) && capacity->valuedouble == 0))
+        return mb_fail(err, MB_E_INPUT,
+                       "%s: \"expert_capacity\" asks for LLaDA2.2's choice of experts by block, which is not "
+                       "computed: take a checkpoint of LLaDA2.0 or 2.1",
+                       where);
+    if (mb_json_member(root, "delete_token_id") || mb_json_member(root, "split_token_id"))
+        return mb_fail(err, MB_E_INPUT,
+                       "%s: \"delete_token_id\" and \"split_token_id\" ask for LLaDA2.2's deletions and insertions, "
+                       "which are not decoded: take a checkpoint of LLaDA2.0 or 2.1",
+                       where);
+    return MB_OK;
+}
+
 /* LLaDA2's router. Its code (modeling_llada2_moe.py) divides the weights by their sum whenever there are several,
  * whatever norm_topk_prob says: a file that asks for less would not be computed as written. */
 static int read_llada2(mb_model_config *config, const cJSON *root, const char *where, mb_error *err)
@@ -52,7 +70,9 @@ static int read_llada2(mb_model_config *config, const cJSON *root, const char *w
     int32_t shared = moe->shared;
     moe->score = MB_SCORE_SIGMOID;
     moe->combine = MB_COMBINE_SUM;
-    int rc = read_common(moe, root, where, err);
+    int rc = refuse_llada22(root, where, err);
+    if (rc == MB_OK)
+        rc = read_common(moe, root, where, err);
     if (rc == MB_OK && !moe->normalise)
         rc = mb_fail(err, MB_E_INPUT, "%s: \"norm_topk_prob\" false is not supported for LLaDA2", where);
     if (rc == MB_OK)

@@ -113,8 +113,6 @@ int mb_draw_token(const mb_sampling *sampling, const float *logits, double u, mb
 double mb_draw_entropy(const mb_sampling *sampling, const float *logits, double *weights);
 void mb_draw_free(mb_draw *draw);
 
-/* Whether written tokens may be replaced. */
-bool mb_sampler_edits(const mb_sampler *sampler);
 /* The threshold as the reference compares it: rounded to the confidence type, as torch rounds a number that is
  * compared with a tensor. */
 float mb_sampler_threshold(const mb_sampler *sampler);

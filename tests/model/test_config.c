@@ -286,6 +286,8 @@ static void refused(void **state)
         {LLADA2(",\"norm_topk_prob\":false"), "norm_topk_prob"},
         {LLADA2(",\"score_function\":\"softmax\""), "\"score_function\" must be \"sigmoid\""},
         {LLADA2(",\"router_dtype\":\"bf16\""), "\"router_dtype\" must be \"fp32\""},
+        {LLADA2(",\"expert_capacity\":48"), "choice of experts by block"},
+        {LLADA2(",\"expert_capacity\":0,\"split_token_id\":7"), "deletions and insertions"},
         {LLADA2(",\"intermediate_size\":null"), "\"intermediate_size\" is missing"},
         {LLADA2(",\"moe_intermediate_size\":null"), "\"moe_intermediate_size\" is missing"},
         {LLADA2(",\"use_sliding_window\":true"), "sliding-window"},
