@@ -4,7 +4,7 @@
     MASKBENCH_OFFICIAL=FOLDER python3 tests/official/methods_compare.py [METHOD ...]
 
 FOLDER holds clones of the authors' repositories under their own names (Quest, TidalDecode, LessIsMore, SparseD, SnapKV,
-H2O, DoubleSparse, Sparse-dLLM, RocketKV, Model-Optimizer); those that are not there are skipped and say so. Needs torch.
+H2O, DoubleSparse, Sparse-dLLM, RocketKV, Model-Optimizer, Twilight); those that are not there are skipped and say so. Needs torch.
 The authors' files are executed as they are: what they import of transformers is replaced by stubs, because only their
 choice is wanted, and where a choice stays inside a function the call that receives it is watched. Nothing of them is
 copied. build/tests/official/methods_play makes the tensors and plays our method (make build/tests/official/methods_play).
@@ -296,10 +296,43 @@ def blasst():
             yield f"lambda={rate} tile={tile}", ours, sets_of(mask[0, :, 0])
 
 
+def fewest(weights, p):
+    """Stands in for Twilight's top-p kernel (CUDA): the fewest keys of each row that hold p of its weight."""
+    order = torch.sort(weights, stable=True, dim=-1, descending=True)[1]
+    before = weights.gather(-1, order).cumsum(-1) - weights.gather(-1, order)
+    return torch.zeros_like(weights, dtype=torch.bool).scatter(-1, order, before < p)
+
+
+def twilight():
+    """Their forward() with its Quest selector, its rounding of keys and its softmax; fewest() for the kernel."""
+    for name, path in (("twilight", "twilight"), ("twilight.pyimpl", "twilight/pyimpl")):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [os.path.join(FOLDER, "Twilight", path)]
+    sys.modules["twilight.kernel"] = types.SimpleNamespace(top_p_fp32_return_mask=fewest, get_label_tensor=None)
+    module = load("Twilight/twilight/pyimpl/attention.py", "twilight.pyimpl.attention")
+    for seed in SEEDS:
+        for p, candidates, bits in ((0.85, 48, 4), (0.5, 64, 4), (0.95, 40, 3)):
+            q, keys, v, n, ours = play("twilight", f"p={p} candidates={candidates} bits={bits} normaliser=prefix", "0.2.3",
+                                       "0.2.3", seed=seed)
+            seen = []
+            state = types.SimpleNamespace(
+                compressor=None, skip_first_two_layers=True, selector=module.IndexSelectorType.QUEST,
+                selector_args={"chunk_size": 16, "token_budget": candidates},
+                weight_estimator=module.WeightEstimatorType.MIN_MAX_QUANT, weight_estimator_args={"quant_bit": bits},
+                weight_pruner=module.WeightPrunerType.TOP_P, weight_pruner_args={"threshold": p}, score_info=None,
+                budget_info=types.SimpleNamespace(update=lambda layer, mask: seen.append(mask)),
+                use_estimated_weights_in_attn=False)
+            me = attention_stub(q[None], keys[None, :, :n], v[None, :, :n], layer_id=3, layer_idx=3, state=state)
+            cache = Cache(keys[None, :, :n], v[None, :, :n])
+            cache.get_usable_length = lambda *a: n - 1
+            module.attention_forward(me, torch.zeros(1, 1, 1), past_key_value=cache, use_cache=True)
+            yield f"p={p} candidates={candidates} bits={bits}", ours, sets_of(seen[-1][0, :, 0])
+
+
 METHODS = {f.__name__: (f, folder) for f, folder in (
     (quest, "Quest"), (tidal, "TidalDecode"), (less_is_more, "LessIsMore"), (sparsed, "SparseD"), (snapkv, "SnapKV"),
     (h2o, "H2O"), (double_sparsity, "DoubleSparse"), (sparse_dllm, "Sparse-dLLM"), (rocketkv, "RocketKV"),
-    (blasst, "Model-Optimizer"))}
+    (blasst, "Model-Optimizer"), (twilight, "Twilight"))}
 
 
 def commit_of(folder):
