@@ -36,7 +36,8 @@ static void fill_row(mb_sample_row *row, const mb_decode_result *result)
 enum { METHOD_COUNTERS = 32 };
 
 /* The method's own counters, and one of a sampler that edits; rows must have room for METHOD_COUNTERS + 1. */
-static size_t fill_counters(const mb_run *run, const mb_arm *arm, const mb_decode_result *result, mb_counter_row *rows)
+static size_t fill_counters(const mb_run *run, const mb_arm *arm, const mb_decode_result *result,
+                            mb_counter_row *rows)
 {
     size_t n = 0;
     for (const mb_counter *c = arm->spec->method->counters; c && c->name && n < METHOD_COUNTERS; c++, n++)

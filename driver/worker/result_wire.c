@@ -155,7 +155,8 @@ static bool is_bool(const bool *at)
 /* What a method's hooks are held to where they run (attender.c) holds for what comes out of their process. */
 static bool is_sound_result(const mb_decode_result *r)
 {
-    if (!is_bool(&r->stopped) || r->blocks < 0 || r->denoise_forwards < 0 || r->commit_forwards < 0 || r->edits < 0)
+    if (!is_bool(&r->stopped) || r->blocks < 0 || r->denoise_forwards < 0 || r->commit_forwards < 0 ||
+        r->edits < 0)
         return false;
     for (size_t i = 0; i < sizeof r->counters / sizeof r->counters[0]; i++)
         if (isinf(r->counters[i]))

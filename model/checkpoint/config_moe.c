@@ -55,10 +55,11 @@ static int refuse_llada22(const cJSON *root, const char *where, mb_error *err)
                        "computed: take a checkpoint of LLaDA2.0 or 2.1",
                        where);
     if (mb_json_member(root, "delete_token_id") || mb_json_member(root, "split_token_id"))
-        return mb_fail(err, MB_E_INPUT,
-                       "%s: \"delete_token_id\" and \"split_token_id\" ask for LLaDA2.2's deletions and insertions, "
-                       "which are not decoded: take a checkpoint of LLaDA2.0 or 2.1",
-                       where);
+        return mb_fail(
+            err, MB_E_INPUT,
+            "%s: \"delete_token_id\" and \"split_token_id\" ask for LLaDA2.2's deletions and insertions, "
+            "which are not decoded: take a checkpoint of LLaDA2.0 or 2.1",
+            where);
     return MB_OK;
 }
 
