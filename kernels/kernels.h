@@ -7,7 +7,7 @@
  * Rules every operation keeps
  *  - Arguments are device pointers unless the comment says "host". Shapes are in elements, row-major.
  *  - Storage type T is MB_F32, MB_BF16 or MB_F16, one per device (mb_device_options.type). Every operator output
- * is rounded to T; accumulation is fp32. Statistics (log-sum-exp, masses, scores) are always fp32.
+ *    is rounded to T; accumulation is fp32. Statistics (log-sum-exp, masses, scores) are always fp32.
  *  - Log-sum-exp is natural; an empty set of keys gives output 0 and log-sum-exp -INFINITY.
  *  - Operations are enqueued in order. None allocates and none waits for the device, except where stated, so a
  *    CUDA graph can capture them; they read lengths from device memory so that a replay sees new values.
