@@ -263,12 +263,14 @@ bool suite_is_chosen(const char *operation)
 
 int suite_run_operation(suite *s, mb_operation operation)
 {
-    int ran = 0;
+    int ran = 0, seen = 0;
     if (!suite_is_chosen(mb_operation_name(operation)))
         return 0;
     for (size_t i = 0; mb_kernel_case_at(i); i++) {
         const mb_kernel_case *problem = mb_kernel_case_at(i);
         if (problem->operation != operation || !(problem->use & MB_CASE_TEST))
+            continue;
+        if (s->every && seen++ % s->every)
             continue;
         suite_run(s, problem);
         ran++;

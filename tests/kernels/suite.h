@@ -30,6 +30,7 @@ typedef struct suite {
     mb_type type;
     suite_bounds bounds;
     mb_hash *digest; /* NULL, or collects every downloaded byte */
+    int every;       /* of an operation's cases only every so many, the first among them; 0: all */
     /* set per case */
     const mb_kernel_case *problem;
     mb_random random;
@@ -41,7 +42,7 @@ typedef struct suite {
 
 /* Runs one case; prints what differs and counts it in failures. */
 void suite_run(suite *s, const mb_kernel_case *problem);
-/* Runs all test cases of an operation; returns how many there were. */
+/* Runs the test cases of an operation; returns how many there were. */
 int suite_run_operation(suite *s, mb_operation operation);
 
 /* ---- for the files of the suite ---- */
