@@ -100,6 +100,9 @@ void mb_text_visible(mb_text *text, const char *string, const char *kept);
 void mb_text_json(mb_text *text, const char *string);
 
 /* ---- files ---- */
+/* A regular file for reading, and its bytes; the caller closes it. MB_E_INPUT for anything else: a folder, a
+ * device, a pipe, which is not waited for. */
+int mb_file_open(const char *path, int *fd, size_t *size, mb_error *err);
 /* The whole file, NUL-terminated, malloc'ed; size without the NUL. Refuses folders and files over max bytes. */
 int mb_file_read(const char *path, size_t max, char **data, size_t *size, mb_error *err);
 /* Writes a temporary file, fsyncs, renames: the old content survives a crash. The target of a symlink is what is

@@ -10,23 +10,24 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Opens a regular file for reading and tells its size. */
-static int open_regular(const char *path, int *fd, size_t *size, mb_error *err)
+int mb_file_open(const char *path, int *fd, size_t *size, mb_error *err)
 {
     struct stat st;
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = MB_OK;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* opening a pipe would wait for its writer */
     if (*fd < 0)
         return mb_fail(err, MB_E_INPUT, "cannot open %s: %s", path, strerror(errno));
-    int rc = MB_OK;
     if (fstat(*fd, &st) != 0)
         rc = mb_fail(err, MB_E_SYSTEM, "cannot read the size of %s: %s", path, strerror(errno));
     else if (!S_ISREG(st.st_mode))
-        rc = mb_fail(err, MB_E_INPUT, "%s is not a regular file", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s is %s", path,
+                     S_ISDIR(st.st_mode) ? "a folder, not a file" : "not a regular file");
     if (rc != MB_OK) {
         close(*fd);
         *fd = -1;
         return rc;
     }
+    fcntl(*fd, F_SETFL, fcntl(*fd, F_GETFL) & ~O_NONBLOCK);
     *size = (size_t)st.st_size;
     return MB_OK;
 }
@@ -37,7 +38,7 @@ int mb_file_read(const char *path, size_t max, char **data, size_t *size, mb_err
     size_t total = 0, done = 0;
     char *buffer = NULL;
     *data = NULL;
-    int rc = open_regular(path, &fd, &total, err);
+    int rc = mb_file_open(path, &fd, &total, err);
     if (rc != MB_OK)
         return rc;
     if (total > max) {
@@ -152,7 +153,7 @@ int mb_file_map(const char *path, const unsigned char **data, size_t *size, mb_e
     int fd = -1;
     *data = NULL;
     *size = 0;
-    int rc = open_regular(path, &fd, size, err);
+    int rc = mb_file_open(path, &fd, size, err);
     if (rc != MB_OK)
         return rc;
     if (*size) {

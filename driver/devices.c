@@ -267,6 +267,13 @@ static int bury(mb_run *run, device *d, int code, const mb_error *why, mb_error 
     return rc;
 }
 
+static void say(void *self, size_t which, const char *sentence)
+{
+    mb_run *run = self;
+    mb_progress_note(&run->progress, "worker on %s (process %d) %s", run->devices->all[which].name,
+                     mb_worker_process(run->devices->all[which].worker), sentence);
+}
+
 /* Waits for one worker to answer or end, and deals with it. */
 static int pump(mb_run *run, mb_error *err)
 {
@@ -275,6 +282,7 @@ static int pump(mb_run *run, mb_error *err)
     size_t which = 0, n = 0;
     mb_text answer = {0};
     mb_error why = {0};
+    const mb_worker_watch watch = {&mb_interrupted, run->config->plugin_seconds, say, run};
     if (!waiting)
         return mb_no_memory(err, "the devices");
     for (size_t i = 0; i < all->count; i++) {
@@ -282,7 +290,7 @@ static int pump(mb_run *run, mb_error *err)
         waiting[i] = asked ? all->all[i].worker : NULL;
         n += asked;
     }
-    int rc = n ? mb_worker_wait(waiting, all->count, &mb_interrupted, &which, &answer, &why)
+    int rc = n ? mb_worker_wait(waiting, all->count, &watch, &which, &answer, &why)
                : mb_fail(err, all->last.code ? all->last.code : MB_E_SYSTEM, "no device is left: %.950s",
                          all->last.text);
     device *d = &all->all[which];

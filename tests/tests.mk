@@ -111,10 +111,11 @@ $(BUILD)/tests/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(LIBRARY)
 CLANG ?= $(shell command -v clang || ls /usr/bin/clang-[0-9]* 2>/dev/null | tail -n 1)
 FUZZ_SECONDS ?= 60
 FUZZ_BUILD := build-fuzz
+FUZZ_SANITIZE := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
 fuzz: ## fuzz every parser for FUZZ_SECONDS (60) each, with clang's libFuzzer, ASan and UBSan
 	@[ -n "$(CLANG)" ] || { echo "fuzzing needs clang: install the package clang"; exit 1; }
 	@$(MAKE) --no-print-directory BUILD=$(FUZZ_BUILD) CC="$(CLANG)" NVCC= OPT="-O1 -g" \
-	    SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" \
+	    SANITIZE="$(FUZZ_SANITIZE)" \
 	    $(FUZZ_NAMES:%=$(FUZZ_BUILD)/tests/fuzz/fuzz_%)
 	@for n in $(FUZZ_NAMES); do mkdir -p $(FUZZ_BUILD)/corpus/$$n; echo "== $$n"; \
 	    nice $(FUZZ_BUILD)/tests/fuzz/fuzz_$$n -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=20 \
@@ -126,10 +127,24 @@ check-slurm: all ## a run on a real Slurm of this machine (packages slurm-wlm an
 	@bash tests/slurm/run.sh
 .PHONY: check-slurm
 
-# Everything above goes on for as long as somebody likes: every reader under the fuzzer, then killed runs. A nightly job
-# runs it with MINUTES=5. Seeds are printed; what it finds becomes a file of tests/fuzz/corpus/, which `make check` runs.
+# Everything above goes on for as long as somebody likes: every reader under the fuzzer, the program with the sanitizers
+# against the mutators of tests/campaign/, and killed runs. Seeds are printed; an input that a fuzzer finds becomes a file
+# of tests/fuzz/corpus/, which `make check` runs.
 MINUTES ?= 30
-.PHONY: campaign
-campaign: all ## fuzz every reader and kill runs for MINUTES (30) in all
-	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$$(($(MINUTES) * 48 / $(words $(FUZZ_NAMES))))
-	@bash tests/campaign/kills.sh $$(($(MINUTES) * 12))
+MUTATORS := disk folders locks plugins signals
+CAMPAIGN_LIBRARIES := $(BUILD)/campaign/faulty_disk.so $(BUILD)/campaign/chaos.so
+$(BUILD)/campaign/%.so: tests/campaign/%.c methods/method.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -fPIC -shared -I. -o $@ $< -lm -ldl -pthread
+
+.PHONY: campaign nightly
+campaign: all $(CAMPAIGN_LIBRARIES) ## fuzz every reader, mutate everything else, kill runs, for MINUTES (30) in all
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$$(($(MINUTES) * 36 / $(words $(FUZZ_NAMES)) + 1))
+	@$(MAKE) --no-print-directory BUILD=$(FUZZ_BUILD) CC="$(CLANG)" NVCC= OPT="-O1 -g" SANITIZE="$(FUZZ_SANITIZE)" \
+	    $(FUZZ_BUILD)/harness
+	@for n in $(MUTATORS); do HARNESS=$(FUZZ_BUILD)/harness FAULTY_DISK=$(BUILD)/campaign/faulty_disk.so \
+	    CHAOS=$(BUILD)/campaign/chaos.so nice python3 tests/campaign/$$n.py $$(($(MINUTES) * 3)) || exit 1; done
+	@nice bash tests/campaign/kills.sh $$(($(MINUTES) * 9))
+
+nightly: ## five minutes of the campaign
+	@$(MAKE) --no-print-directory campaign MINUTES=5

@@ -33,7 +33,6 @@ struct mb_jsonl {
 
 int mb_jsonl_open(mb_jsonl **reader, const char *path, mb_error *err)
 {
-    struct stat st;
     *reader = NULL;
     mb_jsonl *r = calloc(1, sizeof *r);
     if (!r)
@@ -46,15 +45,10 @@ int mb_jsonl_open(mb_jsonl **reader, const char *path, mb_error *err)
         rc = mb_no_memory(err, "reading %s", path);
         goto out;
     }
-    r->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (r->fd < 0) {
-        rc = mb_fail(err, MB_E_INPUT, "cannot open %s: %s", path, strerror(errno));
+    size_t size;
+    rc = mb_file_open(path, &r->fd, &size, err);
+    if (rc != MB_OK)
         goto out;
-    }
-    if (fstat(r->fd, &st) != 0 || S_ISDIR(st.st_mode)) {
-        rc = mb_fail(err, MB_E_INPUT, "%s is a folder, not a file of JSON lines", path);
-        goto out;
-    }
     *reader = r;
     r = NULL;
 out:

@@ -86,7 +86,8 @@ void mb_task_rows_hash(void *state, char hex[MB_HASH_CAP])
 {
     const mb_task_rows *rows = state;
     size_t cap = (size_t)1 << 20, n;
-    FILE *file = fopen(mb_jsonl_path(rows->reader), "rb");
+    int fd = -1;
+    FILE *file = mb_file_open(mb_jsonl_path(rows->reader), &fd, &n, NULL) == MB_OK ? fdopen(fd, "rb") : NULL;
     char *piece = malloc(cap);
     mb_hash *hash = mb_hash_new();
     hex[0] = '\0';

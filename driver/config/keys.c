@@ -61,7 +61,8 @@ const mb_key mb_config_keys[] = {
      .help = "device memory the run may plan with; 0 = what is free"},
     {"", "plugin_seconds", MB_KEY_REAL, AT(plugin_seconds), .min = 0.1, .max = 1e6, .preset = "600",
      .extends = true, .harmless = "a plug-in that was ended is a failed row, which the next start tries again",
-     .help = "seconds without a sign of life from a plug-in before its process is ended"},
+     .help = "seconds without a sign of life from a plug-in before its process is ended, and until a stopped "
+             "(SIGSTOP) one, or a stopped worker of --devices, is told to go on"},
     {"", "model", MB_KEY_SECTION, .preset = "models/tiny", .flag = "--model DIR", .shorthand = "path",
      .lists = true, .help = "checkpoint folder, or an object with the keys of section model"},
     {"", "chat", MB_KEY_SECTION, .preset = "{}",

@@ -43,8 +43,11 @@ struct header {
 struct mb_worker {
     pid_t pid;
     int socket, status;
-    bool ended;      /* seen by receive(), with this status */
-    int continued;   /* by us, in the question that is open */
+    bool ended;    /* seen by receive(), with this status */
+    int continued; /* by us, in the question that is open */
+    uint64_t posted,
+        stopped;     /* ns: when the question was posted, since when the process is stopped (0: it is not) */
+    double patience; /* seconds until its silence is said once more */
     uint64_t number; /* of the last question */
     mb_attender_note *note;
     mb_text got; /* what has arrived of the answer to a question that was posted */
@@ -226,6 +229,11 @@ void mb_worker_end(mb_worker *worker)
     free(worker);
 }
 
+int mb_worker_process(const mb_worker *worker)
+{
+    return (int)worker->pid;
+}
+
 /* ---- asking ---- */
 
 /* "in select(), layer 3, block 0, step 1" */
@@ -393,6 +401,10 @@ int mb_worker_post(mb_worker *worker, const mb_text *question, mb_error *err)
 {
     mb_text_clear(&worker->got);
     memset(worker->note, 0, sizeof *worker->note);
+    worker->continued = 0;
+    worker->stopped = 0;
+    worker->patience = 0;
+    worker->posted = mb_clock_ns();
     if (question->failed)
         return mb_no_memory(err, "a worker's job");
     /* A worker that died meanwhile is met when its answer is waited for. */
@@ -437,24 +449,67 @@ static int take_posted(mb_worker *worker, mb_text *answer, mb_error *err)
                    WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 }
 
-int mb_worker_wait(mb_worker *const *workers, size_t count, const volatile int *stop, size_t *which,
+/* Looks after a worker that has not answered. False: it was stopped too often. */
+static bool is_well(mb_worker *worker, size_t which, const mb_worker_watch *watch)
+{
+    const uint64_t now = mb_clock_ns();
+    const double silent = (double)(now - worker->posted) * 1e-9;
+    char sentence[96];
+    if (!is_stopped(worker))
+        worker->stopped = 0;
+    else if (!worker->stopped)
+        worker->stopped = now;
+    if (worker->stopped && (double)(now - worker->stopped) * 1e-9 > watch->seconds) {
+        if (!go_on(worker))
+            return false;
+        worker->stopped = 0;
+        snprintf(sentence, sizeof sentence, "was stopped (SIGSTOP) for %g s and is told to go on", watch->seconds);
+        watch->say(watch->self, which, sentence);
+    }
+    if (worker->patience == 0)
+        worker->patience = watch->seconds;
+    if (silent > worker->patience) {
+        snprintf(sentence, sizeof sentence, "has not answered for %.0f s; waiting", silent);
+        watch->say(watch->self, which, sentence);
+        worker->patience *= 2;
+    }
+    return true;
+}
+
+/* One round of the wait: what has arrived is taken. True: worker *which has answered, *rc is its code. */
+static bool take_one(mb_worker *const *workers, struct pollfd *fds, size_t count, size_t *which, mb_text *answer,
+                     int *rc, mb_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!workers[i] || !collect(workers[i], fds[i].revents))
+            continue;
+        *which = i;
+        *rc = take_posted(workers[i], answer, err);
+        return true;
+    }
+    return false;
+}
+
+int mb_worker_wait(mb_worker *const *workers, size_t count, const mb_worker_watch *watch, size_t *which,
                    mb_text *answer, mb_error *err)
 {
     struct pollfd *fds = calloc(count + 1, sizeof *fds);
-    int rc = fds ? MB_E_STOP : mb_no_memory(err, "waiting for workers");
+    int rc = fds ? MB_OK : mb_no_memory(err, "waiting for workers");
     for (bool waiting = fds != NULL; waiting;) {
         for (size_t i = 0; i < count; i++)
             fds[i] = (struct pollfd){.fd = workers[i] ? workers[i]->socket : -1, .events = POLLIN};
         int ready = poll(fds, (nfds_t)count, SLICE_MS);
-        if (*stop) {
+        if (*watch->stop) {
             rc = mb_fail(err, MB_E_STOP, "interrupted");
             break;
         }
-        for (size_t i = 0; i < count && waiting && ready > 0; i++) {
-            if (!workers[i] || !collect(workers[i], fds[i].revents))
+        waiting = ready <= 0 || !take_one(workers, fds, count, which, answer, &rc, err);
+        for (size_t i = 0; i < count && waiting; i++) {
+            if (!workers[i] || is_well(workers[i], i, watch))
                 continue;
             *which = i;
-            rc = take_posted(workers[i], answer, err);
+            rc = mb_fail(err, MB_E_SAMPLE,
+                         "its process was stopped (SIGSTOP), and again each time it was continued: it was ended");
             waiting = false;
         }
     }

@@ -32,15 +32,25 @@ int mb_worker_start_samples(mb_worker **worker, const char *const *plugins, size
 #define MB_WORKER_SAMPLES "samples"
 /* Sends a question and does not wait for the answer. */
 int mb_worker_post(mb_worker *worker, const mb_text *question, mb_error *err);
+/* How long workers may be silent. A process that was stopped (SIGSTOP) for `seconds` is told to go on, three times
+ * a question, and is ended when it is stopped once more. Whatever else takes that long is waited for, and said:
+ * after seconds, twice seconds, four times, ... */
+typedef struct mb_worker_watch {
+    const volatile int *stop; /* nonzero: MB_E_STOP */
+    double seconds;
+    void (*say)(void *self, size_t which, const char *sentence);
+    void *self;
+} mb_worker_watch;
 /* Waits until one of the workers (NULL: none there) has answered or ended: *which. The answer, appended, with the
  * worker's own code and sentence; MB_E_SAMPLE and a sentence when its process ended; MB_E_STOP. */
-int mb_worker_wait(mb_worker *const *workers, size_t count, const volatile int *stop, size_t *which,
+int mb_worker_wait(mb_worker *const *workers, size_t count, const mb_worker_watch *watch, size_t *which,
                    mb_text *answer, mb_error *err);
 /* The answer, appended to *answer, with the worker's own code and sentence; or MB_E_SAMPLE and a sentence with
  * hook, layer and step when the method crashed, left, hung or broke the device. After anything but MB_OK end the
  * worker. */
 int mb_worker_ask(mb_worker *worker, const mb_worker_question *question, mb_text *answer, mb_error *err);
-void mb_worker_end(mb_worker *worker); /* NULL is fine */
+void mb_worker_end(mb_worker *worker);          /* NULL is fine */
+int mb_worker_process(const mb_worker *worker); /* its process id */
 
 /* ---- the worker's own side ---- */
 

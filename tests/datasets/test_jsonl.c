@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char path[64];
@@ -167,11 +168,36 @@ static void no_file(void **state)
     assert_int_equal(mb_jsonl_count("/nonexistent/x.jsonl"), -1);
 }
 
+/* A pipe that nobody writes to is refused, not waited for; so are a device and a folder. */
+static void no_regular_file(void **state)
+{
+    char pipe[80];
+    const char *const paths[] = {pipe, "/dev/zero", "/tmp"};
+    (void)state;
+    snprintf(pipe, sizeof pipe, "%s.pipe", path);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    alarm(20);
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        mb_jsonl *reader = NULL;
+        char *data = NULL;
+        size_t size = 0;
+        mb_error err = {0};
+        assert_int_equal(mb_jsonl_open(&reader, paths[i], &err), MB_E_INPUT);
+        assert_non_null(strstr(err.text, paths[i]));
+        assert_int_equal(mb_file_read(paths[i], 100, &data, &size, &err), MB_E_INPUT);
+        assert_null(reader);
+        assert_null(data);
+    }
+    alarm(0);
+    unlink(pipe);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_files), cmocka_unit_test(python_texts), cmocka_unit_test(bad_rows),
-        cmocka_unit_test(arrays),     cmocka_unit_test(huge_row),     cmocka_unit_test(no_file),
+        cmocka_unit_test(good_files),      cmocka_unit_test(python_texts), cmocka_unit_test(bad_rows),
+        cmocka_unit_test(arrays),          cmocka_unit_test(huge_row),     cmocka_unit_test(no_file),
+        cmocka_unit_test(no_regular_file),
     };
     return cmocka_run_group_tests(tests, make_path, drop_path);
 }

@@ -41,6 +41,17 @@ expect_exit 0 '' $run --db "$scratch/stopped.db" --devices cpu,cpu --shard 1/1
 expect_exit 0 '' ./harness merge "$scratch/all.db" "$scratch/stopped.db"
 same_content "$scratch/one.db" "$scratch/all.db"
 
+# A worker that somebody stopped is told to go on, and that is said.
+./harness --config tests/driver/configs/shards.json --db "$scratch/sleepy.db" --devices cpu --set plugin_seconds=0.3 >/dev/null 2>"$scratch/log" &
+child=$!
+for _ in $(seq 200); do worker=$(pgrep -P $child) && break; sleep 0.02; done
+kill -STOP "$worker"
+for _ in $(seq 300); do kill -0 $child 2>/dev/null || break; sleep 0.1; done
+kill -KILL $child 2>/dev/null && fail "a run waits for a stopped worker without end"
+wait $child; rc=$?
+[ $rc = 0 ] && grep -q "worker on cpu (process $worker) was stopped (SIGSTOP)" "$scratch/log" || { fail "a stopped worker: exit code $rc"; cat "$scratch/log"; }
+same_content "$scratch/one.db" "$scratch/sleepy.db"
+
 # A plug-in.
 small="--limit 1 --tasks trec --methods exact,example --plugin $plugin"
 set -- --set 'methods={"exact": {}, "example": {}}' --set 'passes=["quality"]'
