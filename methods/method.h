@@ -67,6 +67,9 @@ mb_method_fail(mb_error *err, const char *format, ...)
 
 /* ---- what a method is told ---- */
 
+/* What a KV element is: for methods with kernels of their own. */
+typedef enum mb_element { MB_ELEMENT_F32 = 0, MB_ELEMENT_BF16 = 1, MB_ELEMENT_F16 = 2 } mb_element;
+
 /* Fixed from open() to close(). */
 typedef struct mb_shape {
     uint32_t size;        /* sizeof(mb_shape) of the host */
@@ -81,6 +84,7 @@ typedef struct mb_shape {
     int32_t steps;        /* denoising steps T scheduled per block; 0 = adaptive, unknown */
     int32_t element_size; /* bytes of a KV element */
     int32_t first_layer;  /* 0 .. L: the layers below it are dense and call no hook (option dense_layers) */
+    mb_element element;   /* appended: a host whose `size` ends before it has fp32 or bf16, as element_size says */
 } mb_shape;
 
 typedef enum mb_phase {

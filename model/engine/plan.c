@@ -75,6 +75,9 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
 }
 
 /* capacity counts the block as well: a method's bounds cover the keys that a commit adds. */
+_Static_assert((int)MB_ELEMENT_F32 == MB_F32 && (int)MB_ELEMENT_BF16 == MB_BF16 && (int)MB_ELEMENT_F16 == MB_F16,
+               "a method's words for a storage type are the kernels'");
+
 void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, int32_t capacity, int32_t steps,
                    mb_shape *shape)
 {
@@ -88,7 +91,8 @@ void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, i
                         .capacity = capacity,
                         .stride = (capacity + 63) / 64 * 64,
                         .steps = steps,
-                        .element_size = (int32_t)mb_type_size(type)};
+                        .element_size = (int32_t)mb_type_size(type),
+                        .element = (mb_element)type};
 }
 
 void mb_memory_plan_make(const mb_model_config *config, mb_type type, const mb_session_request *request,

@@ -397,6 +397,10 @@ static void opening(void **state)
     mb_session_shape(s->session, 7, &shape);
     assert_int_equal(shape.steps, 7);
     assert_int_equal(shape.stride, 512);
+    assert_int_equal(shape.element, MB_ELEMENT_F32);
+    mb_shape half;
+    mb_shape_make(mb_model_config_of(s->model.model), MB_F16, 1, 512, 0, &half);
+    assert_true(half.element == MB_ELEMENT_F16 && half.element_size == 2);
     size_t planned = mb_attender_bytes(&fake_method, &shape, &options);
     attender = open_attender(s->session, &fake_method, &options);
     assert_int_equal(s->model.kernels->mark(s->model.device) - before, planned);
