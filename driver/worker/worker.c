@@ -476,12 +476,19 @@ static bool is_well(mb_worker *worker, size_t which, const mb_worker_watch *watc
     return true;
 }
 
-/* One round of the wait: what has arrived is taken. True: worker *which has answered, *rc is its code. */
+/* Whether the process is gone; its status is left as it is. A child of it may still hold the socket open. */
+static bool is_gone(const mb_worker *worker)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)worker->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == worker->pid;
+}
+
+/* One round of the wait: what has arrived is taken. True: worker *which has answered or ended, *rc is its code. */
 static bool take_one(mb_worker *const *workers, struct pollfd *fds, size_t count, size_t *which, mb_text *answer,
                      int *rc, mb_error *err)
 {
     for (size_t i = 0; i < count; i++) {
-        if (!workers[i] || !collect(workers[i], fds[i].revents))
+        if (!workers[i] || !(collect(workers[i], fds[i].revents) || (!fds[i].revents && is_gone(workers[i]))))
             continue;
         *which = i;
         *rc = take_posted(workers[i], answer, err);
@@ -498,12 +505,13 @@ int mb_worker_wait(mb_worker *const *workers, size_t count, const mb_worker_watc
     for (bool waiting = fds != NULL; waiting;) {
         for (size_t i = 0; i < count; i++)
             fds[i] = (struct pollfd){.fd = workers[i] ? workers[i]->socket : -1, .events = POLLIN};
-        int ready = poll(fds, (nfds_t)count, SLICE_MS);
+        if (poll(fds, (nfds_t)count, SLICE_MS) < 0)
+            continue;
         if (*watch->stop) {
             rc = mb_fail(err, MB_E_STOP, "interrupted");
             break;
         }
-        waiting = ready <= 0 || !take_one(workers, fds, count, which, answer, &rc, err);
+        waiting = !take_one(workers, fds, count, which, answer, &rc, err);
         for (size_t i = 0; i < count && waiting; i++) {
             if (!workers[i] || is_well(workers[i], i, watch))
                 continue;

@@ -52,6 +52,20 @@ wait $child; rc=$?
 [ $rc = 0 ] && grep -q "worker on cpu (process $worker) was stopped (SIGSTOP)" "$scratch/log" || { fail "a stopped worker: exit code $rc"; cat "$scratch/log"; }
 same_content "$scratch/one.db" "$scratch/sleepy.db"
 
+# A worker that is killed while a child of it, which a plug-in started, holds its socket: noticed all the same.
+chaos=$scratch/chaos.so
+${CC:-cc} -std=c11 -D_GNU_SOURCE -fPIC -shared -I. -o "$chaos" tests/campaign/chaos.c -lm -pthread || fail "chaos.c does not build"
+MASKBENCH_CHAOS="constructor 0 child 1 worker" ./harness --config tests/driver/configs/shards.json --db "$scratch/child.db" \
+    --devices cpu --plugin "$chaos" >/dev/null 2>"$scratch/log" &
+child=$!
+for _ in $(seq 200); do worker=$(pgrep -P $child) && [ "$(sqlite3 -readonly "$scratch/child.db" 'SELECT count(*) FROM event' 2>/dev/null)" -gt 0 ] && break; sleep 0.02; done
+kill -KILL $worker
+for _ in $(seq 300); do kill -0 $child 2>/dev/null || break; sleep 0.1; done
+kill -KILL $child 2>/dev/null && fail "a run waits for a worker that is gone"
+wait $child; rc=$?
+[ $rc = 0 ] && grep -q 'its process ended by signal 9' "$scratch/log" || { fail "a killed worker with a child: exit code $rc"; cat "$scratch/log"; }
+same_content "$scratch/one.db" "$scratch/child.db"
+
 # A plug-in.
 small="--limit 1 --tasks trec --methods exact,example --plugin $plugin"
 set -- --set 'methods={"exact": {}, "example": {}}' --set 'passes=["quality"]'
