@@ -182,7 +182,8 @@ typedef struct mb_gemm {
     const void *weight; /* [n][k] */
     const void *bias;   /* NULL, or [n] of T: added before rounding */
     int64_t m, n, k;
-    void *out; /* [m][n] */
+    void *out;         /* [m][n] */
+    int32_t invariant; /* 1: a row of out has the same bits for every m; 0: the fastest way for this m */
 } mb_gemm;
 
 /* out[i][j] = T(T(silu(gate)) * up). */

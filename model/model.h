@@ -204,6 +204,8 @@ typedef struct mb_session_request {
     int32_t capacity;      /* largest prefix + one block, tokens per sequence */
     int32_t prefill_chunk; /* rows per prefill forward; 0 = default */
     bool graphs;           /* capture and replay denoising steps where kernels and method allow */
+    int32_t lanes;         /* decodes that may go through the weights together, each with a cache; 0 = 1. Batch 1 */
+    bool invariant;        /* a block's bits do not depend on how many are computed with it; costs some speed */
 } mb_session_request;
 
 typedef struct mb_memory_plan { /* device bytes */
@@ -406,6 +408,21 @@ typedef struct mb_decode_request {
 /* Decode sequence 0 from the snapshot with one attender; the cache is cut back to the snapshot afterwards. */
 int mb_decode(mb_session *session, mb_attender *attender, const mb_decode_request *request,
               mb_decode_result *result, mb_error *err);
+
+/* One decode of a group: what mb_decode() takes, and how it ended. */
+typedef struct mb_group_arm {
+    mb_attender *attender; /* of this session; no other arm of the group has it */
+    const mb_decode_request *request;
+    mb_decode_result *result;
+    int rc; /* as mb_decode() returns it; a fault of one arm is that arm's alone */
+    mb_error error;
+} mb_group_arm;
+
+/* As mb_decode() for each of the arms, bit by bit (a session opened with .invariant), but the rows of all blocks
+ * that are denoised at a time go through one product for each weight matrix. count: up to the session's lanes. The
+ * arms may use other samplers, and end at other times. Times of single arms mean nothing here. Fails only where no
+ * arm could begin. */
+int mb_decode_group(mb_session *session, mb_group_arm *arms, size_t count, mb_error *err);
 
 /* Recall pass, shadow: decode once with `exact`; at every layer and step each of `shadows` selects on the same
  * queries and is compared with the exact top-k of the same size. recalls: one per shadow. Times mean nothing. */

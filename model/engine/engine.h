@@ -18,7 +18,9 @@
 
 /* ---- session ---- */
 
-/* Device buffers of a session besides the KV cache. W = most rows of a forward, R = batch*block rows. */
+/* Device buffers of a session besides the KV cache. W = most rows of a forward, R = batch*block rows. A session
+ * with lanes has one of each: the rows of all lanes lie behind each other up to MLP and in LOGITS; INPUT, BEST and
+ * WORK hold a part for each lane; the others belong to one lane after the other. */
 typedef enum mb_buffer {
     MB_BUFFER_X,        /* [W][hidden] residual stream */
     MB_BUFFER_NORMED,   /* [W][hidden] */
@@ -52,8 +54,9 @@ typedef enum mb_budget { MB_BUDGET_ACTIVATIONS, MB_BUDGET_LOGITS, MB_BUDGET_STAT
 typedef struct mb_buffer_sizes {
     size_t bytes[MB_BUFFER_COUNT];
     mb_budget budget[MB_BUFFER_COUNT];
-    size_t kv_bytes;             /* of k or of v of one layer */
+    size_t kv_bytes;             /* of k or of v of one layer and lane */
     int32_t chunk, rows, stride; /* prefill chunk, R, capacity rounded up to 64 */
+    int32_t lanes;
 } mb_buffer_sizes;
 
 void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_session_request *request,
@@ -87,6 +90,14 @@ struct mb_session {
     mb_session **peers; /* rank 0 of a split model: [ranks], from 1 on; NULL otherwise */
     mb_audit audit;     /* of a peer */
     int32_t owed;       /* sums over the ranks that the forward under way has still to make */
+    bool invariant; /* of the request */
+    bool steady;    /* now: products have the same bits for every number of rows */
+    /* Decodes that go together: lane 0 is the session itself; the others are sessions that have a cache of their
+     * own, and the model, the device and the buffers of this one. */
+    struct mb_session **lane; /* [lanes] */
+    int32_t lanes;
+    uint64_t prefills;       /* counts what changes the snapshot; a lane: of which one it has a copy */
+    struct mb_group *group; /* while it takes part in one */
 };
 
 /* Offsets, in 4-byte words, of the arrays in MB_BUFFER_INPUT; each [batch][block] but the last, [batch]. */
@@ -147,12 +158,25 @@ int mb_forward_each(const mb_forward_run *run, mb_attender_turn turn, void *user
 
 /* Enqueues the transformer on MB_BUFFER_INPUT, up to the best token of every row in MB_BUFFER_BEST. */
 int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err);
+
+typedef struct mb_lane_run { /* one lane's part of a forward of several */
+    mb_session *session;     /* the owner of the lanes, or one of them */
+    mb_forward_run *run;
+    int64_t row; /* where its rows begin */
+    int rc;      /* of what it does alone; with a sentence in *error */
+    mb_error *error;
+} mb_lane_run;
+/* mb_forward() of several lanes of `session`, in rising order: their rows are one product's, their attention is
+ * each one's own. A lane that fails drops out. Negative: what all of them need failed. */
+int mb_forward_lanes(mb_session *session, mb_lane_run *lanes, size_t count, mb_error *err);
 /* The layers' common parts, also used by prefill: rows n, from MB_BUFFER_X/DELTA. attend may be called between. */
-int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
-                   mb_error *err);
+int mb_forward_qkv(mb_session *session, int32_t layer, int64_t n, mb_error *err);
+/* MB_BUFFER_QKV becomes MB_BUFFER_Q and the keys and values of the rows' slots. */
+int mb_forward_rope(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
+                    mb_error *err);
 int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err);
-/* Embeds ids into the residual stream. */
-int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, mb_error *err);
+/* Embeds ids into the residual stream, from row `row` on. */
+int mb_forward_embed(mb_session *session, int64_t row, const int32_t *ids, int64_t n, mb_error *err);
 /* Final norm of n rows into MB_BUFFER_NORMED, and the logits of n of them starting at `first`. */
 int mb_forward_norm(mb_session *session, int64_t n, mb_error *err);
 int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err);
@@ -164,6 +188,14 @@ int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, 
  * possible), downloads. ids and probability [batch][rows]. us: NULL, or the time between events around it. */
 int mb_step(mb_session *session, mb_forward_run *run, const int32_t *tokens, int32_t *ids, float *probability,
             double *us, mb_error *err);
+
+/* ---- decodes that go together (group.c) ---- */
+
+/* The lanes' caches and places in the buffers; the session itself is open. */
+int mb_lanes_open(mb_session *session, const mb_buffer_sizes *sizes, mb_error *err);
+void mb_lanes_close(mb_session *session);
+/* mb_forward() of a lane that takes part in a group: hands the run in and returns when the group has computed it. */
+int mb_group_forward(mb_session *session, mb_forward_run *run, mb_error *err);
 
 /* ---- audit (audit.c) ---- */
 

@@ -19,7 +19,21 @@ static int failed(const mb_session *session, int rc, int32_t layer, const char *
     return mb_fail(err, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
 }
 
-int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, mb_error *err)
+/* The rows of a buffer from `row` on. */
+static void *rows_at(const mb_session *session, mb_buffer buffer, int64_t row, int64_t width)
+{
+    return (char *)session->buffer[buffer] + (size_t)(row * width) * mb_type_size(session->type);
+}
+
+/* A product of the forward; where its rows are part of several blocks', it must not matter whose they are. */
+static int product(const mb_session *session, const mb_gemm *args)
+{
+    mb_gemm how = *args;
+    how.invariant = session->steady;
+    return session->kernels->gemm(session->device, &how);
+}
+
+int mb_forward_embed(mb_session *session, int64_t row, const int32_t *ids, int64_t n, mb_error *err)
 {
     const mb_model *model = session->model;
     int rc = session->kernels->embed(session->device, &(mb_embed){.ids = ids,
@@ -27,7 +41,8 @@ int mb_forward_embed(mb_session *session, const int32_t *ids, int64_t n, mb_erro
                                                                   .table = model->embed,
                                                                   .vocab = model->config.vocab,
                                                                   .width = model->config.hidden,
-                                                                  .out = session->buffer[MB_BUFFER_X]});
+                                                                  .out = rows_at(session, MB_BUFFER_X, row,
+                                                                                 model->config.hidden)});
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err);
 }
 
@@ -45,25 +60,31 @@ static int norm(mb_session *session, const void *delta, const void *weight, int6
                                                                         .out = session->buffer[MB_BUFFER_NORMED]});
 }
 
-int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
-                   mb_error *err)
+int mb_forward_qkv(mb_session *session, int32_t layer, int64_t n, mb_error *err)
+{
+    const mb_model_config *config = session->config;
+    const struct mb_layer *weights = &session->model->layers[layer];
+    int rc = norm(session, layer > 0 ? session->buffer[MB_BUFFER_DELTA] : NULL, weights->input_norm, n);
+    if (rc == MB_OK)
+        rc = product(session,
+                     &(mb_gemm){.a = session->buffer[MB_BUFFER_NORMED],
+                                .weight = weights->qkv,
+                                .bias = weights->qkv_bias,
+                                .m = n,
+                                .n = (int64_t)(config->query_heads + 2 * config->kv_heads) * config->head_dim,
+                                .k = config->hidden,
+                                .out = session->buffer[MB_BUFFER_QKV]});
+    return rc == MB_OK ? MB_OK : failed(session, rc, layer, "query, key and value", err);
+}
+
+int mb_forward_rope(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
+                    mb_error *err)
 {
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
     const struct mb_layer *weights = &session->model->layers[layer];
-    /* All sequences of the batch are rows of one product. */
-    int64_t n = (int64_t)rows->batch * rows->rows;
-    int64_t width = (int64_t)(config->query_heads + 2 * config->kv_heads) * config->head_dim;
-    int rc = norm(session, layer > 0 ? session->buffer[MB_BUFFER_DELTA] : NULL, weights->input_norm, n);
-    if (rc == MB_OK)
-        rc = kernels->gemm(session->device, &(mb_gemm){.a = session->buffer[MB_BUFFER_NORMED],
-                                                       .weight = weights->qkv,
-                                                       .bias = weights->qkv_bias,
-                                                       .m = n,
-                                                       .n = width,
-                                                       .k = config->hidden,
-                                                       .out = session->buffer[MB_BUFFER_QKV]});
-    if (rc == MB_OK && kernels->branch_join) /* a branch reads the queries that are replaced now */
+    int rc = MB_OK;
+    if (kernels->branch_join) /* a branch reads the queries that are replaced now */
         rc = kernels->branch_join(session->device);
     if (rc == MB_OK) {
         mb_qkv args = {.rows = *rows,
@@ -86,8 +107,6 @@ int mb_forward_qkv(mb_session *session, int32_t layer, const mb_rows *rows, cons
 /* Gate, up, SwiGLU, down of n rows in MB_BUFFER_NORMED: a dense layer's MLP, or the shared expert. */
 static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, int64_t inner)
 {
-    const mb_kernels *kernels = session->kernels;
-    mb_device *device = session->device;
     void **buffer = session->buffer;
     int64_t hidden = session->config->hidden;
     mb_gemm up = {.a = buffer[MB_BUFFER_NORMED],
@@ -103,10 +122,10 @@ static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_
                     .n = hidden,
                     .k = inner,
                     .out = buffer[MB_BUFFER_DELTA]};
-    int rc = kernels->gemm(device, &up);
+    int rc = product(session, &up);
     if (rc == MB_OK)
-        rc = kernels->swiglu(device, &gate);
-    return rc == MB_OK ? kernels->gemm(device, &down) : rc;
+        rc = session->kernels->swiglu(session->device, &gate);
+    return rc == MB_OK ? product(session, &down) : rc;
 }
 
 /* As LLaDA2's sparse block: the routed experts' sum, and on top of it what the shared expert left in
@@ -160,13 +179,12 @@ int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
     const struct mb_layer *weights = &session->model->layers[layer];
     void **buffer = session->buffer;
     int64_t inner = mb_layer_inner(config, layer);
-    int rc =
-        session->kernels->gemm(session->device, &(mb_gemm){.a = buffer[MB_BUFFER_ATTENDED],
-                                                           .weight = weights->o,
-                                                           .m = n,
-                                                           .n = config->hidden,
-                                                           .k = (int64_t)config->query_heads * config->head_dim,
-                                                           .out = buffer[MB_BUFFER_DELTA]});
+    int rc = product(session, &(mb_gemm){.a = buffer[MB_BUFFER_ATTENDED],
+                                         .weight = weights->o,
+                                         .m = n,
+                                         .n = config->hidden,
+                                         .k = (int64_t)config->query_heads * config->head_dim,
+                                         .out = buffer[MB_BUFFER_DELTA]});
     if (rc != MB_OK)
         return failed(session, rc, layer, "output", err);
     rc = mb_session_sum(session, buffer[MB_BUFFER_DELTA], n * config->hidden, "adding the heads up", err);
@@ -192,14 +210,12 @@ int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err
 {
     const mb_model_config *config = session->config;
     /* The logits buffer holds one block's rows; a prefill asks for a piece at a time. */
-    const char *rows = (const char *)session->buffer[MB_BUFFER_NORMED] +
-                       (size_t)first * (size_t)config->hidden * mb_type_size(session->type);
-    int rc = session->kernels->gemm(session->device, &(mb_gemm){.a = rows,
-                                                                .weight = session->model->lm_head,
-                                                                .m = n,
-                                                                .n = config->vocab,
-                                                                .k = config->hidden,
-                                                                .out = session->buffer[MB_BUFFER_LOGITS]});
+    int rc = product(session, &(mb_gemm){.a = rows_at(session, MB_BUFFER_NORMED, first, config->hidden),
+                                         .weight = session->model->lm_head,
+                                         .m = n,
+                                         .n = config->vocab,
+                                         .k = config->hidden,
+                                         .out = session->buffer[MB_BUFFER_LOGITS]});
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "logits", err);
 }
 
@@ -238,46 +254,111 @@ int mb_forward_hook(mb_session *session, const mb_forward_run *run, mb_hook hook
     return mb_forward_each(run, turn_hook, &turn, err);
 }
 
-int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err)
+/* Rotary embedding, attention and hooks of one lane, on its own rows of what the products made. */
+static int lane_layer(mb_session *owner, mb_lane_run *lane, int32_t layer)
 {
+    mb_session *session = lane->session;
+    mb_forward_run *run = lane->run;
     const mb_model_config *config = session->config;
-    mb_input input = mb_session_input(session);
-    int64_t n = (int64_t)run->batch * run->rows;
+    int64_t head_dim = config->head_dim, width = config->query_heads * head_dim;
+    void *mine[3] = {rows_at(owner, MB_BUFFER_QKV, lane->row, width + 2 * config->kv_heads * head_dim),
+                     rows_at(owner, MB_BUFFER_Q, lane->row, width),
+                     rows_at(owner, MB_BUFFER_ATTENDED, lane->row, width)};
+    static const mb_buffer which[3] = {MB_BUFFER_QKV, MB_BUFFER_Q, MB_BUFFER_ATTENDED};
     mb_rows rows = {.batch = run->batch,
                     .rows = run->rows,
                     .row_offset = run->row_offset,
-                    .prefix_len = mb_input_at(session, input.prefix),
+                    .prefix_len = mb_input_at(session, mb_session_input(session).prefix),
                     .max_prefix = run->max_prefix,
                     .block_keys = session->block};
-    run->sparse_layers = run->layers = 0;
-    run->select_share = 0;
-    session->owed = 2 * config->layers;
-    int rc = mb_forward_embed(session, mb_input_at(session, input.ids), n, err);
-    for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
-        rc = mb_forward_qkv(session, l, &rows, &session->kv[l],
-                            run->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, err);
-        if (rc == MB_OK)
-            rc = mb_layer_attention(session, run, l, err);
-        if (rc == MB_OK && run->phase == MB_PHASE_COMMIT)
-            rc = mb_forward_hook(session, run, MB_HOOK_KV_ADDED, l, err); /* the commit's keys are final now */
-        if (rc == MB_OK)
-            rc = mb_forward_mlp(session, l, n, err);
+    for (int i = 0; i < 3; i++)
+        session->buffer[which[i]] = mine[i];
+    int rc = mb_forward_rope(session, layer, &rows, &session->kv[layer],
+                             run->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, lane->error);
+    if (rc == MB_OK)
+        rc = mb_layer_attention(session, run, layer, lane->error);
+    if (rc == MB_OK && run->phase == MB_PHASE_COMMIT)
+        rc = mb_forward_hook(session, run, MB_HOOK_KV_ADDED, layer, lane->error); /* its keys are final now */
+    for (int i = 0; i < 3 && session != owner; i++) /* a prefill has all rows */
+        session->buffer[which[i]] = owner->buffer[which[i]];
+    return rc;
+}
+
+/* Every lane's ids into its rows of the residual stream; *n of them in all. */
+static int lanes_begin(mb_session *session, mb_lane_run *lanes, size_t count, int64_t *n, mb_error *err)
+{
+    int rc = MB_OK;
+    *n = 0;
+    for (size_t i = 0; i < count && rc == MB_OK; i++) {
+        mb_forward_run *run = lanes[i].run;
+        int64_t mine = (int64_t)run->batch * run->rows;
+        lanes[i].row = *n;
+        lanes[i].rc = MB_OK;
+        run->sparse_layers = run->layers = 0;
+        run->select_share = 0;
+        rc = mb_forward_embed(session, *n, mb_input_at(lanes[i].session, mb_session_input(session).ids), mine,
+                              err);
+        *n += mine;
     }
-    if (rc == MB_OK)
-        rc = mb_forward_norm(session, n, err);
-    if (rc == MB_OK)
-        rc = mb_forward_head(session, 0, n, err);
-    if (rc != MB_OK)
-        return rc;
-    if (session->kernels->branch_join && (rc = session->kernels->branch_join(session->device)) != MB_OK)
-        return mb_session_failed(session, rc, "joining a branch of the graph", err);
-    /* Tokens and probabilities lie together: one download. */
+    return rc;
+}
+
+/* All lanes through one layer; *alive: how many of them have not failed. */
+static int lanes_layer(mb_session *session, mb_lane_run *lanes, size_t count, int32_t layer, int64_t n,
+                       size_t *alive, mb_error *err)
+{
+    int rc = mb_forward_qkv(session, layer, n, err);
+    *alive = 0;
+    for (size_t i = 0; i < count && rc == MB_OK; i++) {
+        if (lanes[i].rc == MB_OK)
+            lanes[i].rc = lane_layer(session, &lanes[i], layer);
+        *alive += lanes[i].rc == MB_OK;
+    }
+    return rc == MB_OK && *alive > 0 ? mb_forward_mlp(session, layer, n, err) : rc;
+}
+
+/* The best tokens of a lane's rows. Tokens and probabilities lie together: one download. */
+static int lane_best(mb_session *owner, const mb_lane_run *lane, mb_error *err)
+{
+    mb_session *session = lane->session;
+    int64_t n = (int64_t)lane->run->batch * lane->run->rows, vocab = session->config->vocab;
     int32_t *best = session->buffer[MB_BUFFER_BEST];
-    rc = session->kernels->top1(session->device, &(mb_top1){.logits = session->buffer[MB_BUFFER_LOGITS],
-                                                            .n = n,
-                                                            .vocab = config->vocab,
-                                                            .confidence = run->confidence,
-                                                            .ids = best,
-                                                            .probability = (float *)(best + n)});
+    session->buffer[MB_BUFFER_LOGITS] = rows_at(owner, MB_BUFFER_LOGITS, lane->row, vocab);
+    int rc = session->kernels->top1(session->device, &(mb_top1){.logits = session->buffer[MB_BUFFER_LOGITS],
+                                                                .n = n,
+                                                                .vocab = vocab,
+                                                                .confidence = lane->run->confidence,
+                                                                .ids = best,
+                                                                .probability = (float *)(best + n)});
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "best tokens", err);
+}
+
+int mb_forward_lanes(mb_session *session, mb_lane_run *lanes, size_t count, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    size_t alive = count;
+    int64_t n = 0;
+    session->steady = session->invariant;
+    session->owed = 2 * session->config->layers;
+    int rc = lanes_begin(session, lanes, count, &n, err);
+    for (int32_t l = 0; l < session->config->layers && rc == MB_OK && alive > 0; l++)
+        rc = lanes_layer(session, lanes, count, l, n, &alive, err);
+    if (rc == MB_OK && alive > 0)
+        rc = mb_forward_norm(session, n, err);
+    if (rc == MB_OK && alive > 0)
+        rc = mb_forward_head(session, 0, n, err);
+    session->steady = false;
+    if (rc == MB_OK && alive > 0 && kernels->branch_join && (rc = kernels->branch_join(session->device)) != MB_OK)
+        return mb_session_failed(session, rc, "joining a branch of the graph", err);
+    for (size_t i = 0; i < count && rc == MB_OK; i++)
+        if (lanes[i].rc == MB_OK)
+            rc = lane_best(session, &lanes[i], err);
+    return rc;
+}
+
+int mb_forward(mb_session *session, mb_forward_run *run, mb_error *err)
+{
+    mb_lane_run all = {.session = session, .run = run, .error = err};
+    int rc = mb_forward_lanes(session, &all, 1, err);
+    return rc == MB_OK ? all.rc : rc;
 }

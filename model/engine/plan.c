@@ -29,11 +29,12 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     size_t capacity = (size_t)(request->capacity > 0 ? request->capacity : 1);
     size_t chunk = (size_t)(request->prefill_chunk > 0 ? request->prefill_chunk : CHUNK_DEFAULT);
     size_t t = mb_type_size(type), rows = batch * block, stride = (capacity + 63) / 64 * 64;
+    size_t lanes = (size_t)(request->lanes > 1 ? request->lanes : 1);
     memset(sizes, 0, sizeof *sizes);
     chunk = chunk < capacity ? chunk : capacity;
     chunk = (chunk + block - 1) / block * block;
     const mb_moe *moe = &config->moe;
-    size_t wide = larger(chunk, rows), hidden = (size_t)config->hidden;
+    size_t wide = larger(chunk, lanes * rows), hidden = (size_t)config->hidden;
     size_t middle =
         larger(moe->experts && !moe->dense_layers ? 0 : (size_t)config->intermediate, (size_t)moe->shared);
     size_t heads = (size_t)config->query_heads, kv_heads = (size_t)config->kv_heads;
@@ -43,6 +44,7 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     sizes->chunk = (int32_t)chunk;
     sizes->rows = (int32_t)rows;
     sizes->stride = (int32_t)stride;
+    sizes->lanes = (int32_t)lanes;
     sizes->kv_bytes = padded(batch * kv_width * capacity * t);
 
     bytes[MB_BUFFER_X] = bytes[MB_BUFFER_NORMED] = bytes[MB_BUFFER_DELTA] = wide * hidden * t;
@@ -57,12 +59,13 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     }
     bytes[MB_BUFFER_Q_PRE] = rows * width * t;
     bytes[MB_BUFFER_STATE_PREFIX] = bytes[MB_BUFFER_STATE_BLOCK] = rows * width * t;
-    bytes[MB_BUFFER_LOGITS] = rows * (size_t)config->vocab * t;
+    bytes[MB_BUFFER_LOGITS] = lanes * rows * (size_t)config->vocab * t;
     bytes[MB_BUFFER_LSE] = bytes[MB_BUFFER_LSE_PREFIX] = bytes[MB_BUFFER_LSE_BLOCK] = rows * heads * sizeof(float);
     bytes[MB_BUFFER_MASS] = bytes[MB_BUFFER_MASS_EXACT] = scores;
-    bytes[MB_BUFFER_INPUT] = (4 * rows + batch + larger(chunk, 1)) * 4; /* a chunk's ids lie behind the block's */
-    bytes[MB_BUFFER_BEST] = rows * 2 * 4;
-    bytes[MB_BUFFER_WORK] = 4 * sizeof(double);
+    /* What a lane has of its own; a chunk's ids lie behind the block's. */
+    bytes[MB_BUFFER_INPUT] = lanes * padded((4 * rows + batch + larger(chunk, 1)) * 4);
+    bytes[MB_BUFFER_BEST] = lanes * padded(rows * 2 * 4);
+    bytes[MB_BUFFER_WORK] = lanes * padded(4 * sizeof(double));
     /* Votes keep the logits of one KV head's rows, top-k a few words for each (sequence, KV head). */
     bytes[MB_BUFFER_SCRATCH] =
         heads / kv_heads * block * (stride * sizeof(float) + 64) + stride + batch * kv_heads * 64 + 65536;
@@ -102,7 +105,7 @@ void mb_memory_plan_make(const mb_model_config *config, mb_type type, const mb_s
     mb_buffer_sizes_make(config, type, request, &sizes);
     memset(plan, 0, sizeof *plan);
     plan->weights = mb_model_weight_bytes(config, type);
-    plan->kv = 2 * (size_t)config->layers * sizes.kv_bytes;
+    plan->kv = 2 * (size_t)config->layers * sizes.kv_bytes * (size_t)sizes.lanes;
     for (int i = 0; i < MB_BUFFER_COUNT; i++) {
         size_t *part = sizes.budget[i] == MB_BUDGET_LOGITS       ? &plan->logits
                        : sizes.budget[i] == MB_BUDGET_STATISTICS ? &plan->statistics

@@ -111,6 +111,9 @@ static int check_request(const mb_model_config *config, const mb_session_request
         return mb_fail(err, MB_E_INPUT,
                        "a context of %d tokens is longer than the %d positions of %s (max_position_embeddings)",
                        request->capacity, config->positions, config->name);
+    if (request->lanes < 0 || request->lanes > 64 || (request->lanes > 1 && request->batch != 1))
+        return mb_fail(err, MB_E_INPUT, "%d lanes, batch %d: use up to 64 lanes of batch 1", request->lanes,
+                       request->batch);
     if (request->prefill_chunk < 0)
         return mb_fail(err, MB_E_INPUT, "prefill chunk %d: use 0 for the default or a positive number",
                        request->prefill_chunk);
@@ -148,6 +151,7 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
     s->graphs = s->has_graphs =
         request->graphs && s->kernels->capture_begin && (!model->comm || mb_comm_captures(model->comm));
     s->measure.counting = true;
+    s->invariant = request->invariant;
     s->arena_mark = s->kernels->mark(s->device);
     s->kv = calloc((size_t)model->config.layers, sizeof *s->kv);
     s->snapshot = calloc(batch, sizeof *s->snapshot);
@@ -163,6 +167,8 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
         goto out;
     }
     rc = take_memory(s, &sizes, err);
+    if (rc == MB_OK)
+        rc = mb_lanes_open(s, &sizes, err);
     if (rc != MB_OK)
         goto out;
     *session = s;
@@ -180,6 +186,7 @@ void mb_session_close(mb_session *session)
         mb_team_session_close(session);
         return;
     }
+    mb_lanes_close(session);
     session->kernels->release(session->device, session->arena_mark);
     for (int32_t b = 0; session->prompt && b < session->batch; b++)
         free(session->prompt[b]);
@@ -233,10 +240,12 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "prefill", err);
     session->owed = 2 * config->layers;
-    rc = mb_forward_embed(session, device_ids, n, err);
+    rc = mb_forward_embed(session, 0, device_ids, n, err);
     for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
         mb_kv kv = mb_session_kv_of(session, l, sequence);
-        rc = mb_forward_qkv(session, l, &rows, &kv, NULL, err);
+        rc = mb_forward_qkv(session, l, n, err);
+        if (rc == MB_OK)
+            rc = mb_forward_rope(session, l, &rows, &kv, NULL, err);
         if (rc != MB_OK)
             break;
         void *q = session->buffer[MB_BUFFER_Q], *out = session->buffer[MB_BUFFER_ATTENDED];
@@ -374,6 +383,7 @@ int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids
     /* Until the prefill has succeeded the sequence is empty: a failure leaves no half snapshot behind. */
     session->snapshot[sequence] = session->prefix[sequence] = 0;
     session->seed[sequence] = -1;
+    session->prefills++;
     int32_t whole = (int32_t)(n / (size_t)session->block) * session->block;
     const mb_kernels *kernels = session->kernels;
     kernels->range_push(session->device, "prefill");
@@ -508,6 +518,7 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, m
         rc = fill_side(session, true, tokens, &random, numbers, stored, err);
     if (rc == MB_OK)
         rc = fill_prompts(session, tokens / session->block * session->block, err);
+    session->prefills++;
     if (rc != MB_OK)
         goto out;
     rc = session->kernels->sync(session->device);

@@ -183,6 +183,8 @@ static int run_forward(mb_session *session, mb_forward_run *run, int rc, double 
     mb_captured *graph = NULL;
     int32_t stride = measure->profile_stride > 0 ? measure->profile_stride : 1;
     double ignored = 0;
+    if (session->group) /* computed with others: nothing is timed, captured or profiled */
+        return rc == MB_OK ? mb_group_forward(session, run, err) : rc;
     run->audited = rc == MB_OK && mb_audit_draw(session, run);
     if (rc == MB_OK)
         rc = prepare_graph(session, run, &graph, err);
