@@ -204,8 +204,8 @@ typedef struct mb_session_request {
     int32_t capacity;      /* largest prefix + one block, tokens per sequence */
     int32_t prefill_chunk; /* rows per prefill forward; 0 = default */
     bool graphs;           /* capture and replay denoising steps where kernels and method allow */
-    int32_t lanes;         /* decodes that may go through the weights together, each with a cache; 0 = 1. Batch 1 */
-    bool invariant;        /* a block's bits do not depend on how many are computed with it; costs some speed */
+    int32_t lanes;  /* decodes that may go through the weights together, each with a cache; 0 = 1. Batch 1 */
+    bool invariant; /* a block's bits do not depend on how many are computed with it; costs some speed */
 } mb_session_request;
 
 typedef struct mb_memory_plan { /* device bytes */

@@ -22,6 +22,8 @@
 #define MAX_SHAPES 512
 #define CANDIDATES 32
 #define REPEATS 5
+#define INVARIANT_ROWS 256  /* eight blocks of 32 */
+#define ANY_ROWS (-1)       /* in place of m: an algorithm for every number of rows */
 #define CHOICES "choices 3" /* raised when other algorithms may be chosen: older cache files are then not read */
 
 typedef struct choice {
@@ -381,6 +383,40 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
     return &c->algorithm;
 }
 
+/* The one algorithm of a weight matrix whose rows must not notice how many there are: the library's first proposal
+ * for INVARIANT_ROWS rows. It is not timed, so that it depends on nothing but the library and the GPU. A tile's
+ * sums run over k in an order, and split k in parts, that the algorithm fixes. */
+static const cublasLtMatmulAlgo_t *choose_invariant(mb_device *device, const mb_gemm *args)
+{
+    mb_cuda_blas *gemm = device->blas;
+    const int bias = args->bias != NULL;
+    cublasLtMatmulHeuristicResult_t results[CANDIDATES];
+    const cublasLtMatmulAlgo_t *known = find_choice(gemm, ANY_ROWS, args->n, args->k, bias, device->type);
+    problem p;
+    if (known)
+        return known;
+    int found =
+        problem_make(gemm, device->type, args->bias, INVARIANT_ROWS, args->n, args->k, &p) == CUBLAS_STATUS_SUCCESS
+            ? propose(gemm, &p, results)
+            : 0;
+    problem_free(gemm, &p);
+    for (int i = 0; i < found; i++) {
+        if (results[i].state != CUBLAS_STATUS_SUCCESS || !rounds_once(gemm, &results[i].algo, bias, device->type))
+            continue;
+        choice *c = &gemm->choices[gemm->count < MAX_SHAPES ? gemm->count++ : MAX_SHAPES - 1];
+        *c = (choice){.m = ANY_ROWS,
+                      .n = args->n,
+                      .k = args->k,
+                      .bias = bias,
+                      .type = (int)device->type,
+                      .algorithm = results[i].algo};
+        return &c->algorithm;
+    }
+    mb_fail(&device->error, 0, "cuBLASLt has no algorithm for a product of any number of rows, %lld x %lld",
+            (long long)args->n, (long long)args->k);
+    return NULL;
+}
+
 int mb_cuda_blas_run(mb_device *device, const mb_gemm *args)
 {
     int64_t m = args->m, n = args->n, k = args->k;
@@ -393,7 +429,8 @@ int mb_cuda_blas_run(mb_device *device, const mb_gemm *args)
                      (long long)n, (long long)k);
         goto out;
     }
-    const cublasLtMatmulAlgo_t *algorithm = choose(device, &p, args);
+    const cublasLtMatmulAlgo_t *algorithm =
+        args->invariant ? choose_invariant(device, args) : choose(device, &p, args);
     if (!algorithm) {
         rc = MB_E_SYSTEM;
         goto out;

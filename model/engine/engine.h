@@ -90,13 +90,13 @@ struct mb_session {
     mb_session **peers; /* rank 0 of a split model: [ranks], from 1 on; NULL otherwise */
     mb_audit audit;     /* of a peer */
     int32_t owed;       /* sums over the ranks that the forward under way has still to make */
-    bool invariant; /* of the request */
-    bool steady;    /* now: products have the same bits for every number of rows */
+    bool invariant;     /* of the request */
+    bool steady;        /* now: products have the same bits for every number of rows */
     /* Decodes that go together: lane 0 is the session itself; the others are sessions that have a cache of their
      * own, and the model, the device and the buffers of this one. */
     struct mb_session **lane; /* [lanes] */
     int32_t lanes;
-    uint64_t prefills;       /* counts what changes the snapshot; a lane: of which one it has a copy */
+    uint64_t prefills;      /* counts what changes the snapshot; a lane: of which one it has a copy */
     struct mb_group *group; /* while it takes part in one */
 };
 
@@ -194,7 +194,8 @@ int mb_step(mb_session *session, mb_forward_run *run, const int32_t *tokens, int
 /* The lanes' caches and places in the buffers; the session itself is open. */
 int mb_lanes_open(mb_session *session, const mb_buffer_sizes *sizes, mb_error *err);
 void mb_lanes_close(mb_session *session);
-/* mb_forward() of a lane that takes part in a group: hands the run in and returns when the group has computed it. */
+/* mb_forward() of a lane that takes part in a group: hands the run in and returns when the group has computed it.
+ */
 int mb_group_forward(mb_session *session, mb_forward_run *run, mb_error *err);
 
 /* ---- audit (audit.c) ---- */

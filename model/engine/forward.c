@@ -36,13 +36,13 @@ static int product(const mb_session *session, const mb_gemm *args)
 int mb_forward_embed(mb_session *session, int64_t row, const int32_t *ids, int64_t n, mb_error *err)
 {
     const mb_model *model = session->model;
-    int rc = session->kernels->embed(session->device, &(mb_embed){.ids = ids,
-                                                                  .n = n,
-                                                                  .table = model->embed,
-                                                                  .vocab = model->config.vocab,
-                                                                  .width = model->config.hidden,
-                                                                  .out = rows_at(session, MB_BUFFER_X, row,
-                                                                                 model->config.hidden)});
+    int rc = session->kernels->embed(session->device,
+                                     &(mb_embed){.ids = ids,
+                                                 .n = n,
+                                                 .table = model->embed,
+                                                 .vocab = model->config.vocab,
+                                                 .width = model->config.hidden,
+                                                 .out = rows_at(session, MB_BUFFER_X, row, model->config.hidden)});
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err);
 }
 
@@ -279,7 +279,7 @@ static int lane_layer(mb_session *owner, mb_lane_run *lane, int32_t layer)
         rc = mb_layer_attention(session, run, layer, lane->error);
     if (rc == MB_OK && run->phase == MB_PHASE_COMMIT)
         rc = mb_forward_hook(session, run, MB_HOOK_KV_ADDED, layer, lane->error); /* its keys are final now */
-    for (int i = 0; i < 3 && session != owner; i++) /* a prefill has all rows */
+    for (int i = 0; i < 3 && session != owner; i++)                               /* a prefill has all rows */
         session->buffer[which[i]] = owner->buffer[which[i]];
     return rc;
 }
@@ -296,8 +296,8 @@ static int lanes_begin(mb_session *session, mb_lane_run *lanes, size_t count, in
         lanes[i].rc = MB_OK;
         run->sparse_layers = run->layers = 0;
         run->select_share = 0;
-        rc = mb_forward_embed(session, *n, mb_input_at(lanes[i].session, mb_session_input(session).ids), mine,
-                              err);
+        rc =
+            mb_forward_embed(session, *n, mb_input_at(lanes[i].session, mb_session_input(session).ids), mine, err);
         *n += mine;
     }
     return rc;

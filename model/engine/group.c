@@ -1,13 +1,13 @@
 /*
- * group.c - decodes that go together: the arms of a sample run block by block, step by step as mb_decode() has them,
- * but the weights are read once for all of them.
+ * group.c - decodes that go together: the arms of a sample run block by block, step by step as mb_decode() has
+ * them, but the weights are read once for all of them.
  *
- * Each arm's mb_decode() runs on a stack of its own and on a lane: a session with its own cache, prefix lengths and
- * counters, and the buffers of the session that it belongs to. Where its step wants a forward it hands the run in and
- * leaves its stack; when no arm can go on by itself, one forward computes what all of them wait for
- * (mb_forward_lanes), and they go on. Everything happens on one thread and in the order of the arms: hooks, checks,
- * counters and errors are those of a decode alone, and nothing is locked. An arm that ends or fails is just absent
- * from the next forward.
+ * Each arm's mb_decode() runs on a stack of its own and on a lane: a session with its own cache, prefix lengths
+ * and counters, and the buffers of the session that it belongs to. Where its step wants a forward it hands the run
+ * in and leaves its stack; when no arm can go on by itself, one forward computes what all of them wait for
+ * (mb_forward_lanes), and they go on. Everything happens on one thread and in the order of the arms: hooks,
+ * checks, counters and errors are those of a decode alone, and nothing is locked. An arm that ends or fails is
+ * just absent from the next forward.
  *
  * What makes the results those of the arms alone: rows of a product, a norm and the experts do not depend on the
  * rows beside them (mb_gemm.invariant), and everything else is computed for one lane at a time, in one stream.
@@ -21,7 +21,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-/* Room for a decode and for what a GPU's runtime does inside of a launch; pages that nobody touches cost nothing. */
+/* Room for a decode and for what a GPU's runtime does inside of a launch; pages that nobody touches cost nothing.
+ */
 #define STACK_BYTES ((size_t)8 << 20)
 
 enum fiber_state { FIBER_RUNS, FIBER_WAITS, FIBER_ENDED };
@@ -106,6 +107,9 @@ static int lane_open(mb_session *owner, const mb_buffer_sizes *sizes, int32_t nu
 int mb_lanes_open(mb_session *session, const mb_buffer_sizes *sizes, mb_error *err)
 {
     int rc = MB_OK;
+    if (session->comm && sizes->lanes > 1)
+        return mb_fail(err, MB_E_INPUT, "%d lanes: a model that is split over devices decodes one arm at a time",
+                       sizes->lanes);
     session->lanes = sizes->lanes;
     session->lane = calloc((size_t)sizes->lanes, sizeof(mb_session *));
     if (!session->lane)
@@ -173,8 +177,8 @@ static void fiber_main(unsigned high, unsigned low)
 static int fiber_begin(fiber *f, mb_error *err)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    f->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE,
-                    -1, 0);
+    f->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
     if (f->stack == MAP_FAILED) {
         f->stack = NULL;
         return mb_no_memory(err, "the stack of a decode");
@@ -263,8 +267,7 @@ int mb_decode_group(mb_session *session, mb_group_arm *arms, size_t count, mb_er
         memset(arms[i].result, 0, sizeof *arms[i].result);
     }
     if (count == 1) /* alone it may replay graphs */
-        arms[0].rc =
-            mb_decode(session, arms[0].attender, arms[0].request, arms[0].result, &arms[0].error);
+        arms[0].rc = mb_decode(session, arms[0].attender, arms[0].request, arms[0].result, &arms[0].error);
     if (count <= 1)
         return MB_OK;
     int rc = group_begin(&group, session, arms, err);
