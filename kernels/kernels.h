@@ -178,9 +178,8 @@ typedef struct mb_rmsnorm {
 
 /* out = T(a * weight^T + bias). */
 typedef struct mb_gemm {
-    const void *a;      /* [m][k] */
-    const void *weight; /* [n][k] */
-    const void *bias;   /* NULL, or [n] of T: added before rounding */
+    const void *a, *weight; /* [m][k], [n][k] */
+    const void *bias;       /* NULL, or [n] of T: added before rounding */
     int64_t m, n, k;
     void *out;         /* [m][n] */
     int32_t invariant; /* 1: a row of out has the same bits for every m; 0: the fastest way for this m */
