@@ -144,6 +144,8 @@ static int misbehave(void)
         (void)!fork(); /* both go on */
     else if (strcmp(action, "child") == 0)
         (void)(fork() == 0 && sleep(300));
+    else if (strcmp(action, "program") == 0)
+        (void)!system("sleep 300 &");
     else if (strcmp(action, "exec") == 0)
         execl("/bin/true", "true", (char *)NULL);
     else if (strcmp(action, "alarm") == 0)

@@ -14,7 +14,7 @@ from campaign import Campaign
 
 PLACES = ["constructor", "open", "close", "request_begin", "select", "select", "select", "commit"]
 ACTIONS = ["segfault", "abort", "exit", "_exit", "raise", "hang", "spin", "deep", "thread", "chatter", "close", "dup", "fork",
-           "child", "exec", "alarm", "free", "process", "fail", "spoil", "spoil", "spoil"]
+           "child", "program", "exec", "alarm", "free", "process", "fail", "spoil", "spoil", "spoil"]
 # What has to run in the program's own process, where it is timed, is guarded against these.
 GUARDED = ["exit", "_exit", "abort", "process", "fail"]
 GUARDED_STATE = [0, 1, 2, 3, 4, 5, 8]

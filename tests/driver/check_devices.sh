@@ -52,10 +52,10 @@ wait $child; rc=$?
 [ $rc = 0 ] && grep -q "worker on cpu (process $worker) was stopped (SIGSTOP)" "$scratch/log" || { fail "a stopped worker: exit code $rc"; cat "$scratch/log"; }
 same_content "$scratch/one.db" "$scratch/sleepy.db"
 
-# A worker that is killed while a child of it, which a plug-in started, holds its socket: noticed all the same.
+# A worker that is killed while a program that a plug-in started holds its socket: noticed all the same.
 chaos=$scratch/chaos.so
 ${CC:-cc} -std=c11 -D_GNU_SOURCE -fPIC -shared -I. -o "$chaos" tests/campaign/chaos.c -lm -pthread || fail "chaos.c does not build"
-MASKBENCH_CHAOS="constructor 0 child 1 worker" ./harness --config tests/driver/configs/shards.json --db "$scratch/child.db" \
+MASKBENCH_CHAOS="constructor 0 program 1 worker" ./harness --config tests/driver/configs/shards.json --db "$scratch/child.db" \
     --devices cpu --plugin "$chaos" >/dev/null 2>"$scratch/log" &
 child=$!
 for _ in $(seq 200); do worker=$(pgrep -P $child) && [ "$(sqlite3 -readonly "$scratch/child.db" 'SELECT count(*) FROM event' 2>/dev/null)" -gt 0 ] && break; sleep 0.02; done
