@@ -31,7 +31,8 @@ void mb_run_memory(const mb_run *run, int32_t batch, int32_t capacity, int32_t s
     mb_session_request request = {.batch = batch,
                                   .capacity = capacity,
                                   .prefill_chunk = run->config->prefill_chunk,
-                                  .graphs = run->config->graphs};
+                                  .graphs = run->config->graphs,
+                                  .lanes = steps < 0 ? run->lanes : 1};
     size_t methods = 0;
     for (size_t i = 0; i < count; i++) {
         mb_shape shape;

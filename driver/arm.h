@@ -75,8 +75,11 @@ typedef struct mb_run {
     mb_fault *faults; /* of plug-ins that must not be timed */
     size_t fault_count;
     int64_t run_id, env_id, model_id;
-    int32_t capacity;      /* tokens the session holds per sequence */
-    int32_t chat_overhead; /* tokens that the chat wrapper adds to a prompt */
+    int32_t lanes;                     /* arms of a sample that decode together; 0, 1 = each alone */
+    int64_t groups;                    /* that were decoded */
+    int64_t alone_again, alone_differ; /* arms of groups that decoded once more alone; of those, other tokens */
+    int32_t capacity;                  /* tokens the session holds per sequence */
+    int32_t chat_overhead;             /* tokens that the chat wrapper adds to a prompt */
     mb_codec codec;
     mb_progress progress;
     int64_t failed_samples;

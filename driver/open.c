@@ -95,6 +95,14 @@ int mb_run_inspect(mb_run *run, mb_error *err)
         run->arms[i].spec = &config->methods[i % config->method_count];
         run->arms[i].sampler = i / config->method_count;
     }
+    if (config->decode_group > 1 && config->parallel > 1)
+        return mb_fail(
+            err, MB_E_INPUT,
+            "config key decode.group is %d and model.parallel %d: a model that is split decodes one arm "
+            "at a time, leave one of the two out",
+            config->decode_group, config->parallel);
+    for (size_t i = 0; i < run->arm_count; i++) /* plug-ins decode alone, in a worker */
+        run->lanes += run->lanes < config->decode_group && !mb_arm_is_plugin(&run->arms[i]);
     return find_capacity(run, err);
 }
 
@@ -243,7 +251,11 @@ int mb_run_open_model(mb_run *run, mb_error *err)
 int mb_run_open_session(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
-    mb_session_request request = {
-        .batch = 1, .capacity = run->capacity, .prefill_chunk = config->prefill_chunk, .graphs = config->graphs};
+    mb_session_request request = {.batch = 1,
+                                  .capacity = run->capacity,
+                                  .prefill_chunk = config->prefill_chunk,
+                                  .graphs = config->graphs,
+                                  .lanes = run->lanes,
+                                  .invariant = config->decode_group > 1};
     return mb_session_open(&run->session, run->model, &request, err);
 }

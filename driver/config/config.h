@@ -105,6 +105,7 @@ typedef struct mb_run_config {
     int32_t max_length;        /* prompt tokens before the middle is cut; 0 = what the model takes */
     int32_t max_new_tokens;    /* 0 = the benchmark's own limit */
     uint32_t passes;           /* of mb_run_passes */
+    int32_t decode_group;      /* arms of a sample that decode together; 1 = one after the other */
     int64_t recall_limit;      /* samples per task in the recall pass, 0 = all */
     int64_t record_selections; /* samples per task of which prompt, steps and selected keys are kept */
     mb_latency_spec latency;

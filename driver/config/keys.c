@@ -93,6 +93,7 @@ const mb_key mb_config_keys[] = {
      .help = "prompt tokens beyond which the middle is cut; 0 = what the model takes"},
     {"", "max_new_tokens", MB_KEY_INT, AT(max_new_tokens), .max = 65536, .preset = "0",
      .help = "overrides the benchmark's own limit; 0 = keep it"},
+    {"", "decode", MB_KEY_SECTION, .preset = "{}", .help = "object with the keys of section decode"},
     {"", "recall", MB_KEY_SECTION, .preset = "{}", .extends = true,
      .help = "object with the keys of section recall"},
     {"", "record", MB_KEY_SECTION, .preset = "{}", .extends = true,
@@ -207,6 +208,9 @@ const mb_key mb_config_keys[] = {
     {"sampler", "compat_prompt_bug", MB_KEY_BOOL, IN_SAMPLER(compat_prompt_bug), .preset_words = "false",
      .stored = MB_KEY_SAMPLER_OPTIONS,
      .help = "Fast-dLLM v2: ignore a prompt of exactly B tokens, as the reference does"},
+
+    {"decode", "group", MB_KEY_INT, AT(decode_group), .min = 1, .max = 16, .preset = "1",
+     .help = "most arms of a sample that decode together, each with a KV cache; 1 = one after the other"},
 
     {"recall", "limit", MB_KEY_INT, AT(recall_limit), .max = MAX_SAMPLES, .preset = "0",
      .harmless = MORE_OF_THE_SAME, .help = "samples per task in the recall pass; 0 = as the quality pass"},

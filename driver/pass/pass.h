@@ -22,6 +22,21 @@ int mb_run_sample_at(mb_run *run, mb_sample_stream *stream, size_t task, int64_t
                      mb_error *err);
 void mb_sample_stream_close(mb_sample_stream *stream);
 
+/* ---- group.c ---- */
+/* A decode that is to come: an arm of this process, its cell and what it asks for. */
+typedef struct mb_pending {
+    mb_arm *arm;
+    int64_t cell;
+    mb_decode_request request;
+    struct mb_recorder *recorder; /* NULL: nothing is kept to look at */
+} mb_pending;
+/* Decodes all of them, together where there is more than one: results and rcs [count], errors [count]. Now and
+ * then an arm of a group decodes again alone, for the gate "company does not matter". Fails where the gate cannot
+ * be stored or nothing could begin. */
+int mb_pending_decode(mb_run *run, const mb_pending *pending, size_t count, mb_group_arm *arms,
+                      mb_decode_result *results, mb_error *err);
+enum { MB_PENDING_MAX = 16 };
+
 /* ---- quality.c, recall.c, latency.c, breakdown.c ---- */
 int mb_quality_sample(mb_run *run, mb_prepared *prepared, mb_error *err);
 int mb_forced_sample(mb_run *run, mb_prepared *prepared, mb_error *err);

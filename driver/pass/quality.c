@@ -172,52 +172,100 @@ static int store_broken(mb_run *run, const mb_prepared *prepared, const mb_arm *
     return store_status(run, prepared, cell, "failed", arm->reason, err);
 }
 
-static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, mb_error *err)
+/* Arms whose decodes are still to come; up to as many as the session has lanes. */
+struct queue {
+    mb_pending of[MB_PENDING_MAX];
+    size_t count;
+};
+
+/* Decodes what is in the queue and stores every row, the failed ones, too. */
+static int flush(mb_run *run, mb_prepared *prepared, struct queue *queue, mb_error *err)
 {
-    int64_t cell = 0;
-    mb_decode_result result = {0};
-    mb_decode_request request;
-    int rc = mb_run_cell(run, arm, prepared->dataset_id, "quality", &cell, err);
-    if (rc != MB_OK)
-        return rc;
-    if (mb_run_stored(run, prepared, arm, "quality", cell)) {
-        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
+    mb_group_arm arms[MB_PENDING_MAX];
+    mb_decode_result results[MB_PENDING_MAX];
+    size_t count = queue->count;
+    int rc = MB_OK;
+    queue->count = 0;
+    if (count == 0)
         return MB_OK;
+    memset(results, 0, sizeof results);
+    rc = mb_pending_decode(run, queue->of, count, arms, results, err);
+    for (size_t i = 0; i < count; i++) {
+        mb_pending *p = &queue->of[i];
+        mb_error *why = &arms[i].error;
+        int own = rc;
+        if (run->lanes > 1) /* the last of an item may be alone: its time is no more another's measure */
+            results[i].decode_us = NAN;
+        if (own == MB_OK)
+            own = arms[i].rc == MB_OK ? store_result(run, prepared, p->arm, p->cell, &results[i], p->recorder, why)
+                                      : store_failure(run, prepared, p->arm, p->cell, arms[i].rc, why);
+        if (own != MB_OK && rc == MB_OK) /* what the others have is still stored */
+            rc = own == MB_E_STOP ? rc : mb_fail(err, own, "%s", why->text);
+        mb_record_free(p->recorder);
+        mb_decode_result_free(&results[i]);
+        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), true);
     }
-    if (arm->broken)
-        return store_broken(run, prepared, arm, cell, err);
-    if (!arm->attender && !arm->isolated) {
-        rc = mb_store_cell_state(run->store, cell, "skipped", arm->reason, err);
-        if (rc == MB_OK)
-            rc = store_status(run, prepared, cell, "skipped", arm->reason, err);
-        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
-        return rc;
+    return rc == MB_OK && mb_interrupted ? mb_fail(err, MB_E_STOP, "interrupted") : rc;
+}
+
+/* An arm that a worker has decodes there; others wait in the queue until it is full. */
+static int decode_arm(mb_run *run, mb_prepared *prepared, struct queue *queue, const mb_pending *p, mb_error *err)
+{
+    mb_decode_result result = {0};
+    if (!p->arm->isolated) {
+        queue->of[queue->count++] = *p;
+        return queue->count >= (size_t)(run->lanes > 1 ? run->lanes : 1) ? flush(run, prepared, queue, err)
+                                                                         : MB_OK;
     }
-    if ((rc = mb_run_prefill(run, prepared, err)) != MB_OK)
-        return store_failure(run, prepared, arm, cell, rc, err);
-    mb_run_request(run, prepared, arm->sampler, &request);
-    mb_recorder *recorder = NULL;
-    rc = mb_record_begin(run, prepared, arm, &request, &recorder, err);
-    if (rc == MB_OK)
-        rc = mb_arm_decode(run, prepared, arm, &request, &result, err);
-    rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, recorder, err)
-                     : store_failure(run, prepared, arm, cell, rc, err);
-    mb_record_free(recorder);
+    int rc = mb_arm_decode(run, prepared, p->arm, &p->request, &result, err);
+    rc = rc == MB_OK ? store_result(run, prepared, p->arm, p->cell, &result, NULL, err)
+                     : store_failure(run, prepared, p->arm, p->cell, rc, err);
     mb_decode_result_free(&result);
     mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), true);
     return rc;
 }
 
+static int quality_arm(mb_run *run, mb_prepared *prepared, mb_arm *arm, struct queue *queue, mb_error *err)
+{
+    mb_pending p = {.arm = arm};
+    int rc = mb_run_cell(run, arm, prepared->dataset_id, "quality", &p.cell, err);
+    if (rc != MB_OK)
+        return rc;
+    if (mb_run_stored(run, prepared, arm, "quality", p.cell)) {
+        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
+        return MB_OK;
+    }
+    if (arm->broken)
+        return store_broken(run, prepared, arm, p.cell, err);
+    if (!arm->attender && !arm->isolated) {
+        rc = mb_store_cell_state(run->store, p.cell, "skipped", arm->reason, err);
+        if (rc == MB_OK)
+            rc = store_status(run, prepared, p.cell, "skipped", arm->reason, err);
+        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), false);
+        return rc;
+    }
+    if ((rc = mb_run_prefill(run, prepared, err)) != MB_OK)
+        return store_failure(run, prepared, arm, p.cell, rc, err);
+    mb_run_request(run, prepared, arm->sampler, &p.request);
+    rc = mb_record_begin(run, prepared, arm, &p.request, &p.recorder, err);
+    return rc == MB_OK ? decode_arm(run, prepared, queue, &p, err)
+                       : store_failure(run, prepared, arm, p.cell, rc, err);
+}
+
 int mb_quality_sample(mb_run *run, mb_prepared *prepared, mb_error *err)
 {
-    for (size_t i = 0; i < run->arm_count; i++) {
-        int rc = quality_arm(run, prepared, &run->arms[i], err);
-        if (rc != MB_OK)
-            return rc;
-        if (mb_interrupted)
-            return MB_E_STOP;
+    struct queue queue = {.count = 0};
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
+        rc = quality_arm(run, prepared, &run->arms[i], &queue, err);
+        if (rc == MB_OK && mb_interrupted)
+            rc = MB_E_STOP;
     }
-    return MB_OK;
+    if (rc == MB_OK)
+        return flush(run, prepared, &queue, err);
+    for (size_t i = 0; i < queue.count; i++)
+        mb_record_free(queue.of[i].recorder);
+    return rc;
 }
 
 /* The reference decodes first; then every method denoises the same blocks and is overwritten with its tokens. */
@@ -226,10 +274,10 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
     mb_arm *reference = mb_run_reference(run, sampler);
     mb_decode_result truth = {0};
     mb_decode_request request;
+    struct queue queue = {.count = 0};
     int rc = MB_OK;
     for (size_t i = 0; rc == MB_OK && i < run->arm_count; i++) {
         mb_arm *arm = &run->arms[i];
-        mb_decode_result result = {0};
         int64_t cell = 0;
         if (arm->sampler != sampler || (!arm->attender && !arm->isolated && !arm->broken))
             continue;
@@ -259,12 +307,10 @@ static int forced_sampler(mb_run *run, mb_prepared *prepared, size_t sampler, mb
         }
         request.forced = truth.ids;
         request.forced_count = truth.count;
-        rc = mb_arm_decode(run, prepared, arm, &request, &result, err);
-        rc = rc == MB_OK ? store_result(run, prepared, arm, cell, &result, NULL, err)
-                         : store_failure(run, prepared, arm, cell, rc, err);
-        mb_decode_result_free(&result);
-        mb_progress_step(&run->progress, mb_plan_sample_seconds(run, prepared->task), true);
+        rc = decode_arm(run, prepared, &queue, &(mb_pending){.arm = arm, .cell = cell, .request = request}, err);
     }
+    if (rc == MB_OK)
+        rc = flush(run, prepared, &queue, err);
     mb_decode_result_free(&truth);
     return rc;
 }

@@ -58,6 +58,7 @@ static int choose_arms(struct serving *s, const char *label, size_t sampler, mb_
     free(run->arms);
     run->arms = s->arms;
     run->arm_count = kept;
+    run->lanes = 1;
     return s->arm ? MB_OK : mb_fail(err, MB_E_BUG, "a worker was asked for the unknown configuration %s", label);
 }
 

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Arms of a sample that decode together: the rows of the arms alone, also after a group that was lost in part; no
+# times; the gate that compares them is stored.
+. "$(dirname "$0")/lib.sh"
+cat >"$scratch/config.json" <<JSON
+{"name": "group", "seed": 3, "model": "models/tiny", "max_new_tokens": 32, "passes": ["quality"],
+ "tasks": [{"task": "niah_multikey", "lengths": [256], "depths": [0], "samples": 1}],
+ "methods": {"exact": {}, "mage": {"k": [16, 64]}, "quest": {"k": 64}}, "sampler": {"schedule": "fixed", "steps": 2}}
+JSON
+run="./harness --config $scratch/config.json --quiet --set plots=\"\""
+rows() { sqlite3 -readonly "$1" 'SELECT config, item, status, score, prediction, new_tokens, denoise_forwards, engaged, work_attend, work_select FROM v_samples ORDER BY config, item'; }
+same_rows() { diff <(rows "$1") <(rows "$2") >"$scratch/diff" || { fail "$1 and $2 differ"; head -5 "$scratch/diff"; }; }
+expect_exit 0 '' $run --db "$scratch/alone.db"
+expect_exit 0 '' $run --db "$scratch/group.db" --set decode.group=3
+[ "$(rows "$scratch/alone.db" | wc -l)" = 4 ] || fail "four rows were expected"
+same_rows "$scratch/alone.db" "$scratch/group.db"
+[ "$(sqlite3 "$scratch/group.db" "SELECT verdict FROM gate WHERE name = 'company does not matter'")" = pass ] || fail "no gate of the company"
+[ "$(sqlite3 "$scratch/group.db" 'SELECT count(decode_us) FROM sample')" = 0 ] || fail "a group has times of single arms"
+sqlite3 "$scratch/group.db" "DELETE FROM sample WHERE id IN (SELECT sample_id FROM v_samples WHERE config LIKE 'mage%')"
+expect_exit 0 '' $run --db "$scratch/group.db" --set decode.group=3
+same_rows "$scratch/alone.db" "$scratch/group.db"
+exit $((failures > 0))
