@@ -31,7 +31,7 @@ typedef struct mb_key_choice {
 } mb_key_choice;
 
 typedef struct mb_key {
-    const char *section; /* "" = top level, "model", "chat", "sampler", "decode", "recall", "record", "latency", "task" */
+    const char *section; /* "" = top level, "model", "sampler", "decode", "recall", "latency", "task", ... */
     const char *name;
     mb_key_type type;
     double min, max;              /* INT, REAL, INTS; both included */
