@@ -51,6 +51,9 @@ static const mb_kernel_case cases[] = {
     {CASE("prefill continued", attend_prefill), TEST, HEADS(14, 2, 128), .batch = 1, SHAPE(64, 448, 32)},
     {CASE("prefill cut block", attend_prefill), TEST, HEADS(12, 2, 64), .batch = 1, SHAPE(45, 64, 16)},
     {CASE("prefill block 4", attend_prefill), TEST, HEADS(4, 4, 128), .batch = 1, SHAPE(300, 0, 4)},
+    {CASE("prefill window", attend_prefill), TEST, HEADS(4, 2, 64), .batch = 1, SHAPE(300, 500, 1), .page = 40},
+    {CASE("prefill window 512", attend_prefill), TEST, HEADS(2, 1, 512), .batch = 1, SHAPE(70, 0, 1), .page = 9},
+    {CASE("prefill 512", attend_prefill), TEST, HEADS(4, 1, 512), .batch = 1, SHAPE(40, 20, 1)},
     {CASE("prefill G16", attend_prefill), TEST, HEADS(16, 1, 64), .batch = 1, SHAPE(70, 20, 64)},
 
     {CASE("mass", mass), TEST, HEADS(8, 2, 64), .rows = 32, LENGTHS(4, 1, 64, 700, 1000), .slack = 30},
@@ -237,12 +240,13 @@ static void attend_sparse(mb_case_maker *m, mb_case_call *call)
     a->pages = &call->pages;
 }
 
-/* m rows from position n, block k; sequence 0. */
+/* m rows from position n, block k; page: the window; sequence 0. */
 static void attend_prefill(mb_case_maker *m, mb_case_call *call)
 {
     const mb_kernel_case *c = m->problem;
     mb_prefill *a = &call->args.attend_prefill;
-    *a = (mb_prefill){.query_heads = c->query_heads, .first = c->n, .n = c->m, .block = (int32_t)c->k};
+    *a = (mb_prefill){
+        .query_heads = c->query_heads, .first = c->n, .n = c->m, .block = (int32_t)c->k, .window = c->page};
     a->kv = mb_case_kv(m, MB_CASE_IN, (int32_t)(c->n + c->m));
     a->q = values(m, c->m * c->query_heads * c->head_dim);
     a->out = out(m, c->m * c->query_heads * c->head_dim);

@@ -6,15 +6,25 @@
 #include "kernels/case_macros.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const mb_kernel_case cases[] = {
     {CASE("embed", embed), TEST, SHAPE(77, 100, 40)},
+    {CASE("embed scaled", embed), TEST, SHAPE(33, 50, 72), .mode = 1},
+    {CASE("embed scaled odd", embed), TEST, SHAPE(3, 50, 37), .mode = 1},
+    {CASE("soft embed", soft_embed), TEST, SHAPE(5, 301, 72)},
+    {CASE("soft embed wide", soft_embed), TEST, SHAPE(2, 1030, 130)},
+    {CASE("softcap", softcap), TEST, SHAPE(33, 0, 77)},
     {CASE("embed wide", embed), TEST, SHAPE(3, 7, 10000)},
 
     {CASE("rmsnorm two roundings", add_rmsnorm), TEST, SHAPE(33, 0, 256), .flags = MB_CASE_DELTA},
     {CASE("rmsnorm one rounding", add_rmsnorm), TEST, SHAPE(33, 0, 256), .mode = 1, .flags = MB_CASE_DELTA},
     {CASE("rmsnorm odd width", add_rmsnorm), TEST, SHAPE(5, 0, 1001)},
     {CASE("rmsnorm one row", add_rmsnorm), TEST, SHAPE(1, 0, 3584), .mode = 1},
+    {CASE("rmsnorm scaled stream", add_rmsnorm), TEST, SHAPE(5, 0, 96), .mode = 3,
+     .flags = MB_CASE_DELTA | MB_CASE_WEIGHTS},
+    {CASE("rmsnorm no weight", add_rmsnorm), TEST, SHAPE(5, 0, 1001), .mode = 7, .flags = MB_CASE_WEIGHTS},
+    {CASE("rmsnorm factor", add_rmsnorm), TEST, SHAPE(9, 0, 64), .mode = 8},
     {CASE("rmsnorm narrow", add_rmsnorm), TEST, SHAPE(300, 0, 8), .flags = MB_CASE_DELTA},
 
     {CASE("gemm 1x1x1", gemm), TEST, SHAPE(1, 1, 1), .flags = MB_CASE_BIAS},
@@ -35,6 +45,10 @@ static const mb_kernel_case cases[] = {
     {CASE("qkv G7", qkv_finish), TEST, HEADS(14, 2, 128), .rows = 16, LENGTHS(3, 0, 15, 1000),
      .flags = MB_CASE_PRE},
     {CASE("qkv sub-block", qkv_finish), TEST, HEADS(6, 6, 64), .rows = 8, .row_offset = 16, LENGTHS(2, 64, 0)},
+    {CASE("qkv values of keys", qkv_finish), TEST, HEADS(4, 1, 512), .rows = 7, LENGTHS(2, 3, 40), .mode = 15,
+     .flags = MB_CASE_NORM | MB_CASE_PRE},
+    {CASE("qkv values normalised", qkv_finish), TEST, HEADS(4, 2, 64), .rows = 5, LENGTHS(2, 3, 4), .mode = 11,
+     .flags = MB_CASE_NORM},
     {CASE("qkv dim 40", qkv_finish), TEST, HEADS(4, 1, 40), .rows = 5, LENGTHS(2, 3, 4), .flags = MB_CASE_NORM},
 
     {CASE("qkv half of 128", qkv_finish), TEST, HEADS(16, 4, 128), .rows = 32, LENGTHS(2, 64, 17), .k = 64,
@@ -45,8 +59,12 @@ static const mb_kernel_case cases[] = {
      .flags = MB_CASE_PRE},
 
     {CASE("swiglu", swiglu), TEST, SHAPE(33, 0, 768)},
+    {CASE("geglu", swiglu), TEST, SHAPE(33, 0, 96), .mode = MB_GELU_TANH},
+    {CASE("geglu odd", swiglu), TEST, SHAPE(3, 0, 101), .mode = MB_GELU_TANH},
     {CASE("swiglu odd", swiglu), TEST, SHAPE(3, 0, 101)},
 
+    {CASE("route with scales of experts", route), TEST, SHAPE(9, 0, 72), EXPERTS(16, 3, 1, 1),
+     .flags = MB_CASE_WEIGHTS},
     {CASE("route sigmoid groups", route), TEST, SHAPE(33, 0, 264), EXPERTS(256, 8, 8, 4), .mode = MB_SCORE_SIGMOID,
      .flags = MB_CASE_BIAS},
     {CASE("route sigmoid ties", route), TEST, SHAPE(17, 0, 64), EXPERTS(64, 6, 8, 3), .mode = MB_SCORE_SIGMOID,
@@ -63,6 +81,9 @@ static const mb_kernel_case cases[] = {
     {CASE("route 1024 experts", route), TEST, SHAPE(3, 0, 32), EXPERTS(1024, 32, 32, 7), .mode = MB_SCORE_SIGMOID,
      .flags = MB_CASE_BIAS},
 
+    {CASE("experts gelu", experts), TEST, SHAPE(9, 24, 40), EXPERTS(8, 2, 1, 1), .mode = MB_COMBINE_STEPS,
+     .flags = MB_CASE_PRE},
+    {CASE("experts gelu odd", experts), TEST, SHAPE(5, 21, 37), EXPERTS(8, 2, 1, 1), .flags = MB_CASE_PRE},
     {CASE("experts", experts), TEST, SHAPE(32, 48, 80), EXPERTS(16, 4, 1, 1), .flags = MB_CASE_DELTA},
     {CASE("experts in steps", experts), TEST, SHAPE(32, 48, 80), EXPERTS(16, 4, 1, 1), .mode = MB_COMBINE_STEPS},
     {CASE("experts one row", experts), TEST, SHAPE(1, 64, 128), EXPERTS(64, 8, 1, 1), .flags = MB_CASE_DELTA},
@@ -143,7 +164,7 @@ static void *out(mb_case_maker *m, int64_t n)
     return mb_case_array(m, MB_CASE_OUT, n, m->type);
 }
 
-/* m ids, vocabulary n, width k. */
+/* m ids, vocabulary n, width k; mode 1: scaled. */
 static void embed(mb_case_maker *m, mb_case_call *call)
 {
     const mb_kernel_case *c = m->problem;
@@ -153,21 +174,24 @@ static void embed(mb_case_maker *m, mb_case_call *call)
     for (int64_t i = 0; ids && i < c->m; i++)
         ids[i] = (int32_t)mb_random_below(&m->random, (uint64_t)c->n);
     call->args.embed = (mb_embed){.n = c->m, .vocab = c->n, .width = c->k};
+    call->args.embed.scale = c->mode ? 5.5f : 0;
     call->args.embed.table = mb_case_array(m, MB_CASE_SHARED, c->n * c->k, m->type);
     call->args.embed.ids = mb_case_upload(m, ids, c->m);
     call->args.embed.out = out(m, c->m * c->k);
     free(ids);
 }
 
-/* m rows, width k; mode: one_rounding; flag DELTA. */
+/* m rows, width k; mode: 1 one_rounding, 4 no weight, 8 a factor; flags DELTA, WEIGHTS (the stream is scaled). */
 static void add_rmsnorm(mb_case_maker *m, mb_case_call *call)
 {
     const mb_kernel_case *c = m->problem;
     mb_rmsnorm *a = &call->args.add_rmsnorm;
-    *a = (mb_rmsnorm){.eps = 1e-6f, .one_rounding = c->mode, .n = c->m, .width = c->k};
+    *a = (mb_rmsnorm){.eps = 1e-6f, .one_rounding = c->mode & 1, .n = c->m, .width = c->k};
     a->x = mb_case_array(m, MB_CASE_INOUT, c->m * c->k, m->type);
     a->delta = c->flags & MB_CASE_DELTA ? values(m, c->m * c->k) : NULL;
-    a->weight = values(m, c->k);
+    a->weight = c->mode & 4 ? NULL : values(m, c->k);
+    a->scale = c->flags & MB_CASE_WEIGHTS ? values(m, 1) : NULL;
+    a->factor = c->mode & 8 ? 0.14f : 0;
     a->out = out(m, c->m * c->k);
 }
 
@@ -183,12 +207,38 @@ static void gemm(mb_case_maker *m, mb_case_call *call)
     a->out = out(m, c->m * c->n);
 }
 
-/* m rows, width k. */
+/* m rows, width k; mode: mb_activation. */
 static void swiglu(mb_case_maker *m, mb_case_call *call)
 {
     const mb_kernel_case *c = m->problem;
     call->args.swiglu = (mb_swiglu){.gate_up = values(m, 2 * c->m * c->k), .n = c->m, .width = c->k};
+    call->args.swiglu.activation = (mb_activation)c->mode;
     call->args.swiglu.out = out(m, c->m * c->k);
+}
+
+/* m rows, vocabulary n, width k. */
+static void soft_embed(mb_case_maker *m, mb_case_call *call)
+{
+    const mb_kernel_case *c = m->problem;
+    const float warm = 0.7f;
+    int32_t bits;
+    memcpy(&bits, &warm, sizeof bits);
+    mb_soft_embed *a = &call->args.soft_embed;
+    *a = (mb_soft_embed){.n = c->m, .vocab = c->n, .width = c->k, .scale = 7.0f};
+    a->logits = values(m, c->m * c->n);
+    a->temperature = (const float *)(const void *)mb_case_upload(m, &bits, 1);
+    a->table = values(m, c->n * c->k);
+    a->out = out(m, c->m * c->k);
+    a->scratch =
+        mb_case_array(m, MB_CASE_SCRATCH, (int64_t)(mb_soft_embed_scratch(c->m, c->n) / sizeof(float)), MB_F32);
+}
+
+/* m * k values. */
+static void softcap(mb_case_maker *m, mb_case_call *call)
+{
+    const mb_kernel_case *c = m->problem;
+    call->args.softcap = (mb_softcap){.n = c->m * c->k, .cap = 1.5f};
+    call->args.softcap.values = mb_case_array(m, MB_CASE_INOUT, c->m * c->k, m->type);
 }
 
 /* m rows, vocabulary n; mode: mb_type of the confidence. */
@@ -219,6 +269,7 @@ static void route(mb_case_maker *m, mb_case_call *call)
     a->hidden = values(m, c->m * c->k);
     a->weight = values(m, c->experts * c->k);
     a->bias = c->flags & MB_CASE_BIAS ? mb_case_array(m, MB_CASE_IN, c->experts, MB_F32) : NULL;
+    a->expert_scale = c->flags & MB_CASE_WEIGHTS ? values(m, c->experts) : NULL;
     a->logits = mb_case_array(m, MB_CASE_OUT, c->m * c->experts, MB_F32);
     a->ids = mb_case_array(m, MB_CASE_OUT, c->m * c->chosen, MB_I32);
     a->weights = mb_case_array(m, MB_CASE_OUT, c->m * c->chosen, MB_F32);
@@ -242,7 +293,7 @@ void mb_case_draw_experts(const mb_kernel_case *problem, mb_random *draws, int32
     }
 }
 
-/* m rows, width k, experts of size n; mode: mb_combine; flags DELTA, SKEWED. */
+/* m rows, width k, experts of size n; mode: mb_combine; flags DELTA, SKEWED, PRE (GELU). */
 static void experts(mb_case_maker *m, mb_case_call *call)
 {
     const mb_kernel_case *c = m->problem;
@@ -258,6 +309,7 @@ static void experts(mb_case_maker *m, mb_case_call *call)
     }
     *a = (mb_experts){.n = c->m,
                       .width = c->k,
+                      .activation = c->flags & MB_CASE_PRE ? MB_GELU_TANH : MB_SILU,
                       .experts = c->experts,
                       .top_k = c->chosen,
                       .size = (int32_t)c->n,
@@ -274,7 +326,8 @@ static void experts(mb_case_maker *m, mb_case_call *call)
     free(ids);
 }
 
-/* mode: norm_one_rounding; k: rotary_dim; flags NORM, PRE. */
+/* mode: 1 norm_one_rounding, 2 values normalised, 4 and made of the keys, 8 queries scaled; k: rotary_dim; flags
+ * NORM, PRE. */
 static void qkv_finish(mb_case_maker *m, mb_case_call *call)
 {
     const mb_kernel_case *c = m->problem;
@@ -284,10 +337,13 @@ static void qkv_finish(mb_case_maker *m, mb_case_call *call)
                   .kv = mb_case_kv(m, MB_CASE_SHARED, mb_case_cache_rows(c)),
                   .query_heads = c->query_heads,
                   .norm_eps = 1e-6f,
-                  .norm_one_rounding = c->mode,
+                  .norm_one_rounding = c->mode & 1,
+                  .v_norm = c->mode >> 1 & 1,
+                  .v_of_k = c->mode >> 2 & 1,
+                  .q_scale = c->mode & 8 ? 4.0f : 0,
                   .rotary_dim = (int32_t)c->k};
     a->cos_sin = mb_case_array(m, MB_CASE_SHARED, (int64_t)a->kv.capacity * c->head_dim, MB_F32);
-    a->qkv = values(m, rows * (c->query_heads + 2 * c->kv_heads) * c->head_dim);
+    a->qkv = values(m, rows * (c->query_heads + (a->v_of_k ? 1 : 2) * c->kv_heads) * c->head_dim);
     if (c->flags & MB_CASE_NORM) {
         a->q_norm = values(m, c->head_dim);
         a->k_norm = values(m, c->head_dim);
@@ -297,8 +353,9 @@ static void qkv_finish(mb_case_maker *m, mb_case_call *call)
 }
 
 static mb_case_recipe *const recipes[MB_OPERATION_COUNT] = {
-    MB_CASE_RECIPE(embed),  MB_CASE_RECIPE(add_rmsnorm), MB_CASE_RECIPE(gemm),    MB_CASE_RECIPE(qkv_finish),
-    MB_CASE_RECIPE(swiglu), MB_CASE_RECIPE(route),       MB_CASE_RECIPE(experts), MB_CASE_RECIPE(top1),
+    MB_CASE_RECIPE(embed),      MB_CASE_RECIPE(add_rmsnorm), MB_CASE_RECIPE(gemm),   MB_CASE_RECIPE(qkv_finish),
+    MB_CASE_RECIPE(soft_embed), MB_CASE_RECIPE(softcap),     MB_CASE_RECIPE(swiglu), MB_CASE_RECIPE(route),
+    MB_CASE_RECIPE(experts),    MB_CASE_RECIPE(top1),
 };
 
 const mb_case_list mb_cases_model = {cases, sizeof cases / sizeof *cases, recipes};

@@ -20,6 +20,7 @@
 #include "base/base.h"
 #include "kernels/comm.h"
 #include "kernels/device.h"
+#include "kernels/experts.h"
 #include "kernels/words.h"
 
 #ifdef __cplusplus
@@ -76,104 +77,59 @@ typedef struct mb_qkv {
     int32_t rotary_dim;        /* how many dimensions turn, pairs j and j + rotary_dim/2; even; 0 = head_dim */
     const float *cos_sin;      /* [positions][rotary_dim]: cos of rotary_dim/2 angles, then sin; rounded to T */
     void *q_out;               /* [batch][rows][query_heads][head_dim] after RoPE */
+    int32_t v_norm;            /* 1: v = T(v * rstd) over its head, with norm_eps */
+    int32_t v_of_k;            /* 1: qkv is all q | all k, and v is made of what k was before its norm */
+    float q_scale;             /* 0 = 1; else q_out is T(q after RoPE * q_scale); q_pre is not scaled */
     void *q_pre;               /* NULL, or the same shape before RoPE (after q-norm) */
 } mb_qkv;
 
-/* ---- mixture of experts: the routers of Qwen3-MoE (SDAR-MoE) and of LLaDA2 ---- */
-
-/* How the logits of a router become scores. */
-typedef enum mb_score {
-    MB_SCORE_SOFTMAX = 0, /* over all experts (Qwen3-MoE, SDAR-MoE) */
-    MB_SCORE_SIGMOID = 1  /* each expert by itself (LLaDA2) */
-} mb_score;
-
-/* Experts for each of n rows. z = hidden * weight^T in fp32, s = score(z) in fp32, choice c = s + bias. With
- * groups the experts are that many equal stretches; a group counts the sum of its two largest c (its only one,
- * where a group is one expert); only the groups_kept best groups compete. The top_k largest c win. Ties, of groups
- * and of experts: lower index; NaN comes after every number. A winner weighs s (bias never counts), divided by the
- * winners' sum + 1e-20 when normalise, then times scale, in fp32. */
-typedef struct mb_router {
-    int64_t n, width;
-    int32_t experts, top_k;      /* up to MB_EXPERTS_MAX; up to MB_TOP_EXPERTS_MAX and the experts that compete */
-    int32_t groups, groups_kept; /* 1, 1 = no groups; groups divides experts */
-    mb_score score;
-    int32_t round_logits;  /* z is rounded to T first, as a linear layer of T does */
-    int32_t round_weights; /* the weights are rounded to T */
-    int32_t normalise;
-    float scale;
-    const void *hidden; /* [n][width] of T */
-    const void *weight; /* [experts][width] of T */
-    const float *bias;  /* [experts] fp32, or NULL */
-    float *logits;      /* [n][experts]: z; also the operation's scratch */
-    int32_t *ids;       /* [n][top_k], by falling c */
-    float *weights;     /* [n][top_k] */
-} mb_router;
-
-#define MB_EXPERTS_MAX 1024
-#define MB_TOP_EXPERTS_MAX 32
-
-/* How the outputs of a row's experts are added up. */
-typedef enum mb_combine {
-    MB_COMBINE_SUM = 0,  /* y = T(sum of weight * output in fp32), in the order of the row's list (LLaDA2) */
-    MB_COMBINE_STEPS = 1 /* y = T(y + T(weight * output)), by rising expert, from 0 (Qwen3-MoE, SDAR-MoE) */
-} mb_combine;
-
-/* The feed-forward layer of the chosen experts: expert e maps a row h to T(m * down[e]^T) with
- * m = T(T(silu(T(h * gate[e]^T))) * T(h * up[e]^T)). out = y, or T(y + add); out may be add. Weights of an expert
- * that no row chose are not read. */
-typedef struct mb_experts {
-    int64_t n, width;             /* rows; H */
-    int32_t experts, top_k, size; /* size: I, the inner width of one expert */
-    mb_combine combine;
-    const void *hidden;   /* [n][width] of T */
-    const int32_t *ids;   /* [n][top_k], distinct in a row */
-    const float *weights; /* [n][top_k] */
-    const void *gate_up;  /* [experts][2*size][width] of T: gate rows, then up rows */
-    const void *down;     /* [experts][width][size] of T */
-    const void *add;      /* NULL, or [n][width] of T */
-    void *out;            /* [n][width] of T; not hidden */
-    void *scratch;        /* mb_experts_scratch() bytes */
-} mb_experts;
-
-/* Bytes of the three parts of an expert layer's scratch, each a multiple of 256: which pairs (row, place in its
- * list) an expert has; inner activations; outputs of the pairs. The same for every backend, so that a plan needs
- * no device. */
-static inline size_t mb_experts_lists_bytes(int64_t n, int32_t experts, int32_t top_k)
-{
-    return ((size_t)experts + 1 + (size_t)n * (size_t)top_k + 63) / 64 * 256;
-}
-static inline size_t mb_experts_inner_bytes(int64_t n, int32_t top_k, int32_t size, mb_type type)
-{
-    size_t rows = (size_t)n * (size_t)(top_k > 3 ? top_k : 3); /* the CPU: gate, up and product of one expert */
-    return (rows * (size_t)size * mb_type_size(type) + 255) / 256 * 256;
-}
-static inline size_t mb_experts_scratch(int64_t n, int64_t width, int32_t experts, int32_t top_k, int32_t size,
-                                        mb_type type)
-{
-    size_t outputs = ((size_t)n * (size_t)top_k * (size_t)width * mb_type_size(type) + 255) / 256 * 256;
-    return mb_experts_lists_bytes(n, experts, top_k) + mb_experts_inner_bytes(n, top_k, size, type) + outputs;
-}
-
 /* ---- transformer ---- */
 
-/* out[i] = table[ids[i]]. */
+/* out[i] = table[ids[i]], or T(scale * it). */
 typedef struct mb_embed {
     const int32_t *ids; /* [n] */
     int64_t n;
     const void *table; /* [vocab][width] of T */
     int64_t vocab, width;
-    void *out; /* [n][width] */
+    void *out;   /* [n][width] */
+    float scale; /* 0 = none */
 } mb_embed;
 
-/* With delta: x = T(x + delta), in place. Then out = RMSNorm(x)*weight. */
+/* out = T(T(p * table) * scale), p = T(softmax(T(logits / *temperature))): the embedding that a row of logits
+ * expects (self-conditioning). The softmax is in fp32. */
+typedef struct mb_soft_embed {
+    const void *logits; /* [n][vocab] of T */
+    int64_t n, vocab, width;
+    const float *temperature; /* device: one number above 0 */
+    const void *table;        /* [vocab][width] of T */
+    float scale;
+    void *out;     /* [n][width] of T */
+    void *scratch; /* mb_soft_embed_scratch() bytes */
+} mb_soft_embed;
+static inline size_t mb_soft_embed_scratch(int64_t n, int64_t vocab)
+{
+    return ((size_t)n * (size_t)vocab + 64) * sizeof(float);
+}
+
+/* values = T(cap * tanh(values / cap)), in place. */
+typedef struct mb_softcap {
+    void *values; /* [n] of T */
+    int64_t n;
+    float cap; /* above 0 */
+} mb_softcap;
+
+/* With delta: x = T(x + delta), in place. With scale: x = T(x * *scale), in place. Then out = RMSNorm(x)*weight.
+ */
 typedef struct mb_rmsnorm {
-    void *x;           /* [n][width] */
-    const void *delta; /* NULL, or [n][width] */
-    const void *weight;
+    void *x;            /* [n][width] */
+    const void *delta;  /* NULL, or [n][width] */
+    const void *weight; /* NULL = T(x*rstd) */
     float eps;
     int32_t one_rounding; /* 0: T(w * T(x*rstd)) (Hugging Face, Qwen2/Fast-dLLM v2); 1: T(x*rstd*w) (SDAR) */
     int64_t n, width;
-    void *out; /* [n][width] */
+    void *out;         /* [n][width]; may be x */
+    const void *scale; /* NULL, or one number of T */
+    float factor;      /* 0 = none; else out is T(that * factor) */
 } mb_rmsnorm;
 
 /* out = T(a * weight^T + bias). */
@@ -185,11 +141,12 @@ typedef struct mb_gemm {
     int32_t invariant; /* 1: a row of out has the same bits for every m; 0: the fastest way for this m */
 } mb_gemm;
 
-/* out[i][j] = T(T(silu(gate)) * up). */
+/* out[i][j] = T(T(act(gate)) * up). */
 typedef struct mb_swiglu {
     const void *gate_up; /* [n][2*width] = gate | up */
     int64_t n, width;
     void *out; /* [n][width] */
+    mb_activation activation;
 } mb_swiglu;
 
 /* Best token of each row of logits and its softmax probability; nothing else is written. */
@@ -203,14 +160,16 @@ typedef struct mb_top1 {
 } mb_top1;
 
 /* Block-causal prefill of n new rows at positions first .. first+n-1 of one sequence, whose keys are already in
- * the cache: position i sees keys < (i/block+1)*block, as far as they exist: < first+n. */
+ * the cache: position i sees keys < (i/block+1)*block, as far as they exist: < first+n. With a window it sees none
+ * below i - window + 1. */
 typedef struct mb_prefill {
     mb_kv kv;
     int32_t sequence, query_heads;
     const void *q; /* [n][query_heads][head_dim] */
     int64_t first, n;
     int32_t block;
-    void *out; /* as q */
+    void *out;      /* as q */
+    int32_t window; /* 0 = none; a block is then 1 */
 } mb_prefill;
 
 /* ---- selection ---- */
@@ -475,6 +434,8 @@ typedef struct mb_ring_reach {
     X(gemm, mb_gemm)                                                                                              \
     X(qkv_finish, mb_qkv)                                                                                         \
     X(swiglu, mb_swiglu)                                                                                          \
+    X(soft_embed, mb_soft_embed)                                                                                  \
+    X(softcap, mb_softcap)                                                                                        \
     X(route, mb_router)    /* a router's choice */                                                                \
     X(experts, mb_experts) /* what the chosen experts make of the rows */                                         \
     X(top1, mb_top1)                                                                                              \

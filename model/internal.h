@@ -25,6 +25,16 @@ struct mb_layer {
     float *router_bias;   /* [experts] fp32 whatever T is, or NULL without config.moe.bias */
     void *expert_gate_up; /* [experts][2*size][hidden]: of each expert all gate rows | all up rows */
     void *expert_down;    /* [experts][hidden][size] */
+    /* With config.wrapped; NULL elsewhere. post_norm is that of the attention's output. */
+    void *pre_norm;        /* [hidden] in front of the dense part */
+    void *dense_norm;      /* [hidden] of the dense part's output */
+    void *expert_pre_norm; /* [hidden] in front of the experts */
+    void *expert_norm;     /* [hidden] of the experts' output */
+    void *out_norm;        /* [hidden] of the sum of both */
+    void *router_scale;    /* [hidden] of the router's input */
+    void *expert_scale;    /* [experts] */
+    void *scalar,
+        *causal_scalar; /* [1] the stream is times this in the end: in a canvas, in prompts and commits */
 };
 
 /* Where a rank of a model computes. A model on one device is rank 0 of 1 and has no comm. */
@@ -42,17 +52,19 @@ struct mb_model {
     mb_device *device;         /* the caller's */
     mb_comm *comm;             /* NULL: on one device */
     int32_t rank, ranks;
-    mb_team *team;           /* rank 0 of a split model, else NULL: calls go to all ranks (team.c) */
-    mb_model **peers;        /* rank 0 of a split model: [ranks], from 1 on */
-    mb_type type;            /* storage type T of all weights */
-    void *embed;             /* [vocab][hidden] device */
-    void *final_norm;        /* [hidden] device */
-    void *lm_head;           /* [vocab][hidden] device; == embed when config.tied */
-    struct mb_layer *layers; /* host array of config.layers entries */
-    float *cos_sin;          /* [positions][rotary_dim] device, fp32 rounded to T: cos of rotary_dim/2 angles,
-                                then sin */
-    mb_tokenizer *tokenizer; /* NULL for synthetic models */
-    mb_chat chat;            /* system is the model's own copy */
+    mb_team *team;                /* rank 0 of a split model, else NULL: calls go to all ranks (team.c) */
+    mb_model **peers;             /* rank 0 of a split model: [ranks], from 1 on */
+    mb_type type;                 /* storage type T of all weights */
+    void *embed;                  /* [vocab][hidden] device */
+    void *final_norm;             /* [hidden] device */
+    void *lm_head;                /* [vocab][hidden] device; == embed when config.tied */
+    struct mb_layer conditioning; /* of a canvas: input_norm, gate_up, down; the rest is NULL */
+    struct mb_layer *layers;      /* host array of config.layers entries */
+    float *cos_sin;               /* [positions][rotary_dim] device, fp32 rounded to T: cos of rotary_dim/2 angles,
+                                     then sin */
+    float *local_cos_sin;         /* the same with config.local's rotary_dim, NULL without such layers */
+    mb_tokenizer *tokenizer;      /* NULL for synthetic models */
+    mb_chat chat;                 /* system is the model's own copy */
     struct mb_chat_template *chat_template; /* NULL: prompts have the family's format */
     char *chat_error; /* why the folder's template cannot be used; told when a prompt needs it */
     char weights_hash[MB_HASH_CAP], tokenizer_hash[MB_HASH_CAP];

@@ -32,7 +32,7 @@ static bool is_part(const mb_weight_part *part, const char *rest)
     if (strncmp(rest, part->name, (size_t)(number - part->name)) != 0 ||
         sscanf(rest + (number - part->name), "%9d", &copy) != 1 || copy < 0 || copy >= part->copies)
         return false;
-    mb_weights_name(name, sizeof name, part, -1, copy); /* written again: "007" is no number of an expert */
+    mb_weights_name(name, sizeof name, part, "", -1, copy); /* written again: "007" is no number of an expert */
     return strcmp(rest, name) == 0;
 }
 
@@ -42,7 +42,7 @@ static bool is_part(const mb_weight_part *part, const char *rest)
 static int check_part(const mb_weights *load, const mb_weight_part *part, int32_t layer, int32_t copy)
 {
     char name[128];
-    mb_weights_name(name, sizeof name, part, layer, copy);
+    mb_weights_name(name, sizeof name, part, mb_layout_prefix(&load->model->whole), layer, copy);
     const mb_tensor *tensor = mb_checkpoint_find(load->checkpoint, name);
     if (!tensor)
         return mb_fail(load->err, MB_E_INPUT,
@@ -54,8 +54,13 @@ static int check_part(const mb_weights *load, const mb_weight_part *part, int32_
         return mb_fail(load->err, MB_E_INPUT, "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded",
                        load->folder, name, tensor->dtype);
     bool vector = mb_layout_is_vector(part);
-    if (tensor->rank != (vector ? 1 : 2) || tensor->shape[0] != part->rows ||
-        (!vector && tensor->shape[1] != part->cols)) {
+    const bool stacked = part->planes > 0 && tensor->rank == 3;
+    const int64_t rows = stacked ? tensor->shape[0] * tensor->shape[1] : tensor->shape[0];
+    if (tensor->rank != (vector             ? 1
+                         : part->planes > 0 ? 3
+                                            : 2) ||
+        rows != part->rows || (stacked && tensor->shape[0] != part->planes) ||
+        (!vector && tensor->shape[tensor->rank - 1] != part->cols)) {
         mb_text found = {0};
         for (int32_t i = 0; i < tensor->rank; i++)
             mb_text_printf(&found, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
@@ -71,6 +76,34 @@ static int check_part(const mb_weights *load, const mb_weight_part *part, int32_
     return MB_OK;
 }
 
+/* A tensor of a part of the model that no text needs. */
+static bool is_skipped(const mb_model_config *config, const char *name)
+{
+    const char *prefix;
+    for (size_t i = 0; mb_layout_skipped(config, i, &prefix); i++)
+        if (strncmp(name, prefix, strlen(prefix)) == 0)
+            return true;
+    return false;
+}
+
+/* A tensor of a layer whose whole name stands in the table. */
+static bool is_whole_name(const mb_model_config *config, const char *name)
+{
+    mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
+    char whole[128];
+    for (int32_t layer = 0; layer < config->layers && config->wrapped; layer++) {
+        int n = mb_layout_layer(config, layer, parts);
+        for (int i = 0; i < n; i++) {
+            if (parts[i].name[0] != '/')
+                continue;
+            mb_weights_name(whole, sizeof whole, &parts[i], "", layer, 0);
+            if (strcmp(whole, name) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
 /* Tensors that the configuration knows nothing of would change the result if they were left out. Only buffers
  * that can be recomputed and a tied head may be ignored. */
 static int check_extra(const mb_weights *load)
@@ -78,14 +111,18 @@ static int check_extra(const mb_weights *load)
     const mb_model_config *config = &load->model->whole;
     mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
     const mb_tensor *tensor;
+    const char *prefix = mb_layout_prefix(config);
     for (size_t i = 0; (tensor = mb_checkpoint_tensor(load->checkpoint, i)) != NULL; i++) {
         int layer = -1, used = 0;
         const char *rest = tensor->name;
         if (strstr(tensor->name, "rotary_emb.inv_freq") ||
             (config->tied && strcmp(tensor->name, "lm_head.weight") == 0))
             continue;
-        if (sscanf(tensor->name, "model.layers.%9d.%n", &layer, &used) == 1 && used > 0)
-            rest = tensor->name + used;
+        if (is_skipped(config, tensor->name) || is_whole_name(config, tensor->name))
+            continue;
+        if (strncmp(tensor->name, prefix, strlen(prefix)) == 0 &&
+            sscanf(tensor->name + strlen(prefix), "%9d.%n", &layer, &used) == 1 && used > 0)
+            rest = tensor->name + strlen(prefix) + used;
         else
             layer = -1;
         int n = layer >= 0 ? mb_layout_layer(config, layer, parts) : mb_layout_model(config, parts);
@@ -124,7 +161,7 @@ static int check_tied_head(const mb_weights *load)
     if (!load->model->whole.tied || !head)
         return MB_OK;
     mb_layout_model(&load->model->whole, parts);
-    mb_weights_name(name, sizeof name, &parts[0], -1, 0);
+    mb_weights_name(name, sizeof name, &parts[0], "", -1, 0);
     embed = mb_checkpoint_find(load->checkpoint, name);
     size_t count = (size_t)(parts[0].rows * parts[0].cols), chunk = MB_STAGE_BYTES / sizeof(float) / 2;
     bool same =
@@ -182,36 +219,23 @@ static int load_parts(const mb_weights *load, const mb_weight_part *whole, const
     return rc;
 }
 
-/* As the families' rotary code: frequencies and angles in fp32, cosine and sine (times the attention factor)
- * rounded to T. */
+/* The RoPE tables of both kinds of layers. */
 static int load_cos_sin(const mb_weights *load)
 {
     mb_model *model = load->model;
-    const mb_model_config *config = &model->config;
-    const size_t width = (size_t)config->rotary_dim, pairs = width / 2;
-    const size_t rows = MB_STAGE_BYTES / (width * sizeof(float));
-    float *table = (float *)(void *)load->stage, frequency[MB_ROPE_PAIRS_MAX];
-    model->cos_sin = model->kernels->alloc(model->device, (size_t)config->positions * width * sizeof(float));
-    if (!model->cos_sin)
-        return mb_fail(load->err, MB_E_SYSTEM, "the device arena has no room for the RoPE table of %d positions",
-                       config->positions);
-    const float attention = mb_rope_frequencies(config, frequency);
-    for (size_t first = 0; first < (size_t)config->positions; first += rows) {
-        size_t count = (size_t)config->positions - first < rows ? (size_t)config->positions - first : rows;
-        for (size_t p = 0; p < count; p++) {
-            for (size_t j = 0; j < pairs; j++) {
-                float sine, cosine;
-                sincosf((float)(first + p) * frequency[j], &sine, &cosine);
-                table[p * width + j] = mb_type_round(cosine * attention, model->type);
-                table[p * width + pairs + j] = mb_type_round(sine * attention, model->type);
-            }
-        }
-        int rc = model->kernels->upload(model->device, model->cos_sin + first * width, table,
-                                        count * width * sizeof(float));
-        if (rc < 0)
-            return mb_weights_failed(load, rc, "the RoPE table");
-    }
-    return MB_OK;
+    int rc = mb_rope_table(model, &model->config, load->stage, MB_STAGE_BYTES, &model->cos_sin, load->err);
+    if (rc != MB_OK || model->config.local.window == 0)
+        return rc;
+    mb_model_config *local = malloc(sizeof *local);
+    if (!local)
+        return mb_no_memory(load->err, "the RoPE table");
+    *local = model->config;
+    local->rotary_dim = local->local.rotary_dim;
+    local->rope_theta = local->local.rope_theta;
+    local->rope = local->local.rope;
+    rc = mb_rope_table(model, local, load->stage, MB_STAGE_BYTES, &model->local_cos_sin, load->err);
+    free(local);
+    return rc;
 }
 
 /* What is allocated here is exactly what mb_model_weight_bytes() adds up; a test compares the two. */

@@ -23,12 +23,18 @@ extern "C" {
 
 /* ---- configuration of a model, read from config.json or from a named shape ---- */
 
-typedef enum mb_family { MB_FAMILY_SDAR = 0, MB_FAMILY_FAST_DLLM_V2 = 1, MB_FAMILY_LLADA2 = 2 } mb_family;
+typedef enum mb_family {
+    MB_FAMILY_SDAR = 0,
+    MB_FAMILY_FAST_DLLM_V2 = 1,
+    MB_FAMILY_LLADA2 = 2,
+    MB_FAMILY_DIFFUSION_GEMMA = 3
+} mb_family;
 
-/* "sdar", "fast_dllm_v2", "llada2": a family as it is stored. */
+/* "sdar", "fast_dllm_v2", "llada2", "diffusion_gemma": a family as it is stored. */
 const char *mb_family_name(mb_family family);
 
-/* Mixture of experts of SDAR-MoE (Qwen3-MoE) and LLaDA2. experts 0: every layer is dense, all else is 0. */
+/* Mixture of experts of SDAR-MoE (Qwen3-MoE), LLaDA2 and DiffusionGemma. experts 0: every layer is dense, all else
+ * is 0. */
 typedef struct mb_moe {
     int32_t experts, per_token;  /* routed experts of a layer; how many of them a token goes to */
     int32_t size, shared;        /* inner width of a routed expert; of the shared one, 0 = there is none */
@@ -40,6 +46,7 @@ typedef struct mb_moe {
     bool bias;      /* a bias per expert counts in the choice, not in the weight */
     bool normalise; /* weights of a token add up to scale */
     bool rounded;   /* logits and weights are rounded to T, else fp32 */
+    bool beside;    /* the experts stand beside the dense part of their layer, not in its place */
 } mb_moe;
 
 /* How RoPE's frequencies are made of theta (model/checkpoint/rope.c). All zero: as they are. */
@@ -49,7 +56,8 @@ typedef enum mb_rope_type {
     MB_ROPE_DYNAMIC,
     MB_ROPE_YARN,
     MB_ROPE_LLAMA3,
-    MB_ROPE_LONGROPE
+    MB_ROPE_LONGROPE,
+    MB_ROPE_PROPORTIONAL
 } mb_rope_type;
 
 #define MB_ROPE_PAIRS_MAX 512
@@ -60,9 +68,31 @@ typedef struct mb_rope {
     int32_t original;            /* positions before the scaling */
     double beta_fast, beta_slow; /* yarn */
     bool truncate;
-    double low_freq, high_freq;          /* llama3 */
+    double low_freq, high_freq; /* llama3 */
+    int32_t turned;             /* proportional: pairs that turn, the first ones; the others stand still */
     float factors[2][MB_ROPE_PAIRS_MAX]; /* longrope: short, long; one a pair */
 } mb_rope;
+
+/* Layers with a sliding window and what they have otherwise than the layers without one. They are exact in every
+ * method: methods see the other layers only, numbered among themselves. */
+#define MB_LAYERS_MAX 1024
+typedef struct mb_local_layers {
+    int32_t window; /* a row at position i sees keys from i - window + 1 on; 0: there are no such layers */
+    int32_t head_dim, kv_heads, rotary_dim;
+    double rope_theta;
+    mb_rope rope;
+    uint8_t is[MB_LAYERS_MAX]; /* [layers]: 1 = the layer has the window */
+} mb_local_layers;
+
+/* Canvas of random tokens in place of masks (DiffusionGemma): what its generation_config.json says. */
+typedef struct mb_canvas {
+    int32_t steps;        /* most denoising steps of a canvas; 0: the model has masks, not a canvas */
+    double entropy_bound; /* nats */
+    double hot, cold;     /* temperature of the first step and what it falls to */
+    int32_t stable;       /* steps whose best tokens must agree before a canvas ends early */
+    double confident;     /* and the mean entropy below which it does */
+    int32_t image_ids[3]; /* tokens that stand for images; -1 = none */
+} mb_canvas;
 
 typedef struct mb_model_config {
     char name[64]; /* folder name, or the shape's */
@@ -79,7 +109,12 @@ typedef struct mb_model_config {
     double rope_theta, norm_eps;
     mb_rope rope;
     bool qkv_bias, qk_norm, tied, norm_one_rounding;
-    bool synthetic;               /* random weights: rows are labelled so */
+    mb_local_layers local;
+    mb_canvas canvas;
+    bool wrapped;      /* Gemma's layers: outputs are normalised before they are added (model/engine/wrapped.c) */
+    bool value_is_key; /* layers without a window make values of the key projection */
+    double softcap;    /* of the logits; 0 = none */
+    bool synthetic;    /* random weights: rows are labelled so */
     char files_hash[MB_HASH_CAP]; /* of config.json and generation_config.json as read; a shape: of its name */
 } mb_model_config;
 
@@ -403,6 +438,8 @@ typedef struct mb_decode_request {
     const int32_t *forced;
     size_t forced_count;
     const volatile int *stop; /* nonzero = return MB_E_STOP at the next forward */
+    /* What chance decides of a canvas, in place of our own random numbers (sampler.h). NULL outside of tests. */
+    const struct mb_canvas_draws *draws;
 } mb_decode_request;
 
 /* Decode sequence 0 from the snapshot with one attender; the cache is cut back to the snapshot afterwards. */

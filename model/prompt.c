@@ -53,6 +53,7 @@ static const struct chat_format *chat_format(mb_family family)
                               .answer = "<|role_end|><role>ASSISTANT</role>",
                               .switches = true,
                               .tokens = {"<role>", "</role>", "<|role_end|>"}},
+        [MB_FAMILY_DIFFUSION_GEMMA] = {.user = NULL}, /* its folders have a template */
     };
     return &formats[family];
 }
@@ -100,6 +101,12 @@ static int check_family(const mb_model *model, mb_error *err)
 {
     const struct chat_format *format = chat_format(model->config.family);
     const mb_chat *chat = &model->chat;
+    if (!format->user)
+        return mb_fail(
+            err, MB_E_INPUT,
+            "chat: no format of prompts is known for the family of %s: its folder needs a chat template "
+            "(chat_template.jinja, or \"chat_template\" in tokenizer_config.json)",
+            model->config.name);
     if (chat->system && !format->system)
         return mb_fail(
             err, MB_E_INPUT,

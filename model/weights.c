@@ -22,10 +22,15 @@
 #define SHARE_LEAST ((size_t)1 << 16) /* values that are worth a thread */
 #define THREADS_MAX 16
 
-void mb_weights_name(char *name, size_t cap, const mb_weight_part *part, int32_t layer, int32_t copy)
+void mb_weights_name(char *name, size_t cap, const mb_weight_part *part, const char *prefix, int32_t layer,
+                     int32_t copy)
 {
     const char *number = strstr(part->name, "%d");
-    size_t used = layer < 0 ? 0 : (size_t)snprintf(name, cap, "model.layers.%d.", layer);
+    if (part->name[0] == '/') {
+        snprintf(name, cap, "%.*s%d%s", (int)(number - part->name - 1), part->name + 1, layer, number + 2);
+        return;
+    }
+    size_t used = layer < 0 ? 0 : (size_t)snprintf(name, cap, "%s%d.", prefix, layer);
     if (number)
         snprintf(name + used, cap - used, "%.*s%d%s", (int)(number - part->name), part->name, copy, number + 2);
     else
@@ -230,7 +235,7 @@ int mb_weights_upload(const mb_weights *load, const mb_weight_part *whole, const
     const mb_weight_part *named = part;
     while (drawn && named->first_row > 0)
         named--;
-    mb_weights_name(name, sizeof name, named, layer, 0);
+    mb_weights_name(name, sizeof name, named, mb_layout_prefix(&load->model->whole), layer, 0);
     o.stream = mb_random_named(load->seed, name).state;
     if (drawn && load->model->ranks == 1)
         return part->first_row > 0 ? MB_OK
@@ -240,7 +245,7 @@ int mb_weights_upload(const mb_weights *load, const mb_weight_part *whole, const
         if (drawn)
             o.first_row = whole->first_row + copy * whole->copy_rows;
         else
-            mb_weights_name(name, sizeof name, part, layer, copy);
+            mb_weights_name(name, sizeof name, part, mb_layout_prefix(&load->model->whole), layer, copy);
         if (load->checkpoint)
             o.tensor = mb_checkpoint_find(load->checkpoint, name);
         rc = send_part(load, whole, part, &o, tensor + (size_t)(row * part->cols) * mb_type_size(type));

@@ -21,7 +21,8 @@ typedef struct mb_weights {
 
 /* The name a part has in the checkpoint; layer -1 = outside the layers. copy: the expert, where there are several.
  */
-void mb_weights_name(char *name, size_t cap, const mb_weight_part *part, int32_t layer, int32_t copy);
+void mb_weights_name(char *name, size_t cap, const mb_weight_part *part, const char *prefix, int32_t layer,
+                     int32_t copy);
 /* One part, with all its copies, into its rows of the device tensor. whole: the same part of the whole model. Both
  * are elements of the lists that layout.h makes. */
 int mb_weights_upload(const mb_weights *load, const mb_weight_part *whole, const mb_weight_part *part,

@@ -285,7 +285,7 @@ int mb_config_sampler(const mb_run_config *config, size_t i, const mb_model_conf
     mb_sampler_preset(model, sampler->schedule, sampler->mode, sampler);
     if ((rc = mb_config_fill(object, "sampler", sampler, err)) != MB_OK)
         return rc;
-    if (sampler->steps > model->block)
+    if (model->canvas.steps == 0 && sampler->steps > model->block)
         return mb_fail(err, MB_E_INPUT, "config key sampler.steps is %d but a block of this model has %d tokens",
                        sampler->steps, model->block);
     return mb_sampler_check(model, sampler, err);

@@ -127,7 +127,7 @@ static void finish_piece(void *arg, int64_t index, int worker)
     int64_t head = index / rows->panels, row = index % rows->panels * MB_PANEL, dim = rows->dim;
     int64_t last_row = row + MB_PANEL < rows->count ? row + MB_PANEL : rows->count;
     int64_t b = head / args->kv.kv_heads, h = head % args->kv.kv_heads;
-    float line[256];
+    float line[MB_CPU_MOST_DIM];
     (void)worker;
     if (args->active && !args->active[head])
         return;

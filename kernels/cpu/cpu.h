@@ -16,6 +16,8 @@
 
 #include <math.h>
 
+#define MB_CPU_MOST_DIM 512 /* of a head */
+
 typedef struct mb_cpu_pool mb_cpu_pool;
 
 struct mb_device {

@@ -15,6 +15,7 @@ static int64_t rows_per_piece(int64_t width)
 }
 
 typedef struct embed_job {
+    mb_device *device;
     const mb_embed *args;
     int64_t rows;
     size_t row_bytes;
@@ -26,10 +27,17 @@ static void embed_piece(void *arg, int64_t index, int worker)
     const mb_embed *args = job->args;
     int64_t last = (index + 1) * job->rows < args->n ? (index + 1) * job->rows : args->n;
     size_t bytes = job->row_bytes;
-    (void)worker;
-    for (int64_t i = index * job->rows; i < last; i++)
+    float *row = job->device->private_scratch[worker];
+    for (int64_t i = index * job->rows; i < last; i++) {
         memcpy((char *)args->out + (size_t)i * bytes, (const char *)args->table + (size_t)args->ids[i] * bytes,
                bytes);
+        if (args->scale == 0.0f)
+            continue;
+        mb_load_row(job->device->type, args->out, i * args->width, args->width, row);
+        for (int64_t c = 0; c < args->width; c++)
+            row[c] *= args->scale;
+        mb_store_row(job->device->type, args->out, i * args->width, args->width, row);
+    }
 }
 
 int mb_cpu_embed(mb_device *device, const mb_embed *args)
@@ -38,17 +46,22 @@ int mb_cpu_embed(mb_device *device, const mb_embed *args)
         if (args->ids[i] < 0 || args->ids[i] >= args->vocab)
             return mb_cpu_fail(device, MB_E_BUG, "embed: token id %d at row %lld is not in 0..%lld", args->ids[i],
                                (long long)i, (long long)args->vocab - 1);
-    embed_job job = {args, rows_per_piece(args->width), (size_t)args->width * mb_type_size(device->type)};
-    mb_cpu_run(device, (args->n + job.rows - 1) / job.rows, embed_piece, &job);
-    return MB_OK;
+    embed_job job = {device, args, rows_per_piece(args->width), (size_t)args->width * mb_type_size(device->type)};
+    int rc = mb_cpu_reserve(device, 0, (size_t)mb_cpu_round_up(args->width, MB_LANES) * sizeof(float));
+    if (rc == MB_OK)
+        mb_cpu_run(device, (args->n + job.rows - 1) / job.rows, embed_piece, &job);
+    return rc;
 }
 
-/* y = RMSNorm(v) * w in place: v and w fp32 images of T values. Roundings: one_rounding 0: T(w * T(v * rstd)),
- * 1: T(v * rstd * w). The caller rounds the last product by storing it. */
+/* y = RMSNorm(v) * w in place: v and w fp32 images of T values, w NULL: ones. Roundings: one_rounding 0:
+ * T(w * T(v * rstd)), 1: T(v * rstd * w). The caller rounds the last product by storing it. */
 static void normalise(mb_type type, float *v, const float *w, int64_t width, float eps, int one_rounding)
 {
     float rstd = 1.0f / sqrtf(mb_cpu_dot(v, v, width) / (float)width + eps);
-    if (one_rounding || type == MB_F32)
+    if (!w)
+        for (int64_t i = 0; i < width; i++)
+            v[i] *= rstd;
+    else if (one_rounding || type == MB_F32)
         for (int64_t i = 0; i < width; i++)
             v[i] = v[i] * rstd * w[i];
     else {
@@ -73,8 +86,11 @@ static void norm_piece(void *arg, int64_t index, int worker)
     mb_type type = job->device->type;
     int64_t width = args->width, stride = mb_cpu_round_up(width, MB_LANES);
     int64_t last = (index + 1) * job->rows < args->n ? (index + 1) * job->rows : args->n;
-    float *w = job->device->private_scratch[worker], *v = w + stride, *d = v + stride;
-    mb_load_row(type, args->weight, 0, width, w);
+    float *w = job->device->private_scratch[worker], *v = w + stride, *d = v + stride, scale = 1.0f;
+    if (args->weight)
+        mb_load_row(type, args->weight, 0, width, w);
+    if (args->scale)
+        mb_load_row(type, args->scale, 0, 1, &scale);
     for (int64_t row = index * job->rows; row < last; row++) {
         mb_load_row(type, args->x, row * width, width, v);
         if (args->delta) {
@@ -84,7 +100,15 @@ static void norm_piece(void *arg, int64_t index, int worker)
             mb_store_row(type, args->x, row * width, width, v);
             mb_load_row(type, args->x, row * width, width, v);
         }
-        normalise(type, v, w, width, args->eps, args->one_rounding);
+        if (args->scale) {
+            for (int64_t i = 0; i < width; i++)
+                v[i] *= scale;
+            mb_store_row(type, args->x, row * width, width, v);
+            mb_load_row(type, args->x, row * width, width, v);
+        }
+        normalise(type, v, args->weight ? w : NULL, width, args->eps, args->one_rounding);
+        for (int64_t i = 0; args->factor != 0.0f && i < width; i++)
+            v[i] = mb_round_to(type, v[i]) * args->factor;
         mb_store_row(type, args->out, row * width, width, v);
     }
 }
@@ -104,7 +128,14 @@ typedef struct swiglu_job {
     int64_t rows;
 } swiglu_job;
 
-/* Roundings: T(T(silu(gate)) * up). */
+/* 0.5 x (1 + tanh(u)), u = sqrt(2 / pi) (x + 0.044715 x^3), as x / (1 + exp(-2 u)), which keeps what 1 + tanh()
+ * loses below 0. */
+static float gelu_tanh(float x)
+{
+    return x / (1.0f + expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+}
+
+/* Roundings: T(T(act(gate)) * up). */
 static void swiglu_piece(void *arg, int64_t index, int worker)
 {
     const swiglu_job *job = arg;
@@ -116,8 +147,12 @@ static void swiglu_piece(void *arg, int64_t index, int worker)
     for (int64_t row = index * job->rows; row < last; row++) {
         mb_load_row(type, args->gate_up, row * 2 * width, width, gate);
         mb_load_row(type, args->gate_up, (row * 2 + 1) * width, width, up);
-        for (int64_t i = 0; i < width; i++)
-            gate[i] = gate[i] / (1.0f + mb_exp(-gate[i]));
+        if (args->activation == MB_GELU_TANH)
+            for (int64_t i = 0; i < width; i++)
+                gate[i] = gelu_tanh(gate[i]);
+        else
+            for (int64_t i = 0; i < width; i++)
+                gate[i] = gate[i] / (1.0f + mb_exp(-gate[i]));
         mb_round_row(type, gate, width);
         for (int64_t i = 0; i < width; i++)
             gate[i] *= up[i];
@@ -178,20 +213,35 @@ static int64_t rotary_dim(const mb_qkv *args)
 
 /* One head's vector of T from src[at]: optional norm, a copy before RoPE, RoPE. */
 static void finish_head(const qkv_job *job, int64_t at, const float *norm, const float *cos_sin, void *pre,
-                        int64_t pre_at, void *dst, int64_t dst_at)
+                        float scale, void *dst, int64_t dst_at)
 {
     mb_type type = job->device->type;
     int64_t dim = job->args->kv.head_dim;
-    float v[256], turned[256];
+    float v[MB_CPU_MOST_DIM], turned[MB_CPU_MOST_DIM];
     mb_load_row(type, job->args->qkv, at, dim, v);
     if (norm) {
         normalise(type, v, norm, dim, job->args->norm_eps, job->args->norm_one_rounding);
         mb_round_row(type, v, dim);
     }
     if (pre)
-        mb_store_row(type, pre, pre_at, dim, v);
+        mb_store_row(type, pre, dst_at, dim, v);
     rotate(type, v, cos_sin, rotary_dim(job->args), dim, turned);
+    for (int64_t i = 0; scale != 0.0f && i < dim; i++)
+        turned[i] = mb_round_to(type, turned[i]) * scale;
     mb_store_row(type, dst, dst_at, dim, turned);
+}
+
+/* A head's value from src[at]: as it is, or normalised without a weight. */
+static void finish_value(const qkv_job *job, int64_t at, int64_t to)
+{
+    const mb_qkv *args = job->args;
+    mb_type type = job->device->type;
+    int64_t dim = args->kv.head_dim;
+    float v[MB_CPU_MOST_DIM];
+    mb_load_row(type, args->qkv, at, dim, v);
+    if (args->v_norm)
+        normalise(type, v, NULL, dim, args->norm_eps, args->norm_one_rounding);
+    mb_store_row(type, args->kv.v, to, dim, v);
 }
 
 static void qkv_piece(void *arg, int64_t index, int worker)
@@ -200,9 +250,10 @@ static void qkv_piece(void *arg, int64_t index, int worker)
     const mb_qkv *args = job->args;
     mb_type type = job->device->type;
     int64_t dim = args->kv.head_dim, heads = args->query_heads, kv_heads = args->kv.kv_heads;
-    int64_t width = (heads + 2 * kv_heads) * dim, total = (int64_t)args->rows.batch * args->rows.rows;
+    int64_t width = (heads + (args->v_of_k ? 1 : 2) * kv_heads) * dim;
+    int64_t total = (int64_t)args->rows.batch * args->rows.rows;
     int64_t last = (index + 1) * job->rows < total ? (index + 1) * job->rows : total;
-    float q_norm[256], k_norm[256];
+    float q_norm[MB_CPU_MOST_DIM], k_norm[MB_CPU_MOST_DIM];
     (void)worker;
     if (args->q_norm)
         mb_load_row(type, args->q_norm, 0, dim, q_norm);
@@ -214,15 +265,12 @@ static void qkv_piece(void *arg, int64_t index, int worker)
         const float *cos_sin = args->cos_sin + slot * rotary_dim(args);
         for (int64_t h = 0; h < heads; h++)
             finish_head(job, row * width + h * dim, args->q_norm ? q_norm : NULL, cos_sin, args->q_pre,
-                        (row * heads + h) * dim, args->q_out, (row * heads + h) * dim);
+                        args->q_scale, args->q_out, (row * heads + h) * dim);
         for (int64_t h = 0; h < kv_heads; h++) {
             int64_t to = ((b * kv_heads + h) * args->kv.capacity + slot) * dim;
-            int64_t v_from = row * width + (heads + kv_heads + h) * dim;
-            size_t size = mb_type_size(type);
             finish_head(job, row * width + (heads + h) * dim, args->k_norm ? k_norm : NULL, cos_sin, NULL, 0,
                         args->kv.k, to);
-            memcpy((char *)args->kv.v + (size_t)to * size, (const char *)args->qkv + (size_t)v_from * size,
-                   (size_t)dim * size);
+            finish_value(job, row * width + (heads + (args->v_of_k ? 0 : kv_heads) + h) * dim, to);
         }
     }
 }
@@ -230,7 +278,8 @@ static void qkv_piece(void *arg, int64_t index, int worker)
 int mb_cpu_qkv_finish(mb_device *device, const mb_qkv *args)
 {
     int64_t dim = args->kv.head_dim;
-    if (dim < 8 || dim > 256 || dim % 8 || args->kv.kv_heads < 1 || args->query_heads % args->kv.kv_heads)
+    if (dim < 8 || dim > MB_CPU_MOST_DIM || dim % 8 || args->kv.kv_heads < 1 ||
+        args->query_heads % args->kv.kv_heads)
         return mb_cpu_fail(device, MB_E_BUG, "qkv_finish: head_dim %lld, %d query heads, %d KV heads do not fit",
                            (long long)dim, args->query_heads, args->kv.kv_heads);
     if (args->rotary_dim < 0 || args->rotary_dim > dim || args->rotary_dim % 2)

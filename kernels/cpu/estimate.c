@@ -5,7 +5,7 @@
  */
 #include "kernels/cpu/attention.h"
 
-enum { MOST_DIM = 256 };
+enum { MOST_DIM = MB_CPU_MOST_DIM };
 
 /* ---- few channels, few bits ---- */
 

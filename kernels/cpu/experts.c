@@ -120,7 +120,7 @@ int mb_cpu_experts(mb_device *device, const mb_experts *args)
                                     .k = args->width,
                                     .out = inner});
         if (rc == MB_OK)
-            rc = mb_cpu_swiglu(device, &(mb_swiglu){inner, rows, args->size, product});
+            rc = mb_cpu_swiglu(device, &(mb_swiglu){inner, rows, args->size, product, args->activation});
         if (rc == MB_OK)
             rc = mb_cpu_gemm(device,
                              &(mb_gemm){.a = product,

@@ -5,7 +5,7 @@
  */
 #include "kernels/cpu/cpu.h"
 
-enum { MOST_DIM = 256 };
+enum { MOST_DIM = MB_CPU_MOST_DIM };
 
 typedef struct measures_job {
     mb_device *device;

@@ -28,7 +28,7 @@ static void bounds_piece(void *arg, int64_t index, int worker)
     int64_t end = args->whole ? prefix : prefix + args->rows.block_keys;
     int64_t first = args->whole ? 0 : prefix / page, last = (end + page - 1) / page;
     const void *base = mb_cpu_head_base(type, kv, kv->k, head);
-    float most[256], least[256], key[256];
+    float most[MB_CPU_MOST_DIM], least[MB_CPU_MOST_DIM], key[MB_CPU_MOST_DIM];
     (void)worker;
     first += chunk * PAGE_CHUNK;
     last = last < first + PAGE_CHUNK ? last : first + PAGE_CHUNK;
@@ -56,7 +56,7 @@ int mb_cpu_page_bounds(mb_device *device, const mb_page_bounds *args)
 {
     const mb_rows *rows = &args->rows;
     int32_t page = args->page;
-    if (page < 1 || args->kv.head_dim < 1 || args->kv.head_dim > 256)
+    if (page < 1 || args->kv.head_dim < 1 || args->kv.head_dim > MB_CPU_MOST_DIM)
         return mb_cpu_fail(device, MB_E_BUG, "page_bounds: page %d, head_dim %d", page, args->kv.head_dim);
     int64_t pages = args->whole ? (rows->max_prefix + page - 1) / page : rows->block_keys / page + 2;
     bounds_job job = {device, args, (pages + PAGE_CHUNK - 1) / PAGE_CHUNK};
@@ -329,7 +329,7 @@ static void key_scores_piece(void *arg, int64_t index, int worker)
     int64_t h = head % job->args->kv.kv_heads, prefix = job->args->rows.prefix_len[head / job->args->kv.kv_heads];
     int64_t last = first + MB_KEY_CHUNK < job->entries ? first + MB_KEY_CHUNK : job->entries;
     const void *base = mb_cpu_head_base(type, &job->args->kv, job->args->kv.k, head);
-    float mask[256] = {0}, key[256];
+    float mask[MB_CPU_MOST_DIM] = {0}, key[MB_CPU_MOST_DIM];
     (void)worker;
     if (job->args->active && !job->args->active[head])
         return;

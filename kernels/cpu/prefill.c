@@ -16,7 +16,7 @@ typedef struct prefill_job {
     const mb_kv *kv;
     const void *q;
     void *out;
-    int64_t sequence, heads, group, first, n, block, tile, tiles, values;
+    int64_t sequence, heads, group, first, n, block, window, tile, tiles, values;
 } prefill_job;
 
 /* Keys that position first + r sees. */
@@ -24,6 +24,13 @@ static int64_t limit_of(const prefill_job *job, int64_t r)
 {
     int64_t limit = ((job->first + r) / job->block + 1) * job->block;
     return limit < job->first + job->n ? limit : job->first + job->n;
+}
+
+/* The first key that position first + r sees. */
+static int64_t begin_of(const prefill_job *job, int64_t r)
+{
+    int64_t begin = job->first + r - job->window + 1;
+    return job->window > 0 && begin > 0 ? begin : 0;
 }
 
 /* One tile of positions of one KV head: its rows are (position, query head of the group) pairs. */
@@ -77,13 +84,16 @@ static void add_chunk(const prefill_job *job, const tile *t, int64_t row, int64_
                                      .c = t->logits,
                                      .ldc = width});
     for (int64_t i = 0; i < real; i++) {
-        int64_t seen = limit_of(job, t->start + (row + i) / job->group) - first;
+        int64_t position = t->start + (row + i) / job->group;
+        int64_t seen = limit_of(job, position) - first, begin = begin_of(job, position) - first;
+        for (int64_t j = 0; j < begin && j < n; j++)
+            t->logits[j * width + i] = -INFINITY;
         for (int64_t j = seen < 0 ? 0 : seen; j < n; j++)
             t->logits[j * width + i] = -INFINITY;
     }
     mb_cpu_soften(t->logits, n, width, 1.0f / sqrtf((float)dim), t->m + row, t->l + row, t->old + row);
     for (int64_t i = row; i < row + real; i++)
-        for (int64_t c = 0; first > 0 && c < values; c++)
+        for (int64_t c = 0; first > 0 && c < values; c++) /* the sums are 0 before the first chunk */
             t->o[i * values + c] *= t->old[i];
     for (int64_t c = 0; c < values; c += MB_PANEL) {
         int64_t columns = values - c < MB_PANEL ? values - c : MB_PANEL;
@@ -123,7 +133,9 @@ static void prefill_piece(void *arg, int64_t index, int worker)
     const void *base_v = mb_cpu_head_base(type, job->kv, job->kv->v, job->sequence * kv_heads + h);
     mb_cpu_keys keys = {.picked = end, .total = end, .granularity = 1};
     begin_tile(job, &t);
-    for (int64_t first = 0; first < end; first += MB_KEY_CHUNK) {
+    /* Chunks that no row of the tile sees are left out: the softmax of the first one with a key begins anew. */
+    int64_t from = begin_of(job, start) / MB_KEY_CHUNK * MB_KEY_CHUNK;
+    for (int64_t first = from; first < end; first += MB_KEY_CHUNK) {
         int64_t n = end - first < MB_KEY_CHUNK ? end - first : MB_KEY_CHUNK;
         mb_cpu_keys_load(type, &keys, base_k, dim, first, n, t.k);
         mb_cpu_values_load(type, &keys, base_v, dim, first, n, t.v);
@@ -143,11 +155,13 @@ int mb_cpu_attend_prefill(mb_device *device, const mb_prefill *args)
     const mb_kv *kv = &args->kv;
     int64_t dim = kv->head_dim, first = args->first, n = args->n;
     int32_t sequence = args->sequence, query_heads = args->query_heads, block = args->block;
-    if (dim < 8 || dim > 256 || dim % 8 || kv->kv_heads < 1 || query_heads < 1 || query_heads % kv->kv_heads)
+    if (dim < 8 || dim > MB_CPU_MOST_DIM || dim % 8 || kv->kv_heads < 1 || query_heads < 1 ||
+        query_heads % kv->kv_heads)
         return mb_cpu_fail(device, MB_E_BUG,
                            "attend_prefill: head_dim %lld, %d query heads, %d KV heads do not fit", (long long)dim,
                            query_heads, kv->kv_heads);
-    if (first < 0 || n < 0 || first + n > kv->capacity || block < 1 || sequence < 0 || sequence >= kv->batch)
+    if (first < 0 || n < 0 || first + n > kv->capacity || block < 1 || args->window < 0 ||
+        (args->window && block > 1) || sequence < 0 || sequence >= kv->batch)
         return mb_cpu_fail(device, MB_E_BUG,
                            "attend_prefill: rows %lld .. %lld of sequence %d, block %d, on a cache "
                            "of %d x %d",
@@ -162,6 +176,7 @@ int mb_cpu_attend_prefill(mb_device *device, const mb_prefill *args)
                        .first = first,
                        .n = n,
                        .block = block,
+                       .window = args->window,
                        .values = mb_cpu_round_up(dim, MB_LANES)};
     job.tile = job.group >= TILE_ROWS ? 1 : TILE_ROWS / job.group;
     job.tiles = (n + job.tile - 1) / job.tile;

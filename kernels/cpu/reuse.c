@@ -107,8 +107,8 @@ static void add_channels(const mb_device *device, const mb_heavy_channels *call,
     int64_t dim = kv->head_dim, group = args->query_heads / kv->kv_heads,
             keys = (b * kv->kv_heads + h) * kv->capacity;
     int64_t first = args->rows.prefix_len[b] + args->rows.row_offset;
-    float row[256], key[256];
-    double q[256] = {0}, k[256] = {0};
+    float row[MB_CPU_MOST_DIM], key[MB_CPU_MOST_DIM];
+    double q[MB_CPU_MOST_DIM] = {0}, k[MB_CPU_MOST_DIM] = {0};
     for (int64_t r = 0; r < args->rows.rows; r++) {
         if (call->same_token)
             mb_load_row(device->type, kv->k, (keys + first + r) * dim, dim, key);
@@ -148,7 +148,7 @@ int mb_cpu_heavy_channels(mb_device *device, const mb_heavy_channels *call)
     const mb_attention *args = &call->attention;
     int32_t count = call->count;
     int64_t dim = args->kv.head_dim;
-    if (dim > 256 || count < 1 || count > dim)
+    if (dim > MB_CPU_MOST_DIM || count < 1 || count > dim)
         return mb_cpu_fail(device, MB_E_BUG, "heavy_channels: %d of %lld channels", count, (long long)dim);
     for (int64_t h = 0; h < args->kv.kv_heads; h++) {
         float *own = call->scratch + h * dim;

@@ -20,7 +20,7 @@ static void ring_piece(void *arg, int64_t index, int worker)
     const mb_state_ring *ring = &args->ring;
     int64_t rows = args->shape.rows, heads = args->shape.query_heads, dim = args->shape.head_dim;
     int64_t b = index / rows, row = index % rows;
-    float own[256], stored[256];
+    float own[MB_CPU_MOST_DIM], stored[MB_CPU_MOST_DIM];
     (void)worker;
     for (int64_t head = 0; head < heads; head++) {
         int64_t at = index * heads + head;
@@ -55,7 +55,7 @@ int mb_cpu_ring_match(mb_device *device, const mb_ring_match *args)
 {
     ring_job job = {device->type, args};
     int32_t dim = args->shape.head_dim;
-    if (dim < 1 || dim > 256 || args->ring.blocks < 1)
+    if (dim < 1 || dim > MB_CPU_MOST_DIM || args->ring.blocks < 1)
         return mb_cpu_fail(device, MB_E_BUG, "ring_match: head_dim %d, %d blocks", dim, args->ring.blocks);
     mb_cpu_run(device, (int64_t)args->shape.batch * args->shape.rows, ring_piece, &job);
     return MB_OK;

@@ -115,6 +115,11 @@ static void choose_piece(void *arg, int64_t row, int worker)
     for (int32_t k = 0; k < args->top_k; k++) {
         float w = s[ids[k]];
         w = (args->normalise ? w / (sum + 1e-20f) : w) * args->scale;
+        if (args->expert_scale) {
+            float of_expert;
+            mb_load_row(job->device->type, args->expert_scale, ids[k], 1, &of_expert);
+            w *= of_expert;
+        }
         weights[k] = args->round_weights ? mb_round_to(job->device->type, w) : w;
     }
 }

@@ -10,9 +10,9 @@
 int mb_cpu_check_attention(mb_device *device, const char *operation, const mb_attention *args)
 {
     const mb_kv *kv = &args->kv;
-    if (kv->head_dim < 8 || kv->head_dim > 256 || kv->head_dim % 8)
-        return mb_cpu_fail(device, MB_E_BUG, "%s: head_dim %d is not a multiple of 8 up to 256", operation,
-                           kv->head_dim);
+    if (kv->head_dim < 8 || kv->head_dim > MB_CPU_MOST_DIM || kv->head_dim % 8)
+        return mb_cpu_fail(device, MB_E_BUG, "%s: head_dim %d is not a multiple of 8 up to %d", operation,
+                           kv->head_dim, MB_CPU_MOST_DIM);
     if (kv->kv_heads < 1 || args->query_heads < 1 || args->query_heads % kv->kv_heads)
         return mb_cpu_fail(device, MB_E_BUG, "%s: %d query heads do not divide into %d KV heads", operation,
                            args->query_heads, kv->kv_heads);

@@ -36,7 +36,7 @@ static void merge_piece(void *arg, int64_t index, int worker)
     const mb_state_pair *args = job->args;
     int64_t dim = args->head_dim, last = end_of_piece(index, args->states);
     mb_type type_a = type_of(job->device, &args->a), type_b = type_of(job->device, &args->b);
-    float a[256], b[256];
+    float a[MB_CPU_MOST_DIM], b[MB_CPU_MOST_DIM];
     (void)worker;
     for (int64_t i = index * STATES; i < last; i++) {
         float la = args->a.lse[i], lb = args->b.lse[i], m = la > lb ? la : lb;
@@ -61,9 +61,9 @@ static void merge_piece(void *arg, int64_t index, int worker)
 
 static int check_dim(mb_device *device, const char *operation, int32_t head_dim)
 {
-    if (head_dim >= 1 && head_dim <= 256)
+    if (head_dim >= 1 && head_dim <= MB_CPU_MOST_DIM)
         return MB_OK;
-    return mb_cpu_fail(device, MB_E_BUG, "%s: head_dim %d is not in 1..256", operation, head_dim);
+    return mb_cpu_fail(device, MB_E_BUG, "%s: head_dim %d is not in 1..%d", operation, head_dim, MB_CPU_MOST_DIM);
 }
 
 static int run_states(mb_device *device, const char *operation, const mb_state_pair *args, mb_cpu_piece *piece)
@@ -85,7 +85,7 @@ static void downdate_piece(void *arg, int64_t index, int worker)
     const state_job *job = arg;
     const mb_state_pair *args = job->args;
     int64_t dim = args->head_dim, last = end_of_piece(index, args->states);
-    float total[256], part[256];
+    float total[MB_CPU_MOST_DIM], part[MB_CPU_MOST_DIM];
     (void)worker;
     for (int64_t i = index * STATES; i < last; i++) {
         float lt = args->a.lse[i], lp = args->b.lse[i], d = lp - lt, lse = lt;
@@ -126,7 +126,7 @@ static void distance_piece(void *arg, int64_t index, int worker)
     const distance_job *job = arg;
     const mb_row_distance *args = job->args;
     int64_t dim = args->head_dim, last = end_of_piece(index, args->n);
-    float a[256], b[256];
+    float a[MB_CPU_MOST_DIM], b[MB_CPU_MOST_DIM];
     (void)worker;
     for (int64_t i = index * STATES; i < last; i++) {
         mb_load_row(job->type, args->a, i * dim, dim, a);

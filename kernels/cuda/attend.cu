@@ -307,7 +307,8 @@ int mb_launch_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_pr
     int rc = check(type, &args, false, err);
     if (rc != MB_OK)
         return rc;
-    if (sequence < 0 || sequence >= kv->batch || first < 0 || n < 0 || first + n > kv->capacity || block < 1)
+    if (sequence < 0 || sequence >= kv->batch || first < 0 || n < 0 || first + n > kv->capacity || block < 1 ||
+        prefill->window < 0 || (prefill->window && block > 1))
         return mb_fail(err, MB_E_BUG,
                        "CUDA prefill: sequence %d of %d, rows %lld..+%lld of a cache of %d, block %d", sequence,
                        kv->batch, (long long)first, (long long)n, kv->capacity, block);
@@ -318,6 +319,9 @@ int mb_launch_attend_prefill(const mb_cuda_chip *chip, mb_type type, const mb_pr
     p.first = first;
     p.prefill_rows = (int32_t)n;
     p.prefill_block = block;
+    p.prefill_window = prefill->window;
+    if (prefill->window > 0)
+        return plain_prefill(type, p, stream, err);
     if (sm90_serves(chip, type, p))
         return sm90_prefill(chip, p, stream, err);
     if (mma_serves(type, p.head_dim))

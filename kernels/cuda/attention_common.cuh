@@ -39,6 +39,7 @@ struct Problem {
     int32_t batch, rows, query_heads, kv_heads, group, packed, capacity, head_dim, block_keys, span;
     int32_t page_shift, page_capacity, splits, max_prefix;
     int32_t prefill_rows, prefill_block, sequence;
+    int32_t prefill_window;    /* 0: none; the plain path alone has one */
     int32_t prefill_whole;     /* prefill_sm90.cu: items of whole rounds */
     float scale, scale_log2;
 };

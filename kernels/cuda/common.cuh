@@ -68,6 +68,14 @@ __device__ __forceinline__ float warp_max(float x)
 }
 
 /* Sum over the block; every thread gets it. shared: 32 floats that nobody else uses until the next barrier. */
+/* The function of a gate, kernels.h (mb_activation). */
+__device__ __forceinline__ float activated(float x, mb_activation activation)
+{
+    if (activation == MB_GELU_TANH)
+        return x / (1.0f + expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+    return x / (1.0f + expf(-x));
+}
+
 __device__ __forceinline__ float block_sum(float x, float *shared)
 {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (blockDim.x + 31) >> 5;

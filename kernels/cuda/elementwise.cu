@@ -11,7 +11,7 @@ using namespace mb_cuda;
 
 /* Grid: (rows, parts of a row), four elements a thread; one by one where rows are not aligned to four. */
 template <typename T, bool ALIGNED>
-__global__ void embed_kernel(const int32_t *ids, int64_t vocab, int64_t width, const T *table, T *out)
+__global__ void embed_kernel(const int32_t *ids, int64_t vocab, int64_t width, const T *table, float scale, T *out)
 {
     int64_t row = blockIdx.x, i = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * 4;
     int32_t id = ids[row];
@@ -22,11 +22,13 @@ __global__ void embed_kernel(const int32_t *ids, int64_t vocab, int64_t width, c
         if (i < width) {
             if (good)
                 load4(table + (int64_t)id * width + i, v);
+            for (int c = 0; c < 4; c++)
+                v[c] *= scale;
             store4(out + row * width + i, v);
         }
     } else {
         for (int64_t c = i; c < i + 4 && c < width; c++)
-            out[row * width + c] = good ? table[(int64_t)id * width + c] : T(NAN);
+            store(out + row * width + c, good ? load(table + (int64_t)id * width + c) * scale : NAN);
     }
 }
 
@@ -40,26 +42,45 @@ MB_CUDA_OPERATION(embed, mb_embed, MB_PART_ELEMENTWISE)
     void *out = args->out;
     if (n == 0)
         return cudaSuccess;
+    const float scale = args->scale == 0.0f ? 1.0f : args->scale; /* a number of T times 1 is itself */
     dim3 grid((unsigned)n, blocks_for(width, 4 * 256));
     if (width % 4 == 0)
         MB_WITH_TYPE(type, embed_kernel<T, true>
-                     <<<grid, 256, 0, stream>>>(ids, vocab, width, (const T *)table, (T *)out));
+                     <<<grid, 256, 0, stream>>>(ids, vocab, width, (const T *)table, scale, (T *)out));
     else
         MB_WITH_TYPE(type, embed_kernel<T, false>
-                     <<<grid, 256, 0, stream>>>(ids, vocab, width, (const T *)table, (T *)out));
+                     <<<grid, 256, 0, stream>>>(ids, vocab, width, (const T *)table, scale, (T *)out));
     return cudaGetLastError();
+}
+
+/* What both kernels of the norm need beside the arrays. */
+struct NormArgs {
+    float eps, factor; /* factor 0: none */
+    int one_rounding;
+    int64_t width;
+    const void *scale; /* NULL, or one number of T */
+};
+
+/* One value of the result: x * rstd, the weight and the factor with their roundings. */
+template <typename T>
+__device__ __forceinline__ float normalised(float x, float rstd, const float *weight, const NormArgs &a)
+{
+    float y = x * rstd;
+    if (weight)
+        y = a.one_rounding ? y * *weight : rounded<T>(y) * *weight;
+    return a.factor != 0.0f ? rounded<T>(y) * a.factor : y;
 }
 
 /* One block a row. The row stays in registers between the two passes (up to 4 * blockDim.x * 4 elements). */
 constexpr int NORM_VECTORS = 8;
 template <typename T>
-__global__ void add_rmsnorm_kernel(T *x, const T *delta, const T *weight, float eps, int one_rounding,
-                                   int64_t width, T *out)
+__global__ void add_rmsnorm_kernel(T *x, const T *delta, const T *weight, NormArgs a, T *out)
 {
     __shared__ float shared[32];
-    int64_t base = (int64_t)blockIdx.x * width;
+    const int64_t width = a.width, base = (int64_t)blockIdx.x * width;
     let_dependents_start();
     wait_for_dependency();
+    const float scale = a.scale ? load((const T *)a.scale) : 1.0f;
     float v[NORM_VECTORS][4];
     float sum = 0.0f;
 #pragma unroll
@@ -72,21 +93,26 @@ __global__ void add_rmsnorm_kernel(T *x, const T *delta, const T *weight, float 
                 load4(delta + base + i, d);
                 for (int c = 0; c < 4; c++)
                     v[j][c] = rounded<T>(v[j][c] + d[c]);
-                store4(x + base + i, v[j]);
             }
+            if (a.scale)
+                for (int c = 0; c < 4; c++)
+                    v[j][c] = rounded<T>(v[j][c] * scale);
+            if (delta || a.scale)
+                store4(x + base + i, v[j]);
             for (int c = 0; c < 4; c++)
                 sum += v[j][c] * v[j][c];
         }
     }
-    float rstd = 1.0f / sqrtf(block_sum(sum, shared) / (float)width + eps);
+    float rstd = 1.0f / sqrtf(block_sum(sum, shared) / (float)width + a.eps);
 #pragma unroll
     for (int j = 0; j < NORM_VECTORS; j++) {
         int64_t i = ((int64_t)j * blockDim.x + threadIdx.x) * 4;
         if (i < width) {
             float w[4], y[4];
-            load4(weight + i, w);
+            if (weight)
+                load4(weight + i, w);
             for (int c = 0; c < 4; c++)
-                y[c] = one_rounding ? v[j][c] * rstd * w[c] : rounded<T>(v[j][c] * rstd) * w[c];
+                y[c] = normalised<T>(v[j][c], rstd, weight ? &w[c] : nullptr, a);
             store4(out + base + i, y);
         }
     }
@@ -94,26 +120,29 @@ __global__ void add_rmsnorm_kernel(T *x, const T *delta, const T *weight, float 
 
 /* Any width: element by element, the residual sum read back from x. */
 template <typename T>
-__global__ void add_rmsnorm_any(T *x, const T *delta, const T *weight, float eps, int one_rounding, int64_t width,
-                                T *out)
+__global__ void add_rmsnorm_any(T *x, const T *delta, const T *weight, NormArgs a, T *out)
 {
     __shared__ float shared[32];
-    int64_t base = (int64_t)blockIdx.x * width;
+    const int64_t width = a.width, base = (int64_t)blockIdx.x * width;
     let_dependents_start();
     wait_for_dependency();
+    const float scale = a.scale ? load((const T *)a.scale) : 1.0f;
     float sum = 0.0f;
     for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
         float v = load(x + base + i);
         if (delta) {
             v = rounded<T>(v + load(delta + base + i));
-            store(x + base + i, v);
         }
+        if (a.scale)
+            v = rounded<T>(v * scale);
+        if (delta || a.scale)
+            store(x + base + i, v);
         sum += v * v;
     }
-    float rstd = 1.0f / sqrtf(block_sum(sum, shared) / (float)width + eps);
+    float rstd = 1.0f / sqrtf(block_sum(sum, shared) / (float)width + a.eps);
     for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-        float v = load(x + base + i), w = load(weight + i);
-        store(out + base + i, one_rounding ? v * rstd * w : rounded<T>(v * rstd) * w);
+        float v = load(x + base + i), w = weight ? load(weight + i) : 1.0f;
+        store(out + base + i, normalised<T>(v, rstd, weight ? &w : nullptr, a));
     }
 }
 
@@ -124,19 +153,17 @@ MB_CUDA_OPERATION(add_rmsnorm, mb_rmsnorm, MB_PART_ELEMENTWISE)
     const void *delta = args->delta, *weight = args->weight;
     void *x = args->x, *out = args->out;
     int64_t n = args->n, width = args->width;
-    float eps = args->eps;
-    int one_rounding = args->one_rounding;
+    NormArgs a = {args->eps, args->factor, args->one_rounding, width, args->scale};
     if (n == 0)
         return cudaSuccess;
     int64_t vectors = width / 4;
     int threads = vectors >= 512 ? 512 : vectors >= 128 ? 128 : 32;
     if (width % 4 == 0 && vectors <= (int64_t)NORM_VECTORS * threads)
         MB_WITH_TYPE(type, return launch_dependent(add_rmsnorm_kernel<T>, (unsigned)n, threads, 0, stream, (T *)x,
-                                                   (const T *)delta, (const T *)weight, eps, one_rounding, width,
-                                                   (T *)out));
+                                                   (const T *)delta, (const T *)weight, a, (T *)out));
     MB_WITH_TYPE(type,
                  return launch_dependent(add_rmsnorm_any<T>, (unsigned)n, 512, 0, stream, (T *)x, (const T *)delta,
-                                         (const T *)weight, eps, one_rounding, width, (T *)out));
+                                         (const T *)weight, a, (T *)out));
 }
 
 /* What qkv_kernel needs, by value. */
@@ -147,12 +174,25 @@ struct QkvArgs {
     const int32_t *prefix_len;
     int32_t rows, row_offset, query_heads, kv_heads, capacity, dim, rotary, one_rounding;
     float eps;
+    int32_t v_norm, v_of_k;
+    float q_scale; /* 0: none */
 };
+
+/* A head's value, by one warp: as it is, or normalised without a weight. */
+template <typename T> __device__ __forceinline__ void put_value(const QkvArgs &a, const T *from, T *to, int lane)
+{
+    float sum = 0.0f;
+    for (int i = lane; i < a.dim && a.v_norm; i += 32)
+        sum += load(from + i) * load(from + i);
+    float rstd = a.v_norm ? 1.0f / sqrtf(warp_sum(sum) / (float)a.dim + a.eps) : 1.0f;
+    for (int i = lane; i < a.dim; i += 32)
+        store(to + i, load(from + i) * rstd);
+}
 
 /* One warp a (row, head); heads run over q, then k, then v. A lane holds pairs i = lane, lane+32, ... of
  * dimensions, so that RoPE needs no exchange: the first rotary/2 pairs are (i, i + rotary/2) and turn, the others
- * take the dimensions behind them and pass. dim and rotary even, up to 256. */
-template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
+ * take the dimensions behind them and pass. dim and rotary even, up to 64 * PAIRS. */
+template <typename T, int PAIRS> __global__ void qkv_kernel(QkvArgs a, int64_t total)
 {
     int64_t item = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5;
     if (item >= total)
@@ -160,9 +200,11 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
     int lane = threadIdx.x & 31, heads = a.query_heads + 2 * a.kv_heads, half = a.dim / 2, turns = a.rotary / 2;
     int64_t row = item / heads;
     int head = (int)(item % heads), b = (int)(row / a.rows), r = (int)(row % a.rows);
-    const T *from = (const T *)a.qkv + (row * heads + head) * a.dim;
     int64_t position = (int64_t)a.prefix_len[b] + a.row_offset + r;
     bool is_v = head >= a.query_heads + a.kv_heads, is_q = head < a.query_heads;
+    /* Without a value projection a row has no third part: values are made of the keys. */
+    const int stored = a.v_of_k ? heads - a.kv_heads : heads;
+    const T *from = (const T *)a.qkv + (row * stored + (is_v && a.v_of_k ? head - a.kv_heads : head)) * a.dim;
     if (is_v || !is_q) {
         if (position < 0 || position >= a.capacity)
             return; /* outside the cache: the host's plan is wrong, but memory stays whole */
@@ -170,14 +212,13 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
     if (is_v) {
         int h = head - a.query_heads - a.kv_heads;
         T *to = (T *)a.v + (((int64_t)b * a.kv_heads + h) * a.capacity + position) * a.dim;
-        for (int i = lane; i < a.dim; i += 32)
-            to[i] = from[i];
+        put_value(a, from, to, lane);
         return;
     }
-    float lo[4], hi[4], sum = 0.0f;
-    int first[4], second[4];
+    float lo[PAIRS], hi[PAIRS], sum = 0.0f;
+    int first[PAIRS], second[PAIRS];
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < PAIRS; j++) {
         int i = lane + 32 * j;
         first[j] = i < turns ? i : turns + i;
         second[j] = i < turns ? turns + i : half + i;
@@ -189,7 +230,7 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
     if (norm) {
         float rstd = 1.0f / sqrtf(warp_sum(sum) / (float)a.dim + a.eps);
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < PAIRS; j++) {
             int i = lane + 32 * j;
             if (i < half) {
                 float wl = load(norm + first[j]), wh = load(norm + second[j]);
@@ -203,21 +244,25 @@ template <typename T> __global__ void qkv_kernel(QkvArgs a, int64_t total)
                  : (T *)a.k + (((int64_t)b * a.kv_heads + head - a.query_heads) * a.capacity + position) * a.dim;
     T *pre = is_q && a.q_pre ? (T *)a.q_pre + (row * a.query_heads + head) * a.dim : nullptr;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < PAIRS; j++) {
         int i = lane + 32 * j;
         if (i < half) {
             if (pre) {
                 store(pre + first[j], lo[j]);
                 store(pre + second[j], hi[j]);
             }
+            float one = lo[j], two = hi[j];
             if (i < turns) {
                 float c = turn[i], s = turn[turns + i];
-                store(to + first[j], rounded<T>(lo[j] * c) + rounded<T>(-hi[j] * s));
-                store(to + second[j], rounded<T>(hi[j] * c) + rounded<T>(lo[j] * s));
-            } else {
-                store(to + first[j], lo[j]);
-                store(to + second[j], hi[j]);
+                one = rounded<T>(lo[j] * c) + rounded<T>(-hi[j] * s);
+                two = rounded<T>(hi[j] * c) + rounded<T>(lo[j] * s);
             }
+            if (is_q && a.q_scale != 0.0f) {
+                one = rounded<T>(one) * a.q_scale;
+                two = rounded<T>(two) * a.q_scale;
+            }
+            store(to + first[j], one);
+            store(to + second[j], two);
         }
     }
 }
@@ -227,7 +272,7 @@ MB_CUDA_OPERATION(qkv_finish, mb_qkv, MB_PART_ELEMENTWISE)
     cudaStream_t stream = device->stream;
     mb_type type = device->type;
     int32_t rotary = args->rotary_dim ? args->rotary_dim : args->kv.head_dim;
-    if (args->kv.head_dim > 256 || args->kv.head_dim % 2 || rotary < 0 || rotary > args->kv.head_dim || rotary % 2)
+    if (args->kv.head_dim > 512 || args->kv.head_dim % 2 || rotary < 0 || rotary > args->kv.head_dim || rotary % 2)
         return cudaErrorInvalidValue;
     QkvArgs a = {args->qkv,
                  args->q_norm,
@@ -246,15 +291,22 @@ MB_CUDA_OPERATION(qkv_finish, mb_qkv, MB_PART_ELEMENTWISE)
                  args->kv.head_dim,
                  rotary,
                  args->norm_one_rounding,
-                 args->norm_eps};
+                 args->norm_eps,
+                 args->v_norm,
+                 args->v_of_k,
+                 args->q_scale};
     int64_t total = (int64_t)args->rows.batch * args->rows.rows * (args->query_heads + 2 * args->kv.kv_heads);
     if (total == 0)
         return cudaSuccess;
-    MB_WITH_TYPE(type, qkv_kernel<T><<<blocks_for(total, 4), 128, 0, stream>>>(a, total));
+    if (args->kv.head_dim <= 256)
+        MB_WITH_TYPE(type, qkv_kernel<T, 4><<<blocks_for(total, 4), 128, 0, stream>>>(a, total));
+    else
+        MB_WITH_TYPE(type, qkv_kernel<T, 8><<<blocks_for(total, 4), 128, 0, stream>>>(a, total));
     return cudaGetLastError();
 }
 
-template <typename T> __global__ void swiglu_kernel(const T *gate_up, int64_t width, int64_t vectors, T *out)
+template <typename T>
+__global__ void swiglu_kernel(const T *gate_up, int64_t width, int64_t vectors, mb_activation activation, T *out)
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 4, row = blockIdx.y;
     if (i >= vectors * 4)
@@ -263,17 +315,18 @@ template <typename T> __global__ void swiglu_kernel(const T *gate_up, int64_t wi
     load4(gate_up + row * 2 * width + i, g);
     load4(gate_up + (row * 2 + 1) * width + i, u);
     for (int c = 0; c < 4; c++)
-        g[c] = rounded<T>(g[c] / (1.0f + expf(-g[c]))) * u[c];
+        g[c] = rounded<T>(activated(g[c], activation)) * u[c];
     store4(out + row * width + i, g);
 }
 
-template <typename T> __global__ void swiglu_any(const T *gate_up, int64_t width, T *out)
+template <typename T>
+__global__ void swiglu_any(const T *gate_up, int64_t width, mb_activation activation, T *out)
 {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
     if (i >= width)
         return;
     float g = load(gate_up + row * 2 * width + i), u = load(gate_up + (row * 2 + 1) * width + i);
-    store(out + row * width + i, rounded<T>(g / (1.0f + expf(-g))) * u);
+    store(out + row * width + i, rounded<T>(activated(g, activation)) * u);
 }
 
 MB_CUDA_OPERATION(swiglu, mb_swiglu, MB_PART_ELEMENTWISE)
@@ -291,10 +344,10 @@ MB_CUDA_OPERATION(swiglu, mb_swiglu, MB_PART_ELEMENTWISE)
         char *to = (char *)out + (size_t)(row * width) * size;
         if (width % 4 == 0)
             MB_WITH_TYPE(type, swiglu_kernel<T><<<dim3(blocks_for(width / 4, 128), rows), 128, 0, stream>>>(
-                                   (const T *)from, width, width / 4, (T *)to));
+                                   (const T *)from, width, width / 4, args->activation, (T *)to));
         else
             MB_WITH_TYPE(type, swiglu_any<T><<<dim3(blocks_for(width, 128), rows), 128, 0, stream>>>(
-                                   (const T *)from, width, (T *)to));
+                                   (const T *)from, width, args->activation, (T *)to));
     }
     return cudaGetLastError();
 }

@@ -66,12 +66,13 @@ struct ProductArgs {
     const void *rows, *weight;
     void *out;
     int32_t top_k, features, depth; /* features: of the result; depth: of the sum */
+    mb_activation activation;
 };
 
-template <typename T> __device__ __forceinline__ float silu_product(float gate, float up)
+template <typename T>
+__device__ __forceinline__ float gate_product(float gate, float up, mb_activation activation)
 {
-    float a = gate / (1.0f + expf(-gate));
-    return rounded<T>(a) * up;
+    return rounded<T>(activated(gate, activation)) * up;
 }
 
 constexpr int TILE_FEATURES = 128, TILE_ROWS = 32, TILE_DEPTH = 64, STAGES = 3, PRODUCT_THREADS = 128;
@@ -175,7 +176,7 @@ template <typename T, bool FIRST> __global__ void __launch_bounds__(PRODUCT_THRE
                 int feature = 16 * warp + (lane >> 2) + 8 * (c >> 1), r = 8 * j + 2 * (lane & 3) + (c & 1);
                 if (FIRST) {
                     float gate = rounded<T>(sums[0][j][c]), up = rounded<T>(sums[1][j][c]);
-                    store(tile + r * OUT_PITCH + feature, silu_product<T>(gate, up));
+                    store(tile + r * OUT_PITCH + feature, gate_product<T>(gate, up, a.activation));
                 } else {
                     store(tile + r * OUT_PITCH + feature, sums[0][j][c]);
                     store(tile + r * OUT_PITCH + feature + TILE_FEATURES / 2, sums[1][j][c]);
@@ -226,7 +227,7 @@ template <typename T, bool FIRST> __global__ void __launch_bounds__(ANY_WARPS * 
         for (int r = 0; r < ANY_ROWS; r++) {
             float y = rounded<T>(warp_sum(sum[0][r]));
             if (FIRST)
-                y = silu_product<T>(y, rounded<T>(warp_sum(sum[1][r])));
+                y = gate_product<T>(y, rounded<T>(warp_sum(sum[1][r])), a.activation);
             if (lane == 0 && row + r < count)
                 store((T *)a.out + (int64_t)(FIRST ? start + row + r : a.order[start + row + r]) * a.features +
                           feature,
@@ -337,9 +338,9 @@ extern "C" cudaError_t mb_launch_experts_products(cudaStream_t stream, mb_type t
         return cudaSuccess;
     Scratch s = scratch_of(type, args);
     ProductArgs first = {s.starts, s.order,     args->hidden, args->gate_up,
-                         s.inner,  args->top_k, args->size,   (int32_t)args->width};
+                         s.inner,  args->top_k, args->size,   (int32_t)args->width, args->activation};
     ProductArgs second = {s.starts,  s.order, s.inner, args->down, s.outputs, args->top_k, (int32_t)args->width,
-                          args->size};
+                          args->size, args->activation};
     cudaError_t status = launch_product<true>(stream, type, args, first);
     return status == cudaSuccess ? launch_product<false>(stream, type, args, second) : status;
 }

@@ -14,7 +14,7 @@ enum Source { DENSE = 0, PAGES = 1, PREFILL = 2 };
 
 struct KeyList {
     int total;      /* keys in the list */
-    int begin;      /* DENSE: first slot */
+    int begin;      /* DENSE, PREFILL: first slot */
     int selected;   /* PAGES: positions below this are pages, the rest is the block from slot `prefix` on */
     int hole;       /* PAGES: positions hole .. selected-1 hold no key (end of a partial last page, unused ids) */
     int prefix;
@@ -36,6 +36,10 @@ __device__ __forceinline__ KeyList key_list(const Problem &p, int b, int h, int 
         int64_t limit = (position / p.prefill_block + 1) * p.prefill_block;
         int64_t end = p.first + p.prefill_rows;
         list.total = (int)(limit < end ? limit : end);
+        if (p.prefill_window > 0 && position >= p.prefill_window) {
+            list.begin = (int)(position - p.prefill_window + 1);
+            list.total -= list.begin;
+        }
         return list;
     }
     KeyRange range = key_range(p, b);
@@ -78,7 +82,7 @@ template <Source SOURCE> __device__ __forceinline__ int key_slot(const KeyList &
     if (SOURCE == DENSE)
         return list.begin + j;
     if (SOURCE == PREFILL)
-        return j;
+        return list.begin + j;
     if (j >= list.selected)
         return list.prefix + (j - list.selected);
     int slot = (list.ids[j >> list.shift] << list.shift) + (j & ((1 << list.shift) - 1));

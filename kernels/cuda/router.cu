@@ -152,6 +152,7 @@ struct ChoiceArgs {
     float *weights, scale;
     int64_t n;
     int32_t experts, top_k, groups, groups_kept, sigmoid, round_weights, normalise;
+    const void *expert_scale; /* NULL, or [experts] of T */
 };
 
 /* Scores of one row: softmax or sigmoid of the logits, and what the choice is made by. */
@@ -237,6 +238,8 @@ template <typename T> __global__ void __launch_bounds__(CHOICE_WARPS * 32) route
     }
     if (lane < a.top_k) {
         float w = (a.normalise ? mine / (sum + 1e-20f) : mine) * a.scale;
+        if (a.expert_scale)
+            w *= load((const T *)a.expert_scale + expert);
         a.ids[row * a.top_k + lane] = expert;
         a.weights[row * a.top_k + lane] = a.round_weights ? rounded<T>(w) : w;
     }
@@ -263,7 +266,8 @@ extern "C" cudaError_t mb_launch_router_choice(cudaStream_t stream, mb_type type
                     args->groups_kept,
                     args->score == MB_SCORE_SIGMOID,
                     args->round_weights,
-                    args->normalise};
+                    args->normalise,
+                    args->expert_scale};
     MB_WITH_TYPE(type, router_choice<T><<<blocks_for(args->n, CHOICE_WARPS), CHOICE_WARPS * 32, 0, stream>>>(a));
     return cudaGetLastError();
 }

@@ -21,8 +21,10 @@
  *   Stable-DiffCoder is a llama by model_type and names its own architecture. Its modeling_stable_diffcoder.py
  *   decodes as SDAR's code does; blocks of 4 are those of its README, the mask is the tokenizer's.
  *
- *   nemotron_labs_diffusion was read in ports of its code (SGLang's model, one for MLX), diffusion_gemma in
- *   transformers 5.24.0.
+ *   diffusion_gemma configuration_diffusion_gemma.py of transformers 5.24.0; what of it is no size:
+ * config_canvas.c
+ *
+ *   nemotron_labs_diffusion was read in ports of its code (SGLang's model, one for MLX).
  */
 #include "model/checkpoint/classes.h"
 
@@ -130,11 +132,24 @@ static const mb_config_class classes[] = {
          "is not supported yet: it needs causal attention over prompts and finished blocks, and queries that "
          "are scaled by their position (llama_4_scaling_beta)"},
     {.model_type = "diffusion_gemma",
-     .family = MB_FAMILY_SDAR,
+     .family = MB_FAMILY_DIFFUSION_GEMMA,
+     .nested = "text_config",
      .experts = true,
-     .refuse =
-         "is not supported yet: it needs a canvas of random tokens in place of a mask token, a causal encoder, "
-         "layers with a sliding window, and experts beside a dense feed-forward"},
+     .layers = 30,
+     .hidden = 2304,
+     .query_heads = 8,
+     .kv_heads = 4,
+     .head_dim = 256,
+     .intermediate = 9216,
+     .vocab = 262144,
+     .positions = 131072,
+     .norm_eps = 1e-6,
+     .tied = true,
+     .qk_norm = true,
+     .norm_one_rounding = true,
+     .block = 256,
+     .mask_id = -1,
+     .end_id = 1},
     {.model_type = "llada2_moe",
      .family = MB_FAMILY_LLADA2,
      LLADA2_SIZES,

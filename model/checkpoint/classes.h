@@ -14,6 +14,7 @@ typedef struct mb_config_class {
     const char *architecture; /* NULL, or what "architectures" must name; such a row stands before the plain one */
     mb_family family;
     bool experts;       /* the layers have experts */
+    const char *nested; /* NULL, or the object of the file with the text model's sizes: a canvas model */
     const char *refuse; /* NULL, or why such a checkpoint cannot be loaded */
     /* Sizes; MB_UNSAID where the class leaves them open. kv_heads 0: as many as query heads. head_dim 0: hidden
      * size by query heads. */

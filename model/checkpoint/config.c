@@ -21,7 +21,8 @@
 
 /* What is read, by whom it is needed. */
 struct source {
-    const cJSON *root;
+    const cJSON *root; /* where the sizes stand: the file, or its nested object */
+    const cJSON *top;  /* the file */
     const mb_config_class *class;
     const char *where;
     mb_error *err;
@@ -44,6 +45,9 @@ static int find_class(struct source *source)
     }
     if (class->refuse)
         return mb_fail(source->err, MB_E_INPUT, "%s: model_type \"%s\" %s", source->where, name, class->refuse);
+    if (class->nested && !cJSON_IsObject(source->root = mb_json_member(source->top, class->nested)))
+        return mb_fail(source->err, MB_E_INPUT, "%s: \"%s\" is missing or no object", source->where,
+                       class->nested);
     for (size_t i = 0; i < sizeof expert_keys / sizeof expert_keys[0] && !class->experts; i++)
         if (mb_json_member(source->root, expert_keys[i]))
             return mb_fail(source->err, MB_E_INPUT, "%s: \"%s\": layers of model_type \"%s\" have no experts",
@@ -51,9 +55,22 @@ static int find_class(struct source *source)
     return MB_OK;
 }
 
+int32_t mb_layer_number(const mb_model_config *config, int32_t layer)
+{
+    int32_t number = 0;
+    for (int32_t l = 0; l < layer; l++)
+        number += !mb_layer_is_local(config, l);
+    return number;
+}
+
+int32_t mb_layer_count(const mb_model_config *config)
+{
+    return mb_layer_number(config, config->layers);
+}
+
 const char *mb_family_name(mb_family family)
 {
-    static const char *const names[] = {"sdar", "fast_dllm_v2", "llada2"};
+    static const char *const names[] = {"sdar", "fast_dllm_v2", "llada2", "diffusion_gemma"};
     return names[family];
 }
 
@@ -225,6 +242,8 @@ static int take_request(mb_model_config *config, const mb_model_request *request
 
 static int check_ids(const mb_model_config *config, const char *where, mb_error *err)
 {
+    if (config->canvas.steps > 0)
+        return MB_OK;
     if (config->mask_id < 0 || config->mask_id >= config->vocab)
         return mb_fail(err, MB_E_INPUT, "%s: mask token %d is outside the vocabulary of %d", where,
                        config->mask_id, config->vocab);
@@ -376,6 +395,15 @@ static int read_block(mb_model_config *config, const struct source *source, cons
                       const mb_model_request *request)
 {
     const mb_config_class *class = source->class;
+    config->block = class->block;
+    config->mask_id = -1;
+    if (class->nested) { /* no mask */
+        if (request && request->mask)
+            return mb_fail(source->err, MB_E_INPUT,
+                           "%s: a canvas of random tokens has no mask token: do without \"mask\"", source->where);
+        return mb_model_json_want_int(source->top, "canvas_length", source->where, 1, BLOCK_MAX, &config->block,
+                                      source->err);
+    }
     const char *key = mb_json_member(source->root, "bd_size") ? "bd_size" : "block_size";
     config->block = class->mask_of_tokenizer && files->block > 0 ? files->block : class->block;
     config->mask_id = class->mask_of_tokenizer && files->mask_id >= 0 ? files->mask_id : class->mask_id;
@@ -399,6 +427,30 @@ static int read_block(mb_model_config *config, const struct source *source, cons
                    source->where, class->model_type);
 }
 
+static int read_plain(mb_model_config *config, const struct source *source)
+{
+    int rc = refuse_unsupported(source, config->layers);
+    return rc == MB_OK ? read_rest(config, source) : rc;
+}
+
+/* A model of canvases: its own keys, beside those of generation_config.json that belong to its sampler. */
+static int read_nested(mb_model_config *config, const struct source *source, const mb_config_files *files)
+{
+    cJSON *generation = NULL;
+    int rc = MB_OK;
+    config->norm_eps = source->class->norm_eps;
+    config->tied = source->class->tied;
+    config->qk_norm = source->class->qk_norm;
+    config->norm_one_rounding = source->class->norm_one_rounding;
+    if (files->generation)
+        rc = mb_model_json_parse(&generation, files->generation, files->generation_size, "generation_config.json",
+                                 source->err);
+    if (rc == MB_OK)
+        rc = mb_config_read_canvas(config, source->top, source->root, generation, source->where, source->err);
+    cJSON_Delete(generation);
+    return rc;
+}
+
 /* Order matters: the class decides defaults, sizes bound the ids that are read after them. */
 int mb_config_parse(mb_model_config *config, const mb_config_files *files, const mb_model_request *request,
                     mb_error *err)
@@ -407,7 +459,7 @@ int mb_config_parse(mb_model_config *config, const mb_config_files *files, const
     struct source source = {.where = files->where, .err = err};
     *config = (mb_model_config){0};
     int rc = mb_model_json_parse(&root, files->json, files->json_size, files->where, err);
-    source.root = root;
+    source.root = source.top = root;
     if (rc == MB_OK)
         rc = find_class(&source);
     if (rc == MB_OK) {
@@ -415,12 +467,10 @@ int mb_config_parse(mb_model_config *config, const mb_config_files *files, const
         rc = read_sizes(config, &source);
     }
     if (rc == MB_OK)
-        rc = refuse_unsupported(&source, config->layers);
-    if (rc == MB_OK)
-        rc = read_rest(config, &source);
+        rc = source.class->nested ? read_nested(config, &source, files) : read_plain(config, &source);
     if (rc == MB_OK)
         rc = read_block(config, &source, files, request);
-    if (rc == MB_OK && source.class->experts)
+    if (rc == MB_OK && source.class->experts && !source.class->nested)
         rc = mb_config_read_moe(config, &source.class->moe, root, files->where, err);
     if (rc == MB_OK)
         rc = find_stops(config, &source, files);

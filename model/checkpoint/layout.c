@@ -27,29 +27,32 @@ static const struct names bailing = {.q = "attention.query_key_value.weight",
                                      .k_norm = "attention.key_layernorm.weight",
                                      .o = "attention.dense.weight"};
 
-/* Appends and returns the new count. The longest list has 18 parts: experts beside a shared one, with q/k/v biases
- * and q/k norm. */
+/* Appends and returns the new count. The longest list has 23 parts: experts beside a dense part, with norms of
+ * both. */
 static int add(mb_weight_part *parts, int n, mb_weight_part part)
 {
     parts[n] = part;
     return n + 1;
 }
 
-#define PART(...) n = add(parts, n, (mb_weight_part){__VA_ARGS__, 0, 0})
-#define EXPERT_PART(...) n = add(parts, n, (mb_weight_part){__VA_ARGS__})
+#define PART(...) n = add(parts, n, (mb_weight_part){__VA_ARGS__, 0, 0, 0})
+#define EXPERT_PART(...) n = add(parts, n, (mb_weight_part){__VA_ARGS__, 0})
+#define STACKED_PART(planes, ...) n = add(parts, n, (mb_weight_part){__VA_ARGS__, 0, 0, planes})
 
 /* A layer's attention and its two norms. */
-static int add_attention(const mb_model_config *c, mb_weight_part *parts, int n)
+static int add_attention(const mb_model_config *c, int32_t layer, mb_weight_part *parts, int n)
 {
+    const mb_layer_sizes sizes = mb_layer_sizes_of(c, layer);
     const struct names *names = c->family == MB_FAMILY_LLADA2 ? &bailing : &qwen;
-    const int64_t hidden = c->hidden, q = (int64_t)c->query_heads * c->head_dim, d = c->head_dim;
-    const int64_t kv = (int64_t)c->kv_heads * c->head_dim, all = q + 2 * kv, first = names->k ? q : all;
+    const int64_t hidden = c->hidden, q = sizes.width, d = sizes.head_dim;
+    const int64_t kv = (int64_t)sizes.kv_heads * d, all = sizes.qkv, first = names->k ? q : all;
 #define AT(field) offsetof(struct mb_layer, field)
     PART("input_layernorm.weight", MB_WEIGHT_NORM, hidden, 1, AT(input_norm), 0, hidden);
     PART(names->q, MB_WEIGHT_LINEAR, first, hidden, AT(qkv), 0, all);
     if (names->k) {
         PART(names->k, MB_WEIGHT_LINEAR, kv, hidden, AT(qkv), q, all);
-        PART(names->v, MB_WEIGHT_LINEAR, kv, hidden, AT(qkv), q + kv, all);
+        if (!sizes.value_is_key)
+            PART(names->v, MB_WEIGHT_LINEAR, kv, hidden, AT(qkv), q + kv, all);
     }
     if (c->qkv_bias)
         PART(names->q_bias, MB_WEIGHT_BIAS, first, 1, AT(qkv_bias), 0, all);
@@ -92,6 +95,42 @@ static int add_experts(const mb_model_config *c, mb_weight_part *parts, int n)
     return n;
 }
 
+/* What Gemma's layers have beyond the others', their experts among it: all of a layer in one tensor. */
+static int add_wrapped(const mb_model_config *c, mb_weight_part *parts, int n)
+{
+    const int64_t hidden = c->hidden, size = c->moe.size, experts = c->moe.experts;
+    PART("pre_feedforward_layernorm.weight", MB_WEIGHT_NORM, hidden, 1, AT(pre_norm), 0, hidden);
+    PART("post_feedforward_layernorm_1.weight", MB_WEIGHT_NORM, hidden, 1, AT(dense_norm), 0, hidden);
+    PART("pre_feedforward_layernorm_2.weight", MB_WEIGHT_NORM, hidden, 1, AT(expert_pre_norm), 0, hidden);
+    PART("post_feedforward_layernorm_2.weight", MB_WEIGHT_NORM, hidden, 1, AT(expert_norm), 0, hidden);
+    PART("post_feedforward_layernorm.weight", MB_WEIGHT_NORM, hidden, 1, AT(out_norm), 0, hidden);
+    PART("layer_scalar", MB_WEIGHT_NORM, 1, 1, AT(scalar), 0, 1);
+    PART("/model.encoder.language_model.layers.%d.layer_scalar", MB_WEIGHT_NORM, 1, 1, AT(causal_scalar), 0, 1);
+    PART("router.proj.weight", MB_WEIGHT_LINEAR, experts, hidden, AT(router), 0, experts);
+    PART("router.scale", MB_WEIGHT_NORM, hidden, 1, AT(router_scale), 0, hidden);
+    PART("router.per_expert_scale", MB_WEIGHT_NORM, experts, 1, AT(expert_scale), 0, experts);
+    STACKED_PART(experts, "experts.gate_up_proj", MB_WEIGHT_LINEAR, 2 * size * experts, hidden, AT(expert_gate_up),
+                 0, 2 * size * experts);
+    STACKED_PART(experts, "experts.down_proj", MB_WEIGHT_OUTPUT, hidden * experts, size, AT(expert_down), 0,
+                 hidden * experts);
+    return n;
+}
+
+const char *mb_layout_prefix(const mb_model_config *config)
+{
+    return config->family == MB_FAMILY_DIFFUSION_GEMMA ? "model.decoder.layers." : "model.layers.";
+}
+
+bool mb_layout_skipped(const mb_model_config *config, size_t i, const char **prefix)
+{
+    static const char *const vision[] = {"model.encoder.vision_tower.", "model.encoder.embed_vision."};
+    *prefix = NULL;
+    if (config->family != MB_FAMILY_DIFFUSION_GEMMA || i >= sizeof vision / sizeof vision[0])
+        return false;
+    *prefix = vision[i];
+    return true;
+}
+
 int mb_layout_layer(const mb_model_config *c, int32_t layer, mb_weight_part parts[MB_WEIGHT_PARTS_MAX])
 {
     static const char *const dense[3] = {"mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"};
@@ -99,26 +138,47 @@ int mb_layout_layer(const mb_model_config *c, int32_t layer, mb_weight_part part
                                           "mlp.shared_experts.up_proj.weight",
                                           "mlp.shared_experts.down_proj.weight"};
     const bool moe = mb_layer_is_moe(c, layer);
-    int n = add_attention(c, parts, 0);
+    int n = add_attention(c, layer, parts, 0);
     if (mb_layer_inner(c, layer) > 0)
-        n = add_mlp(c, mb_layer_inner(c, layer), moe ? shared : dense, parts, n);
+        n = add_mlp(c, mb_layer_inner(c, layer), moe && !c->moe.beside ? shared : dense, parts, n);
+    if (c->wrapped)
+        return add_wrapped(c, parts, n);
     return moe ? add_experts(c, parts, n) : n;
 }
 #undef AT
 
-int mb_layout_model(const mb_model_config *c, mb_weight_part parts[MB_WEIGHT_PARTS_MAX])
+/* What turns the last logits of a canvas into a part of its input. */
+static int add_conditioning(const mb_model_config *c, mb_weight_part *parts, int n)
 {
-    const char *embed =
-        c->family == MB_FAMILY_LLADA2 ? "model.word_embeddings.weight" : "model.embed_tokens.weight";
-#define AT(field) offsetof(struct mb_model, field)
-    int n = 0;
-    PART(embed, MB_WEIGHT_EMBED, c->vocab, c->hidden, AT(embed), 0, c->vocab);
-    PART("model.norm.weight", MB_WEIGHT_NORM, c->hidden, 1, AT(final_norm), 0, c->hidden);
-    if (!c->tied)
-        PART("lm_head.weight", MB_WEIGHT_HEAD, c->vocab, c->hidden, AT(lm_head), 0, c->vocab);
+    const int64_t hidden = c->hidden, inner = c->intermediate;
+#define AT(field) offsetof(struct mb_model, conditioning) + offsetof(struct mb_layer, field)
+    PART("model.decoder.self_conditioning.pre_norm.weight", MB_WEIGHT_NORM, hidden, 1, AT(input_norm), 0, hidden);
+    PART("model.decoder.self_conditioning.gate_proj.weight", MB_WEIGHT_LINEAR, inner, hidden, AT(gate_up), 0,
+         2 * inner);
+    PART("model.decoder.self_conditioning.up_proj.weight", MB_WEIGHT_LINEAR, inner, hidden, AT(gate_up), inner,
+         2 * inner);
+    PART("model.decoder.self_conditioning.down_proj.weight", MB_WEIGHT_OUTPUT, hidden, inner, AT(down), 0, hidden);
 #undef AT
     return n;
 }
+
+int mb_layout_model(const mb_model_config *c, mb_weight_part parts[MB_WEIGHT_PARTS_MAX])
+{
+    const bool gemma = c->family == MB_FAMILY_DIFFUSION_GEMMA;
+    const char *embed = c->family == MB_FAMILY_LLADA2 ? "model.word_embeddings.weight"
+                        : gemma                       ? "model.decoder.embed_tokens.weight"
+                                                      : "model.embed_tokens.weight";
+#define AT(field) offsetof(struct mb_model, field)
+    int n = 0;
+    PART(embed, MB_WEIGHT_EMBED, c->vocab, c->hidden, AT(embed), 0, c->vocab);
+    PART(gemma ? "model.decoder.norm.weight" : "model.norm.weight", MB_WEIGHT_NORM, c->hidden, 1, AT(final_norm),
+         0, c->hidden);
+    if (!c->tied)
+        PART("lm_head.weight", MB_WEIGHT_HEAD, c->vocab, c->hidden, AT(lm_head), 0, c->vocab);
+#undef AT
+    return c->canvas.steps > 0 ? add_conditioning(c, parts, n) : n;
+}
+#undef STACKED_PART
 #undef EXPERT_PART
 #undef PART
 
@@ -138,17 +198,14 @@ static size_t parts_bytes(const mb_weight_part *parts, int n, mb_type type)
     return bytes;
 }
 
-/* Weights and the RoPE table, as mb_model_open() will allocate them: one padded piece a device tensor. Layers
- * differ at most in being dense or not. */
+/* Weights and the RoPE tables, as mb_model_open() will allocate them: one padded piece a device tensor. */
 size_t mb_model_weight_bytes(const mb_model_config *config, mb_type type)
 {
     mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
-    const int32_t dense = config->moe.experts > 0 ? config->moe.dense_layers : config->layers;
     size_t bytes = parts_bytes(parts, mb_layout_model(config, parts), type);
-    if (dense > 0)
-        bytes += parts_bytes(parts, mb_layout_layer(config, 0, parts), type) * (size_t)dense;
-    if (dense < config->layers)
-        bytes +=
-            parts_bytes(parts, mb_layout_layer(config, dense, parts), type) * (size_t)(config->layers - dense);
+    for (int32_t l = 0; l < config->layers; l++)
+        bytes += parts_bytes(parts, mb_layout_layer(config, l, parts), type);
+    if (config->local.window > 0)
+        bytes += mb_layout_padded((size_t)config->positions * (size_t)config->local.rotary_dim * sizeof(float));
     return bytes + mb_layout_padded((size_t)config->positions * (size_t)config->rotary_dim * sizeof(float));
 }

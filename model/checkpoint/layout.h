@@ -20,7 +20,8 @@ typedef enum mb_weight_kind {
 /* One named tensor of the checkpoint and the rows of the device tensor that it becomes; or, with copies, one
  * tensor of each expert, whose number stands in the name. */
 typedef struct mb_weight_part {
-    const char *name; /* "model.norm.weight"; inside a layer the rest after "model.layers.N."; %d = expert */
+    const char *name; /* "model.norm.weight"; inside a layer the rest behind mb_layout_prefix() and "N.", %d =
+                       * expert; a whole name behind a "/", %d = layer */
     mb_weight_kind kind;
     int64_t rows, cols;  /* vectors: rows = length, cols = 1, and the checkpoint's shape is [rows] */
     size_t field;        /* offset of the void * in struct mb_layer or struct mb_model */
@@ -28,9 +29,15 @@ typedef struct mb_weight_part {
     int64_t tensor_rows; /* rows of the whole device tensor */
     int32_t copies;      /* experts; 0 = a single tensor */
     int64_t copy_rows;   /* rows of the device tensor from one expert to the next */
+    int64_t planes;      /* 0: [rows][cols]; else the checkpoint's shape is [planes][rows / planes][cols] */
 } mb_weight_part;
 
-#define MB_WEIGHT_PARTS_MAX 20
+#define MB_WEIGHT_PARTS_MAX 28
+
+/* "model.layers.": in front of a layer's number. */
+const char *mb_layout_prefix(const mb_model_config *config);
+/* Beginnings of names that are left out, and what they are for; false: there is no i-th. */
+bool mb_layout_skipped(const mb_model_config *config, size_t i, const char **prefix);
 
 /* Parts of one layer, parts of the rest of the model; return how many. A device tensor is named by consecutive
  * parts with the same field, the first of which has first_row 0. */

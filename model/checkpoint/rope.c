@@ -10,6 +10,7 @@
 #include "model/checkpoint/rope.h"
 
 #include "model/checkpoint/json.h"
+#include "model/internal.h"
 
 #include <math.h>
 #include <string.h>
@@ -276,7 +277,39 @@ float mb_rope_frequencies(const mb_model_config *config, float *frequency)
             if (rope->type == MB_ROPE_LINEAR)
                 frequency[j] /= (float)rope->factor;
         }
+    if (rope->type == MB_ROPE_PROPORTIONAL)
+        for (int j = 0; j < pairs; j++)
+            frequency[j] = j < rope->turned ? frequency[j] / (float)rope->factor : 0.0f;
     if (rope->type == MB_ROPE_LLAMA3)
         llama3(rope, pairs, frequency);
     return rope->attention > 0 ? (float)rope->attention : 1.0f;
+}
+
+int mb_rope_table(const mb_model *model, const mb_model_config *config, void *stage, size_t bytes, float **place,
+                  mb_error *err)
+{
+    const size_t width = (size_t)config->rotary_dim, pairs = width / 2, rows = bytes / (width * sizeof(float));
+    float *table = stage, frequency[MB_ROPE_PAIRS_MAX];
+    *place = model->kernels->alloc(model->device, (size_t)config->positions * width * sizeof(float));
+    if (!*place)
+        return mb_fail(err, MB_E_SYSTEM, "the device arena has no room for the RoPE table of %d positions",
+                       config->positions);
+    const float attention = mb_rope_frequencies(config, frequency);
+    for (size_t first = 0; first < (size_t)config->positions; first += rows) {
+        size_t count = (size_t)config->positions - first < rows ? (size_t)config->positions - first : rows;
+        for (size_t p = 0; p < count; p++) {
+            for (size_t j = 0; j < pairs; j++) {
+                float sine, cosine;
+                sincosf((float)(first + p) * frequency[j], &sine, &cosine);
+                table[p * width + j] = mb_type_round(cosine * attention, model->type);
+                table[p * width + pairs + j] = mb_type_round(sine * attention, model->type);
+            }
+        }
+        int rc =
+            model->kernels->upload(model->device, *place + first * width, table, count * width * sizeof(float));
+        if (rc < 0)
+            return mb_fail(err, rc, "loading the RoPE table into the device: %s",
+                           model->kernels->error(model->device));
+    }
+    return MB_OK;
 }

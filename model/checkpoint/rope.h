@@ -17,4 +17,10 @@ int mb_rope_read(mb_model_config *config, const struct cJSON *root, double parti
 /* frequency: rotary_dim / 2 values, radians a position. Returns the factor on cosine and sine. */
 float mb_rope_frequencies(const mb_model_config *config, float *frequency);
 
+/* Allocates and fills a table of cosine and sine on the model's device, as the families' rotary code: frequencies
+ * and angles in fp32, cosine and sine (times the attention factor) rounded to T. stage: host memory to work in,
+ * for one position at least. */
+int mb_rope_table(const mb_model *model, const mb_model_config *config, void *stage, size_t bytes, float **place,
+                  mb_error *err);
+
 #endif

@@ -30,6 +30,11 @@ int mb_model_slice(const mb_model_config *whole, int32_t ranks, mb_model_config 
     mb_text possible = {0};
     const char *what = ranks < 1 || ranks > MB_RANKS_MAX ? "devices" : indivisible(whole, ranks);
     *slice = *whole;
+    if (whole->local.window > 0 && ranks > 1)
+        return mb_fail(
+            err, MB_E_INPUT,
+            "%s cannot be split over devices yet: its layers differ in their heads; \"parallel\" can be 1",
+            whole->name);
     if (what) {
         for (int32_t n = 1; n <= MB_RANKS_MAX; n++)
             if (!indivisible(whole, n))

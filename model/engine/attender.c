@@ -4,6 +4,7 @@
  */
 #include "base/foreign.h"
 #include "model/engine/engine.h"
+#include "model/checkpoint/config.h"
 #include "model/engine/team.h"
 
 #include <math.h>
@@ -231,7 +232,7 @@ void mb_call_make(const mb_session *session, const mb_forward_run *run, int32_t 
     call->step = run->step;
     call->mode = run->mode;
     call->phase = run->phase;
-    call->layer = layer;
+    call->layer = layer < 0 ? layer : mb_layer_number(session->config, layer); /* methods see no local layer */
     call->rows = run->rows;
     call->row_offset = run->row_offset;
     call->masked_rows = run->masked_rows;
@@ -243,6 +244,7 @@ void mb_call_make(const mb_session *session, const mb_forward_run *run, int32_t 
     if (layer < 0)
         return;
     view->kv = session->kv[layer];
+    view->layer = layer;
     call->k = view->kv.k;
     call->v = view->kv.v;
     if (!forward)
@@ -416,6 +418,8 @@ int mb_attender_begin(mb_attender *attender, const mb_forward_run *run, mb_error
     mb_call_make(session, &prefill, -1, &call, &view);
     int rc = mb_attender_hook(attender, MB_HOOK_REQUEST_BEGIN, &call, err);
     for (int32_t l = 0; l < session->config->layers && rc == MB_OK; l++) {
+        if (mb_layer_is_local(session->config, l))
+            continue;
         mb_call_make(session, &prefill, l, &call, &view);
         rc = mb_attender_hook(attender, MB_HOOK_KV_ADDED, &call, err);
     }

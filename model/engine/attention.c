@@ -93,7 +93,8 @@ static int attend_dense(mb_session *session, mb_forward_run *run, mb_call *call,
     if (watched)
         rc = mb_attender_observe(run->attender, call, selection, args->lse, along ? with_mass.mass : NULL, err);
     if (rc == MB_OK && run->shadow_count > 0)
-        rc = mb_shadows_ask(session, run, run->ranking, call->layer, session->buffer[MB_BUFFER_LSE], err);
+        rc = mb_shadows_ask(session, run, run->ranking, ((const mb_call_view *)call->internal)->layer,
+                            session->buffer[MB_BUFFER_LSE], err);
     return rc;
 }
 

@@ -281,7 +281,9 @@ static int hash_heads(const mb_session *session, const mb_kv *kv, const char *fr
 
 int mb_cache_hash(const mb_session *session, int32_t tokens, char (**hashes)[MB_HASH_CAP], mb_error *err)
 {
-    size_t width = (size_t)session->config->head_dim * mb_type_size(session->type);
+    const mb_model_config *config = session->config;
+    const int32_t dim = config->local.head_dim > config->head_dim ? config->local.head_dim : config->head_dim;
+    size_t width = (size_t)dim * mb_type_size(session->type);
     char(*all)[MB_HASH_CAP] = calloc((size_t)session->config->layers, sizeof *all);
     void *row = malloc((size_t)tokens * width + 1);
     int rc = all && row ? MB_OK : mb_no_memory(err, "watching a cache of %d tokens", tokens);

@@ -32,7 +32,8 @@ struct decoder {
     int32_t block;
     char (*cache)[MB_HASH_CAP]; /* hashes of the prompt's keys and values, one a layer; NULL = nobody looks */
     bool forgotten;             /* compat_prompt_bug threw the snapshot away */
-    double layers, sparse_layers, select_tokens;
+    double layers, sparse_layers, select_tokens, local_tokens;
+    uint8_t open[256]; /* of a canvas: 1 = a slot is not accepted yet */
     float *probability;
 };
 
@@ -89,6 +90,8 @@ static mb_forward_run make_run(struct decoder *d, mb_phase phase, int32_t step)
                             .batch = 1,
                             .rows = d->session->block,
                             .max_prefix = mb_session_bound(d->session, d->session->prefix[0]),
+                            .open =
+                                d->session->config->canvas.steps > 0 && phase != MB_PHASE_COMMIT ? d->open : NULL,
                             .pre_rope = wants_pre_rope(d),
                             .checked = is_checked(d, step),
                             .watcher = d->request->selected && phase != MB_PHASE_COMMIT ? d->request : NULL,
@@ -125,7 +128,7 @@ static int block_hook(struct decoder *d, mb_hook hook, const int32_t *tokens, mb
 {
     mb_forward_run run = make_run(d, hook == MB_HOOK_BLOCK_BEGIN ? MB_PHASE_FIRST_STEP : MB_PHASE_COMMIT, 0);
     for (int32_t i = 0; i < d->session->block; i++)
-        run.masked_rows += tokens[i] == d->session->config->mask_id;
+        run.masked_rows += run.open ? run.open[i] : tokens[i] == d->session->config->mask_id;
     return mb_forward_hook(d->session, &run, hook, -1, err);
 }
 
@@ -166,8 +169,18 @@ static int network_denoise(void *self, int32_t step, const int32_t *tokens, int3
         return rc;
     d->layers += run.layers;
     d->sparse_layers += run.sparse_layers;
+    d->local_tokens += run.local_tokens;
     d->select_tokens += run.select_share * d->session->prefix[0] * d->session->config->kv_heads;
     return timed ? append_time(step == 1 ? &d->first : &d->later, us, err) : MB_OK;
+}
+
+static int network_canvas(void *self, const uint8_t *open, double temperature, mb_error *err)
+{
+    struct decoder *d = self;
+    (void)err;
+    memcpy(d->open, open, (size_t)d->session->block);
+    d->session->temperature = (float)temperature;
+    return MB_OK;
 }
 
 static int network_logits(void *self, int32_t row, float *values, mb_error *err)
@@ -221,6 +234,8 @@ static void fill_sampling(const struct decoder *d, mb_sampling *sampling)
                               .sub_block = config->sub_block,
                               .mask_id = config->mask_id,
                               .vocab = config->vocab,
+                              .canvas = config->canvas,
+                              .draws = request->draws,
                               .seed = request->seed,
                               .max_new_tokens = request->max_new_tokens,
                               .min_new_tokens = request->min_new_tokens,
@@ -247,8 +262,8 @@ static int read_work(struct decoder *d, mb_error *err)
         return rc;
     memcpy(work, all, sizeof work);
     d->select_tokens = all[4];
-    double present = work[1] + work[3];
-    d->result->work = present > 0 ? work[0] / present : 0;
+    double present = work[1] + work[3] + d->local_tokens;
+    d->result->work = present > 0 ? (work[0] + d->local_tokens) / present : 0;
     d->result->work_select = present > 0 ? d->select_tokens / present : 0;
     d->result->engaged = d->layers > 0 ? d->sparse_layers / d->layers : 0;
     return MB_OK;
@@ -354,6 +369,7 @@ static int decode(struct decoder *d, mb_error *err)
                           .block_begin = network_block_begin,
                           .block_end = network_block_end,
                           .denoise = network_denoise,
+                          .canvas = network_canvas,
                           .logits = network_logits,
                           .commit = network_commit};
     mb_sampling sampling;
@@ -429,8 +445,8 @@ int mb_decode_shadow(mb_session *session, mb_attender *exact, mb_attender *const
         rc = mb_shadows_settle(session, &run, 0, rc, err);
     }
     for (size_t i = 0; i < shadow_count && rc == MB_OK; i++)
-        rc = mb_shadow_result(&d.shadows[i], session->config->layers, session->model->whole.kv_heads, &recalls[i],
-                              err);
+        rc = mb_shadow_result(&d.shadows[i], d.shadows[i].attender->shape.layers, session->model->whole.kv_heads,
+                              &recalls[i], err);
     if (rc != MB_OK) {
         for (size_t i = 0; i < shadow_count; i++)
             mb_recall_free(&recalls[i]);

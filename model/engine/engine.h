@@ -32,6 +32,10 @@ typedef enum mb_buffer {
     MB_BUFFER_MLP,      /* [W][I] */
     MB_BUFFER_ROUTER,   /* [W][experts] fp32 logits, then [W][per_token] fp32 weights, then as many int32 ids */
     MB_BUFFER_EXPERTS,  /* scratch of the experts */
+    MB_BUFFER_MIXED,    /* [W][hidden] output of the experts beside a dense part; an expected embedding */
+    MB_BUFFER_SHARES,   /* scratch of a canvas' expected embeddings */
+    MB_BUFFER_WINDOW,   /* [batch][local Hkv][window] int32 ids, then [batch][local Hkv] counts: what local layers
+                           see */
     MB_BUFFER_Q_PRE,    /* [R][Hq*D] before RoPE */
     MB_BUFFER_STATE_PREFIX, /* [R][Hq*D] a method's own prefix attention */
     MB_BUFFER_STATE_BLOCK,  /* [R][Hq*D] the block's, to be merged with it */
@@ -55,6 +59,7 @@ typedef struct mb_buffer_sizes {
     size_t bytes[MB_BUFFER_COUNT];
     mb_budget budget[MB_BUFFER_COUNT];
     size_t kv_bytes;             /* of k or of v of one layer and lane */
+    size_t local_kv_bytes;       /* of one with a window */
     int32_t chunk, rows, stride; /* prefill chunk, R, capacity rounded up to 64 */
     int32_t lanes;
 } mb_buffer_sizes;
@@ -82,6 +87,9 @@ struct mb_session {
     int32_t *staging;     /* host copy of MB_BUFFER_INPUT */
     int32_t *answer;      /* host copy of MB_BUFFER_BEST */
     int32_t attenders;    /* open ones */
+    bool causal;          /* the forward that is made is of a prompt or a commit of a canvas model */
+    float temperature;    /* of the softmax over the last logits that goes into a canvas' next step */
+    int32_t *window;      /* host copy of MB_BUFFER_WINDOW; NULL: no layer has a window */
     uint64_t rotation;    /* numbers the forwards of fixed work, so that inputs differ */
     mb_measure measure;
     mb_team *team; /* this and the next three as in the model */
@@ -100,9 +108,10 @@ struct mb_session {
     struct mb_group *group; /* while it takes part in one */
 };
 
-/* Offsets, in 4-byte words, of the arrays in MB_BUFFER_INPUT; each [batch][block] but the last, [batch]. */
+/* Offsets, in 4-byte words, of the arrays in MB_BUFFER_INPUT; each [batch][block] but the last two, [batch]
+ * and one number. */
 typedef struct mb_input {
-    size_t ids, masked, masked_weight, centre_weight, prefix, words;
+    size_t ids, masked, masked_weight, centre_weight, prefix, temperature, words;
 } mb_input;
 mb_input mb_session_input(const mb_session *session);
 static inline void *mb_input_at(const mb_session *session, size_t word)
@@ -139,8 +148,9 @@ typedef struct mb_forward_run {
     int32_t block, step; /* running numbers; step 0 for a commit */
     int32_t batch, rows, row_offset, masked_rows;
     int32_t max_prefix, mode;
-    bool pre_rope; /* somebody reads the queries before RoPE */
-    bool checked;  /* selections and states are looked at before they are used; not while capturing */
+    const uint8_t *open; /* [batch][block] 1 = a slot counts as masked; NULL: where its token is the mask */
+    bool pre_rope;       /* somebody reads the queries before RoPE */
+    bool checked;        /* selections and states are looked at before they are used; not while capturing */
     mb_type confidence;
     const mb_decode_request *watcher; /* its selected() is told what is read; NULL: nobody is */
     bool audited;                     /* buffers are poisoned and outputs checked: eager, never timed */
@@ -148,6 +158,7 @@ typedef struct mb_forward_run {
     /* Results: what the leader's hooks answered. */
     int32_t sparse_layers, layers;
     double select_share; /* sum over layers of select_tokens / max_prefix */
+    double local_tokens; /* keys that layers with a window read, which every method reads */
 } mb_forward_run;
 
 /* One attender's part of something that all of a forward do. shadow: NULL for the leader. */
@@ -175,6 +186,23 @@ int mb_forward_qkv(mb_session *session, int32_t layer, int64_t n, mb_error *err)
 int mb_forward_rope(mb_session *session, int32_t layer, const mb_rows *rows, const mb_kv *kv, void *q_pre,
                     mb_error *err);
 int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err);
+/* The same of Gemma's layers, and their kind of input: `causal` says which number ends a layer (wrapped.c). */
+int mb_wrapped_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err);
+/* x = RMSNorm of buffer `x`, with what args says of delta, weight, scale and factor; width and eps are filled in.
+ */
+int mb_forward_rms(mb_session *session, mb_rmsnorm args, int64_t n);
+/* Gate, up, activation, down of n rows in MB_BUFFER_NORMED, into MB_BUFFER_DELTA. */
+int mb_forward_dense(mb_session *session, const struct mb_layer *weights, int64_t n, int64_t inner);
+/* Routes n rows of MB_BUFFER_NORMED, and adds up their experts of the rows that are there then (add: NULL or rows
+ * on top) into `out`. */
+int mb_forward_route(mb_session *session, const struct mb_layer *weights, int64_t n);
+int mb_forward_experts(mb_session *session, const struct mb_layer *weights, int64_t n, const void *add, void *out);
+/* Embeds a canvas: the last logits go into it from the second step on (canvas.c). */
+int mb_canvas_condition(mb_session *session, const mb_forward_run *run, int64_t n, mb_error *err);
+/* Sends which keys of the prefix a canvas sees in layers with a window. */
+int mb_canvas_send_window(mb_session *session, int32_t batch, mb_error *err);
+/* Attention of a layer that is no method's business: of a window, or of a commit, which is causal here. */
+int mb_canvas_attention(mb_session *session, mb_forward_run *run, int32_t layer, mb_error *err);
 /* Embeds ids into the residual stream, from row `row` on. */
 int mb_forward_embed(mb_session *session, int64_t row, const int32_t *ids, int64_t n, mb_error *err);
 /* Final norm of n rows into MB_BUFFER_NORMED, and the logits of n of them starting at `first`. */
@@ -220,7 +248,7 @@ typedef struct mb_captured { /* a kind of forward that has come up; graph NULL u
     bool counting;
     mb_graph *graph;
     int32_t sparse_layers, layers;
-    double select_share;
+    double select_share, local_tokens;
 } mb_captured;
 
 struct mb_attender {
@@ -256,6 +284,7 @@ typedef struct mb_call_view {
     mb_session *session;
     mb_rows rows;
     mb_kv kv;
+    int32_t layer; /* of the model; the call's number counts the layers that methods see */
 } mb_call_view;
 
 /* Fills call and view for a layer (-1: none) of a forward; q, keys and flags are those of the session's buffers.

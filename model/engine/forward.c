@@ -14,6 +14,8 @@
 #include "model/checkpoint/config.h"
 #include "model/engine/team.h"
 
+#include <math.h>
+
 static int failed(const mb_session *session, int rc, int32_t layer, const char *what, mb_error *err)
 {
     return mb_fail(err, rc, "layer %d, %s: %s", layer, what, session->kernels->error(session->device));
@@ -36,8 +38,11 @@ static int product(const mb_session *session, const mb_gemm *args)
 int mb_forward_embed(mb_session *session, int64_t row, const int32_t *ids, int64_t n, mb_error *err)
 {
     const mb_model *model = session->model;
+    /* Gemma's stream begins times the root of its width, a number of T. */
+    const float scale = model->config.wrapped ? mb_type_round(sqrtf((float)model->config.hidden), model->type) : 0;
     int rc = session->kernels->embed(session->device,
                                      &(mb_embed){.ids = ids,
+                                                 .scale = scale,
                                                  .n = n,
                                                  .table = model->embed,
                                                  .vocab = model->config.vocab,
@@ -46,34 +51,48 @@ int mb_forward_embed(mb_session *session, int64_t row, const int32_t *ids, int64
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "embedding", err);
 }
 
-/* The residual stream's next normalisation, delta added first where there is one. */
-static int norm(mb_session *session, const void *delta, const void *weight, int64_t n)
+int mb_forward_rms(mb_session *session, mb_rmsnorm args, int64_t n)
 {
-    const mb_model_config *config = session->config;
-    return session->kernels->add_rmsnorm(session->device, &(mb_rmsnorm){.x = session->buffer[MB_BUFFER_X],
-                                                                        .delta = delta,
-                                                                        .weight = weight,
-                                                                        .eps = (float)config->norm_eps,
-                                                                        .one_rounding = config->norm_one_rounding,
-                                                                        .n = n,
-                                                                        .width = config->hidden,
-                                                                        .out = session->buffer[MB_BUFFER_NORMED]});
+    args.eps = (float)session->config->norm_eps;
+    args.one_rounding = session->config->norm_one_rounding;
+    args.n = n;
+    args.width = session->config->hidden;
+    return session->kernels->add_rmsnorm(session->device, &args);
+}
+
+/* The residual stream's next normalisation, delta added first where there is one, and what ended the layer before.
+ */
+static int norm(mb_session *session, const void *delta, const void *scale, const void *weight, int64_t n)
+{
+    mb_rmsnorm args = {.x = session->buffer[MB_BUFFER_X],
+                       .delta = delta,
+                       .scale = scale,
+                       .weight = weight,
+                       .out = session->buffer[MB_BUFFER_NORMED]};
+    return mb_forward_rms(session, args, n);
+}
+
+/* The number that a layer's stream is times in the end, where there is one: of prompts and commits another. */
+static const void *scalar_of(const mb_session *session, int32_t layer)
+{
+    const struct mb_layer *weights = &session->model->layers[layer];
+    return session->causal ? weights->causal_scalar : weights->scalar;
 }
 
 int mb_forward_qkv(mb_session *session, int32_t layer, int64_t n, mb_error *err)
 {
     const mb_model_config *config = session->config;
     const struct mb_layer *weights = &session->model->layers[layer];
-    int rc = norm(session, layer > 0 ? session->buffer[MB_BUFFER_DELTA] : NULL, weights->input_norm, n);
+    int rc = norm(session, layer > 0 ? session->buffer[MB_BUFFER_DELTA] : NULL,
+                  layer > 0 ? scalar_of(session, layer - 1) : NULL, weights->input_norm, n);
     if (rc == MB_OK)
-        rc = product(session,
-                     &(mb_gemm){.a = session->buffer[MB_BUFFER_NORMED],
-                                .weight = weights->qkv,
-                                .bias = weights->qkv_bias,
-                                .m = n,
-                                .n = (int64_t)(config->query_heads + 2 * config->kv_heads) * config->head_dim,
-                                .k = config->hidden,
-                                .out = session->buffer[MB_BUFFER_QKV]});
+        rc = product(session, &(mb_gemm){.a = session->buffer[MB_BUFFER_NORMED],
+                                         .weight = weights->qkv,
+                                         .bias = weights->qkv_bias,
+                                         .m = n,
+                                         .n = mb_layer_sizes_of(config, layer).qkv,
+                                         .k = config->hidden,
+                                         .out = session->buffer[MB_BUFFER_QKV]});
     return rc == MB_OK ? MB_OK : failed(session, rc, layer, "query, key and value", err);
 }
 
@@ -83,6 +102,7 @@ int mb_forward_rope(mb_session *session, int32_t layer, const mb_rows *rows, con
     const mb_kernels *kernels = session->kernels;
     const mb_model_config *config = session->config;
     const struct mb_layer *weights = &session->model->layers[layer];
+    const mb_layer_sizes sizes = mb_layer_sizes_of(config, layer);
     int rc = MB_OK;
     if (kernels->branch_join) /* a branch reads the queries that are replaced now */
         rc = kernels->branch_join(session->device);
@@ -95,17 +115,20 @@ int mb_forward_rope(mb_session *session, int32_t layer, const mb_rows *rows, con
                        .k_norm = weights->k_norm,
                        .norm_eps = (float)config->norm_eps,
                        .norm_one_rounding = config->norm_one_rounding,
-                       .rotary_dim = config->rotary_dim,
-                       .cos_sin = session->model->cos_sin,
+                       .rotary_dim = sizes.rotary_dim,
+                       .cos_sin = sizes.window ? session->model->local_cos_sin : session->model->cos_sin,
                        .q_out = session->buffer[MB_BUFFER_Q],
-                       .q_pre = q_pre};
+                       .q_pre = q_pre,
+                       .v_norm = config->wrapped,
+                       .v_of_k = sizes.value_is_key,
+                       /* Gemma's scores are not scaled: the attention's head_dim^-0.5 is taken back here. */
+                       .q_scale = config->wrapped ? sqrtf((float)sizes.head_dim) : 0};
         rc = kernels->qkv_finish(session->device, &args);
     }
     return rc == MB_OK ? MB_OK : failed(session, rc, layer, "query, key and value", err);
 }
 
-/* Gate, up, SwiGLU, down of n rows in MB_BUFFER_NORMED: a dense layer's MLP, or the shared expert. */
-static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, int64_t inner)
+int mb_forward_dense(mb_session *session, const struct mb_layer *weights, int64_t n, int64_t inner)
 {
     void **buffer = session->buffer;
     int64_t hidden = session->config->hidden;
@@ -115,7 +138,8 @@ static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_
                   .n = 2 * inner,
                   .k = hidden,
                   .out = buffer[MB_BUFFER_GATE_UP]};
-    mb_swiglu gate = {buffer[MB_BUFFER_GATE_UP], n, inner, buffer[MB_BUFFER_MLP]};
+    mb_swiglu gate = {buffer[MB_BUFFER_GATE_UP], n, inner, buffer[MB_BUFFER_MLP],
+                      session->config->wrapped ? MB_GELU_TANH : MB_SILU};
     mb_gemm down = {.a = buffer[MB_BUFFER_MLP],
                     .weight = weights->down,
                     .m = n,
@@ -128,16 +152,21 @@ static int dense_mlp(mb_session *session, const struct mb_layer *weights, int64_
     return rc == MB_OK ? product(session, &down) : rc;
 }
 
-/* As LLaDA2's sparse block: the routed experts' sum, and on top of it what the shared expert left in
- * MB_BUFFER_DELTA. */
-static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, bool shared)
+/* Where the router leaves its answer. */
+static int32_t *routes_of(const mb_session *session, int64_t n, float **weights)
 {
-    const mb_kernels *kernels = session->kernels;
+    const mb_moe *moe = &session->config->moe;
+    float *logits = session->buffer[MB_BUFFER_ROUTER];
+    *weights = logits + n * moe->experts;
+    return (int32_t *)(void *)(*weights + n * moe->per_token);
+}
+
+int mb_forward_route(mb_session *session, const struct mb_layer *weights, int64_t n)
+{
     const mb_model_config *config = session->config;
     const mb_moe *moe = &config->moe;
-    void **buffer = session->buffer;
-    float *logits = buffer[MB_BUFFER_ROUTER], *factors = logits + n * moe->experts;
-    int32_t *ids = (int32_t *)(void *)(factors + n * moe->per_token);
+    float *factors;
+    int32_t *ids = routes_of(session, n, &factors);
     mb_router router = {.n = n,
                         .width = config->hidden,
                         .experts = moe->experts,
@@ -145,32 +174,51 @@ static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64
                         .groups = moe->groups,
                         .groups_kept = moe->groups_kept,
                         .score = moe->score,
-                        .round_logits = moe->rounded,
+                        .round_logits = moe->rounded || config->wrapped,
                         .round_weights = moe->rounded,
                         .normalise = moe->normalise,
                         .scale = (float)moe->scale,
-                        .hidden = buffer[MB_BUFFER_NORMED],
+                        .hidden = session->buffer[MB_BUFFER_NORMED],
                         .weight = weights->router,
                         .bias = weights->router_bias,
-                        .logits = logits,
+                        .expert_scale = weights->expert_scale,
+                        .logits = session->buffer[MB_BUFFER_ROUTER],
                         .ids = ids,
                         .weights = factors};
+    return session->kernels->route(session->device, &router);
+}
+
+int mb_forward_experts(mb_session *session, const struct mb_layer *weights, int64_t n, const void *add, void *out)
+{
+    const mb_model_config *config = session->config;
+    const mb_moe *moe = &config->moe;
+    float *factors;
+    int32_t *ids = routes_of(session, n, &factors);
     mb_experts experts = {.n = n,
                           .width = config->hidden,
                           .experts = moe->experts,
                           .top_k = moe->per_token,
                           .size = moe->size,
                           .combine = moe->combine,
-                          .hidden = buffer[MB_BUFFER_NORMED],
+                          .hidden = session->buffer[MB_BUFFER_NORMED],
                           .ids = ids,
                           .weights = factors,
                           .gate_up = weights->expert_gate_up,
                           .down = weights->expert_down,
-                          .add = shared ? buffer[MB_BUFFER_DELTA] : NULL,
-                          .out = buffer[MB_BUFFER_DELTA],
-                          .scratch = buffer[MB_BUFFER_EXPERTS]};
-    int rc = kernels->route(session->device, &router);
-    return rc == MB_OK ? kernels->experts(session->device, &experts) : rc;
+                          .add = add,
+                          .out = out,
+                          .scratch = session->buffer[MB_BUFFER_EXPERTS],
+                          .activation = config->wrapped ? MB_GELU_TANH : MB_SILU};
+    return session->kernels->experts(session->device, &experts);
+}
+
+/* As LLaDA2's sparse block: the routed experts' sum, and on top of it what the shared expert left in
+ * MB_BUFFER_DELTA. */
+static int expert_mlp(mb_session *session, const struct mb_layer *weights, int64_t n, bool shared)
+{
+    void *delta = session->buffer[MB_BUFFER_DELTA];
+    int rc = mb_forward_route(session, weights, n);
+    return rc == MB_OK ? mb_forward_experts(session, weights, n, shared ? delta : NULL, delta) : rc;
 }
 
 int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
@@ -183,16 +231,18 @@ int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
                                          .weight = weights->o,
                                          .m = n,
                                          .n = config->hidden,
-                                         .k = (int64_t)config->query_heads * config->head_dim,
+                                         .k = mb_layer_sizes_of(config, layer).width,
                                          .out = buffer[MB_BUFFER_DELTA]});
     if (rc != MB_OK)
         return failed(session, rc, layer, "output", err);
     rc = mb_session_sum(session, buffer[MB_BUFFER_DELTA], n * config->hidden, "adding the heads up", err);
     if (rc != MB_OK)
         return rc;
-    rc = norm(session, buffer[MB_BUFFER_DELTA], weights->post_norm, n);
+    if (config->wrapped)
+        return mb_wrapped_mlp(session, layer, n, err);
+    rc = norm(session, buffer[MB_BUFFER_DELTA], NULL, weights->post_norm, n);
     if (rc == MB_OK && inner > 0)
-        rc = dense_mlp(session, weights, n, inner);
+        rc = mb_forward_dense(session, weights, n, inner);
     if (rc == MB_OK && mb_layer_is_moe(config, layer))
         rc = expert_mlp(session, weights, n, inner > 0);
     if (rc != MB_OK)
@@ -202,7 +252,8 @@ int mb_forward_mlp(mb_session *session, int32_t layer, int64_t n, mb_error *err)
 
 int mb_forward_norm(mb_session *session, int64_t n, mb_error *err)
 {
-    int rc = norm(session, session->buffer[MB_BUFFER_DELTA], session->model->final_norm, n);
+    int rc = norm(session, session->buffer[MB_BUFFER_DELTA], scalar_of(session, session->config->layers - 1),
+                  session->model->final_norm, n);
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "final normalisation", err);
 }
 
@@ -216,6 +267,10 @@ int mb_forward_head(mb_session *session, int64_t first, int64_t n, mb_error *err
                                          .n = config->vocab,
                                          .k = config->hidden,
                                          .out = session->buffer[MB_BUFFER_LOGITS]});
+    if (rc == MB_OK && config->softcap > 0)
+        rc = session->kernels->softcap(session->device, &(mb_softcap){.values = session->buffer[MB_BUFFER_LOGITS],
+                                                                      .n = n * config->vocab,
+                                                                      .cap = (float)config->softcap});
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "logits", err);
 }
 
@@ -260,10 +315,11 @@ static int lane_layer(mb_session *owner, mb_lane_run *lane, int32_t layer)
     mb_session *session = lane->session;
     mb_forward_run *run = lane->run;
     const mb_model_config *config = session->config;
-    int64_t head_dim = config->head_dim, width = config->query_heads * head_dim;
-    void *mine[3] = {rows_at(owner, MB_BUFFER_QKV, lane->row, width + 2 * config->kv_heads * head_dim),
-                     rows_at(owner, MB_BUFFER_Q, lane->row, width),
-                     rows_at(owner, MB_BUFFER_ATTENDED, lane->row, width)};
+    const mb_layer_sizes sizes = mb_layer_sizes_of(config, layer);
+    const bool local = mb_layer_is_local(config, layer);
+    void *mine[3] = {rows_at(owner, MB_BUFFER_QKV, lane->row, sizes.qkv),
+                     rows_at(owner, MB_BUFFER_Q, lane->row, sizes.width),
+                     rows_at(owner, MB_BUFFER_ATTENDED, lane->row, sizes.width)};
     static const mb_buffer which[3] = {MB_BUFFER_QKV, MB_BUFFER_Q, MB_BUFFER_ATTENDED};
     mb_rows rows = {.batch = run->batch,
                     .rows = run->rows,
@@ -276,8 +332,9 @@ static int lane_layer(mb_session *owner, mb_lane_run *lane, int32_t layer)
     int rc = mb_forward_rope(session, layer, &rows, &session->kv[layer],
                              run->pre_rope ? session->buffer[MB_BUFFER_Q_PRE] : NULL, lane->error);
     if (rc == MB_OK)
-        rc = mb_layer_attention(session, run, layer, lane->error);
-    if (rc == MB_OK && run->phase == MB_PHASE_COMMIT)
+        rc = local || session->causal ? mb_canvas_attention(session, run, layer, lane->error)
+                                      : mb_layer_attention(session, run, layer, lane->error);
+    if (rc == MB_OK && run->phase == MB_PHASE_COMMIT && !local)
         rc = mb_forward_hook(session, run, MB_HOOK_KV_ADDED, layer, lane->error); /* its keys are final now */
     for (int i = 0; i < 3 && session != owner; i++)                               /* a prefill has all rows */
         session->buffer[which[i]] = owner->buffer[which[i]];
@@ -295,7 +352,7 @@ static int lanes_begin(mb_session *session, mb_lane_run *lanes, size_t count, in
         lanes[i].row = *n;
         lanes[i].rc = MB_OK;
         run->sparse_layers = run->layers = 0;
-        run->select_share = 0;
+        run->select_share = run->local_tokens = 0;
         rc =
             mb_forward_embed(session, *n, mb_input_at(lanes[i].session, mb_session_input(session).ids), mine, err);
         *n += mine;
@@ -340,7 +397,11 @@ int mb_forward_lanes(mb_session *session, mb_lane_run *lanes, size_t count, mb_e
     int64_t n = 0;
     session->steady = session->invariant;
     session->owed = 2 * session->config->layers;
+    /* A session with canvases has one lane. */
+    session->causal = session->config->canvas.steps > 0 && lanes[0].run->phase == MB_PHASE_COMMIT;
     int rc = lanes_begin(session, lanes, count, &n, err);
+    if (rc == MB_OK && session->config->canvas.steps > 0 && !session->causal)
+        rc = mb_canvas_condition(session, lanes[0].run, n, err);
     for (int32_t l = 0; l < session->config->layers && rc == MB_OK && alive > 0; l++)
         rc = lanes_layer(session, lanes, count, l, n, &alive, err);
     if (rc == MB_OK && alive > 0)

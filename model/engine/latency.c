@@ -19,7 +19,8 @@ struct work {
     mb_decode_result *result;
     int32_t *tokens, *ids; /* [batch][block] */
     float *probability;
-    double layers, sparse_layers, select_tokens, prefix_tokens;
+    uint8_t *open; /* [batch][block] of a canvas: 1 = not revealed yet; NULL where masks say it */
+    double layers, sparse_layers, select_tokens, local_tokens;
     double watched_us; /* spent in watchers: no part of the work */
 };
 
@@ -52,6 +53,8 @@ static void reveal(struct work *w, int32_t step, int32_t steps)
     for (int32_t b = 0; b < session->batch; b++)
         for (int32_t i = 0; i < known; i++) {
             int32_t *token = &w->tokens[b * block + i];
+            if (w->open)
+                w->open[b * block + i] = 0;
             if (*token == session->config->mask_id)
                 *token = drawn(session, b, i);
         }
@@ -69,6 +72,7 @@ static mb_forward_run make_run(const struct work *w, mb_phase phase, int32_t blo
                             .batch = w->session->batch,
                             .rows = w->session->block,
                             .max_prefix = mb_session_bound(w->session, longest),
+                            .open = phase == MB_PHASE_COMMIT ? NULL : w->open,
                             .pre_rope = w->attender->method.caps & MB_CAP_PRE_ROPE,
                             .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : MB_BF16};
 }
@@ -116,6 +120,7 @@ static int forward(struct work *w, mb_phase phase, int32_t block, int32_t step, 
         return !timed ? MB_OK : append_time(&result->commit_us, &result->commit_count, us, err);
     w->layers += run.layers;
     w->sparse_layers += run.sparse_layers;
+    w->local_tokens += run.local_tokens;
     for (int32_t b = 0; b < w->session->batch; b++)
         w->select_tokens += run.select_share * w->session->prefix[b] * w->session->config->kv_heads;
     if (!timed)
@@ -131,7 +136,11 @@ static int one_block(struct work *w, int32_t block, int32_t steps, const volatil
     session->rotation++;
     for (int32_t b = 0; b < session->batch; b++)
         for (int32_t i = 0; i < session->block; i++)
-            w->tokens[b * session->block + i] = i == 0 ? drawn(session, b, 0) : session->config->mask_id;
+            w->tokens[b * session->block + i] =
+                i == 0 || w->open ? drawn(session, b, i) : session->config->mask_id;
+    session->temperature = (float)session->config->canvas.hot;
+    for (int32_t i = 0; w->open && i < session->batch * session->block; i++)
+        w->open[i] = i % session->block != 0;
     int rc = block_hook(w, MB_HOOK_BLOCK_BEGIN, block, err);
     for (int32_t step = 1; step <= steps; step++) {
         if (rc == MB_OK && stop && *stop)
@@ -161,8 +170,8 @@ static int read_work(struct work *w, mb_error *err)
         return rc;
     memcpy(work, all, sizeof work);
     w->select_tokens = all[4];
-    double present = work[1] + work[3];
-    w->result->work = present > 0 ? work[0] / present : 0;
+    double present = work[1] + work[3] + w->local_tokens;
+    w->result->work = present > 0 ? (work[0] + w->local_tokens) / present : 0;
     w->result->work_select = present > 0 ? w->select_tokens / present : 0;
     w->result->engaged = w->layers > 0 ? w->sparse_layers / w->layers : 0;
     return MB_OK;
@@ -176,7 +185,9 @@ static int begin(struct work *w, mb_error *err)
     w->tokens = malloc(slots * sizeof *w->tokens);
     w->ids = malloc(slots * sizeof *w->ids);
     w->probability = malloc(slots * sizeof *w->probability);
-    if (!w->tokens || !w->ids || !w->probability)
+    const bool canvas = session->config->canvas.steps > 0;
+    w->open = canvas ? malloc(slots) : NULL;
+    if (!w->tokens || !w->ids || !w->probability || (canvas && !w->open))
         return mb_no_memory(err, "%zu tokens", slots);
     int rc = mb_session_send_prefix(session, err);
     if (rc != MB_OK)
@@ -226,6 +237,7 @@ out:
     free(w.tokens);
     free(w.ids);
     free(w.probability);
+    free(w.open);
     return rc;
 }
 

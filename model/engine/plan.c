@@ -6,6 +6,7 @@
  * backend that wants more is refused when the session opens.
  */
 #include "model/engine/engine.h"
+#include "model/checkpoint/config.h"
 #include "model/checkpoint/layout.h"
 
 #include <string.h>
@@ -37,8 +38,13 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     size_t wide = larger(chunk, lanes * rows), hidden = (size_t)config->hidden;
     size_t middle =
         larger(moe->experts && !moe->dense_layers ? 0 : (size_t)config->intermediate, (size_t)moe->shared);
+    if (moe->beside)
+        middle = (size_t)config->intermediate;
     size_t heads = (size_t)config->query_heads, kv_heads = (size_t)config->kv_heads;
     size_t width = heads * (size_t)config->head_dim, kv_width = kv_heads * (size_t)config->head_dim;
+    size_t local_kv_width = (size_t)config->local.kv_heads * (size_t)config->local.head_dim;
+    size_t widest = larger(width, heads * (size_t)config->local.head_dim); /* of queries */
+    size_t widest_kv = larger(kv_width, local_kv_width);
     size_t scores = batch * kv_heads * stride * sizeof(float);
     size_t *bytes = sizes->bytes;
     sizes->chunk = (int32_t)chunk;
@@ -46,10 +52,11 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     sizes->stride = (int32_t)stride;
     sizes->lanes = (int32_t)lanes;
     sizes->kv_bytes = padded(batch * kv_width * capacity * t);
+    sizes->local_kv_bytes = padded(batch * local_kv_width * capacity * t);
 
     bytes[MB_BUFFER_X] = bytes[MB_BUFFER_NORMED] = bytes[MB_BUFFER_DELTA] = wide * hidden * t;
-    bytes[MB_BUFFER_QKV] = wide * (width + 2 * kv_width) * t;
-    bytes[MB_BUFFER_Q] = bytes[MB_BUFFER_ATTENDED] = wide * width * t;
+    bytes[MB_BUFFER_QKV] = wide * (widest + 2 * widest_kv) * t;
+    bytes[MB_BUFFER_Q] = bytes[MB_BUFFER_ATTENDED] = wide * widest * t;
     bytes[MB_BUFFER_GATE_UP] = wide * 2 * middle * t;
     bytes[MB_BUFFER_MLP] = wide * middle * t;
     if (moe->experts) {
@@ -57,13 +64,19 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
         bytes[MB_BUFFER_EXPERTS] =
             mb_experts_scratch((int64_t)wide, config->hidden, moe->experts, moe->per_token, moe->size, type);
     }
-    bytes[MB_BUFFER_Q_PRE] = rows * width * t;
+    if (config->wrapped)
+        bytes[MB_BUFFER_MIXED] = wide * hidden * t;
+    if (config->canvas.steps > 0) {
+        bytes[MB_BUFFER_SHARES] = mb_soft_embed_scratch((int64_t)rows, config->vocab);
+        bytes[MB_BUFFER_WINDOW] = batch * (size_t)config->local.kv_heads * ((size_t)config->local.window + 1) * 4;
+    }
+    bytes[MB_BUFFER_Q_PRE] = rows * widest * t;
     bytes[MB_BUFFER_STATE_PREFIX] = bytes[MB_BUFFER_STATE_BLOCK] = rows * width * t;
     bytes[MB_BUFFER_LOGITS] = lanes * rows * (size_t)config->vocab * t;
     bytes[MB_BUFFER_LSE] = bytes[MB_BUFFER_LSE_PREFIX] = bytes[MB_BUFFER_LSE_BLOCK] = rows * heads * sizeof(float);
     bytes[MB_BUFFER_MASS] = bytes[MB_BUFFER_MASS_EXACT] = scores;
     /* What a lane has of its own; a chunk's ids lie behind the block's. */
-    bytes[MB_BUFFER_INPUT] = lanes * padded((4 * rows + batch + larger(chunk, 1)) * 4);
+    bytes[MB_BUFFER_INPUT] = lanes * padded((4 * rows + batch + 1 + larger(chunk, 1)) * 4);
     bytes[MB_BUFFER_BEST] = lanes * padded(rows * 2 * 4);
     bytes[MB_BUFFER_WORK] = lanes * padded(4 * sizeof(double));
     /* Votes keep the logits of one KV head's rows, top-k a few words for each (sequence, KV head). */
@@ -85,7 +98,7 @@ void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, i
                    mb_shape *shape)
 {
     *shape = (mb_shape){.size = sizeof *shape,
-                        .layers = config->layers,
+                        .layers = mb_layer_count(config),
                         .query_heads = config->query_heads,
                         .kv_heads = config->kv_heads,
                         .head_dim = config->head_dim,
@@ -105,7 +118,9 @@ void mb_memory_plan_make(const mb_model_config *config, mb_type type, const mb_s
     mb_buffer_sizes_make(config, type, request, &sizes);
     memset(plan, 0, sizeof *plan);
     plan->weights = mb_model_weight_bytes(config, type);
-    plan->kv = 2 * (size_t)config->layers * sizes.kv_bytes * (size_t)sizes.lanes;
+    const size_t global = (size_t)mb_layer_count(config);
+    plan->kv = 2 * (global * sizes.kv_bytes + ((size_t)config->layers - global) * sizes.local_kv_bytes) *
+               (size_t)sizes.lanes;
     for (int i = 0; i < MB_BUFFER_COUNT; i++) {
         size_t *part = sizes.budget[i] == MB_BUDGET_LOGITS       ? &plan->logits
                        : sizes.budget[i] == MB_BUDGET_STATISTICS ? &plan->statistics

@@ -10,6 +10,8 @@
  */
 #include "model/checkpoint/slice.h"
 #include "model/engine/engine.h"
+
+#include "model/checkpoint/config.h"
 #include "model/engine/team.h"
 
 #include <stdlib.h>
@@ -285,7 +287,7 @@ static int take(mb_session *session, const mb_forward_run *run, mb_shadow *shado
         }
     if (!counted)
         return MB_OK;
-    mb_recall_sum *sum = sum_of(shadow, session->config->layers, run->step, layer);
+    mb_recall_sum *sum = sum_of(shadow, shadow->attender->shape.layers, run->step, layer);
     if (!sum)
         return mb_no_memory(&shadow->error, "recall of %d steps", run->step);
     join_held(session, all, each, &joined);
@@ -362,7 +364,7 @@ static int ask(mb_session *session, const mb_forward_run *run, mb_shadow *shadow
                              : mb_check_guards(attender, &call, err);
     if (rc != MB_OK || !counted || !selection.pages || ranking->prefix == 0)
         return rc;
-    return compare_pages(session, run, shadow, ranking, layer, selection.pages);
+    return compare_pages(session, run, shadow, ranking, call.layer, selection.pages);
 }
 
 struct ask_turn {
@@ -401,7 +403,8 @@ int mb_shadows_ask(mb_session *session, mb_forward_run *run, mb_ranking *ranking
             return rc;
     }
     struct ask_turn turn = {session, run, ranking, layer, lse};
-    return mb_shadows_settle(session, run, layer, mb_forward_each(run, turn_ask, &turn, err), err);
+    return mb_shadows_settle(session, run, mb_layer_number(session->config, layer),
+                             mb_forward_each(run, turn_ask, &turn, err), err);
 }
 
 /* ---- results ---- */

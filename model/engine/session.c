@@ -5,6 +5,7 @@
 #include "model/engine/engine.h"
 #include "model/engine/team.h"
 
+#include "model/checkpoint/config.h"
 #include "model/checkpoint/convert.h"
 #include "model/checkpoint/slice.h"
 
@@ -27,7 +28,8 @@ mb_input mb_session_input(const mb_session *session)
                       .masked_weight = 2 * rows,
                       .centre_weight = 3 * rows,
                       .prefix = 4 * rows,
-                      .words = 4 * rows + (size_t)session->batch};
+                      .temperature = 4 * rows + (size_t)session->batch,
+                      .words = 4 * rows + (size_t)session->batch + 1};
 }
 
 /* Hooks between steps read lengths from device memory, where a step's upload has not been yet. */
@@ -67,12 +69,14 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, mb_err
     const mb_model_config *config = session->config;
     for (int32_t l = 0; l < config->layers; l++) {
         mb_kv *kv = &session->kv[l];
+        const mb_layer_sizes layer = mb_layer_sizes_of(config, l);
+        const size_t bytes = layer.window ? sizes->local_kv_bytes : sizes->kv_bytes;
         *kv = (mb_kv){.batch = session->batch,
-                      .kv_heads = config->kv_heads,
+                      .kv_heads = layer.kv_heads,
                       .capacity = session->capacity,
-                      .head_dim = config->head_dim};
-        kv->k = kernels->alloc(session->device, sizes->kv_bytes);
-        kv->v = kernels->alloc(session->device, sizes->kv_bytes);
+                      .head_dim = layer.head_dim};
+        kv->k = kernels->alloc(session->device, bytes);
+        kv->v = kernels->alloc(session->device, bytes);
         if (!kv->k || !kv->v)
             return mb_session_failed(session, MB_E_SYSTEM, "no device memory for the KV cache", err);
     }
@@ -86,7 +90,7 @@ static int take_memory(mb_session *session, const mb_buffer_sizes *sizes, mb_err
                                   .rows = session->block,
                                   .max_prefix = session->capacity,
                                   .block_keys = session->block},
-                         .kv = session->kv[0],
+                         .kv = session->kv[config->layers - 1], /* the last one has no window */
                          .query_heads = config->query_heads};
     size_t wanted = kernels->top_k_scratch(session->batch, config->kv_heads, session->stride);
     size_t votes = kernels->votes_scratch(&args, session->capacity);
@@ -111,6 +115,9 @@ static int check_request(const mb_model_config *config, const mb_session_request
         return mb_fail(err, MB_E_INPUT,
                        "a context of %d tokens is longer than the %d positions of %s (max_position_embeddings)",
                        request->capacity, config->positions, config->name);
+    if (request->lanes > 1 && config->canvas.steps > 0)
+        return mb_fail(err, MB_E_INPUT, "%d lanes: a model of canvases decodes one sample at a time",
+                       request->lanes);
     if (request->lanes < 0 || request->lanes > 64 || (request->lanes > 1 && request->batch != 1))
         return mb_fail(err, MB_E_INPUT, "%d lanes, batch %d: use up to 64 lanes of batch 1", request->lanes,
                        request->batch);
@@ -161,8 +168,11 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
     s->seed = calloc(batch, sizeof *s->seed);
     s->staging = calloc(mb_session_input(s).words, sizeof *s->staging);
     s->answer = calloc(2 * (size_t)sizes.rows, sizeof *s->answer);
-    if (!s->kv || !s->snapshot || !s->prefix || !s->prompt || !s->prompt_count || !s->seed || !s->staging ||
-        !s->answer) {
+    const mb_local_layers *local = &model->config.local;
+    if (local->window > 0)
+        s->window = calloc(batch * (size_t)local->kv_heads * ((size_t)local->window + 1), sizeof *s->window);
+    if ((local->window > 0 && !s->window) || !s->kv || !s->snapshot || !s->prefix || !s->prompt ||
+        !s->prompt_count || !s->seed || !s->staging || !s->answer) {
         rc = mb_no_memory(err, "a session");
         goto out;
     }
@@ -199,6 +209,7 @@ void mb_session_close(mb_session *session)
     free(session->staging);
     free(session->answer);
     free(session->peers);
+    free(session->window);
     free(session);
 }
 
@@ -240,6 +251,7 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "prefill", err);
     session->owed = 2 * config->layers;
+    session->causal = config->canvas.steps > 0;
     rc = mb_forward_embed(session, 0, device_ids, n, err);
     for (int32_t l = 0; l < config->layers && rc == MB_OK; l++) {
         mb_kv kv = mb_session_kv_of(session, l, sequence);
@@ -249,14 +261,17 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
         if (rc != MB_OK)
             break;
         void *q = session->buffer[MB_BUFFER_Q], *out = session->buffer[MB_BUFFER_ATTENDED];
-        if (n % session->block == 0) {
-            rc = kernels->attend_prefill(session->device, &(mb_prefill){.kv = kv,
-                                                                        .query_heads = config->query_heads,
-                                                                        .q = q,
-                                                                        .first = first,
-                                                                        .n = n,
-                                                                        .block = session->block,
-                                                                        .out = out});
+        const bool causal = config->canvas.steps > 0;
+        if (causal || n % session->block == 0) {
+            rc = kernels->attend_prefill(session->device,
+                                         &(mb_prefill){.kv = kv,
+                                                       .query_heads = config->query_heads,
+                                                       .q = q,
+                                                       .first = first,
+                                                       .n = n,
+                                                       .block = causal ? 1 : session->block,
+                                                       .window = mb_layer_sizes_of(config, l).window,
+                                                       .out = out});
         } else { /* the block that ends the text is cut short: all its rows see all its keys */
             mb_attention args = {.rows = rows,
                                  .kv = kv,
@@ -325,7 +340,8 @@ static int read_best(mb_session *session, int32_t n, int32_t *best, mb_error *er
 int mb_session_prefill_rows(mb_session *session, int32_t sequence, const int32_t *ids, int32_t from, int32_t to,
                             float *logits, int32_t *best, mb_error *err)
 {
-    int32_t whole = to / session->block * session->block; /* a tail shorter than a block gets a chunk of its own */
+    int32_t unit = session->config->canvas.steps > 0 ? 1 : session->block;
+    int32_t whole = to / unit * unit; /* a tail shorter than a block gets a chunk of its own */
     int rc = MB_OK;
     for (int32_t first = from; first < to && rc == MB_OK;) {
         int32_t end = first < whole ? whole : to;
@@ -353,6 +369,11 @@ static int check_ids(const mb_session *session, const int32_t *ids, size_t n, mb
         if (ids[i] < 0 || ids[i] >= session->config->vocab)
             return mb_fail(err, MB_E_SAMPLE, "token %zu of the prompt is %d, the vocabulary has %d", i, ids[i],
                            session->config->vocab);
+    for (size_t i = 0; i < n && session->config->canvas.steps > 0; i++)
+        for (int k = 0; k < 3; k++)
+            if (ids[i] == session->config->canvas.image_ids[k])
+                return mb_fail(err, MB_E_SAMPLE,
+                               "token %zu of the prompt, %d, stands for an image: only text is read", i, ids[i]);
     return MB_OK;
 }
 
@@ -384,7 +405,9 @@ int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids
     session->snapshot[sequence] = session->prefix[sequence] = 0;
     session->seed[sequence] = -1;
     session->prefills++;
-    int32_t whole = (int32_t)(n / (size_t)session->block) * session->block;
+    /* Behind a causal prompt a block begins anywhere. */
+    const int32_t unit = session->config->canvas.steps > 0 ? 1 : session->block;
+    int32_t whole = (int32_t)(n / (size_t)unit) * unit;
     const mb_kernels *kernels = session->kernels;
     kernels->range_push(session->device, "prefill");
     rc = kernels->timer_mark(session->device, 0);
@@ -504,6 +527,10 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, m
 {
     if (mb_team_leads(session->team))
         return mb_team_fill_random(session, tokens, seed, err);
+    if (session->config->local.window > 0)
+        return mb_fail(err, MB_E_INPUT,
+                       "a cache of random keys cannot be had of %s yet, whose layers differ: time it on prompts",
+                       session->config->name);
     if (tokens < 0 || tokens > session->capacity - session->block)
         return mb_fail(err, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d", tokens,
                        session->capacity);

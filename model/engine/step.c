@@ -28,9 +28,10 @@ static int send_input(mb_session *session, mb_forward_run *run, const int32_t *t
         for (int32_t r = 0; r < rows; r++) {
             int32_t token = tokens[b * session->block + run->row_offset + r];
             words[input.ids + (size_t)(b * rows + r)] = token;
-            flags[input.masked + (size_t)(b * rows + r)] = token == mask ? 1.0f : 0.0f;
+            const bool open = run->open ? run->open[b * session->block + run->row_offset + r] : token == mask;
+            flags[input.masked + (size_t)(b * rows + r)] = open ? 1.0f : 0.0f;
             flags[input.centre_weight + (size_t)(b * rows + r)] = r == centre ? 1.0f : 0.0f;
-            masked += token == mask;
+            masked += open;
         }
         for (int32_t r = 0; r < rows; r++)
             flags[input.masked_weight + (size_t)(b * rows + r)] =
@@ -39,8 +40,12 @@ static int send_input(mb_session *session, mb_forward_run *run, const int32_t *t
         if (b == 0)
             run->masked_rows = masked;
     }
-    int rc = session->kernels->upload(session->device, session->buffer[MB_BUFFER_INPUT], words,
-                                      input.words * sizeof *words);
+    flags[input.temperature] = session->temperature;
+    int rc = mb_canvas_send_window(session, run->batch, err);
+    if (rc != MB_OK)
+        return rc;
+    rc = session->kernels->upload(session->device, session->buffer[MB_BUFFER_INPUT], words,
+                                  input.words * sizeof *words);
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "uploading a block", err);
 }
 
@@ -101,6 +106,7 @@ static int capture(mb_session *session, mb_forward_run *run, mb_captured *graph,
     graph->sparse_layers = run->sparse_layers;
     graph->layers = run->layers;
     graph->select_share = run->select_share;
+    graph->local_tokens = run->local_tokens;
     graph->graph = captured;
     return MB_OK;
 }
@@ -109,8 +115,10 @@ static int capture(mb_session *session, mb_forward_run *run, mb_captured *graph,
 static int prepare_graph(mb_session *session, mb_forward_run *run, mb_captured **graph, mb_error *err)
 {
     /* A replay runs no hook, so nothing of a watched method could be checked, nor told from a hang. */
-    bool replay = session->graphs && run->attender->capturable && run->shadow_count == 0 && !run->audited &&
-                  !run->attender->note && !run->watcher;
+    bool replay =
+        session->graphs && run->attender->capturable && run->shadow_count == 0 && !run->audited &&
+        !run->attender->note && !run->watcher &&
+        !(session->config->canvas.steps > 0 && run->phase == MB_PHASE_COMMIT); /* causal: lengths of the host */
     *graph = replay ? find_graph(session, run->attender, run) : NULL;
     if (*graph && !(*graph)->graph)
         return capture(session, run, *graph, err);
@@ -132,6 +140,7 @@ static int launch(mb_session *session, mb_forward_run *run, const mb_captured *g
         run->sparse_layers = graph->sparse_layers;
         run->layers = graph->layers;
         run->select_share = graph->select_share;
+        run->local_tokens = graph->local_tokens;
     } else if ((rc = mb_forward(session, run, err)) != MB_OK) {
         return mb_session_quit(session, rc, (int64_t)run->batch * run->rows);
     }

@@ -1,7 +1,7 @@
 /*
  * sampler.c - what the families' samplers share: the growing token list, the stop test, ranking by confidence, the
- * fixed schedule, the forced trajectory and the trace. The families' loops are in sdar.c, fast_dllm.c and
- * llada2.c, their defaults in settings.c, drawn tokens in draw.c.
+ * fixed schedule, the forced trajectory and the trace. The families' loops are in sdar.c, fast_dllm.c,
+ * llada2.c and canvas.c, their defaults in settings.c, drawn tokens in draw.c.
  */
 #include "model/sampler/sampler.h"
 
@@ -113,6 +113,8 @@ int mb_sampling_reserve(mb_sampling *sampling, int32_t count, mb_error *err)
 int64_t mb_sampling_length(const mb_sampling *sampling, int64_t prompt)
 {
     int64_t block = sampling->block, fresh = sampling->max_new_tokens;
+    if (sampling->canvas.steps > 0) /* whole canvases, from the prompt's end on */
+        return prompt + (fresh + block - 1) / block * block;
     if (sampling->family != MB_FAMILY_FAST_DLLM_V2)
         return (prompt + fresh + block - 1) / block * block;
     return prompt / block * block + (fresh / block > 0 ? fresh / block : 1) * block;
@@ -176,6 +178,12 @@ void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t ste
                                      .edits = edits});
 }
 
+void mb_sampling_event(mb_sampling *sampling, const mb_trace_step *event)
+{
+    sampling->denoise_forwards++;
+    trace(sampling, event);
+}
+
 void mb_sampling_block_done(mb_sampling *sampling, int32_t forwards)
 {
     int32_t last = MB_FORWARD_HISTOGRAM - 1;
@@ -207,6 +215,9 @@ int mb_sampling_run(mb_sampling *sampling, const mb_network *network, const int3
         break;
     case MB_FAMILY_LLADA2:
         rc = mb_sample_llada2(sampling, network, err);
+        break;
+    case MB_FAMILY_DIFFUSION_GEMMA:
+        rc = mb_sample_canvas(sampling, network, err);
         break;
     case MB_FAMILY_FAST_DLLM_V2:
         rc = mb_sample_fast_dllm(sampling, network, err);

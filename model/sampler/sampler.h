@@ -24,11 +24,22 @@ typedef struct mb_network {
      * beyond the block. Row r answers its best token and that token's rounded probability: no shift applied. */
     int (*denoise)(void *self, int32_t step, const int32_t *tokens, int32_t rows, int32_t row_offset, int32_t *ids,
                    float *probability, mb_error *err);
+    /* Before a denoise() of a canvas: which of its B slots are not accepted yet (1), and the temperature of the
+     * last logits as they go into its input from the second step on. NULL: the network has no canvas. */
+    int (*canvas)(void *self, const uint8_t *open, double temperature, mb_error *err);
     /* Logits of row r of the last denoise(), fp32 [vocab]. NULL: only greedy samplers run on this network. */
     int (*logits)(void *self, int32_t row, float *values, mb_error *err);
     /* Forward of the finished block: its K and V join the cache. *next = best token of the last row. */
     int (*commit)(void *self, const int32_t *tokens, int32_t *next, mb_error *err);
 } mb_network;
+
+/* What chance decides of a canvas; a test puts a reference's draws in its place. Each fills tokens [block]. */
+typedef struct mb_canvas_draws {
+    void *self;
+    int (*noise)(void *self, int32_t *tokens, mb_error *err); /* a new canvas */
+    /* A token of each row, out of its probabilities at this step (from 1). */
+    int (*draw)(void *self, int32_t step, int32_t *tokens, mb_error *err);
+} mb_canvas_draws;
 
 /* Memory of the drawing of a token, [vocab] each, and what came of it. */
 typedef struct mb_draw {
@@ -43,8 +54,10 @@ typedef struct mb_sampling {
     const mb_sampler *sampler;
     mb_family family;
     int32_t block, sub_block, mask_id;
-    int32_t vocab; /* 0: nothing can be drawn */
-    uint64_t seed; /* of what is drawn */
+    int32_t vocab;                /* 0: nothing can be drawn */
+    mb_canvas canvas;             /* steps 0: blocks of masks */
+    const mb_canvas_draws *draws; /* NULL: our own random numbers */
+    uint64_t seed;                /* of what is drawn */
     int32_t stop_ids[9], stop_count;
     int32_t max_new_tokens, min_new_tokens; /* stop tokens among the first min_new_tokens are ordinary tokens */
     const int32_t *forced;                  /* forced trajectory, by position after the prompt; NULL = none */
@@ -77,6 +90,7 @@ int64_t mb_sampling_length(const mb_sampling *sampling, int64_t prompt);
 int mb_sample_sdar(mb_sampling *sampling, const mb_network *network, mb_error *err);
 int mb_sample_fast_dllm(mb_sampling *sampling, const mb_network *network, mb_error *err);
 int mb_sample_llada2(mb_sampling *sampling, const mb_network *network, mb_error *err);
+int mb_sample_canvas(mb_sampling *sampling, const mb_network *network, mb_error *err);
 
 /* What one block needs while it is decoded, and where in the text it is. */
 typedef struct mb_block_work {
@@ -145,6 +159,8 @@ int mb_sampling_commit(mb_sampling *sampling, const mb_network *network, int32_t
  * token already counts as an edit. */
 void mb_sampling_reveal(mb_sampling *sampling, int32_t block_number, int32_t step, int32_t at, int32_t rows,
                         int32_t row_offset, const int32_t *slot_tokens, const bool *chosen);
+/* A denoising forward that reveals by a rule of its own: counted and traced as given. */
+void mb_sampling_event(mb_sampling *sampling, const mb_trace_step *event);
 void mb_sampling_block_done(mb_sampling *sampling, int32_t forwards);
 
 #endif

@@ -31,6 +31,14 @@ void mb_sampler_preset(const mb_model_config *config, mb_schedule schedule, mb_s
                             .top_p = 1,
                             .editing_threshold = NEVER_EDIT,
                             .max_post_steps = 16};
+    if (config->canvas.steps > 0) {
+        sampler->steps = config->canvas.steps;
+        sampler->confidence = MB_F32;
+        sampler->remasking = MB_REMASK_ENTROPY;
+        sampler->eb_threshold = config->canvas.entropy_bound;
+        sampler->temperature = config->canvas.hot;
+        return;
+    }
     if (config->family == MB_FAMILY_FAST_DLLM_V2) {
         sampler->threshold = 0.9; /* the code's default of 1 is one token a step */
         sampler->top_p = 0.95;
@@ -56,6 +64,10 @@ void mb_sampler_preset(const mb_model_config *config, mb_schedule schedule, mb_s
 
 const char *mb_sampler_origin(const mb_model_config *config)
 {
+    if (config->canvas.steps > 0)
+        return "DiffusionGemma's rule: a canvas of random tokens, accepted by their entropy; text alone, tensors "
+               "of "
+               "the vision tower are left out";
     if (config->family != MB_FAMILY_LLADA2)
         return NULL;
     return config->edits ? "LLaDA2.1's rule, which edits written tokens, by max_position_embeddings; sampler key "
@@ -75,11 +87,36 @@ float mb_sampler_threshold(const mb_sampler *sampler)
     return mb_type_round((float)sampler->threshold, sampler->confidence);
 }
 
+/* A canvas is accepted by entropy, drawn from all tokens, while its temperature falls. */
+static int check_canvas(const mb_model_config *config, const mb_sampler *sampler, mb_error *err)
+{
+    const char *family = mb_family_name(config->family);
+    if (sampler->schedule == MB_SCHEDULE_FIXED)
+        return mb_fail(err, MB_E_INPUT, "a sampler of %s has no fixed schedule: it accepts by entropy", family);
+    if (sampler->remasking != MB_REMASK_ENTROPY || sampler->block_cache || sampler->eos_early_stop ||
+        sampler->editing_threshold <= 1 || sampler->mode != MB_SAMPLER_PLAIN || sampler->top_k != 0 ||
+        sampler->top_p != 1)
+        return mb_fail(
+            err, MB_E_INPUT,
+            "a sampler of %s has steps, eb_threshold and temperature (of the first step); the other keys "
+            "belong to masks",
+            family);
+    if (sampler->steps < 1 || !(sampler->eb_threshold > 0) || !(sampler->temperature > config->canvas.cold))
+        return mb_fail(
+            err, MB_E_INPUT,
+            "a sampler of %s needs a step, an eb_threshold above 0, and a temperature above the %g that it "
+            "falls to",
+            family, config->canvas.cold);
+    return MB_OK;
+}
+
 int mb_sampler_check(const mb_model_config *config, const mb_sampler *sampler, mb_error *err)
 {
     const char *family = mb_family_name(config->family);
     bool fast = config->family == MB_FAMILY_FAST_DLLM_V2, llada2 = config->family == MB_FAMILY_LLADA2;
     bool fixed = sampler->schedule == MB_SCHEDULE_FIXED;
+    if (config->canvas.steps > 0)
+        return check_canvas(config, sampler, err);
     if (fast && sampler->remasking != MB_REMASK_STATIC)
         return mb_fail(err, MB_E_INPUT, "a sampler of %s has no remasking strategy: it reveals by its threshold",
                        family);

@@ -9,6 +9,8 @@
 #ifndef MB_TESTS_KERNELS_SUITE_H
 #define MB_TESTS_KERNELS_SUITE_H
 
+#include <math.h>
+
 #include "base/base.h"
 #include "kernels/cases.h"
 #include "kernels/kernels.h"
@@ -100,5 +102,14 @@ void suite_reuse(suite *s);
 /* Whether $MASKBENCH_TEST_OPERATIONS, names between spaces, lets an operation run; unset: all run. For tools that
  * make a program a hundred times slower. */
 bool suite_is_chosen(const char *operation);
+
+/* The function of a gate in double precision. */
+static inline double suite_activated(mb_activation activation, double x)
+{
+    if (activation == MB_GELU_TANH)
+        return x /
+               (1.0 + exp(-2.0 * 0.79788456080286535588 * (x + 0.044715 * x * x * x))); /* 1 + tanh() cancels */
+    return x / (1.0 + exp(-x));
+}
 
 #endif

@@ -268,25 +268,26 @@ static void prefill_case(suite *s)
     suite_ok(s,
              s->kernels->attend_prefill(s->device, &(mb_prefill){kv, (int32_t)sequence, p->query_heads,
                                                                  suite_put(s, q, p->m * heads * dim, s->type),
-                                                                 p->n, p->m, (int32_t)p->k, out}),
+                                                                 p->n, p->m, (int32_t)p->k, out, p->page}),
              "attend_prefill");
     float *got = suite_get_guarded(s, out, p->m * heads * dim, s->type, "out");
-    double *logit = suite_own(s, (size_t)end * sizeof *logit), want[256];
+    double *logit = suite_own(s, (size_t)end * sizeof *logit), want[512];
     for (int64_t r = 0; r < p->m; r++)
         for (int64_t h = 0; h < heads; h++) {
             int64_t limit = ((p->n + r) / p->k + 1) * p->k, at = (r * heads + h) * dim;
             int64_t base = (sequence * p->kv_heads + h / group) * capacity;
+            int64_t from = p->page > 0 && p->n + r - p->page + 1 > 0 ? p->n + r - p->page + 1 : 0;
             double most = -INFINITY, sum = 0.0;
             limit = limit < end ? limit : end;
             memset(want, 0, sizeof want);
-            for (int64_t j = 0; j < limit; j++) {
+            for (int64_t j = from; j < limit; j++) {
                 logit[j] = 0.0;
                 for (int64_t c = 0; c < dim; c++)
                     logit[j] += (double)q[at + c] * (double)k[(base + j) * dim + c];
                 logit[j] /= sqrt((double)dim);
                 most = fmax(most, logit[j]);
             }
-            for (int64_t j = 0; j < limit; j++) {
+            for (int64_t j = from; j < limit; j++) {
                 double e = exp(logit[j] - most);
                 sum += e;
                 for (int64_t c = 0; c < dim; c++)

@@ -73,7 +73,7 @@ static void reference_choice(const mb_kernel_case *p, const double *z, const flo
 }
 
 static void check_weights(suite *s, int64_t row, const struct choice *c, const int32_t *ids, const float *weights,
-                          bool rounded)
+                          const float *of_expert, bool rounded)
 {
     const mb_kernel_case *p = s->problem;
     double sum = 0.0;
@@ -81,7 +81,9 @@ static void check_weights(suite *s, int64_t row, const struct choice *c, const i
         sum += c->score[ids[k]];
     for (int32_t k = 0; k < p->chosen; k++) {
         double want = rounded ? c->score[ids[k]] : c->score[ids[k]] / (sum + 1e-20) * 2.5;
-        double limit = 4e-6 * want + 1e-30 + (rounded ? suite_rounding(s->type, want) : 0.0);
+        if (of_expert)
+            want *= (double)of_expert[ids[k]];
+        double limit = 4e-6 * fabs(want) + 1e-30 + (rounded ? suite_rounding(s->type, want) : 0.0);
         suite_close(s, "weight", row * p->chosen + k, (double)weights[k], want, limit);
         suite_expect(s, !rounded || weights[k] == suite_round(s->type, (double)weights[k]),
                      "row %lld: weight %.9g is not rounded", (long long)row, (double)weights[k]);
@@ -112,6 +114,7 @@ static void route_case(suite *s)
           *weight = suite_random(s, experts * p->k, 2.0 / sqrt((double)p->k));
     float *bias = suite_own(s, (size_t)experts * sizeof *bias);
     bool biased = p->flags & MB_CASE_BIAS, rounded = p->flags & MB_CASE_ROUND;
+    float *of_expert = p->flags & MB_CASE_WEIGHTS ? suite_random(s, experts, 2.0) : NULL;
     for (int64_t e = 0; e < experts; e++)
         bias[e] = (float)(2.0 * mb_random_unit(&s->random) - 1.0);
     if (p->flags & MB_CASE_TIES)
@@ -132,6 +135,7 @@ static void route_case(suite *s)
                       .hidden = suite_put(s, hidden, p->m * p->k, s->type),
                       .weight = suite_put(s, weight, experts * p->k, s->type),
                       .bias = biased ? suite_put(s, bias, experts, MB_F32) : NULL,
+                      .expert_scale = of_expert ? suite_put(s, of_expert, experts, s->type) : NULL,
                       .logits = logits,
                       .ids = ids,
                       .weights = weights};
@@ -171,7 +175,7 @@ static void route_case(suite *s)
                 suite_expect(s, got[r * p->chosen + k] == c->ids[k], "row %lld, place %d: expert %d, not %d",
                              (long long)r, k, got[r * p->chosen + k], c->ids[k]);
         }
-        check_weights(s, r, c, got + r * p->chosen, w + r * p->chosen, rounded);
+        check_weights(s, r, c, got + r * p->chosen, w + r * p->chosen, of_expert, rounded);
     }
     suite_expect(s, clear * 10 >= p->m * 9, "only %lld of %lld rows have a clear choice", (long long)clear,
                  (long long)p->m);
@@ -239,6 +243,7 @@ static void experts_case(suite *s)
     float *down = suite_random(s, experts * size * width, 2.0 / sqrt((double)size));
     float *weights = suite_random(s, picks, 1.0);
     int32_t *ids = suite_own(s, (size_t)picks * sizeof *ids);
+    const mb_activation activation = p->flags & MB_CASE_PRE ? MB_GELU_TANH : MB_SILU;
     bool added = p->flags & MB_CASE_DELTA, used[MB_EXPERTS_MAX] = {false};
     for (int64_t r = 0; r < p->m; r++)
         pick(s, ids + r * p->chosen);
@@ -269,7 +274,8 @@ static void experts_case(suite *s)
                        .down = suite_put(s, down, experts * size * width, s->type),
                        .add = added ? out : NULL,
                        .out = out,
-                       .scratch = suite_poison(s, bytes / 4, MB_F32)};
+                       .scratch = suite_poison(s, bytes / 4, MB_F32),
+                       .activation = activation};
     suite_ok(s, s->kernels->experts(s->device, &args), "experts");
     float *got = suite_get_guarded(s, out, p->m * width, s->type, "experts");
     suite_get_guarded(s, (char *)args.scratch + bytes - 4, 1, MB_F32, "scratch");
@@ -287,7 +293,7 @@ static void experts_case(suite *s)
             double weight = fabs((double)weights[r * p->chosen + k]);
             linear(s, h, gate_up + e * 2 * size * width, 2 * size, width, inner, sizes);
             for (int64_t i = 0; i < size; i++) {
-                double gate = (double)suite_round(s->type, inner[i] / (1.0 + exp(-inner[i])));
+                double gate = (double)suite_round(s->type, suite_activated(activation, inner[i]));
                 inner[i] = (double)suite_round(s->type, gate * inner[size + i]);
             }
             linear(s, inner, down + e * size * width, width, size, outputs + k * width, sizes);

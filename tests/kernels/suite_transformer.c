@@ -36,14 +36,18 @@ static void embed_case(suite *s)
     void *out = suite_poison(s, p->m * p->k, s->type);
     suite_ok(s,
              s->kernels->embed(s->device, &(mb_embed){suite_put_ints(s, ids, p->m), p->m,
-                                                      suite_put(s, table, p->n * p->k, s->type), p->n, p->k, out}),
+                                                      suite_put(s, table, p->n * p->k, s->type), p->n, p->k, out,
+                                                      p->mode ? 5.5f : 0}),
              "embed");
     float *got = suite_get_guarded(s, out, p->m * p->k, s->type, "embed");
     for (int64_t i = 0; i < p->m * p->k; i++)
-        suite_close(s, "row", i, (double)got[i], (double)table[ids[i / p->k] * p->k + i % p->k], 0.0);
+        suite_close(
+            s, "row", i, (double)got[i],
+            (double)suite_round(s->type, (double)table[ids[i / p->k] * p->k + i % p->k] * (p->mode ? 5.5 : 1)),
+            s->type == MB_F32 ? 1e-6 : 0.0);
 }
 
-/* One vector: y = RMSNorm(v) * w with the roundings of either form; not rounded at the end. */
+/* One vector: y = RMSNorm(v) * w with the roundings of either form, w NULL: none; not rounded at the end. */
 static void norm_reference(mb_type type, const double *v, const float *w, int64_t n, double eps, int one_rounding,
                            double *y)
 {
@@ -52,7 +56,8 @@ static void norm_reference(mb_type type, const double *v, const float *w, int64_
         sum += v[i] * v[i];
     double rstd = 1.0 / sqrt(sum / (double)n + eps);
     for (int64_t i = 0; i < n; i++)
-        y[i] = (one_rounding ? v[i] * rstd : (double)suite_round(type, v[i] * rstd)) * (double)w[i];
+        y[i] = !w ? v[i] * rstd
+                  : (one_rounding ? v[i] * rstd : (double)suite_round(type, v[i] * rstd)) * (double)w[i];
 }
 
 static void rmsnorm_case(suite *s)
@@ -61,20 +66,25 @@ static void rmsnorm_case(suite *s)
     int64_t n = p->m * p->k;
     float *x = suite_random(s, n, 3.0), *delta = suite_random(s, n, 1.0), *w = suite_random(s, p->k, 2.0);
     double *v = suite_own(s, (size_t)n * sizeof *v), *y = suite_own(s, (size_t)n * sizeof *y);
-    bool add = p->flags & MB_CASE_DELTA;
+    bool add = p->flags & MB_CASE_DELTA, scaled = p->flags & MB_CASE_WEIGHTS, plain = p->mode & 4;
+    const float factor = p->mode & 8 ? 0.14f : 0.0f, scale = suite_round(s->type, 1.3);
     void *x_device = suite_put(s, x, n, s->type), *out = suite_poison(s, n, s->type);
     suite_ok(s,
              s->kernels->add_rmsnorm(
                  s->device, &(mb_rmsnorm){x_device, add ? suite_put(s, delta, n, s->type) : NULL,
-                                          suite_put(s, w, p->k, s->type), 1e-6f, p->mode, p->m, p->k, out}),
+                                          plain ? NULL : suite_put(s, w, p->k, s->type), 1e-6f, p->mode & 1, p->m,
+                                          p->k, out, scaled ? suite_put(s, &scale, 1, s->type) : NULL, factor}),
              "add_rmsnorm");
     float *sum = suite_get(s, x_device, n, s->type), *got = suite_get_guarded(s, out, n, s->type, "add_rmsnorm");
     for (int64_t i = 0; i < n; i++) {
         v[i] = add ? (double)suite_round(s->type, (double)x[i] + (double)delta[i]) : (double)x[i];
-        suite_close(s, "x", i, (double)sum[i], v[i], s->type == MB_F32 ? 1e-6 : 0.0);
+        v[i] = scaled ? (double)suite_round(s->type, v[i] * (double)scale) : v[i];
+        suite_close(s, "x", i, (double)sum[i], v[i], s->type == MB_F32 ? 2e-6 : 0.0);
     }
     for (int64_t r = 0; r < p->m; r++)
-        norm_reference(s->type, v + r * p->k, w, p->k, 1e-6, p->mode, y + r * p->k);
+        norm_reference(s->type, v + r * p->k, plain ? NULL : w, p->k, 1e-6, p->mode & 1, y + r * p->k);
+    for (int64_t i = 0; factor != 0.0f && i < n; i++)
+        y[i] = (double)suite_round(s->type, y[i]) * (double)factor;
     if (s->type != MB_F32) {
         same_roundings(s, "out", got, y, y, n);
     } else {
@@ -115,7 +125,10 @@ static void qkv_case(suite *s)
     const mb_kernel_case *p = s->problem;
     int64_t dim = p->head_dim, turned = p->k ? p->k : dim, half = turned / 2, heads = p->query_heads,
             kv_heads = p->kv_heads;
-    int64_t width = (heads + 2 * kv_heads) * dim, total = (int64_t)p->batch * p->rows, capacity = 0;
+    const bool of_keys = p->mode & 4, v_norm = p->mode & 2;
+    const double q_scale = p->mode & 8 ? 4.0 : 1.0;
+    int64_t width = (heads + (of_keys ? 1 : 2) * kv_heads) * dim, total = (int64_t)p->batch * p->rows,
+            capacity = 0;
     int32_t prefix[64];
     for (int32_t b = 0; b < p->batch; b++) {
         prefix[b] = p->prefix[b % 4];
@@ -147,7 +160,10 @@ static void qkv_case(suite *s)
                    .q_norm = norm ? suite_put(s, q_norm, dim, s->type) : NULL,
                    .k_norm = norm ? suite_put(s, k_norm, dim, s->type) : NULL,
                    .norm_eps = 1e-6f,
-                   .norm_one_rounding = p->mode,
+                   .norm_one_rounding = p->mode & 1,
+                   .v_norm = v_norm,
+                   .v_of_k = of_keys,
+                   .q_scale = p->mode & 8 ? 4.0f : 0,
                    .rotary_dim = (int32_t)p->k,
                    .cos_sin = suite_put(s, cos_sin, capacity * turned, MB_F32),
                    .q_out = q_out,
@@ -158,22 +174,28 @@ static void qkv_case(suite *s)
     float *got_k = suite_get_guarded(s, k, slots * dim, s->type, "k"),
           *got_v = suite_get_guarded(s, v, slots * dim, s->type, "v");
     bool *written = suite_own(s, (size_t)slots);
-    double vec[256], want[256], slack[256];
+    double vec[512], want[512], slack[512];
     for (int64_t row = 0; row < total; row++)
         for (int64_t h = 0; h < heads + 2 * kv_heads; h++) {
             int64_t b = row / p->rows, slot = prefix[b] + p->row_offset + row % p->rows;
-            const float *from = qkv + row * width + h * dim, *angles = cos_sin + slot * turned;
+            const float *from = qkv + row * width + (h >= heads + kv_heads && of_keys ? h - kv_heads : h) * dim;
+            const float *angles = cos_sin + slot * turned;
             int64_t kv = h - heads < kv_heads ? h - heads : h - heads - kv_heads;
             int64_t at = ((b * kv_heads + (h < heads ? 0 : kv)) * capacity + slot) * dim;
             if (h >= heads + kv_heads) {
                 for (int64_t c = 0; c < dim; c++)
-                    suite_close(s, "v", at + c, (double)got_v[at + c], (double)from[c], 0.0);
+                    vec[c] = want[c] = slack[c] = (double)from[c];
+                if (v_norm)
+                    norm_reference(s->type, vec, NULL, dim, 1e-6, 1, want);
+                for (int64_t c = 0; c < dim; c++)
+                    slack[c] = 4.0 * fabs(want[c]);
+                same_roundings(s, "v", got_v + at, want, slack, dim);
                 continue;
             }
             for (int64_t c = 0; c < dim; c++)
                 vec[c] = (double)from[c];
             if (norm)
-                norm_reference(s->type, vec, h < heads ? q_norm : k_norm, dim, 1e-6, p->mode, want);
+                norm_reference(s->type, vec, h < heads ? q_norm : k_norm, dim, 1e-6, p->mode & 1, want);
             for (int64_t c = 0; norm && c < dim; c++)
                 vec[c] = (double)suite_round(s->type, want[c]);
             for (int64_t c = 0; c < half; c++) {
@@ -187,6 +209,10 @@ static void qkv_case(suite *s)
             for (int64_t c = turned; c < dim; c++) { /* behind the turning dimensions nothing turns */
                 want[c] = vec[c];
                 slack[c] = 4.0 * fabs(vec[c]);
+            }
+            for (int64_t c = 0; q_scale != 1.0 && h < heads && c < dim; c++) {
+                want[c] = (double)suite_round(s->type, want[c]) * q_scale;
+                slack[c] *= q_scale;
             }
             const float *got = h < heads ? got_q + (row * heads + h) * dim : got_k + at;
             same_roundings(s, h < heads ? "q" : "k", got, want, slack, dim);
@@ -208,24 +234,26 @@ static void swiglu_case(suite *s)
     const mb_kernel_case *p = s->problem;
     int64_t n = p->m * p->k;
     float *gate_up = suite_random(s, 2 * n, 8.0);
-    double *want = suite_own(s, (size_t)n * sizeof *want);
+    double *want = suite_own(s, (size_t)n * sizeof *want), *slack = suite_own(s, (size_t)n * sizeof *slack);
     gate_up[0] = -200.0f; /* exp overflows on the way */
     gate_up[1] = 200.0f;
     void *out = suite_poison(s, n, s->type);
     suite_ok(s,
-             s->kernels->swiglu(s->device, &(mb_swiglu){suite_put(s, gate_up, 2 * n, s->type), p->m, p->k, out}),
+             s->kernels->swiglu(s->device, &(mb_swiglu){suite_put(s, gate_up, 2 * n, s->type), p->m, p->k, out,
+                                                        (mb_activation)p->mode}),
              "swiglu");
     float *got = suite_get_guarded(s, out, n, s->type, "swiglu");
     for (int64_t i = 0; i < n; i++) {
         double gate = (double)gate_up[i / p->k * 2 * p->k + i % p->k];
         double up = (double)gate_up[i / p->k * 2 * p->k + p->k + i % p->k];
-        want[i] = (double)suite_round(s->type, gate / (1.0 + exp(-gate))) * up;
+        want[i] = (double)suite_round(s->type, suite_activated((mb_activation)p->mode, gate)) * up;
+        slack[i] = fabs(want[i]);
     }
     if (s->type != MB_F32) {
-        same_roundings(s, "out", got, want, want, n);
+        same_roundings(s, "out", got, want, slack, n);
     } else {
         for (int64_t i = 0; i < n; i++)
-            suite_close(s, "out", i, (double)got[i], want[i], 1e-6 * fabs(want[i]) + 1e-30);
+            suite_close(s, "out", i, (double)got[i], want[i], 1e-6 * slack[i] + 1e-30);
     }
 }
 

@@ -235,7 +235,7 @@ static void test_refusals(void **state)
     assert_int_equal(s.kernels->attend(s.device, &args), MB_E_BUG);
     args.kv.head_dim = 8;
     assert_int_equal(s.kernels->attend_sparse(s.device, &args), MB_E_BUG); /* no pages */
-    assert_int_equal(s.kernels->embed(s.device, &(mb_embed){&id, 1, cache, 5, 4, cache + 100}), MB_E_BUG);
+    assert_int_equal(s.kernels->embed(s.device, &(mb_embed){&id, 1, cache, 5, 4, cache + 100, 0}), MB_E_BUG);
     s.kernels->close(s.device);
 }
 
