@@ -38,6 +38,18 @@ static bool is_part(const mb_weight_part *part, const char *rest)
 
 /* ---- checks ---- */
 
+/* A vector, a matrix, or the matrices of all experts in one tensor. */
+static bool has_shape(const mb_tensor *tensor, const mb_weight_part *part)
+{
+    const int64_t *shape = tensor->shape;
+    if (mb_layout_is_vector(part))
+        return tensor->rank == 1 && shape[0] == part->rows;
+    if (part->planes > 0)
+        return tensor->rank == 3 && shape[0] == part->planes && shape[1] * part->planes == part->rows &&
+               shape[2] == part->cols;
+    return tensor->rank == 2 && shape[0] == part->rows && shape[1] == part->cols;
+}
+
 /* There, of a type that can be read, and of the shape that the configuration asks for. */
 static int check_part(const mb_weights *load, const mb_weight_part *part, int32_t layer, int32_t copy)
 {
@@ -54,13 +66,7 @@ static int check_part(const mb_weights *load, const mb_weight_part *part, int32_
         return mb_fail(load->err, MB_E_INPUT, "%s: tensor %s has dtype %s; BF16, F16 and F32 can be loaded",
                        load->folder, name, tensor->dtype);
     bool vector = mb_layout_is_vector(part);
-    const bool stacked = part->planes > 0 && tensor->rank == 3;
-    const int64_t rows = stacked ? tensor->shape[0] * tensor->shape[1] : tensor->shape[0];
-    if (tensor->rank != (vector             ? 1
-                         : part->planes > 0 ? 3
-                                            : 2) ||
-        rows != part->rows || (stacked && tensor->shape[0] != part->planes) ||
-        (!vector && tensor->shape[tensor->rank - 1] != part->cols)) {
+    if (!has_shape(tensor, part)) {
         mb_text found = {0};
         for (int32_t i = 0; i < tensor->rank; i++)
             mb_text_printf(&found, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
@@ -104,35 +110,37 @@ static bool is_whole_name(const mb_model_config *config, const char *name)
     return false;
 }
 
+/* Whether the layout has a tensor of this name, or needs none. */
+static bool is_known(const mb_model_config *config, const char *name)
+{
+    mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
+    const char *prefix = mb_layout_prefix(config), *rest = name;
+    int layer = -1, used = 0;
+    if (strstr(name, "rotary_emb.inv_freq") || (config->tied && strcmp(name, "lm_head.weight") == 0) ||
+        is_skipped(config, name) || is_whole_name(config, name))
+        return true;
+    if (strncmp(name, prefix, strlen(prefix)) == 0 &&
+        sscanf(name + strlen(prefix), "%9d.%n", &layer, &used) == 1 && used > 0)
+        rest = name + strlen(prefix) + used;
+    else
+        layer = -1;
+    if (layer >= config->layers)
+        return false;
+    int n = layer >= 0 ? mb_layout_layer(config, layer, parts) : mb_layout_model(config, parts);
+    for (int k = 0; k < n; k++)
+        if (is_part(&parts[k], rest))
+            return true;
+    return false;
+}
+
 /* Tensors that the configuration knows nothing of would change the result if they were left out. Only buffers
- * that can be recomputed and a tied head may be ignored. */
+ * that can be recomputed, a tied head and what no text needs may be ignored. */
 static int check_extra(const mb_weights *load)
 {
     const mb_model_config *config = &load->model->whole;
-    mb_weight_part parts[MB_WEIGHT_PARTS_MAX];
     const mb_tensor *tensor;
-    const char *prefix = mb_layout_prefix(config);
     for (size_t i = 0; (tensor = mb_checkpoint_tensor(load->checkpoint, i)) != NULL; i++) {
-        int layer = -1, used = 0;
-        const char *rest = tensor->name;
-        if (strstr(tensor->name, "rotary_emb.inv_freq") ||
-            (config->tied && strcmp(tensor->name, "lm_head.weight") == 0))
-            continue;
-        if (is_skipped(config, tensor->name) || is_whole_name(config, tensor->name))
-            continue;
-        if (strncmp(tensor->name, prefix, strlen(prefix)) == 0 &&
-            sscanf(tensor->name + strlen(prefix), "%9d.%n", &layer, &used) == 1 && used > 0)
-            rest = tensor->name + strlen(prefix) + used;
-        else
-            layer = -1;
-        int n = layer >= 0 ? mb_layout_layer(config, layer, parts) : mb_layout_model(config, parts);
-        bool known = layer < config->layers;
-        if (known) {
-            known = false;
-            for (int k = 0; k < n; k++)
-                known = known || is_part(&parts[k], rest);
-        }
-        if (!known)
+        if (!is_known(config, tensor->name))
             return mb_fail(load->err, MB_E_INPUT,
                            "%s: the weights have a tensor %.200s that config.json does not explain (%d layers, "
                            "q/k/v bias %s, q/k norm %s, %d experts)",
