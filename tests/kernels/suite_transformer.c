@@ -104,7 +104,7 @@ static void gemm_case(suite *s)
         s,
         s->kernels->gemm(s->device,
                          &(mb_gemm){suite_put(s, a, p->m * p->k, s->type), suite_put(s, w, p->n * p->k, s->type),
-                                    biased ? suite_put(s, bias, p->n, s->type) : NULL, p->m, p->n, p->k, out}),
+                                    biased ? suite_put(s, bias, p->n, s->type) : NULL, p->m, p->n, p->k, out, 0}),
         "gemm");
     float *got = suite_get_guarded(s, out, p->m * p->n, s->type, "gemm");
     for (int64_t i = 0; i < p->m; i++)

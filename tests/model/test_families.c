@@ -121,7 +121,7 @@ static void known_and_refused(void **state)
          "\"diffusion_gemma_text\",\"hidden_size\":2816,\"num_hidden_layers\":30,\"num_experts\":128,"
          "\"layer_types\":[\"sliding_attention\",\"full_attention\"],\"rope_parameters\":{\"full_attention\":{},"
          "\"sliding_attention\":{}}},\"vision_config\":{}}",
-         "\"diffusion_gemma\" is not supported yet: it needs a canvas of random tokens"},
+         "\"layer_types\" must be a list of 30 words"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_model_config c;
