@@ -375,6 +375,9 @@ int mb_batches_score(bool letters, const mb_sample *sample, const char *predicti
     /* GSM8K divides by the questions in the file, MMLU by those asked. */
     if (letters)
         questions = sample->answer_count;
+    /* A "Question:" inside an answer makes the scripts count what precedes it once more; no share is above 1. */
+    if (right > questions)
+        right = questions;
     *score = questions ? (double)right / (double)questions : 0;
     rc = MB_OK;
 out:
