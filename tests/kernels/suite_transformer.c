@@ -247,7 +247,8 @@ static void swiglu_case(suite *s)
         double gate = (double)gate_up[i / p->k * 2 * p->k + i % p->k];
         double up = (double)gate_up[i / p->k * 2 * p->k + p->k + i % p->k];
         want[i] = (double)suite_round(s->type, suite_activated((mb_activation)p->mode, gate)) * up;
-        slack[i] = fabs(want[i]);
+        /* Far below 0 it is an exponential, whose argument is rounded. */
+        slack[i] = fabs(want[i]) * (p->mode == MB_GELU_TANH ? 16.0 : 1.0);
     }
     if (s->type != MB_F32) {
         same_roundings(s, "out", got, want, slack, n);
