@@ -14,12 +14,13 @@ enum { ROWS = 4, STEPS = 2 }; /* of which golden.f32 has logits */
 
 static const char *const files[] = {"config.json", "generation_config.json", "model.safetensors"};
 
-static char *read_text(const char *folder, const char *name, size_t *size)
+/* *text: the caller frees it. */
+static void read_text(const char *folder, const char *name, char **text, size_t *size)
 {
-    char path[512], *data = NULL;
+    char path[512];
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    assert_int_equal(mb_file_read(path, 1 << 26, &data, size, NULL), MB_OK);
-    return data;
+    if (mb_file_read(path, 1 << 26, text, size, NULL) != MB_OK)
+        fail_msg("%s cannot be read", path);
 }
 
 /* The fixture with the small tokenizer beside it. */
@@ -161,7 +162,9 @@ static void reference_runs(void **state)
     opened o = open_canvas(MB_F32);
     const char *folder = getenv("MASKBENCH_CANVAS") ? getenv("MASKBENCH_CANVAS") : CANVAS;
     size_t size = 0, all = 0;
-    char *json = read_text(folder, "golden.json", &size), *numbers = read_text(folder, "golden.f32", &all);
+    char *json = NULL, *numbers = NULL;
+    read_text(folder, "golden.json", &json, &size);
+    read_text(folder, "golden.f32", &numbers, &all);
     cJSON *root = cJSON_Parse(json);
     const cJSON *run;
     const size_t each = (size_t)STEPS * ROWS * (size_t)mb_model_config_of(o.model)->vocab;
@@ -192,7 +195,9 @@ static void prompt_logits(void **state)
         skip();
     opened o = open_canvas(MB_F32);
     size_t size = 0, bytes = 0;
-    char *json = read_text(CANVAS, "golden.json", &size), *numbers = read_text(CANVAS, "prompt.f32", &bytes);
+    char *json = NULL, *numbers = NULL;
+    read_text(CANVAS, "golden.json", &json, &size);
+    read_text(CANVAS, "prompt.f32", &numbers, &bytes);
     cJSON *root = cJSON_Parse(json);
     int32_t prompt[1024];
     size_t n = ids_of(cJSON_GetObjectItem(cJSON_GetArrayItem(root, 1), "prompt"), prompt);
@@ -310,7 +315,9 @@ static void folders(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char *folder = new_folder();
         size_t size = 0;
-        char *text = read_text(folder, "config.json", &size), *at = strstr(text, cases[i].from);
+        char *text = NULL;
+        read_text(folder, "config.json", &text, &size);
+        char *at = strstr(text, cases[i].from);
         mb_error err = {0};
         mb_model *model = NULL;
         mb_device *device = NULL;
