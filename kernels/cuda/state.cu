@@ -7,31 +7,29 @@
 
 using namespace mb_cuda;
 
-__device__ __forceinline__ float read_as(const void *p, int type, int64_t i)
+/* A state is fp32 or of the storage type T, which is known where a kernel is launched. */
+template <typename T> __device__ __forceinline__ float read_as(const void *p, bool fp32, int64_t i)
 {
-    return type == MB_F32   ? ((const float *)p)[i]
-           : type == MB_F16 ? load((const __half *)p + i)
-                            : load((const __nv_bfloat16 *)p + i);
+    return fp32 ? ((const float *)p)[i] : load((const T *)p + i);
 }
 
-__device__ __forceinline__ void write_as(void *p, int type, int64_t i, float x)
+template <typename T> __device__ __forceinline__ void write_as(void *p, bool fp32, int64_t i, float x)
 {
-    if (type == MB_F32)
+    if (fp32)
         ((float *)p)[i] = x;
-    else if (type == MB_F16)
-        store((__half *)p + i, x);
     else
-        store((__nv_bfloat16 *)p + i, x);
+        store((T *)p + i, x);
 }
 
 struct Operand {
     const void *o;
     const float *lse;
-    int type;
+    bool fp32;
 };
 
 /* The vector of an empty state is never read, so it may hold anything. */
-__global__ void merge_kernel(int64_t states, int dim, Operand a, Operand b, void *out, int type_out,
+template <typename T>
+__global__ void merge_kernel(int64_t states, int dim, Operand a, Operand b, void *out, bool out_fp32,
                              float *lse_out)
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5;
@@ -44,30 +42,32 @@ __global__ void merge_kernel(int64_t states, int dim, Operand a, Operand b, void
     if (isnan(la) || isnan(lb))
         lse = NAN;
     for (int c = lane; c < dim; c += 32) {
-        float x = la == -INFINITY ? 0.0f : read_as(a.o, a.type, i * dim + c);
-        float y = lb == -INFINITY ? 0.0f : read_as(b.o, b.type, i * dim + c);
-        write_as(out, type_out, i * dim + c, (wa * x + wb * y) / (w == 0.0f ? 1.0f : w));
+        float x = la == -INFINITY ? 0.0f : read_as<T>(a.o, a.fp32, i * dim + c);
+        float y = lb == -INFINITY ? 0.0f : read_as<T>(b.o, b.fp32, i * dim + c);
+        write_as<T>(out, out_fp32, i * dim + c, (wa * x + wb * y) / (w == 0.0f ? 1.0f : w));
     }
     __syncwarp();
     if (lane == 0 && lse_out)
         lse_out[i] = lse;
 }
 
-static Operand operand_of(const mb_device *device, const mb_state *state)
+static Operand operand_of(const mb_state *state)
 {
-    return {state->o, state->lse, state->fp32 ? MB_F32 : device->type};
+    return {state->o, state->lse, state->fp32 != 0};
 }
 
 MB_CUDA_OPERATION(state_merge, mb_state_pair, MB_PART_BLOCK_ATTENTION)
 {
-    Operand a = operand_of(device, &args->a), b = operand_of(device, &args->b);
+    Operand a = operand_of(&args->a), b = operand_of(&args->b);
     if (args->states > 0)
-        merge_kernel<<<blocks_for(args->states, 8), 256, 0, device->stream>>>(
-            args->states, args->head_dim, a, b, args->out.o, operand_of(device, &args->out).type, args->out.lse);
+        MB_WITH_TYPE(device->type, merge_kernel<T><<<blocks_for(args->states, 8), 256, 0, device->stream>>>(
+                                       args->states, args->head_dim, a, b, args->out.o, args->out.fp32,
+                                       args->out.lse));
     return cudaGetLastError();
 }
 
-__global__ void downdate_kernel(int64_t states, int dim, Operand total, Operand part, void *out, int type_out,
+template <typename T>
+__global__ void downdate_kernel(int64_t states, int dim, Operand total, Operand part, void *out, bool out_fp32,
                                 float *lse_out)
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5;
@@ -84,9 +84,9 @@ __global__ void downdate_kernel(int64_t states, int dim, Operand total, Operand 
         scale = expf(lt - lse);
     }
     for (int c = lane; c < dim; c += 32) {
-        float t = empty ? 0.0f : read_as(total.o, total.type, i * dim + c);
-        float p = empty || share == 0.0f || lp == -INFINITY ? 0.0f : read_as(part.o, part.type, i * dim + c);
-        write_as(out, type_out, i * dim + c, scale * (t - share * p));
+        float t = empty ? 0.0f : read_as<T>(total.o, total.fp32, i * dim + c);
+        float p = empty || share == 0.0f || lp == -INFINITY ? 0.0f : read_as<T>(part.o, part.fp32, i * dim + c);
+        write_as<T>(out, out_fp32, i * dim + c, scale * (t - share * p));
     }
     __syncwarp();
     if (lane == 0 && lse_out)
@@ -95,11 +95,11 @@ __global__ void downdate_kernel(int64_t states, int dim, Operand total, Operand 
 
 MB_CUDA_OPERATION(state_downdate, mb_state_pair, MB_PART_BLOCK_ATTENTION)
 {
-    Operand total = operand_of(device, &args->a), part = operand_of(device, &args->b);
+    Operand total = operand_of(&args->a), part = operand_of(&args->b);
     if (args->states > 0)
-        downdate_kernel<<<blocks_for(args->states, 8), 256, 0, device->stream>>>(
-            args->states, args->head_dim, total, part, args->out.o, operand_of(device, &args->out).type,
-            args->out.lse);
+        MB_WITH_TYPE(device->type, downdate_kernel<T><<<blocks_for(args->states, 8), 256, 0, device->stream>>>(
+                                       args->states, args->head_dim, total, part, args->out.o, args->out.fp32,
+                                       args->out.lse));
     return cudaGetLastError();
 }
 
