@@ -129,6 +129,14 @@ static const cublasLtMatmulAlgo_t *find_choice(const mb_cuda_blas *gemm, int64_t
     return NULL;
 }
 
+/* The last place is used again and again where there are too many. */
+static const cublasLtMatmulAlgo_t *keep_choice(mb_cuda_blas *gemm, const choice *made)
+{
+    choice *c = &gemm->choices[gemm->count < MAX_SHAPES ? gemm->count++ : MAX_SHAPES - 1];
+    *c = *made;
+    return &c->algorithm;
+}
+
 /* Adds the file's choices. A line: m n k bias type, then the algorithm's words. Lines that do not parse are passed
  * over. */
 static void read_cache(mb_cuda_blas *gemm)
@@ -373,14 +381,15 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
                 (long long)n, (long long)k);
         return NULL;
     }
-    choice *c = &gemm->choices[gemm->count < MAX_SHAPES ? gemm->count++ : MAX_SHAPES - 1];
-    *c =
-        (choice){.m = m, .n = n, .k = k, .bias = bias, .type = (int)device->type, .algorithm = results[best].algo};
+    known = keep_choice(
+        gemm,
+        &(choice){
+            .m = m, .n = n, .k = k, .bias = bias, .type = (int)device->type, .algorithm = results[best].algo});
     if (!device->capturing)
         write_cache(gemm);
     if (lock >= 0)
         close(lock);
-    return &c->algorithm;
+    return known;
 }
 
 /* The one algorithm of a weight matrix whose rows must not notice how many there are: the library's first proposal
@@ -403,14 +412,12 @@ static const cublasLtMatmulAlgo_t *choose_invariant(mb_device *device, const mb_
     for (int i = 0; i < found; i++) {
         if (results[i].state != CUBLAS_STATUS_SUCCESS || !rounds_once(gemm, &results[i].algo, bias, device->type))
             continue;
-        choice *c = &gemm->choices[gemm->count < MAX_SHAPES ? gemm->count++ : MAX_SHAPES - 1];
-        *c = (choice){.m = ANY_ROWS,
-                      .n = args->n,
-                      .k = args->k,
-                      .bias = bias,
-                      .type = (int)device->type,
-                      .algorithm = results[i].algo};
-        return &c->algorithm;
+        return keep_choice(gemm, &(choice){.m = ANY_ROWS,
+                                           .n = args->n,
+                                           .k = args->k,
+                                           .bias = bias,
+                                           .type = (int)device->type,
+                                           .algorithm = results[i].algo});
     }
     mb_fail(&device->error, 0, "cuBLASLt has no algorithm for a product of any number of rows, %lld x %lld",
             (long long)args->n, (long long)args->k);
