@@ -9,13 +9,13 @@
 #include <math.h>
 #include <string.h>
 
-static int store_gate(mb_run *run, const char *label, mb_error *err)
+static int store_gate(mb_run *run, mb_error *err)
 {
     mb_text detail = {0};
     mb_text_printf(&detail, "%lld arms of groups decoded again alone: %lld gave other tokens",
                    (long long)run->alone_again, (long long)run->alone_differ);
     if (run->alone_differ)
-        mb_text_printf(&detail, ", the last of them %s", label);
+        mb_text_printf(&detail, ", the last of them %s", run->differing);
     int rc = detail.failed ? mb_no_memory(err, "a gate")
                            : mb_store_gate(run->store, run->run_id, "company does not matter",
                                            run->alone_differ ? "fail" : "pass", detail.data, err);
@@ -25,7 +25,6 @@ static int store_gate(mb_run *run, const char *label, mb_error *err)
 
 static int again_alone(mb_run *run, const mb_pending *pending, const mb_decode_result *together, mb_error *err)
 {
-    static const char *label = "";
     mb_decode_request request = pending->request;
     mb_decode_result alone = {0};
     request.trace = NULL; /* it is recorded already */
@@ -39,9 +38,9 @@ static int again_alone(mb_run *run, const mb_pending *pending, const mb_decode_r
     run->alone_again++;
     if (!same) {
         run->alone_differ++;
-        label = pending->arm->spec->label;
+        run->differing = pending->arm->spec->label;
     }
-    return store_gate(run, label, err);
+    return store_gate(run, err);
 }
 
 int mb_pending_decode(mb_run *run, const mb_pending *pending, size_t count, mb_group_arm *arms,
