@@ -67,7 +67,6 @@ __device__ __forceinline__ float warp_max(float x)
     return x;
 }
 
-/* Sum over the block; every thread gets it. shared: 32 floats that nobody else uses until the next barrier. */
 /* The function of a gate, kernels.h (mb_activation). */
 __device__ __forceinline__ float activated(float x, mb_activation activation)
 {
@@ -76,6 +75,7 @@ __device__ __forceinline__ float activated(float x, mb_activation activation)
     return x / (1.0f + expf(-x));
 }
 
+/* Sum over the block; every thread gets it. shared: 32 floats that nobody else uses until the next barrier. */
 __device__ __forceinline__ float block_sum(float x, float *shared)
 {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (blockDim.x + 31) >> 5;

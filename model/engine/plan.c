@@ -90,10 +90,10 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     }
 }
 
-/* capacity counts the block as well: a method's bounds cover the keys that a commit adds. */
 _Static_assert((int)MB_ELEMENT_F32 == MB_F32 && (int)MB_ELEMENT_BF16 == MB_BF16 && (int)MB_ELEMENT_F16 == MB_F16,
                "a method's words for a storage type are the kernels'");
 
+/* capacity counts the block as well: a method's bounds cover the keys that a commit adds. */
 void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, int32_t capacity, int32_t steps,
                    mb_shape *shape)
 {
