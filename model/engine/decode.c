@@ -32,7 +32,7 @@ struct decoder {
     int32_t block;
     char (*cache)[MB_HASH_CAP]; /* hashes of the prompt's keys and values, one a layer; NULL = nobody looks */
     bool forgotten;             /* compat_prompt_bug threw the snapshot away */
-    double layers, sparse_layers, select_tokens, local_tokens;
+    mb_work work;
     uint8_t open[256]; /* of a canvas: 1 = a slot is not accepted yet */
     float *probability;
 };
@@ -167,10 +167,7 @@ static int network_denoise(void *self, int32_t step, const int32_t *tokens, int3
     rc = mb_step(d->session, &run, tokens, ids, probability, timed ? &us : NULL, err);
     if (rc != MB_OK)
         return rc;
-    d->layers += run.layers;
-    d->sparse_layers += run.sparse_layers;
-    d->local_tokens += run.local_tokens;
-    d->select_tokens += run.select_share * d->session->prefix[0] * d->session->config->kv_heads;
+    mb_work_add(&d->work, d->session, &run);
     return timed ? append_time(step == 1 ? &d->first : &d->later, us, err) : MB_OK;
 }
 
@@ -249,26 +246,6 @@ static void fill_sampling(const struct decoder *d, mb_sampling *sampling)
         sampling->stop_ids[sampling->stop_count++] = request->extra_stop_id;
 }
 
-/* Work of the denoising forwards: what the device counted, per prefix token and layer-call. */
-static int read_work(struct decoder *d, mb_error *err)
-{
-    double work[4] = {0};
-    int rc =
-        d->session->kernels->download(d->session->device, work, d->session->buffer[MB_BUFFER_WORK], sizeof work);
-    if (rc != MB_OK)
-        mb_session_failed(d->session, rc, "reading the work counters", err);
-    double all[] = {work[0], work[1], work[2], work[3], d->select_tokens};
-    if ((rc = mb_session_add(d->session, rc, all, 5, err)) != MB_OK)
-        return rc;
-    memcpy(work, all, sizeof work);
-    d->select_tokens = all[4];
-    double present = work[1] + work[3] + d->local_tokens;
-    d->result->work = present > 0 ? (work[0] + d->local_tokens) / present : 0;
-    d->result->work_select = present > 0 ? d->select_tokens / present : 0;
-    d->result->engaged = d->layers > 0 ? d->sparse_layers / d->layers : 0;
-    return MB_OK;
-}
-
 /* Keys and values of the prompt before a method that is watched met them. */
 static int watch_cache(struct decoder *d, mb_error *err)
 {
@@ -301,13 +278,9 @@ static int turn_begin(mb_attender *attender, mb_shadow *shadow, void *user, mb_e
 /* Everyone meets the snapshot. */
 static int begin(struct decoder *d, mb_error *err)
 {
-    mb_session *session = d->session;
-    int rc = mb_session_send_prefix(session, err);
+    int rc = mb_work_begin(d->session, err);
     if (rc != MB_OK)
         return rc;
-    rc = session->kernels->fill(session->device, session->buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
-    if (rc != MB_OK)
-        return mb_session_failed(session, rc, "clearing the work counters", err);
     mb_forward_run run = make_run(d, MB_PHASE_PREFILL, 0);
     return mb_forward_each(&run, turn_begin, &run, err);
 }
@@ -398,7 +371,7 @@ static int decode(struct decoder *d, mb_error *err)
         rc = take_result(d, &sampling, err);
     rc = mb_session_agree(session, rc, NULL, 0, err);
     if (rc == MB_OK)
-        rc = read_work(d, err);
+        rc = mb_work_read(&d->work, session, d->result, err);
     if (rc == MB_OK)
         rc = mb_attender_report(d->attender, d->result->counters, 32, err);
     if (rc == MB_OK)

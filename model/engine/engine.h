@@ -119,6 +119,10 @@ static inline void *mb_input_at(const mb_session *session, size_t word)
     return (int32_t *)session->buffer[MB_BUFFER_INPUT] + word;
 }
 
+/* The host arrays of a session, for its batch; rows: of an answer. False: no memory, and what there is stays for
+ * mb_session_arrays_free(), which leaves the prompts to the caller. */
+bool mb_session_arrays_new(mb_session *session, int32_t rows);
+void mb_session_arrays_free(mb_session *session);
 /* A failed kernel operation as an error sentence. */
 int mb_session_failed(const mb_session *session, int rc, const char *what, mb_error *err);
 /* Sends the host's prefix lengths to the device: before hooks that come ahead of the next step's upload. */
@@ -225,6 +229,21 @@ void mb_lanes_close(mb_session *session);
 /* mb_forward() of a lane that takes part in a group: hands the run in and returns when the group has computed it.
  */
 int mb_group_forward(mb_session *session, mb_forward_run *run, mb_error *err);
+
+/* ---- what forwards read (work.c) ---- */
+
+typedef struct mb_work { /* of a decode's denoising forwards so far, beside what the device counts */
+    double layers, sparse_layers;
+    double select_tokens; /* that choosing read, over KV heads */
+    double local_tokens;  /* that layers with a window read */
+} mb_work;
+
+/* Clears the device's counters; the host's prefix lengths go to the device. */
+int mb_work_begin(mb_session *session, mb_error *err);
+/* A denoising forward that was run. */
+void mb_work_add(mb_work *work, const mb_session *session, const mb_forward_run *run);
+/* Fills work, work_select and engaged of the result, over all ranks. */
+int mb_work_read(const mb_work *work, mb_session *session, mb_decode_result *result, mb_error *err);
 
 /* ---- audit (audit.c) ---- */
 
@@ -333,10 +352,10 @@ const float *mb_call_row_weight(const mb_call *call, mb_row_set rows);
 /* Fills MB_GUARD_BYTES at `at` with the pattern and watches over them. */
 int mb_guard_add(mb_attender *attender, void *at);
 int mb_check_guards(mb_attender *attender, const mb_call *call, mb_error *err);
-/* A page set that can be read at all: pointers, capacity, granularity. */
 /* The index of a call (NULL: dense) as the watcher of the run gets it. */
 int mb_tell_selected(mb_attender *attender, const mb_forward_run *run, const mb_call *call, const mb_page_set *set,
                      mb_error *err);
+/* A page set that can be read at all: pointers, capacity, granularity. */
 bool mb_check_shape(const mb_page_set *set);
 /* Counts within the capacity, ids ascending, distinct and in the prefix, budget kept; the guards too. */
 int mb_check_pages(mb_attender *attender, const mb_call *call, const mb_page_set *set, mb_error *err);

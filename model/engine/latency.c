@@ -20,7 +20,7 @@ struct work {
     int32_t *tokens, *ids; /* [batch][block] */
     float *probability;
     uint8_t *open; /* [batch][block] of a canvas: 1 = not revealed yet; NULL where masks say it */
-    double layers, sparse_layers, select_tokens, local_tokens;
+    mb_work read;
     double watched_us; /* spent in watchers: no part of the work */
 };
 
@@ -118,11 +118,7 @@ static int forward(struct work *w, mb_phase phase, int32_t block, int32_t step, 
     bool timed = !isnan(us);
     if (phase == MB_PHASE_COMMIT)
         return !timed ? MB_OK : append_time(&result->commit_us, &result->commit_count, us, err);
-    w->layers += run.layers;
-    w->sparse_layers += run.sparse_layers;
-    w->local_tokens += run.local_tokens;
-    for (int32_t b = 0; b < w->session->batch; b++)
-        w->select_tokens += run.select_share * w->session->prefix[b] * w->session->config->kv_heads;
+    mb_work_add(&w->read, w->session, &run);
     if (!timed)
         return MB_OK;
     if (phase == MB_PHASE_FIRST_STEP)
@@ -158,25 +154,6 @@ static int one_block(struct work *w, int32_t block, int32_t steps, const volatil
     return mb_session_agree(session, rc, NULL, 0, err);
 }
 
-static int read_work(struct work *w, mb_error *err)
-{
-    double work[4] = {0};
-    mb_session *session = w->session;
-    int rc = session->kernels->download(session->device, work, session->buffer[MB_BUFFER_WORK], sizeof work);
-    if (rc != MB_OK)
-        mb_session_failed(session, rc, "reading the work counters", err);
-    double all[] = {work[0], work[1], work[2], work[3], w->select_tokens};
-    if ((rc = mb_session_add(session, rc, all, 5, err)) != MB_OK)
-        return rc;
-    memcpy(work, all, sizeof work);
-    w->select_tokens = all[4];
-    double present = work[1] + work[3] + w->local_tokens;
-    w->result->work = present > 0 ? (work[0] + w->local_tokens) / present : 0;
-    w->result->work_select = present > 0 ? w->select_tokens / present : 0;
-    w->result->engaged = w->layers > 0 ? w->sparse_layers / w->layers : 0;
-    return MB_OK;
-}
-
 /* The method meets the snapshot, and no block's clock runs yet. */
 static int begin(struct work *w, mb_error *err)
 {
@@ -189,12 +166,9 @@ static int begin(struct work *w, mb_error *err)
     w->open = canvas ? malloc(slots) : NULL;
     if (!w->tokens || !w->ids || !w->probability || (canvas && !w->open))
         return mb_no_memory(err, "%zu tokens", slots);
-    int rc = mb_session_send_prefix(session, err);
+    int rc = mb_work_begin(session, err);
     if (rc != MB_OK)
         return rc;
-    rc = session->kernels->fill(session->device, session->buffer[MB_BUFFER_WORK], 0, 4 * sizeof(double));
-    if (rc != MB_OK)
-        return mb_session_failed(session, rc, "clearing the work counters", err);
     mb_forward_run run = make_run(w, MB_PHASE_PREFILL, 0, 0);
     if ((rc = mb_attender_begin(w->attender, &run, err)) != MB_OK)
         return rc;
@@ -229,7 +203,7 @@ int mb_decode_fixed_work(mb_session *session, mb_attender *attender, int32_t blo
     }
     result->decode_us += (double)(mb_clock_ns() - start) * 1e-3 - w.watched_us;
     if (rc == MB_OK)
-        rc = read_work(&w, err);
+        rc = mb_work_read(&w.read, session, result, err);
     if (rc == MB_OK)
         rc = mb_attender_report(attender, result->counters, 32, err);
     rc = mb_session_agree(session, rc, NULL, 0, err);
