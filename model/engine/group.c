@@ -51,14 +51,7 @@ static void lane_free(mb_session *lane)
 {
     if (!lane)
         return;
-    free(lane->kv);
-    free(lane->snapshot);
-    free(lane->prefix);
-    free(lane->prompt); /* the prompt is the owner's */
-    free(lane->prompt_count);
-    free(lane->seed);
-    free(lane->staging);
-    free(lane->answer);
+    mb_session_arrays_free(lane); /* the prompt in them is the owner's */
     free(lane);
 }
 
@@ -80,16 +73,7 @@ static int lane_open(mb_session *owner, const mb_buffer_sizes *sizes, int32_t nu
     lane->lane = NULL;
     lane->lanes = 1;
     lane->graphs = lane->has_graphs = false;
-    lane->kv = calloc(layers, sizeof *lane->kv);
-    lane->snapshot = calloc(1, sizeof *lane->snapshot);
-    lane->prefix = calloc(1, sizeof *lane->prefix);
-    lane->prompt = calloc(1, sizeof *lane->prompt);
-    lane->prompt_count = calloc(1, sizeof *lane->prompt_count);
-    lane->seed = calloc(1, sizeof *lane->seed);
-    lane->staging = calloc(mb_session_input(lane).words, sizeof *lane->staging);
-    lane->answer = calloc(2 * (size_t)sizes->rows, sizeof *lane->answer);
-    if (!lane->kv || !lane->snapshot || !lane->prefix || !lane->prompt || !lane->prompt_count || !lane->seed ||
-        !lane->staging || !lane->answer)
+    if (!mb_session_arrays_new(lane, sizes->rows))
         return mb_no_memory(err, "a lane");
     for (size_t l = 0; l < layers; l++) {
         lane->kv[l] = owner->kv[l];

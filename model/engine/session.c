@@ -127,6 +127,37 @@ static int check_request(const mb_model_config *config, const mb_session_request
     return MB_OK;
 }
 
+bool mb_session_arrays_new(mb_session *session, int32_t rows)
+{
+    const mb_local_layers *local = &session->config->local;
+    const size_t batch = (size_t)session->batch;
+    const size_t window = local->window > 0 ? (size_t)local->kv_heads * ((size_t)local->window + 1) : 0;
+    session->kv = calloc((size_t)session->config->layers, sizeof *session->kv);
+    session->snapshot = calloc(batch, sizeof *session->snapshot);
+    session->prefix = calloc(batch, sizeof *session->prefix);
+    session->prompt = calloc(batch, sizeof *session->prompt);
+    session->prompt_count = calloc(batch, sizeof *session->prompt_count);
+    session->seed = calloc(batch, sizeof *session->seed);
+    session->staging = calloc(mb_session_input(session).words, sizeof *session->staging);
+    session->answer = calloc(2 * (size_t)rows, sizeof *session->answer);
+    session->window = window ? calloc(batch * window, sizeof *session->window) : NULL;
+    return session->kv && session->snapshot && session->prefix && session->prompt && session->prompt_count &&
+           session->seed && session->staging && session->answer && (session->window || !window);
+}
+
+void mb_session_arrays_free(mb_session *session)
+{
+    free(session->kv);
+    free(session->snapshot);
+    free(session->prefix);
+    free(session->prompt);
+    free(session->prompt_count);
+    free(session->seed);
+    free(session->staging);
+    free(session->answer);
+    free(session->window);
+}
+
 int mb_session_open(mb_session **session, mb_model *model, const mb_session_request *request, mb_error *err)
 {
     mb_buffer_sizes sizes;
@@ -141,7 +172,6 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
     s = calloc(1, sizeof *s);
     if (!s)
         return mb_no_memory(err, "a session");
-    size_t batch = (size_t)request->batch;
     s->model = model;
     s->config = &model->config;
     s->kernels = model->kernels;
@@ -160,31 +190,13 @@ int mb_session_open(mb_session **session, mb_model *model, const mb_session_requ
     s->measure.counting = true;
     s->invariant = request->invariant;
     s->arena_mark = s->kernels->mark(s->device);
-    s->kv = calloc((size_t)model->config.layers, sizeof *s->kv);
-    s->snapshot = calloc(batch, sizeof *s->snapshot);
-    s->prefix = calloc(batch, sizeof *s->prefix);
-    s->prompt = calloc(batch, sizeof *s->prompt);
-    s->prompt_count = calloc(batch, sizeof *s->prompt_count);
-    s->seed = calloc(batch, sizeof *s->seed);
-    s->staging = calloc(mb_session_input(s).words, sizeof *s->staging);
-    s->answer = calloc(2 * (size_t)sizes.rows, sizeof *s->answer);
-    const mb_local_layers *local = &model->config.local;
-    if (local->window > 0)
-        s->window = calloc(batch * (size_t)local->kv_heads * ((size_t)local->window + 1), sizeof *s->window);
-    if ((local->window > 0 && !s->window) || !s->kv || !s->snapshot || !s->prefix || !s->prompt ||
-        !s->prompt_count || !s->seed || !s->staging || !s->answer) {
-        rc = mb_no_memory(err, "a session");
-        goto out;
-    }
-    rc = take_memory(s, &sizes, err);
+    rc = mb_session_arrays_new(s, sizes.rows) ? take_memory(s, &sizes, err) : mb_no_memory(err, "a session");
     if (rc == MB_OK)
         rc = mb_lanes_open(s, &sizes, err);
-    if (rc != MB_OK)
-        goto out;
-    *session = s;
-    s = NULL;
-out:
-    mb_session_close(s);
+    if (rc == MB_OK)
+        *session = s;
+    else
+        mb_session_close(s);
     return rc;
 }
 
@@ -200,16 +212,8 @@ void mb_session_close(mb_session *session)
     session->kernels->release(session->device, session->arena_mark);
     for (int32_t b = 0; session->prompt && b < session->batch; b++)
         free(session->prompt[b]);
-    free(session->prompt);
-    free(session->prompt_count);
-    free(session->seed);
-    free(session->snapshot);
-    free(session->prefix);
-    free(session->kv);
-    free(session->staging);
-    free(session->answer);
+    mb_session_arrays_free(session);
     free(session->peers);
-    free(session->window);
     free(session);
 }
 
@@ -261,15 +265,14 @@ static int prefill_chunk(mb_session *session, int32_t sequence, const int32_t *i
         if (rc != MB_OK)
             break;
         void *q = session->buffer[MB_BUFFER_Q], *out = session->buffer[MB_BUFFER_ATTENDED];
-        const bool causal = config->canvas.steps > 0;
-        if (causal || n % session->block == 0) {
+        if (session->causal || n % session->block == 0) {
             rc = kernels->attend_prefill(session->device,
                                          &(mb_prefill){.kv = kv,
                                                        .query_heads = config->query_heads,
                                                        .q = q,
                                                        .first = first,
                                                        .n = n,
-                                                       .block = causal ? 1 : session->block,
+                                                       .block = session->causal ? 1 : session->block,
                                                        .window = mb_layer_sizes_of(config, l).window,
                                                        .out = out});
         } else { /* the block that ends the text is cut short: all its rows see all its keys */
