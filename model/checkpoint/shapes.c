@@ -15,6 +15,23 @@
     .experts = 256, .per_token = 8, .dense_layers = 1, .groups = 8, .groups_kept = 4, .score = MB_SCORE_SIGMOID,  \
     .combine = MB_COMBINE_SUM, .scale = 2.5, .bias = true, .normalise = true
 
+/* Of six layers the last has no window. */
+#define FIVE_OF_SIX 1, 1, 1, 1, 1, 0
+#define GEMMA                                                                                                     \
+    .family = MB_FAMILY_DIFFUSION_GEMMA, .positions = 262144, .mask_id = -1, .qk_norm = true,                     \
+    .norm_one_rounding = true, .tied = true, .rope_theta = 1e6, .wrapped = true, .value_is_key = true,            \
+    .softcap = 30,                                                                                                \
+    .canvas = {.steps = 48,                                                                                       \
+               .entropy_bound = 0.1,                                                                              \
+               .hot = 0.8,                                                                                        \
+               .cold = 0.4,                                                                                       \
+               .stable = 1,                                                                                       \
+               .confident = 0.005,                                                                                \
+               .image_ids = {-1, -1, -1}}
+#define GEMMA_MOE                                                                                                 \
+    .groups = 1, .groups_kept = 1, .score = MB_SCORE_SOFTMAX, .combine = MB_COMBINE_STEPS, .scale = 1,            \
+    .normalise = true, .beside = true
+
 /* clang-format off */
 static const mb_model_config shapes[] = {
     {.name = "fast_dllm_v2_7b",
@@ -148,6 +165,23 @@ static const mb_model_config shapes[] = {
      .kv_heads = 4,
      .intermediate = 9216,
      .moe = {LLADA2_MOE, .size = 1024, .shared = 1024}},
+    /* 25.25 B parameters, a few of them active: sizes of public copies of its config.json. */
+    {.name = "diffusion_gemma_26b",
+     GEMMA,
+     .layers = 30,
+     .hidden = 2816,
+     .query_heads = 16,
+     .kv_heads = 2,
+     .head_dim = 512,
+     .intermediate = 2112,
+     .vocab = 262144,
+     .block = 256,
+     .stop_ids = {1, 106, 50},
+     .stop_count = 3,
+     .rope = {.type = MB_ROPE_PROPORTIONAL, .factor = 1, .turned = 64},
+     .local = {.window = 1024, .head_dim = 256, .kv_heads = 8, .rotary_dim = 256, .rope_theta = 1e4,
+               .is = {FIVE_OF_SIX, FIVE_OF_SIX, FIVE_OF_SIX, FIVE_OF_SIX, FIVE_OF_SIX}},
+     .moe = {GEMMA_MOE, .experts = 128, .per_token = 8, .size = 704}},
     {.name = "tiny",
      .family = MB_FAMILY_SDAR,
      .layers = 6,
@@ -195,6 +229,23 @@ static const mb_model_config shapes[] = {
              .scale = 2.5,
              .bias = true,
              .normalise = true}},
+    /* The smallest with a canvas and layers of two kinds. */
+    {.name = "tiny_canvas",
+     GEMMA,
+     .layers = 6,
+     .hidden = 128,
+     .query_heads = 4,
+     .kv_heads = 1,
+     .head_dim = 64,
+     .intermediate = 96,
+     .vocab = 1024,
+     .block = 32,
+     .stop_ids = {1},
+     .stop_count = 1,
+     .rope = {.type = MB_ROPE_PROPORTIONAL, .factor = 1, .turned = 8},
+     .local = {.window = 64, .head_dim = 32, .kv_heads = 2, .rotary_dim = 32, .rope_theta = 1e4,
+               .is = {FIVE_OF_SIX}},
+     .moe = {GEMMA_MOE, .experts = 8, .per_token = 2, .size = 32}},
 };
 /* clang-format on */
 

@@ -26,20 +26,24 @@ static const mb_host_options *host_options(const mb_method *method, const void *
     return (const void *)((const char *)options + MB_HOST_OPTIONS_AT(method));
 }
 
-/* What the options say that the host applies; the method is not asked where they hold. */
+/* What the options say that the host applies; the method is not asked where they hold. dense_layers counts from
+ * the model's first layer on: layers with a window in front of layer 0 are among them. */
 static void apply_host_options(mb_attender *attender, const void *options)
 {
     const mb_method *method = &attender->method;
     mb_shape *shape = &attender->shape;
+    const int32_t in_front = shape->first_layer; /* mb_shape_make() */
+    shape->first_layer = 0;
     for (const mb_option *o = method->options; options && o && o->name; o++) {
         if (o->offset != MB_OPTION_OF_HOST)
             continue;
         const mb_host_options *values = host_options(method, options);
-        if (strcmp(o->name, "dense_layers") == 0)
-            shape->first_layer =
-                values->dense_layers < shape->layers ? (int32_t)values->dense_layers : shape->layers;
-        else
+        if (strcmp(o->name, "dense_layers") != 0) {
             attender->dense_commit = values->commit == 0;
+            continue;
+        }
+        const int64_t dense = values->dense_layers > in_front ? values->dense_layers - in_front : 0;
+        shape->first_layer = dense < shape->layers ? (int32_t)dense : shape->layers;
     }
 }
 

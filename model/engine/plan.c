@@ -93,11 +93,16 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
 _Static_assert((int)MB_ELEMENT_F32 == MB_F32 && (int)MB_ELEMENT_BF16 == MB_BF16 && (int)MB_ELEMENT_F16 == MB_F16,
                "a method's words for a storage type are the kernels'");
 
-/* capacity counts the block as well: a method's bounds cover the keys that a commit adds. */
+/* capacity counts the block as well: a method's bounds cover the keys that a commit adds. first_layer becomes,
+ * until a method's options are known, the number of layers in front of the first that methods see. */
 void mb_shape_make(const mb_model_config *config, mb_type type, int32_t batch, int32_t capacity, int32_t steps,
                    mb_shape *shape)
 {
+    int32_t in_front = 0;
+    while (in_front < config->layers && mb_layer_is_local(config, in_front))
+        in_front++;
     *shape = (mb_shape){.size = sizeof *shape,
+                        .first_layer = in_front,
                         .layers = mb_layer_count(config),
                         .query_heads = config->query_heads,
                         .kv_heads = config->kv_heads,

@@ -446,68 +446,99 @@ static float random_normal(mb_random *random)
     return (float)(sum - 2 * 65535) / 37837.0f;
 }
 
+/* One side of the cache, keys or values, of the layers of one kind: with a window or without. */
+struct fill {
+    mb_session *session;
+    bool values, local;
+    int32_t tokens;
+    size_t row;  /* bytes */
+    char *first; /* the first head of the first layer of the kind: the source of all others */
+    int32_t own; /* the offset of the head that lies where the source is */
+    mb_random *random;
+    float *numbers; /* room for the tokens of one head */
+    void *stored;   /* and in the type of the cache */
+};
+
 /* Keys and values of one head are random; every other head, layer and sequence holds the same rows rotated by an
  * offset of its own. Rows of one head are distinct, and the fill runs at the device's copy speed. */
-static int fill_head(mb_session *session, char *first, char *to, int32_t tokens, int32_t shift, mb_error *err)
+static int fill_head(const struct fill *f, char *to, int32_t shift, mb_error *err)
 {
+    mb_session *session = f->session;
     const mb_kernels *kernels = session->kernels;
-    size_t row = (size_t)session->config->head_dim * mb_type_size(session->type);
-    size_t head = (size_t)shift * row, tail = (size_t)(tokens - shift) * row;
-    int rc = kernels->copy(session->device, to, first + head, tail);
+    size_t head = (size_t)shift * f->row, tail = (size_t)(f->tokens - shift) * f->row;
+    int rc = kernels->copy(session->device, to, f->first + head, tail);
     if (rc == MB_OK && head > 0)
-        rc = kernels->copy(session->device, to + tail, first, head);
+        rc = kernels->copy(session->device, to + tail, f->first, head);
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "random fill", err);
 }
 
-/* Draws the offset of every head of the whole model but the first, and fills those that this rank has. *own: the
- * offset of the head that lies where the source is. */
-static int fill_heads(mb_session *session, bool values, int32_t tokens, mb_random *random, int32_t *own,
-                      mb_error *err)
+/* The heads of one layer, those of the whole model; this rank's are filled. drawn: offsets so far. */
+static int fill_layer(struct fill *f, int32_t layer, int64_t *drawn, mb_error *err)
 {
-    const mb_model_config *config = session->config, *whole = &session->model->whole;
-    const int32_t from = mb_slice_kv_head(whole, session->ranks, session->rank);
-    size_t slot = (size_t)session->capacity * (size_t)config->head_dim * mb_type_size(session->type);
-    char *first = values ? session->kv[0].v : session->kv[0].k;
+    const mb_session *session = f->session;
+    const mb_model_config *whole = &session->model->whole;
+    const mb_kv *kv = &session->kv[layer];
+    const int32_t heads = mb_layer_sizes_of(whole, layer).kv_heads;
+    const int32_t from = f->local ? 0 : mb_slice_kv_head(whole, session->ranks, session->rank);
     int rc = MB_OK;
-    *own = 0;
-    for (int32_t i = 0; i < config->layers * session->batch * whole->kv_heads && rc == MB_OK; i++) {
-        const int32_t head = i % whole->kv_heads - from, row = i / whole->kv_heads;
-        const int32_t l = row / session->batch, b = row % session->batch;
-        const int32_t shift = i > 0 ? (int32_t)mb_random_below(random, (uint64_t)tokens) : 0;
-        if (head < 0 || head >= config->kv_heads)
+    for (int32_t i = 0; i < session->batch * heads && rc == MB_OK; i++) {
+        const int32_t head = i % heads - from, b = i / heads;
+        const int32_t shift = (*drawn)++ > 0 ? (int32_t)mb_random_below(f->random, (uint64_t)f->tokens) : 0;
+        if (head < 0 || head >= kv->kv_heads)
             continue;
-        char *to =
-            (char *)(values ? session->kv[l].v : session->kv[l].k) + (size_t)(b * config->kv_heads + head) * slot;
-        if (to == first)
-            *own = shift;
+        char *to = (char *)(f->values ? kv->v : kv->k) +
+                   (size_t)(b * kv->kv_heads + head) * (size_t)session->capacity * f->row;
+        if (to == f->first)
+            f->own = shift;
         else
-            rc = fill_head(session, first, to, tokens, shift, err);
+            rc = fill_head(f, to, shift, err);
     }
     return rc;
 }
 
-/* One side of the cache, keys or values: the first head of the first layer is the source of all others. numbers
- * and stored have room for the tokens of one head, the latter in the type of the cache. */
-static int fill_side(mb_session *session, bool values, int32_t tokens, mb_random *random, float *numbers,
-                     void *stored, mb_error *err)
+static int fill_side(struct fill *f, mb_error *err)
 {
+    mb_session *session = f->session;
     const mb_kernels *kernels = session->kernels;
-    size_t row = (size_t)session->config->head_dim, n = (size_t)tokens * row, width = mb_type_size(session->type);
-    char *first = values ? session->kv[0].v : session->kv[0].k;
-    int32_t own = 0;
+    const size_t width = mb_type_size(session->type), bytes = (size_t)f->tokens * f->row, n = bytes / width;
+    int64_t drawn = 0;
     for (size_t i = 0; i < n; i++)
-        numbers[i] = random_normal(random);
-    mb_type_convert(stored, session->type, numbers, MB_F32, n);
-    int rc = kernels->upload(session->device, first, stored, n * width);
-    if (rc == MB_OK && (rc = fill_heads(session, values, tokens, random, &own, err)) != MB_OK)
+        f->numbers[i] = random_normal(f->random);
+    mb_type_convert(f->stored, session->type, f->numbers, MB_F32, n);
+    int rc = kernels->upload(session->device, f->first, f->stored, bytes);
+    if (rc != MB_OK)
+        return mb_session_failed(session, rc, "random fill", err);
+    for (int32_t l = 0; l < session->config->layers && rc == MB_OK; l++)
+        if (mb_layer_is_local(session->config, l) == f->local)
+            rc = fill_layer(f, l, &drawn, err);
+    if (rc != MB_OK || f->own == 0)
         return rc;
-    if (rc == MB_OK && own > 0) { /* the source itself is turned last */
-        size_t head = (size_t)own * row * width, tail = n * width - head;
-        rc = kernels->upload(session->device, first, (const char *)stored + head, tail);
-        if (rc == MB_OK)
-            rc = kernels->upload(session->device, first + tail, stored, head);
-    }
+    /* The source itself is turned last. */
+    const size_t head = (size_t)f->own * f->row, tail = bytes - head;
+    rc = kernels->upload(session->device, f->first, (const char *)f->stored + head, tail);
+    if (rc == MB_OK)
+        rc = kernels->upload(session->device, f->first + tail, f->stored, head);
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "random fill", err);
+}
+
+/* Both sides of the layers of one kind, if there are any. */
+static int fill_kind(struct fill *f, mb_error *err)
+{
+    const mb_model_config *config = f->session->config;
+    int32_t layer = 0;
+    while (layer < config->layers && mb_layer_is_local(config, layer) != f->local)
+        layer++;
+    if (layer == config->layers || f->tokens == 0)
+        return MB_OK;
+    f->row = (size_t)mb_layer_sizes_of(config, layer).head_dim * mb_type_size(f->session->type);
+    int rc = MB_OK;
+    for (int side = 0; side < 2 && rc == MB_OK; side++) {
+        f->values = side > 0;
+        f->first = f->values ? f->session->kv[layer].v : f->session->kv[layer].k;
+        f->own = 0;
+        rc = fill_side(f, err);
+    }
+    return rc;
 }
 
 /* Nobody wrote these keys: prompts of token 0 stand for them, so that the samplers run as usual. */
@@ -530,24 +561,26 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, m
 {
     if (mb_team_leads(session->team))
         return mb_team_fill_random(session, tokens, seed, err);
-    if (session->config->local.window > 0)
-        return mb_fail(err, MB_E_INPUT,
-                       "a cache of random keys cannot be had of %s yet, whose layers differ: time it on prompts",
-                       session->config->name);
     if (tokens < 0 || tokens > session->capacity - session->block)
         return mb_fail(err, MB_E_INPUT, "%d random tokens leave no room for a block in a cache of %d", tokens,
                        session->capacity);
-    size_t n = (size_t)tokens * (size_t)session->config->head_dim;
-    float *numbers = malloc((n ? n : 1) * sizeof *numbers);
-    void *stored = malloc((n ? n : 1) * mb_type_size(session->type));
+    const mb_model_config *config = session->config;
+    const int32_t widest = config->local.head_dim > config->head_dim ? config->local.head_dim : config->head_dim;
+    const size_t n = (size_t)(tokens > 0 ? tokens : 1) * (size_t)widest;
     mb_random random = mb_random_named(seed, "random keys and values");
-    int rc = numbers && stored ? MB_OK : mb_no_memory(err, "%d random keys", tokens);
-    if (rc == MB_OK && tokens > 0)
-        rc = fill_side(session, false, tokens, &random, numbers, stored, err);
-    if (rc == MB_OK && tokens > 0)
-        rc = fill_side(session, true, tokens, &random, numbers, stored, err);
+    struct fill f = {.session = session,
+                     .tokens = tokens,
+                     .random = &random,
+                     .numbers = malloc(n * sizeof(float)),
+                     .stored = malloc(n * mb_type_size(session->type))};
+    int rc = f.numbers && f.stored ? MB_OK : mb_no_memory(err, "%d random keys", tokens);
+    for (int kind = 0; kind < 2 && rc == MB_OK; kind++) {
+        f.local = kind > 0;
+        rc = fill_kind(&f, err);
+    }
     if (rc == MB_OK)
-        rc = fill_prompts(session, tokens / session->block * session->block, err);
+        rc = fill_prompts(session, config->canvas.steps > 0 ? tokens : tokens / session->block * session->block,
+                          err);
     session->prefills++;
     if (rc != MB_OK)
         goto out;
@@ -555,7 +588,7 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, m
     if (rc != MB_OK)
         mb_session_failed(session, rc, "random fill", err);
 out:
-    free(numbers);
-    free(stored);
+    free(f.numbers);
+    free(f.stored);
     return rc;
 }

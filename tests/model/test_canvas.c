@@ -36,10 +36,23 @@ static char *new_folder(void)
     return folder;
 }
 
+/* On the CPU, or on the device that MASKBENCH_TEST_DEVICE names (tests/gpu.sh). */
+static opened open_request(const mb_model_request *request, mb_type type)
+{
+    const char *spec = getenv("MASKBENCH_TEST_DEVICE");
+    opened o = {0};
+    mb_device_options options = {.type = type, .threads = 1, .arena_bytes = (size_t)1 << 28};
+    mb_error err = {0}, note = {0};
+    if (mb_device_open(spec ? spec : "cpu", &options, &o.kernels, &o.device, &note, &err) != MB_OK ||
+        mb_model_open(&o.model, request, o.kernels, o.device, type, &err) != MB_OK)
+        fail_msg("%s", err.text);
+    return o;
+}
+
 static opened open_canvas(mb_type type)
 {
     char *folder = getenv("MASKBENCH_CANVAS") ? NULL : new_folder();
-    opened o = open_model(folder ? folder : getenv("MASKBENCH_CANVAS"), type, 1);
+    opened o = open_request(&(mb_model_request){.path = folder ? folder : getenv("MASKBENCH_CANVAS")}, type);
     o.folder = folder;
     return o;
 }
@@ -87,8 +100,14 @@ static int next_draw(void *self, int32_t step, int32_t *tokens, mb_error *err)
     const size_t n = (size_t)ROWS * (size_t)play->session->config->vocab;
     (void)err;
     if (play->draws < STEPS) {
-        double gap =
-            largest_gap(play->session->buffer[MB_BUFFER_LOGITS], play->logits + (size_t)play->draws * n, n);
+        float *logits = malloc(n * sizeof *logits);
+        assert_non_null(logits);
+        assert_int_equal(play->session->kernels->download(play->session->device, logits,
+                                                          play->session->buffer[MB_BUFFER_LOGITS],
+                                                          n * sizeof *logits),
+                         MB_OK);
+        double gap = largest_gap(logits, play->logits + (size_t)play->draws * n, n);
+        free(logits);
         play->gap[play->draws] = fmax(play->gap[play->draws], gap);
     }
     assert_true(step >= 1);
@@ -292,6 +311,79 @@ static void methods_see_full_layers(void **state)
     close_model(&o);
 }
 
+static int32_t first_layer;
+
+static int note_open(void **self, const mb_host *host, const mb_shape *shape, const void *options, mb_error *err)
+{
+    (void)self, (void)host, (void)options, (void)err;
+    first_layer = shape->first_layer;
+    return 0;
+}
+
+/* Keys of one head of a layer, as fp32. */
+static void keys_of(const mb_session *session, int32_t layer, int32_t head, float *keys, size_t n)
+{
+    const mb_kv *kv = &session->kv[layer];
+    const float *from = (const float *)kv->k + (size_t)head * (size_t)kv->capacity * (size_t)kv->head_dim;
+    assert_int_equal(session->kernels->download(session->device, keys, from, n * sizeof *keys), MB_OK);
+}
+
+/* A synthetic model: random keys in both kinds of layers, no two heads alike; fixed work gives the same twice. */
+static void synthetic_work(void **state)
+{
+    static const struct {
+        int64_t dense;
+        int32_t first;
+    } cases[] = {{0, 0}, {2, 0}, {5, 0}, {6, 1}, {1000, 1}};
+    static const mb_option options[] = {MB_OPTION_DENSE_LAYERS(2, "as in the test"), {0}};
+    enum { TOKENS = 200, WIDTH = 64 };
+    static float a[TOKENS * WIDTH], b[TOKENS * WIDTH];
+    mb_error err = {0};
+    uint64_t digest[2] = {0};
+    (void)state;
+    opened o = open_request(&(mb_model_request){.shape = "tiny_canvas", .seed = 3, .positions = 1024}, MB_F32);
+    mb_session *session = open_session(&o, 2, 256);
+    if (mb_session_fill_random(session, TOKENS, 3, &err) != MB_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(session->prefix[1], TOKENS); /* a canvas begins anywhere */
+    const int32_t other[][3] = {{0, 0, 1}, {0, 0, 3}, {0, 4, 0}, {5, 5, 1}};
+    for (int i = 0; i < 4; i++) { /* layer, other layer, its head; layer 5 has no window, and heads of 64 */
+        const int32_t width = other[i][0] == 5 ? 64 : 32;
+        const size_t n = TOKENS * (size_t)width;
+        double squares = 0;
+        keys_of(session, other[i][0], 0, a, n);
+        keys_of(session, other[i][1], other[i][2], b, n);
+        assert_true(memcmp(a, b, n * sizeof *a) != 0);
+        for (size_t k = 0; k < n; k++)
+            squares += (double)b[k] * (double)b[k];
+        assert_true(fabs(squares / (double)n - 1) < 0.1);
+    }
+    mb_attender *attender = open_attender(session, &dense_method, NULL);
+    for (int i = 0; i < 2; i++) {
+        mb_decode_result result = {0};
+        mb_session_rotate(session, 7);
+        if (mb_decode_fixed_work(session, attender, 2, 3, NULL, &result, &err) != MB_OK)
+            fail_msg("%s", err.text);
+        assert_true(result.work == 1.0 && result.denoise_forwards == 6 && result.commit_forwards == 2);
+        digest[i] = result.digest;
+        mb_decode_result_free(&result);
+    }
+    assert_true(digest[0] == digest[1]);
+    mb_attender_close(attender);
+    /* dense_layers counts the model's layers from the first on; five have a window. */
+    mb_method method = dense_method;
+    method.open = note_open;
+    method.options = options;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mb_host_options values = {.dense_layers = cases[i].dense};
+        attender = open_attender(session, &method, &values);
+        assert_int_equal(first_layer, cases[i].first);
+        mb_attender_close(attender);
+    }
+    mb_session_close(session);
+    close_model(&o);
+}
+
 /* ---- folders ---- */
 
 static void folders(void **state)
@@ -359,7 +451,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reference_runs),          cmocka_unit_test(prompt_logits),
         cmocka_unit_test(methods_see_full_layers), cmocka_unit_test(folders),
-        cmocka_unit_test(images_are_refused),
+        cmocka_unit_test(images_are_refused),      cmocka_unit_test(synthetic_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -380,13 +380,14 @@ static void published_sizes(void **state)
         {"llada2_mini", 2 * 16255643392ull},
         {"llada2_flash", 2 * 102889705216ull},
         {"sdar_30b_a3b", 2 * 30532122624ull},
+        {"diffusion_gemma_26b", 2 * 25250986812ull},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mb_model_config c;
         mb_model_request request = {.shape = cases[i].shape};
         mb_error err = {0};
         assert_int_equal(mb_model_inspect(&request, &c, &err), MB_OK);
-        uint64_t table = (uint64_t)c.positions * (uint64_t)c.rotary_dim * 4;
+        uint64_t table = (uint64_t)c.positions * (uint64_t)(c.rotary_dim + c.local.rotary_dim) * 4;
         uint64_t bytes = mb_model_weight_bytes(&c, MB_BF16) - table, padding = bytes - cases[i].bytes;
         if (bytes < cases[i].bytes || padding >= 256ull * 14 * (uint64_t)c.layers)
             fail_msg("%s: %llu bytes, published %llu", cases[i].shape, (unsigned long long)bytes,
