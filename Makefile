@@ -181,6 +181,8 @@ install-files:
 	cp -R models/tiny $(SHARE)/models/
 	cp -R datasets/sample $(SHARE)/datasets/
 	install -m 644 datasets/fetch.sh datasets/sources.tsv datasets/README.md $(SHARE)/datasets/
+	install -d $(SHARE)/methods/examples
+	install -m 644 methods/examples/example.c $(SHARE)/methods/examples
 	install -d $(SHARE)/results/queries $(DOC) $(MAN) $(COMPLETE_BASH) $(COMPLETE_ZSH) $(COMPLETE_FISH)
 	install -m 644 results/queries/*.sql $(SHARE)/results/queries
 	install -m 644 results/README.md $(SHARE)/results

@@ -112,6 +112,10 @@ int mb_file_write(const char *path, const void *data, size_t size, mb_error *err
 /* Read-only mapping. An empty file maps to NULL with size 0. */
 int mb_file_map(const char *path, const unsigned char **data, size_t *size, mb_error *err);
 void mb_file_unmap(const unsigned char *data, size_t size);
+/* The path itself where it exists (relative: from the working folder), else PREFIX/share/maskbench/path where that
+ * does, with PREFIX the folder above the program's bin. Otherwise the path itself, so that an error names what was
+ * asked for. malloc'ed; NULL: out of memory. */
+char *mb_shared_path(const char *path);
 bool mb_file_exists(const char *path);
 bool mb_folder_exists(const char *path);
 int mb_folder_make(const char *path, mb_error *err);        /* with parents */

@@ -111,4 +111,8 @@ int mb_score_folder(const char *folder, mb_text *out, mb_error *err);
  * tasks are not all there is a line that says which are missing. */
 int mb_score_summary(const char *result_json, mb_text *out, mb_error *err);
 
+/* "bash datasets/fetch.sh SET", with the script where this program has it: what downloads a set of files. */
+#define MB_FETCH_CAP 512
+void mb_fetch_command(const char *set, char text[MB_FETCH_CAP]);
+
 #endif

@@ -84,7 +84,7 @@ typedef struct mb_task_rows {
     int64_t read;  /* rows given so far, bad ones included */
 } mb_task_rows;
 /* Opens the first of folder/<names[i]> that exists (NULL-terminated; folder NULL = datasets/data). When none does,
- * MB_E_INPUT says where it looked and that `datasets/fetch.sh <fetch>` provides it. */
+ * MB_E_INPUT says where it looked and the command that provides it. */
 int mb_task_rows_open(mb_task_rows *rows, const mb_task_info *info, const char *folder, const char *const *names,
                       const char *fetch, mb_error *err);
 /* As mb_jsonl_next; for every row, good or bad, *sample is new with key ("_id" where the row has one, else

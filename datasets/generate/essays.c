@@ -98,6 +98,8 @@ static int list_folder(const char *path, char ***names, size_t *count, mb_error 
 
 int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, mb_error *err)
 {
+    char command[MB_FETCH_CAP];
+    mb_fetch_command("essays", command);
     if (mb_file_exists(path) && !mb_folder_exists(path)) {
         int rc = add_file(path, out, hash, err);
         if (rc == MB_OK && !out->length)
@@ -105,9 +107,7 @@ int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, mb_error *err)
         return rc;
     }
     if (!mb_folder_exists(path))
-        return mb_fail(err, MB_E_INPUT,
-                       "no essays at %s: give a folder of .txt files, or run: bash datasets/fetch.sh essays",
-                       path);
+        return mb_fail(err, MB_E_INPUT, "no essays at %s: give a folder of .txt files, or run: %s", path, command);
     char **names = NULL;
     size_t count = 0;
     int rc = list_folder(path, &names, &count, err);
@@ -122,7 +122,7 @@ int mb_essays_read(const char *path, mb_text *out, mb_hash *hash, mb_error *err)
     if (rc == MB_OK && out->failed)
         rc = mb_no_memory(err, "the essays of %s", path);
     if (rc == MB_OK && !out->length)
-        rc = mb_fail(err, MB_E_INPUT, "%s holds no .txt file with text; run: bash datasets/fetch.sh essays", path);
+        rc = mb_fail(err, MB_E_INPUT, "%s holds no .txt file with text; run: %s", path, command);
     return rc;
 }
 

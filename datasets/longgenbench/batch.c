@@ -32,12 +32,12 @@ static char *find(const mb_task_info *info, const char *folder, const char *cons
         free(path);
         path = NULL;
     }
+    char command[MB_FETCH_CAP];
+    mb_fetch_command("longgenbench", command);
     if (!path)
         mb_fail(err, MB_E_INPUT,
-                "task %s: nothing at %s; bash datasets/fetch.sh longgenbench downloads it, or --data DIR names a "
-                "folder "
-                "that has it",
-                info->name, looked.data ? looked.data : "");
+                "task %s: nothing at %s; %s downloads it, or --data DIR names a folder that has it", info->name,
+                looked.data ? looked.data : "", command);
     mb_text_free(&looked);
     return path;
 }

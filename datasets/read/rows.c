@@ -31,10 +31,11 @@ int mb_task_rows_open(mb_task_rows *rows, const mb_task_info *info, const char *
         }
         mb_text_printf(&looked, "%s%s", i ? ", " : "", path);
     }
-    rc = mb_fail(
-        err, MB_E_INPUT,
-        "task %s: no file at %s; bash datasets/fetch.sh %s downloads it, or --data DIR names a folder that has it",
-        info->name, looked.data ? looked.data : folder, fetch);
+    char command[MB_FETCH_CAP];
+    mb_fetch_command(fetch, command);
+    rc = mb_fail(err, MB_E_INPUT,
+                 "task %s: no file at %s; %s downloads it, or --data DIR names a folder that has it", info->name,
+                 looked.data ? looked.data : folder, command);
 out:
     free(path);
     mb_text_free(&looked);

@@ -253,10 +253,11 @@ static int find_file(const mb_ruler *ruler, const char *folder, char **path, mb_
     }
     if (given)
         return mb_fail(err, MB_E_INPUT, "task %s: the file %s does not exist", ruler->row->name, given);
+    char command[MB_FETCH_CAP];
+    mb_fetch_command(ruler->task->hotpot ? "hotpotqa" : "squad", command);
     return mb_fail(err, MB_E_INPUT,
-                   "task %s needs %s/%s; run: bash datasets/fetch.sh %s, or name the file with the task's option "
-                   "\"file\"",
-                   ruler->row->name, folders[0], places[0], ruler->task->hotpot ? "hotpotqa" : "squad");
+                   "task %s needs %s/%s; run: %s, or name the file with the task's option \"file\"",
+                   ruler->row->name, folders[0], places[0], command);
 }
 
 int mb_ruler_qa_open(mb_ruler *ruler, const mb_task_request *request, mb_error *err)

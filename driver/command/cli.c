@@ -6,7 +6,6 @@
 #include "driver/command/commands.h"
 
 #include "driver/config/keys.h"
-#include "driver/os/paths.h"
 
 #include <errno.h>
 #include <stddef.h>

@@ -2,7 +2,6 @@
 #include "driver/command/commands.h"
 #include "datasets/datasets.h"
 #include "driver/os/os.h"
-#include "driver/os/paths.h"
 
 #include "base/unicode.h"
 
@@ -99,12 +98,13 @@ int mb_command_doctor(const mb_cli *cli)
     check_gpu();
     check_model(cli->model ? cli->model : cli->default_model);
     const char *data = cli->data ? cli->data : "datasets/data";
-    char *fetch = mb_shared_path("datasets/fetch.sh"); /* an installed one lies elsewhere */
-    char *hint = mb_string_format("bash %s longbench downloads it; datasets/sample comes with the project",
-                                  fetch ? fetch : "datasets/fetch.sh");
+    char fetch[MB_FETCH_CAP];
+    char *sample = mb_shared_path("datasets/sample"); /* an installed one lies elsewhere */
+    mb_fetch_command("longbench", fetch);
+    char *hint = mb_string_format("%s downloads it; %s comes with the program", fetch, sample ? sample : "");
     line(mb_folder_exists(data), data, mb_folder_exists(data) ? "found" : "no such folder", hint ? hint : "");
     free(hint);
-    free(fetch);
+    free(sample);
     for (size_t i = 0; i < mb_registry_count(); i++)
         if (*mb_registry_origin(mb_registry_at(i)))
             line(true, mb_registry_at(i)->name, mb_registry_origin(mb_registry_at(i)), "");

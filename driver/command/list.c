@@ -6,7 +6,6 @@
 #include "datasets/datasets.h"
 #include "driver/config/training.h"
 #include "driver/os/os.h"
-#include "driver/os/paths.h"
 #include "results/results.h"
 
 #include <dirent.h>

@@ -4,8 +4,6 @@
  */
 #include "driver/config/keys.h"
 
-#include "driver/os/paths.h"
-
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,8 +6,6 @@
  */
 #include "driver/config/keys.h"
 
-#include "driver/os/paths.h"
-
 #include <stdlib.h>
 #include <string.h>
 

@@ -4,7 +4,6 @@
  */
 #include "driver/config/keys.h"
 
-#include "driver/os/paths.h"
 #include "base/json.h"
 
 #include <math.h>

@@ -6,7 +6,6 @@
 #include "driver/config/training.h"
 
 #include "driver/config/keys.h"
-#include "driver/os/paths.h"
 
 #include <stddef.h>
 #include <stdio.h>

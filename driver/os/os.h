@@ -1,6 +1,6 @@
 /*
  * os.h - what the driver has of the system it runs on: signals, exit codes, the machine's description.
- * paths.h and progress.h are the other two headers of the folder.
+ * progress.h is the other header of the folder.
  */
 #ifndef MB_OS_H
 #define MB_OS_H

@@ -38,10 +38,11 @@ static int open_library(const char *path, void **library, mb_error *err)
                        guard.exit_code);
     if (!*library) {
         const char *text = dlerror();
-        return mb_fail(err, MB_E_INPUT,
-                       "it cannot be loaded as a shared object: %s; methods/examples/example.c shows how to build "
-                       "one",
-                       text ? text : "no reason given");
+        char *example = mb_shared_path("methods/examples/example.c");
+        mb_fail(err, MB_E_INPUT, "it cannot be loaded as a shared object: %s; %s shows how to build one",
+                text ? text : "no reason given", example ? example : "the documentation");
+        free(example);
+        return MB_E_INPUT;
     }
     return MB_OK;
 }
@@ -79,7 +80,7 @@ static int copy_method(void *library, mb_method **copy, mb_error *err)
     if (method->abi != MB_METHOD_ABI)
         return mb_fail(err, MB_E_INPUT,
                        "it was built for ABI version %u, this program has version %u; rebuild it with this "
-                       "program's methods/method.h",
+                       "program's method.h",
                        method->abi, MB_METHOD_ABI);
     if (method->size < SMALLEST_METHOD)
         return mb_fail(err, MB_E_INPUT,

@@ -1,9 +1,8 @@
 /*
- * paths.c - the shared folder is found from where the program lies, not from a compiled-in prefix: an installed
- * tree can be moved, and a program in a build folder finds nothing there and keeps to the working folder.
+ * shared.c - where an installed program finds what it brought along. The shared folder is found from where the
+ * program lies, not from a compiled-in prefix: an installed tree can be moved, and a program in a build folder
+ * finds nothing there and keeps to the working folder.
  */
-#include "driver/os/paths.h"
-
 #include "base/base.h"
 
 #include <stdlib.h>
