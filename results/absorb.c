@@ -102,22 +102,26 @@ static bool is_same_run(const merging *m)
     return runs->entry_count > 0;
 }
 
-int mb_store_absorb(mb_store *store, int64_t run, const char *bytes, size_t size, mb_error *err)
+int absorb_rows(mb_store *store, int64_t run, const char *bytes, size_t size, mb_error *err)
 {
     char name[] = "the rows of a worker";
     mb_store source = {.path = name, .file = name, .mode = MB_STORE_READ, .lock_fd = -1};
     int rc = prepare(store, run, err);
     if (rc == MB_OK)
         rc = open_bytes(&source, bytes, size, err);
-    if (rc == MB_OK)
-        rc = store_begin(store, err);
     if (rc == MB_OK) {
         store->absorbing->source = &source;
         rc = merge_rows(store->absorbing, err);
         if (rc == MB_OK && !is_same_run(store->absorbing))
             rc = mb_fail(err, MB_E_BUG, "%s: a worker computed another run than this one", store->path);
-        rc = store_end(store, rc, err);
+        store->absorbing->source = NULL;
     }
     sqlite3_close(source.db);
     return rc;
+}
+
+int mb_store_absorb(mb_store *store, int64_t run, const char *bytes, size_t size, mb_error *err)
+{
+    int rc = store_begin(store, err);
+    return rc == MB_OK ? store_end(store, absorb_rows(store, run, bytes, size, err), err) : rc;
 }

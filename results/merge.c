@@ -445,22 +445,34 @@ static int merge_file(merging *m, const char *path, mb_text *notes, mb_error *er
     return rc;
 }
 
+int merge_files(merging *m, const char *const *paths, size_t count, mb_text *notes, mb_error *err)
+{
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < count; i++)
+        rc = merge_file(m, paths[i], notes, err);
+    return rc;
+}
+
+int merge_open(merging *m, const char *result, mb_error *err)
+{
+    int rc = mb_store_open(&m->out, result, MB_STORE_WRITE, err);
+    /* Every pointer is looked up here; SQLite need not do it once more for each row. */
+    if (rc == MB_OK)
+        rc = store_exec(m->out, "PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536", "merging", err);
+    return rc == MB_OK ? merge_tables_open(&m->tables, m->out, err) : rc;
+}
+
 int mb_store_merge(const char *result, const char *const *paths, size_t count, const volatile int *stop,
                    mb_text *notes, mb_error *err)
 {
     merging m = {.stop = stop};
-    int rc = mb_store_open(&m.out, result, MB_STORE_WRITE, err);
-    if (rc != MB_OK)
+    int rc = merge_open(&m, result, err);
+    if (!m.out)
         return rc;
-    /* Every pointer is looked up here; SQLite need not do it once more for each row. */
-    rc = store_exec(m.out, "PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536", "merging", err);
-    if (rc == MB_OK)
-        rc = merge_tables_open(&m.tables, m.out, err);
     if (rc == MB_OK)
         rc = store_begin(m.out, err);
     if (rc == MB_OK) {
-        for (size_t i = 0; rc == MB_OK && i < count; i++)
-            rc = merge_file(&m, paths[i], notes, err);
+        rc = merge_files(&m, paths, count, notes, err);
         if (rc == MB_OK)
             rc = merge_end(m.out, &m.tables, notes, err);
         rc = store_end(m.out, rc, err);

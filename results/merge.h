@@ -82,8 +82,16 @@ typedef struct merging {
 } merging;
 
 /* ---- merge.c ---- */
-/* All rows of the source into a transaction that is open. */
+/* The result and its tables. out is NULL when the result cannot be opened. */
+int merge_open(merging *m, const char *result, mb_error *err);
+/* All rows of the files into a transaction that is open. */
+int merge_files(merging *m, const char *const *paths, size_t count, mb_text *notes, mb_error *err);
+/* All rows of the source into it. */
 int merge_rows(merging *m, mb_error *err);
+
+/* ---- absorb.c ---- */
+/* The rows that a worker packed into a transaction that is open. */
+int absorb_rows(mb_store *store, int64_t run, const char *bytes, size_t size, mb_error *err);
 
 /* ---- merge_tables.c ---- */
 /* The declared tables, ended by one without a name. */
