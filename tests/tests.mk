@@ -51,7 +51,7 @@ endif
 # Programs of tests/methods load plug-ins; some compare with brute force on a recorded play.
 $(patsubst %,$(BUILD)/tests/methods/test_%,estimates mac reuse selectors): tests/methods/recorder.c
 # What tests/official/methods_compare.py plays our methods with; no test by itself.
-$(BUILD)/tests/official/methods_play: tests/methods/recorder.c
+$(BUILD)/tests/official/methods_play $(BUILD)/tests/official/mac_play: tests/methods/recorder.c
 $(filter $(BUILD)/tests/methods/%,$(TEST_PROGRAMS)): | plugin-example $(BAD_PLUGINS)
 
 $(BUILD)/plugins/bad/%.so: tests/methods/bad/%.c tests/methods/bad/bad.h methods/method.h
