@@ -251,7 +251,9 @@ int mb_cuda_workspace(mb_device *device, size_t bytes)
         cudaFree(larger);
         return rc;
     }
-    if (device->graph_count > 0) /* and so does a captured graph whenever it is replayed */
+    /* And so does a captured graph whenever it is replayed. Freeing waits for all GPUs that see this one's memory,
+     * and one of those may be waiting for a sum with this one. */
+    if (device->graph_count > 0 || device->link)
         device->retired[device->retired_count++] = device->workspace;
     else
         cudaFree(device->workspace);

@@ -64,6 +64,10 @@ static int measure(void *user, int32_t rank, mb_error *err)
     float *data = k->alloc(p->device, (size_t)b->n * sizeof *data);
     int rc = data ? check(p, data, b->n < 65536 ? b->n : 65536, err) : fail(p, "no memory", err);
     rc = mb_comm_agree(p->comm, rc, NULL, 0, err);
+    /* Once before the capture: a library prepares what a size needs when it first meets it. */
+    if (rc == MB_OK && mb_comm_sum(p->comm, data, b->n, MB_BF16) != MB_OK)
+        rc = fail(p, "a sum", err);
+    rc = mb_comm_agree(p->comm, rc, NULL, 0, err);
     if (rc == MB_OK && k->capture_begin(p->device) != MB_OK)
         rc = fail(p, "capture", err);
     for (int i = 0; rc == MB_OK && i < SUMS; i++)
