@@ -3,14 +3,14 @@
 # no merge leaves half of a file. Some shards and merges begin on a disk that is too small for them (a tmpfs, for which mount must
 # be allowed; else that part is left out, and the last line says so), and go on elsewhere. Rounds: four shards of a small run until
 # each is done, then all that was merged against the run in one piece. Prints what really ran. Not part of make test.
-# usage: tests/scale/soak.sh [MINUTES] [SEED]
+# usage: tests/scale/soak.sh [MINUTES] [SEED]; SOAK_FLAGS="--threads 1" leaves a core to other work
 . "$(dirname "$0")/../driver/lib.sh"
 minutes=${1:-10}
 RANDOM=${2:-1}
 until=$((SECONDS + minutes * 60))
 config=tests/driver/configs/shards.json
 cp harness "$scratch/harness" # another build in between would be other code, whose rows stand for themselves
-run="nice -n 19 $scratch/harness --config $config --quiet ${SOAK_FLAGS:-}" # SOAK_FLAGS="--threads 1": beside other work
+run="nice -n 19 $scratch/harness --config $config --quiet ${SOAK_FLAGS:-}"
 signals=(KILL KILL TERM USR1)
 begin=$(date +%s%3N)
 $run --db "$scratch/whole.db" || { echo "the run in one piece failed"; exit 1; }
