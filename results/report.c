@@ -54,7 +54,8 @@ static const char failures_sql[] =
 
 typedef struct written { /* what a report is made of beside the views of its run */
     const char *label, *figures;
-    const char *seeds; /* the table over other runs, made before the views were frozen to this one */
+    const char *joint; /* the table over runs of one list, made before the views were frozen to this one */
+    bool chosen;       /* somebody asked for this run, not for what the file holds */
 } written;
 
 /* Scores, differences, lengths and equal work of one model and sampler. */
@@ -117,17 +118,19 @@ static int in_full(const paper *p, const written *w, const comparison *list, siz
 {
     int rc = report_head(p, w->label, err);
     if (rc == MB_OK && p->format == MB_TABLE_HTML) { /* a page begins with what a screen has */
+        mb_text_puts(p->out, w->joint);
         rc = report_short(p, list, count, err);
         if (rc == MB_OK)
             rc = report_gates(p, err);
         if (rc == MB_OK)
             rc = report_figures(p, w->label, w->figures, err);
     }
+    if (p->format != MB_TABLE_HTML)
+        mb_text_puts(p->out, w->joint);
     for (size_t i = 0; rc == MB_OK && i < count; i++)
         rc = whole_comparison(p, &list[i], err);
     if (rc == MB_OK && count)
         explain(p);
-    mb_text_puts(p->out, w->seeds);
     if (rc == MB_OK)
         rc = speed(p, err);
     if (rc == MB_OK)
@@ -140,9 +143,10 @@ static int in_full(const paper *p, const written *w, const comparison *list, siz
 static int on_a_screen(const paper *p, const written *w, const comparison *list, size_t count, mb_error *err)
 {
     int rc = report_head(p, w->label, err);
-    if (rc == MB_OK)
+    if (*w->joint && !w->chosen) /* one table: of all runs of the list */
+        mb_text_puts(p->out, w->joint);
+    else if (rc == MB_OK)
         rc = report_short(p, list, count, err);
-    mb_text_puts(p->out, w->seeds);
     if (rc == MB_OK)
         rc = report_baseline(p, err);
     if (rc == MB_OK)
@@ -169,7 +173,7 @@ static int write_report(const paper *p, const written *w, mb_error *err)
 
 int mb_report(mb_store *store, const char *run, const mb_report_options *options, mb_text *out, mb_error *err)
 {
-    mb_text seeds = {0};
+    mb_text joint = {0};
     char *label = NULL;
     paper p = paper_make(options->format, options->max_width, out);
     p.store = store;
@@ -177,17 +181,23 @@ int mb_report(mb_store *store, const char *run, const mb_report_options *options
     int rc = store_find_run(store, run, &p.run, &label, err);
     if (rc == MB_OK && !paper_for_programs(p.format)) {
         paper aside = p;
-        aside.out = &seeds;
-        rc = report_seeds(&aside, err);
+        aside.out = &joint;
+        rc = report_joint(&aside, err);
     }
     if (rc == MB_OK)
         rc = store_freeze(store, p.run, err);
     if (rc == MB_OK)
-        rc = store_thaw(
-            store, write_report(&p, &(written){label, options->figures, seeds.data ? seeds.data : ""}, err), err);
-    if (rc == MB_OK && (out->failed || seeds.failed))
+        rc = store_thaw(store,
+                        write_report(&p,
+                                     &(written){.label = label,
+                                                .figures = options->figures,
+                                                .joint = joint.data ? joint.data : "",
+                                                .chosen = run != NULL},
+                                     err),
+                        err);
+    if (rc == MB_OK && (out->failed || joint.failed))
         rc = mb_no_memory(err, "the report");
-    mb_text_free(&seeds);
+    mb_text_free(&joint);
     free(label);
     return rc;
 }

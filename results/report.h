@@ -43,14 +43,17 @@ void report_unused_tasks(const paper *p, const comparison *c);
 /* All comparisons in one table, a configuration a row: what fits a screen. */
 int report_short(const paper *p, const comparison *list, size_t count, mb_error *err);
 
-/* ---- report_work.c, report_times.c, report_spread.c, report_answers.c, report_figures.c, report_programs.c ----
+/* ---- report_work.c, report_times.c, report_spread.c, report_joint.c, report_answers.c, report_figures.c,
+ * report_programs.c ----
  */
 int report_equal_work(const paper *p, const comparison *c, mb_error *err);
 int report_times(const paper *p, mb_error *err);
 /* Scores by context length. */
 int report_contexts(const paper *p, const comparison *c, mb_error *err);
-/* Mean and standard deviation over runs of one name that differ in the seed; read before the store is frozen. */
-int report_seeds(const paper *p, mb_error *err);
+/* The runs of one config with lists of models and seeds in one table: a column a model, mean and standard
+ * deviation over the seeds; nothing where the run has no others beside it. Read before the store is frozen to one
+ * run. */
+int report_joint(const paper *p, mb_error *err);
 /* Items to open, with references and answers; HTML only. */
 int report_answers(const paper *p, mb_error *err);
 /* The drawings that mb_plot_all() left in folder (NULL: none); HTML only. */

@@ -1,10 +1,8 @@
 /*
- * report_spread.c - the report's tables of what scores depend on: the context length within a run, the seed
- * between runs of one config.
+ * report_spread.c - the report's table of scores by context length.
  */
 #include "results/report.h"
 
-#include <math.h>
 #include <stdio.h>
 
 enum { LENGTHS = 16 };
@@ -90,61 +88,4 @@ int report_contexts(const paper *p, const comparison *c, mb_error *err)
     }
     table_free(&t);
     return rc;
-}
-
-/* Other runs of the run's name: only then is it worth asking all of them. */
-static bool has_siblings(const paper *p, mb_error *err)
-{
-    sqlite3_stmt *s = report_query(
-        p, "SELECT count(*) FROM run a JOIN run b ON b.name = a.name AND b.seed <> a.seed WHERE a.id = ?1", err);
-    bool any = s && sqlite3_step(s) == SQLITE_ROW && sqlite3_column_int64(s, 0) > 0;
-    if (s)
-        sqlite3_reset(s);
-    return any;
-}
-
-static int put_seeds(const paper *p, mb_error *err)
-{
-    static const char *const names[] = {"model", "method",      "sampler", "seeds",
-                                        "mean",  "\xc2\xb1 sd", "lowest",  "highest"};
-    table t;
-    size_t rows = 0;
-    int code;
-    sqlite3_stmt *s = report_query(
-        p,
-        "SELECT q.model, q.config, q.sampler, q.seeds, q.score, q.variance, q.lowest, q.highest FROM v_seeds q, "
-        "(SELECT name, json_remove(config_json, '$.seed', '$.results', '$.plots', '$.threads') AS text FROM run "
-        "WHERE id = ?1) r WHERE q.name = r.name AND q.config_text IS r.text AND q.seeds > 1 ORDER BY q.model, "
-        "q.sampler, q.first_run_id, q.k, "
-        "q.config",
-        err);
-    if (!s)
-        return MB_E_SYSTEM;
-    table_init(&t, sizeof names / sizeof *names, names);
-    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
-        for (int c = 0; c < 3; c++)
-            table_put(&t, report_text(s, c), false);
-        table_printf(&t, true, "%lld", (long long)sqlite3_column_int64(s, 3));
-        report_real(&t, 100 * sqlite3_column_double(s, 4), "%.1f");
-        report_real(&t, 100 * sqrt(sqlite3_column_double(s, 5)), "%.1f");
-        report_real(&t, 100 * sqlite3_column_double(s, 6), "%.1f");
-        report_real(&t, 100 * sqlite3_column_double(s, 7), "%.1f");
-        rows++;
-    }
-    int rc = report_query_end(p, s, code, err);
-    if (rc == MB_OK && rows) {
-        paper_section(p,
-                      "scores in percent over the seeds of this config, with the standard deviation between them");
-        paper_table(p, &t, false);
-    }
-    table_free(&t);
-    return rc;
-}
-
-int report_seeds(const paper *p, mb_error *err)
-{
-    if (!has_siblings(p, err))
-        return MB_OK;
-    int rc = store_freeze(p->store, -1, err);
-    return store_thaw(p->store, rc == MB_OK ? put_seeds(p, err) : rc, err);
 }

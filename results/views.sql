@@ -154,25 +154,43 @@ FROM by_task b
 JOIN v_task_used t ON t.run_id = b.run_id AND t.model_id = b.model_id AND t.dataset_id = b.dataset_id AND t.used
 GROUP BY b.run_id, b.model_id, b.config_id, b.sampler_id, b.up_to;
 
--- Runs of one config text that differ in the seed: mean over the used tasks, then over the seeds. variance: between
--- the seeds, of a sample (NULL for one seed).
+-- Runs of one config text that differ in the seed: means over the used tasks, then over the seeds. Runs in which the
+-- configuration lacks a used task are not counted. variance: between the seeds, of a sample (NULL for one seed).
+-- delta: mean over the tasks of the paired differences to the reference. list_text is the same for all models of a
+-- config with a list of models.
 CREATE VIEW v_seeds AS
 WITH per_run AS (
     SELECT r.name, r.seed, json_remove(r.config_json, '$.seed', '$.results', '$.plots', '$.threads') AS text,
-           a.run_id, a.model, a.method, a.config, a.k, a.sampler, avg(a.score) AS score, count(1) AS tasks
+           json_remove(r.config_json, '$.seed', '$.results', '$.plots', '$.threads', '$.model') AS list_text,
+           a.run_id, a.model_id, a.model, a.method, a.config, a.k, a.config_id, a.sampler, a.is_reference,
+           avg(a.score) AS score, avg(p.mean) AS delta, avg(a.work) AS work, sum(a.n) AS n, count(1) AS tasks
     FROM v_accuracy a
     JOIN v_task_used t ON t.run_id = a.run_id AND t.model_id = a.model_id AND t.dataset_id = a.dataset_id AND t.used
     JOIN run r ON r.id = a.run_id
+    LEFT JOIN v_paired p ON p.run_id = a.run_id AND p.model_id = a.model_id AND p.dataset_id = a.dataset_id
+                        AND p.config_id = a.config_id AND p.sampler_id = a.sampler_id
     WHERE a.n > 0
     GROUP BY a.run_id, a.model_id, a.config_id, a.sampler_id
+), complete AS (
+    SELECT q.* FROM per_run q
+    JOIN (SELECT run_id, model_id, sum(used) AS tasks FROM v_task_used GROUP BY run_id, model_id) u
+      ON u.run_id = q.run_id AND u.model_id = q.model_id AND u.tasks = q.tasks
 )
-SELECT name, model, method, config, k, sampler, count(1) AS seeds, avg(score) AS score,
-       CASE WHEN count(1) > 1 THEN max(0.0, sum(score * score) - count(1) * avg(score) * avg(score)) / (count(1) - 1)
+SELECT c.name, c.model, c.method, c.config, c.k, c.sampler, count(1) AS seeds, avg(c.score) AS score,
+       CASE WHEN count(1) > 1
+            THEN max(0.0, sum(c.score * c.score) - count(1) * avg(c.score) * avg(c.score)) / (count(1) - 1)
             END AS variance,
-       min(score) AS lowest, max(score) AS highest, max(tasks) AS tasks, min(run_id) AS first_run_id,
-       max(run_id) AS last_run_id, text AS config_text
-FROM per_run
-GROUP BY name, text, model, config, sampler;
+       min(c.score) AS lowest, max(c.score) AS highest, max(c.tasks) AS tasks, min(c.run_id) AS first_run_id,
+       max(c.run_id) AS last_run_id, c.text AS config_text,
+       avg(c.delta) AS delta,
+       CASE WHEN count(c.delta) > 1
+            THEN max(0.0, sum(c.delta * c.delta) - count(c.delta) * avg(c.delta) * avg(c.delta)) / (count(c.delta) - 1)
+            END AS delta_variance,
+       avg(c.work) AS work, sum(c.n) AS n, max(c.is_reference) AS is_reference, max(o.type) AS type,
+       min(c.config_id) AS first_config_id, c.list_text
+FROM complete c
+JOIN model o ON o.id = c.model_id
+GROUP BY c.name, c.text, c.list_text, c.model, c.method, c.config, c.k, c.sampler;
 
 CREATE VIEW v_niah AS
 SELECT run, model, task, method, config, k, context, depth, avg(score) AS score, count(score) AS n,

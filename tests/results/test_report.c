@@ -333,21 +333,109 @@ static void page_is_one_file(void **state)
     unlink(s.path);
 }
 
-/* Two runs of one config that differ in the seed: 40 and 60 points, so 50 with a standard deviation of 14.1. */
-static void averages_over_seeds(void **state)
+static char *short_report(mb_store *store, const char *run)
+{
+    mb_error err = {0};
+    mb_text out = {0};
+    OK(mb_report(store, run, &(mb_report_options){MB_TABLE_MARKDOWN, 0, false, NULL}, &out, &err));
+    return mb_text_take(&out);
+}
+
+/* A list of two models and two seeds, and a run of another config. Scores of exact are 40 and 60 under the first
+ * model, so 50 with a standard deviation of 14.1; window is 10 points below it at one seed, 30 at the other. */
+static void one_table_over_models_and_seeds(void **state)
 {
     small_store s = {0};
     (void)state;
     small_path(&s, "seeds");
-    for (uint64_t seed = 1; seed <= 2; seed++) {
+    for (int i = 0; i < 5; i++) {
+        char name[] = "m1", text[128];
+        uint64_t seed = (uint64_t)(1 + i % 2);
+        name[1] = (char)('1' + i / 2);
         small_open(&s, seed);
-        int64_t cell = small_cell(&s, small_config(&s, "exact", 8, -1), "quality");
-        small_sample(&s, cell, seed == 1 ? "a" : "b", seed == 1 ? 0.4 : 0.6);
+        mb_model_row model = {.name = name,
+                              .family = "sdar",
+                              .config_hash = name,
+                              .weights_hash = name,
+                              .tokenizer_hash = "c",
+                              .type = "f32",
+                              .layers = 4,
+                              .query_heads = 4,
+                              .kv_heads = 2,
+                              .head_dim = 32,
+                              .hidden = 128,
+                              .block = 16,
+                              .vocab = 100};
+        snprintf(text, sizeof text, "{\"model\": \"%s\", \"seed\": %d, \"limit\": %d}", name, (int)seed,
+                 i == 4 ? 8 : 4);
+        mb_run_row run = {"list", text, text, "cmd", seed, s.env, {0}};
+        OK(mb_store_model(s.store, &model, &s.model, &s.err));
+        OK(mb_store_run(s.store, &run, &s.run, &s.err));
+        int64_t exact = small_cell(&s, small_config(&s, "exact", 8, -1), "quality");
+        int64_t window = small_cell(&s, small_config(&s, "window", 0, 64), "quality");
+        double score = i == 0 ? 0.4 : i == 1 ? 0.6 : 0.8;
+        small_sample(&s, exact, "a", score);
+        small_sample(&s, window, "a", score - (seed == 1 ? 0.1 : 0.3));
+        if (i == 2)
+            OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because", &s.err));
         small_close(&s);
     }
-    small_open(&s, 2);
-    char *text = report(s.store, NULL, MB_TABLE_MARKDOWN, 0);
-    assert_non_null(strstr(text, "| tiny | exact | T=8/16 | 2 | 50.0 | 14.1 | 40.0 | 60.0 |"));
+    small_open(&s, 9);
+    const char *const lines[] = {
+        "scores in percent of 4 runs of this config: 2 models",
+        "| method | m1 mean | paired \xce\x94 | work | m2 mean | paired \xce\x94 | work |",
+        "| exact | 50.0 \xc2\xb1"
+        "14.1 | - | 0.38 | 80.0 \xc2\xb1"
+        "0.0 | - | 0.38 |",
+        "| window k=64 | 30.0 \xc2\xb1"
+        "0.0 | -20.0 \xc2\xb1"
+        "14.1 | 0.38 | 60.0 \xc2\xb1"
+        "14.1 | -20.0 \xc2\xb1"
+        "14.1 ",
+        "**FAIL  run list#3: some gate: because**",
+        "seeds behind every number: 2"};
+    char *text = report(s.store, "list#4", MB_TABLE_MARKDOWN, 0);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        if (!strstr(text, lines[i]))
+            fail_msg("not in the report: %s\n%s", lines[i], text);
+    free(text);
+    text = short_report(s.store, "list#4"); /* asked for by name: its own table */
+    assert_non_null(strstr(text, "| exact | 80.0 | - | 0.38 |"));
+    assert_null(strstr(text, "m1 mean"));
+    free(text);
+    text = short_report(s.store, "list#5"); /* another limit: another config */
+    assert_null(strstr(text, "of this config"));
+    free(text);
+    small_close(&s);
+    unlink(s.path);
+}
+
+/* A run that lacks a task of its config is in no mean over seeds. */
+static void a_half_run_is_in_no_mean(void **state)
+{
+    small_store s = {0};
+    (void)state;
+    small_path(&s, "half");
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        small_open(&s, seed);
+        mb_dataset_row data = {"other", "longbench", "single-doc QA", "en", "qa_f1", "f", "p", NULL, 32};
+        int64_t exact = small_config(&s, "exact", 8, -1), window = small_config(&s, "window", 0, 64);
+        small_sample(&s, small_cell(&s, exact, "quality"), "a", 1);
+        small_sample(&s, small_cell(&s, window, "quality"), "a", 1);
+        OK(mb_store_dataset(s.store, &data, &s.data, &s.err));
+        small_sample(&s, small_cell(&s, exact, "quality"), "b", 0.5);
+        if (seed < 3)
+            small_sample(&s, small_cell(&s, window, "quality"), "b", 0);
+        small_close(&s);
+    }
+    small_open(&s, 3);
+    char *text = short_report(s.store, NULL);
+    assert_non_null(strstr(text, "| method | tiny mean | paired \xce\x94 | work | seeds |"));
+    assert_non_null(strstr(text, "| exact | 75.0 \xc2\xb1"
+                                 "0.0 | - | 0.38 | 3 |"));
+    assert_non_null(strstr(text, "| window k=64 | 50.0 \xc2\xb1"
+                                 "0.0 | -25.0 \xc2\xb1"
+                                 "0.0 | 0.38 | 2 |"));
     free(text);
     small_close(&s);
     unlink(s.path);
@@ -418,7 +506,8 @@ int main(void)
         cmocka_unit_test(wide_tables_go_on_below),
         cmocka_unit_test(fits_a_screen),
         cmocka_unit_test(page_is_one_file),
-        cmocka_unit_test(averages_over_seeds),
+        cmocka_unit_test(one_table_over_models_and_seeds),
+        cmocka_unit_test(a_half_run_is_in_no_mean),
         cmocka_unit_test(scores_by_context_length),
     };
     return cmocka_run_group_tests(tests, make_store, remove_store);
