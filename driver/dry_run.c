@@ -2,6 +2,7 @@
 #include "driver/dry_run.h"
 
 #include "driver/config/keys.h"
+#include "driver/os/os.h"
 #include "driver/pass/latency.h"
 #include "driver/pass/pass.h"
 #include "driver/pass/plan.h"
@@ -25,7 +26,7 @@ static void print_methods(const mb_run *run)
 {
     printf("methods    %zu configurations\n", run->config->method_count);
     for (size_t i = 0; i < run->config->method_count; i++)
-        printf("             %s\n", run->config->methods[i].label);
+        mb_print(stdout, "             %s", run->config->methods[i].label);
     printf("samplers   %zu\n", run->config->samplers.count);
     for (size_t i = 0; i < run->config->samplers.count; i++) {
         const mb_sampler *s = &run->samplers[i];
@@ -86,15 +87,15 @@ int mb_run_print_plan(mb_run *run, mb_error *err)
     const mb_run_config *config = run->config;
     int64_t decodes = 0, recalls = 0;
     double seconds = 0, recall_seconds = 0;
-    printf("config     %s\n", config->path);
+    mb_print(stdout, "config     %s", config->path);
     if (run->flags.shard.last)
         printf("shard      %d of %d to %d: the numbers of samples below are those of all shards\n",
                run->flags.shard.number, run->flags.shard.first, run->flags.shard.last);
-    printf("model      %s: %d layers, %d/%d heads of %d, block %d, %d positions%s\n", run->model_config.name,
-           run->model_config.layers, run->model_config.query_heads, run->model_config.kv_heads,
-           run->model_config.head_dim, run->model_config.block, run->model_config.positions,
-           run->model_config.synthetic ? ", random weights (synthetic)" : "");
-    printf("device     %s, %s\n", run->kernels->name, run->device_info.name);
+    mb_print(stdout, "model      %s: %d layers, %d/%d heads of %d, block %d, %d positions%s",
+             run->model_config.name, run->model_config.layers, run->model_config.query_heads,
+             run->model_config.kv_heads, run->model_config.head_dim, run->model_config.block,
+             run->model_config.positions, run->model_config.synthetic ? ", random weights (synthetic)" : "");
+    mb_print(stdout, "device     %s, %s", run->kernels->name, run->device_info.name);
     print_methods(run);
     printf("passes    ");
     for (const mb_key_choice *pass = MB_CONFIG_KEY_OF(passes)->choices; pass->word; pass++)
@@ -134,7 +135,7 @@ int mb_run_print_plan(mb_run *run, mb_error *err)
            "GFLOP/s and "
            "%.3g GB/s, measured nowhere\n",
            all, rate.flops * 1e-9, rate.bytes * 1e-9);
-    printf("in all     %lld decodes at least; results in %s, figures in %s\n", (long long)decodes, config->results,
-           *config->plots ? config->plots : "(none)");
+    mb_print(stdout, "in all     %lld decodes at least; results in %s, figures in %s", (long long)decodes,
+             config->results, *config->plots ? config->plots : "(none)");
     return MB_OK;
 }

@@ -267,14 +267,15 @@ int mb_run_main(mb_run_config *config, const mb_run_flags *flags, const char *co
         rc = flags->dry_run ? dry_run(&run, command, &err) : whole_run(&run, command, &red, &err);
     rc = close_all(&run, rc, &err);
     if (rc == MB_E_STOP) {
-        fprintf(stderr, "interrupted: everything finished so far is in %s; the same command continues:\n  %s\n",
-                config->results, command);
+        mb_print(stderr,
+                 "interrupted: everything finished so far is in %s; the same command continues:", config->results);
+        mb_print(stderr, "  %s", command);
         return MB_EXIT_INTERRUPTED;
     }
     if (rc != MB_OK)
         return mb_exit_fail(rc, err.text);
     if (run.failed_samples) {
-        fprintf(stderr, "harness: %lld samples failed; see the view v_failures\n", (long long)run.failed_samples);
+        mb_say("%lld samples failed; see the view v_failures", (long long)run.failed_samples);
         return MB_EXIT_SAMPLES;
     }
     return red ? MB_EXIT_GATE : MB_EXIT_DONE;

@@ -431,7 +431,8 @@ static int merge_file(merging *m, const char *path, mb_text *notes, mb_error *er
         return MB_OK; /* the pattern of the files fits the result, too */
     if (mb_file_exists(path) &&
         mb_store_is_blank(path)) { /* a shard that was killed early: it is missing, no more */
-        mb_text_printf(notes, "%s: nothing was stored in it yet\n", path);
+        mb_text_visible(notes, path, "");
+        mb_text_puts(notes, ": nothing was stored in it yet\n");
         return MB_OK;
     }
     int rc = store_open_rows(&m->source, path, err);

@@ -148,6 +148,7 @@ static int count_superseded(mb_store *out, int64_t run, int64_t *rows, mb_error 
 static int end_run(mb_store *out, int64_t run, const char *label, mb_text *notes, mb_error *err)
 {
     missing list = {0};
+    mb_text shown = {0};
     int64_t superseded = 0;
     int rc = find_missing(out, run, &list, err);
     if (rc == MB_OK)
@@ -156,6 +157,8 @@ static int end_run(mb_store *out, int64_t run, const char *label, mb_text *notes
         rc = count_superseded(out, run, &superseded, err);
     if (rc == MB_OK)
         rc = mb_gates_run(out, run, err);
+    mb_text_visible(&shown, label, "");
+    label = shown.data ? shown.data : "";
     if (rc == MB_OK && list.count)
         mb_text_printf(notes, "run %s: %lld of its %lld shards are missing: %s of %lld\n", label,
                        (long long)list.count, (long long)list.all, list.text.data ? list.text.data : "",
@@ -169,6 +172,7 @@ static int end_run(mb_store *out, int64_t run, const char *label, mb_text *notes
                        "run %s: %lld samples are superseded and stand in no table: other code, plug-ins or data "
                        "computed them than the newest (SELECT * FROM v_samples_all WHERE NOT is_current)\n",
                        label, (long long)superseded);
+    mb_text_free(&shown);
     mb_text_free(&list.text);
     return rc;
 }

@@ -121,7 +121,7 @@ static int bench_all(const mb_cli *cli, const mb_kernels *kernels, mb_device *de
         if (mb_interrupted)
             return mb_fail(err, MB_E_STOP, "interrupted");
         if (mb_bench_case(kernels, device, type, mb_kernel_case_at(i), &ceilings, limit, &row, err) != MB_OK) {
-            fprintf(stderr, "harness: %s\n", err->text);
+            mb_say("%s", err->text);
             failed++;
         } else if (print_row(cli, &row) != MB_OK) {
             rc = mb_no_memory(err, "the benchmark");
@@ -151,7 +151,7 @@ int mb_command_bench_kernels(const mb_cli *cli)
         rc = mb_device_open(cli->device ? cli->device : "auto", &options, &kernels, &device, &note, &err);
     if (rc == MB_OK) {
         if (note.text[0])
-            fprintf(stderr, "harness: %s\n", note.text);
+            mb_say("%s", note.text);
         rc = bench_all(cli, kernels, device, options.type, &err);
     }
     if (device)

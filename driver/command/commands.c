@@ -27,7 +27,7 @@ int mb_command_score(const mb_cli *cli)
     }
     /* Standard output is the official result.json and nothing else; what else there is to say goes beside it. */
     if (*err.text)
-        fprintf(stderr, "harness: %s\n", err.text);
+        mb_say("%s", err.text);
     if (!cli->quiet && text.data && mb_score_summary(text.data, &summary, &reason) == MB_OK && summary.data)
         fputs(summary.data, stderr);
     mb_text_free(&summary);
@@ -56,8 +56,10 @@ static int run_list(mb_config_list *list, mb_run_flags flags, const char *comman
 {
     int worst = MB_EXIT_DONE;
     for (size_t i = 0; i < list->count; i++) {
-        if (list->count > 1 && !flags.quiet)
-            fprintf(stderr, "%srun %zu of %zu: %s\n", i ? "\n" : "", i + 1, list->count, list->configs[i].label);
+        if (list->count > 1 && !flags.quiet) {
+            fputs(i ? "\n" : "", stderr);
+            mb_print(stderr, "run %zu of %zu: %s", i + 1, list->count, list->configs[i].label);
+        }
         int code = mb_run_main(&list->configs[i], &flags, command);
         flags.fresh = false; /* the database is new: the next run adds to it */
         if (code != MB_EXIT_DONE && code != MB_EXIT_SAMPLES && code != MB_EXIT_GATE)

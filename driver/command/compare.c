@@ -68,12 +68,11 @@ static int judge(const mb_compare_result *result, double limit)
     if (isnan(limit))
         return MB_EXIT_DONE;
     if (result->vanished) {
-        fprintf(stderr, "harness: %zu rows of A are missing in B\n", result->vanished);
+        mb_say("%zu rows of A are missing in B", result->vanished);
         return MB_EXIT_GATE;
     }
     if (100 * result->worst < limit) {
-        fprintf(stderr, "harness: %s: %+.2f points is below %g\n", result->worst_config, 100 * result->worst,
-                limit);
+        mb_say("%s: %+.2f points is below %g", result->worst_config, 100 * result->worst, limit);
         return MB_EXIT_GATE;
     }
     return MB_EXIT_DONE;

@@ -14,8 +14,8 @@
 
 static void line(bool good, const char *what, const char *found, const char *hint)
 {
-    printf("  [%s] %-18s %s%s%s\n", good ? "ok" : "--", what, found, !good && *hint ? "  -> " : "",
-           good ? "" : hint);
+    mb_print(stdout, "  [%s] %-18s %s%s%s", good ? "ok" : "--", what, found, !good && *hint ? "  -> " : "",
+             good ? "" : hint);
 }
 
 /* True when name is an executable in $PATH. */
@@ -80,7 +80,8 @@ int mb_command_doctor(const mb_cli *cli)
     struct statvfs disk;
     char text[128];
     mb_environment_read(&e, 0);
-    printf("maskbench %s\n  %s, %s, %d threads\n", e.git, e.os, e.cpu, e.threads);
+    printf("maskbench %s\n", e.git);
+    mb_print(stdout, "  %s, %s, %d threads", e.os, e.cpu, e.threads);
     snprintf(text, sizeof text, "%.1f GiB of memory",
              (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / 0x1p30);
     line(true, "memory", text, "");

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define INPUT_MAX ((size_t)1 << 30)
 #define ARENA_UNLOADED ((size_t)1 << 20) /* of a model that holds no weights */
@@ -227,7 +228,7 @@ int mb_command_logits(const mb_cli *cli)
     if (rc == MB_OK)
         rc = write_npy(cli->out, logits, n, (size_t)o.config.vocab, &err);
     if (rc == MB_OK && !cli->quiet)
-        fprintf(stderr, "%s: %zu x %d float32 logits\n", cli->out, n, o.config.vocab);
+        mb_print(stderr, "%s: %zu x %d float32 logits", cli->out, n, o.config.vocab);
     free(logits);
     free(ids);
     free(text);
@@ -239,22 +240,21 @@ int mb_command_logits(const mb_cli *cli)
 static void print_trace(void *user, const mb_trace_step *step)
 {
     const mb_tokenizer *tokenizer = user;
-    fprintf(stderr, "block %d step %d %s %d rows at %d, %d masked:", step->block, step->step,
-            step->kind == 'C'   ? "commit"
-            : step->kind == 's' ? "sub-block"
-                                : "denoise",
-            step->rows, step->prefix + step->row_offset, step->masked_before);
+    const char *kind = step->kind == 'C' ? "commit" : step->kind == 's' ? "sub-block" : "denoise";
+    mb_text line = {0};
+    mb_text_printf(&line, "block %d step %d %s %d rows at %d, %d masked:", step->block, step->step, kind,
+                   step->rows, step->prefix + step->row_offset, step->masked_before);
     for (int32_t i = 0; i < step->count; i++) {
         char *text = NULL;
         size_t length = 0;
         if (mb_tokenizer_decode(tokenizer, &step->tokens[i], 1, false, &text, &length, NULL) == MB_OK) {
-            fprintf(stderr, " %d=", step->positions[i]);
-            for (size_t c = 0; c < length; c++)
-                fprintf(stderr, (unsigned char)text[c] < 32 ? "\\x%02x" : "%c", (unsigned char)text[c]);
+            mb_text_printf(&line, " %d=", step->positions[i]);
+            mb_text_spell(&line, text, length);
         }
         free(text);
     }
-    fputc('\n', stderr);
+    mb_print(stderr, "%s", line.data ? line.data : "");
+    mb_text_free(&line);
 }
 
 /* One answer to one prompt. */
@@ -307,6 +307,20 @@ static int open_session(generation *g, mb_error *err)
     return rc == MB_OK ? mb_session_prefill(g->session, 0, g->ids, g->count, &g->prefill_us, err) : rc;
 }
 
+/* The text as it is; a terminal, which would obey its control characters, is shown them. */
+static void print_answer(const char *text, size_t length)
+{
+    mb_text whole = {0}, shown = {0};
+    mb_text_append(&whole, text, length);
+    if (isatty(STDOUT_FILENO) && whole.data)
+        mb_text_visible(&shown, whole.data, "\n\t");
+    const mb_text *out = shown.data ? &shown : &whole;
+    fwrite(out->data ? out->data : "", 1, out->length, stdout);
+    fputc('\n', stdout);
+    mb_text_free(&whole);
+    mb_text_free(&shown);
+}
+
 /* Decodes and prints the text. */
 static int answer(generation *g, mb_error *err)
 {
@@ -325,8 +339,7 @@ static int answer(generation *g, mb_error *err)
     if (rc == MB_OK && !g->cli->ids)
         rc = mb_tokenizer_decode(tokenizer, result.ids, result.count, true, &text, &length, err);
     if (rc == MB_OK && !g->cli->ids) {
-        fwrite(text, 1, length, stdout);
-        fputc('\n', stdout);
+        print_answer(text, length);
     }
     for (size_t i = 0; rc == MB_OK && g->cli->ids && i < result.count; i++)
         printf("%d%c", result.ids[i], i + 1 < result.count ? ' ' : '\n');

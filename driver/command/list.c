@@ -98,13 +98,15 @@ static int list_models(const mb_cli *cli)
             if (rc == MB_OK && shape.moe.experts > 0)
                 snprintf(experts, sizeof experts, "%d of %d experts, ", shape.moe.per_token, shape.moe.experts);
             if (rc == MB_OK)
-                printf("%-32s %s, %d layers, %s%d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in "
-                       "bf16\n",
-                       path, mb_family_name(shape.family), shape.layers, experts, shape.query_heads,
-                       shape.kv_heads, shape.head_dim, shape.hidden, shape.block, shape.positions,
-                       (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
+                mb_print(
+                    stdout,
+                    "%-32s %s, %d layers, %s%d/%d heads of %d, hidden %d, block %d, %d positions, %.2f GiB in "
+                    "bf16",
+                    path, mb_family_name(shape.family), shape.layers, experts, shape.query_heads, shape.kv_heads,
+                    shape.head_dim, shape.hidden, shape.block, shape.positions,
+                    (double)mb_model_weight_bytes(&shape, MB_BF16) / 0x1p30);
             else
-                printf("%-32s %s\n", path, err.text);
+                mb_print(stdout, "%-32s %s", path, err.text);
         }
         free(config);
         free(path);
@@ -112,7 +114,7 @@ static int list_models(const mb_cli *cli)
     }
     free(names);
     if (!found)
-        printf("no checkpoint folder below %s\n", root ? root : "models");
+        mb_print(stdout, "no checkpoint folder below %s", root ? root : "models");
     free(root);
     return 0;
 }

@@ -108,8 +108,8 @@ static int write_in_tree(const mb_cli *cli, mb_error *err)
     if (rc == MB_OK)
         rc = write_file("methods/examples/example.c", path, name, inside, false, err);
     if (rc == MB_OK)
-        printf("%s   the method: it works as it is; `make` builds it in, `./harness help %s` shows it\n", path,
-               name);
+        mb_print(stdout, "%s   the method: it works as it is; `make` builds it in, `./harness help %s` shows it",
+                 path, name);
     free(path);
     return rc;
 }
@@ -117,10 +117,11 @@ static int write_in_tree(const mb_cli *cli, mb_error *err)
 int mb_command_new_method(const mb_cli *cli)
 {
     static const struct {
-        const char *template, *before, *after;
-    } files[] = {{"methods/examples/example.c", "", ".c"},
-                 {"methods/examples/example.json", "", ".json"},
-                 {"methods/examples/check_example.sh", "check_", ".sh"}};
+        const char *template, *before, *after, *is;
+    } files[] = {{"methods/examples/example.c", "", ".c", "the method: it works as it is"},
+                 {"methods/examples/example.json", "", ".json", "a run of it beside the exact method"},
+                 {"methods/examples/check_example.sh", "check_", ".sh",
+                  "builds it, runs it, checks what must hold for any method"}};
     enum { FILES = sizeof files / sizeof files[0] };
     const char *folder = cli->out ? cli->out : ".";
     char *paths[FILES] = {NULL};
@@ -144,11 +145,10 @@ int mb_command_new_method(const mb_cli *cli)
         rc = mb_folder_make(folder, &err);
     for (size_t i = 0; rc == MB_OK && i < FILES; i++)
         rc = write_file(files[i].template, paths[i], name, outside, *files[i].before != '\0', &err);
-    if (rc == MB_OK)
-        printf("%s   the method: it works as it is\n%s   a run of it beside the exact method\n"
-               "%s   builds it, runs it, checks what must hold for any method\n",
-               paths[0], paths[1], paths[2]);
-    for (size_t i = 0; i < FILES; i++)
+    for (size_t i = 0; i < FILES; i++) {
+        if (rc == MB_OK)
+            mb_print(stdout, "%s   %s", paths[i], files[i].is);
         free(paths[i]);
+    }
     return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
 }

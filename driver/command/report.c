@@ -57,12 +57,12 @@ static char *draw_for_page(mb_store *store, const char *run)
     int drawn = 0;
     char *folder = mb_string_format("%s/maskbench-XXXXXX", temporary && *temporary ? temporary : "/tmp");
     if (!folder || !mkdtemp(folder)) {
-        fprintf(stderr, "harness: the page has no figures: no folder below %s\n", temporary ? temporary : "/tmp");
+        mb_say("the page has no figures: no folder below %s", temporary ? temporary : "/tmp");
         free(folder);
         return NULL;
     }
     if (mb_plot_all(store, run, folder, &drawn, &why) != MB_OK)
-        fprintf(stderr, "harness: the page has no figures: %s\n", why.text);
+        mb_say("the page has no figures: %s", why.text);
     return folder;
 }
 
@@ -113,7 +113,7 @@ int mb_command_plot(const mb_cli *cli)
     if (rc == MB_OK && cli->figure)
         fputs(paths.data ? paths.data : "", stdout);
     else if (rc == MB_OK)
-        printf("%d figures in %s\n", drawn, folder);
+        mb_print(stdout, "%d figures in %s", drawn, folder);
     mb_text_free(&paths);
     free(folder);
     return rc == MB_OK ? 0 : mb_exit_fail(rc, err.text);
@@ -130,11 +130,11 @@ static int export_files(const mb_cli *cli, mb_store *store, bool quiet, mb_error
     if (rc != MB_OK || quiet)
         return rc;
     if (cli->pred)
-        printf("predictions in %s/pred\n", cli->pred);
+        mb_print(stdout, "predictions in %s/pred", cli->pred);
     if (cli->lm_eval)
-        printf("results in %s/*/results_*.json\n", cli->lm_eval);
+        mb_print(stdout, "results in %s/*/results_*.json", cli->lm_eval);
     if (cli->compat)
-        printf("database in %s\n", cli->compat);
+        mb_print(stdout, "database in %s", cli->compat);
     return rc;
 }
 

@@ -76,6 +76,23 @@ static int read_config(cluster_job *job, mb_error *err)
 
 /* ---- the scripts ---- */
 
+/* sbatch reads lines, and the shell what comes behind one: a newline inside a word would be a command. */
+static int check_lines(const cluster_job *job, mb_error *err)
+{
+    const char *words[][2] = {{"the config's name", job->name},
+                              {"the folder of the shards", job->folder},
+                              {"--partition", job->cli->partition},
+                              {"--time", job->cli->time},
+                              {"--sbatch", job->cli->sbatch}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        for (const char *c = words[i][1] ? words[i][1] : ""; *c; c++)
+            if ((unsigned char)*c < 0x20 || *c == 0x7f)
+                return mb_fail(err, MB_E_INPUT,
+                               "%s holds a control character, and in a script of Slurm a line ends there: \"%s\"",
+                               words[i][0], words[i][1]);
+    return MB_OK;
+}
+
 static void put_quoted(mb_text *out, const char *word)
 {
     mb_text_puts(out, "'");
@@ -163,7 +180,7 @@ static int write_script(const cluster_job *job, const char *name, mb_text *text,
     int rc =
         path && !text->failed ? mb_file_write(path, text->data, text->length, err) : mb_no_memory(err, "a script");
     if (rc == MB_OK && !job->cli->quiet)
-        printf("wrote      %s\n", path);
+        mb_print(stdout, "wrote      %s", path);
     free(path);
     return rc;
 }
@@ -207,8 +224,8 @@ static int submit_both(cluster_job *job, mb_error *err)
     if (rc == MB_OK)
         rc = path ? mb_file_write(path, text.data, text.length, err) : mb_no_memory(err, "a path");
     if (rc == MB_OK)
-        printf("submitted  job %ld, shards %ld to %ld; job %ld merges them into %s\n", job->job, job->first,
-               job->last, merge, job->result);
+        mb_print(stdout, "submitted  job %ld, shards %ld to %ld; job %ld merges them into %s", job->job,
+                 job->first, job->last, merge, job->result);
     free(path);
     mb_text_free(&command);
     mb_text_free(&text);
@@ -222,6 +239,8 @@ static int write_and_submit(cluster_job *job, mb_error *err)
     if (job->last < 1 || job->last > 1000000)
         rc = mb_fail(err, MB_E_INPUT, "how many shards? ./harness slurm --config FILE --shards N --partition P");
     if (rc == MB_OK)
+        rc = check_lines(job, err);
+    if (rc == MB_OK)
         rc = mb_folder_make(job->folder, err);
     put_shard_script(job, &shard);
     put_merge_script(job, &merge);
@@ -233,9 +252,10 @@ static int write_and_submit(cluster_job *job, mb_error *err)
     mb_text_free(&merge);
     if (rc != MB_OK || !job->cli->dry_run)
         return rc == MB_OK ? submit_both(job, err) : rc;
-    printf(
+    mb_print(
+        stdout,
         "not submitted: --dry-run. By hand: sbatch --parsable %s/shard.sh, then sbatch --dependency=afterany:ID "
-        "%s/merge.sh\n",
+        "%s/merge.sh",
         job->folder, job->folder);
     return MB_OK;
 }

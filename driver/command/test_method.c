@@ -94,11 +94,13 @@ static const char *red(bool on)
 
 static void print_failure(tally *t, const char *label, bool *named, const char *property, const char *sentence)
 {
-    if (!*named)
-        printf("  %sFAILED%s  %s\n", red(true), red(false), label);
+    if (!*named) {
+        printf("  %sFAILED%s  ", red(true), red(false));
+        mb_print(stdout, "%s", label);
+    }
     *named = true;
     t->failed++;
-    printf("            %s: %s\n", property, sentence);
+    mb_print(stdout, "            %s: %s", property, sentence);
 }
 
 /* What the child tells, as it comes. *last: the property that it is in. */
@@ -115,7 +117,7 @@ static void listen(tally *t, const char *label, FILE *from, bool *named, const c
             printf("            %s\n", property);
         *skipped = *skipped || line.what == 'U';
         if (line.what == 'U' && !t->cli->quiet)
-            printf("  skipped %s: %s\n", label, line.sentence);
+            mb_print(stdout, "  skipped %s: %s", label, line.sentence);
     }
 }
 
@@ -164,7 +166,7 @@ static int test_one(tally *t, const mb_sweep_entry *entry, mb_error *err)
     t->configurations++;
     t->skipped += skipped;
     if (!named && !skipped && !t->cli->quiet)
-        printf("  ok      %s\n", label);
+        mb_print(stdout, "  ok      %s", label);
     return mb_interrupted ? mb_fail(err, MB_E_STOP, "interrupted") : MB_OK;
 }
 
@@ -193,8 +195,8 @@ static int test_all(tally *t, void *options, mb_error *err)
     mb_sweep_entry given = {"", options};
     int rc = mb_sweep_make(&sweep, t->method, options, err);
     if (rc == MB_OK && !t->cli->quiet)
-        printf("%s %s: %zu configurations on %s\n", t->method->name, t->method->version, sweep.count + 1,
-               t->cli->device ? t->cli->device : "cpu");
+        mb_print(stdout, "%s %s: %zu configurations on %s", t->method->name, t->method->version, sweep.count + 1,
+                 t->cli->device ? t->cli->device : "cpu");
     t->type = MB_F32;
     for (size_t i = 0; rc == MB_OK && i < sweep.count; i++)
         rc = test_one(t, &sweep.entries[i], err);

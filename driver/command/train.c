@@ -81,10 +81,10 @@ static void print_plan(const mb_train_config *config, const mb_train_plan *plan)
 {
     const mb_train_request *r = &config->request;
     const mb_model_config *c = &plan->config;
-    printf("training %s: %s, %lld steps, seed %llu\n", config->name, recipe_names[r->recipe], (long long)r->steps,
-           (unsigned long long)r->seed);
-    printf("model %s: %zu parameters, %d layers, %d/%d heads of %d, hidden %d, block %d, fp32\n", c->name,
-           plan->parameters, c->layers, c->query_heads, c->kv_heads, c->head_dim, c->hidden, c->block);
+    mb_print(stdout, "training %s: %s, %lld steps, seed %llu", config->name, recipe_names[r->recipe],
+             (long long)r->steps, (unsigned long long)r->seed);
+    mb_print(stdout, "model %s: %zu parameters, %d layers, %d/%d heads of %d, hidden %d, block %d, fp32", c->name,
+             plan->parameters, c->layers, c->query_heads, c->kv_heads, c->head_dim, c->hidden, c->block);
     printf("a step: %d micro-batches of at most %lld rows\n", r->accumulate, (long long)plan->rows);
     puts("memory");
     print_part("weights", plan->weights);
@@ -95,8 +95,8 @@ static void print_plan(const mb_train_config *config, const mb_train_plan *plan)
     print_part("logits", plan->logits);
     print_part("index", plan->index);
     print_part("total", plan->total);
-    printf("a checkpoint takes %.1f MiB in %s, and twice that while it is replaced\n",
-           (double)(plan->weights + plan->moments) / 0x1p20, config->out);
+    mb_print(stdout, "a checkpoint takes %.1f MiB in %s, and twice that while it is replaced",
+             (double)(plan->weights + plan->moments) / 0x1p20, config->out);
 }
 
 static int open_device(const mb_train_config *config, const mb_train_plan *plan, const mb_kernels **kernels,
@@ -139,7 +139,7 @@ static void print_end(const looking *l, const mb_train_config *config, double se
     if (l->done > l->first)
         printf("%lld steps, loss %.4f at the first and %.4f at the last of them, %.0f tokens/s\n",
                (long long)(l->done - l->first), l->loss_first, l->loss_last, (double)l->tokens / seconds);
-    printf("model in %s, steps in %s\n", config->out, config->results);
+    mb_print(stdout, "model in %s, steps in %s", config->out, config->results);
 }
 
 static int train(mb_train_config *config, const mb_train_plan *plan, bool quiet, mb_error *err)

@@ -23,7 +23,7 @@ int mb_command_unpack(const mb_cli *cli)
     if (rc != MB_OK)
         return mb_exit_fail(rc, err.text);
     if (!cli->quiet)
-        printf("%s: config.json, tokenizer.json, tokenizer_config.json, model.safetensors (%s)\n", cli->out,
-               mb_type_name(type));
+        mb_print(stdout, "%s: config.json, tokenizer.json, tokenizer_config.json, model.safetensors (%s)",
+                 cli->out, mb_type_name(type));
     return 0;
 }

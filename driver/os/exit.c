@@ -23,10 +23,7 @@ mb_exit mb_exit_code(int rc)
 
 int mb_exit_fail(int rc, const char *sentence)
 {
-    mb_text shown = {0};
-    mb_text_visible(&shown, sentence, "\n\t");
-    fprintf(stderr, "harness: %s\n", shown.data && !shown.failed ? shown.data : sentence);
-    mb_text_free(&shown);
+    mb_say("%s", sentence);
     return (int)mb_exit_code(rc);
 }
 
@@ -54,7 +51,6 @@ int mb_exit_output(int code)
     }
     if (!failed || left)
         return code;
-    fprintf(stderr, "harness: standard output could not be written%s%s\n", number ? ": " : "",
-            number ? strerror(number) : "");
+    mb_say("standard output could not be written%s%s", number ? ": " : "", number ? strerror(number) : "");
     return code == MB_EXIT_DONE ? MB_EXIT_FAILURE : code;
 }

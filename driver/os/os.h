@@ -7,11 +7,20 @@
 
 #include "base/base.h"
 
+#include <stdio.h>
+
 /* ---- interrupt.c ---- */
 /* Set by SIGINT, SIGTERM, SIGUSR1 and SIGHUP; every pass looks at it between forwards. */
 extern volatile int mb_interrupted;
 /* From now on the first of these signals sets mb_interrupted, the second one ends the program. */
 void mb_interrupt_catch(void);
+
+/* ---- say.c: every line that holds a name from outside goes through here ---- */
+/* One line: the format has no newline, one is added. Control characters of what is put into it are spelled \xNN.
+ */
+void mb_print(FILE *to, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same on standard error, behind "harness: ". */
+void mb_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- exit.c ---- */
 /* Exit codes of the program: docs/exit-codes.md is the one list of them (tests/driver/check_exit.sh). */

@@ -103,7 +103,7 @@ void mb_progress_note(mb_progress *progress, const char *format, ...)
     va_start(args, format);
     vsnprintf(said, sizeof said, format, args);
     va_end(args);
-    mb_text_visible(&shown, said, "\n\t");
+    mb_text_visible(&shown, said, "");
     fprintf(stderr, "%s\n", shown.data ? shown.data : "");
     mb_text_free(&shown);
     if (progress->drawn)

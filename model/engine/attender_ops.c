@@ -79,7 +79,11 @@ static mb_row_shape shape_of(const mb_call *call)
 static void host_log(const mb_host *host, int level, const char *message)
 {
     const mb_attender *attender = host->internal;
-    fprintf(stderr, "%s: %s%s\n", attender->method.name, level > 0 ? "warning: " : "", message);
+    mb_text shown = {0};
+    mb_text_visible(&shown, message, "");
+    fprintf(stderr, "%s: %s%s\n", attender->method.name, level > 0 ? "warning: " : "",
+            shown.data ? shown.data : "");
+    mb_text_free(&shown);
 }
 
 static void *host_alloc(const mb_host *host, size_t bytes)

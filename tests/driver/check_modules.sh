@@ -66,6 +66,10 @@ for f in driver/*.[ch] driver/*/*.[ch]; do
     ! grep -q '"driver/run\.h"' "$f" || complain "$f includes driver/run.h, which only commands may"
 done
 
+# ---- a line with a name from outside is printed by driver/os/say.c, which spells its control characters -----------------
+hits=$(grep -nE 'fprintf\(stderr.*%[-.*0-9]*s|printf\("harness: ' driver/*.c driver/*/*.c | grep -v '^driver/os/')
+[ -z "$hits" ] || complain "a line that mb_say() or mb_print() should print: $hits"
+
 # ---- a config key is named in its row, and nowhere else that reads the config --------------------------------------
 # The struct's fields carry a key's value; its name as text stands in driver/config/keys.c alone.
 hits=$(sed -nE 's/^    \{"[a-z]*", "([a-z_]+)", MB_KEY.*/\1/p' driver/config/keys.c | sort -u | while read -r key; do

@@ -26,4 +26,29 @@ for name in link dangling; do
     [ -L "$scratch/$name" ] || fail "--out replaced a symlink"
     cmp "$scratch/whole.csv" "$scratch/$name" || fail "a symlink's target got something else"
 done
+
+# A name from outside is shown, and neither obeyed by the terminal nor a line of its own.
+bad=$'a\nharness: all is well\e[31m'
+mkdir -p "$scratch/$bad/pred" "$scratch/$bad/models/$bad"
+echo '{"pred": "x", "answers": ["x"], "length": 1, "all_classes": null}' | tee "$scratch/$bad/pred/qasper.jsonl" >"$scratch/$bad/pred/$bad.jsonl"
+echo nothing >"$scratch/$bad/models/$bad/config.json"
+sqlite3 "$scratch/$bad/blank.db" 'PRAGMA user_version = 0'
+sed "s|^{|{\"name\": \"a\\\\nharness: all is well\\\\u001b[31m\",|" tests/driver/configs/small.json >"$scratch/$bad/named.json"
+shown() { # COMMAND...: what it prints on both streams
+    rc=0; "$@" >"$scratch/both" 2>&1 || rc=$?
+    grep -aq $'\e' "$scratch/both" && fail "$*: a terminal would obey its output"
+    grep -aq '^harness: all is well' "$scratch/both" && fail "$*: a name became a line"
+    grep -aqF 'a\x0aharness: all is well\x1b[31m' "$scratch/both" || { fail "$* does not show the name"; head -3 "$scratch/both"; }
+}
+shown ./harness score "$scratch/$bad/pred"
+shown ./harness score "$scratch/$bad"
+shown ./harness list models --model "$scratch/$bad/models"
+shown ./harness merge "$scratch/all.db" "$db" "$scratch/$bad/blank.db"
+shown ./harness merge "$scratch/all.db" "$scratch/$bad/none.db"
+shown ./harness export "$db" --pred "$scratch/$bad/out"
+shown ./harness plot "$db" --out "$scratch/$bad/figures"
+shown ./harness "$bad"
+shown ./harness --config "$scratch/$bad/named.json" --dry-run --db "$scratch/$bad/x.db" --out ""
+shown ./harness --config "$scratch/$bad/none.json"
+shown ./harness slurm --config "$scratch/$bad/named.json" --shards 2 --partition p --dry-run
 exit $((failures > 0))
