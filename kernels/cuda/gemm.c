@@ -23,8 +23,9 @@
 #define CANDIDATES 32
 #define REPEATS 5
 #define INVARIANT_ROWS 256  /* eight blocks of 32 */
+#define INVARIANT_MOST 512  /* as many rows as a check has */
 #define ANY_ROWS (-1)       /* in place of m: an algorithm for every number of rows */
-#define CHOICES "choices 3" /* raised when other algorithms may be chosen: older cache files are then not read */
+#define CHOICES "choices 4" /* raised when other algorithms may be chosen: older cache files are then not read */
 
 typedef struct choice {
     int64_t m, n, k;
@@ -392,36 +393,141 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
     return known;
 }
 
-/* The one algorithm of a weight matrix whose rows must not notice how many there are: the library's first proposal
- * for INVARIANT_ROWS rows. It is not timed, so that it depends on nothing but the library and the GPU. A tile's
- * sums run over k in an order, and split k in parts, that the algorithm fixes. */
+/* ---- one algorithm for every number of rows ---- */
+
+/* Work memory of a check: an input of INVARIANT_MOST rows and its product. */
+typedef struct trial {
+    char *input, *product;
+    char *host[2]; /* the product of all rows, and of fewer */
+} trial;
+
+static void trial_free(trial *t)
+{
+    free(t->host[0]);
+    free(t->host[1]);
+}
+
+/* The rows of the call again and again. False: no memory. */
+static bool trial_make(mb_device *device, const mb_gemm *args, trial *t)
+{
+    const size_t width = mb_type_size(device->type), row = (size_t)args->k * width;
+    const size_t input = INVARIANT_MOST * row, product = (size_t)INVARIANT_MOST * (size_t)args->n * width;
+    *t = (trial){0};
+    if (mb_cuda_workspace(device, input + product) != MB_OK)
+        return false;
+    t->input = device->workspace;
+    t->product = t->input + input;
+    t->host[0] = malloc(product);
+    t->host[1] = malloc(product);
+    return t->host[0] && t->host[1];
+}
+
+static bool trial_fill(mb_device *device, const mb_gemm *args, const trial *t)
+{
+    const size_t row = (size_t)args->k * mb_type_size(device->type);
+    cudaError_t status = cudaSuccess;
+    for (int64_t i = 0; i < INVARIANT_MOST && status == cudaSuccess; i++)
+        status = cudaMemcpyAsync(t->input + (size_t)i * row, (const char *)args->a + (size_t)(i % args->m) * row,
+                                 row, cudaMemcpyDeviceToDevice, device->stream);
+    return status == cudaSuccess;
+}
+
+/* The product of the first m rows of the input, on the host. */
+static bool trial_run(mb_device *device, const mb_gemm *args, const cublasLtMatmulAlgo_t *algorithm,
+                      const trial *t, int64_t m, char *host)
+{
+    problem p;
+    bool good =
+        problem_make(device->blas, device->type, args->bias, m, args->n, args->k, &p) == CUBLAS_STATUS_SUCCESS &&
+        launch(device, &p, algorithm, t->input, args->weight, t->product) == CUBLAS_STATUS_SUCCESS &&
+        mb_cuda_download(device, host, t->product, (size_t)(m * args->n) * mb_type_size(device->type)) == MB_OK;
+    problem_free(device->blas, &p);
+    return good;
+}
+
+/* Whether the rows of a product are the same bits for several numbers of rows. */
+static bool rows_agree(mb_device *device, const mb_gemm *args, const cublasLtMatmulAlgo_t *algorithm,
+                       const trial *t)
+{
+    static const int64_t counts[] = {16, 32, 64, 96, 160, 224, 256, 384};
+    if (!trial_fill(device, args, t) || !trial_run(device, args, algorithm, t, INVARIANT_MOST, t->host[0]))
+        return false;
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        if (!trial_run(device, args, algorithm, t, counts[i], t->host[1]) ||
+            memcmp(t->host[0], t->host[1], (size_t)(counts[i] * args->n) * mb_type_size(device->type)) != 0)
+            return false;
+    return true;
+}
+
+/* The fastest of the library's proposals for INVARIANT_ROWS rows whose rows do not notice how many there are:
+ * -1 = none. */
+static int find_invariant(mb_device *device, const mb_gemm *args, cublasLtMatmulHeuristicResult_t *results)
+{
+    mb_cuda_blas *gemm = device->blas;
+    problem p;
+    trial t;
+    float ms[CANDIDATES];
+    int found = 0, best = -1;
+    if (problem_make(gemm, device->type, args->bias, INVARIANT_ROWS, args->n, args->k, &p) ==
+        CUBLAS_STATUS_SUCCESS)
+        found = propose(gemm, &p, results);
+    if (!trial_make(device, args, &t))
+        found = 0;
+    for (int i = 0; i < found; i++)
+        ms[i] = results[i].state == CUBLAS_STATUS_SUCCESS &&
+                        rounds_once(gemm, &results[i].algo, args->bias != NULL, device->type)
+                    ? time_algorithm(device, &p, &results[i].algo, t.input, args->weight, t.product)
+                    : 1e30f;
+    for (bool agree = false; !agree;) {
+        best = -1;
+        for (int i = 0; i < found; i++)
+            if (ms[i] < 1e30f && (best < 0 || ms[i] < ms[best]))
+                best = i;
+        agree = best < 0 || rows_agree(device, args, &results[best].algo, &t);
+        if (!agree)
+            ms[best] = 1e30f;
+    }
+    trial_free(&t);
+    problem_free(gemm, &p);
+    return best;
+}
+
+/* The one algorithm of a weight matrix whose rows must not notice how many there are. It is measured and kept as
+ * those of one number of rows are. A tile's sums run over k in an order, and split k in parts, that the algorithm
+ * fixes; what does otherwise is found out before it is taken. */
 static const cublasLtMatmulAlgo_t *choose_invariant(mb_device *device, const mb_gemm *args)
 {
     mb_cuda_blas *gemm = device->blas;
     const int bias = args->bias != NULL;
     cublasLtMatmulHeuristicResult_t results[CANDIDATES];
     const cublasLtMatmulAlgo_t *known = find_choice(gemm, ANY_ROWS, args->n, args->k, bias, device->type);
-    problem p;
     if (known)
         return known;
-    int found =
-        problem_make(gemm, device->type, args->bias, INVARIANT_ROWS, args->n, args->k, &p) == CUBLAS_STATUS_SUCCESS
-            ? propose(gemm, &p, results)
-            : 0;
-    problem_free(gemm, &p);
-    for (int i = 0; i < found; i++) {
-        if (results[i].state != CUBLAS_STATUS_SUCCESS || !rounds_once(gemm, &results[i].algo, bias, device->type))
-            continue;
-        return keep_choice(gemm, &(choice){.m = ANY_ROWS,
-                                           .n = args->n,
-                                           .k = args->k,
-                                           .bias = bias,
-                                           .type = (int)device->type,
-                                           .algorithm = results[i].algo});
+    if (device->capturing) {
+        mb_fail(&device->error, 0, "a product of any number of rows, %lld x %lld, first came up in a capture",
+                (long long)args->n, (long long)args->k);
+        return NULL;
     }
-    mb_fail(&device->error, 0, "cuBLASLt has no algorithm for a product of any number of rows, %lld x %lld",
-            (long long)args->n, (long long)args->k);
-    return NULL;
+    int lock = lock_cache(device);
+    if (lock >= 0)
+        read_cache(gemm);
+    known = find_choice(gemm, ANY_ROWS, args->n, args->k, bias, device->type);
+    int best = known ? -1 : find_invariant(device, args, results);
+    if (best >= 0) {
+        known = keep_choice(gemm, &(choice){.m = ANY_ROWS,
+                                            .n = args->n,
+                                            .k = args->k,
+                                            .bias = bias,
+                                            .type = (int)device->type,
+                                            .algorithm = results[best].algo});
+        write_cache(gemm);
+    }
+    if (lock >= 0)
+        close(lock);
+    if (!known)
+        mb_fail(&device->error, 0, "cuBLASLt has no algorithm for a product of any number of rows, %lld x %lld",
+                (long long)args->n, (long long)args->k);
+    return known;
 }
 
 int mb_cuda_blas_run(mb_device *device, const mb_gemm *args)

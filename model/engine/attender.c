@@ -197,8 +197,7 @@ void mb_attender_close(mb_attender *attender)
         return;
     }
     for (size_t i = 0; i < attender->graph_count; i++)
-        if (attender->graphs[i].graph)
-            session->kernels->graph_free(session->device, attender->graphs[i].graph);
+        mb_captured_free(session, &attender->graphs[i]);
     free(attender->graphs);
     free(attender->guards);
     free(attender->words);

@@ -103,9 +103,9 @@ struct mb_session {
     /* Decodes that go together: lane 0 is the session itself; the others are sessions that have a cache of their
      * own, and the model, the device and the buffers of this one. */
     struct mb_session **lane; /* [lanes] */
-    int32_t lanes;
-    uint64_t prefills;      /* counts what changes the snapshot; a lane: of which one it has a copy */
-    struct mb_group *group; /* while it takes part in one */
+    int32_t lanes, number;    /* of a lane: its place among them */
+    uint64_t prefills;        /* counts what changes the snapshot; a lane: of which one it has a copy */
+    struct mb_group *group;   /* while it takes part in one */
 };
 
 /* Offsets, in 4-byte words, of the arrays in MB_BUFFER_INPUT; each [batch][block] but the last two, [batch]
@@ -159,6 +159,7 @@ typedef struct mb_forward_run {
     const mb_decode_request *watcher; /* its selected() is told what is read; NULL: nobody is */
     bool audited;                     /* buffers are poisoned and outputs checked: eager, never timed */
     bool replayed;                    /* result: from a graph */
+    struct mb_captured *part; /* of a lane: the graphs of its layers, made where they are missing; or NULL */
     /* Results: what the leader's hooks answered. */
     int32_t sparse_layers, layers;
     double select_share; /* sum over layers of select_tokens / max_prefix */
@@ -262,13 +263,21 @@ int mb_audit_state(mb_session *session, const mb_forward_run *run, const mb_call
 
 typedef struct mb_captured { /* a kind of forward that has come up; graph NULL until the second time */
     int32_t mode, batch, rows, row_offset, max_prefix;
+    int32_t lane; /* of a forward with others: the lane; -1: the whole forward is one graph */
     mb_phase phase;
     mb_type confidence;
     bool counting;
     mb_graph *graph;
+    mb_graph **layer; /* [layers] of a lane: what is its own in a layer; malloc'ed the second time */
     int32_t sparse_layers, layers;
     double select_share, local_tokens;
 } mb_captured;
+
+/* What a captured forward's hooks answered goes into its graph, and to a replay. */
+void mb_captured_keep(mb_captured *graph, const mb_forward_run *run);
+void mb_captured_tell(const mb_captured *graph, mb_forward_run *run);
+/* Its graphs; the kind of forward stays known. */
+void mb_captured_free(mb_session *session, mb_captured *graph);
 
 struct mb_attender {
     mb_session *session; /* NULL while the memory of open() is only measured */

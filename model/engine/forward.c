@@ -310,7 +310,7 @@ int mb_forward_hook(mb_session *session, const mb_forward_run *run, mb_hook hook
 }
 
 /* Rotary embedding, attention and hooks of one lane, on its own rows of what the products made. */
-static int lane_layer(mb_session *owner, mb_lane_run *lane, int32_t layer)
+static int lane_work(mb_session *owner, mb_lane_run *lane, int32_t layer)
 {
     mb_session *session = lane->session;
     mb_forward_run *run = lane->run;
@@ -341,6 +341,70 @@ static int lane_layer(mb_session *owner, mb_lane_run *lane, int32_t layer)
     return rc;
 }
 
+/* Captures a lane's part of a layer. */
+static int lane_capture(mb_session *owner, mb_lane_run *lane, int32_t layer)
+{
+    const mb_kernels *kernels = owner->kernels;
+    mb_graph *graph = NULL;
+    int rc = kernels->capture_begin(owner->device);
+    if (rc != MB_OK)
+        return mb_session_failed(owner, rc, "capturing a layer", lane->error);
+    int work = lane_work(owner, lane, layer);
+    /* A capture is ended whatever happened inside it, or the device stays in capture mode. */
+    rc = kernels->capture_end(owner->device, &graph);
+    if (work != MB_OK) {
+        kernels->graph_free(owner->device, graph);
+        return work;
+    }
+    if (rc != MB_OK)
+        return mb_session_failed(owner, rc, "capturing a layer", lane->error);
+    lane->run->part->layer[layer] = graph;
+    return MB_OK;
+}
+
+/* Captures a lane's part of a layer where that is missing, and replays it. */
+static int lane_replay(mb_session *owner, mb_lane_run *lane, int32_t layer)
+{
+    mb_forward_run *run = lane->run;
+    mb_captured *part = run->part;
+    bool made = part->layer[layer] != NULL, last = layer + 1 == owner->config->layers;
+    int rc = made ? MB_OK : lane_capture(owner, lane, layer);
+    if (rc != MB_OK)
+        return rc;
+    rc = owner->kernels->graph_launch(owner->device, part->layer[layer]);
+    if (rc != MB_OK)
+        return mb_session_failed(owner, rc, "replaying a layer", lane->error);
+    run->replayed = made;
+    if (last && !made)
+        mb_captured_keep(part, run);
+    else if (last)
+        mb_captured_tell(part, run);
+    return MB_OK;
+}
+
+static int lane_layer(mb_session *owner, mb_lane_run *lane, int32_t layer)
+{
+    mb_captured *part = lane->run->part;
+    int rc = part ? lane_replay(owner, lane, layer) : lane_work(owner, lane, layer);
+    if (rc != MB_OK && part) /* the next such forward begins anew */
+        mb_captured_free(owner, part);
+    return rc;
+}
+
+/* Rows of nobody: numbers, so that no router meets what an arm that failed has left. */
+static int clear_rows(mb_session *session, int64_t from, int64_t to, mb_error *err)
+{
+    static const mb_buffer which[2] = {MB_BUFFER_X, MB_BUFFER_ATTENDED};
+    int rc = MB_OK;
+    for (int i = 0; i < 2 && to > from && rc == MB_OK; i++) {
+        int64_t width =
+            i ? (int64_t)session->config->query_heads * session->config->head_dim : session->config->hidden;
+        rc = session->kernels->fill(session->device, rows_at(session, which[i], from, width), 0,
+                                    (size_t)((to - from) * width) * mb_type_size(session->type));
+    }
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "clearing rows", err);
+}
+
 /* Every lane's ids into its rows of the residual stream; *n of them in all. */
 static int lanes_begin(mb_session *session, mb_lane_run *lanes, size_t count, int64_t *n, mb_error *err)
 {
@@ -349,7 +413,15 @@ static int lanes_begin(mb_session *session, mb_lane_run *lanes, size_t count, in
     for (size_t i = 0; i < count && rc == MB_OK; i++) {
         mb_forward_run *run = lanes[i].run;
         int64_t mine = (int64_t)run->batch * run->rows;
-        lanes[i].row = *n;
+        int64_t row = *n;
+        if (session->graphs) { /* graphs keep a lane's place */
+            row = (int64_t)lanes[i].session->number * session->block;
+            rc = clear_rows(session, *n, row, err);
+            if (rc != MB_OK)
+                break;
+        }
+        *n = row;
+        lanes[i].row = row;
         lanes[i].rc = MB_OK;
         run->sparse_layers = run->layers = 0;
         run->select_share = run->local_tokens = 0;

@@ -42,6 +42,8 @@ struct mb_group {
     ucontext_t home;
     fiber *fibers;
     mb_lane_run *together; /* scratch of a forward */
+    char *best;            /* host copy of MB_BUFFER_BEST */
+    size_t best_bytes;     /* of a lane */
     size_t count;
 };
 
@@ -72,7 +74,7 @@ static int lane_open(mb_session *owner, const mb_buffer_sizes *sizes, int32_t nu
     *lane = *owner;
     lane->lane = NULL;
     lane->lanes = 1;
-    lane->graphs = lane->has_graphs = false;
+    lane->number = number;
     if (!mb_session_arrays_new(lane, sizes->rows))
         return mb_no_memory(err, "a lane");
     for (size_t l = 0; l < layers; l++) {
@@ -189,6 +191,23 @@ int mb_group_forward(mb_session *session, mb_forward_run *run, mb_error *err)
     return f->lane.rc;
 }
 
+/* The best tokens of all lanes: they lie behind each other. */
+static int read_answers(struct mb_group *group, size_t waiting, mb_error *err)
+{
+    mb_session *owner = group->owner;
+    const size_t part = group->best_bytes;
+    int rc =
+        owner->kernels->download(owner->device, group->best, owner->buffer[MB_BUFFER_BEST], part * group->count);
+    if (rc != MB_OK)
+        return mb_session_failed(owner, rc, "reading the best tokens", err);
+    for (size_t i = 0; i < waiting; i++) {
+        const mb_lane_run *lane = &group->together[i];
+        memcpy(lane->session->answer, group->best + part * (size_t)lane->session->number,
+               2 * (size_t)lane->run->rows * sizeof(int32_t));
+    }
+    return MB_OK;
+}
+
 /* Everyone who can goes on until they wait for a forward or have ended; the forward of all who wait. */
 static size_t advance(struct mb_group *group)
 {
@@ -202,6 +221,8 @@ static size_t advance(struct mb_group *group)
             group->together[waiting++] = f->lane;
     }
     int rc = waiting > 0 ? mb_forward_lanes(group->owner, group->together, waiting, &why) : MB_OK;
+    if (rc == MB_OK && waiting > 0)
+        rc = read_answers(group, waiting, &why);
     for (size_t i = 0, at = 0; i < group->count; i++) {
         fiber *f = &group->fibers[i];
         if (f->state != FIBER_WAITS)
@@ -220,7 +241,10 @@ static int group_begin(struct mb_group *group, mb_session *session, mb_group_arm
     group->owner = session;
     group->fibers = calloc(group->count, sizeof *group->fibers);
     group->together = calloc(group->count, sizeof *group->together);
-    if (!group->fibers || !group->together)
+    group->best_bytes =
+        (size_t)((char *)session->lane[1]->buffer[MB_BUFFER_BEST] - (char *)session->buffer[MB_BUFFER_BEST]);
+    group->best = malloc(group->count * group->best_bytes);
+    if (!group->fibers || !group->together || !group->best)
         return mb_no_memory(err, "a group of %zu decodes", group->count);
     for (size_t i = 0; i < group->count && rc == MB_OK; i++) {
         group->fibers[i] = (fiber){.group = group, .session = session->lane[i], .arm = &arms[i]};
@@ -238,6 +262,7 @@ static void group_end(struct mb_group *group)
             munmap(group->fibers[i].stack, STACK_BYTES);
     free(group->fibers);
     free(group->together);
+    free(group->best);
 }
 
 int mb_decode_group(mb_session *session, mb_group_arm *arms, size_t count, mb_error *err)

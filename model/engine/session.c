@@ -224,6 +224,8 @@ void mb_session_measure(mb_session *session, const mb_measure *measure)
 
 void mb_session_use_graphs(mb_session *session, bool graphs)
 {
+    for (int32_t i = 0; session->lane && i < session->lanes; i++)
+        session->lane[i]->graphs = graphs && session->has_graphs;
     session->graphs = graphs && session->has_graphs;
 }
 

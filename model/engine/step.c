@@ -51,13 +51,19 @@ static int send_input(mb_session *session, mb_forward_run *run, const int32_t *t
 
 /* ---- graphs ---- */
 
+static int32_t lane_of(const mb_session *session)
+{
+    return session->group ? session->number : -1;
+}
+
 static mb_captured *find_graph(const mb_session *session, mb_attender *attender, const mb_forward_run *run)
 {
     for (size_t i = 0; i < attender->graph_count; i++) {
         mb_captured *g = &attender->graphs[i];
         if (g->mode == run->mode && g->phase == run->phase && g->batch == run->batch && g->rows == run->rows &&
             g->row_offset == run->row_offset && g->max_prefix == run->max_prefix &&
-            g->confidence == run->confidence && g->counting == session->measure.counting)
+            g->confidence == run->confidence && g->counting == session->measure.counting &&
+            g->lane == lane_of(session))
             return g;
     }
     return NULL;
@@ -79,10 +85,40 @@ static int note_forward(mb_attender *attender, const mb_forward_run *run, mb_err
                                                               .rows = run->rows,
                                                               .row_offset = run->row_offset,
                                                               .max_prefix = run->max_prefix,
+                                                              .lane = lane_of(attender->session),
                                                               .phase = run->phase,
                                                               .confidence = run->confidence,
                                                               .counting = attender->session->measure.counting};
     return MB_OK;
+}
+
+void mb_captured_keep(mb_captured *graph, const mb_forward_run *run)
+{
+    graph->sparse_layers = run->sparse_layers;
+    graph->layers = run->layers;
+    graph->select_share = run->select_share;
+    graph->local_tokens = run->local_tokens;
+}
+
+void mb_captured_tell(const mb_captured *graph, mb_forward_run *run)
+{
+    run->sparse_layers = graph->sparse_layers;
+    run->layers = graph->layers;
+    run->select_share = graph->select_share;
+    run->local_tokens = graph->local_tokens;
+}
+
+void mb_captured_free(mb_session *session, mb_captured *graph)
+{
+    const mb_kernels *kernels = session->kernels;
+    if (graph->graph)
+        kernels->graph_free(session->device, graph->graph);
+    for (int32_t l = 0; graph->layer && l < session->config->layers; l++)
+        if (graph->layer[l])
+            kernels->graph_free(session->device, graph->layer[l]);
+    free(graph->layer);
+    graph->graph = NULL;
+    graph->layer = NULL;
 }
 
 static int capture(mb_session *session, mb_forward_run *run, mb_captured *graph, mb_error *err)
@@ -103,12 +139,23 @@ static int capture(mb_session *session, mb_forward_run *run, mb_captured *graph,
     }
     if (rc != MB_OK)
         return mb_session_failed(session, rc, "capturing a step", err);
-    graph->sparse_layers = run->sparse_layers;
-    graph->layers = run->layers;
-    graph->select_share = run->select_share;
-    graph->local_tokens = run->local_tokens;
+    mb_captured_keep(graph, run);
     graph->graph = captured;
     return MB_OK;
+}
+
+/* A forward with others is not one graph, since they change: what is an arm's own in a layer is. The first run of
+ * the second time captures it (forward.c). */
+static int prepare_part(mb_session *session, mb_forward_run *run, mb_captured *part, mb_error *err)
+{
+    run->part = part;
+    if (!part)
+        return MB_OK;
+    run->checked = false;
+    if (part->layer)
+        return MB_OK;
+    part->layer = calloc((size_t)session->config->layers, sizeof(mb_graph *));
+    return part->layer ? MB_OK : mb_no_memory(err, "the graphs of a lane");
 }
 
 /* The graph of this forward, captured if this is its second time; NULL: it runs eagerly. */
@@ -120,6 +167,8 @@ static int prepare_graph(mb_session *session, mb_forward_run *run, mb_captured *
         !run->attender->note && !run->watcher &&
         !(session->config->canvas.steps > 0 && run->phase == MB_PHASE_COMMIT); /* causal: lengths of the host */
     *graph = replay ? find_graph(session, run->attender, run) : NULL;
+    if (*graph && session->group)
+        return prepare_part(session, run, *graph, err);
     if (*graph && !(*graph)->graph)
         return capture(session, run, *graph, err);
     return replay && !*graph ? note_forward(run->attender, run, err) : MB_OK;
@@ -137,10 +186,7 @@ static int launch(mb_session *session, mb_forward_run *run, const mb_captured *g
         rc = kernels->graph_launch(session->device, graph->graph);
         if (rc != MB_OK)
             return mb_session_failed(session, rc, "replaying a step", err);
-        run->sparse_layers = graph->sparse_layers;
-        run->layers = graph->layers;
-        run->select_share = graph->select_share;
-        run->local_tokens = graph->local_tokens;
+        mb_captured_tell(graph, run);
     } else if ((rc = mb_forward(session, run, err)) != MB_OK) {
         return mb_session_quit(session, rc, (int64_t)run->batch * run->rows);
     }
@@ -192,8 +238,11 @@ static int run_forward(mb_session *session, mb_forward_run *run, int rc, double 
     mb_captured *graph = NULL;
     int32_t stride = measure->profile_stride > 0 ? measure->profile_stride : 1;
     double ignored = 0;
-    if (session->group) /* computed with others: nothing is timed, captured or profiled */
+    if (session->group) { /* computed with others: nothing is timed or profiled */
+        if (rc == MB_OK)
+            rc = prepare_graph(session, run, &graph, err);
         return rc == MB_OK ? mb_group_forward(session, run, err) : rc;
+    }
     run->audited = rc == MB_OK && mb_audit_draw(session, run);
     if (rc == MB_OK)
         rc = prepare_graph(session, run, &graph, err);
@@ -258,7 +307,7 @@ static int take_answer(const mb_session *session, const mb_forward_run *run, int
 static int read_answer(mb_session *session, const mb_forward_run *run, int rc, mb_error *err)
 {
     size_t bytes = 2 * (size_t)run->batch * (size_t)run->rows * sizeof *session->answer;
-    if (rc == MB_OK) {
+    if (rc == MB_OK && !session->group) { /* the group has read it back for all */
         rc = session->kernels->download(session->device, session->answer, session->buffer[MB_BUFFER_BEST], bytes);
         if (rc != MB_OK)
             mb_session_failed(session, rc, "reading the best tokens", err);

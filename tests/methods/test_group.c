@@ -1,10 +1,12 @@
 /*
  * test_group.c - arms that decode together give what they give alone, bit by bit: tokens, forwards, work and
  * counters of every built-in method, under both samplers, in groups of several sizes and orders; with experts;
- * when one of them fails; after another prompt. And a product whose bits depend on its rows is found out.
+ * when one of them fails; after another prompt; where graphs are replayed. And a product whose bits depend on its
+ * rows is found out.
  */
 #include "methods/registry/registry.h"
 #include "tests/model/engine_fixture.h"
+#include "tests/model/replay_kernels.h"
 
 #define MOST 128
 #define LANES 8
@@ -189,6 +191,41 @@ static void test_next_prompt(void **state)
     close_on();
 }
 
+/* Where there are graphs an arm's part of a layer is captured the second time and replayed from then on. */
+static void test_graphs(void **state)
+{
+    mb_kernels replaying = replay_kernels();
+    mb_session_request request = {.batch = 1, .capacity = 256, .lanes = LANES, .invariant = true, .graphs = true};
+    mb_error err = {0};
+    struct arms arms;
+    (void)state;
+    model = open_fixture("qwen2_tied", MB_BF16);
+    model.model->kernels = &replaying;
+    if (mb_session_open(&session, model.model, &request, &err) != MB_OK)
+        fail_msg("%s", err.text);
+    prefill(1);
+    arms_open(&arms, 1);
+    mb_session_use_graphs(session, false);
+    decode_alone(&arms);
+    assert_int_equal(replay_launches, 0);
+    mb_session_use_graphs(session, true);
+    for (size_t round = 0; round < 3; round++) { /* the last in another order: an arm has another lane */
+        size_t before = replay_launches;
+        assert_int_equal(different(&arms, 8, round / 2, round / 2 ? stride_for(arms.count) : 1), 0);
+        assert_true(replay_launches > before);
+    }
+    prefill(2); /* nothing of the first prompt is in a graph */
+    mb_session_use_graphs(session, false);
+    for (size_t i = 0; i < arms.count; i++)
+        mb_decode_result_free(&arms.alone[i]);
+    decode_alone(&arms);
+    mb_session_use_graphs(session, true);
+    assert_int_equal(different(&arms, 8, 0, 1), 0);
+    arms_close(&arms);
+    close_on();
+    assert_int_equal(replay_alive, 0);
+}
+
 /* ---- one that fails ---- */
 
 static int failing_select(void *self, const mb_call *call, mb_selection *out, mb_error *err)
@@ -300,11 +337,9 @@ static void test_company_is_noticed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_experts),
-        cmocka_unit_test(test_next_prompt),
-        cmocka_unit_test(test_failing_arm),
-        cmocka_unit_test(test_company_is_noticed),
+        cmocka_unit_test(test_sizes),       cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_next_prompt), cmocka_unit_test(test_graphs),
+        cmocka_unit_test(test_failing_arm), cmocka_unit_test(test_company_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
