@@ -32,7 +32,8 @@ void mb_run_memory(const mb_run *run, int32_t batch, int32_t capacity, int32_t s
                                   .capacity = capacity,
                                   .prefill_chunk = run->config->prefill_chunk,
                                   .graphs = run->config->graphs,
-                                  .lanes = steps < 0 ? run->lanes : 1};
+                                  .lanes = steps < 0 ? run->lanes : 1,
+                                  .answer = run->answer};
     size_t methods = 0;
     for (size_t i = 0; i < count; i++) {
         mb_shape shape;

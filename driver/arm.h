@@ -75,6 +75,7 @@ typedef struct mb_run {
     mb_fault *faults; /* of plug-ins that must not be timed */
     size_t fault_count;
     int64_t run_id, env_id, model_id;
+    int32_t answer;                    /* most new tokens of an answer */
     int32_t lanes;                     /* arms of a sample that decode together; 0, 1 = each alone */
     int64_t groups;                    /* that were decoded */
     int64_t alone_again, alone_differ; /* arms of groups that decoded once more alone; of those, other tokens */

@@ -40,7 +40,9 @@ static int find_capacity(mb_run *run, mb_error *err)
     int64_t need = 0;
     for (size_t i = 0; i < config->task_count; i++) {
         const mb_task_spec *task = &config->tasks[i];
-        int64_t answer = mb_run_new_tokens(run, task) + 2 * run->model_config.block;
+        int32_t fresh = mb_run_new_tokens(run, task);
+        int64_t answer = fresh + 2 * run->model_config.block;
+        run->answer = fresh > run->answer ? fresh : run->answer;
         int64_t prompt = mb_task_extent_of(task->task, task->options).prompt_tokens;
         if (prompt > run->model_config.positions)
             return mb_fail(
@@ -256,6 +258,7 @@ int mb_run_open_session(mb_run *run, mb_error *err)
                                   .prefill_chunk = config->prefill_chunk,
                                   .graphs = config->graphs,
                                   .lanes = run->lanes,
+                                  .answer = run->answer,
                                   .invariant = config->decode_group > 1};
     return mb_session_open(&run->session, run->model, &request, err);
 }

@@ -58,6 +58,11 @@ static const mb_kernel_case cases[] = {
     {CASE("qkv 2 of 64", qkv_finish), TEST, HEADS(4, 2, 64), .rows = 4, LENGTHS(1, 9), .k = 2,
      .flags = MB_CASE_PRE},
 
+    {CASE("slots of three heads", slots_copy), TEST, HEADS(3, 3, 64), .batch = 1, SHAPE(40, 33, 50), .mode = 7,
+     .row_offset = 17},
+    {CASE("slots of a batch, dim 5", slots_copy), TEST, HEADS(2, 2, 5), .batch = 2, SHAPE(9, 9, 9)},
+    {CASE("no slots", slots_copy), TEST, HEADS(2, 2, 64), .batch = 1, SHAPE(9, 0, 9)},
+
     {CASE("swiglu", swiglu), TEST, SHAPE(33, 0, 768)},
     {CASE("geglu", swiglu), TEST, SHAPE(33, 0, 96), .mode = MB_GELU_TANH},
     {CASE("geglu odd", swiglu), TEST, SHAPE(3, 0, 101), .mode = MB_GELU_TANH},
@@ -352,10 +357,22 @@ static void qkv_finish(mb_case_maker *m, mb_case_call *call)
     a->q_pre = c->flags & MB_CASE_PRE ? out(m, rows * c->query_heads * c->head_dim) : NULL;
 }
 
+/* n slots from `mode` of a cache of `m` on, to slot `row_offset` of one of `k`. */
+static void slots_copy(mb_case_maker *m, mb_case_call *call)
+{
+    const mb_kernel_case *c = m->problem;
+    call->args.slots_copy = (mb_slots_copy){.from = mb_case_kv(m, MB_CASE_IN, (int32_t)c->m),
+                                            .to = mb_case_kv(m, MB_CASE_INOUT, (int32_t)c->k),
+                                            .first = c->mode,
+                                            .into = c->row_offset,
+                                            .n = (int32_t)c->n};
+}
+
 static mb_case_recipe *const recipes[MB_OPERATION_COUNT] = {
-    MB_CASE_RECIPE(embed),      MB_CASE_RECIPE(add_rmsnorm), MB_CASE_RECIPE(gemm),   MB_CASE_RECIPE(qkv_finish),
-    MB_CASE_RECIPE(soft_embed), MB_CASE_RECIPE(softcap),     MB_CASE_RECIPE(swiglu), MB_CASE_RECIPE(route),
-    MB_CASE_RECIPE(experts),    MB_CASE_RECIPE(top1),
+    MB_CASE_RECIPE(embed),      MB_CASE_RECIPE(add_rmsnorm), MB_CASE_RECIPE(gemm),
+    MB_CASE_RECIPE(qkv_finish), MB_CASE_RECIPE(soft_embed),  MB_CASE_RECIPE(softcap),
+    MB_CASE_RECIPE(swiglu),     MB_CASE_RECIPE(route),       MB_CASE_RECIPE(experts),
+    MB_CASE_RECIPE(top1),       MB_CASE_RECIPE(slots_copy),
 };
 
 const mb_case_list mb_cases_model = {cases, sizeof cases / sizeof *cases, recipes};

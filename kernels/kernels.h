@@ -172,6 +172,13 @@ typedef struct mb_prefill {
     int32_t window; /* 0 = none; a block is then 1 */
 } mb_prefill;
 
+/* Keys and values of n slots of a cache into another of as many sequences and heads, whose capacity may differ:
+ * slot first + i of `from` becomes slot into + i of `to`. The two do not overlap. */
+typedef struct mb_slots_copy {
+    mb_kv from, to;
+    int32_t first, into, n;
+} mb_slots_copy;
+
 /* ---- selection ---- */
 
 /* Each of the G*rows rows of a KV head names its k best prefix keys by logit (ties: lower index). */
@@ -442,6 +449,7 @@ typedef struct mb_ring_reach {
     X(attend, mb_attention)        /* exact, over scope */                                                        \
     X(attend_sparse, mb_attention) /* over pages and, with MB_SCOPE_ALL, the whole block, in one softmax */       \
     X(attend_prefill, mb_prefill)                                                                                 \
+    X(slots_copy, mb_slots_copy)                                                                                  \
     X(mass, mb_attention) /* block-average attention mass: see mb_attention */                                    \
     X(votes, mb_votes)                                                                                            \
     X(page_bounds, mb_page_bounds)                                                                                \

@@ -239,7 +239,9 @@ typedef struct mb_session_request {
     int32_t capacity;      /* largest prefix + one block, tokens per sequence */
     int32_t prefill_chunk; /* rows per prefill forward; 0 = default */
     bool graphs;           /* capture and replay denoising steps where kernels and method allow */
-    int32_t lanes;  /* decodes that may go through the weights together, each with a cache; 0 = 1. Batch 1 */
+    int32_t lanes;         /* decodes that may go through the weights together; 0 = 1. Batch 1 */
+    int32_t
+        answer; /* most new tokens of a decode in a lane, which has a cache for them; 0 = as long as capacity */
     bool invariant; /* a block's bits do not depend on how many are computed with it; costs some speed */
 } mb_session_request;
 

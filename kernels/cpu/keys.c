@@ -5,6 +5,8 @@
  */
 #include "kernels/cpu/cpu.h"
 
+#include <string.h>
+
 enum { MOST_DIM = MB_CPU_MOST_DIM };
 
 typedef struct measures_job {
@@ -75,5 +77,25 @@ int mb_cpu_key_measures(mb_device *device, const mb_key_measures *args)
         return mb_cpu_fail(device, MB_E_BUG, "key_measures: keys of %d numbers, measure %d", args->kv.head_dim,
                            (int)args->measure);
     mb_cpu_run(device, (int64_t)args->scores.batch * args->kv.kv_heads, measures_piece, &job);
+    return MB_OK;
+}
+
+static void slots_copy_side(mb_device *device, const mb_slots_copy *args, void *to, const void *from)
+{
+    const size_t row = (size_t)args->from.head_dim * mb_type_size(device->type);
+    for (size_t head = 0; head < (size_t)args->from.batch * (size_t)args->from.kv_heads; head++)
+        memcpy((char *)to + (head * (size_t)args->to.capacity + (size_t)args->into) * row,
+               (const char *)from + (head * (size_t)args->from.capacity + (size_t)args->first) * row,
+               (size_t)args->n * row);
+}
+
+int mb_cpu_slots_copy(mb_device *device, const mb_slots_copy *args)
+{
+    if (args->first < 0 || args->into < 0 || args->n < 0 || args->first + args->n > args->from.capacity ||
+        args->into + args->n > args->to.capacity)
+        return mb_cpu_fail(device, MB_E_BUG, "slots_copy: %d slots from %d of %d to %d of %d", args->n,
+                           args->first, args->from.capacity, args->into, args->to.capacity);
+    slots_copy_side(device, args, args->to.k, args->from.k);
+    slots_copy_side(device, args, args->to.v, args->from.v);
     return MB_OK;
 }

@@ -89,7 +89,39 @@ template <typename T> void measure_all(mb_device *device, const mb_key_measures 
     measure<T>(device, args, args->measure);
 }
 
+/* Grid: (pieces of a head's slots, heads, keys and values); V: what a row is whole numbers of. n: of V. */
+template <typename V>
+__global__ void slots_kernel(const V *k, const V *v, V *to_k, V *to_v, int64_t from_head, int64_t to_head, int64_t n)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n)
+        (blockIdx.z ? to_v : to_k)[blockIdx.y * to_head + i] = (blockIdx.z ? v : k)[blockIdx.y * from_head + i];
+}
+
+template <typename V> void copy_slots(mb_device *device, const mb_slots_copy *args, int64_t row)
+{
+    const int64_t width = row / (int64_t)sizeof(V), n = args->n * width;
+    dim3 grid(blocks_for(n, 256), (unsigned)(args->from.batch * args->from.kv_heads), 2);
+    slots_kernel<<<grid, 256, 0, device->stream>>>(
+        (const V *)args->from.k + args->first * width, (const V *)args->from.v + args->first * width,
+        (V *)args->to.k + args->into * width, (V *)args->to.v + args->into * width, args->from.capacity * width,
+        args->to.capacity * width, n);
+}
+
 } // namespace
+
+MB_CUDA_OPERATION(slots_copy, mb_slots_copy, MB_PART_COPY)
+{
+    const int64_t row = (int64_t)args->from.head_dim * (int64_t)mb_type_size(device->type);
+    if (args->first < 0 || args->into < 0 || args->n < 0 || args->first + args->n > args->from.capacity ||
+        args->into + args->n > args->to.capacity || args->from.batch * args->from.kv_heads > 65535)
+        return cudaErrorInvalidValue;
+    if (args->n > 0 && row % 16 == 0)
+        copy_slots<uint4>(device, args, row);
+    else if (args->n > 0)
+        copy_slots<uint16_t>(device, args, row);
+    return cudaGetLastError();
+}
 
 MB_CUDA_OPERATION(key_measures, mb_key_measures, MB_PART_SELECTION)
 {

@@ -93,6 +93,7 @@ static mb_forward_run make_run(struct decoder *d, mb_phase phase, int32_t step)
                             .open =
                                 d->session->config->canvas.steps > 0 && phase != MB_PHASE_COMMIT ? d->open : NULL,
                             .pre_rope = wants_pre_rope(d),
+                            .kept = phase == MB_PHASE_COMMIT || d->request->sampler->block_cache,
                             .checked = is_checked(d, step),
                             .watcher = d->request->selected && phase != MB_PHASE_COMMIT ? d->request : NULL,
                             .confidence = phase == MB_PHASE_COMMIT ? MB_F32 : d->request->sampler->confidence};

@@ -58,8 +58,10 @@ typedef enum mb_budget { MB_BUDGET_ACTIVATIONS, MB_BUDGET_LOGITS, MB_BUDGET_STAT
 typedef struct mb_buffer_sizes {
     size_t bytes[MB_BUFFER_COUNT];
     mb_budget budget[MB_BUFFER_COUNT];
-    size_t kv_bytes;             /* of k or of v of one layer and lane */
-    size_t local_kv_bytes;       /* of one with a window */
+    size_t kv_bytes;       /* of k or of v of one layer */
+    size_t local_kv_bytes; /* of one with a window */
+    size_t tail_bytes;     /* of k or of v of one layer and lane: its own tokens; 0 where there is one lane */
+    int32_t tail;          /* slots of that */
     int32_t chunk, rows, stride; /* prefill chunk, R, capacity rounded up to 64 */
     int32_t lanes;
 } mb_buffer_sizes;
@@ -100,11 +102,13 @@ struct mb_session {
     int32_t owed;       /* sums over the ranks that the forward under way has still to make */
     bool invariant;     /* of the request */
     bool steady;        /* now: products have the same bits for every number of rows */
-    /* Decodes that go together: lane 0 is the session itself; the others are sessions that have a cache of their
-     * own, and the model, the device and the buffers of this one. */
+    /* Decodes that go together: lane 0 is the session itself; the others are sessions that have the model, the
+     * device, the buffers and the cache of this one. The prompt's keys are there once. Behind them stand the
+     * tokens of the lane whose turn it is; every lane has a copy of its own, its tail. */
     struct mb_session **lane; /* [lanes] */
     int32_t lanes, number;    /* of a lane: its place among them */
-    uint64_t prefills;        /* counts what changes the snapshot; a lane: of which one it has a copy */
+    mb_kv *tail;              /* [layers], NULL where there is one lane */
+    int32_t holder;           /* whose tokens stand behind the prompt in every layer; -1: nobody's */
     struct mb_group *group;   /* while it takes part in one */
 };
 
@@ -154,6 +158,7 @@ typedef struct mb_forward_run {
     int32_t max_prefix, mode;
     const uint8_t *open; /* [batch][block] 1 = a slot counts as masked; NULL: where its token is the mask */
     bool pre_rope;       /* somebody reads the queries before RoPE */
+    bool kept;           /* later forwards read the block's keys of this one */
     bool checked;        /* selections and states are looked at before they are used; not while capturing */
     mb_type confidence;
     const mb_decode_request *watcher; /* its selected() is told what is read; NULL: nobody is */
@@ -227,6 +232,10 @@ int mb_step(mb_session *session, mb_forward_run *run, const int32_t *tokens, int
 /* The lanes' caches and places in the buffers; the session itself is open. */
 int mb_lanes_open(mb_session *session, const mb_buffer_sizes *sizes, mb_error *err);
 void mb_lanes_close(mb_session *session);
+/* Before and after a lane's part of a layer: its tokens go behind the prompt, where another lane's may stand, and
+ * what later forwards read of the block goes into its tail. Nothing to do for a session that decodes alone. */
+int mb_lane_bring(mb_session *owner, const mb_lane_run *lane, int32_t layer, mb_error *err);
+int mb_lane_keep(mb_session *owner, const mb_lane_run *lane, int32_t layer, mb_error *err);
 /* mb_forward() of a lane that takes part in a group: hands the run in and returns when the group has computed it.
  */
 int mb_group_forward(mb_session *session, mb_forward_run *run, mb_error *err);

@@ -385,10 +385,12 @@ static int lane_replay(mb_session *owner, mb_lane_run *lane, int32_t layer)
 static int lane_layer(mb_session *owner, mb_lane_run *lane, int32_t layer)
 {
     mb_captured *part = lane->run->part;
-    int rc = part ? lane_replay(owner, lane, layer) : lane_work(owner, lane, layer);
+    int rc = mb_lane_bring(owner, lane, layer, lane->error);
+    if (rc == MB_OK)
+        rc = part ? lane_replay(owner, lane, layer) : lane_work(owner, lane, layer);
     if (rc != MB_OK && part) /* the next such forward begins anew */
         mb_captured_free(owner, part);
-    return rc;
+    return rc == MB_OK ? mb_lane_keep(owner, lane, layer, lane->error) : rc;
 }
 
 /* Rows of nobody: numbers, so that no router meets what an arm that failed has left. */
@@ -481,6 +483,7 @@ int mb_forward_lanes(mb_session *session, mb_lane_run *lanes, size_t count, mb_e
     if (rc == MB_OK && alive > 0)
         rc = mb_forward_head(session, 0, n, err);
     session->steady = false;
+    session->holder = count == 1 && lanes[0].rc == MB_OK ? lanes[0].session->number : -1;
     if (rc == MB_OK && alive > 0 && kernels->branch_join && (rc = kernels->branch_join(session->device)) != MB_OK)
         return mb_session_failed(session, rc, "joining a branch of the graph", err);
     for (size_t i = 0; i < count && rc == MB_OK; i++)

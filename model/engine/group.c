@@ -2,12 +2,12 @@
  * group.c - decodes that go together: the arms of a sample run block by block, step by step as mb_decode() has
  * them, but the weights are read once for all of them.
  *
- * Each arm's mb_decode() runs on a stack of its own and on a lane: a session with its own cache, prefix lengths
- * and counters, and the buffers of the session that it belongs to. Where its step wants a forward it hands the run
- * in and leaves its stack; when no arm can go on by itself, one forward computes what all of them wait for
- * (mb_forward_lanes), and they go on. Everything happens on one thread and in the order of the arms: hooks,
- * checks, counters and errors are those of a decode alone, and nothing is locked. An arm that ends or fails is
- * just absent from the next forward.
+ * Each arm's mb_decode() runs on a stack of its own and on a lane: a session with its own prefix lengths
+ * and counters, and the buffers and the cache of the session that it belongs to. Where its step wants a forward it
+ * hands the run in and leaves its stack; when no arm can go on by itself, one forward computes what all of them
+ * wait for (mb_forward_lanes), and they go on. Everything happens on one thread and in the order of the arms:
+ * hooks, checks, counters and errors are those of a decode alone, and nothing is locked. An arm that ends or fails
+ * is just absent from the next forward.
  *
  * What makes the results those of the arms alone: rows of a product, a norm and the experts do not depend on the
  * rows beside them (mb_gemm.invariant), and everything else is computed for one lane at a time, in one stream.
@@ -54,6 +54,7 @@ static void lane_free(mb_session *lane)
     if (!lane)
         return;
     mb_session_arrays_free(lane); /* the prompt in them is the owner's */
+    free(lane->tail);
     free(lane);
 }
 
@@ -63,9 +64,27 @@ static void *part_of(const mb_session *session, const mb_buffer_sizes *sizes, mb
     return (char *)session->buffer[buffer] + sizes->bytes[buffer] / (size_t)sizes->lanes * (size_t)lane;
 }
 
+/* What a lane writes itself, in every layer. */
+static int tail_open(mb_session *lane, const mb_buffer_sizes *sizes, mb_error *err)
+{
+    const mb_kernels *kernels = lane->kernels;
+    lane->tail = calloc((size_t)lane->config->layers, sizeof *lane->tail);
+    if (!lane->tail)
+        return mb_no_memory(err, "a lane");
+    for (int32_t l = 0; l < lane->config->layers; l++) {
+        mb_kv *tail = &lane->tail[l];
+        *tail = lane->kv[l];
+        tail->capacity = sizes->tail;
+        tail->k = kernels->alloc(lane->device, sizes->tail_bytes);
+        tail->v = kernels->alloc(lane->device, sizes->tail_bytes);
+        if (!tail->k || !tail->v)
+            return mb_session_failed(lane, MB_E_SYSTEM, "no device memory for the tokens of a lane", err);
+    }
+    return MB_OK;
+}
+
 static int lane_open(mb_session *owner, const mb_buffer_sizes *sizes, int32_t number, mb_error *err)
 {
-    const mb_kernels *kernels = owner->kernels;
     size_t layers = (size_t)owner->config->layers;
     mb_session *lane = calloc(1, sizeof *lane);
     owner->lane[number] = lane;
@@ -75,15 +94,10 @@ static int lane_open(mb_session *owner, const mb_buffer_sizes *sizes, int32_t nu
     lane->lane = NULL;
     lane->lanes = 1;
     lane->number = number;
+    lane->tail = NULL;
     if (!mb_session_arrays_new(lane, sizes->rows))
         return mb_no_memory(err, "a lane");
-    for (size_t l = 0; l < layers; l++) {
-        lane->kv[l] = owner->kv[l];
-        lane->kv[l].k = kernels->alloc(owner->device, sizes->kv_bytes);
-        lane->kv[l].v = kernels->alloc(owner->device, sizes->kv_bytes);
-        if (!lane->kv[l].k || !lane->kv[l].v)
-            return mb_session_failed(owner, MB_E_SYSTEM, "no device memory for the KV cache of a lane", err);
-    }
+    memcpy(lane->kv, owner->kv, layers * sizeof *lane->kv);
     static const mb_buffer own[3] = {MB_BUFFER_INPUT, MB_BUFFER_BEST, MB_BUFFER_WORK};
     for (int i = 0; i < 3; i++)
         lane->buffer[own[i]] = part_of(owner, sizes, own[i], number);
@@ -103,6 +117,8 @@ int mb_lanes_open(mb_session *session, const mb_buffer_sizes *sizes, mb_error *e
     session->lane[0] = session;
     for (int32_t i = 1; i < sizes->lanes && rc == MB_OK; i++)
         rc = lane_open(session, sizes, i, err);
+    for (int32_t i = 0; i < sizes->lanes && sizes->lanes > 1 && rc == MB_OK; i++)
+        rc = tail_open(session->lane[i], sizes, err);
     return rc;
 }
 
@@ -111,42 +127,48 @@ void mb_lanes_close(mb_session *session)
     for (int32_t i = 1; session->lane && i < session->lanes; i++)
         lane_free(session->lane[i]);
     free(session->lane);
+    free(session->tail);
     session->lane = NULL;
+    session->tail = NULL;
 }
 
-/* The snapshot's tokens of one side of one layer, head by head: the rows of a head are the capacity apart. */
-static int copy_side(const mb_session *session, char *to, const char *from, size_t tokens)
+/* Gives a lane the prompt of its owner. */
+static void share_snapshot(const mb_session *owner, mb_session *lane)
 {
-    size_t row = (size_t)session->config->head_dim * mb_type_size(session->type);
-    size_t head = (size_t)session->capacity * row;
-    int rc = MB_OK;
-    for (size_t h = 0; h < (size_t)session->config->kv_heads && rc == MB_OK; h++)
-        rc = session->kernels->copy(session->device, to + h * head, from + h * head, tokens * row);
-    return rc;
-}
-
-/* Gives a lane the prompt and the snapshot of its owner, unless it has them. */
-static int share_snapshot(mb_session *owner, mb_session *lane, mb_error *err)
-{
-    size_t tokens = (size_t)owner->snapshot[0];
-    bool has = lane->prefills == owner->prefills && lane->snapshot[0] == owner->snapshot[0];
-    int rc = MB_OK;
-    if (lane == owner)
-        return MB_OK;
-    for (int32_t l = 0; l < owner->config->layers && !has && tokens > 0 && rc == MB_OK; l++) {
-        rc = copy_side(owner, lane->kv[l].k, owner->kv[l].k, tokens);
-        if (rc == MB_OK)
-            rc = copy_side(owner, lane->kv[l].v, owner->kv[l].v, tokens);
-    }
-    if (rc != MB_OK)
-        return mb_session_failed(owner, rc, "copying the prompt's keys", err);
-    lane->prefills = owner->prefills;
     lane->snapshot[0] = lane->prefix[0] = owner->snapshot[0];
     lane->prompt[0] = owner->prompt[0];
     lane->prompt_count[0] = owner->prompt_count[0];
     lane->seed[0] = owner->seed[0];
     lane->measure = owner->measure;
-    return MB_OK;
+}
+
+int mb_lane_bring(mb_session *owner, const mb_lane_run *lane, int32_t layer, mb_error *err)
+{
+    const mb_session *session = lane->session;
+    const bool part =
+        lane->run->rows < session->block; /* the block's other keys are those of an earlier forward */
+    const int32_t n = session->prefix[0] + (part ? session->block : 0) - session->snapshot[0];
+    if (!session->group || owner->holder == session->number || n <= 0)
+        return MB_OK;
+    int rc = owner->kernels->slots_copy(owner->device, &(mb_slots_copy){.from = session->tail[layer],
+                                                                        .to = owner->kv[layer],
+                                                                        .into = session->snapshot[0],
+                                                                        .n = n});
+    return rc == MB_OK ? MB_OK : mb_session_failed(owner, rc, "bringing the keys of a lane", err);
+}
+
+int mb_lane_keep(mb_session *owner, const mb_lane_run *lane, int32_t layer, mb_error *err)
+{
+    const mb_session *session = lane->session;
+    if (!session->group || !lane->run->kept)
+        return MB_OK;
+    int rc = owner->kernels->slots_copy(owner->device,
+                                        &(mb_slots_copy){.from = owner->kv[layer],
+                                                         .to = session->tail[layer],
+                                                         .first = session->prefix[0],
+                                                         .into = session->prefix[0] - session->snapshot[0],
+                                                         .n = session->block});
+    return rc == MB_OK ? MB_OK : mb_session_failed(owner, rc, "keeping the keys of a lane", err);
 }
 
 /* ---- the arms' stacks ---- */
@@ -248,9 +270,9 @@ static int group_begin(struct mb_group *group, mb_session *session, mb_group_arm
         return mb_no_memory(err, "a group of %zu decodes", group->count);
     for (size_t i = 0; i < group->count && rc == MB_OK; i++) {
         group->fibers[i] = (fiber){.group = group, .session = session->lane[i], .arm = &arms[i]};
-        rc = share_snapshot(session, session->lane[i], err);
-        if (rc == MB_OK)
-            rc = fiber_begin(&group->fibers[i], err);
+        if (i > 0)
+            share_snapshot(session, session->lane[i]);
+        rc = fiber_begin(&group->fibers[i], err);
     }
     return rc;
 }
@@ -265,6 +287,20 @@ static void group_end(struct mb_group *group)
     free(group->best);
 }
 
+/* Whether every arm can decode in a lane: its answer has room in the tail, and it does not throw the prompt away
+ * as compat_prompt_bug does with one of a block, whose keys are everybody's. */
+static bool fit_lanes(const mb_session *session, const mb_group_arm *arms, size_t count)
+{
+    const int64_t prompt = (int64_t)session->prompt_count[0], rest = prompt - session->snapshot[0];
+    for (size_t i = 0; i < count; i++) {
+        const mb_decode_request *request = arms[i].request;
+        if (rest + request->max_new_tokens + session->block > session->tail[0].capacity ||
+            (request->sampler->compat_prompt_bug && prompt <= session->block))
+            return false;
+    }
+    return true;
+}
+
 int mb_decode_group(mb_session *session, mb_group_arm *arms, size_t count, mb_error *err)
 {
     struct mb_group group = {.count = count};
@@ -275,10 +311,12 @@ int mb_decode_group(mb_session *session, mb_group_arm *arms, size_t count, mb_er
         memset(&arms[i].error, 0, sizeof arms[i].error);
         memset(arms[i].result, 0, sizeof *arms[i].result);
     }
-    if (count == 1) /* alone it may replay graphs */
-        arms[0].rc = mb_decode(session, arms[0].attender, arms[0].request, arms[0].result, &arms[0].error);
-    if (count <= 1)
+    if (count <= 1 || !fit_lanes(session, arms, count)) { /* alone it may replay graphs of whole forwards */
+        for (size_t i = 0; i < count; i++)
+            arms[i].rc = mb_decode(session, arms[i].attender, arms[i].request, arms[i].result, &arms[i].error);
         return MB_OK;
+    }
+    session->holder = -1;
     int rc = group_begin(&group, session, arms, err);
     for (size_t i = 0; i < count && rc == MB_OK; i++) {
         session->lane[i]->group = &group;

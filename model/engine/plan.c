@@ -53,6 +53,10 @@ void mb_buffer_sizes_make(const mb_model_config *config, mb_type type, const mb_
     sizes->lanes = (int32_t)lanes;
     sizes->kv_bytes = padded(batch * kv_width * capacity * t);
     sizes->local_kv_bytes = padded(batch * local_kv_width * capacity * t);
+    /* Behind the snapshot: the rest of the prompt, the answer, and what fills up its last block. */
+    size_t tail = request->answer > 0 ? (size_t)request->answer + 2 * block : capacity;
+    sizes->tail = lanes > 1 ? (int32_t)(tail < capacity ? tail : capacity) : 0;
+    sizes->tail_bytes = lanes > 1 ? padded(kv_width * (size_t)sizes->tail * t) : 0;
 
     bytes[MB_BUFFER_X] = bytes[MB_BUFFER_NORMED] = bytes[MB_BUFFER_DELTA] = wide * hidden * t;
     bytes[MB_BUFFER_QKV] = wide * (widest + 2 * widest_kv) * t;
@@ -124,8 +128,8 @@ void mb_memory_plan_make(const mb_model_config *config, mb_type type, const mb_s
     memset(plan, 0, sizeof *plan);
     plan->weights = mb_model_weight_bytes(config, type);
     const size_t global = (size_t)mb_layer_count(config);
-    plan->kv = 2 * (global * sizes.kv_bytes + ((size_t)config->layers - global) * sizes.local_kv_bytes) *
-               (size_t)sizes.lanes;
+    plan->kv = 2 * (global * sizes.kv_bytes + ((size_t)config->layers - global) * sizes.local_kv_bytes) +
+               2 * (size_t)config->layers * sizes.tail_bytes * (size_t)sizes.lanes;
     for (int i = 0; i < MB_BUFFER_COUNT; i++) {
         size_t *part = sizes.budget[i] == MB_BUDGET_LOGITS       ? &plan->logits
                        : sizes.budget[i] == MB_BUDGET_STATISTICS ? &plan->statistics

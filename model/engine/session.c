@@ -409,7 +409,6 @@ int mb_session_prefill(mb_session *session, int32_t sequence, const int32_t *ids
     /* Until the prefill has succeeded the sequence is empty: a failure leaves no half snapshot behind. */
     session->snapshot[sequence] = session->prefix[sequence] = 0;
     session->seed[sequence] = -1;
-    session->prefills++;
     /* Behind a causal prompt a block begins anywhere. */
     const int32_t unit = session->config->canvas.steps > 0 ? 1 : session->block;
     int32_t whole = (int32_t)(n / (size_t)unit) * unit;
@@ -583,7 +582,6 @@ int mb_session_fill_random(mb_session *session, int32_t tokens, uint64_t seed, m
     if (rc == MB_OK)
         rc = fill_prompts(session, config->canvas.steps > 0 ? tokens : tokens / session->block * session->block,
                           err);
-    session->prefills++;
     if (rc != MB_OK)
         goto out;
     rc = session->kernels->sync(session->device);
