@@ -80,6 +80,15 @@ static void print_memory(const mb_run *run)
     mb_run_memory(run, 1, run->capacity, -1, run->arms, count, &plan);
     mb_plan_print_memory(&plan, memory, sizeof memory);
     printf("memory     %s; %.2f GiB free\n", memory, (double)info.arena_free / 0x1p30);
+    if (run->lanes > 1) {
+        const mb_model_config *config = &run->rank_config;
+        double token =
+            2.0 * config->layers * config->kv_heads * config->head_dim * (double)mb_type_size(run->config->type);
+        printf(
+            "groups     %d arms of a sample at once; the prompt's keys are there once, each arm has %.3f GiB for "
+            "up to %d tokens of its own\n",
+            run->lanes, token * (run->answer + 2 * config->block) / 0x1p30, run->answer);
+    }
 }
 
 int mb_run_print_plan(mb_run *run, mb_error *err)

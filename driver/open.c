@@ -14,6 +14,8 @@
 #define NO_WORK ((size_t)1 << 20)         /* of a device that others compute on: it is asked what it is */
 #define WORKER_OVERHEAD ((size_t)1 << 30) /* context and work memory of one more process on a GPU */
 #define LINK_OVERHEAD ((size_t)2 << 30)   /* what NCCL takes of a GPU beside the arena, at most */
+#define GROUP_ROWS 256                    /* of a product that multiplies as long as it reads the weights */
+#define GROUP_MOST 16                     /* lanes */
 #define CHAT_ALLOWANCE 256                /* tokens that a chat wrapper may add, before it is measured */
 
 mb_model_request mb_open_request(const mb_run_config *config, bool unloaded)
@@ -60,6 +62,28 @@ static int find_capacity(mb_run *run, mb_error *err)
     return MB_OK;
 }
 
+/* Lanes for the arms: as many as the config says. "auto" on a GPU: blocks of GROUP_ROWS rows in all, in groups of
+ * about the same size, and fewer where memory ends (open_device). On the CPU a product of one block's rows
+ * computes as fast as one of more, so that nothing is won there. */
+static void choose_lanes(mb_run *run)
+{
+    const mb_run_config *config = run->config;
+    mb_error why = {0};
+    int32_t most = config->decode_group, arms = 0;
+    for (size_t i = 0; i < run->arm_count; i++) /* plug-ins decode alone, in a worker */
+        arms += !mb_arm_is_plugin(&run->arms[i]);
+    if (most == MB_GROUP_AUTO) {
+        const bool gpu = strncmp(config->device, "cpu", 3) != 0 && mb_cuda_device_count(&why) > 0;
+        most = !gpu || config->parallel > 1 || run->model_config.canvas.steps > 0
+                   ? 1
+                   : GROUP_ROWS / run->model_config.block;
+        most = most < 1 ? 1 : most > GROUP_MOST ? GROUP_MOST : most;
+        const int32_t groups = (arms + most - 1) / most;
+        most = groups > 0 ? (arms + groups - 1) / groups : 1;
+    }
+    run->lanes = arms < most ? arms : most;
+}
+
 int mb_run_inspect(mb_run *run, mb_error *err)
 {
     mb_run_config *config = run->config;
@@ -103,8 +127,7 @@ int mb_run_inspect(mb_run *run, mb_error *err)
             "config key decode.group is %d and model.parallel %d: a model that is split decodes one arm "
             "at a time, leave one of the two out",
             config->decode_group, config->parallel);
-    for (size_t i = 0; i < run->arm_count; i++) /* plug-ins decode alone, in a worker */
-        run->lanes += run->lanes < config->decode_group && !mb_arm_is_plugin(&run->arms[i]);
+    choose_lanes(run);
     return find_capacity(run, err);
 }
 
@@ -122,6 +145,24 @@ static int plan_arms(const mb_run *run, mb_memory_plan *plan, bool *workers, mb_
     mb_run_memory(run, 1, run->capacity, -1, arms, count, plan);
     free(arms);
     return MB_OK;
+}
+
+/* Half as many lanes where "auto" leaves it to us and there are several; false: they stay. */
+static bool halve_lanes(mb_run *run)
+{
+    if (run->config->decode_group != MB_GROUP_AUTO || run->lanes < 2)
+        return false;
+    run->lanes /= 2;
+    return true;
+}
+
+/* plan_arms() with as many lanes as go into so many bytes, where "auto" leaves it to us. */
+static int plan_lanes(mb_run *run, size_t bytes, mb_memory_plan *plan, bool *workers, mb_error *err)
+{
+    int rc = plan_arms(run, plan, workers, err);
+    while (rc == MB_OK && plan->total > bytes && halve_lanes(run))
+        rc = plan_arms(run, plan, workers, err);
+    return rc;
 }
 
 /* The GPUs of a split model: those of the list "cuda:0,2", or those from the first on. first: room for "cuda:0".
@@ -195,7 +236,8 @@ static int open_device(mb_run *run, mb_error *err)
     mb_memory_plan plan;
     mb_error note = {0};
     bool workers = false;
-    int rc = plan_arms(run, &plan, &workers, err);
+    const size_t most = config->memory_gib > 0 ? (size_t)(config->memory_gib * 0x1p30) : SIZE_MAX;
+    int rc = plan_lanes(run, most, &plan, &workers, err);
     if (rc != MB_OK)
         return rc;
     bool no_room = false;
@@ -221,6 +263,13 @@ static int open_device(mb_run *run, mb_error *err)
     if (config->parallel > 1)
         options.spare_bytes += LINK_OVERHEAD;
     rc = mb_device_open(first, &options, &run->kernels, &run->device, &note, err);
+    while (rc != MB_OK && no_room && halve_lanes(run)) {
+        no_room = false;
+        if ((rc = plan_arms(run, &plan, &workers, err)) != MB_OK)
+            return rc;
+        options.arena_bytes = plan.total;
+        rc = mb_device_open(first, &options, &run->kernels, &run->device, &note, err);
+    }
     if (rc != MB_OK && !no_room)
         return rc;
     if (rc != MB_OK)
@@ -231,6 +280,8 @@ static int open_device(mb_run *run, mb_error *err)
             (double)plan.total / 0x1p30, (double)plan.weights / 0x1p30, (double)plan.kv / 0x1p30,
             (double)plan.methods / 0x1p30, (double)(plan.activations + plan.logits + plan.statistics) / 0x1p30);
     run->kernels->info(run->device, &run->device_info);
+    if (!run->devices && (rc = plan_lanes(run, run->device_info.arena_free, &plan, &workers, err)) != MB_OK)
+        return rc;
     if (*note.text)
         mb_progress_note(&run->progress, "%s", note.text);
     mb_progress_note(&run->progress, "device %s: %s (%s)", run->kernels->name, run->device_info.name,
@@ -259,6 +310,6 @@ int mb_run_open_session(mb_run *run, mb_error *err)
                                   .graphs = config->graphs,
                                   .lanes = run->lanes,
                                   .answer = run->answer,
-                                  .invariant = config->decode_group > 1};
+                                  .invariant = config->decode_group != 1};
     return mb_session_open(&run->session, run->model, &request, err);
 }

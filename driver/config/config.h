@@ -44,6 +44,7 @@ typedef struct mb_key_objects {
 } mb_key_objects;
 
 enum { MB_BATCH_LARGEST = -1 }; /* the word "largest" among the batches */
+enum { MB_GROUP_AUTO = 0 };     /* the word "auto" of decode.group */
 
 typedef struct mb_latency_spec {
     mb_key_ints contexts, batches, breakdown_contexts;
@@ -105,7 +106,7 @@ typedef struct mb_run_config {
     int32_t max_length;        /* prompt tokens before the middle is cut; 0 = what the model takes */
     int32_t max_new_tokens;    /* 0 = the benchmark's own limit */
     uint32_t passes;           /* of mb_run_passes */
-    int32_t decode_group;      /* arms of a sample that decode together; 1 = one after the other */
+    int32_t decode_group;      /* arms of a sample that decode together; 1 = one after the other; MB_GROUP_AUTO */
     int64_t recall_limit;      /* samples per task in the recall pass, 0 = all */
     int64_t record_selections; /* samples per task of which prompt, steps and selected keys are kept */
     mb_latency_spec latency;

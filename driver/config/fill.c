@@ -117,7 +117,7 @@ static int check_value(const cJSON *value, const mb_key *key, const char *path, 
         return cJSON_IsBool(value) ? MB_OK : mb_fail(err, MB_E_INPUT, "config key %s must be true or false", path);
     case MB_KEY_INT:
     case MB_KEY_REAL:
-        return check_number(value, key, path, err);
+        return choice_of(key, value) ? MB_OK : check_number(value, key, path, err);
     case MB_KEY_INTS:
         return check_ints(value, key, path, err);
     case MB_KEY_CHOICE:
@@ -260,7 +260,7 @@ static int store_value(void *base, const mb_key *key, const cJSON *value)
     case MB_KEY_PATH:
         return store_text(field, key, value->valuestring);
     case MB_KEY_INT:
-        store_int(field, key, integer_of(key, value));
+        store_int(field, key, choice_of(key, value) ? choice_of(key, value)->value : integer_of(key, value));
         break;
     case MB_KEY_REAL:
         memcpy(field, &value->valuedouble, sizeof value->valuedouble);

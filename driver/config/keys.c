@@ -37,6 +37,7 @@ static const mb_key_choice confidences[] = {{"all", MB_CONFIDENCE_ALL}, {"kept",
 static const mb_key_choice templates[] = {{"folder", MB_CHAT_FOLDER}, {"family", MB_CHAT_FAMILY}, {NULL, 0}};
 static const mb_key_choice thinking[] = {{"true", MB_THINKING_ON}, {"false", MB_THINKING_OFF}, {NULL, 0}};
 static const mb_key_choice special_texts[] = {{"token", MB_SPECIAL_TOKEN}, {"text", MB_SPECIAL_TEXT}, {NULL, 0}};
+static const mb_key_choice groups[] = {{"auto", MB_GROUP_AUTO}, {NULL, 0}};
 static const mb_key_choice batches[] = {{"largest", MB_BATCH_LARGEST}, {NULL, 0}};
 
 /* The file's order is the help's, and that of the read functions. */
@@ -209,8 +210,9 @@ const mb_key mb_config_keys[] = {
      .stored = MB_KEY_SAMPLER_OPTIONS,
      .help = "Fast-dLLM v2: ignore a prompt of exactly B tokens, as the reference does"},
 
-    {"decode", "group", MB_KEY_INT, AT(decode_group), .min = 1, .max = 16, .preset = "1",
-     .help = "most arms of a sample that decode together, each with a KV cache; 1 = one after the other"},
+    {"decode", "group", MB_KEY_INT, AT(decode_group), .min = 1, .max = 16, .choices = groups, .preset = "1",
+     .help = "most arms of a sample that decode together; 1 = one after the other; auto = as many as the GPU's "
+             "memory and best shape of a product allow, on the CPU 1"},
 
     {"recall", "limit", MB_KEY_INT, AT(recall_limit), .max = MAX_SAMPLES, .preset = "0",
      .harmless = MORE_OF_THE_SAME, .help = "samples per task in the recall pass; 0 = as the quality pass"},
@@ -310,10 +312,11 @@ static void print_type(mb_text *out, const mb_key *key, const char *bar)
 {
     mb_text_puts(out, key->type == MB_KEY_SECTION && key->shorthand ? "text or " : "");
     mb_text_puts(out, mb_key_type_name(key->type));
-    if (key->type == MB_KEY_INT || key->type == MB_KEY_REAL || key->type == MB_KEY_INTS)
+    const bool number = key->type == MB_KEY_INT || key->type == MB_KEY_REAL || key->type == MB_KEY_INTS;
+    if (number)
         mb_text_printf(out, " %.16g..%.16g", key->min, key->max);
     for (const mb_key_choice *c = key->choices; c && c->word; c++)
-        mb_text_printf(out, "%s%s", c > key->choices ? bar : key->type == MB_KEY_INTS ? " or " : " ", c->word);
+        mb_text_printf(out, "%s%s", c > key->choices ? bar : number ? " or " : " ", c->word);
     mb_text_puts(out, key->lists ? ", or a list: a run for each" : "");
 }
 

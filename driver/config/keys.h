@@ -14,7 +14,7 @@
 typedef enum mb_key_type {
     MB_KEY_TEXT,     /* char *, owned */
     MB_KEY_PATH,     /* char *, owned: text, looked for among the installed files too (mb_shared_path) */
-    MB_KEY_INT,      /* int32_t or int64_t, as size says */
+    MB_KEY_INT,      /* int32_t or int64_t, as size says; a word of choices stands for its value */
     MB_KEY_REAL,     /* double */
     MB_KEY_BOOL,     /* bool */
     MB_KEY_INTS,     /* mb_key_ints: a whole number or a list; a word of choices stands for its value */

@@ -80,7 +80,8 @@ static cJSON *own_form(const mb_key *key)
     case MB_KEY_PATH:
         return typed("string");
     case MB_KEY_INT:
-        return number_in("integer", key->min, key->max);
+        integer = number_in("integer", key->min, key->max);
+        return key->choices ? either(integer, words_of(key->choices)) : integer;
     case MB_KEY_REAL:
         return number_in("number", key->min, key->max);
     case MB_KEY_BOOL:

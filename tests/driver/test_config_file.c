@@ -269,7 +269,8 @@ static void the_schema_has_every_row(void **state)
             *key->section ? cJSON_GetObjectItemCaseSensitive(definitions, key->section) : schema;
         const cJSON *row = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItem(section, "properties"), key->name);
         assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(row, "description")), key->help);
-        const cJSON *form = key->lists ? cJSON_GetObjectItem(row, "anyOf")->child : row;
+        const bool several = key->lists || (key->type == MB_KEY_INT && key->choices);
+        const cJSON *form = several ? cJSON_GetObjectItem(row, "anyOf")->child : row;
         if (key->type == MB_KEY_INT || key->type == MB_KEY_REAL) {
             assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(form, "minimum")) == key->min);
             assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(form, "maximum")) == key->max);
