@@ -84,10 +84,9 @@ static void print_memory(const mb_run *run)
         const mb_model_config *config = &run->rank_config;
         double token =
             2.0 * config->layers * config->kv_heads * config->head_dim * (double)mb_type_size(run->config->type);
-        printf(
-            "groups     %d arms of a sample at once; the prompt's keys are there once, each arm has %.3f GiB for "
-            "up to %d tokens of its own\n",
-            run->lanes, token * (run->answer + 2 * config->block) / 0x1p30, run->answer);
+        printf("groups     %d arms of a sample at once; the prompt's keys are there once, each arm has %.1f MiB "
+               "for an answer of up to %d tokens\n",
+               run->lanes, token * (run->answer + 2 * config->block) / 0x1p20, run->answer);
     }
 }
 
