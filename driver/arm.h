@@ -79,7 +79,7 @@ typedef struct mb_run {
     int32_t lanes;                     /* arms of a sample that decode together; 0, 1 = each alone */
     int64_t groups;                    /* that were decoded */
     int64_t alone_again, alone_differ; /* arms of groups that decoded once more alone; of those, other tokens */
-    const char *differing;             /* the label of the last of these */
+    size_t differing;                  /* the last of these, an index of arms */
     int32_t capacity;                  /* tokens the session holds per sequence */
     int32_t chat_overhead;             /* tokens that the chat wrapper adds to a prompt */
     mb_codec codec;

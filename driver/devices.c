@@ -7,6 +7,7 @@
 #include "driver/devices.h"
 
 #include "driver/os/os.h"
+#include "driver/pass/pass.h"
 #include "driver/pass/plan.h"
 #include "driver/worker/worker.h"
 
@@ -219,6 +220,8 @@ static int store_rows(mb_run *run, device *d, const mb_text *answer, mb_error *e
     memcpy(&done, answer->data, sizeof done);
     int rc =
         mb_store_absorb(run->store, run->run_id, answer->data + sizeof done, answer->length - sizeof done, err);
+    if (rc == MB_OK)
+        rc = mb_group_gate(run, done.alone_again, done.alone_differ, (size_t)done.differing, err);
     for (size_t i = 0; i < d->sample.wanted; i++)
         missing += !d->sample.stored[i];
     run->failed_samples += done.failed;

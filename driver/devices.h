@@ -18,6 +18,7 @@ typedef struct mb_samples_job {
 typedef struct mb_samples_done { /* in front of the bytes of mb_store_pack() */
     int64_t failed;
     double seconds_quality, seconds_recall;
+    int64_t alone_again, alone_differ, differing; /* of groups: as in mb_run */
 } mb_samples_done;
 #define MB_SAMPLES_CONFIG "config" /* keys of the order */
 #define MB_SAMPLES_DEVICE "device"

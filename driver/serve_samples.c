@@ -57,14 +57,22 @@ static int do_sample(struct serving *s, const mb_samples_job *job, const char *s
                      mb_text *answer, mb_error *err)
 {
     mb_run *run = &s->run;
-    mb_samples_done before = {run->failed_samples, run->seconds_quality, run->seconds_recall};
+    const mb_samples_done before = {.failed = run->failed_samples,
+                                    .seconds_quality = run->seconds_quality,
+                                    .seconds_recall = run->seconds_recall,
+                                    .alone_again = run->alone_again,
+                                    .alone_differ = run->alone_differ};
     if (!s->open || size != MB_SAMPLE_PASSES * run->arm_count)
         return mb_fail(err, MB_E_BUG, "a worker got a damaged order");
     run->stored = stored;
     int rc = mb_run_sample_at(run, &s->stream, job->task, job->index, job->number, err);
     run->stored = NULL;
-    mb_samples_done done = {run->failed_samples - before.failed, run->seconds_quality - before.seconds_quality,
-                            run->seconds_recall - before.seconds_recall};
+    const mb_samples_done done = {.failed = run->failed_samples - before.failed,
+                                  .seconds_quality = run->seconds_quality - before.seconds_quality,
+                                  .seconds_recall = run->seconds_recall - before.seconds_recall,
+                                  .alone_again = run->alone_again - before.alone_again,
+                                  .alone_differ = run->alone_differ - before.alone_differ,
+                                  .differing = (int64_t)run->differing};
     mb_text_append(answer, (const char *)&done, sizeof done);
     return rc == MB_OK ? mb_store_pack(run->store, answer, err) : rc;
 }

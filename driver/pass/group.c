@@ -9,13 +9,18 @@
 #include <math.h>
 #include <string.h>
 
-static int store_gate(mb_run *run, mb_error *err)
+int mb_group_gate(mb_run *run, int64_t again, int64_t differ, size_t arm, mb_error *err)
 {
+    run->alone_again += again;
+    run->alone_differ += differ;
+    run->differing = differ > 0 && arm < run->arm_count ? arm : run->differing;
+    if (again == 0)
+        return MB_OK;
     mb_text detail = {0};
     mb_text_printf(&detail, "%lld arms of groups decoded again alone: %lld gave other tokens",
                    (long long)run->alone_again, (long long)run->alone_differ);
     if (run->alone_differ)
-        mb_text_printf(&detail, ", the last of them %s", run->differing);
+        mb_text_printf(&detail, ", the last of them %s", run->arms[run->differing].spec->label);
     int rc = detail.failed ? mb_no_memory(err, "a gate")
                            : mb_store_gate(run->store, run->run_id, "company does not matter",
                                            run->alone_differ ? "fail" : "pass", detail.data, err);
@@ -35,12 +40,7 @@ static int again_alone(mb_run *run, const mb_pending *pending, const mb_decode_r
     bool same = alone.count == together->count && alone.denoise_forwards == together->denoise_forwards &&
                 memcmp(alone.ids, together->ids, alone.count * sizeof *alone.ids) == 0;
     mb_decode_result_free(&alone);
-    run->alone_again++;
-    if (!same) {
-        run->alone_differ++;
-        run->differing = pending->arm->spec->label;
-    }
-    return store_gate(run, err);
+    return mb_group_gate(run, 1, !same, (size_t)(pending->arm - run->arms), err);
 }
 
 int mb_pending_decode(mb_run *run, const mb_pending *pending, size_t count, mb_group_arm *arms,

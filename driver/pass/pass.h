@@ -36,6 +36,9 @@ typedef struct mb_pending {
 int mb_pending_decode(mb_run *run, const mb_pending *pending, size_t count, mb_group_arm *arms,
                       mb_decode_result *results, mb_error *err);
 enum { MB_PENDING_MAX = 16 };
+/* Adds arms that decoded again alone, those of them with other tokens and the last of these, here or in a worker,
+ * and stores the gate. Nothing where none did. */
+int mb_group_gate(mb_run *run, int64_t again, int64_t differ, size_t arm, mb_error *err);
 
 /* ---- quality.c, recall.c, latency.c, breakdown.c ---- */
 int mb_quality_sample(mb_run *run, mb_prepared *prepared, mb_error *err);

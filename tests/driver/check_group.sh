@@ -19,4 +19,12 @@ same_rows "$scratch/alone.db" "$scratch/group.db"
 sqlite3 "$scratch/group.db" "DELETE FROM sample WHERE id IN (SELECT sample_id FROM v_samples WHERE config LIKE 'mage%')"
 expect_exit 0 '' $run --db "$scratch/group.db" --set decode.group=3
 same_rows "$scratch/alone.db" "$scratch/group.db"
+# Workers hand the gate on.
+expect_exit 0 '' $run --db "$scratch/devices.db" --set decode.group=2 --devices cpu
+same_rows "$scratch/alone.db" "$scratch/devices.db"
+[ "$(sqlite3 "$scratch/devices.db" "SELECT verdict FROM gate WHERE name = 'company does not matter'")" = pass ] || fail "a worker's gate is lost"
+# On the CPU auto is one after the other: nothing is won there.
+expect_exit 0 '' $run --db "$scratch/auto.db" --set decode.group=auto --device cpu
+[ "$(sqlite3 "$scratch/auto.db" 'SELECT count(decode_us) FROM sample')" = 4 ] || fail "auto decoded together on the CPU"
+expect_exit 2 'decode.group must be a whole number or "auto"' $run --db "$scratch/auto.db" --set decode.group=many
 exit $((failures > 0))
