@@ -19,12 +19,23 @@ same_rows "$scratch/alone.db" "$scratch/group.db"
 sqlite3 "$scratch/group.db" "DELETE FROM sample WHERE id IN (SELECT sample_id FROM v_samples WHERE config LIKE 'mage%')"
 expect_exit 0 '' $run --db "$scratch/group.db" --set decode.group=3
 same_rows "$scratch/alone.db" "$scratch/group.db"
+# A run that is killed goes on with what its last whole group had stored.
+$run --db "$scratch/killed.db" --set decode.group=2 2>/dev/null & child=$!
+for i in $(seq 100); do
+    [ "$(sqlite3 -readonly "$scratch/killed.db" 'SELECT count(*) FROM sample' 2>/dev/null || echo 0)" -ge 2 ] && break
+    sleep 0.03
+done
+kill -KILL $child 2>/dev/null; wait $child 2>/dev/null
+expect_exit 0 '' $run --db "$scratch/killed.db" --set decode.group=2
+same_rows "$scratch/alone.db" "$scratch/killed.db"
 # Workers hand the gate on.
 expect_exit 0 '' $run --db "$scratch/devices.db" --set decode.group=2 --devices cpu
 same_rows "$scratch/alone.db" "$scratch/devices.db"
 [ "$(sqlite3 "$scratch/devices.db" "SELECT verdict FROM gate WHERE name = 'company does not matter'")" = pass ] || fail "a worker's gate is lost"
-# On the CPU auto is one after the other: nothing is won there.
-expect_exit 0 '' $run --db "$scratch/auto.db" --set decode.group=auto --device cpu
-[ "$(sqlite3 "$scratch/auto.db" 'SELECT count(decode_us) FROM sample')" = 4 ] || fail "auto decoded together on the CPU"
-expect_exit 2 'decode.group must be a whole number or "auto"' $run --db "$scratch/auto.db" --set decode.group=many
+# The plan says what an arm has of its own. On the CPU auto is one after the other: nothing is won there.
+expect_exit 0 '' $run --db "$scratch/plan.db" --set decode.group=3 --dry-run
+grep -qE '^groups +3 arms .* [0-9.]+ MiB for an answer of up to 32 tokens' "$scratch/out" || fail "the plan has no line of the groups"
+expect_exit 0 '' $run --db "$scratch/plan.db" --set decode.group=auto --device cpu --dry-run
+! grep -q '^groups' "$scratch/out" || fail "auto decodes together on the CPU"
+expect_exit 2 'decode.group must be a whole number or "auto"' $run --db "$scratch/plan.db" --set decode.group=many
 exit $((failures > 0))

@@ -9,7 +9,7 @@
 #include "tests/model/replay_kernels.h"
 
 #define MOST 128
-#define LANES 8
+#define LANES 16
 
 static opened model;
 static mb_session *session;
@@ -67,7 +67,7 @@ static void arms_open(struct arms *arms, size_t every)
     arms->sampler[1] = arms->sampler[0];
     arms->sampler[0].schedule = MB_SCHEDULE_FIXED;
     arms->sampler[0].steps = 3;
-    arms->sampler[1].threshold = 0.1;  /* of random weights: some tokens a step */
+    arms->sampler[1].threshold = 0.1;    /* of random weights: some tokens a step */
     arms->sampler[1].block_cache = true; /* where the sampler has it: forwards of a part of the block */
     for (size_t i = 0; i < 2 * mb_registry_count() && i < MOST; i += every) {
         const mb_method *method = mb_registry_at(i / 2);
@@ -154,13 +154,13 @@ static size_t stride_for(size_t count)
 
 static void test_sizes(void **state)
 {
-    static const size_t sizes[] = {2, 3, 8};
+    static const size_t sizes[] = {2, 3, 8, 16};
     struct arms arms;
     (void)state;
     open_on("qwen2_tied", LANES);
     arms_open(&arms, 1);
     decode_alone(&arms);
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         assert_int_equal(different(&arms, sizes[i], i, i % 2 ? stride_for(arms.count) : 1), 0);
     arms_close(&arms);
     close_on();
@@ -214,7 +214,7 @@ static void test_graphs(void **state)
     if (mb_session_open(&session, model.model, &request, &err) != MB_OK)
         fail_msg("%s", err.text);
     prefill(1);
-    arms_open(&arms, 1);
+    arms_open(&arms, 3);
     mb_session_use_graphs(session, false);
     decode_alone(&arms);
     assert_int_equal(replay_launches, 0);
