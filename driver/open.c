@@ -301,9 +301,22 @@ int mb_run_open_model(mb_run *run, mb_error *err)
                        : rc;
 }
 
+/* Who does not take part although the config has groups. */
+static void tell_alone(mb_run *run)
+{
+    int plugins = 0;
+    for (size_t i = 0; i < run->arm_count; i++)
+        plugins += mb_arm_is_plugin(&run->arms[i]);
+    if (run->lanes > 1)
+        mb_progress_note(&run->progress, "decode.group: up to %d arms of a sample decode together", run->lanes);
+    if (run->config->decode_group != 1 && plugins > 0)
+        mb_progress_note(&run->progress, "decode.group: %d arm(s) of plug-ins decode alone", plugins);
+}
+
 int mb_run_open_session(mb_run *run, mb_error *err)
 {
     const mb_run_config *config = run->config;
+    tell_alone(run);
     mb_session_request request = {.batch = 1,
                                   .capacity = run->capacity,
                                   .prefill_chunk = config->prefill_chunk,
