@@ -202,6 +202,18 @@ int mb_store_gate(mb_store *store, int64_t run, const char *name, const char *ve
     return store_step(store, s, "storing a gate", err);
 }
 
+bool mb_store_gate_failed(mb_store *store, int64_t run, const char *name)
+{
+    int64_t one = 0;
+    bool found = false;
+    sqlite3_stmt *s = store_statement(
+        store, "SELECT 1 FROM gate WHERE run_id = ? AND name = ? AND verdict = 'fail' LIMIT 1", NULL);
+    if (!s)
+        return false;
+    store_bind(s, "it", run, name);
+    return store_step_integer(store, s, &one, &found, "looking for a gate", NULL) == MB_OK && found;
+}
+
 int mb_store_event(mb_store *store, int64_t run, const char *level, const char *text, mb_error *err)
 {
     int rc = store_writable(store, err);

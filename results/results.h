@@ -216,6 +216,8 @@ int mb_store_breakdown(mb_store *, int64_t cell, const mb_breakdown_row *rows, s
 /* Sanity gates and events of a run. */
 int mb_store_gate(mb_store *, int64_t run, const char *name, const char *verdict /* pass|fail|skip */,
                   const char *detail, mb_error *err);
+/* Whether the gate is stored as failed. */
+bool mb_store_gate_failed(mb_store *, int64_t run, const char *name);
 int mb_store_event(mb_store *, int64_t run, const char *level, const char *text, mb_error *err);
 
 /* ---- reading: reports and exports from the views ---- */

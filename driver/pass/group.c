@@ -9,12 +9,15 @@
 #include <math.h>
 #include <string.h>
 
+#define GATE "company does not matter"
+
 int mb_group_gate(mb_run *run, int64_t again, int64_t differ, size_t arm, mb_error *err)
 {
     run->alone_again += again;
     run->alone_differ += differ;
     run->differing = differ > 0 && arm < run->arm_count ? arm : run->differing;
-    if (again == 0)
+    /* What an earlier start of the run found stays found. */
+    if (again == 0 || (run->alone_differ == 0 && mb_store_gate_failed(run->store, run->run_id, GATE)))
         return MB_OK;
     mb_text detail = {0};
     mb_text_printf(&detail, "%lld arms of groups decoded again alone: %lld gave other tokens",
@@ -22,8 +25,8 @@ int mb_group_gate(mb_run *run, int64_t again, int64_t differ, size_t arm, mb_err
     if (run->alone_differ)
         mb_text_printf(&detail, ", the last of them %s", run->arms[run->differing].spec->label);
     int rc = detail.failed ? mb_no_memory(err, "a gate")
-                           : mb_store_gate(run->store, run->run_id, "company does not matter",
-                                           run->alone_differ ? "fail" : "pass", detail.data, err);
+                           : mb_store_gate(run->store, run->run_id, GATE, run->alone_differ ? "fail" : "pass",
+                                           detail.data, err);
     mb_text_free(&detail);
     return rc;
 }

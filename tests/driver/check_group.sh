@@ -16,8 +16,8 @@ expect_exit 0 '' $run --db "$scratch/group.db" --set decode.group=3
 same_rows "$scratch/alone.db" "$scratch/group.db"
 [ "$(sqlite3 "$scratch/group.db" "SELECT verdict FROM gate WHERE name = 'company does not matter'")" = pass ] || fail "no gate of the company"
 [ "$(sqlite3 "$scratch/group.db" 'SELECT count(decode_us) FROM sample')" = 0 ] || fail "a group has times of single arms"
-sqlite3 "$scratch/group.db" "DELETE FROM sample WHERE id IN (SELECT sample_id FROM v_samples WHERE config LIKE 'mage%')"
-expect_exit 0 '' $run --db "$scratch/group.db" --set decode.group=3
+sqlite3 "$scratch/group.db" "DELETE FROM sample WHERE id IN (SELECT sample_id FROM v_samples WHERE config LIKE 'mage%'); UPDATE gate SET verdict = 'fail' WHERE name = 'company does not matter'"
+expect_exit 4 '' $run --db "$scratch/group.db" --set decode.group=3 # a red gate stays red
 same_rows "$scratch/alone.db" "$scratch/group.db"
 # A run that is killed goes on with what its last whole group had stored.
 $run --db "$scratch/killed.db" --set decode.group=2 2>/dev/null & child=$!
