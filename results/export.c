@@ -22,6 +22,21 @@ void store_file_name(mb_text *out, const char *label)
     }
 }
 
+int store_path_once(mb_text *seen, const char *path, mb_error *err)
+{
+    char *line = mb_string_format("\n%s\n", path);
+    bool known = line && seen->data && strstr(seen->data, line);
+    if (line && !known)
+        mb_text_puts(seen, line);
+    free(line);
+    if (known)
+        return mb_fail(err, MB_E_INPUT,
+                       "two labels become one file name, %s: export their runs apart with --run, or choose other "
+                       "labels",
+                       path);
+    return line && !seen->failed ? MB_OK : mb_no_memory(err, "file names");
+}
+
 static const char *text_at(sqlite3_stmt *s, int column)
 {
     return (const char *)sqlite3_column_text(s, column);
@@ -70,12 +85,41 @@ static int chosen_run(mb_store *store, const char *run, int64_t *id, mb_error *e
 }
 
 /* folder/pred/<run> <model> <config> <sampler>/<task>.jsonl; the run only where several are exported. */
-int mb_export_pred(mb_store *store, const char *run, const char *folder, mb_error *err)
+static char *pred_path(const char *folder, sqlite3_stmt *s, size_t *folder_length)
 {
-    int64_t id = -1;
-    int code, rc = chosen_run(store, run, &id, err);
-    if (rc != MB_OK)
-        return rc;
+    mb_text path = {0};
+    mb_text_printf(&path, "%s/pred/", folder);
+    if (sqlite3_column_int(s, 6)) {
+        store_file_name(&path, text_at(s, 5));
+        mb_text_puts(&path, "-");
+    }
+    store_file_name(&path, text_at(s, 2));
+    mb_text_puts(&path, "-");
+    store_file_name(&path, text_at(s, 3));
+    if (sqlite3_column_int(s, 7)) {
+        mb_text_puts(&path, "-");
+        store_file_name(&path, text_at(s, 4));
+    }
+    *folder_length = path.length;
+    mb_text_puts(&path, "/");
+    store_file_name(&path, text_at(s, 1));
+    mb_text_puts(&path, ".jsonl");
+    return mb_text_take(&path);
+}
+
+static int export_file(mb_store *store, int64_t cell, char *path, size_t folder_length, mb_error *err)
+{
+    path[folder_length] = '\0';
+    int rc = mb_folder_make(path, err);
+    path[folder_length] = '/';
+    return rc == MB_OK ? export_cell(store, cell, path, err) : rc;
+}
+
+/* All cells; without `write` only their paths are looked at. */
+static int export_cells(mb_store *store, int64_t run, const char *folder, bool write, mb_error *err)
+{
+    mb_text seen = {0};
+    int code = SQLITE_DONE, rc = MB_OK;
     sqlite3_stmt *s = store_statement(
         store,
         "SELECT c.cell_id, c.task, c.model, c.config, c.sampler, c.run, ?1 IS NULL AND (SELECT count(*) FROM run) "
@@ -87,35 +131,29 @@ int mb_export_pred(mb_store *store, const char *run, const char *folder, mb_erro
         err);
     if (!s)
         return MB_E_SYSTEM;
-    store_bind(s, "k", id);
+    store_bind(s, "k", run);
     while (rc == MB_OK && (code = sqlite3_step(s)) == SQLITE_ROW) {
-        mb_text path = {0};
-        mb_text_printf(&path, "%s/pred/", folder);
-        if (sqlite3_column_int(s, 6)) {
-            store_file_name(&path, text_at(s, 5));
-            mb_text_puts(&path, "-");
-        }
-        store_file_name(&path, text_at(s, 2));
-        mb_text_puts(&path, "-");
-        store_file_name(&path, text_at(s, 3));
-        if (sqlite3_column_int(s, 7)) {
-            mb_text_puts(&path, "-");
-            store_file_name(&path, text_at(s, 4));
-        }
-        rc = path.failed ? mb_no_memory(err, "exporting into %s", folder) : mb_folder_make(path.data, err);
-        mb_text_puts(&path, "/");
-        store_file_name(&path, text_at(s, 1));
-        mb_text_puts(&path, ".jsonl");
-        if (rc == MB_OK && path.failed)
-            rc = mb_no_memory(err, "exporting into %s", folder);
-        if (rc == MB_OK)
-            rc = export_cell(store, sqlite3_column_int64(s, 0), path.data, err);
-        mb_text_free(&path);
+        size_t length = 0;
+        char *path = pred_path(folder, s, &length);
+        rc = !path   ? mb_no_memory(err, "exporting into %s", folder)
+             : write ? export_file(store, sqlite3_column_int64(s, 0), path, length, err)
+                     : store_path_once(&seen, path, err);
+        free(path);
     }
     if (rc == MB_OK && code != SQLITE_DONE)
         rc = store_error(store, code, "exporting predictions", err);
     sqlite3_reset(s);
+    mb_text_free(&seen);
     return rc;
+}
+
+int mb_export_pred(mb_store *store, const char *run, const char *folder, mb_error *err)
+{
+    int64_t id = -1;
+    int rc = chosen_run(store, run, &id, err);
+    if (rc == MB_OK)
+        rc = export_cells(store, id, folder, false, err);
+    return rc == MB_OK ? export_cells(store, id, folder, true, err) : rc;
 }
 
 int mb_export(mb_store *store, const char *run, mb_table_format format, mb_text *out, mb_error *err)

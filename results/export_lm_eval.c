@@ -335,12 +335,11 @@ static char *folder_of(const char *folder, sqlite3_stmt *s, int run_column)
     return path.failed ? NULL : mb_text_take(&path);
 }
 
-int mb_export_lm_eval(mb_store *store, const char *run, const char *folder, mb_error *err)
+/* All groups; without `write` only their folders are looked at. */
+static int export_groups(mb_store *store, int64_t id, const char *folder, bool write, mb_error *err)
 {
-    int64_t id = -1;
-    int code, rc = run ? store_find_run(store, run, &id, NULL, err) : MB_OK;
-    if (rc != MB_OK)
-        return rc;
+    mb_text seen = {0};
+    int code = SQLITE_DONE, rc = MB_OK;
     sqlite3_stmt *s = store_statement(
         store,
         "SELECT c.run_id, c.model_id, c.config_id, c.sampler_id, c.model, c.config, c.sampler, c.method, "
@@ -372,12 +371,23 @@ int mb_export_lm_eval(mb_store *store, const char *run, const char *folder, mb_e
                    .date = text_at(s, 10),
                    .seed = sqlite3_column_int64(s, 11),
                    .folder = path};
-        rc = path ? export_group(store, &g, sqlite3_column_double(s, 12), err)
-                  : mb_no_memory(err, "exporting into %s", folder);
+        rc = !path   ? mb_no_memory(err, "exporting into %s", folder)
+             : write ? export_group(store, &g, sqlite3_column_double(s, 12), err)
+                     : store_path_once(&seen, path, err);
         free(path);
     }
     if (rc == MB_OK && code != SQLITE_DONE)
         rc = store_error(store, code, "exporting results", err);
     sqlite3_reset(s);
+    mb_text_free(&seen);
     return rc;
+}
+
+int mb_export_lm_eval(mb_store *store, const char *run, const char *folder, mb_error *err)
+{
+    int64_t id = -1;
+    int rc = run ? store_find_run(store, run, &id, NULL, err) : MB_OK;
+    if (rc == MB_OK)
+        rc = export_groups(store, id, folder, false, err);
+    return rc == MB_OK ? export_groups(store, id, folder, true, err) : rc;
 }

@@ -98,6 +98,33 @@ static int read_views(mb_store *store, int64_t run, mb_error *err)
     return rc;
 }
 
+/* Does no other run of the store have the same file name? */
+static bool is_alone(mb_store *store, const char *label, mb_error *err)
+{
+    sqlite3_stmt *s = store_statement(store, "SELECT label FROM run WHERE label <> ?", err);
+    mb_text own = {0};
+    int rc = s ? MB_OK : MB_E_SYSTEM;
+    store_file_name(&own, label);
+    if (s)
+        store_bind(s, "t", label);
+    while (rc == MB_OK && sqlite3_step(s) == SQLITE_ROW) {
+        mb_text other = {0};
+        const char *theirs = (const char *)sqlite3_column_text(s, 0);
+        store_file_name(&other, theirs ? theirs : "");
+        if (own.data && other.data && strcmp(own.data, other.data) == 0)
+            rc =
+                mb_fail(err, MB_E_INPUT,
+                        "the runs \"%s\" and \"%s\" would have one folder of figures, %s: choose another name for "
+                        "one of them",
+                        label, theirs, own.data);
+        mb_text_free(&other);
+    }
+    if (s)
+        sqlite3_reset(s);
+    mb_text_free(&own);
+    return rc == MB_OK;
+}
+
 /* "results/quick/quick#2" as a folder of its own: figures of a run stay with the run. */
 static char *run_folder(mb_store *store, const char *run, const char *folder, int64_t *id, mb_error *err)
 {
@@ -107,10 +134,14 @@ static char *run_folder(mb_store *store, const char *run, const char *folder, in
         return NULL;
     mb_text_printf(&path, "%s/", folder);
     store_file_name(&path, label);
-    free(label);
     char *taken = mb_text_take(&path);
     if (!taken)
         mb_no_memory(err, "drawing figures");
+    else if (!is_alone(store, label, err)) {
+        free(taken);
+        taken = NULL;
+    }
+    free(label);
     return taken;
 }
 

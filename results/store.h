@@ -90,6 +90,8 @@ int store_thaw(mb_store *store, int rc, mb_error *err);
 
 /* A label as the name of a file or folder: what a file system or a shell could stumble over becomes "_". */
 void store_file_name(mb_text *out, const char *label);
+/* MB_E_INPUT where a path was seen before: two labels differ in what a file name does not keep. */
+int store_path_once(mb_text *seen, const char *path, mb_error *err);
 
 /* ---- statistics.c ---- */
 typedef struct interval {

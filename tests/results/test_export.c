@@ -366,13 +366,49 @@ static void exports_one_run(void **state)
     free(folder);
 }
 
+/* Labels that a file name does not keep apart: refused, and nothing is written. */
+static void refuses_one_name_for_two(void **state)
+{
+    static const char *const labels[] = {"a b", "a_b"};
+    small_store s = {0};
+    char *folder = folder_of("names");
+    sqlite3 *db = NULL;
+    int drawn = 0;
+    (void)state;
+    small_path(&s, "names");
+    for (uint64_t i = 0; i < 2; i++) {
+        small_open(&s, 7 + i);
+        small_sample(&s, small_cell(&s, small_config(&s, labels[i], 0, -1), "quality"), "a", 0.1);
+        small_sample(&s, small_cell(&s, small_config(&s, labels[0], 0, -1), "quality"), "b", 0.1);
+        OK(mb_store_close(s.store, &s.err));
+    }
+    assert_int_equal(sqlite3_open(s.path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE run SET label = 'small 2' WHERE label = 'small'", NULL, NULL, NULL),
+                     SQLITE_OK);
+    sqlite3_close(db);
+    OK(mb_store_open(&s.store, s.path, MB_STORE_READ, &s.err));
+    assert_int_equal(mb_export_pred(s.store, "small#2", folder, &s.err), MB_E_INPUT);
+    assert_non_null(strstr(s.err.text, "tiny-a_b"));
+    assert_int_equal(mb_export_lm_eval(s.store, "small#2", folder, &s.err), MB_E_INPUT);
+    assert_non_null(strstr(s.err.text, "tiny__a_b"));
+    assert_int_equal(mb_export_pred(s.store, NULL, folder, &s.err), MB_E_INPUT);
+    assert_int_equal(mb_plot_all(s.store, "small#2", folder, &drawn, &s.err), MB_E_INPUT);
+    assert_non_null(strstr(s.err.text, "small_2"));
+    assert_int_equal(rmdir(folder), 0); /* it is empty */
+    OK(mb_export_pred(s.store, "small 2", folder, &s.err));
+    small_close(&s);
+    unlink(s.path);
+    remove_tree(folder);
+    free(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exports_predictions),    cmocka_unit_test(exports_one_run),
         cmocka_unit_test(same_seed_same_content), cmocka_unit_test(runs_every_example_query),
         cmocka_unit_test(exports_the_long_form),  cmocka_unit_test(exports_as_lm_eval),
-        cmocka_unit_test(exports_without_strict),
+        cmocka_unit_test(exports_without_strict), cmocka_unit_test(refuses_one_name_for_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
