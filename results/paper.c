@@ -229,15 +229,18 @@ void paper_text(const paper *p, const char *text)
     }
 }
 
-void paper_details(const paper *p, const char *summary, const char *body)
+void paper_fold(const paper *p, const char *summary)
 {
     if (p->format != MB_TABLE_HTML)
         return;
     mb_text_puts(p->out, "<details><summary>");
     markup_html(p->out, summary);
-    mb_text_puts(p->out, "</summary><pre>");
-    markup_html(p->out, body);
-    mb_text_puts(p->out, "</pre></details>\n");
+    mb_text_puts(p->out, "</summary>\n");
+}
+
+void paper_unfold(const paper *p)
+{
+    mb_text_puts(p->out, p->format == MB_TABLE_HTML ? "</details>\n" : "");
 }
 
 void paper_figure(const paper *p, const char *caption, const char *svg)

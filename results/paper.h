@@ -35,8 +35,9 @@ void paper_note(const paper *p, const char *format, ...) MB_PRINTF(2, 3);
 void paper_table(const paper *p, const table *t, bool wrap_head);
 /* Text that keeps its lines and blanks. */
 void paper_text(const paper *p, const char *text);
-/* What a reader may open: shut in HTML, left out of the other formats. body is plain text. */
-void paper_details(const paper *p, const char *summary, const char *body);
+/* What stands between the two is shut in HTML until a reader opens it. HTML only. */
+void paper_fold(const paper *p, const char *summary);
+void paper_unfold(const paper *p);
 /* A drawing, an SVG document; HTML only. */
 void paper_figure(const paper *p, const char *caption, const char *svg);
 

@@ -402,8 +402,8 @@ static int put_recorded(const shown *w, mb_error *err)
     int rc = list_recorded(w, &list, &count, err);
     if (rc == MB_OK && count == 0)
         paper_note(w->p,
-                   "no prompt, steps or selected keys of this item are stored: a run keeps them of the first n "
-                   "samples of a task\nwith \"record\": {\"selections\": n} in its config");
+                   "no steps or selected keys of this item are stored: a run keeps them of the first n samples of "
+                   "a task\nwith \"record\": {\"selections\": n} in its config");
     if (rc == MB_OK && count)
         paper_section(w->p, "steps");
     for (size_t i = 0; rc == MB_OK && i < count; i++)

@@ -109,6 +109,7 @@ typedef struct mb_run_config {
     int32_t decode_group;      /* arms of a sample that decode together; 1 = one after the other; MB_GROUP_AUTO */
     int64_t recall_limit;      /* samples per task in the recall pass, 0 = all */
     int64_t record_selections; /* samples per task of which prompt, steps and selected keys are kept */
+    int64_t record_prompts;    /* samples per task of which the prompt's text is kept */
     mb_latency_spec latency;
     /* output */
     char *results, *plots;

@@ -98,7 +98,7 @@ const mb_key mb_config_keys[] = {
     {"", "recall", MB_KEY_SECTION, .preset = "{}", .extends = true,
      .help = "object with the keys of section recall"},
     {"", "record", MB_KEY_SECTION, .preset = "{}", .extends = true,
-     .help = "what is kept to look at (./harness show): object with the keys of section record"},
+     .help = "what is kept to look at (show, report --format html): object with the keys of section record"},
     {"", "latency", MB_KEY_SECTION, .preset = "{}", .extends = true,
      .help = "object with the keys of section latency"},
     {"", "results", MB_KEY_TEXT, AT(results), .preset_words = "results/NAME.db", .flag = "--db FILE",
@@ -220,6 +220,9 @@ const mb_key mb_config_keys[] = {
     {"record", "selections", MB_KEY_INT, AT(record_selections), .max = MAX_SAMPLES, .preset = "0",
      .harmless = "a decode is looked at, not changed",
      .help = "samples per task of which prompt, steps and selected keys are stored as they are computed"},
+    {"record", "prompts", MB_KEY_INT, AT(record_prompts), .max = MAX_SAMPLES, .preset = "8",
+     .harmless = "a decode is looked at, not changed",
+     .help = "samples per task of which the prompt's text is stored, for the HTML report; 0 = none"},
 
     {"latency", "contexts", MB_KEY_INTS, AT(latency.contexts), .min = 32, .max = MAX_TOKENS, .preset = "[4096]",
      .stored = "latency.context", .help = "prefix lengths in tokens"},

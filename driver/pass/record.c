@@ -169,7 +169,8 @@ int mb_record_begin(const mb_run *run, const mb_prepared *prepared, const mb_arm
 {
     *recorder = NULL;
     const mb_tokenizer *tokenizer = mb_model_tokenizer(run->model);
-    if (prepared->index >= run->config->record_selections || arm->isolated || !tokenizer)
+    bool whole = prepared->index < run->config->record_selections;
+    if ((!whole && prepared->index >= run->config->record_prompts) || arm->isolated || !tokenizer)
         return MB_OK;
     mb_recorder *r = calloc(1, sizeof *r);
     if (!r)
@@ -180,9 +181,11 @@ int mb_record_begin(const mb_run *run, const mb_prepared *prepared, const mb_arm
         mb_record_free(r);
         return rc;
     }
-    request->trace = on_step;
-    request->selected = on_selected;
-    request->user = r;
+    if (whole) {
+        request->trace = on_step;
+        request->selected = on_selected;
+        request->user = r;
+    }
     *recorder = r;
     return MB_OK;
 }

@@ -1,6 +1,6 @@
 /*
- * record.h - a decode of which the steps and the selected keys are kept: what config key record.selections asks
- * for.
+ * record.h - a decode of which the prompt, or also the steps and the selected keys are kept: what the config's
+ * section record asks for.
  */
 #ifndef MB_RECORD_H
 #define MB_RECORD_H
@@ -9,7 +9,7 @@
 
 typedef struct mb_recorder mb_recorder;
 
-/* NULL with MB_OK: this sample of this arm is not to be recorded (the key, or the method runs in a process of its
+/* NULL with MB_OK: this sample of this arm is not to be recorded (the keys, or the method runs in a process of its
  * own). Else the request is told to report to it. */
 int mb_record_begin(const mb_run *run, const mb_prepared *prepared, const mb_arm *arm, mb_decode_request *request,
                     mb_recorder **recorder, mb_error *err);

@@ -20,6 +20,31 @@ awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' docs/reading-
 grep -q 'window k=32: +0.0 ±0.0 points, 0 items lost, 0 won of 2' "$scratch/log" || fail "no verdict of equal runs"
 grep -q '</html>' "$scratch/work/results/quick.html" || fail "the page has no end"
 grep -q '<svg' "$scratch/work/results/quick.html" || fail "the page has no figure"
+grep -qE '<summary>prompt, [0-9]+ tokens</summary>' "$scratch/work/results/quick.html" || fail "the page has no prompt to open"
+grep -qE '(src|href)=["'"'"']?(https?:|//)|@import|url\(["'"'"']?http' "$scratch/work/results/quick.html" && fail "the page loads something"
+# In a browser: the script runs, a click sorts, an item opens, nothing is loaded.
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
+if [ -z "$browser" ]; then
+    echo "skipped: the page in a browser: no chromium here"
+else
+    { cat "$scratch/work/results/quick.html"; cat <<'HTML'
+<script>
+const head = document.querySelector("th.n"), column = head.cellIndex, body = head.closest("table").tBodies[0];
+head.click(); head.click();
+const values = Array.from(body.rows, row => parseFloat(row.cells[column].textContent)).filter(v => !isNaN(v));
+const item = document.querySelector("details details");
+item.parentElement.open = item.open = true;
+document.title = [values.every((v, i) => i === 0 || values[i - 1] >= v) && values.length > 1 ? "sorted" : "unsorted " + values,
+    item.querySelector("pre").offsetHeight > 20 ? "opened" : "shut", document.querySelectorAll("svg").length > 0 ? "drawn" : "bare",
+    performance.getEntriesByType("resource").length === 0 ? "alone" : "loads"].join(" ");
+</script>
+HTML
+    } >"$scratch/page.html"
+    HOME="$scratch" timeout 60 "$browser" --headless --no-sandbox --disable-gpu --dump-dom "file://$scratch/page.html" >"$scratch/dom" 2>"$scratch/browser"
+    grep -q '<title>sorted opened drawn alone</title>' "$scratch/dom" || { fail "the page in $browser"; grep -m1 '<title>' "$scratch/dom"; tail -3 "$scratch/browser"; }
+    HOME="$scratch" timeout 60 "$browser" --headless --no-sandbox --disable-gpu --print-to-pdf="$scratch/page.pdf" "file://$scratch/work/results/quick.html" >"$scratch/browser" 2>&1
+    [ "$(head -c 4 "$scratch/page.pdf" 2>/dev/null)" = %PDF ] || { fail "no PDF of the page"; tail -3 "$scratch/browser"; }
+fi
 
 [ "$(ls "$scratch"/work/results/lm_eval/*/results_*.json | wc -l)" = 2 ] || fail "not one file a configuration for lm-evaluation-harness"
 [ "$(sqlite3 "$scratch/work/results/quick-old.db" "SELECT count(*) FROM sqlite_master WHERE sql LIKE '%) STRICT%'")" = 0 ] || fail "the copy for old SQLite is STRICT"

@@ -313,13 +313,28 @@ static void page_is_one_file(void **state)
     int64_t cell = small_cell(&s, small_config(&s, "exact", 8, -1), "quality");
     mb_sample_row row = small_row(cell, "k<1>", 1);
     row.prediction = "</pre><script>alert(1)</script> & \x01";
+    char prompt[9001];
+    memset(prompt, 'x', sizeof prompt - 1);
+    memcpy(prompt, "<b>first", 8);
+    memcpy(prompt + 4000, "needle \"a\" \xe4\xb8\xad", 14);
+    memcpy(prompt + 8990, "</pre>last", 11);
+    row.answers_json = "[\"needle\"]";
+    row.record =
+        &(mb_record_row){.prompt = prompt, .token_bytes = (const unsigned char *)"\x01", .token_bytes_size = 1};
     OK(mb_store_sample(s.store, &row, &s.err));
     OK(mb_store_gate(s.store, s.run, "some gate", "fail", "because a < b", &s.err));
     char *text = report(s.store, NULL, MB_TABLE_HTML, 0);
     assert_true(strncmp(text, "<!DOCTYPE html>", 15) == 0);
     assert_non_null(strstr(text, "<p class=\"bad\">FAIL  some gate: because a &lt; b</p>"));
     assert_non_null(strstr(text, "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt; &amp; \xef\xbf\xbd"));
-    assert_non_null(strstr(text, "<summary>qa k&lt;1&gt;</summary>"));
+    assert_non_null(strstr(text, "<summary>qa k&lt;1&gt;</summary>\n"));
+    /* The prompt: its ends and what stands around a reference, marked; the rest is counted, not shown. */
+    assert_non_null(strstr(text, "<details><summary>prompt, 100 tokens</summary>\n<pre>&lt;b&gt;firstxxx"));
+    assert_non_null(strstr(text, "xxx\xe2\x96\xb6needle\xe2\x97\x80 &quot;a&quot; \xe4\xb8\xad"
+                                 "xxx"));
+    assert_non_null(strstr(text, "\n[... 2200 bytes ...]\n"));
+    assert_non_null(strstr(text, "&lt;/pre&gt;last</pre>"));
+    assert_null(strstr(text, "<script>alert"));
     assert_null(strstr(text, "src="));
     assert_null(strstr(text, "http"));
     assert_null(strstr(text, "<link"));
@@ -339,6 +354,41 @@ static char *short_report(mb_store *store, const char *run)
     mb_text out = {0};
     OK(mb_report(store, run, &(mb_report_options){MB_TABLE_MARKDOWN, 0, false, NULL}, &out, &err));
     return mb_text_take(&out);
+}
+
+/* However many items a run has and however long their texts are, a page holds a bounded part; items whose prompt
+ * is known come first. */
+static void page_is_bounded(void **state)
+{
+    small_store s = {0};
+    char key[16];
+    char *prediction = calloc(1, 20001);
+    size_t items = 0;
+    mb_record_row record = {.prompt = "kept", .token_bytes = (const unsigned char *)"\x04", .token_bytes_size = 1};
+    (void)state;
+    memset(prediction, 'y', 20000);
+    small_path(&s, "bounded");
+    small_open(&s, 7);
+    int64_t cell = small_cell(&s, small_config(&s, "exact", 8, -1), "quality");
+    for (int i = 0; i < 80; i++) {
+        snprintf(key, sizeof key, "k%02d", i);
+        mb_sample_row row = small_row(cell, key, 1);
+        row.prediction = prediction;
+        row.record = i == 79 ? &record : NULL;
+        OK(mb_store_sample(s.store, &row, &s.err));
+    }
+    char *text = report(s.store, NULL, MB_TABLE_HTML, 0);
+    assert_true(strlen(text) < 200000);
+    for (const char *at = text; (at = strstr(at, "<summary>qa k")); at++)
+        items++;
+    assert_int_equal(items, 60);
+    assert_true(strncmp(strstr(text, "<summary>qa k"), "<summary>qa k79", 15) == 0);
+    assert_non_null(strstr(text, "<pre>kept</pre>"));
+    assert_non_null(strstr(text, "more items: ./harness show "));
+    free(text);
+    free(prediction);
+    small_close(&s);
+    unlink(s.path);
 }
 
 /* A list of two models and two seeds, and a run of another config. Scores of exact are 40 and 60 under the first
@@ -506,6 +556,7 @@ int main(void)
         cmocka_unit_test(wide_tables_go_on_below),
         cmocka_unit_test(fits_a_screen),
         cmocka_unit_test(page_is_one_file),
+        cmocka_unit_test(page_is_bounded),
         cmocka_unit_test(one_table_over_models_and_seeds),
         cmocka_unit_test(a_half_run_is_in_no_mean),
         cmocka_unit_test(scores_by_context_length),
