@@ -79,11 +79,11 @@ def near(distances, limit):
 
 
 def chain(check, settings, shown, ring, amend, threshold, keep, count):
-    theirs, heads, group = Theirs(check, shown, ring, amend, threshold), shown["query_heads"], 0
+    theirs, heads = Theirs(check, shown, ring, amend, threshold), shown["query_heads"]
     group = heads // shown["kv_heads"]
     limit = 2 * DIM * (1 - threshold) ** 2
     before = []  # their positions and q_pre, of tokens in the ring
-    parted = set()  # heads whose entries come from different queries since a tie
+    parted = set()  # (head, position) of entries that come from different queries since a tie
     for i, token in enumerate(shown["tokens"]):
         hit, position, mode, out = theirs.decode(token)
         q = torch.tensor(token["q_pre"]).view(heads, DIM)
@@ -100,16 +100,15 @@ def chain(check, settings, shown, ring, amend, threshold, keep, count):
                 count["hits"] += own
             elif any(near([float(((q[b] - p[b]) ** 2).sum()) for p in before], limit) for b in those):
                 count["ties"] += 1
-                parted.add(a)
             else:
                 count["different"] += 1
                 print(f"  {settings} token {i} head {a}: ours {'hit' if own else 'miss'} of {token['position'] - age}, "
                       f"theirs {'hit' if hit[a] else 'miss'} of {position[a]}")
-            if not own and same:
-                parted.discard(a)  # computed anew on both sides
+            if not same or (own and (a, position[a]) in parted):
+                parted.add((a, token["position"]))
             length = float(ours[a].norm())
             error, miss = float((ours[a] - out[a]).norm()) / length, float((ours[a] - exact[a]).norm()) / length
-            if a not in parted:
+            if (a, token["position"]) not in parted:
                 count["outputs"] += 1
                 count["worst"] = max(count["worst"], error)
                 count["wrong"] += error > TOLERANCE
