@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define APPLICATION 0x4d42544c /* "MBTL" */
-#define VERSION 1
+#define VERSION 2
 #define BUSY_MS 10000
 
 struct mb_training_log {
@@ -157,9 +157,10 @@ int mb_training_log_step(mb_training_log *log, const mb_training_step_row *row, 
     return execute(
         log, err,
         "INSERT OR REPLACE INTO training_step (training_id, step, length, tokens, targets, loss, ce, kl,"
-        " accuracy, gradient_norm, lr, seconds) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        "iiiiirrrrrrr", log->id, row->step, row->length, row->tokens, row->targets, row->loss, row->ce, row->kl,
-        row->accuracy, row->gradient_norm, row->lr, row->seconds);
+        " causal, accuracy, gradient_norm, lr, seconds)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "iiiiirrrrrrrr", log->id, row->step, row->length, row->tokens, row->targets, row->loss, row->ce, row->kl,
+        row->causal, row->accuracy, row->gradient_norm, row->lr, row->seconds);
 }
 
 int mb_training_log_end(mb_training_log *log, const char *state, const char *reason, mb_error *err)

@@ -18,7 +18,8 @@ typedef struct mb_training_row {
 
 typedef struct mb_training_step_row {
     int64_t step, length, tokens, targets;
-    double loss, ce, kl, accuracy, gradient_norm, lr, seconds; /* kl NAN: no teacher */
+    double loss, ce, kl, causal; /* kl NAN: no teacher; causal NAN: no autoregressive loss */
+    double accuracy, gradient_norm, lr, seconds;
 } mb_training_step_row;
 
 /* Creates the file where there is none. A file of another kind is MB_E_INPUT. The training of this identity is

@@ -26,9 +26,10 @@ CREATE TABLE training_step (
     length INTEGER NOT NULL,            -- tokens of its documents
     tokens INTEGER NOT NULL,            -- rows, noisy copies among them
     targets INTEGER NOT NULL,           -- masked tokens with a weight
-    loss REAL NOT NULL,                 -- ce + lambda * kl
+    loss REAL NOT NULL,                 -- ce + lambda * kl + causal_weight * causal
     ce REAL NOT NULL,                   -- weighted mean cross entropy, nats
     kl REAL,                            -- weighted mean KL(student, teacher), nats; NULL without a teacher
+    causal REAL,                        -- weighted mean cross entropy of the autoregressive loss, nats; NULL without
     accuracy REAL NOT NULL,             -- share of targets that were the best token
     gradient_norm REAL NOT NULL,        -- before clipping
     lr REAL NOT NULL,
@@ -37,7 +38,7 @@ CREATE TABLE training_step (
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW v_training AS
-SELECT t.name, t.recipe, t.model, t.seed, s.step, s.length, s.tokens, s.targets, s.loss, s.ce, s.kl, s.accuracy,
-       s.gradient_norm, s.lr, s.seconds, s.tokens / s.seconds AS tokens_per_second
+SELECT t.name, t.recipe, t.model, t.seed, s.step, s.length, s.tokens, s.targets, s.loss, s.ce, s.kl, s.causal,
+       s.accuracy, s.gradient_norm, s.lr, s.seconds, s.tokens / s.seconds AS tokens_per_second
 FROM training_step s JOIN training t USING (training_id)
 ORDER BY t.training_id, s.step;

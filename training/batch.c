@@ -78,9 +78,25 @@ static int32_t predictor(const mb_train_layout *layout, const mb_noise *noise, i
     return at < start ? first + at : first + layout->clean + at - start; /* before the tail: the clean row */
 }
 
+static void add_target(mb_batch *batch, int32_t row, int32_t target, double weight)
+{
+    if (weight <= 0.0 || row < 0)
+        return;
+    batch->row[batch->targets] = row;
+    batch->target[batch->targets] = target;
+    batch->weight[batch->targets++] = (float)weight;
+    batch->weight_sum += weight;
+}
+
+/* What stands in place of a hidden token. */
+static int32_t draw_noise(const mb_noise *noise, mb_random *random)
+{
+    return noise->uniform > 0 ? (int32_t)mb_random_below(random, (uint64_t)noise->uniform) : noise->mask_id;
+}
+
 /* One document's rows behind those that the batch has. masked: [tail]. */
 static void add_document(mb_batch *batch, int32_t number, const mb_document *document, const mb_noise *noise,
-                         const bool *masked)
+                         mb_random *random, const bool *masked)
 {
     const mb_train_layout *layout = &batch->layout;
     const int32_t start = layout->clean - layout->tail, first = number * (layout->clean + layout->tail);
@@ -90,36 +106,36 @@ static void add_document(mb_batch *batch, int32_t number, const mb_document *doc
     }
     for (int32_t p = start; p < layout->clean; p++) {
         const int32_t row = first + layout->clean + p - start, from = predictor(layout, noise, first, p);
-        const double weight = weight_of(noise, document->marks[p]);
         const bool hidden = masked[p - start];
-        batch->ids[row] = hidden ? noise->mask_id : document->ids[p];
+        const double share = hidden ? 1.0 : noise->uniform > 0 ? noise->kept_weight : 0.0;
+        batch->ids[row] = hidden ? draw_noise(noise, random) : document->ids[p];
         batch->positions[row] = p;
-        if (!hidden || weight <= 0.0 || from < 0)
-            continue;
-        batch->row[batch->targets] = from;
-        batch->target[batch->targets] = document->ids[p];
-        batch->weight[batch->targets++] = (float)weight;
-        batch->weight_sum += weight;
+        add_target(batch, from, document->ids[p], share * weight_of(noise, document->marks[p]));
     }
+}
+
+static int take(mb_batch *batch, const mb_train_layout *layout, size_t targets, mb_error *err)
+{
+    const size_t rows = (size_t)mb_train_rows(layout);
+    *batch = (mb_batch){.layout = *layout,
+                        .ids = calloc(rows, sizeof *batch->ids),
+                        .positions = calloc(rows, sizeof *batch->positions),
+                        .row = calloc(targets, sizeof *batch->row),
+                        .target = calloc(targets, sizeof *batch->target),
+                        .weight = calloc(targets, sizeof *batch->weight)};
+    if (batch->ids && batch->positions && batch->row && batch->target && batch->weight)
+        return MB_OK;
+    mb_batch_free(batch);
+    return mb_no_memory(err, "a batch of %zu rows", rows);
 }
 
 int mb_batch_make(mb_batch *batch, const mb_train_layout *layout, const mb_document *documents,
                   const mb_noise *noise, mb_random *random, mb_error *err)
 {
-    const size_t rows = (size_t)mb_train_rows(layout), tails = (size_t)(layout->documents * layout->tail);
     bool *masked = calloc((size_t)layout->tail + 1, sizeof *masked);
-    *batch = (mb_batch){.layout = *layout,
-                        .ids = calloc(rows, sizeof *batch->ids),
-                        .positions = calloc(rows, sizeof *batch->positions),
-                        .row = calloc(tails, sizeof *batch->row),
-                        .target = calloc(tails, sizeof *batch->target),
-                        .weight = calloc(tails, sizeof *batch->weight)};
-    if (!masked || !batch->ids || !batch->positions || !batch->row || !batch->target || !batch->weight) {
-        free(masked);
-        mb_batch_free(batch);
-        return mb_no_memory(err, "a batch of %zu rows", rows);
-    }
-    for (int32_t d = 0; d < layout->documents; d++) {
+    int rc = masked ? take(batch, layout, (size_t)layout->documents * (size_t)layout->tail, err)
+                    : mb_no_memory(err, "a batch");
+    for (int32_t d = 0; rc == MB_OK && d < layout->documents; d++) {
         const uint8_t *marks = documents[d].marks + layout->clean - layout->tail;
         if (noise->complementary && d % 2 == 1)
             for (int32_t i = 0; i < layout->tail; i++)
@@ -127,8 +143,25 @@ int mb_batch_make(mb_batch *batch, const mb_train_layout *layout, const mb_docum
         else
             for (int32_t i = 0; i < layout->tail; i += layout->block)
                 draw_block(noise, marks + i, layout->block, random, masked + i);
-        add_document(batch, d, &documents[d], noise, masked);
+        add_document(batch, d, &documents[d], noise, random, masked);
     }
     free(masked);
-    return MB_OK;
+    return rc;
+}
+
+int mb_batch_make_causal(mb_batch *batch, const mb_train_layout *layout, const mb_document *documents,
+                         const mb_noise *noise, mb_error *err)
+{
+    const int32_t each = noise->complementary ? 2 : 1, clean = layout->clean;
+    const mb_train_layout causal = {(layout->documents + each - 1) / each, clean, 0, 1};
+    int rc = take(batch, &causal, (size_t)causal.documents * (size_t)clean, err);
+    for (int32_t d = 0; rc == MB_OK && d < causal.documents; d++)
+        for (int32_t p = 0; p < clean; p++) {
+            const mb_document *document = &documents[d * each];
+            batch->ids[d * clean + p] = document->ids[p];
+            batch->positions[d * clean + p] = p;
+            if (p > 0)
+                add_target(batch, d * clean + p - 1, document->ids[p], weight_of(noise, document->marks[p]));
+        }
+    return rc;
 }

@@ -29,12 +29,21 @@ typedef struct mb_noise {
                          * (Fast-dLLM v2, arXiv 2509.26328, section 3) */
     bool token_shift;   /* position p is predicted by the row of p-1 (Fast-dLLM v2) */
     int32_t mask_id;
+    /* Above 0: hidden tokens become ids below it, uniformly drawn, in place of mask_id (the canvas of
+     * DiffusionGemma). Nothing in a row tells whether it was replaced, so that tokens which were not are asked
+     * too, at kept_weight times their weight. */
+    int32_t uniform;
+    double kept_weight;
 } mb_noise;
 
 /* Fills the batch from documents and its own draws. documents: [layout.documents][layout.clean], of which with
  * complementary noise every second one is a copy of the one before. */
 int mb_batch_make(mb_batch *batch, const mb_train_layout *layout, const mb_document *documents,
                   const mb_noise *noise, mb_random *random, mb_error *err);
+/* The documents again as an autoregressive model sees them: clean rows alone, blocks of one token, each row asked
+ * for the token behind it. With complementary noise one of a pair. Weights are those of the marks. */
+int mb_batch_make_causal(mb_batch *batch, const mb_train_layout *layout, const mb_document *documents,
+                         const mb_noise *noise, mb_error *err);
 void mb_batch_free(mb_batch *batch);
 
 #endif

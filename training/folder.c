@@ -24,6 +24,15 @@ static void put(cJSON *root, const char *name, cJSON *value)
     cJSON_AddItemToObject(root, name, value);
 }
 
+/* Block and mask of the request, under the names that the file has for them. */
+static void put_block(cJSON *root, const mb_train_request *r)
+{
+    if (r->block > 0)
+        put(root, cJSON_HasObjectItem(root, "bd_size") ? "bd_size" : "block_size", cJSON_CreateNumber(r->block));
+    if (r->mask > 0)
+        put(root, "mask_token_id", cJSON_CreateNumber(r->mask));
+}
+
 static int write_config(const mb_training *t, mb_error *err)
 {
     const mb_model_config *c = &t->network.config;
@@ -42,6 +51,7 @@ static int write_config(const mb_training *t, mb_error *err)
             c->head_dim * c->query_heads != c->hidden)
             put(root, sizes[i].name, cJSON_CreateNumber(sizes[i].value));
     if (rc == MB_OK) {
+        put_block(root, t->request);
         put(root, cJSON_HasObjectItem(root, "dtype") ? "dtype" : "torch_dtype",
             cJSON_CreateString(t->request->output == MB_BF16 ? "bfloat16" : "float32"));
         written = cJSON_Print(root);

@@ -72,7 +72,8 @@ int mb_training_open(mb_training *t, const mb_train_request *request, const mb_k
         rc = open_source(t, err);
     t->host = rc == MB_OK ? malloc(t->network.floats * sizeof *t->host) : NULL;
     t->batches = calloc((size_t)request->accumulate, sizeof *t->batches);
-    if (rc == MB_OK && (!t->host || !t->batches))
+    t->causal = calloc((size_t)request->accumulate, sizeof *t->causal);
+    if (rc == MB_OK && (!t->host || !t->batches || !t->causal))
         rc = mb_no_memory(err, "a training of %zu parameters", t->plan.parameters);
     if (rc == MB_OK)
         rc = open_weights(t, err);
@@ -85,12 +86,15 @@ static void free_batches(mb_training *t)
 {
     for (int32_t i = 0; t->batches && i < t->request->accumulate; i++)
         mb_batch_free(&t->batches[i]);
+    for (int32_t i = 0; t->causal && i < t->request->accumulate; i++)
+        mb_batch_free(&t->causal[i]);
 }
 
 void mb_training_close(mb_training *t)
 {
     free_batches(t);
     free(t->batches);
+    free(t->causal);
     free(t->host);
     mb_source_close(t->source);
     mb_tokenizer_close(t->tokenizer);
@@ -98,9 +102,10 @@ void mb_training_close(mb_training *t)
     *t = (mb_training){0};
 }
 
-/* Documents first .. of one micro-batch, and their noise. */
+/* Documents first .. of one micro-batch, and their noise; causal: NULL, or the same for the autoregressive loss.
+ */
 static int make_batch(mb_training *t, int64_t number, const mb_train_layout *layout, mb_batch *batch,
-                      mb_error *err)
+                      mb_batch *causal, mb_error *err)
 {
     const mb_train_request *r = t->request;
     const mb_noise noise = {.full_blocks = r->full_blocks,
@@ -108,7 +113,9 @@ static int make_batch(mb_training *t, int64_t number, const mb_train_layout *lay
                             .padding_weight = r->padding_weight,
                             .complementary = r->complementary,
                             .token_shift = r->token_shift,
-                            .mask_id = t->network.config.mask_id};
+                            .mask_id = t->network.config.mask_id,
+                            .uniform = r->recipe == MB_RECIPE_UNIFORM_NOISE ? t->network.config.vocab : 0,
+                            .kept_weight = r->kept_weight};
     mb_document *documents = calloc((size_t)layout->documents, sizeof *documents);
     int rc = documents ? MB_OK : mb_no_memory(err, "a batch");
     for (int32_t d = 0; rc == MB_OK && d < layout->documents; d++) {
@@ -126,6 +133,8 @@ static int make_batch(mb_training *t, int64_t number, const mb_train_layout *lay
         snprintf(name, sizeof name, "noise:%lld", (long long)number);
         mb_random random = mb_random_named(r->seed, name);
         rc = mb_batch_make(batch, layout, documents, &noise, &random, err);
+        if (rc == MB_OK && causal)
+            rc = mb_batch_make_causal(causal, layout, documents, &noise, err);
     }
     for (int32_t d = 0; documents && d < layout->documents; d++)
         mb_document_free(&documents[d]);
@@ -139,7 +148,8 @@ int mb_training_feed(mb_training *t, int64_t step, mb_error *err)
     int rc = MB_OK;
     free_batches(t);
     for (int32_t i = 0; rc == MB_OK && i < t->request->accumulate; i++)
-        rc = make_batch(t, (step - 1) * t->request->accumulate + i, &layout, &t->batches[i], err);
+        rc = make_batch(t, (step - 1) * t->request->accumulate + i, &layout, &t->batches[i],
+                        t->request->causal_weight > 0 ? &t->causal[i] : NULL, err);
     return rc;
 }
 
@@ -167,6 +177,20 @@ static int add_gradients(mb_training *t, int64_t step, mb_losses *losses, mb_err
     return rc;
 }
 
+static int add_causal(mb_training *t, int64_t step, mb_losses *losses, mb_error *err)
+{
+    double total = 0.0;
+    int rc = MB_OK;
+    for (int32_t i = 0; i < t->request->accumulate; i++)
+        total += t->causal[i].weight_sum;
+    for (int32_t i = 0; rc == MB_OK && i < t->request->accumulate; i++) {
+        rc = mb_recipe_step_causal(t, &t->causal[i], total, losses, err);
+        if (rc == MB_OK && !isfinite(losses->ce))
+            rc = not_finite(t, step, i, "the autoregressive loss", err);
+    }
+    return rc;
+}
+
 int mb_training_step(mb_training *t, mb_train_step *result, mb_error *err)
 {
     const mb_train_request *r = t->request;
@@ -179,11 +203,13 @@ int mb_training_step(mb_training *t, mb_train_step *result, mb_error *err)
                               .eps = r->eps,
                               .decay = r->decay,
                               .clip = r->clip};
-    mb_losses losses = {0};
+    mb_losses losses = {0}, causal = {0};
     *result = (mb_train_step){.step = step, .lr = update.lr};
     int rc = mb_training_feed(t, step, err);
     if (rc == MB_OK)
         rc = add_gradients(t, step, &losses, err);
+    if (rc == MB_OK && r->causal_weight > 0)
+        rc = add_causal(t, step, &causal, err);
     if (rc == MB_OK)
         rc = mb_network_update(&t->network, &update, &result->norm, err);
     if (rc == MB_OK && !isfinite(result->norm))
@@ -193,11 +219,14 @@ int mb_training_step(mb_training *t, mb_train_step *result, mb_error *err)
     const double weight = losses.weight > 0 ? losses.weight : 1.0;
     result->length = t->batches[0].layout.clean;
     for (int32_t i = 0; i < r->accumulate; i++)
-        result->tokens += mb_train_rows(&t->batches[i].layout);
+        result->tokens += mb_train_rows(&t->batches[i].layout) +
+                          (r->causal_weight > 0 ? mb_train_rows(&t->causal[i].layout) : 0);
     result->targets = losses.count;
     result->ce = losses.ce / weight;
     result->kl = losses.kl / weight;
-    result->loss = result->ce + (mb_recipe_taught(r->recipe) ? r->lambda * result->kl : 0.0);
+    result->causal = causal.weight > 0 ? causal.ce / causal.weight : 0.0;
+    result->loss = result->ce + (mb_recipe_taught(r->recipe) ? r->lambda * result->kl : 0.0) +
+                   r->causal_weight * result->causal;
     result->accuracy = losses.count > 0 ? (double)losses.correct / (double)losses.count : 0.0;
     result->seconds = (double)(mb_clock_ns() - began) * 1e-9;
     t->step = step;

@@ -16,6 +16,7 @@ typedef struct mb_training {
     mb_tokenizer *tokenizer;
     mb_source *source;
     mb_batch *batches; /* [accumulate]: the micro-batches of the step */
+    mb_batch *causal;  /* [accumulate]: with a causal weight, the same documents for the autoregressive loss */
     mb_choice choice;
     int64_t step; /* the last one that is done */
     float *host;  /* [network.floats] */
@@ -33,6 +34,10 @@ double mb_train_lr_at(const mb_train_request *request, int64_t step);
 /* ---- recipes.c ---- */
 /* Forward, losses and gradients of one micro-batch; total: weights of all targets of the step. */
 int mb_recipe_step(mb_training *training, const mb_batch *batch, double total, mb_losses *losses, mb_error *err);
+/* The autoregressive loss and its gradient, causal_weight times, of one micro-batch; total: as above, of the
+ * causal batches. */
+int mb_recipe_step_causal(mb_training *training, const mb_batch *batch, double total, mb_losses *losses,
+                          mb_error *err);
 /* Whether the recipe has a teacher and an index. */
 bool mb_recipe_taught(mb_recipe recipe);
 

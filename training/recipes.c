@@ -1,6 +1,7 @@
 /*
- * recipes.c - what a micro-batch is put through: block diffusion from nothing or from a checkpoint, and
- * fine-tuning to sparse attention by self-distillation (Kwon et al., arXiv 2602.14209).
+ * recipes.c - what a micro-batch is put through: block diffusion from nothing or from a checkpoint (masks or
+ * uniform noise: a batch's matter), and fine-tuning to sparse attention by self-distillation (Kwon et al., arXiv
+ * 2602.14209).
  *
  * Fine-tuning has three phases. (1) Exact attention of the noisy blocks, without gradient, selects the keys of
  * each layer and KV head by their mass. (2) The student: the noisy rows read those clean keys alone, everything
@@ -66,6 +67,13 @@ static int step_plain(mb_training *t, const mb_batch *batch, double total, mb_lo
     const mb_loss_request request = {.total = total, .backward = true, .mode = MB_ATTEND_EXACT};
     int rc = mb_network_forward(&t->network, batch, &t->network.weights, MB_ATTEND_EXACT, NULL, err);
     return rc == MB_OK ? mb_network_loss(&t->network, batch, &request, losses, err) : rc;
+}
+
+/* Blocks of one token make the layout's mask causal, so that the passes of a block serve this loss, too. */
+int mb_recipe_step_causal(mb_training *t, const mb_batch *batch, double total, mb_losses *losses, mb_error *err)
+{
+    int rc = mb_network_feed(&t->network, batch, err);
+    return rc == MB_OK ? step_plain(t, batch, total / t->request->causal_weight, losses, err) : rc;
 }
 
 int mb_recipe_step(mb_training *t, const mb_batch *batch, double total, mb_losses *losses, mb_error *err)

@@ -17,7 +17,7 @@ static void override(int32_t *field, int32_t value)
 
 int mb_train_config_make(const mb_train_request *r, mb_model_config *config, mb_error *err)
 {
-    const mb_model_request request = {.path = r->model, .block = r->block};
+    const mb_model_request request = {.path = r->model, .block = r->block, .mask = r->mask};
     const bool changed = r->layers || r->hidden || r->query_heads || r->kv_heads || r->head_dim || r->intermediate;
     int rc = mb_model_inspect(&request, config, err);
     if (rc == MB_OK)
@@ -70,6 +70,8 @@ void mb_train_size_make(const mb_train_request *r, const mb_model_config *config
         const mb_train_layout layout = layout_of(r, config, i);
         const int64_t rows = mb_train_rows(&layout), targets = (int64_t)layout.documents * layout.tail;
         const int64_t entries = targets / layout.block;
+        const int64_t causal = r->causal_weight > 0 ? (int64_t)layout.documents * layout.clean : 0;
+        size->targets = causal > size->targets ? causal : size->targets;
         size->rows = rows > size->rows ? rows : size->rows;
         size->targets = targets > size->targets ? targets : size->targets;
         size->positions = layout.clean > size->positions ? layout.clean : size->positions;

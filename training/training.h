@@ -11,7 +11,11 @@
 #include "kernels/kernels.h"
 #include "model/model.h"
 
-typedef enum mb_recipe { MB_RECIPE_BLOCK_DIFFUSION = 0, MB_RECIPE_MAGE_FT = 1 } mb_recipe;
+typedef enum mb_recipe {
+    MB_RECIPE_BLOCK_DIFFUSION = 0,
+    MB_RECIPE_MAGE_FT = 1,
+    MB_RECIPE_UNIFORM_NOISE = 2
+} mb_recipe;
 typedef enum mb_train_start { MB_START_READ = 0, MB_START_DRAWN = 1 } mb_train_start;
 typedef enum mb_lr_schedule { MB_LR_COSINE = 0, MB_LR_LINEAR = 1, MB_LR_CONSTANT = 2 } mb_lr_schedule;
 typedef enum mb_index_from { MB_INDEX_NOISY = 0, MB_INDEX_MASK = 1 } mb_index_from;
@@ -24,8 +28,8 @@ typedef struct mb_train_request {
     const char *model; /* folder: tokenizer, config.json and, with start = checkpoint, the weights */
     mb_train_start start;
     int32_t layers, hidden, query_heads, kv_heads, head_dim,
-        intermediate; /* 0 = config.json's; random start only */
-    int32_t block;    /* 0 = the model's */
+        intermediate;    /* 0 = config.json's; random start only */
+    int32_t block, mask; /* 0 = the model's; the new config.json has what is said here */
     /* data */
     const char *data, *field; /* file of JSON lines and its member with the text; data "" = the needle generator */
     const int32_t *lengths;   /* rising; a training goes through them in equal parts of its steps */
@@ -36,6 +40,8 @@ typedef struct mb_train_request {
     /* noise: see batch.h */
     double full_blocks, text_weight, padding_weight;
     bool complementary, token_shift;
+    double kept_weight;   /* uniform_noise: of tokens that were not replaced */
+    double causal_weight; /* of the autoregressive loss beside the recipe's; 0 = none */
     /* optimiser */
     int64_t steps;
     double lr, lr_min, hold, beta1, beta2, eps, decay, clip; /* lr_min: share of lr at the end; hold: share of the
@@ -72,9 +78,10 @@ typedef struct mb_train_step {
     int32_t length; /* of its documents */
     int64_t tokens; /* rows, noisy copies among them */
     int64_t targets;
-    double loss, ce, kl; /* weighted means; kl 0 without a teacher; loss = ce + lambda kl */
-    double accuracy;     /* share of targets that were the best token */
-    double norm, lr;     /* of the gradient before clipping */
+    /* Weighted means; kl 0 without a teacher; causal: the autoregressive cross entropy, 0 without one. */
+    double loss, ce, kl, causal; /* loss = ce + lambda kl + causal_weight causal */
+    double accuracy;             /* share of targets that were the best token */
+    double norm, lr;             /* of the gradient before clipping */
     double seconds;
 } mb_train_step;
 

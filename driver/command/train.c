@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const recipe_names[] = {"block_diffusion", "mage_ft"};
+static const char *const recipe_names[] = {"block_diffusion", "mage_ft", "uniform_noise"};
 
 /* Who looks on at a training. */
 typedef struct looking {
@@ -49,6 +49,7 @@ static int on_step(void *self, const mb_train_step *s, mb_error *err)
                                       .loss = s->loss,
                                       .ce = s->ce,
                                       .kl = l->taught ? s->kl : NAN,
+                                      .causal = l->request->causal_weight > 0 ? s->causal : NAN,
                                       .accuracy = s->accuracy,
                                       .gradient_norm = s->norm,
                                       .lr = s->lr,

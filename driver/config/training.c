@@ -18,8 +18,10 @@
 #define MAX_SEED 9007199254740992.0
 #define MAX_TOKENS 1048576
 
-static const mb_key_choice recipes[] = {
-    {"block_diffusion", MB_RECIPE_BLOCK_DIFFUSION}, {"mage_ft", MB_RECIPE_MAGE_FT}, {NULL, 0}};
+static const mb_key_choice recipes[] = {{"block_diffusion", MB_RECIPE_BLOCK_DIFFUSION},
+                                        {"mage_ft", MB_RECIPE_MAGE_FT},
+                                        {"uniform_noise", MB_RECIPE_UNIFORM_NOISE},
+                                        {NULL, 0}};
 static const mb_key_choice weights[] = {{"checkpoint", MB_START_READ}, {"random", MB_START_DRAWN}, {NULL, 0}};
 static const mb_key_choice schedules[] = {
     {"cosine", MB_LR_COSINE}, {"linear", MB_LR_LINEAR}, {"constant", MB_LR_CONSTANT}, {NULL, 0}};
@@ -31,7 +33,9 @@ const mb_key mb_train_keys[] = {
     {SECTION, "name", MB_KEY_TEXT, FIELD(name), .preset_words = "the file's name",
      .help = "name of the training; results/NAME and results/NAME.db by default"},
     {SECTION, "recipe", MB_KEY_CHOICE, ASKED(recipe), .choices = recipes, .preset = "block_diffusion",
-     .help = "block_diffusion, or mage_ft: fine-tuning to sparse attention by self-distillation"},
+     .help =
+         "block_diffusion; mage_ft: fine-tuning to sparse attention by self-distillation; uniform_noise: random "
+         "tokens in place of masks"},
     {SECTION, "seed", MB_KEY_INT, ASKED(seed), .max = MAX_SEED, .preset = "1",
      .help = "seed of everything drawn: weights, documents, noise"},
     {SECTION, "device", MB_KEY_TEXT, FIELD(device), .preset = "cpu",
@@ -54,6 +58,8 @@ const mb_key mb_train_keys[] = {
      .help = "inner width of the feed-forward part"},
     {SECTION, "block", MB_KEY_INT, ASKED(block), .max = 256, .preset = "0",
      .help = "block length B; 0 = the checkpoint's"},
+    {SECTION, "mask", MB_KEY_INT, ASKED(mask), .max = 2147483647, .preset = "0",
+     .help = "id of the mask token, for a base that has none; 0 = the checkpoint's"},
 
     {SECTION, "data", MB_KEY_PATH, FIELD(data), .preset = "",
      .help = "file of JSON lines; \"\" = needles in generated text, as the embedded model was trained on"},
@@ -77,6 +83,10 @@ const mb_key mb_train_keys[] = {
      .help = "each document twice, the second with the masks of the first inverted, as Fast-dLLM v2 trains"},
     {SECTION, "token_shift", MB_KEY_BOOL, ASKED(token_shift), .preset = "false",
      .help = "a token is predicted by the row in front of it, as Fast-dLLM v2 decodes"},
+    {SECTION, "kept_weight", MB_KEY_REAL, ASKED(kept_weight), .max = 1e3, .preset = "1",
+     .help = "uniform_noise: factor on the weight of a noisy token that was not replaced"},
+    {SECTION, "causal_weight", MB_KEY_REAL, ASKED(causal_weight), .max = 1e6, .preset = "0",
+     .help = "weight of the autoregressive loss of the same documents beside the recipe's; 0 = none"},
 
     {SECTION, "steps", MB_KEY_INT, ASKED(steps), .min = 1, .max = 1e9, .preset = "200",
      .help = "optimiser steps (mage_ft: the paper says fewer than 200)"},

@@ -1,9 +1,9 @@
 /*
  * dump.c - what training computes, as files for another program to compute again: `reference.py` reads them.
  *
- *   dump gradients qwen2|qwen3 plain|taught DIR   the tiny network of tiny.h: weights, batch, index, gradients,
- * losses dump steps CONFIG.json DIR KEY=VALUE...       a training's initial weights, the batches and losses of its
- * steps
+ *   dump gradients qwen2|qwen3 plain|taught|causal DIR   the tiny network of tiny.h: weights, batch, index,
+ * gradients, losses dump steps CONFIG.json DIR KEY=VALUE...       a training's initial weights, the batches and
+ * losses of its steps
  */
 #include "tests/training/tiny.h"
 
@@ -89,12 +89,15 @@ static void put_index(FILE *file, const tiny *t)
     fprintf(file, "}");
 }
 
-static int dump_gradients(bool qwen2, bool taught, mb_error *err)
+static int dump_gradients(bool qwen2, const char *recipe, mb_error *err)
 {
+    const bool taught = strcmp(recipe, "taught") == 0;
     tiny t;
     double loss = 0;
     int rc = tiny_open(&t, qwen2, false, 1, qwen2 && !taught, qwen2);
     const mb_network *n = &t.network;
+    if (rc == MB_OK && strcmp(recipe, "causal") == 0)
+        rc = tiny_causal(&t);
     if (rc == MB_OK && taught)
         rc = tiny_select(&t);
     if (rc == MB_OK)
@@ -179,7 +182,7 @@ int main(int argc, char **argv)
     int rc = MB_E_INPUT;
     if (argc == 5 && strcmp(argv[1], "gradients") == 0) {
         folder = argv[4];
-        rc = dump_gradients(strcmp(argv[2], "qwen2") == 0, strcmp(argv[3], "taught") == 0, &err);
+        rc = dump_gradients(strcmp(argv[2], "qwen2") == 0, argv[3], &err);
     } else if (argc >= 4 && strcmp(argv[1], "steps") == 0) {
         folder = argv[3];
         rc = dump_steps(argv[2], argv + 4, (size_t)(argc - 4), &err);

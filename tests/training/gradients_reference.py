@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Training against PyTorch's autograd: every parameter's gradient for both layouts of a model and both recipes, and,
+"""Training against PyTorch's autograd: every parameter's gradient for both layouts of a model, both recipes and the
+autoregressive loss, and,
 with --steps, the losses of a training's first steps from the same weights and batches.
 
     make build/tests/training/dump
@@ -149,7 +150,7 @@ def error(ours, theirs):
 def check_gradients():
     bad = 0
     for layout in ("qwen3", "qwen2"):
-        for recipe in ("plain", "taught"):
+        for recipe in ("plain", "taught", "causal"):
             with tempfile.TemporaryDirectory() as folder:
                 subprocess.run([DUMP, "gradients", layout, recipe, folder], check=True)
                 case = json.load(open(os.path.join(folder, "case.json")))
@@ -190,7 +191,13 @@ def replay(run, weights):
     return out
 
 
-def check_steps(config, steps, sets, folder, double):
+def perturbed(weights, share):
+    """every weight times 1 + share * a standard normal number"""
+    random = torch.Generator().manual_seed(1)
+    return {k: (w.detach() * (1 + share * torch.randn(w.shape, generator=random, dtype=w.dtype))).requires_grad_(True) for k, w in weights.items()}
+
+
+def check_steps(config, steps, sets, folder, double, share):
     if not os.path.exists(os.path.join(folder, "trained")):
         subprocess.run([DUMP, "steps", config, folder, f"steps={steps}", *sets], check=True)
     run = json.load(open(os.path.join(folder, "steps.json")))
@@ -201,6 +208,8 @@ def check_steps(config, steps, sets, folder, double):
         found[name] = replay(run, weights)
         drift = max(error(trained[k], w.detach()) for k, w in weights.items())
         print(f"after {len(ours)} steps: largest relative difference of a tensor of weights, ours and PyTorch's {name}: {drift:.2e}")
+    if share:
+        found["perturbed"] = replay(run, perturbed(tensors(os.path.join(folder, "weights"), torch.float32, True), share))
     for i, (loss, norm_) in enumerate(ours):
         if i in (0, 1, 4) or (i + 1) % 10 == 0:
             print(f"step {i + 1}: ours {loss:.6f} (norm {norm_:.5f})" + "".join(f", {k} {v[i][0]:.6f} ({v[i][1]:.5f})" for k, v in found.items()))
@@ -208,6 +217,10 @@ def check_steps(config, steps, sets, folder, double):
     worst = apart(ours, found["fp32"])
     if double:
         print(f"largest difference of the losses: ours and fp64 {apart(ours, found['fp64']):.2e}, PyTorch's fp32 and fp64 {apart(found['fp32'], found['fp64']):.2e}")
+    if share:
+        for n in range(10, len(ours) + 1, 10):
+            print(f"until step {n}: ours and PyTorch {apart(ours[:n], found['fp32'][:n]):.1e}, PyTorch and itself from weights apart by {share:g} "
+                  f"{apart(found['fp32'][:n], found['perturbed'][:n]):.1e}" + (f", PyTorch's fp32 and fp64 {apart(found['fp32'][:n], found['fp64'][:n]):.1e}" if double else ""))
     print(f"{'ok ' if worst <= LOSS_ALLOWED else 'BAD'} {len(ours)} steps: largest difference of the losses, ours and PyTorch's fp32: {worst:.2e}")
     return worst > LOSS_ALLOWED
 
@@ -218,7 +231,8 @@ if __name__ == "__main__":
     parser.add_argument("--config", default="configs/train_tiny.json")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the config")
     parser.add_argument("--double", action="store_true", help="replay the steps in float64 too: how far rounding alone takes two runs apart")
+    parser.add_argument("--perturb", type=float, default=0.0, help="replay them in PyTorch from weights that differ by this share, too: how far chaos alone takes two runs apart")
     parser.add_argument("--folder", help="keep what dump writes here, and use it when it is there")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        sys.exit(1 if (check_steps(a.config, a.steps, a.set, a.folder or scratch, a.double) if a.steps else check_gradients()) else 0)
+        sys.exit(1 if (check_steps(a.config, a.steps, a.set, a.folder or scratch, a.double, a.perturb) if a.steps else check_gradients()) else 0)

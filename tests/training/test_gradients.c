@@ -92,6 +92,39 @@ static void gradients_of_cross_entropy(void **state)
     check_all(true, false, true, true);
 }
 
+/* The loss of a token behind a row does not hear of it from the row's block; its gradient is the losses'. */
+static void the_autoregressive_loss_is_causal(void **state)
+{
+    tiny t;
+    double loss, other;
+    const int last = TINY_CLEAN - 1;
+    (void)state;
+    assert_int_equal(tiny_open(&t, true, false, 2, false, false), MB_OK);
+    assert_int_equal(tiny_causal(&t), MB_OK);
+    assert_int_equal(t.batch.targets, TINY_DOCUMENTS * last);
+    assert_int_equal(t.batch.layout.block, 1);
+    for (int i = 0; i < t.batch.targets; i++)
+        assert_int_equal(t.batch.target[i], t.batch.ids[t.batch.row[i] + 1]);
+    assert_int_equal(tiny_loss(&t, false, true, &loss), MB_OK);
+    for (int document = 0; document < TINY_DOCUMENTS; document++) /* no row is asked that sees the last token */
+        t.batch.ids[document * TINY_CLEAN + last] ^= 1;
+    assert_int_equal(mb_network_feed(&t.network, &t.batch, &t.err), MB_OK);
+    assert_int_equal(tiny_loss(&t, false, false, &other), MB_OK);
+    assert_true(loss == other);
+    t.batch.ids[last - 1] ^= 1;
+    assert_int_equal(mb_network_feed(&t.network, &t.batch, &t.err), MB_OK);
+    assert_int_equal(tiny_loss(&t, false, false, &other), MB_OK);
+    assert_true(loss != other);
+    t.batch.ids[last - 1] ^= 1;
+    assert_int_equal(mb_network_feed(&t.network, &t.batch, &t.err), MB_OK);
+    float *gradient = malloc(t.network.floats * sizeof *gradient);
+    memcpy(gradient, t.network.gradients.base, t.network.floats * sizeof *gradient);
+    checking c = {.t = &t, .gradient = gradient};
+    assert_int_equal(mb_parameters_each(&t.network.config, check_tensor, &c), MB_OK);
+    free(gradient);
+    tiny_close(&t);
+}
+
 static void gradients_of_the_sparse_student(void **state)
 {
     (void)state;
@@ -228,6 +261,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_of_cross_entropy),
+        cmocka_unit_test(the_autoregressive_loss_is_causal),
         cmocka_unit_test(gradients_of_the_sparse_student),
         cmocka_unit_test(equal_bits_for_any_threads_and_checkpointing),
         cmocka_unit_test(gradients_accumulate),

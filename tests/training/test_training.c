@@ -62,7 +62,7 @@ static mb_train_request small_request(const char *out)
 
 typedef struct watching {
     int64_t first, stop_after, steps;
-    double losses[16];
+    double losses[16], causal[16], ce[16];
 } watching;
 
 static int on_start(void *self, int64_t step, mb_error *err)
@@ -77,6 +77,8 @@ static int on_step(void *self, const mb_train_step *step, mb_error *err)
     watching *w = self;
     (void)err;
     w->losses[step->step] = step->loss;
+    w->causal[step->step] = step->causal;
+    w->ce[step->step] = step->ce;
     w->steps++;
     return MB_OK;
 }
@@ -276,6 +278,83 @@ static void equal_for_any_threads_and_when_it_goes_on(void **state)
     remove_folder(two);
 }
 
+/* Hidden tokens become any others, each as likely; every token is asked, those that stayed at kept_weight. */
+static void noise_is_uniform(void **state)
+{
+    enum { VOCAB = 50, LENGTH = 4096 };
+    const mb_train_layout layout = {1, LENGTH, LENGTH, 32};
+    static int32_t ids[LENGTH], seen[VOCAB];
+    static uint8_t marks[LENGTH];
+    mb_error err = {0};
+    mb_batch batch;
+    (void)state;
+    for (int i = 0; i < LENGTH; i++)
+        ids[i] = VOCAB; /* what no draw can be */
+    const mb_document document = {ids, marks, LENGTH};
+    mb_noise noise = {.full_blocks = 0.4, .text_weight = 1, .mask_id = 99, .uniform = VOCAB, .kept_weight = 0.25};
+    mb_random random = mb_random_seed(5);
+    assert_int_equal(mb_batch_make(&batch, &layout, &document, &noise, &random, &err), MB_OK);
+    assert_int_equal(batch.targets, LENGTH);
+    int replaced = 0;
+    for (int i = 0; i < LENGTH; i++) {
+        const int32_t id = batch.ids[LENGTH + i];
+        assert_true(id >= 0 && id <= VOCAB);
+        assert_true(batch.weight[i] == (id == VOCAB ? 0.25f : 1.0f));
+        assert_int_equal(batch.target[i], VOCAB);
+        if (id < VOCAB)
+            seen[id]++;
+        replaced += id < VOCAB;
+    }
+    assert_true(replaced > LENGTH / 2 && replaced < LENGTH * 9 / 10);
+    for (int i = 0; i < VOCAB; i++) /* 57 each, deviation 7.5 */
+        assert_true(seen[i] > replaced / VOCAB / 2 && seen[i] < replaced / VOCAB * 2);
+    mb_batch_free(&batch);
+    noise.kept_weight = 0;
+    assert_int_equal(mb_batch_make(&batch, &layout, &document, &noise, &random, &err), MB_OK);
+    assert_true(batch.targets < LENGTH * 9 / 10);
+    mb_batch_free(&batch);
+}
+
+/* What Fast-dLLM v2 trains with, all at once, from a checkpoint: pairs, shift, the autoregressive loss beside it.
+ */
+static void an_autoregressive_model_becomes_one_of_blocks(void **state)
+{
+    char base[] = "/tmp/mb-train-XXXXXX", out[] = "/tmp/mb-train-XXXXXX";
+    mb_error err = {0};
+    watching first = {0}, alone = {0}, beside = {0};
+    (void)state;
+    assert_non_null(mkdtemp(base));
+    assert_non_null(mkdtemp(out));
+    mb_train_request request = small_request(base);
+    request.steps = 1;
+    assert_int_equal(run(&request, 1, &first, &err), MB_OK);
+    request = small_request(out);
+    request.model = base;
+    request.start = MB_START_READ;
+    request.layers = request.hidden = request.query_heads = request.kv_heads = request.head_dim =
+        request.intermediate = 0;
+    request.complementary = request.token_shift = true;
+    request.steps = 2;
+    assert_int_equal(run(&request, 1, &alone, &err), MB_OK);
+    remove_folder(out);
+    request.causal_weight = 0.5;
+    request.block = 16;
+    request.mask = 7;
+    if (run(&request, 2, &beside, &err) != MB_OK)
+        fail_msg("%s", err.text);
+    assert_int_equal(beside.steps, 2);
+    assert_true(beside.causal[1] > 6 && beside.causal[1] < 9); /* ln 2048 is 7.6 */
+    assert_true(alone.causal[1] == 0.0);
+    assert_true(fabs(beside.losses[1] - beside.ce[1] - 0.5 * beside.causal[1]) < 1e-9);
+    mb_model_config config;
+    const mb_model_request model = {.path = out};
+    assert_int_equal(mb_model_inspect(&model, &config, &err), MB_OK);
+    assert_int_equal(config.block, 16);
+    assert_int_equal(config.mask_id, 7);
+    remove_folder(base);
+    remove_folder(out);
+}
+
 static void a_loss_that_is_not_finite_ends_it(void **state)
 {
     char folder[] = "/tmp/mb-train-XXXXXX", path[64];
@@ -372,6 +451,8 @@ int main(void)
         cmocka_unit_test(needles_can_be_answered),
         cmocka_unit_test(lines_become_documents),
         cmocka_unit_test(pairs_are_complementary),
+        cmocka_unit_test(noise_is_uniform),
+        cmocka_unit_test(an_autoregressive_model_becomes_one_of_blocks),
         cmocka_unit_test(equal_for_any_threads_and_when_it_goes_on),
         cmocka_unit_test(a_loss_that_is_not_finite_ends_it),
         cmocka_unit_test(a_failed_write_keeps_the_former),

@@ -50,8 +50,8 @@ static inline mb_model_config tiny_config(bool qwen2)
     return c;
 }
 
-/* Random documents with an answer near their end, and their noise. */
-static inline int tiny_batch(tiny *t, bool complementary, bool token_shift)
+/* Random documents with an answer near their end, and their noise; causal: as an autoregressive model has them. */
+static inline int tiny_batch(tiny *t, bool complementary, bool token_shift, bool causal)
 {
     const mb_train_layout layout = {TINY_DOCUMENTS, TINY_CLEAN, TINY_TAIL, TINY_BLOCK};
     mb_document documents[TINY_DOCUMENTS];
@@ -73,7 +73,8 @@ static inline int tiny_batch(tiny *t, bool complementary, bool token_shift)
                             .complementary = complementary,
                             .token_shift = token_shift,
                             .mask_id = TINY_MASK};
-    return mb_batch_make(&t->batch, &layout, documents, &noise, &random, &t->err);
+    return causal ? mb_batch_make_causal(&t->batch, &layout, documents, &noise, &t->err)
+                  : mb_batch_make(&t->batch, &layout, documents, &noise, &random, &t->err);
 }
 
 /* Weights are drawn and then shaken, so that no norm is 1 and no bias 0. */
@@ -81,7 +82,7 @@ static inline int tiny_open(tiny *t, bool qwen2, bool checkpointing, int threads
 {
     const mb_model_config config = tiny_config(qwen2);
     const mb_network_size size = {.rows = TINY_DOCUMENTS * (TINY_CLEAN + TINY_TAIL),
-                                  .targets = TINY_DOCUMENTS * TINY_TAIL,
+                                  .targets = TINY_DOCUMENTS * TINY_CLEAN,
                                   .positions = TINY_CLEAN,
                                   .entries = TINY_DOCUMENTS * TINY_TAIL / TINY_BLOCK,
                                   .clean = TINY_CLEAN,
@@ -111,7 +112,15 @@ static inline int tiny_open(tiny *t, bool qwen2, bool checkpointing, int threads
         rc = mb_network_send(&t->network, t->network.teacher.base, host, &t->err);
     free(host);
     if (rc == MB_OK)
-        rc = tiny_batch(t, complementary, shift);
+        rc = tiny_batch(t, complementary, shift, false);
+    return rc == MB_OK ? mb_network_feed(&t->network, &t->batch, &t->err) : rc;
+}
+
+/* The autoregressive loss in place of the recipe's. */
+static inline int tiny_causal(tiny *t)
+{
+    mb_batch_free(&t->batch);
+    int rc = tiny_batch(t, false, false, true);
     return rc == MB_OK ? mb_network_feed(&t->network, &t->batch, &t->err) : rc;
 }
 
