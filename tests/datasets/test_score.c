@@ -129,14 +129,15 @@ static void refusals(void **state)
 /* A LongBench-E prediction without a length belongs to no bucket; Python's scorer gives NaN or raises. */
 static void lengths_missing(void **state)
 {
-    static const char *const rows[] = {"", ",\"length\":null", ",\"length\":\"9000\""};
+    static const char *const rows[] = {"", ",\"length\":null", ",\"length\":\"9000\"", ",\"length\":-1",
+                                       ",\"length\":NaN"};
     char command[256], text[512], where[256];
     mb_text out = {0};
     mb_error err = {0};
     (void)state;
     snprintf(where, sizeof where, "%s/pred_e/m", folder);
     assert_int_equal(mb_folder_make(where, &err), MB_OK);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         snprintf(text, sizeof text,
                  "{\"pred\":\"x\",\"answers\":[\"x\"],\"length\":5000}\n{\"pred\":\"x\",\"answers\":[\"x\"]%s}\n",
                  rows[i]);
@@ -150,6 +151,17 @@ static void lengths_missing(void **state)
     mb_text_free(&out);
     snprintf(command, sizeof command, "rm -rf %s/pred_e", folder);
     assert_int_equal(system(command), 0);
+}
+
+/* Outside of LongBench-E nobody looks at the length, whatever it is. */
+static void lengths_unused(void **state)
+{
+    (void)state;
+    put("hotpotqa.jsonl", "{\"pred\":\"x\",\"answers\":[\"x\"],\"length\":-1}\n"
+                          "{\"pred\":\"x\",\"answers\":[\"x\"],\"length\":NaN}\n"
+                          "{\"pred\":\"x\",\"answers\":[\"x\"],\"length\":1e30}\n"
+                          "{\"pred\":\"x\",\"answers\":[\"x\"],\"length\":\"9000\"}\n");
+    result_is(folder, "{\n    \"hotpotqa\": 100.0\n}");
 }
 
 /* NVIDIA/RULER's prediction files: names without "ruler_", "outputs"; values of its evaluate.py. niah_multivalue
@@ -238,6 +250,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(numbers_and_order, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(refusals, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(lengths_missing, make_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(lengths_unused, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(ruler_folder, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(without_dictionary, make_folder, drop_folder),
         cmocka_unit_test_setup_teardown(version_two_table, make_folder, drop_folder),
