@@ -99,25 +99,62 @@ int32_t mb_tokenizer_index_find(const mb_tokenizer *tokenizer, const char *bytes
 
 /* ---- added tokens ---- */
 
+/* The slot of this text: its own, or the empty one where it belongs. */
+static int32_t *added_slot(const mb_tokenizer *tokenizer, const char *text, size_t n)
+{
+    size_t i = hash_bytes(text, n) & tokenizer->added_lookup_mask;
+    for (; tokenizer->added_lookup[i] >= 0; i = (i + 1) & tokenizer->added_lookup_mask) {
+        const struct mb_added_token *token = &tokenizer->added[tokenizer->added_lookup[i]];
+        if (token->length == n && memcmp(token->text, text, n) == 0)
+            break;
+    }
+    return &tokenizer->added_lookup[i];
+}
+
+static void note_added(mb_tokenizer *tokenizer, size_t place)
+{
+    const struct mb_added_token *token = &tokenizer->added[place];
+    *added_slot(tokenizer, token->text, token->length) = (int32_t)place;
+    tokenizer->tokens[token->id].added = (uint32_t)place + 1;
+}
+
+/* Both ways to find an added token, anew, with room for one more. False: out of memory. */
+static bool index_added(mb_tokenizer *tokenizer)
+{
+    size_t slots = 64;
+    while (slots < 2 * (tokenizer->added_count + 1))
+        slots *= 2;
+    if (!tokenizer->added_lookup || slots > tokenizer->added_lookup_mask + 1) {
+        free(tokenizer->added_lookup);
+        tokenizer->added_lookup = malloc(2 * slots * sizeof *tokenizer->added_lookup);
+        if (!tokenizer->added_lookup)
+            return false;
+        tokenizer->added_lookup_mask = 2 * slots - 1;
+    }
+    memset(tokenizer->added_lookup, 0xff, (tokenizer->added_lookup_mask + 1) * sizeof *tokenizer->added_lookup);
+    for (size_t i = 0; i < tokenizer->added_count; i++)
+        note_added(tokenizer, i);
+    return true;
+}
+
 struct mb_added_token *mb_tokenizer_find_added(const mb_tokenizer *tokenizer, const char *text, size_t n)
 {
-    for (size_t i = 0; i < tokenizer->added_count; i++)
-        if (tokenizer->added[i].length == n && memcmp(tokenizer->added[i].text, text, n) == 0)
-            return &tokenizer->added[i];
-    return NULL;
+    int32_t place = tokenizer->added_lookup ? *added_slot(tokenizer, text, n) : -1;
+    return place >= 0 ? &tokenizer->added[place] : NULL;
 }
 
 struct mb_added_token *mb_tokenizer_find_added_id(const mb_tokenizer *tokenizer, int64_t id)
 {
-    for (size_t i = 0; i < tokenizer->added_count; i++)
-        if (tokenizer->added[i].id == id)
-            return &tokenizer->added[i];
-    return NULL;
+    uint32_t place = id >= 0 && id < tokenizer->size ? tokenizer->tokens[id].added : 0;
+    return place ? &tokenizer->added[place - 1] : NULL;
 }
 
-/* A place for one more, or NULL. */
+/* A place for one more, in the index as well, or NULL. */
 static struct mb_added_token *new_added(mb_tokenizer *tokenizer)
 {
+    if ((!tokenizer->added_lookup || 2 * (tokenizer->added_count + 1) > tokenizer->added_lookup_mask + 1) &&
+        !index_added(tokenizer))
+        return NULL;
     if (tokenizer->added_count % 64 == 0) {
         struct mb_added_token *larger =
             realloc(tokenizer->added, (tokenizer->added_count + 64) * sizeof *tokenizer->added);
@@ -174,7 +211,7 @@ int mb_tokenizer_add_added(mb_tokenizer *tokenizer, const struct mb_added_token 
     place->text = place->match = copy;
     place->match_length = n;
     tokenizer->tokens[id].special |= token->special;
-    tokenizer->added_count++;
+    note_added(tokenizer, tokenizer->added_count++);
     return MB_OK;
 }
 
@@ -218,6 +255,8 @@ bool mb_tokenizer_sort_added(mb_tokenizer *tokenizer)
             return false;
     if (n)
         qsort(tokenizer->added, n, sizeof *tokenizer->added, by_kind_byte_and_length);
+    if (n && !index_added(tokenizer)) /* places changed */
+        return false;
     while (tokenizer->added_raw < n && !tokenizer->added[tokenizer->added_raw].normalized)
         tokenizer->added_raw++;
     for (size_t kind = 0; kind < 2; kind++) {

@@ -23,6 +23,7 @@ void mb_tokenizer_close(mb_tokenizer *tokenizer)
         free(tokenizer->added[i].text);
     }
     free(tokenizer->added);
+    free(tokenizer->added_lookup);
     free(tokenizer->tokens);
     free(tokenizer->lookup);
     free(tokenizer->rules);

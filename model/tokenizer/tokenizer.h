@@ -15,8 +15,9 @@
 struct mb_token {
     size_t offset;
     uint32_t length;
-    bool used;    /* false: a gap in the numbering */
-    bool special; /* an added token that skip_special drops */
+    uint32_t added; /* an added token: its place in mb_tokenizer.added, from 1 on */
+    bool used;      /* false: a gap in the numbering */
+    bool special;   /* an added token that skip_special drops */
 };
 
 /* The pair of tokens `key` = left << 32 | right becomes token id; lower ranks merge first. Empty: rank -1. */
@@ -47,7 +48,9 @@ struct mb_tokenizer {
     size_t rule_mask;
     struct mb_added_token *added;  /* raw ones before normalised ones, by first byte, longest first */
     size_t added_count, added_raw; /* raw ones are 0 .. added_raw - 1 */
-    size_t added_first[2][257];    /* those of a kind that begin with byte b: [kind][b] .. [kind][b + 1] - 1 */
+    int32_t *added_lookup;         /* hash table: text -> place in added, -1 = empty */
+    size_t added_lookup_mask;
+    size_t added_first[2][257]; /* those of a kind that begin with byte b: [kind][b] .. [kind][b + 1] - 1 */
     bool nfc;
     bool characters;  /* merges begin with characters, not with bytes (characters.c); nfc is false, split NULL */
     int32_t begin[4]; /* tokens in front of every text that is no chat */
