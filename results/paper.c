@@ -65,7 +65,7 @@ void paper_begin(const paper *p, const char *title)
     case MB_TABLE_LATEX:
         mb_text_puts(p->out, "% ");
         markup_latex(p->out, title);
-        mb_text_puts(p->out, "\n% needs \\usepackage{booktabs} and UTF-8\n");
+        mb_text_puts(p->out, "\n% needs \\usepackage{booktabs}, \\usepackage[T1]{fontenc} and UTF-8\n");
         break;
     case MB_TABLE_MARKDOWN:
         mb_text_printf(p->out, "## %s\n\n", title);
@@ -207,6 +207,43 @@ static void put_harmless(mb_text *out, const char *text, bool colour)
     }
 }
 
+/* Signs of our own texts in a verbatim environment, and what would end it, or a block of Markdown. */
+static const struct {
+    mb_table_format format;
+    const char *sign, *instead;
+} verbatim_signs[] = {
+    {MB_TABLE_MARKDOWN, "```", "'''"},      {MB_TABLE_LATEX, "\\end{verbatim}", "\\end {verbatim}"},
+    {MB_TABLE_LATEX, "\xe2\x96\xb6", ">>"}, /* marks of an answer */
+    {MB_TABLE_LATEX, "\xe2\x97\x80", "<<"}, {MB_TABLE_LATEX, "\xe2\x96\xbc", "v"},
+    {MB_TABLE_LATEX, "\xe2\x96\x91", "."}, /* shades of a map */
+    {MB_TABLE_LATEX, "\xe2\x96\x92", ":"},  {MB_TABLE_LATEX, "\xe2\x96\x93", "+"},
+    {MB_TABLE_LATEX, "\xe2\x96\x88", "#"}};
+
+static const char *verbatim_sign(mb_table_format format, const char *text, size_t *n)
+{
+    for (size_t i = 0; i < sizeof verbatim_signs / sizeof *verbatim_signs; i++) {
+        *n = strlen(verbatim_signs[i].sign);
+        if (verbatim_signs[i].format == format && strncmp(text, verbatim_signs[i].sign, *n) == 0)
+            return verbatim_signs[i].instead;
+    }
+    *n = 1;
+    return NULL;
+}
+
+static void put_verbatim(mb_text *out, mb_table_format format, const char *text)
+{
+    for (size_t n; *text; text += n) {
+        unsigned char c = (unsigned char)*text;
+        const char *instead = verbatim_sign(format, text, &n);
+        if (instead)
+            mb_text_puts(out, instead);
+        else if (c >= 0x80 && format == MB_TABLE_LATEX)
+            n = markup_latex_character(out, text);
+        else
+            mb_text_append(out, (c < 0x20 && c != '\n') || c == 0x7f ? "?" : text, 1);
+    }
+}
+
 void paper_text(const paper *p, const char *text)
 {
     size_t n = strlen(text);
@@ -220,7 +257,7 @@ void paper_text(const paper *p, const char *text)
     case MB_TABLE_MARKDOWN:
     case MB_TABLE_LATEX:
         mb_text_puts(p->out, p->format == MB_TABLE_LATEX ? "\\begin{verbatim}\n" : "\n```\n");
-        put_harmless(p->out, text, false);
+        put_verbatim(p->out, p->format, text);
         mb_text_printf(p->out, p->format == MB_TABLE_LATEX ? "%s\\end{verbatim}\n" : "%s```\n\n", end);
         break;
     default:

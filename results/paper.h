@@ -47,5 +47,7 @@ void table_render_latex(const table *t, mb_text *out);
 /* Text with what the language reads as its own made harmless. */
 void markup_html(mb_text *out, const char *text);
 void markup_latex(mb_text *out, const char *text);
+/* The character at text, which is no ASCII, where every LaTeX has it, else its number; returns its bytes. */
+size_t markup_latex_character(mb_text *out, const char *text);
 
 #endif

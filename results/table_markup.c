@@ -25,7 +25,8 @@ void markup_html(mb_text *out, const char *text)
     }
 }
 
-/* Signs of our own texts that pdfLaTeX has no letter for. */
+/* Signs of our own texts that pdfLaTeX has no letter for. Other characters behind Latin-1 are spelled [U+4E2D]:
+ * one that a font lacks would end the compilation. */
 static const struct {
     const char *sign, *latex;
 } latex_signs[] = {{"\xc2\xb1", "$\\pm$"},
@@ -33,6 +34,19 @@ static const struct {
                    {"\xe2\x80\xa6", "\\ldots{}"},
                    {"\xc3\x97", "$\\times$"},
                    {"\xe2\x88\x92", "$-$"}};
+
+size_t markup_latex_character(mb_text *out, const char *text)
+{
+    uint32_t character = 0;
+    size_t n = mb_utf8_next(text, strnlen(text, 4), &character);
+    if (character >= 0xa1 && character <= 0xff && character != 0xad)
+        mb_text_append(out, text, n);
+    else if (character == MB_UTF8_INVALID)
+        mb_text_puts(out, "?");
+    else
+        mb_text_printf(out, "[U+%04X]", (unsigned)character);
+    return n;
+}
 
 void markup_latex(mb_text *out, const char *text)
 {
@@ -56,6 +70,8 @@ void markup_latex(mb_text *out, const char *text)
             mb_text_puts(out, "\\textasciitilde{}");
         else if (c == '^')
             mb_text_puts(out, "\\textasciicircum{}");
+        else if (c >= 0x80)
+            n = markup_latex_character(out, text);
         else
             mb_text_append(out, c < 0x20 || c == 0x7f ? " " : text, 1);
         text += n;

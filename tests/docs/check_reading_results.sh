@@ -65,6 +65,44 @@ for query in queries.values():
 PY
 expect_exit 2 'the run has no item "nowhere"; it has niah_single:len256_depth50_0' ./harness show "$scratch/work/results/quick.db" nowhere
 
+# Every format is read by a program of its kind, also when labels and answers hold what the formats use themselves.
+cp "$scratch/work/results/quick.db" "$scratch/odd.db"
+sqlite3 "$scratch/odd.db" "UPDATE config SET label = 'w|x, \"y\" & \$k\$_#% {~^\\} <b> 中é' WHERE label LIKE 'window%';
+    UPDATE sample SET prediction = '\\end{verbatim} ' || char(96, 96, 96) || ' 中 ▶ ± & % ' || char(27) || '[31m'"
+for format in csv jsonl md latex; do
+    expect_exit 0 '' ./harness report "$scratch/odd.db" --full --format $format --out "$scratch/odd.$format"
+    expect_exit 0 '' ./harness report "$scratch/work/results/quick.db" --full --format $format --out "$scratch/plain.$format"
+done
+expect_exit 0 '' ./harness show "$scratch/odd.db" len256_depth50_0 --full --format latex --out "$scratch/item.latex"
+python3 - "$scratch" <<'PY' || fail "csv, jsonl or md is not read"
+import csv, json, re, sys
+label = 'w|x, "y" & $k$_#% {~^\\} <b> 中é'
+for name in ("plain", "odd"):
+    rows = list(csv.DictReader(open(f"{sys.argv[1]}/{name}.csv", newline="", encoding="utf-8")))
+    lines = [json.loads(line) for line in open(f"{sys.argv[1]}/{name}.jsonl", encoding="utf-8")]
+    assert len(rows) == len(lines) == 4, (len(rows), len(lines))
+    for row, line in zip(rows, lines):
+        assert None not in row and list(row) == list(line)
+        for key, value in line.items():
+            same = row[key] == ("" if value is None else value) if not isinstance(value, (int, float)) else float(row[key]) == value
+            assert same, (key, value, row[key])
+    assert {row["config"] for row in rows} == {"exact", "window k=32" if name == "plain" else label}
+    tables = re.findall(r"(?:^\|.*\n)+", open(f"{sys.argv[1]}/{name}.md", encoding="utf-8").read(), re.M)
+    assert len(tables) > 1, tables
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+PY
+if ! command -v pdflatex >/dev/null || ! kpsewhich booktabs.sty >/dev/null; then
+    echo "skipped: the LaTeX output compiled: no pdflatex with booktabs here"
+else
+    for part in plain odd item; do
+        printf '%s\n' '\documentclass{article}' '\usepackage[T1]{fontenc}' '\usepackage{booktabs}' '\begin{document}' >"$scratch/$part.tex"
+        { cat "$scratch/$part.latex"; echo '\end{document}'; } >>"$scratch/$part.tex"
+        (cd "$scratch" && timeout 60 pdflatex -draftmode -interaction=nonstopmode -halt-on-error "$part.tex" >"$scratch/tex" 2>&1) ||
+            { fail "$part.tex does not compile"; grep -a -A3 '^!' "$scratch/tex"; }
+    done
+fi
+
 # A run that lost what it knew: the verdict, and the exit code that CI sees.
 sqlite3 "$scratch/work/results/after.db" "UPDATE sample SET score = score - 0.02"
 expect_exit 0 '' ./harness compare "$scratch/work/results/before.db" "$scratch/work/results/after.db"
