@@ -110,9 +110,27 @@ static int copy_companions(const mb_training *t, mb_error *err)
     return rc;
 }
 
+/* The adapter as files of its own, and added to the weights. */
+static int merge(mb_training *t, mb_error *err)
+{
+    const mb_network *n = &t->network;
+    float *adapter = t->host + n->floats;
+    char *folder = mb_string_format("%s/adapter", t->request->out);
+    int rc =
+        folder ? mb_network_fetch_trained(&t->network, adapter, n->trained, err) : mb_no_memory(err, "a path");
+    if (rc == MB_OK)
+        rc = mb_adapter_write(&n->adapter, adapter, t->request->model, folder, err);
+    if (rc == MB_OK)
+        mb_adapter_merge(&n->adapter, adapter, t->host);
+    free(folder);
+    return rc;
+}
+
 int mb_training_export(mb_training *t, mb_error *err)
 {
     int rc = mb_network_fetch(&t->network, t->host, t->network.weights.base, err);
+    if (rc == MB_OK && t->network.adapter.count > 0)
+        rc = merge(t, err);
     if (rc == MB_OK)
         rc = write_config(t, err);
     if (rc == MB_OK)

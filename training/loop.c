@@ -48,6 +48,10 @@ static int open_weights(mb_training *t, mb_error *err)
                                                  : mb_parameters_read(&n->config, t->request->model, t->host, err);
     if (rc == MB_OK)
         rc = mb_network_send(n, n->weights.base, t->host, err);
+    if (rc == MB_OK && n->adapter.count > 0) {
+        mb_adapter_draw(&n->adapter, t->request->seed, t->host);
+        return mb_network_send_trained(n, n->trained, t->host, err);
+    }
     return rc == MB_OK && n->teacher.base ? mb_network_send(n, n->teacher.base, t->host, err) : rc;
 }
 
@@ -70,7 +74,7 @@ int mb_training_open(mb_training *t, const mb_train_request *request, const mb_k
         rc = mb_tokenizer_open(&t->tokenizer, request->model, err);
     if (rc == MB_OK)
         rc = open_source(t, err);
-    t->host = rc == MB_OK ? malloc(t->network.floats * sizeof *t->host) : NULL;
+    t->host = rc == MB_OK ? malloc((t->network.floats + t->network.trained_floats) * sizeof *t->host) : NULL;
     t->batches = calloc((size_t)request->accumulate, sizeof *t->batches);
     t->causal = calloc((size_t)request->accumulate, sizeof *t->causal);
     if (rc == MB_OK && (!t->host || !t->batches || !t->causal))

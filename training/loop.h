@@ -19,7 +19,7 @@ typedef struct mb_training {
     mb_batch *causal;  /* [accumulate]: with a causal weight, the same documents for the autoregressive loss */
     mb_choice choice;
     int64_t step; /* the last one that is done */
-    float *host;  /* [network.floats] */
+    float *host;  /* [network.floats + network.trained_floats] */
     char identity[MB_HASH_CAP];
 } mb_training;
 

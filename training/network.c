@@ -28,6 +28,11 @@ static void take(taking *t, void *field, size_t elements, size_t each)
     memcpy(field, &at, sizeof at);
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 /* The arrays of one layer's activations. */
 static void take_kept(taking *t, const mb_model_config *c, size_t rows, mb_activations *kept)
 {
@@ -98,18 +103,49 @@ static void take_index(taking *t, const mb_model_config *c, const mb_network_siz
     take(t, &n->scratch, 256, 1);
 }
 
-/* Everything in the order in which it is taken. flat: the four or five flat arrays. */
+/* The flat arrays: of weights, of what is trained, of its gradients and moments, of the teacher. */
+enum { FLAT_WEIGHTS, FLAT_TRAINED, FLAT_GRADIENTS, FLAT_M, FLAT_V, FLAT_TEACHER, FLAT_COUNT };
+
+static void take_flat(taking *t, const mb_model_config *c, const mb_network_size *size, size_t trained,
+                      mb_network_plan *plan, float *flat[FLAT_COUNT])
+{
+    size_t *const parts[FLAT_COUNT] = {&plan->weights, &plan->adapter, &plan->gradients,
+                                       &plan->moments, &plan->moments, &plan->teacher};
+    const size_t floats = mb_parameters_count(c, NULL);
+    for (int i = 0; i < FLAT_COUNT; i++) {
+        const bool whole = i == FLAT_WEIGHTS || i == FLAT_TEACHER || size->lora.rank == 0;
+        if ((i == FLAT_TRAINED && size->lora.rank == 0) ||
+            (i == FLAT_TEACHER && (!size->frozen || size->lora.rank > 0)))
+            continue;
+        t->part = parts[i];
+        take(t, &flat[i], whole ? floats : trained, sizeof(float));
+    }
+}
+
+/* What an adapter needs while a layer is computed. */
+static void take_adapted(taking *t, const mb_model_config *c, const mb_network_size *size, mb_network *n)
+{
+    size_t most = larger((size_t)c->hidden, (size_t)c->head_dim), outputs = 0;
+    if (size->lora.rank == 0)
+        return;
+    for (int i = 0; i < MB_ADAPTED; i++) {
+        take(t, &n->summed[i], mb_adapted_floats(c, i), sizeof(float));
+        take(t, &n->summed_gradient[i], mb_adapted_floats(c, i), sizeof(float));
+    }
+    outputs = larger((size_t)c->query_heads * (size_t)c->head_dim, larger((size_t)c->intermediate, most));
+    take(t, &n->thin, outputs * (size_t)size->lora.rank, sizeof(float));
+    take(t, &n->unused, most, sizeof(float));
+}
+
+/* Everything in the order in which it is taken; trained: floats of an adapter. */
 static void take_all(taking *t, const mb_model_config *c, const mb_network_size *size, mb_network *n,
-                     mb_network_plan *plan, float *flat[5])
+                     size_t trained, mb_network_plan *plan, float *flat[FLAT_COUNT])
 {
     mb_activations unused;
     float *input;
-    const size_t floats = mb_parameters_count(c, NULL);
-    size_t *const parts[5] = {&plan->weights, &plan->gradients, &plan->moments, &plan->moments, &plan->teacher};
-    for (int i = 0; i < (size->frozen ? 5 : 4); i++) {
-        t->part = parts[i];
-        take(t, &flat[i], floats, sizeof(float));
-    }
+    take_flat(t, c, size, trained, plan, flat);
+    t->part = &plan->adapter;
+    take_adapted(t, c, size, n);
     t->part = &plan->activations;
     for (int32_t l = 0; l <= c->layers; l++)
         take(t, n->inputs ? &n->inputs[l] : &input, (size_t)size->rows * (size_t)c->hidden, sizeof(float));
@@ -121,21 +157,23 @@ static void take_all(taking *t, const mb_model_config *c, const mb_network_size 
     t->part = &plan->index;
     take_index(t, c, size, n);
     plan->total = plan->weights + plan->gradients + plan->moments + plan->teacher + plan->activations +
-                  plan->logits + plan->index;
+                  plan->adapter + plan->logits + plan->index;
 }
 
 void mb_network_plan_make(const mb_model_config *config, const mb_network_size *size, mb_network_plan *plan)
 {
     mb_network none = {0};
     taking t = {0};
-    float *flat[5];
+    float *flat[FLAT_COUNT];
+    mb_adapter adapter;
+    mb_error unused;
     *plan = (mb_network_plan){0};
-    take_all(&t, config, size, &none, plan, flat);
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
+    mb_parameters_count(config, &plan->trained);
+    const bool adapted = mb_adapter_open(&adapter, config, &size->lora, &unused) == MB_OK && adapter.count > 0;
+    take_all(&t, config, size, &none, adapted ? adapter.floats : 0, plan, flat);
+    if (adapted)
+        plan->trained = adapter.exact;
+    mb_adapter_close(&adapter);
 }
 
 static int upload(mb_network *n, void *to, const void *from, size_t bytes, mb_error *err)
@@ -167,9 +205,11 @@ int mb_network_open(mb_network *n, const mb_model_config *config, const mb_netwo
                     const mb_kernels *kernels, mb_device *device, mb_error *err)
 {
     mb_network_plan plan = {0};
-    float *flat[5] = {0};
+    float *flat[FLAT_COUNT] = {0};
     *n = (mb_network){.config = *config, .size = *size, .kernels = kernels, .device = device};
     int rc = mb_parameters_check(config, err);
+    if (rc == MB_OK)
+        rc = mb_adapter_open(&n->adapter, config, &size->lora, err);
     if (rc == MB_OK)
         rc = mb_training_of(kernels, &n->ops, err);
     if (rc != MB_OK)
@@ -179,23 +219,26 @@ int mb_network_open(mb_network *n, const mb_model_config *config, const mb_netwo
     n->inputs = calloc((size_t)config->layers + 1, sizeof *n->inputs);
     n->kept = calloc((size_t)config->layers, sizeof *n->kept);
     n->index = calloc((size_t)config->layers, sizeof *n->index);
+    n->trained_floats = n->adapter.count > 0 ? n->adapter.floats : n->floats;
     n->host = malloc(larger(n->floats, larger((size_t)size->targets, (size_t)size->entries)) * sizeof *n->host);
     taking t = {.network = n};
     if (!n->inputs || !n->kept || !n->index || !n->host)
         rc = mb_no_memory(err, "a network of %zu parameters", n->exact);
     if (rc == MB_OK)
-        take_all(&t, config, size, n, &plan, flat);
+        take_all(&t, config, size, n, n->trained_floats, &plan, flat);
     if (rc == MB_OK && t.failed)
         rc = mb_fail(err, MB_E_SYSTEM, "the device has no room for the %.2f GiB of this training",
                      (double)plan.total / 0x1p30);
-    n->m = flat[2];
-    n->v = flat[3];
+    n->m = flat[FLAT_M];
+    n->v = flat[FLAT_V];
+    n->trained = n->adapter.count > 0 ? flat[FLAT_TRAINED] : flat[FLAT_WEIGHTS];
     if (rc == MB_OK)
-        rc = mb_parameters_map(config, flat[0], &n->weights, err);
+        rc = mb_parameters_map(config, flat[FLAT_WEIGHTS], &n->weights, err);
     if (rc == MB_OK)
-        rc = mb_parameters_map(config, flat[1], &n->gradients, err);
+        rc = n->adapter.count > 0 ? mb_adapted_map(n, flat[FLAT_GRADIENTS], err)
+                                  : mb_parameters_map(config, flat[FLAT_GRADIENTS], &n->gradients, err);
     if (rc == MB_OK && size->frozen)
-        rc = mb_parameters_map(config, flat[4], &n->teacher, err);
+        rc = mb_parameters_map(config, flat[n->adapter.count > 0 ? FLAT_WEIGHTS : FLAT_TEACHER], &n->teacher, err);
     if (rc == MB_OK)
         rc = send_angles(n, err);
     if (rc != MB_OK)
@@ -210,6 +253,7 @@ void mb_network_close(mb_network *n)
     mb_parameters_free(&n->weights);
     mb_parameters_free(&n->gradients);
     mb_parameters_free(&n->teacher);
+    mb_adapter_close(&n->adapter);
     free(n->inputs);
     free(n->kept);
     free(n->index);
@@ -222,10 +266,25 @@ int mb_network_send(mb_network *n, float *to, const float *host, mb_error *err)
     return upload(n, to, host, n->floats * sizeof *host, err);
 }
 
+static int download(mb_network *n, float *host, const float *from, size_t floats, mb_error *err)
+{
+    int rc = n->kernels->download(n->device, host, from, floats * sizeof *host);
+    return rc < 0 ? mb_fail(err, rc, "fetching from the device: %s", n->kernels->error(n->device)) : MB_OK;
+}
+
 int mb_network_fetch(mb_network *n, float *host, const float *from, mb_error *err)
 {
-    int rc = n->kernels->download(n->device, host, from, n->floats * sizeof *host);
-    return rc < 0 ? mb_fail(err, rc, "fetching from the device: %s", n->kernels->error(n->device)) : MB_OK;
+    return download(n, host, from, n->floats, err);
+}
+
+int mb_network_send_trained(mb_network *n, float *to, const float *host, mb_error *err)
+{
+    return upload(n, to, host, n->trained_floats * sizeof *host, err);
+}
+
+int mb_network_fetch_trained(mb_network *n, float *host, const float *from, mb_error *err)
+{
+    return download(n, host, from, n->trained_floats, err);
 }
 
 /* How many clean keys stand before each noisy block. */
@@ -267,37 +326,76 @@ typedef struct updating {
     double scale;
 } updating;
 
-static int update_one(void *user, const mb_parameter *parameter)
+/* times: how many times its natural size the array is held at (s A in place of A). */
+static int step_array(const updating *u, size_t first, size_t floats, bool decays, double times)
 {
-    const updating *u = user;
     const mb_update *update = u->update;
     mb_network *n = u->network;
-    return n->ops->adamw(n->device, &(mb_adamw){.weight = n->weights.base + parameter->first,
-                                                .m = n->m + parameter->first,
-                                                .v = n->v + parameter->first,
-                                                .gradient = n->gradients.base + parameter->first,
-                                                .n = (int64_t)parameter->n,
-                                                .lr = (float)update->lr,
+    return n->ops->adamw(n->device, &(mb_adamw){.weight = n->trained + first,
+                                                .m = n->m + first,
+                                                .v = n->v + first,
+                                                .gradient = n->gradients.base + first,
+                                                .n = (int64_t)floats,
+                                                .lr = (float)(update->lr * times),
                                                 .beta1 = (float)update->beta1,
                                                 .beta2 = (float)update->beta2,
-                                                .eps = (float)update->eps,
-                                                .decay = parameter->matrix ? (float)update->decay : 0.0f,
+                                                .eps = (float)(update->eps / times),
+                                                .decay = decays ? (float)(update->decay / times) : 0.0f,
                                                 .scale = (float)u->scale,
                                                 .correction1 = 1.0 - pow(update->beta1, (double)update->step),
                                                 .correction2 = 1.0 - pow(update->beta2, (double)update->step)});
 }
 
+static int update_one(void *user, const mb_parameter *parameter)
+{
+    return step_array(user, parameter->first, parameter->n, parameter->matrix, 1.0);
+}
+
+static int update_adapter(const updating *u)
+{
+    const mb_adapter *adapter = &u->network->adapter;
+    const size_t rank = (size_t)adapter->options.rank;
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < adapter->count; i++) {
+        const mb_adapter_part *part = &adapter->parts[i];
+        rc = step_array(u, part->a, rank * (size_t)part->cols, true, adapter->scale);
+        if (rc == MB_OK)
+            rc = step_array(u, part->b, rank * (size_t)part->rows, true, 1.0);
+    }
+    return rc;
+}
+
+/* Sum of squares of the gradient; that of A is s times what is held. */
+static int add_squares(mb_network *n, double *sum)
+{
+    const mb_adapter *adapter = &n->adapter;
+    const int64_t rank = adapter->options.rank;
+    double a = 0.0, b = 0.0;
+    int rc = MB_OK;
+    if (adapter->count == 0)
+        return n->ops->square_sum(n->device, &(mb_square_sum){n->gradients.base, (int64_t)n->trained_floats, sum});
+    for (size_t i = 0; rc == MB_OK && i < adapter->count; i++) {
+        const mb_adapter_part *part = &adapter->parts[i];
+        rc = n->ops->square_sum(n->device, &(mb_square_sum){n->gradients.base + part->a, rank * part->cols, &a});
+        if (rc == MB_OK)
+            rc = n->ops->square_sum(n->device,
+                                    &(mb_square_sum){n->gradients.base + part->b, rank * part->rows, &b});
+    }
+    *sum = a * adapter->scale * adapter->scale + b;
+    return rc;
+}
+
 int mb_network_update(mb_network *n, const mb_update *update, double *norm, mb_error *err)
 {
     double sum = 0.0;
-    int rc = n->ops->square_sum(n->device, &(mb_square_sum){n->gradients.base, (int64_t)n->floats, &sum});
+    int rc = add_squares(n, &sum);
     *norm = sqrt(sum);
     if (rc == MB_OK && isfinite(*norm)) {
         const bool clipped = update->clip > 0 && *norm > update->clip;
         updating u = {n, update, clipped ? update->clip / (*norm + 1e-6) : 1.0};
-        rc = mb_parameters_each(&n->config, update_one, &u);
+        rc = n->adapter.count > 0 ? update_adapter(&u) : mb_parameters_each(&n->config, update_one, &u);
     }
     if (rc == MB_OK)
-        rc = n->kernels->fill(n->device, n->gradients.base, 0, n->floats * sizeof(float));
+        rc = n->kernels->fill(n->device, n->gradients.base, 0, n->trained_floats * sizeof(float));
     return rc == MB_OK ? rc : mb_fail(err, rc, "the optimiser: %s", n->kernels->error(n->device));
 }

@@ -151,11 +151,15 @@ static void layer_forward(pass *p, int32_t layer)
 {
     mb_network *n = p->n;
     const mb_model_config *c = &n->config;
-    const struct mb_layer *w = &p->weights->layers[layer];
+    const struct mb_layer *w = NULL;
     const mb_activations *a = &n->kept[n->size.checkpointing ? 0 : layer];
     float *x = n->inputs[layer], *out = n->inputs[layer + 1];
     const int64_t rows = p->rows, hidden = c->hidden, inner = c->intermediate;
     const int64_t q = (int64_t)c->query_heads * c->head_dim;
+    if (p->rc == MB_OK)
+        p->rc = mb_adapted_layer(n, p->weights, layer, &w);
+    if (p->rc != MB_OK)
+        return;
     norm(p, x, w->input_norm, rows, a->normed);
     CALL(p, kernels, gemm, mb_gemm, .a = a->normed, .weight = w->qkv, .bias = w->qkv_bias, .m = rows,
          .n = qkv_width(c), .k = hidden, .out = a->qkv);
@@ -177,12 +181,18 @@ static void layer_backward(pass *p, int32_t layer)
 {
     mb_network *n = p->n;
     const mb_model_config *c = &n->config;
-    const struct mb_layer *w = &p->weights->layers[layer], *g = &n->gradients.layers[layer];
+    const struct mb_layer *w = NULL, *g = &n->gradients.layers[layer];
     const mb_activations *a = &n->kept[n->size.checkpointing ? 0 : layer];
     const int64_t rows = p->rows, hidden = c->hidden, inner = c->intermediate;
     const int64_t q = (int64_t)c->query_heads * c->head_dim;
     if (n->size.checkpointing)
         layer_forward(p, layer);
+    if (p->rc == MB_OK)
+        p->rc = mb_adapted_layer(n, p->weights, layer, &w);
+    if (p->rc == MB_OK)
+        p->rc = mb_adapted_begin(n);
+    if (p->rc != MB_OK)
+        return;
     CALL(p, ops, gemm_gradient, mb_gemm_gradient, .dy = n->dx, .a = a->product, .weight = w->down, .m = rows,
          .n = hidden, .k = inner, .da = n->dproduct, .dweight = g->down);
     CALL(p, ops, swiglu_gradient, mb_swiglu_gradient, .gate_up = a->gate_up, .dy = n->dproduct, .n = rows,
@@ -196,6 +206,8 @@ static void layer_backward(pass *p, int32_t layer)
     CALL(p, ops, gemm_gradient, mb_gemm_gradient, .dy = n->dqkv, .a = a->normed, .weight = w->qkv, .m = rows,
          .n = qkv_width(c), .k = hidden, .da = n->dnormed, .dweight = g->qkv, .dbias = g->qkv_bias);
     norm_back(p, n->inputs[layer], w->input_norm, n->dnormed, rows, true, n->dx, g->input_norm);
+    if (p->rc == MB_OK)
+        p->rc = mb_adapted_collect(n, layer);
 }
 
 int mb_network_forward(mb_network *n, const mb_batch *batch, const mb_parameters *weights, mb_attend_mode mode,
@@ -299,6 +311,8 @@ static void go_back(pass *p)
          .width = c->hidden, .out = n->head_in);
     for (int32_t layer = c->layers - 1; layer >= 0; layer--)
         layer_backward(p, layer);
+    if (!n->gradients.top.embed)
+        return;
     CALL(p, ops, embed_gradient, mb_embed_gradient, .ids = n->ids, .dy = n->dx, .n = p->rows, .vocab = c->vocab,
          .width = c->hidden, .dtable = n->gradients.top.embed);
 }

@@ -66,6 +66,7 @@ void mb_train_size_make(const mb_train_request *r, const mb_model_config *config
 {
     *size = (mb_network_size){.chunk = r->chunk, .checkpointing = r->checkpointing};
     const bool taught = mb_recipe_taught(r->recipe);
+    size->lora = r->lora;
     for (size_t i = 0; i < r->length_count; i++) {
         const mb_train_layout layout = layout_of(r, config, i);
         const int64_t rows = mb_train_rows(&layout), targets = (int64_t)layout.documents * layout.tail;
@@ -106,6 +107,18 @@ static int check_lengths(const mb_train_request *r, const mb_model_config *confi
     return MB_OK;
 }
 
+static int check_adapter(const mb_train_request *r, const mb_model_config *config, mb_error *err)
+{
+    mb_adapter adapter;
+    if (r->start == MB_START_DRAWN)
+        return mb_fail(err, MB_E_INPUT,
+                       "config key lora_rank: random weights that never move learn nothing; use "
+                       "\"start\": \"checkpoint\"");
+    int rc = mb_adapter_open(&adapter, config, &r->lora, err);
+    mb_adapter_close(&adapter);
+    return rc;
+}
+
 int mb_train_plan_make(const mb_train_request *r, mb_train_plan *plan, mb_error *err)
 {
     mb_network_size size;
@@ -119,6 +132,8 @@ int mb_train_plan_make(const mb_train_request *r, mb_train_plan *plan, mb_error 
     if (rc == MB_OK && mb_recipe_taught(r->recipe) && r->start == MB_START_DRAWN)
         rc = mb_fail(err, MB_E_INPUT,
                      "config key start is random: this recipe fine-tunes a model that has learned");
+    if (rc == MB_OK && r->lora.rank > 0)
+        rc = check_adapter(r, &plan->config, err);
     if (rc != MB_OK)
         return rc;
     mb_train_size_make(r, &plan->config, &size);
@@ -131,6 +146,8 @@ int mb_train_plan_make(const mb_train_request *r, mb_train_plan *plan, mb_error 
     plan->activations = bytes.activations;
     plan->logits = bytes.logits;
     plan->index = bytes.index;
+    plan->adapter = bytes.adapter;
+    plan->trained = bytes.trained;
     plan->total = bytes.total;
     plan->rows = size.rows;
     plan->documents = layout_of(r, &plan->config, 0).documents;

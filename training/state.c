@@ -1,8 +1,9 @@
 /*
  * state.c - the checkpoint of a running training: out/training.state.
  *
- * A header, then weights and both moments as flat fp32 arrays, then the hash of all that. It is written under a
- * temporary name, flushed to the disk and renamed, so that there is a whole one at any moment once there was one.
+ * A header, then what is trained (the weights, or an adapter) and both moments as flat fp32 arrays, then the hash
+ * of all that. It is written under a temporary name, flushed to the disk and renamed, so that there is a whole one
+ * at any moment once there was one.
  */
 #include "training/loop.h"
 
@@ -24,12 +25,12 @@ typedef struct header {
 
 static const float *part_of(const mb_training *t, int part)
 {
-    return part == 0 ? t->network.weights.base : part == 1 ? t->network.m : t->network.v;
+    return part == 0 ? t->network.trained : part == 1 ? t->network.m : t->network.v;
 }
 
 static int write_parts(mb_training *t, FILE *file, const char *path, mb_error *err)
 {
-    header head = {.step = t->step, .floats = t->network.floats};
+    header head = {.step = t->step, .floats = t->network.trained_floats};
     char hex[MB_HASH_CAP];
     mb_hash *hash = mb_hash_new();
     if (!hash)
@@ -40,9 +41,10 @@ static int write_parts(mb_training *t, FILE *file, const char *path, mb_error *e
     bool good = fwrite(&head, sizeof head, 1, file) == 1;
     int rc = MB_OK;
     for (int part = 0; good && rc == MB_OK && part < 3; part++) {
-        rc = mb_network_fetch(&t->network, t->host, part_of(t, part), err);
-        mb_hash_add(hash, t->host, t->network.floats * sizeof *t->host);
-        good = rc != MB_OK || fwrite(t->host, sizeof *t->host, t->network.floats, file) == t->network.floats;
+        rc = mb_network_fetch_trained(&t->network, t->host, part_of(t, part), err);
+        mb_hash_add(hash, t->host, t->network.trained_floats * sizeof *t->host);
+        good = rc != MB_OK ||
+               fwrite(t->host, sizeof *t->host, t->network.trained_floats, file) == t->network.trained_floats;
     }
     mb_hash_end(hash, hex);
     good = good && fwrite(hex, sizeof hex, 1, file) == 1 && fflush(file) == 0 && fsync(fileno(file)) == 0;
@@ -90,7 +92,7 @@ int mb_training_save(mb_training *t, mb_error *err)
 /* Arrays to the device, once the hash has said that they are whole. */
 static int read_parts(mb_training *t, const unsigned char *data, size_t size, const char *path, mb_error *err)
 {
-    const size_t bytes = t->network.floats * sizeof(float);
+    const size_t bytes = t->network.trained_floats * sizeof(float);
     header head;
     char hex[MB_HASH_CAP];
     if (size >= sizeof head)
@@ -99,7 +101,7 @@ static int read_parts(mb_training *t, const unsigned char *data, size_t size, co
         return mb_fail(err, MB_E_INPUT, "%s is no checkpoint of a training; remove it or use another folder",
                        path);
     head.identity[sizeof head.identity - 1] = '\0';
-    if (strcmp(head.identity, t->identity) != 0 || head.floats != t->network.floats)
+    if (strcmp(head.identity, t->identity) != 0 || head.floats != t->network.trained_floats)
         return mb_fail(
             err, MB_E_INPUT,
             "%s belongs to another training (config, model or data differ): use another \"out\" folder or "
@@ -113,7 +115,7 @@ static int read_parts(mb_training *t, const unsigned char *data, size_t size, co
     int rc = MB_OK;
     for (int part = 0; rc == MB_OK && part < 3; part++) {
         memcpy(t->host, data + sizeof head + (size_t)part * bytes, bytes);
-        rc = mb_network_send(&t->network, (float *)(uintptr_t)part_of(t, part), t->host, err);
+        rc = mb_network_send_trained(&t->network, (float *)(uintptr_t)part_of(t, part), t->host, err);
     }
     t->step = head.step;
     return rc;

@@ -21,6 +21,13 @@ typedef enum mb_lr_schedule { MB_LR_COSINE = 0, MB_LR_LINEAR = 1, MB_LR_CONSTANT
 typedef enum mb_index_from { MB_INDEX_NOISY = 0, MB_INDEX_MASK = 1 } mb_index_from;
 typedef enum mb_teacher { MB_TEACHER_SELF = 0, MB_TEACHER_FROZEN = 1 } mb_teacher;
 
+/* LoRA: see adapter.h. */
+typedef struct mb_adapter_options {
+    int32_t rank; /* 0 = no adapter */
+    double alpha;
+    const char *targets; /* names of projections with blanks between them: "q_proj v_proj" */
+} mb_adapter_options;
+
 /* Texts and arrays are the caller's. */
 typedef struct mb_train_request {
     mb_recipe recipe;
@@ -42,6 +49,7 @@ typedef struct mb_train_request {
     bool complementary, token_shift;
     double kept_weight;   /* uniform_noise: of tokens that were not replaced */
     double causal_weight; /* of the autoregressive loss beside the recipe's; 0 = none */
+    mb_adapter_options lora;
     /* optimiser */
     int64_t steps;
     double lr, lr_min, hold, beta1, beta2, eps, decay, clip; /* lr_min: share of lr at the end; hold: share of the
@@ -65,8 +73,8 @@ typedef struct mb_train_request {
 
 /* Device bytes by part, and what a step works on at most. */
 typedef struct mb_train_plan {
-    size_t parameters; /* numbers */
-    size_t weights, gradients, moments, teacher, activations, logits, index, total;
+    size_t parameters, trained; /* numbers; those that are trained */
+    size_t weights, gradients, moments, teacher, activations, adapter, logits, index, total;
     int64_t rows;      /* of the largest micro-batch */
     int32_t documents; /* of the shortest length's */
     mb_model_config config;

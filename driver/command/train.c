@@ -86,18 +86,21 @@ static void print_plan(const mb_train_config *config, const mb_train_plan *plan)
              (long long)r->steps, (unsigned long long)r->seed);
     mb_print(stdout, "model %s: %zu parameters, %d layers, %d/%d heads of %d, hidden %d, block %d, fp32", c->name,
              plan->parameters, c->layers, c->query_heads, c->kv_heads, c->head_dim, c->hidden, c->block);
+    if (plan->trained != plan->parameters)
+        printf("trained: %zu of an adapter of rank %d\n", plan->trained, r->lora.rank);
     printf("a step: %d micro-batches of at most %lld rows\n", r->accumulate, (long long)plan->rows);
     puts("memory");
     print_part("weights", plan->weights);
     print_part("gradients", plan->gradients);
     print_part("moments", plan->moments);
     print_part("teacher", plan->teacher);
+    print_part("adapter", plan->adapter);
     print_part("activations", plan->activations);
     print_part("logits", plan->logits);
     print_part("index", plan->index);
     print_part("total", plan->total);
     mb_print(stdout, "a checkpoint takes %.1f MiB in %s, and twice that while it is replaced",
-             (double)(plan->weights + plan->moments) / 0x1p20, config->out);
+             (double)plan->trained * 3 * sizeof(float) / 0x1p20, config->out);
 }
 
 static int open_device(const mb_train_config *config, const mb_train_plan *plan, const mb_kernels **kernels,

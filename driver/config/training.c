@@ -88,6 +88,14 @@ const mb_key mb_train_keys[] = {
     {SECTION, "causal_weight", MB_KEY_REAL, ASKED(causal_weight), .max = 1e6, .preset = "0",
      .help = "weight of the autoregressive loss of the same documents beside the recipe's; 0 = none"},
 
+    {SECTION, "lora_rank", MB_KEY_INT, ASKED(lora.rank), .max = 4096, .preset = "0",
+     .help = "rank of a LoRA adapter, which is trained in place of the weights; 0 = the weights are trained"},
+    {SECTION, "lora_alpha", MB_KEY_REAL, ASKED(lora.alpha), .min = 1e-6, .max = 1e6, .preset = "16",
+     .help = "the adapter counts alpha / rank times"},
+    {SECTION, "lora_targets", MB_KEY_TEXT, FIELD(targets),
+     .preset = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
+     .help = "projections with an adapter, blanks between them"},
+
     {SECTION, "steps", MB_KEY_INT, ASKED(steps), .min = 1, .max = 1e9, .preset = "200",
      .help = "optimiser steps (mage_ft: the paper says fewer than 200)"},
     {SECTION, "lr", MB_KEY_REAL, ASKED(lr), .max = 10, .preset = "0.002",
@@ -207,6 +215,7 @@ int mb_train_config_load(mb_train_config *config, const char *path, const mb_con
     r->model = config->model;
     r->data = config->data;
     r->field = config->field;
+    r->lora.targets = config->targets;
     r->out = config->out;
     r->identity = config->identity;
     r->lengths = config->lengths.values;

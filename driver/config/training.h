@@ -9,7 +9,7 @@
 #include "training/training.h"
 
 typedef struct mb_train_config {
-    char *name, *path, *device, *model, *data, *field, *out, *results;
+    char *name, *path, *device, *model, *data, *field, *targets, *out, *results;
     char *identity, *stored;    /* the JSON without keys that only extend a training, and whole; owned */
     mb_key_ints lengths, tails; /* tails: empty = every tail is the whole document */
     double memory_gib;          /* 0 = what there is */

@@ -1,9 +1,9 @@
 /*
  * dump.c - what training computes, as files for another program to compute again: `reference.py` reads them.
  *
- *   dump gradients qwen2|qwen3 plain|taught|causal DIR   the tiny network of tiny.h: weights, batch, index,
- * gradients, losses dump steps CONFIG.json DIR KEY=VALUE...       a training's initial weights, the batches and
- * losses of its steps
+ *   dump gradients qwen2|qwen3 plain|taught|causal DIR [TARGETS]   the tiny network of tiny.h: weights, batch,
+ * index, gradients, losses dump steps CONFIG.json DIR KEY=VALUE...       a training's initial weights, the batches
+ * and losses of its steps
  */
 #include "tests/training/tiny.h"
 
@@ -89,6 +89,18 @@ static void put_index(FILE *file, const tiny *t)
     fprintf(file, "}");
 }
 
+/* An adapter as `peft` has it, and its gradients: that of A is s times that of s A, which is held. */
+static int put_adapter(const mb_network *n, mb_error *err)
+{
+    char path[512];
+    mb_adapter as_gradient = n->adapter;
+    snprintf(path, sizeof path, "%s/adapter", folder);
+    int rc = mb_adapter_write(&n->adapter, n->trained, "base", path, err);
+    as_gradient.scale = 1.0 / n->adapter.scale;
+    snprintf(path, sizeof path, "%s/adapter_gradients", folder);
+    return rc == MB_OK ? mb_adapter_write(&as_gradient, n->gradients.base, "base", path, err) : rc;
+}
+
 static int dump_gradients(bool qwen2, const char *recipe, mb_error *err)
 {
     const bool taught = strcmp(recipe, "taught") == 0;
@@ -110,11 +122,13 @@ static int dump_gradients(bool qwen2, const char *recipe, mb_error *err)
     put_config(file, &n->config);
     if (taught)
         put_index(file, &t);
+    fprintf(file, ", \"scale\": %.17g", n->adapter.scale);
     fprintf(file, ", \"lambda\": 0.7, \"taught\": %d, \"loss\": %.17g}\n", taught, loss);
     fclose(file);
     rc = put_tensors(&n->config, n->weights.base, "weights", err);
     if (rc == MB_OK)
-        rc = put_tensors(&n->config, n->gradients.base, "gradients", err);
+        rc = n->adapter.count > 0 ? put_adapter(n, err)
+                                  : put_tensors(&n->config, n->gradients.base, "gradients", err);
     if (rc == MB_OK)
         rc = put_tensors(&n->config, n->teacher.base, "teacher", err);
     tiny_close(&t);
@@ -180,7 +194,8 @@ int main(int argc, char **argv)
 {
     mb_error err = {0};
     int rc = MB_E_INPUT;
-    if (argc == 5 && strcmp(argv[1], "gradients") == 0) {
+    if ((argc == 5 || argc == 6) && strcmp(argv[1], "gradients") == 0) {
+        tiny_targets = argc == 6 ? argv[5] : "";
         folder = argv[4];
         rc = dump_gradients(strcmp(argv[2], "qwen2") == 0, argv[3], &err);
     } else if (argc >= 4 && strcmp(argv[1], "steps") == 0) {

@@ -147,6 +147,42 @@ def error(ours, theirs):
     return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
 
 
+def adapted(weights, adapter, scale):
+    """the weights with s B A added where there is an adapter"""
+    out = dict(weights)
+    for name, a in adapter.items():
+        if ".lora_A." in name:
+            key = name.removeprefix("base_model.model.").replace(".lora_A", "")
+            out[key] = weights[key] + scale * adapter[name.replace("lora_A", "lora_B")] @ a
+    return out
+
+
+def check_adapters():
+    """Gradients of LoRA's matrices, of all projections and of two parts of a fused one."""
+    bad = 0
+    for layout, recipe, targets in (("qwen3", "plain", "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj"), ("qwen2", "taught", "q_proj v_proj down_proj"),
+                                    ("qwen3", "causal", "v_proj,gate_proj")):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([DUMP, "gradients", layout, recipe, folder, targets], check=True)
+            case = json.load(open(os.path.join(folder, "case.json")))
+            load = lambda name, dtype, grad: {k: v.to(dtype).requires_grad_(grad) for k, v in load_file(os.path.join(folder, name, "adapter_model.safetensors")).items()}
+            ours, found = load("adapter_gradients", torch.float64, False), {}
+            for dtype in (torch.float64, torch.float32):
+                weights, adapter = tensors(os.path.join(folder, "weights"), dtype), load("adapter", dtype, True)
+                loss = case_loss(case, adapted(weights, adapter, case["scale"]), weights)
+                loss.backward()
+                found[dtype] = ({k: w.grad for k, w in adapter.items()}, loss.item())
+        exact, loss = found[torch.float64]
+        mine = {k: error(ours[k], g) for k, g in exact.items()}
+        worst = max(mine, key=mine.get)
+        torchs = max(error(g, exact[k]) for k, g in found[torch.float32][0].items())
+        good = mine[worst] <= GRADIENT_ALLOWED and abs(loss - case["loss"]) < 1e-5
+        bad += not good
+        print(f"{'ok ' if good else 'BAD'} {layout} {recipe}, LoRA of {targets}: {len(mine)} tensors, largest relative error {mine[worst]:.2e} ({worst}), "
+              f"PyTorch's own fp32 {torchs:.2e}, loss {case['loss']:.7f} and {loss:.7f}")
+    return bad
+
+
 def check_gradients():
     bad = 0
     for layout in ("qwen3", "qwen2"):
@@ -235,4 +271,4 @@ if __name__ == "__main__":
     parser.add_argument("--folder", help="keep what dump writes here, and use it when it is there")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        sys.exit(1 if (check_steps(a.config, a.steps, a.set, a.folder or scratch, a.double, a.perturb) if a.steps else check_gradients()) else 0)
+        sys.exit(1 if (check_steps(a.config, a.steps, a.set, a.folder or scratch, a.double, a.perturb) if a.steps else check_gradients() + check_adapters()) else 0)

@@ -245,6 +245,72 @@ static void a_first_step_of_the_optimiser(void **state)
     tiny_close(&t);
 }
 
+static double adapter_loss(tiny *t, bool taught, size_t at, float value)
+{
+    double loss = NAN;
+    t->network.trained[at] = value;
+    assert_int_equal(tiny_loss(t, taught, false, &loss), MB_OK);
+    return loss;
+}
+
+/* An adapter's gradients are the losses', for both recipes; the weights stay; a step moves A by the rate, which is
+ * s times that of what is held. */
+static void an_adapter_alone_is_trained(void **state)
+{
+    (void)state;
+    tiny_targets = "q_proj v_proj, up_proj down_proj";
+    for (int taught = 0; taught < 2; taught++) {
+        tiny t;
+        double loss, norm, squares = 0;
+        assert_int_equal(tiny_open(&t, taught, taught, 2, false, false), MB_OK);
+        const mb_adapter *adapter = &t.network.adapter;
+        const size_t floats = t.network.trained_floats, all = t.network.floats * sizeof(float);
+        assert_int_equal(adapter->count, 3 * 4);
+        assert_true(floats < t.network.floats / 2);
+        if (taught)
+            assert_int_equal(tiny_select(&t), MB_OK);
+        assert_int_equal(tiny_loss(&t, taught, true, &loss), MB_OK);
+        float *gradient = malloc(floats * sizeof *gradient), *weights = malloc(all);
+        memcpy(gradient, t.network.gradients.base, floats * sizeof *gradient);
+        memcpy(weights, t.network.weights.base, all);
+        for (size_t i = 0; i < 2 * adapter->count; i++) {
+            const mb_adapter_part *part = &adapter->parts[i / 2];
+            const size_t first = i % 2 ? part->b : part->a;
+            const int64_t n = 3 * (i % 2 ? part->rows : part->cols);
+            size_t at = first;
+            for (size_t k = first; k < first + (size_t)n; k++) {
+                at = fabsf(gradient[k]) > fabsf(gradient[at]) ? k : at;
+                squares += (i % 2 ? 1.0 : 16.0 / 9.0) * (double)gradient[k] * (double)gradient[k];
+            }
+            const float value = t.network.trained[at];
+            const double up = adapter_loss(&t, taught, at, value + STEP),
+                         down = adapter_loss(&t, taught, at, value - STEP);
+            t.network.trained[at] = value;
+            const double difference = (up - down) / ((double)(value + STEP) - (double)(value - STEP));
+            assert_true(fabsf(gradient[at]) > 1e-5f);
+            if (fabs(difference - (double)gradient[at]) > ALLOWED * fabs((double)gradient[at]) + 2e-4)
+                fail_msg("%s %s: gradient %g, difference %g", part->name, i % 2 ? "B" : "A", (double)gradient[at],
+                         difference);
+        }
+        const size_t a = adapter->parts[5].a + 1, b = adapter->parts[5].b + 1;
+        const float before_a = t.network.trained[a], before_b = t.network.trained[b];
+        const mb_update update = {
+            .step = 1, .lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-12, .decay = 0.1, .clip = 1e-3};
+        assert_int_equal(mb_network_update(&t.network, &update, &norm, &t.err), MB_OK);
+        assert_true(fabs(norm - sqrt(squares)) < 1e-5 * norm);
+        const float s = 4.0f / 3.0f, decayed = 1.0f - 1e-3f;
+        assert_true(fabsf(t.network.trained[a] -
+                          (before_a * decayed - (gradient[a] > 0 ? s * 1e-2f : -s * 1e-2f))) < 1e-5f);
+        assert_true(fabsf(t.network.trained[b] - (before_b * decayed - (gradient[b] > 0 ? 1e-2f : -1e-2f))) <
+                    1e-5f);
+        assert_memory_equal(weights, t.network.weights.base, all);
+        free(gradient);
+        free(weights);
+        tiny_close(&t);
+    }
+    tiny_targets = "";
+}
+
 static void another_backend_is_refused(void **state)
 {
     const mb_kernels other = {.name = "elsewhere"};
@@ -267,6 +333,7 @@ int main(void)
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(a_full_index_is_exact),
         cmocka_unit_test(a_first_step_of_the_optimiser),
+        cmocka_unit_test(an_adapter_alone_is_trained),
         cmocka_unit_test(another_backend_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

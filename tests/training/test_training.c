@@ -355,6 +355,79 @@ static void an_autoregressive_model_becomes_one_of_blocks(void **state)
     remove_folder(out);
 }
 
+/* A killed training of an adapter goes on to the same bits; the folder is the base plus s B A; what cannot be is
+ * refused. */
+static void an_adapter_is_written_and_merged(void **state)
+{
+    char base[] = "/tmp/mb-train-XXXXXX", one[] = "/tmp/mb-train-XXXXXX", two[] = "/tmp/mb-train-XXXXXX";
+    char hash[2][MB_HASH_CAP];
+    mb_error err = {0};
+    watching first = {0}, whole = {0}, begun = {.stop_after = 2}, rest = {0};
+    (void)state;
+    assert_non_null(mkdtemp(base));
+    assert_non_null(mkdtemp(one));
+    assert_non_null(mkdtemp(two));
+    mb_train_request request = small_request(base);
+    request.steps = 1;
+    assert_int_equal(run(&request, 1, &first, &err), MB_OK);
+    request = small_request(one);
+    request.model = base;
+    request.start = MB_START_READ;
+    request.layers = request.hidden = request.query_heads = request.kv_heads = request.head_dim =
+        request.intermediate = 0;
+    request.lora = (mb_adapter_options){2, 8.0, "q_proj o_proj gate_proj"};
+    request.steps = 4;
+    if (run(&request, 1, &whole, &err) != MB_OK)
+        fail_msg("%s", err.text);
+    request.out = two;
+    assert_int_equal(run(&request, 2, &begun, &err), MB_E_STOP);
+    assert_int_equal(run(&request, 1, &rest, &err), MB_OK);
+    assert_int_equal(rest.first, 2);
+    static const char *const files[] = {"model.safetensors", "training.state", "adapter/adapter_model.safetensors",
+                                        "adapter/adapter_config.json"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        assert_string_equal(file_hash(one, files[i], hash[0]), file_hash(two, files[i], hash[1]));
+    /* Of the merged folder only the adapted tensors moved. */
+    mb_model_config config;
+    const mb_model_request model = {.path = one};
+    mb_adapter adapter;
+    assert_int_equal(mb_model_inspect(&model, &config, &err), MB_OK);
+    assert_int_equal(mb_adapter_open(&adapter, &config, &request.lora, &err), MB_OK);
+    assert_int_equal(adapter.count, 2 * 3);
+    const size_t floats = mb_parameters_count(&config, NULL);
+    float *was = malloc(floats * sizeof *was), *is = malloc(floats * sizeof *is);
+    assert_int_equal(mb_parameters_read(&config, base, was, &err), MB_OK);
+    assert_int_equal(mb_parameters_read(&config, one, is, &err), MB_OK);
+    size_t moved = 0, allowed = 0;
+    for (size_t i = 0; i < floats; i++)
+        moved += was[i] != is[i];
+    for (size_t k = 0; k < adapter.count; k++) {
+        const mb_adapter_part *part = &adapter.parts[k];
+        const size_t n = (size_t)(part->rows * part->cols);
+        assert_memory_not_equal(was + part->weight, is + part->weight, n * sizeof *was);
+        allowed += n;
+        memcpy(is + part->weight, was + part->weight, n * sizeof *was);
+    }
+    assert_true(moved > 0 && moved <= allowed);
+    assert_memory_equal(was, is, floats * sizeof *was);
+    mb_adapter_close(&adapter);
+    free(was);
+    free(is);
+    mb_train_plan plan;
+    request.lora.targets = "q_proj w_proj";
+    assert_int_equal(mb_train_plan_make(&request, &plan, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "no projection \"w_proj\""));
+    request.lora.targets = "";
+    assert_int_equal(mb_train_plan_make(&request, &plan, &err), MB_E_INPUT);
+    request = small_request(one);
+    request.lora = (mb_adapter_options){2, 8.0, "q_proj"};
+    assert_int_equal(mb_train_plan_make(&request, &plan, &err), MB_E_INPUT);
+    assert_non_null(strstr(err.text, "lora_rank"));
+    remove_folder(base);
+    remove_folder(one);
+    remove_folder(two);
+}
+
 static void a_loss_that_is_not_finite_ends_it(void **state)
 {
     char folder[] = "/tmp/mb-train-XXXXXX", path[64];
@@ -453,6 +526,7 @@ int main(void)
         cmocka_unit_test(pairs_are_complementary),
         cmocka_unit_test(noise_is_uniform),
         cmocka_unit_test(an_autoregressive_model_becomes_one_of_blocks),
+        cmocka_unit_test(an_adapter_is_written_and_merged),
         cmocka_unit_test(equal_for_any_threads_and_when_it_goes_on),
         cmocka_unit_test(a_loss_that_is_not_finite_ends_it),
         cmocka_unit_test(a_failed_write_keeps_the_former),

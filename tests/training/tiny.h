@@ -78,6 +78,9 @@ static inline int tiny_batch(tiny *t, bool complementary, bool token_shift, bool
 }
 
 /* Weights are drawn and then shaken, so that no norm is 1 and no bias 0. */
+/* Adapters of the projections named, of rank 3 and alpha 4; "" = none. Set before tiny_open(). */
+static const char *tiny_targets = "";
+
 static inline int tiny_open(tiny *t, bool qwen2, bool checkpointing, int threads, bool complementary, bool shift)
 {
     const mb_model_config config = tiny_config(qwen2);
@@ -89,7 +92,8 @@ static inline int tiny_open(tiny *t, bool qwen2, bool checkpointing, int threads
                                   .capacity = TINY_K,
                                   .chunk = 5,
                                   .checkpointing = checkpointing,
-                                  .frozen = true};
+                                  .frozen = true,
+                                  .lora = {*tiny_targets ? 3 : 0, 4.0, tiny_targets}};
     mb_network_plan plan;
     mb_error note = {0};
     *t = (tiny){.choice = {.k = TINY_K, .k_max = TINY_K, .dense_layers = 1}};
@@ -106,9 +110,11 @@ static inline int tiny_open(tiny *t, bool qwen2, bool checkpointing, int threads
     for (size_t i = 0; i < t->network.floats; i++)
         host[i] += (float)(0.3 * (mb_random_unit(&random) - 0.5));
     rc = mb_network_send(&t->network, t->network.weights.base, host, &t->err);
+    for (size_t i = 0; i < t->network.trained_floats && *tiny_targets; i++)
+        t->network.trained[i] = (float)(0.3 * (mb_random_unit(&random) - 0.5));
     for (size_t i = 0; i < t->network.floats; i++) /* a teacher that is not the student */
         host[i] += (float)(0.1 * (mb_random_unit(&random) - 0.5));
-    if (rc == MB_OK)
+    if (rc == MB_OK && !*tiny_targets) /* else the teacher is the weights without the adapter */
         rc = mb_network_send(&t->network, t->network.teacher.base, host, &t->err);
     free(host);
     if (rc == MB_OK)
