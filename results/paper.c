@@ -49,8 +49,26 @@ static void put_embedded(mb_text *out, const char *name)
     mb_text_puts(out, text ? text : "");
 }
 
-void paper_begin(const paper *p, const char *title)
+/* A text with its control characters spelled but for `kept`; takes `text`, NULL where there is no memory. */
+static char *spelled(const paper *p, char *text, const char *kept)
 {
+    mb_text shown = {0};
+    bool failed = !text;
+    if (text)
+        mb_text_visible(&shown, text, kept);
+    free(text);
+    failed = failed || shown.failed;
+    char *result = failed ? NULL : shown.data ? mb_text_take(&shown) : mb_string_copy("");
+    p->out->failed = p->out->failed || !result;
+    mb_text_free(&shown);
+    return result;
+}
+
+void paper_begin(const paper *p, const char *name)
+{
+    char *title = spelled(p, mb_string_copy(name), "");
+    if (!title)
+        return;
     switch (p->format) {
     case MB_TABLE_HTML:
         mb_text_puts(p->out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
@@ -73,6 +91,7 @@ void paper_begin(const paper *p, const char *title)
     default:
         mb_text_printf(p->out, "%s\n", title);
     }
+    free(title);
 }
 
 void paper_end(const paper *p)
@@ -84,8 +103,11 @@ void paper_end(const paper *p)
     mb_text_puts(p->out, "</script>\n</body>\n</html>\n");
 }
 
-void paper_section(const paper *p, const char *title)
+void paper_section(const paper *p, const char *name)
 {
+    char *title = spelled(p, mb_string_copy(name), "");
+    if (!title)
+        return;
     switch (p->format) {
     case MB_TABLE_HTML:
         mb_text_puts(p->out, "<h2>");
@@ -103,10 +125,11 @@ void paper_section(const paper *p, const char *title)
     default:
         mb_text_printf(p->out, "\n%s\n\n", title);
     }
+    free(title);
 }
 
-/* malloc'ed; NULL and the paper failed: no memory. */
-static char *make_text(const paper *p, const char *format, va_list args)
+/* malloc'ed, control characters spelled but for `kept`; NULL and the paper failed: no memory. */
+static char *make_text(const paper *p, const char *kept, const char *format, va_list args)
 {
     va_list again;
     va_copy(again, args);
@@ -115,9 +138,7 @@ static char *make_text(const paper *p, const char *format, va_list args)
     char *text = n >= 0 ? malloc((size_t)n + 1) : NULL;
     if (text)
         vsnprintf(text, (size_t)n + 1, format, args);
-    else
-        p->out->failed = true;
-    return text;
+    return spelled(p, text, kept);
 }
 
 /* The first word stands out where the mood is not plain. */
@@ -150,7 +171,7 @@ void paper_line(const paper *p, paper_mood mood, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    char *text = make_text(p, format, args);
+    char *text = make_text(p, "", format, args);
     va_end(args);
     if (text)
         put_line(p, mood, text);
@@ -169,7 +190,7 @@ void paper_note(const paper *p, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    char *text = make_text(p, format, args);
+    char *text = make_text(p, "\n", format, args);
     va_end(args);
     if (!text)
         return;
@@ -197,13 +218,30 @@ void paper_table(const paper *p, const table *t, bool wrap_head)
     table_render(t, p->format, p->width, wrap_head, p->out);
 }
 
-/* Control characters of foreign text would be obeyed by a terminal; our own colours are SGR sequences. */
+/* Bytes of a colour (SGR) that begins here, which is all that show_difference() and its like write; else 0. */
+static size_t colour_length(const char *text)
+{
+    size_t n = text[0] == '\033' && text[1] == '[' ? 2 : 0;
+    if (n)
+        n += strspn(text + n, "0123456789;");
+    return n && text[n] == 'm' ? n + 1 : 0;
+}
+
+/* Control characters of foreign text would be obeyed by a terminal. */
 static void put_harmless(mb_text *out, const char *text, bool colour)
 {
-    for (; *text; text++) {
-        bool ours = colour && text[0] == '\033' && text[1] == '[';
-        unsigned char c = (unsigned char)*text;
-        mb_text_append(out, (c < 0x20 && c != '\n' && !ours) || c == 0x7f ? "?" : text, 1);
+    while (*text) {
+        size_t n = colour ? colour_length(text) : 0;
+        mb_text_append(out, text, n);
+        text += n;
+        for (n = *text != '\0'; text[n] && !(colour && colour_length(text + n)); n++)
+            ;
+        char *part = mb_string_format("%.*s", (int)n, text);
+        if (part)
+            mb_text_visible(out, part, "\n\t");
+        out->failed = out->failed || !part;
+        free(part);
+        text += n;
     }
 }
 

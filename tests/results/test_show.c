@@ -4,6 +4,7 @@
  */
 #include "tests/results/small_store.h"
 
+#include "results/paper.h"
 #include "results/show.h"
 
 /* Prompt "ab needle cd" of 6 tokens; two KV heads; pages of one key. */
@@ -115,7 +116,7 @@ static void shows_an_item(void **state)
                                         "references: [\"needle\"]",
                                         "ab \xe2\x96\xb6needle\xe2\x97\x80 cd",
                                         "the [-needle-]{+hay+} is here{+, too+}",
-                                        "block 0 step 1, 16 masked: 6=x 7=?[2J",
+                                        "block 0 step 1, 16 masked: 6=x 7=\\x1b[2J",
                                         "layer  0 ",
                                         "layer  2 reads all of the prefix",
                                         "step   2 "};
@@ -156,6 +157,26 @@ static void marks_words(void **state)
     }
 }
 
+/* A terminal obeys none of it but the colours that mark differences, and a name is no line of its own. */
+static void spells_control_characters(void **state)
+{
+    mb_text out = {0};
+    (void)state;
+    paper p = {.format = MB_TABLE_TERMINAL, .width = 80, .out = &out, .colour = true};
+    paper_begin(&p, "k\033[2J\nl");
+    paper_section(&p, "s\xc2\x9b");
+    paper_line(&p, PAPER_PLAIN, "%s", "m\r\033]0;x");
+    paper_note(&p, "%s\nnext", "n\a");
+    paper_text(&p, "a\033[1;33mb\033[0m \033[2J\033[31\xc2\x9b\tc\nd");
+    assert_string_equal(out.data, "k\\x1b[2J\\x0al\n\ns\\x9b\n\nm\\x0d\\x1b]0;x\n\nn\\x07\nnext\n"
+                                  "a\033[1;33mb\033[0m \\x1b[2J\\x1b[31\\x9b\tc\nd\n");
+    mb_text_clear(&out);
+    p.colour = false;
+    paper_text(&p, "\033[31mx");
+    assert_string_equal(out.data, "\\x1b[31mx\n");
+    mb_text_free(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -163,6 +184,7 @@ int main(void)
         cmocka_unit_test(maps_positions),
         cmocka_unit_test(shows_an_item),
         cmocka_unit_test(marks_words),
+        cmocka_unit_test(spells_control_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
