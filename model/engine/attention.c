@@ -128,6 +128,20 @@ static int attend_own(mb_session *session, mb_forward_run *run, const mb_call *c
     return rc == MB_OK ? MB_OK : failed(session, rc, call->layer, "merging the block", err);
 }
 
+/* An index is counted on a branch of a lane's graph, beside the attention over it: that reads the same index and
+ * nobody else adds to the sums meanwhile. */
+static int count_beside(mb_session *session, const mb_forward_run *run, const mb_rows *rows,
+                        const mb_page_set *set, mb_error *err)
+{
+    const mb_kernels *kernels = session->kernels;
+    int rc = kernels->branch_begin(session->device);
+    if (rc == MB_OK)
+        rc = count_work(session, run, rows, set, false);
+    int end = kernels->branch_end(session->device);
+    rc = rc == MB_OK ? end : rc;
+    return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "counting work", err);
+}
+
 int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, mb_error *err)
 {
     mb_call call;
@@ -157,6 +171,10 @@ int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, 
         rc = mb_tell_selected(run->attender, run, &call, set, err);
     if (rc != MB_OK)
         return rc;
+    const bool beside = run->part && run->phase != MB_PHASE_COMMIT && selection.answer == MB_SPARSE &&
+                        session->kernels->branch_begin;
+    if (beside && (rc = count_beside(session, run, &view.rows, set, err)) != MB_OK)
+        return rc;
     switch (selection.answer) {
     case MB_DENSE:
         rc = attend_dense(session, run, &call, &args, &selection, err);
@@ -181,6 +199,8 @@ int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, 
         run->select_share += selection.select_tokens / run->max_prefix;
     run->layers++;
     run->sparse_layers += selection.answer != MB_DENSE;
+    if (beside)
+        return MB_OK;
     rc = count_work(session, run, &view.rows, set, selection.answer == MB_ATTEND && !set);
     return rc == MB_OK ? MB_OK : failed(session, rc, layer, "counting work", err);
 }
