@@ -142,6 +142,25 @@ static int count_beside(mb_session *session, const mb_forward_run *run, const mb
     return rc == MB_OK ? MB_OK : mb_session_failed(session, rc, "counting work", err);
 }
 
+/* What select() answered: usable, and looked at where somebody does. */
+static int check_answer(mb_forward_run *run, const mb_call *call, const mb_selection *selection,
+                        const mb_page_set *set, mb_error *err)
+{
+    if (selection->answer != MB_DENSE && run->shadow_count > 0)
+        return refused(run->attender, call, "the method that leads a shadow pass must attend exactly", err);
+    if ((selection->answer == MB_SPARSE || set) && !mb_check_shape(set))
+        return refused(run->attender, call, "select() gave no usable page set", err);
+    if (!(selection->select_tokens >= 0) || isinf(selection->select_tokens))
+        return refused(run->attender, call,
+                       "select() says that it read a number of tokens that is negative or no "
+                       "number (select_tokens)",
+                       err);
+    int rc = MB_OK;
+    if (run->checked)
+        rc = set ? mb_check_pages(run->attender, call, set, err) : mb_check_guards(run->attender, call, err);
+    return rc == MB_OK && run->watcher ? mb_tell_selected(run->attender, run, call, set, err) : rc;
+}
+
 int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, mb_error *err)
 {
     mb_call call;
@@ -153,23 +172,10 @@ int mb_layer_attention(mb_session *session, mb_forward_run *run, int32_t layer, 
         rc = mb_attender_select(run->attender, &call, &selection, err);
     if (rc != MB_OK)
         return rc;
-    if (selection.answer != MB_DENSE && run->shadow_count > 0)
-        return refused(run->attender, &call, "the method that leads a shadow pass must attend exactly", err);
     mb_attention args = mb_call_attention(&call);
     args.out = session->buffer[MB_BUFFER_ATTENDED];
     const mb_page_set *set = selection.answer == MB_DENSE ? NULL : selection.pages;
-    if ((selection.answer == MB_SPARSE || set) && !mb_check_shape(set))
-        return refused(run->attender, &call, "select() gave no usable page set", err);
-    if (!(selection.select_tokens >= 0) || isinf(selection.select_tokens))
-        return refused(run->attender, &call,
-                       "select() says that it read a number of tokens that is negative or no "
-                       "number (select_tokens)",
-                       err);
-    if (run->checked)
-        rc = set ? mb_check_pages(run->attender, &call, set, err) : mb_check_guards(run->attender, &call, err);
-    if (rc == MB_OK && run->watcher)
-        rc = mb_tell_selected(run->attender, run, &call, set, err);
-    if (rc != MB_OK)
+    if ((rc = check_answer(run, &call, &selection, set, err)) != MB_OK)
         return rc;
     const bool beside = run->part && run->phase != MB_PHASE_COMMIT && selection.answer == MB_SPARSE &&
                         session->kernels->branch_begin;
