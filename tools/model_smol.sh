@@ -51,6 +51,6 @@ cat <<TEXT
 $folder: SmolLM2-135M-Instruct, an autoregressive model, SHA-256 $found
 It is no block-diffusion model yet: there is no adapter that makes it one. What it is good for today:
   ./harness logits --model $folder --block 1 --mask 16 --ids FILE --out logits.npy    its causal logits
-  a base for ./harness train: add "mask_token_id": 16 and "block_size": N to a copy of its config.json
+  a base for ./harness train: python3 tools/smol_text.py, then ./harness train --config configs/train_smol.json
 The mask is token 16, <empty_output>, which its training did not use (models/smol/README.md).
 TEXT

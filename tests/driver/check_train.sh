@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ./harness train as users call it: its plan, bad input, a training that SIGKILL ended going on to the same bits, the
-# folder that the program itself answers with, docs that say what the key table says.
+# folder that the program itself answers with, docs that say what the key table says, an autoregressive
+# base that becomes a model of blocks.
 . "$(dirname "$0")/lib.sh"
 small="--set start=random --set layers=2 --set hidden=64 --set query_heads=2 --set kv_heads=1 --set head_dim=32 \
 --set intermediate=64 --set lengths=[128] --set tails=[128] --set tokens=256 --set steps=12 --set save_every=3 --set threads=1"
@@ -65,4 +66,22 @@ assert n % 8 == 0 and head["__metadata__"]["format"] == "pt" and len(tensors) ==
 assert max(v["data_offsets"][1] for v in tensors.values()) == len(data) - 8 - n
 assert all(v["dtype"] == "BF16" for v in tensors.values())
 PY
+
+# ---- an autoregressive Llama without mask and block becomes a model of blocks: what configs/train_smol.json does ----
+llama="./harness train --quiet --config configs/train_smol.json --set model=$scratch/base --set data=$scratch/text.jsonl --set lengths=[64] \
+--set tokens=256 --set steps=2 --set threads=1 --set lora_rank=2"
+printf '{"text": "one two three four"}\n{"text": "<|user|>five<|end|>six"}\n' >"$scratch/text.jsonl"
+./harness unpack tests/model/fixtures/gguf/llama.gguf --out "$scratch/base" --type f32 >/dev/null || fail "the fixture is not unpacked"
+expect_exit 2 'mask.*block' $llama --set mask=0 --set out="$scratch/bad" --set results="$scratch/bad.db"
+expect_exit 2 'no projection "x_proj"' $llama --set lora_targets=x_proj --set out="$scratch/bad" --set results="$scratch/bad.db"
+$llama --set out="$scratch/llama" --set results="$scratch/llama.db" || fail "an autoregressive Llama is not trained"
+[ "$(sqlite3 "$scratch/llama.db" 'SELECT count(*) FROM v_training WHERE abs(loss - ce - 0.5 * causal) < 1e-9 AND causal > 0')" = 2 ] ||
+    fail "loss, ce and the autoregressive loss do not add up"
+[ -s "$scratch/llama/adapter/adapter_model.safetensors" ] || fail "no adapter"
+grep -q '"mask_token_id":[[:space:]]*16' "$scratch/llama/config.json" && grep -q '"block_size":[[:space:]]*32' "$scratch/llama/config.json" ||
+    fail "config.json names neither mask nor block"
+echo '{"tasks": [{"task": "niah_single", "lengths": [384], "samples": 1}], "methods": {"exact": {}},
+"sampler": {"schedule": "fixed", "steps": 2}, "passes": ["quality"]}' >"$scratch/llama.json"
+./harness --config "$scratch/llama.json" --model "$scratch/llama" --quiet --out "" --db "$scratch/llama_run.db" || fail "the trained Llama does not run"
+python3 tools/smol_text.py --help >"$scratch/out" && grep -q results/smol_text.jsonl "$scratch/out" || fail "tools/smol_text.py has no help"
 [ $failures = 0 ]
