@@ -16,23 +16,13 @@
 #include <unistd.h>
 
 /* "counter hit_rate by layer and step (higher is better): ..." */
-static void list_counter(mb_text *text, const char *name, const char *axes, const mb_counter *words)
+static void list_counter(const char *name, const char *axes, const mb_counter *words)
 {
-    mb_text_printf(text, "%-16s   counter %s%s%s", "", name, *axes ? " by " : "", axes);
-    if (*words->unit || *words->better)
-        mb_text_printf(text, " (%s%s%s%s)", words->unit, *words->unit && *words->better ? ", " : "", words->better,
-                       *words->better ? " is better" : "");
-    mb_text_printf(text, ": %s\n", words->help);
-}
-
-/* A method's words may be a plug-in's: a terminal must not obey them. */
-static void print_visible(mb_text *text)
-{
-    mb_text shown = {0};
-    mb_text_visible(&shown, text->data ? text->data : "", "\n");
-    fputs(shown.data ? shown.data : "", stdout);
-    mb_text_free(&shown);
-    mb_text_free(text);
+    const char *unit = words->unit, *better = words->better;
+    bool any = *unit || *better;
+    mb_print(stdout, "%-16s   counter %s%s%s%s%s%s%s%s%s: %s", "", name, *axes ? " by " : "", axes,
+             any ? " (" : "", unit, *unit && *better ? ", " : "", better, *better ? " is better" : "",
+             any ? ")" : "", words->help);
 }
 
 static int print_methods(const mb_cli *cli)
@@ -41,15 +31,12 @@ static int print_methods(const mb_cli *cli)
     for (size_t i = 0; i < mb_registry_count(); i++) {
         const mb_method *m = mb_registry_at(i);
         const char *origin = mb_registry_origin(m);
-        mb_text text = {0};
-        mb_text_printf(&text, "%-16s %s%s%s%s\n", m->name, m->summary, *origin ? "  [" : "", origin,
-                       *origin ? "]" : "");
+        mb_print(stdout, "%-16s %s%s%s%s", m->name, m->summary, *origin ? "  [" : "", origin, *origin ? "]" : "");
         for (const mb_counter *c = m->counters; c && c->name; c++)
-            list_counter(&text, c->name, "", c);
+            list_counter(c->name, "", c);
         for (const mb_counter_map *g = m->maps; g && g->name; g++)
-            list_counter(&text, g->name, mb_counter_map_axes(g->axes),
+            list_counter(g->name, mb_counter_map_axes(g->axes),
                          &(mb_counter){.unit = g->unit, .better = g->better, .help = g->help});
-        print_visible(&text);
     }
     return 0;
 }

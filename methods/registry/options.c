@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -490,32 +491,56 @@ const char *mb_counter_map_axes(uint32_t axes)
     return axes == MB_BY_LAYER ? "layer" : axes == MB_BY_STEP ? "step" : "layer and step";
 }
 
+/* A plug-in's words are no commands to a terminal, and no lines of their own. */
+static void end_line(mb_text *text, mb_text *line)
+{
+    mb_text_visible(text, line->data ? line->data : "", "");
+    mb_text_puts(text, "\n");
+    text->failed = text->failed || line->failed;
+    mb_text_free(line);
+}
+
+static void put_line(mb_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void put_line(mb_text *text, const char *format, ...)
+{
+    mb_text line = {0};
+    va_list args;
+    va_start(args, format);
+    char *words = NULL;
+    if (vasprintf(&words, format, args) < 0)
+        words = NULL;
+    va_end(args);
+    mb_text_puts(&line, words ? words : "");
+    line.failed = line.failed || !words;
+    free(words);
+    end_line(text, &line);
+}
+
 static void put_options(mb_text *text, const mb_method *method)
 {
     for (const mb_option *o = method->options; o && o->name; o++) {
-        mb_text_printf(text, "  %-16s default ", o->name);
-        put_value(text, o, o->preset, false);
-        mb_text_puts(text, "; ");
-        put_range(text, o);
-        mb_text_printf(text, "\n  %-16s %s\n", "", o->help);
+        mb_text line = {0};
+        mb_text_printf(&line, "  %-16s default ", o->name);
+        put_value(&line, o, o->preset, false);
+        mb_text_puts(&line, "; ");
+        put_range(&line, o);
+        end_line(text, &line);
+        put_line(text, "  %-16s %s", "", o->help);
     }
 }
 
-/* A plug-in's words are no commands to a terminal. */
-static char *take_visible(mb_text *text)
+static void put_counter(mb_text *text, const char *name, const char *axes, const mb_counter *c)
 {
-    mb_text shown = {0};
-    mb_text_visible(&shown, text->data ? text->data : "", "\n");
-    shown.failed = shown.failed || text->failed;
-    mb_text_free(text);
-    return mb_text_take(&shown);
+    put_line(text, "  %-16s %s%s%s%s%s%s%s (%s over requests)", name, *axes ? "by " : "", axes, *axes ? "; " : "",
+             c->unit, *c->unit && *c->better ? ", " : "", c->better, *c->better ? " is better" : "", c->aggregate);
+    put_line(text, "  %-16s %s", "", c->help);
 }
 
 char *mb_method_help(const mb_method *method)
 {
     mb_text text = {0};
-    mb_text_printf(&text, "%s %s - %s\n", method->name, method->version, method->summary);
-    mb_text_printf(&text, "  after: %s\n", method->reference);
+    put_line(&text, "%s %s - %s", method->name, method->version, method->summary);
+    put_line(&text, "  after: %s", method->reference);
     if (method->caps & MB_CAP_REFERENCE)
         mb_text_puts(&text, "  a reference: costs more than exact attention by design\n");
     if (method->caps & MB_CAP_OPAQUE)
@@ -526,14 +551,12 @@ char *mb_method_help(const mb_method *method)
     if (method->counters && method->counters->name)
         mb_text_puts(&text, "\ncounters\n");
     for (const mb_counter *c = method->counters; c && c->name; c++)
-        mb_text_printf(&text, "  %-16s %s%s%s%s (%s over requests)\n  %-16s %s\n", c->name, c->unit,
-                       *c->unit && *c->better ? ", " : "", c->better, *c->better ? " is better" : "", c->aggregate,
-                       "", c->help);
+        put_counter(&text, c->name, "", c);
     if (method->maps && method->maps->name)
         mb_text_puts(&text, "\ncounters by layer and step (view v_counter_grid)\n");
     for (const mb_counter_map *g = method->maps; g && g->name; g++)
-        mb_text_printf(&text, "  %-16s by %s; %s%s%s%s (%s over requests)\n  %-16s %s\n", g->name,
-                       mb_counter_map_axes(g->axes), g->unit, *g->unit && *g->better ? ", " : "", g->better,
-                       *g->better ? " is better" : "", g->aggregate, "", g->help);
-    return take_visible(&text);
+        put_counter(
+            &text, g->name, mb_counter_map_axes(g->axes),
+            &(mb_counter){.unit = g->unit, .better = g->better, .aggregate = g->aggregate, .help = g->help});
+    return mb_text_take(&text);
 }

@@ -383,13 +383,39 @@ static void test_files(void **state)
     free(early);
 }
 
+/* A plug-in's words are shown: no command to a terminal, no line of their own. */
+static void test_hostile_words(void **state)
+{
+    static const char bad[] = "a\nharness: all is well\033[2J\xc2\x9b";
+    static const mb_counter counters[] = {{"c", bad, "", "mean", bad}, {0}};
+    static const mb_counter_map maps[] = {{"g", bad, "", "mean", bad, MB_BY_LAYER}, {0}};
+    static const mb_option options[] = {
+        {"o", MB_OPTION_INT, 0, 1, 0, 2, NULL, bad, bad}, {"w", MB_OPTION_CHOICE, 8, 0, 0, 0, bad, "", bad}, {0}};
+    int shown = 0;
+    (void)state;
+    char *help = mb_method_help(&(mb_method){.name = "words",
+                                             .version = bad,
+                                             .summary = bad,
+                                             .reference = bad,
+                                             .options = options,
+                                             .counters = counters,
+                                             .maps = maps});
+    assert_null(strchr(help, '\033'));
+    assert_null(strstr(help, "\xc2\x9b"));
+    assert_null(strstr(help, "\nharness"));
+    for (const char *at = help; (at = strstr(at, "a\\x0aharness: all is well\\x1b[2J\\x9b")); at++)
+        shown++;
+    assert_int_equal(shown, 3 + 4 + 5); /* of the method, of counter and map, of the options */
+    free(help);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_builtins),    cmocka_unit_test(test_bad_plugins),  cmocka_unit_test(test_bad_paths),
-        cmocka_unit_test(test_good_plugin), cmocka_unit_test(test_older_plugin), cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_options),     cmocka_unit_test(test_all_tables),   cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_builtins),    cmocka_unit_test(test_bad_plugins),   cmocka_unit_test(test_bad_paths),
+        cmocka_unit_test(test_good_plugin), cmocka_unit_test(test_older_plugin),  cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_options),     cmocka_unit_test(test_all_tables),    cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_files),       cmocka_unit_test(test_hostile_words),
     };
     return cmocka_run_group_tests(tests, find_plugins, NULL);
 }
