@@ -311,6 +311,49 @@ static void an_adapter_alone_is_trained(void **state)
     tiny_targets = "";
 }
 
+/* With top_p an index holds the fewest keys that have the share of the mass, k at least and k_max at most;
+ * gradients of a student that reads so many are the losses'. */
+static void an_index_of_a_share_of_the_mass(void **state)
+{
+    tiny t;
+    double loss;
+    int32_t sizes[TINY_K + 1] = {0};
+    (void)state;
+    assert_int_equal(tiny_open(&t, true, false, 2, false, false), MB_OK);
+    t.choice = (mb_choice){.k = 1, .k_max = TINY_K, .p = 0.2, .dense_layers = 1};
+    assert_int_equal(tiny_select(&t), MB_OK);
+    mb_network *n = &t.network;
+    assert_int_equal(mb_network_forward(n, &t.batch, &n->weights, MB_ATTEND_SELECT, &t.choice, &t.err), MB_OK);
+    const mb_page_set *set = &n->index[n->config.layers - 1]; /* the layer whose masses are still there */
+    const int32_t heads = (int32_t)n->size.entries * n->config.kv_heads;
+    for (int32_t h = 0; h < heads; h++) {
+        const float *mass = n->mass + (size_t)h * TINY_CLEAN;
+        double all = 0, chosen = 0, least = 1;
+        for (int i = 0; i < TINY_CLEAN; i++)
+            all += (double)mass[i];
+        for (int32_t i = 0; i < set->counts[h]; i++) {
+            const double one = (double)mass[set->ids[h * set->capacity + i]];
+            chosen += one;
+            least = one < least ? one : least;
+        }
+        assert_in_range(set->counts[h], 1, TINY_K);
+        sizes[set->counts[h]]++;
+        if (set->counts[h] < TINY_K)
+            assert_true(chosen >= 0.2 * all - 1e-6);
+        if (set->counts[h] > 1)
+            assert_true(chosen - least < 0.2 * all + 1e-6);
+    }
+    assert_true(sizes[1] < heads && sizes[TINY_K] < heads); /* the share decides, not a bound */
+    assert_int_equal(mb_network_teach(n, &t.batch, &n->weights, &t.err), MB_OK);
+    assert_int_equal(tiny_loss(&t, true, true, &loss), MB_OK);
+    float *gradient = malloc(n->floats * sizeof *gradient);
+    memcpy(gradient, n->gradients.base, n->floats * sizeof *gradient);
+    checking c = {.t = &t, .gradient = gradient, .taught = true};
+    assert_int_equal(mb_parameters_each(&n->config, check_tensor, &c), MB_OK);
+    free(gradient);
+    tiny_close(&t);
+}
+
 static void another_backend_is_refused(void **state)
 {
     const mb_kernels other = {.name = "elsewhere"};
@@ -333,6 +376,7 @@ int main(void)
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(a_full_index_is_exact),
         cmocka_unit_test(a_first_step_of_the_optimiser),
+        cmocka_unit_test(an_index_of_a_share_of_the_mass),
         cmocka_unit_test(an_adapter_alone_is_trained),
         cmocka_unit_test(another_backend_is_refused),
     };
