@@ -181,6 +181,23 @@ static int add_gradients(mb_training *t, int64_t step, mb_losses *losses, mb_err
     return rc;
 }
 
+/* A loss ten times that of a guess has left what training can mend. Nothing of the step is kept. */
+static int check_limit(const mb_training *t, int64_t step, const mb_losses *losses, mb_error *err)
+{
+    const double limit =
+        t->request->loss_limit > 0 ? t->request->loss_limit : 10.0 * log((double)t->network.config.vocab);
+    const mb_batch *batch = &t->batches[0];
+    if (losses->weight <= 0 || losses->ce / losses->weight <= limit)
+        return MB_OK;
+    return mb_fail(
+        err, MB_E_SYSTEM,
+        "step %lld, batches 0 to %d (%d documents of %d tokens each, seed %llu): the loss is %.6g, above "
+        "the limit of %.6g nats (config key loss_limit); the training stops, its last checkpoint stays; "
+        "a lower lr, more warmup or a smaller clip may help",
+        (long long)step, t->request->accumulate - 1, batch->layout.documents, batch->layout.clean,
+        (unsigned long long)t->request->seed, losses->ce / losses->weight, limit);
+}
+
 static int add_causal(mb_training *t, int64_t step, mb_losses *losses, mb_error *err)
 {
     double total = 0.0;
@@ -212,6 +229,8 @@ int mb_training_step(mb_training *t, mb_train_step *result, mb_error *err)
     int rc = mb_training_feed(t, step, err);
     if (rc == MB_OK)
         rc = add_gradients(t, step, &losses, err);
+    if (rc == MB_OK)
+        rc = check_limit(t, step, &losses, err);
     if (rc == MB_OK && r->causal_weight > 0)
         rc = add_causal(t, step, &causal, err);
     if (rc == MB_OK)

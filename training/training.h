@@ -54,6 +54,7 @@ typedef struct mb_train_request {
     int64_t steps;
     double lr, lr_min, hold, beta1, beta2, eps, decay, clip; /* lr_min: share of lr at the end; hold: share of the
                                                               * steps before the schedule falls */
+    double loss_limit; /* nats: a step's cross entropy above it ends the training; 0 = 10 ln(vocabulary) */
     int32_t warmup;
     mb_lr_schedule schedule;
     /* fine-tuning to sparse attention */
@@ -107,8 +108,8 @@ int mb_train_device_check(const char *device, mb_error *err);
 /* Checks the request against its model and data; MB_E_INPUT and one sentence with the key's name. */
 int mb_train_plan_make(const mb_train_request *request, mb_train_plan *plan, mb_error *err);
 /* The whole training: out/ holds training.state (the last checkpoint) and, at the end, a Hugging Face folder. The
- * device was opened with MB_F32 and an arena of plan.total bytes. A loss or gradient that is not finite is
- * MB_E_SYSTEM with step and batch; the last checkpoint stays. */
+ * device was opened with MB_F32 and an arena of plan.total bytes. A loss or gradient that is not finite,
+ * or a loss above the limit, is MB_E_SYSTEM with step and batch; the last checkpoint stays. */
 int mb_train_run(const mb_train_request *request, const mb_kernels *kernels, mb_device *device,
                  const mb_train_watch *watch, mb_error *err);
 

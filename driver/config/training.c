@@ -114,6 +114,9 @@ const mb_key mb_train_keys[] = {
      .help = "weight decay of matrices; vectors have none"},
     {SECTION, "clip", MB_KEY_REAL, ASKED(clip), .max = 1e9, .preset = "1",
      .help = "largest norm of a step's gradient; 0 = any"},
+    {SECTION, "loss_limit", MB_KEY_REAL, ASKED(loss_limit), .max = 1e300, .preset = "0",
+     .help =
+         "nats: a step's cross entropy above it ends the training; 0 = ten times that of a guess, ln(vocabulary)"},
 
     {SECTION, "k", MB_KEY_INT, ASKED(k), .min = 1, .max = MAX_TOKENS, .preset = "16",
      .help = "mage_ft: prefix keys of a block, layer and KV head; with top_p the fewest"},

@@ -27,7 +27,8 @@ expect_exit 2 'CPU only in this version' $train --set device=cuda
 expect_exit 2 'multiples of the block' $train --set lengths=[100] --set tails=[100]
 expect_exit 2 'no file of a training|not a database' $train --set out="$scratch/bad" --set results=configs/quick.json
 expect_exit 2 'none.jsonl' $train --set data="$scratch/none.jsonl" --set out="$scratch/bad" --set results="$scratch/bad.db"
-expect_exit 1 'step [0-9]+, batch 0 .*not finite' $train --set lr=10 --set decay=10 --set lr_min=1 --set warmup=0 --set clip=0 --set steps=400 --set eps=1e-12 --set lengths='[128]' --set out="$scratch/nan" --set results="$scratch/nan.db"
+expect_exit 1 'step [0-9]+, batch 0 .*not finite' $train --set lr=10 --set decay=10 --set lr_min=1 --set warmup=0 --set clip=0 --set loss_limit=1e300 --set steps=400 --set eps=1e-12 --set lengths='[128]' --set out="$scratch/nan" --set results="$scratch/nan.db"
+expect_exit 1 'step 1, batches 0 to 0 .*above the limit of 1 nats' $train --set loss_limit=1 --set out="$scratch/explode" --set results="$scratch/explode.db"
 [ "$(sqlite3 "$scratch/nan.db" "SELECT state || ' ' || (reason LIKE '%not finite%') FROM training")" = "failed 1" ] || fail "the failed training is not stored as one"
 
 # ---- killed and continued ----

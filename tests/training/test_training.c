@@ -441,12 +441,44 @@ static void a_loss_that_is_not_finite_ends_it(void **state)
     request.warmup = 0;
     request.clip = 0;
     request.save_every = 1;
+    request.loss_limit = 1e300;
     assert_int_equal(run(&request, 1, &w, &err), MB_E_SYSTEM);
     assert_non_null(strstr(err.text, "step "));
     assert_non_null(strstr(err.text, "batch "));
     assert_non_null(strstr(err.text, "not finite"));
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     assert_false(mb_file_exists(path));
+    remove_folder(folder);
+}
+
+/* A loss that explodes ends it, too, before the step is taken: what stands is the checkpoint before. */
+static void a_loss_that_explodes_ends_it(void **state)
+{
+    char folder[] = "/tmp/mb-train-XXXXXX", path[64];
+    mb_error err = {0};
+    watching w = {0}, calm = {0};
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    mb_train_request request = small_request(folder);
+    request.lr = 1e3;
+    request.lr_min = 1.0;
+    request.warmup = 0;
+    request.clip = 0;
+    request.decay = 0;
+    request.save_every = 1;
+    assert_int_equal(run(&request, 1, &w, &err), MB_E_SYSTEM);
+    assert_non_null(strstr(err.text, "step 2, batches 0 to 1 ("));
+    assert_non_null(strstr(err.text, "above the limit of 76.2"));
+    assert_int_equal(w.steps, 1);
+    snprintf(path, sizeof path, "%s/training.state", folder);
+    assert_true(mb_file_exists(path));
+    remove_folder(folder);
+    request = small_request(folder);
+    assert_int_equal(run(&request, 1, &calm, &err), MB_OK);
+    request.loss_limit = calm.losses[1] - 1e-3;
+    remove_folder(folder);
+    assert_int_equal(run(&request, 1, &w, &err), MB_E_SYSTEM);
+    assert_non_null(strstr(err.text, "step 1, "));
     remove_folder(folder);
 }
 
@@ -529,6 +561,7 @@ int main(void)
         cmocka_unit_test(an_adapter_is_written_and_merged),
         cmocka_unit_test(equal_for_any_threads_and_when_it_goes_on),
         cmocka_unit_test(a_loss_that_is_not_finite_ends_it),
+        cmocka_unit_test(a_loss_that_explodes_ends_it),
         cmocka_unit_test(a_failed_write_keeps_the_former),
         cmocka_unit_test(a_damaged_checkpoint_is_refused),
         cmocka_unit_test(refuses_what_cannot_be),
