@@ -30,7 +30,10 @@ print-libraries:
 test: deps ## install packages, build, run every test
 	@$(MAKE) --no-print-directory -j$(JOBS) check
 
-check: all $(TEST_PROGRAMS) plugin-example $(BAD_PLUGINS) $(BROKEN_PLUGINS) ## run every test (nothing is installed)
+# Programs that a script runs and that are no tests by themselves.
+SCRIPT_PROGRAMS := $(BUILD)/tests/training/first_step
+
+check: all $(TEST_PROGRAMS) $(SCRIPT_PROGRAMS) plugin-example $(BAD_PLUGINS) $(BROKEN_PLUGINS) ## run every test (nothing is installed)
 	@BUILD=$(BUILD) bash tests/run.sh $(TEST_PROGRAMS) $(TEST_SCRIPTS)
 
 $(BUILD)/tests/%: tests/%.c $(LIBRARY)

@@ -84,5 +84,14 @@ grep -q '"mask_token_id":[[:space:]]*16' "$scratch/llama/config.json" && grep -q
 echo '{"tasks": [{"task": "niah_single", "lengths": [384], "samples": 1}], "methods": {"exact": {}},
 "sampler": {"schedule": "fixed", "steps": 2}, "passes": ["quality"]}' >"$scratch/llama.json"
 ./harness --config "$scratch/llama.json" --model "$scratch/llama" --quiet --out "" --db "$scratch/llama_run.db" || fail "the trained Llama does not run"
+
+# ---- which keys of a block its first step finds: two blocks of each noise ----
+first=${BUILD:-build}/tests/training/first_step
+[ -x "$first" ] || make -s "$first"
+for recipe in block_diffusion uniform_noise; do
+    "$first" configs/train_uniform_tiny.json recipe=$recipe lengths=[128] tails=[64] tokens=192 steps=1 k=8 >"$scratch/out" ||
+        fail "first_step does not run with $recipe"
+    [ "$(grep -cE '^ *[0-9]+( +(0\.[0-9]+|1\.0*)){4}' "$scratch/out")" = 6 ] || { fail "first_step has not six layers of four shares"; cat "$scratch/out"; }
+done
 python3 tools/smol_text.py --help >"$scratch/out" && grep -q results/smol_text.jsonl "$scratch/out" || fail "tools/smol_text.py has no help"
 [ $failures = 0 ]

@@ -38,7 +38,7 @@ static void make(void)
     snprintf(path, sizeof path, "%s/training.state", folder);
     atexit(drop);
     training.network = net.network;
-    training.network.floats = FLOATS;
+    training.network.floats = training.network.trained_floats = FLOATS;
     training.host = host;
     if (mb_training_save(&training, NULL) != MB_OK ||
         mb_file_read(path, 1 << 20, &good, &good_size, NULL) != MB_OK)
