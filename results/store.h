@@ -26,6 +26,7 @@ struct mb_store {
     int lock_fd;    /* -1: none (read mode) */
     bool made;      /* the file did not exist before */
     bool opened;    /* for writing, with success */
+    bool blank;     /* no table and no mark of any program: somebody was stopped before the first commit */
     bool copied;    /* the connection is a copy in memory already */
     bool moved;     /* the name leads to another file by now; the rows are saved */
     bool logs;      /* the file was given a write-ahead log */

@@ -1,8 +1,8 @@
 /*
- * store_copy.c - a database with its log copied to another place, for readers who may not write where it lies.
+ * store_copy.c - a database with its logs copied to another place, for readers who may not write where it lies.
  *
- * The log (FILE-wal) holds what was committed last. A pair is whole when neither file changed while both were
- * read.
+ * FILE-wal holds what was committed last, FILE-journal what takes back a transaction that was cut off. A copy is
+ * whole when none of the files changed while all were read.
  */
 #include "results/store.h"
 
@@ -14,6 +14,9 @@
 #include <unistd.h>
 
 #define ATTEMPTS 5
+#define PARTS 3
+
+static const char *const parts[PARTS] = {"", "-wal", "-journal"};
 
 static int write_all(int fd, const char *data, size_t size)
 {
@@ -50,14 +53,12 @@ static int copy_file(const char *from, const char *to, bool *there, mb_error *er
     return rc;
 }
 
-/* Size and time of change of the two files; zeros where there is none. */
-static void look(const char *file, const char *log, struct stat seen[2])
+/* Size and time of change of the files; zeros where there is none. */
+static void look(char *const files[PARTS], struct stat seen[PARTS])
 {
-    memset(seen, 0, 2 * sizeof *seen);
-    if (stat(file, &seen[0]) != 0)
-        memset(&seen[0], 0, sizeof seen[0]);
-    if (stat(log, &seen[1]) != 0)
-        memset(&seen[1], 0, sizeof seen[1]);
+    for (size_t i = 0; i < PARTS; i++)
+        if (stat(files[i], &seen[i]) != 0)
+            memset(&seen[i], 0, sizeof seen[i]);
 }
 
 static bool unchanged(const struct stat *a, const struct stat *b)
@@ -66,31 +67,49 @@ static bool unchanged(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
+static int copy_once(char *const from[PARTS], char *const to[PARTS], mb_error *err)
+{
+    int rc = MB_OK;
+    for (size_t i = 0; rc == MB_OK && i < PARTS; i++) {
+        bool there = false;
+        rc = copy_file(from[i], to[i], &there, err);
+        if (rc == MB_OK && !there && i == 0)
+            rc = mb_fail(err, MB_E_INPUT, "cannot read %s: it is gone", from[i]);
+        if (rc == MB_OK && !there)
+            unlink(to[i]); /* of an earlier attempt */
+    }
+    return rc;
+}
+
 int store_copy_files(const char *from, const char *to, mb_error *err)
 {
-    char *log = mb_string_format("%s-wal", from), *log_copy = mb_string_format("%s-wal", to);
-    int rc = log && log_copy ? MB_OK : mb_no_memory(err, "copying %s", from);
-    bool whole = false, there = false;
+    char *of[PARTS], *into[PARTS];
+    bool whole = false;
+    int rc = MB_OK;
+    for (size_t i = 0; i < PARTS; i++) {
+        of[i] = mb_string_format("%s%s", from, parts[i]);
+        into[i] = mb_string_format("%s%s", to, parts[i]);
+        if (!of[i] || !into[i])
+            rc = mb_no_memory(err, "copying %s", from);
+    }
     for (int attempt = 0; rc == MB_OK && !whole && attempt < ATTEMPTS; attempt++) {
-        struct stat before[2], after[2];
-        look(from, log, before);
-        rc = copy_file(from, to, &there, err);
-        if (rc == MB_OK && !there)
-            rc = mb_fail(err, MB_E_INPUT, "cannot read %s: it is gone", from);
-        if (rc == MB_OK)
-            rc = copy_file(log, log_copy, &there, err);
-        if (rc == MB_OK && !there)
-            unlink(log_copy); /* of an earlier attempt */
-        look(from, log, after);
-        whole = unchanged(&before[0], &after[0]) && unchanged(&before[1], &after[1]);
+        struct stat before[PARTS], after[PARTS];
+        look(of, before);
+        rc = copy_once(of, into, err);
+        look(of, after);
+        whole = true;
+        for (size_t i = 0; i < PARTS; i++)
+            whole = whole && unchanged(&before[i], &after[i]);
     }
     if (rc == MB_OK && !whole)
         rc = mb_fail(
             err, MB_E_INPUT,
             "%s is being written to, and its folder is read-only for you: read it when the writer has ended",
             from);
-    free(log);
-    free(log_copy);
+    for (size_t i = 0; i < PARTS; i++) {
+        free(of[i]);
+        free(into[i]);
+    }
     return rc;
 }
 

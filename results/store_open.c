@@ -115,7 +115,7 @@ static int identify(mb_store *store, bool *fresh, int64_t *version, mb_error *er
         rc = query_integer(store, "SELECT count(*) FROM sqlite_master", &objects, err);
     if (rc != MB_OK)
         return rc;
-    *fresh = objects == 0 && application == 0;
+    *fresh = store->blank = objects == 0 && application == 0;
     if (*fresh)
         return store->mode == MB_STORE_WRITE
                    ? MB_OK
@@ -445,24 +445,19 @@ static char *whole_path(const char *path)
     return file;
 }
 
+/* Read as any reader does: the journal of a program that was killed may have to be played back first, in a copy.
+ */
 bool mb_store_is_blank(const char *path)
 {
-    sqlite3_stmt *s = NULL;
-    mb_store store = {.mode = MB_STORE_READ};
-    bool blank = false;
-    char *file = whole_path(path);
-    if (file && sqlite3_open_v2(file, &store.db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK) {
-        sqlite3_busy_timeout(store.db, 10000);
-        int code = sqlite3_prepare_v2(store.db,
-                                      "SELECT (SELECT count(*) FROM sqlite_master) + (SELECT application_id FROM "
-                                      "pragma_application_id)",
-                                      -1, &s, NULL);
-        blank = code == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW && sqlite3_column_int64(s, 0) == 0;
-        sqlite3_finalize(s);
-    }
+    mb_store store = {.mode = MB_STORE_READ, .path = mb_string_copy(path), .file = whole_path(path)};
+    mb_error own = {0};
+    int64_t version = 0;
+    if (store.path && store.file)
+        open_read_only(&store, &version, &own);
     sqlite3_close(store.db);
-    free(file);
-    return blank;
+    free(store.file);
+    free(store.path);
+    return store.blank;
 }
 
 static int open_for_reading(mb_store *store, mb_error *err)

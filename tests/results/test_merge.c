@@ -312,6 +312,35 @@ static void pools_no_times(void **state)
     fixture_close(&f);
 }
 
+/* A file as its program leaves it when it is killed in its first transaction: pages are written, and a journal
+ * that takes them back. */
+static void leave_half_written(const char *path)
+{
+    char other[512], from[600], to[600];
+    sqlite3 *db = NULL;
+    snprintf(other, sizeof other, "%s.other", path);
+    assert_int_equal(sqlite3_open(other, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db,
+                     "PRAGMA cache_size = 1; BEGIN; CREATE TABLE t(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+                     "SELECT i + 1 FROM n WHERE i < 500) INSERT INTO t SELECT randomblob(900) FROM n",
+                     NULL, NULL, NULL),
+        SQLITE_OK);
+    for (int i = 0; i < 2; i++) {
+        char *bytes = NULL;
+        size_t size = 0;
+        mb_error err = {0};
+        snprintf(from, sizeof from, "%s%s", other, i ? "-journal" : "");
+        snprintf(to, sizeof to, "%s%s", path, i ? "-journal" : "");
+        OK(mb_file_read(from, 1 << 24, &bytes, &size, &err));
+        assert_true(size > 512);
+        OK(mb_file_write(to, bytes, size, &err));
+        free(bytes);
+    }
+    sqlite3_close(db);
+    unlink(other);
+}
+
 static void runs_stand_side_by_side(void **state)
 {
     (void)state;
@@ -330,6 +359,9 @@ static void runs_stand_side_by_side(void **state)
     change(f.part[3].path, "PRAGMA journal_mode = WAL; CREATE TABLE t(x); DROP TABLE t");
     MERGED(&f, 2, 3);
     assert_non_null(strstr(f.notes.data, "nothing was stored in it yet"));
+    leave_half_written(f.part[2].path);
+    MERGED(&f, 2, 3);
+    assert_true(mb_store_is_blank(f.part[2].path));
     assert_string_equal(ask(f.out.path, "SELECT run, score FROM v_samples ORDER BY run"), "small,0\nsmall#2,1\n");
     assert_string_equal(ask(f.out.path, "SELECT count(DISTINCT run) FROM v_gates"), "2\n");
     fixture_close(&f);
