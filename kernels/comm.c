@@ -32,6 +32,8 @@ struct mb_comm_group {
     int arrived[BARRIERS];
     _Atomic uint64_t round[BARRIERS];
     _Atomic bool broken;
+    mb_device *joined[MB_RANKS_MAX];    /* devices that have joined the link */
+    _Atomic bool ended;                 /* and it is no more */
     const void *shown[2][MB_RANKS_MAX]; /* by turn and rank */
     int code[2][MB_RANKS_MAX];
     bool let_go[2][MB_RANKS_MAX]; /* it failed because another rank did */
@@ -104,6 +106,7 @@ int mb_comm_open(mb_comm **comm, mb_comm_group *group, int rank, mb_device *devi
             return rc;
         }
         c->joined = true;
+        group->joined[rank] = device;
     }
     *comm = c;
     return MB_OK;
@@ -113,8 +116,10 @@ void mb_comm_close(mb_comm *comm)
 {
     if (!comm)
         return;
-    if (comm->joined)
+    if (comm->joined) {
+        comm->group->joined[comm->rank] = NULL;
         comm->group->kernels->link->close(comm->device);
+    }
     free(comm->own[0]);
     free(comm->own[1]);
     free(comm->result);
@@ -218,12 +223,33 @@ static int sum_over_host(mb_comm *c, void *data, size_t n, mb_type type)
     return kernels->upload(c->device, data, result, bytes);
 }
 
+/* The others' sums would wait for this rank's for ever. Its own end is the last: a broken GPU may take long. */
+static void end_link(mb_comm *c)
+{
+    mb_comm_group *g = c->group;
+    atomic_store(&g->ended, true);
+    for (int i = 1; i <= g->ranks; i++) {
+        mb_device *device = g->joined[(c->rank + i) % g->ranks];
+        if (device)
+            g->kernels->link->abort(device);
+    }
+}
+
+static int sum_over_link(mb_comm *c, void *data, int64_t n, mb_type type)
+{
+    int rc = c->group->kernels->link->sum(c->device, data, n, type);
+    if (rc != MB_OK && atomic_load(&c->group->ended))
+        c->let_go = true;
+    else if (rc != MB_OK)
+        end_link(c); /* one sum that is missing here puts all later ones out of step */
+    return rc;
+}
+
 int mb_comm_sum(mb_comm *comm, void *data, int64_t n, mb_type type)
 {
     if (comm->group->ranks == 1)
         return MB_OK;
-    return comm->joined ? comm->group->kernels->link->sum(comm->device, data, n, type)
-                        : sum_over_host(comm, data, (size_t)n, type);
+    return comm->joined ? sum_over_link(comm, data, n, type) : sum_over_host(comm, data, (size_t)n, type);
 }
 
 void mb_comm_quit(mb_comm *comm, int32_t owed, void *data, int64_t n, mb_type type)
@@ -235,7 +261,7 @@ void mb_comm_quit(mb_comm *comm, int32_t owed, void *data, int64_t n, mb_type ty
     pthread_mutex_unlock(&g->mutex);
     /* On GPUs the others' sums are under way and wait for this rank's, whatever is in them. */
     for (int rc = MB_OK; comm->joined && owed > 0 && rc == MB_OK; owed--)
-        rc = g->kernels->link->sum(comm->device, data, n, type);
+        rc = sum_over_link(comm, data, n, type);
 }
 
 /* ---- host memory ---- */
@@ -257,6 +283,9 @@ int mb_comm_agree(mb_comm *comm, int rc, void *data, size_t bytes, mb_error *err
 {
     mb_comm_group *g = comm->group;
     const unsigned turn = comm->agreements++ % 2;
+    /* A rank that failed has enqueued what it owes, and its GPU comes to the end of it, unless it is broken. */
+    if (rc != MB_OK && comm->joined && !atomic_load(&g->ended) && g->kernels->sync(comm->device) != MB_OK)
+        end_link(comm);
     if (comm->rank == 0 && rc == MB_OK && bytes > 0) {
         if (room(&g->data[turn], &g->capacity[turn], bytes))
             memcpy(g->data[turn], data, bytes);

@@ -7,7 +7,8 @@
  * with no library; it waits for the device.
  *
  * A rank that fails does not let the others wait: it calls mb_comm_quit(), what the others wait for then fails
- * too, and all meet again in the next mb_comm_agree(), which tells everyone the first failure.
+ * too, and all meet again in the next mb_comm_agree(), which tells everyone the first failure. A rank whose GPU is
+ * broken cannot add to the sums that others wait for: the link is ended, and stays so.
  */
 #ifndef MB_KERNELS_COMM_H
 #define MB_KERNELS_COMM_H
@@ -32,6 +33,9 @@ typedef struct mb_link {
     void (*close)(mb_device *device);
     /* data[n] becomes its sum over the ranks. Enqueued, and captured, like an operation; all ranks do the same. */
     int (*sum)(mb_device *device, void *data, int64_t n, mb_type type);
+    /* Ends this rank's end of the link for good, from any thread: what waits for a sum goes on, with anything in
+     * the data, and every later sum fails. Again: nothing. */
+    void (*abort)(mb_device *device);
 } mb_link;
 
 struct mb_kernels;

@@ -349,7 +349,12 @@ int mb_cuda_capture_end(mb_device *device, mb_graph **out)
 
 int mb_cuda_graph_launch(mb_device *device, mb_graph *graph)
 {
-    return mb_cuda_check(device, cudaGraphLaunch(graph->executable, device->stream), "replaying a graph");
+    int rc = mb_cuda_link_enter(device);
+    if (rc != MB_OK)
+        return rc;
+    rc = mb_cuda_check(device, cudaGraphLaunch(graph->executable, device->stream), "replaying a graph");
+    mb_cuda_link_leave(device);
+    return rc;
 }
 
 void mb_cuda_graph_free(mb_device *device, mb_graph *graph)

@@ -34,6 +34,9 @@ void *mb_cuda_stream(mb_device *device);
 int mb_cuda_profile_begin(mb_device *device);
 extern const mb_link mb_cuda_link_table;
 void mb_cuda_link_close(mb_device *device);
+/* Around what enqueues sums: they fail where the link was aborted, which waits until they have left. */
+int mb_cuda_link_enter(mb_device *device);
+void mb_cuda_link_leave(mb_device *device);
 int mb_cuda_profile_end(mb_device *device, mb_kernel_record **records, size_t *count);
 
 #endif
