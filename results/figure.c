@@ -235,28 +235,79 @@ static void put_numbers(const figure *f, mb_text *out, const char *name, size_t 
     mb_text_puts(out, "]\n");
 }
 
-/* The legend: each label once, in the order of the series. */
+/* Whether a label has this word, which is not its first. */
+static bool has_word(const char *label, const char *word, size_t length)
+{
+    for (const char *at = strchr(label, ' '); at; at = strchr(at + 1, ' '))
+        if (strncmp(at + 1, word, length) == 0 && (at[1 + length] == ' ' || at[1 + length] == '\0'))
+            return true;
+    return false;
+}
+
+/* Whether all methods of the legend, two or more, have this option: then it tells none from another. */
+static bool is_common(const figure *f, const char *word, size_t length)
+{
+    const char *first = NULL;
+    bool several = false;
+    for (size_t i = 0; i < f->series_count; i++) {
+        const figure_series *s = &f->series[i];
+        if (!s->key || s->style == 0)
+            continue;
+        if (!has_word(s->label, word, length))
+            return false;
+        several = several || (first && strcmp(first, s->label) != 0);
+        first = s->label;
+    }
+    return several;
+}
+
+/* A label without the options that all have; those go to `common`, once. */
+static void shorten_label(const figure *f, const figure_series *s, mb_text *shown, mb_text *common)
+{
+    size_t length = strcspn(s->label, " ");
+    mb_text_append(shown, s->label, length);
+    for (const char *at = s->label + length; *at == ' '; at += 1 + length) {
+        length = strcspn(at + 1, " ");
+        bool left_out = s->style != 0 && memchr(at + 1, '=', length) && is_common(f, at + 1, length);
+        if (!left_out)
+            mb_text_append(shown, at, 1 + length);
+        else if (!common->data || !has_word(common->data, at + 1, length))
+            mb_text_append(common, at, 1 + length);
+    }
+}
+
+/* The legend: each label once, in the order of the series. What all have stands under the figure. */
 static void put_keys(const figure *f, mb_text *out)
 {
     size_t keys = 0, widest = 0;
-    mb_text entries = {0};
+    mb_text entries = {0}, common = {0};
     for (size_t i = 0; i < f->series_count; i++) {
         if (!f->series[i].key || key_seen(f, i))
             continue;
-        size_t columns = text_columns(f->series[i].label);
-        widest = columns > widest ? columns : widest;
+        mb_text label = {0};
+        shorten_label(f, &f->series[i], &label, &common);
+        const char *shown = label.data ? label.data : "";
+        widest = text_columns(shown) > widest ? text_columns(shown) : widest;
         keys++;
         mb_text_printf(&entries, "key_title[%zu] = ", keys);
-        put_string(&entries, f->series[i].label);
+        put_string(&entries, shown);
         mb_text_printf(&entries, "; key_style[%zu] = %d; key_dash[%zu] = %d\n", keys, f->series[i].style, keys,
                        f->series[i].dash);
+        entries.failed = entries.failed || label.failed;
+        mb_text_free(&label);
     }
     size_t room = keys ? keys : 1;
     mb_text_printf(out, "keys = %zu\nkey_columns = %zu\n", keys, widest);
     mb_text_printf(out, "array key_title[%zu]\narray key_style[%zu]\narray key_dash[%zu]\n", room, room, room);
     mb_text_puts(out, entries.data ? entries.data : "");
-    out->failed = out->failed || entries.failed;
+    if (common.data) {
+        mb_text_puts(out, "figure_note = figure_note.(figure_note eq '' ? '' : '; ').'all methods:'.");
+        put_string(out, common.data);
+        mb_text_puts(out, "\n");
+    }
+    out->failed = out->failed || entries.failed || common.failed;
     mb_text_free(&entries);
+    mb_text_free(&common);
 }
 
 /* Arrays of the script: see plots/README.md. */

@@ -23,11 +23,7 @@ grep -q '<svg' "$scratch/work/results/quick.html" || fail "the page has no figur
 grep -qE '<summary>prompt, [0-9]+ tokens</summary>' "$scratch/work/results/quick.html" || fail "the page has no prompt to open"
 grep -qE '(src|href)=["'"'"']?(https?:|//)|@import|url\(["'"'"']?http' "$scratch/work/results/quick.html" && fail "the page loads something"
 # In a browser: the script runs, a click sorts, an item opens, nothing is loaded.
-browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
-if [ -z "$browser" ]; then
-    echo "skipped: the page in a browser: no chromium here"
-else
-    { cat "$scratch/work/results/quick.html"; cat <<'HTML'
+{ cat "$scratch/work/results/quick.html"; cat <<'HTML'
 <script>
 const head = document.querySelector("th.n"), column = head.cellIndex, body = head.closest("table").tBodies[0];
 head.click(); head.click();
@@ -39,11 +35,45 @@ document.title = [values.every((v, i) => i === 0 || values[i - 1] >= v) && value
     performance.getEntriesByType("resource").length === 0 ? "alone" : "loads"].join(" ");
 </script>
 HTML
-    } >"$scratch/page.html"
+} >"$scratch/page.html"
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
+if [ -z "$browser" ]; then
+    echo "skipped: the page in Chromium: no chromium here"
+else
     HOME="$scratch" timeout 60 "$browser" --headless --no-sandbox --disable-gpu --dump-dom "file://$scratch/page.html" >"$scratch/dom" 2>"$scratch/browser"
     grep -q '<title>sorted opened drawn alone</title>' "$scratch/dom" || { fail "the page in $browser"; grep -m1 '<title>' "$scratch/dom"; tail -3 "$scratch/browser"; }
     HOME="$scratch" timeout 60 "$browser" --headless --no-sandbox --disable-gpu --print-to-pdf="$scratch/page.pdf" "file://$scratch/work/results/quick.html" >"$scratch/browser" 2>&1
     [ "$(head -c 4 "$scratch/page.pdf" 2>/dev/null)" = %PDF ] || { fail "no PDF of the page"; tail -3 "$scratch/browser"; }
+fi
+# Firefox prints no document; it takes a picture. The page turns green where all of the above holds, red otherwise.
+firefox=$(command -v firefox-esr || command -v firefox || true)
+if [ -z "$firefox" ]; then
+    echo "skipped: the page in Firefox: no firefox here"
+else
+    { cat "$scratch/page.html"; cat <<'HTML'
+<script>
+const verdict = document.title === "sorted opened drawn alone" ? "#00a000" : "#a00000";
+document.body.replaceChildren();
+document.documentElement.style.background = document.body.style.background = verdict;
+</script>
+HTML
+    } >"$scratch/verdict.html"
+    mkdir "$scratch/profile"
+    HOME="$scratch" timeout 120 "$firefox" --headless --no-remote --profile "$scratch/profile" --window-size=400,300 \
+        --screenshot "$scratch/verdict.png" "file://$scratch/verdict.html" >"$scratch/browser" 2>&1
+    python3 - "$scratch/verdict.png" <<'PY' || { fail "the page in $firefox"; tail -3 "$scratch/browser"; }
+import struct, sys, zlib
+data = open(sys.argv[1], "rb").read()
+at, body = 8, b""
+while at < len(data):
+    size, kind = struct.unpack(">I4s", data[at:at + 8])
+    if kind == b"IHDR":
+        width, height, depth, colour = struct.unpack(">IIBB", data[at + 8:at + 18])
+    body += data[at + 8:at + 8 + size] if kind == b"IDAT" else b""
+    at += 12 + size
+first = zlib.decompress(body)[:4]  # the first row's filter and first pixel, which every filter leaves as it is
+assert depth == 8 and colour in (2, 6) and tuple(first[1:]) == (0, 0xa0, 0), (width, height, first)
+PY
 fi
 
 [ "$(ls "$scratch"/work/results/lm_eval/*/results_*.json | wc -l)" = 2 ] || fail "not one file a configuration for lm-evaluation-harness"

@@ -184,6 +184,41 @@ static void draws_hostile_names(void **state)
     unlink(s.path);
 }
 
+/* An option that all methods have stands once, under the figure; one that tells two apart stays in the legend. */
+static void says_common_options_once(void **state)
+{
+    static const mb_config_row rows[] = {
+        {"mage", "1", "", "", NULL, "{}", 0, 8, "mage k=8 dense_layers=0 smooth=3"},
+        {"mage", "1", "", "", NULL, "{\"smooth\": 5}", 0, 8, "mage k=8 dense_layers=0 smooth=5"},
+        {"quest", "1", "", "", NULL, "{}", 0, 8, "quest k=8 dense_layers=0"},
+    };
+    small_store s = {0};
+    int drawn = 0;
+    int64_t config = 0;
+    (void)state;
+    if (!have_gnuplot())
+        skip();
+    small_path(&s, "common");
+    small_open(&s, 7);
+    small_sample(&s, small_cell(&s, small_config(&s, "exact", 8, -1), "quality"), "a", 1);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        OK(mb_store_config(s.store, &rows[i], &config, &s.err));
+        small_sample(&s, small_cell(&s, config, "quality"), "a", 0.25 * (double)i);
+    }
+    if (draw(s.store, "common", &drawn, &s.err) != MB_OK)
+        fail_msg("%s", s.err.text);
+    char *text = read_text("common/small/data/accuracy_budget.vars");
+    assert_non_null(strstr(text, "'mage smooth=3'; key_style[2] = 1;"));
+    assert_non_null(strstr(text, "'mage smooth=5'; key_style[3] = 1;"));
+    assert_non_null(strstr(text, "'quest'; key_style[4] = 2;"));
+    free(text);
+    text = read_text("common/small/accuracy_budget.svg");
+    assert_non_null(strstr(text, "all methods: dense_layers=0"));
+    free(text);
+    small_close(&s);
+    unlink(s.path);
+}
+
 static void draws_nothing_of_nothing(void **state)
 {
     small_store s = {0};
@@ -236,9 +271,8 @@ static int draw_for_people(const char *database, const char *folder)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_every_figure),
-        cmocka_unit_test(draws_hostile_names),
-        cmocka_unit_test(draws_nothing_of_nothing),
+        cmocka_unit_test(draws_every_figure),           cmocka_unit_test(draws_hostile_names),
+        cmocka_unit_test(says_common_options_once),     cmocka_unit_test(draws_nothing_of_nothing),
         cmocka_unit_test(says_that_gnuplot_is_missing),
     };
     if (argc == 3)
