@@ -31,6 +31,7 @@ if (!exists("gap_y")) gap_y = 66
 if (!exists("left")) left = 84
 if (!exists("bottom")) bottom = 64
 if (figure_note ne "") bottom = bottom + 14
+if (figure_footnote ne "") bottom = bottom + 14
 if (!exists("legend")) legend = keys > 0 ? 62 + 7.6 * key_columns : 24
 top = figure_stamp eq "" ? 92 : 114
 W = left + columns * panel_width + (columns - 1) * gap_x + legend
@@ -63,7 +64,11 @@ set label 1 figure_title at screen 18.0 / W, 1 - 24.0 / H font ",15" front
 small = 6.2 * strlen(figure_caption) > W - 30 ? 10.0 * (W - 30) / (6.2 * strlen(figure_caption)) : 10
 set label 2 figure_caption at screen 18.0 / W, 1 - 48.0 / H font sprintf(",%.1f", 0.82 * small) \
     textcolor rgb "#555555" front
-if (figure_note ne "") set label 4 figure_note at screen 18.0 / W, 10.0 / H font ",8" textcolor rgb "#555555" front
+under = figure_footnote eq "" ? 10.0 : 24.0
+if (figure_note ne "") set label 4 figure_note at screen 18.0 / W, under / H font ",8" textcolor rgb "#555555" front
+fine = 5.0 * strlen(figure_footnote) > W - 30 ? 8.0 * (W - 30) / (5.0 * strlen(figure_footnote)) : 8
+if (figure_footnote ne "") set label 5 figure_footnote at screen 18.0 / W, 10.0 / H font sprintf(",%.1f", fine) \
+    textcolor rgb "#555555" front
 if (figure_stamp ne "") set label 3 figure_stamp at screen 18.0 / W, 1 - 70.0 / H font ",11" \
     textcolor rgb "#C00000" front
 

@@ -52,6 +52,8 @@ void figure_begin(figure *f, const char *script, const char *suffix, const char 
     put_string(&f->settings, f->stamp);
     mb_text_puts(&f->settings, "\nfigure_note = ");
     put_string(&f->settings, f->note ? f->note : "");
+    mb_text_puts(&f->settings, "\nfigure_footnote = ");
+    put_string(&f->settings, f->footnote ? f->footnote : "");
     mb_text_puts(&f->settings, "\n");
 }
 

@@ -21,6 +21,7 @@ typedef struct figure {
     const char *folder;           /* pictures here, scripts and data in folder/data */
     const char *caption, *stamp;  /* under every title: model, device, git, gates; stamp: a failed gate, or "" */
     const char *note;             /* what the bars of the next figure mean; NULL: it has none */
+    const char *footnote;         /* what is to be known of its numbers, a line below; NULL: nothing */
     const mb_plot_choice *choice; /* what is to be drawn; NULL: all, as PNG and SVG */
     int drawn;                    /* pictures so far */
     /* the figure being built */

@@ -5,6 +5,8 @@
 #include "results/figure.h"
 #include "results/figures_sql.h"
 
+#include <string.h>
+
 #define LONGEST_BLOCK(view) LAST(view, "steps")
 
 static const char step_time_sql[] = "SELECT " PREFIX(
@@ -137,23 +139,31 @@ int figures_speed(figure *f, mb_error *err)
     static const char ratios[] = "bars: the 10th percentile of one side over the 90th of the other";
     static const struct {
         const char *script, *suffix, *title, *note, *sql;
+        bool relative; /* to exact attention */
     } figures[] = {
-        {"step_time", "", "Time per denoising forward", quantiles, step_time_sql},
-        {"step_time", "request", "Time of a whole request", quantiles, request_sql},
-        {"latency_context", "", "Time per denoising forward against context", quantiles, latency_context_sql},
-        {"speedup", "", "End-to-end speed-up of a block over exact attention", ratios, speedup_sql},
-        {"breakdown", "", "Where the time of a step goes, relative to exact attention", NULL, breakdown_sql},
-        {"tpob_steps", "", "Time per output block against denoising steps", quantiles, tpob_sql},
-        {"break_even", "", "Denoising steps per block that repay the first step", NULL, break_even_sql},
-        {"crossover", "", "Context from which a block is faster than with exact attention", NULL, crossover_sql},
-        {"memory", "", "Device memory against context", NULL, memory_sql},
-        {"pareto", "", "Accuracy against speed", NULL, pareto_sql},
+        {"step_time", "", "Time per denoising forward", quantiles, step_time_sql, false},
+        {"step_time", "request", "Time of a whole request", quantiles, request_sql, false},
+        {"latency_context", "", "Time per denoising forward against context", quantiles, latency_context_sql,
+         false},
+        {"speedup", "", "End-to-end speed-up of a block over exact attention", ratios, speedup_sql, true},
+        {"breakdown", "", "Where the time of a step goes, relative to exact attention", NULL, breakdown_sql, true},
+        {"tpob_steps", "", "Time per output block against denoising steps", quantiles, tpob_sql, false},
+        {"break_even", "", "Denoising steps per block that repay the first step", NULL, break_even_sql, true},
+        {"crossover", "", "Context from which a block is faster than with exact attention", NULL, crossover_sql,
+         true},
+        {"memory", "", "Device memory against context", NULL, memory_sql, false},
+        {"pareto", "", "Accuracy against speed", NULL, pareto_sql, true},
     };
-    int rc = MB_OK;
+    mb_text baseline = {0};
+    int rc = baseline_lines(f->store, f->run_id, &baseline, err);
+    for (char *end = baseline.data; end && (end = strchr(end, '\n'));)
+        *end = end[1] ? ';' : '\0'; /* a merged run may have several machines */
     for (size_t i = 0; rc == MB_OK && i < sizeof figures / sizeof *figures; i++) {
         f->note = figures[i].note;
+        f->footnote = figures[i].relative ? baseline.data : NULL;
         rc = figure_query(f, figures[i].script, figures[i].suffix, figures[i].title, figures[i].sql, err);
     }
-    f->note = NULL;
+    f->note = f->footnote = NULL;
+    mb_text_free(&baseline);
     return rc;
 }

@@ -109,47 +109,14 @@ int report_gates(const paper *p, mb_error *err)
 
 /* ---- baseline ---- */
 
-/* A line of results/baselines.txt. */
-typedef struct measured_baseline {
-    char gpu[128], ratio[128], peer[128], where[128];
-} measured_baseline;
-
-static bool find_baseline(const char *gpu, measured_baseline *m)
-{
-    const char *line = mb_embedded_find("results/baselines.txt", NULL);
-    for (; line && *line; line += strcspn(line, "\n") + (line[strcspn(line, "\n")] == '\n'))
-        if (*line != '#' &&
-            sscanf(line, "%127[^\t\n]\t%127[^\t\n]\t%127[^\t\n]\t%127[^\n]", m->gpu, m->ratio, m->peer,
-                   m->where) == 4 &&
-            strcmp(m->gpu, gpu) == 0)
-            return true;
-    return false;
-}
-
 int report_baseline(const paper *p, mb_error *err)
 {
-    measured_baseline m;
-    sqlite3_stmt *s = report_query(p,
-                                   "SELECT coalesce(gpu, ''), device FROM v_runs WHERE run_id = ?1 AND EXISTS "
-                                   "(SELECT 1 FROM v_speedup WHERE run_id = ?1)",
-                                   err);
-    int code;
-    if (!s)
-        return MB_E_SYSTEM;
-    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
-        const char *gpu = report_text(s, 0);
-        if (find_baseline(gpu, &m))
-            paper_note(p,
-                       "baseline of every speed-up: this program's exact attention; its time is %s of %s's on %s "
-                       "(%s)",
-                       m.ratio, m.peer, m.gpu, m.where);
-        else
-            paper_note(p,
-                       "baseline of every speed-up: this program's exact attention; it was not measured against a "
-                       "public kernel on %s",
-                       *gpu ? gpu : report_text(s, 1));
-    }
-    return report_query_end(p, s, code, err);
+    mb_text lines = {0};
+    int rc = baseline_lines(p->store, p->run, &lines, err);
+    for (char *line = lines.data, *end; rc == MB_OK && line && (end = strchr(line, '\n')); line = end + 1)
+        paper_note(p, "%.*s", (int)(end - line), line);
+    mb_text_free(&lines);
+    return rc;
 }
 
 /* ---- what was reused, where the files are ---- */

@@ -42,6 +42,8 @@ struct mb_store {
     size_t statement_count;
 };
 
+/* baseline.c: a line for each GPU of a run that has speed-ups, each ended by a line feed. */
+int baseline_lines(mb_store *store, int64_t run_id, mb_text *lines, mb_error *err);
 /* The sentence for SQLite's result: what was being done, the file, what to do. Returns MB_E_*. */
 int store_error(mb_store *store, int rc, const char *doing, mb_error *err);
 /* A prepared statement, reset and without values; sql must be a literal. NULL: err is filled. */
