@@ -11,7 +11,11 @@ typedef struct trainer {
     const mb_training_kernels *(*training)(void);
 } trainer;
 
+#ifdef MB_HAVE_CUDA
+static const trainer trainers[] = {{mb_kernels_cpu, mb_training_cpu}, {mb_kernels_cuda, mb_training_cuda}};
+#else
 static const trainer trainers[] = {{mb_kernels_cpu, mb_training_cpu}};
+#endif
 
 int mb_training_of(const mb_kernels *kernels, const mb_training_kernels **training, mb_error *err)
 {
@@ -21,8 +25,7 @@ int mb_training_of(const mb_kernels *kernels, const mb_training_kernels **traini
             *training = trainers[i].training();
     if (*training)
         return MB_OK;
-    return mb_fail(err, MB_E_INPUT,
-                   "training runs on the CPU only in this version, not on %s: use \"device\": \"cpu\"",
+    return mb_fail(err, MB_E_INPUT, "the backend %s has no operations of a training: use \"device\": \"cpu\"",
                    kernels->name);
 }
 

@@ -4,7 +4,8 @@
  *
  * A second table beside that of kernels.h, for a backend may be without it: mb_training_of() gives a backend's
  * table or one sentence. The rules of kernels.h hold, and these:
- *  - Everything is fp32: the device is opened with MB_F32. Parameters are their own fp32 masters.
+ *  - Everything is fp32: the device is opened with MB_F32. Parameters are their own fp32 masters. A GPU opened
+ * with mb_device_options.reduced rounds the operands of products to TF32; sums stay fp32.
  *  - "Added to" means +=, so that micro-batches accumulate; everything else is written.
  *  - Sums over rows are taken in an order that the shapes alone give: bit-equal for any number of threads.
  */
@@ -30,6 +31,15 @@ static inline int64_t mb_train_rows(const mb_train_layout *layout)
 {
     return (int64_t)layout->documents * (layout->clean + layout->tail);
 }
+
+/* out = a * weight^T + bias + add. */
+typedef struct mb_train_gemm {
+    const float *a, *weight; /* [m][k], [n][k] */
+    const float *bias;       /* NULL, or [n] */
+    const float *add;        /* NULL, or [m][n]; not out */
+    int64_t m, n, k;
+    float *out; /* [m][n] */
+} mb_train_gemm;
 
 /* Gradient of y = a * weight^T + bias: da = dy * weight, dweight += dy^T * a, dbias += column sums of dy. */
 typedef struct mb_gemm_gradient {
@@ -156,6 +166,7 @@ typedef struct mb_train_add {
 
 /* X(name, struct of its arguments) */
 #define MB_TRAINING_OPERATIONS(X)                                                                                 \
+    X(train_gemm, mb_train_gemm)                                                                                  \
     X(gemm_gradient, mb_gemm_gradient)                                                                            \
     X(rmsnorm_gradient, mb_rmsnorm_gradient)                                                                      \
     X(train_qkv, mb_train_qkv)                                                                                    \
@@ -181,8 +192,9 @@ typedef struct mb_training_kernels {
  * none. */
 int mb_training_of(const mb_kernels *kernels, const mb_training_kernels **training, mb_error *err);
 
-/* Internal: the CPU's table. */
+/* Internal: the tables of the backends; CUDA's only in a build that has it. */
 const mb_training_kernels *mb_training_cpu(void);
+const mb_training_kernels *mb_training_cuda(void);
 
 #ifdef __cplusplus
 }

@@ -138,12 +138,12 @@ int mb_adapted_collect(mb_network *n, int32_t layer)
                                                                   .k = part->cols,
                                                                   .dweight = da});
         if (rc == MB_OK)
-            rc = n->kernels->gemm(n->device, &(mb_gemm){.a = dweight,
-                                                        .weight = n->trained + part->a,
-                                                        .m = part->rows,
-                                                        .n = rank,
-                                                        .k = part->cols,
-                                                        .out = n->thin});
+            rc = n->ops->train_gemm(n->device, &(mb_train_gemm){.a = dweight,
+                                                                .weight = n->trained + part->a,
+                                                                .m = part->rows,
+                                                                .n = rank,
+                                                                .k = part->cols,
+                                                                .out = n->thin});
         if (rc == MB_OK)
             rc = n->ops->train_add(n->device, &(mb_train_add){db, n->thin, db, part->rows * rank});
     }

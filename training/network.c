@@ -86,6 +86,17 @@ static void take_head(taking *t, const mb_model_config *c, const mb_network_size
     take(t, &n->kl, targets, sizeof(float));
 }
 
+/* What the choice of keys needs on the backend that needs most: a plan is made before a device is opened. */
+static size_t choice_scratch(const mb_model_config *c, const mb_network_size *size)
+{
+    const mb_kernels *backends[] = {mb_kernels_cpu(), mb_kernels_cuda()};
+    size_t most = 256;
+    for (size_t i = 0; i < sizeof backends / sizeof backends[0]; i++)
+        if (backends[i] && backends[i]->top_k_scratch)
+            most = larger(most, backends[i]->top_k_scratch((int32_t)size->entries, c->kv_heads, size->clean));
+    return most;
+}
+
 static void take_index(taking *t, const mb_model_config *c, const mb_network_size *size, mb_network *n)
 {
     const size_t heads = (size_t)size->entries * (size_t)c->kv_heads;
@@ -100,7 +111,7 @@ static void take_index(taking *t, const mb_model_config *c, const mb_network_siz
     }
     take(t, &n->mass, heads * (size_t)size->clean, sizeof(float));
     take(t, &n->before, (size_t)size->entries, sizeof(int32_t));
-    take(t, &n->scratch, 256, 1);
+    take(t, &n->scratch, choice_scratch(c, size), 1);
 }
 
 /* The flat arrays: of weights, of what is trained, of its gradients and moments, of the teacher. */

@@ -161,19 +161,17 @@ static void layer_forward(pass *p, int32_t layer)
     if (p->rc != MB_OK)
         return;
     norm(p, x, w->input_norm, rows, a->normed);
-    CALL(p, kernels, gemm, mb_gemm, .a = a->normed, .weight = w->qkv, .bias = w->qkv_bias, .m = rows,
+    CALL(p, ops, train_gemm, mb_train_gemm, .a = a->normed, .weight = w->qkv, .bias = w->qkv_bias, .m = rows,
          .n = qkv_width(c), .k = hidden, .out = a->qkv);
     attend(p, layer, w, a);
-    CALL(p, kernels, gemm, mb_gemm, .a = a->attended, .weight = w->o, .m = rows, .n = hidden, .k = q,
-         .out = a->middle);
-    CALL(p, ops, train_add, mb_train_add, .x = x, .y = a->middle, .out = a->middle, .n = rows * hidden);
+    CALL(p, ops, train_gemm, mb_train_gemm, .a = a->attended, .weight = w->o, .m = rows, .n = hidden, .k = q,
+         .add = x, .out = a->middle);
     norm(p, a->middle, w->post_norm, rows, a->normed2);
-    CALL(p, kernels, gemm, mb_gemm, .a = a->normed2, .weight = w->gate_up, .m = rows, .n = 2 * inner, .k = hidden,
-         .out = a->gate_up);
+    CALL(p, ops, train_gemm, mb_train_gemm, .a = a->normed2, .weight = w->gate_up, .m = rows, .n = 2 * inner,
+         .k = hidden, .out = a->gate_up);
     CALL(p, kernels, swiglu, mb_swiglu, .gate_up = a->gate_up, .n = rows, .width = inner, .out = a->product);
-    CALL(p, kernels, gemm, mb_gemm, .a = a->product, .weight = w->down, .m = rows, .n = hidden, .k = inner,
-         .out = out);
-    CALL(p, ops, train_add, mb_train_add, .x = a->middle, .y = out, .out = out, .n = rows * hidden);
+    CALL(p, ops, train_gemm, mb_train_gemm, .a = a->product, .weight = w->down, .m = rows, .n = hidden, .k = inner,
+         .add = a->middle, .out = out);
 }
 
 /* n->dx: gradient of the layer's output; then of its input. */
@@ -246,10 +244,10 @@ static void head_chunk(pass *p, const mb_loss_request *request, int64_t first, i
     const int64_t hidden = n->config.hidden, vocab = n->config.vocab;
     const bool taught = request->teacher != NULL;
     float *rows = n->head_in + first * hidden;
-    CALL(p, kernels, gemm, mb_gemm, .a = rows, .weight = p->weights->top.lm_head, .m = count, .n = vocab,
+    CALL(p, ops, train_gemm, mb_train_gemm, .a = rows, .weight = p->weights->top.lm_head, .m = count, .n = vocab,
          .k = hidden, .out = n->logits);
     if (taught)
-        CALL(p, kernels, gemm, mb_gemm, .a = n->teacher_in + first * hidden,
+        CALL(p, ops, train_gemm, mb_train_gemm, .a = n->teacher_in + first * hidden,
              .weight = request->teacher->top.lm_head, .m = count, .n = vocab, .k = hidden,
              .out = n->teacher_logits);
     CALL(p, ops, train_loss, mb_train_loss, .logits = n->logits, .teacher = taught ? n->teacher_logits : NULL,

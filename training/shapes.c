@@ -154,13 +154,17 @@ int mb_train_plan_make(const mb_train_request *r, mb_train_plan *plan, mb_error 
     return MB_OK;
 }
 
-int mb_train_device_check(const char *device, mb_error *err)
+int mb_train_device_check(const char *device, bool tf32, mb_error *err)
 {
-    if (strcmp(device, "cpu") == 0)
-        return MB_OK;
-    return mb_fail(err, MB_E_INPUT,
-                   "config key device is \"%s\": training runs on the CPU only in this version; use \"cpu\"",
-                   device);
+    const bool cpu = strcmp(device, "cpu") == 0;
+    if (!cpu && strncmp(device, "cuda", 4) != 0)
+        return mb_fail(err, MB_E_INPUT,
+                       "config key device is \"%s\": a training runs on \"cpu\", \"cuda\" or \"cuda:N\"; its bits "
+                       "depend on which, so it does not choose",
+                       device);
+    if (cpu && tf32)
+        return mb_fail(err, MB_E_INPUT, "config key products is tf32: the CPU has none; use \"f32\"");
+    return MB_OK;
 }
 
 double mb_train_lr_at(const mb_train_request *r, int64_t step)

@@ -64,7 +64,7 @@ const mb_command mb_commands[] = {
      "answer one prompt", NULL},
     {"train", mb_command_train, 1, false, "--config FILE [--set KEY=VALUE] [--dry-run]",
      "train a model: a Hugging Face folder, a SQLite file of its losses",
-     "Training runs on the CPU only in this version. The same command again goes on from the last checkpoint, to\n"
+     "\"device\": \"cuda\" trains on a GPU. The same command again goes on from the last checkpoint, to\n"
      "the same bits. ./harness help training lists the keys of its config."},
     {"unpack", mb_command_unpack, 2, false, "FILE.gguf --out DIR [--type f32|bf16|f16]",
      "a GGUF file as a checkpoint folder", NULL},

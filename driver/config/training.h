@@ -8,11 +8,14 @@
 #include "driver/config/config.h"
 #include "training/training.h"
 
+typedef enum mb_train_products { MB_PRODUCTS_F32 = 0, MB_PRODUCTS_TF32 = 1 } mb_train_products;
+
 typedef struct mb_train_config {
     char *name, *path, *device, *model, *data, *field, *targets, *out, *results;
     char *identity, *stored;    /* the JSON without keys that only extend a training, and whole; owned */
     mb_key_ints lengths, tails; /* tails: empty = every tail is the whole document */
     double memory_gib;          /* 0 = what there is */
+    mb_train_products products; /* how a GPU computes them */
     int32_t threads;
     mb_train_request request; /* its texts and arrays are those above */
 } mb_train_config;

@@ -1,5 +1,5 @@
 /*
- * train_gemm.c - the gradients of a product, and of an embedding.
+ * train_gemm.c - a product with what is added to it, its gradients, and those of an embedding.
  *
  * y = a W^T + b with y [m][n], a [m][k], W [n][k]. Then da = dy W and dW += dy^T a, both products of row-major
  * matrices whose right side lies as mb_cpu_product wants it, so that nothing is packed. Depth is cut into
@@ -57,6 +57,22 @@ static void sum_piece(void *arg, int64_t index, int worker)
     for (int64_t r = 0; r < job->m; r++)
         for (int64_t c = index * MB_TRAIN_PIECE; c < last; c++)
             job->dbias[c] += job->dy[r * job->n + c];
+}
+
+int mb_cpu_train_gemm(mb_device *device, const mb_train_gemm *args)
+{
+    int rc = mb_train_check(device, "train_gemm");
+    if (rc == MB_OK)
+        rc = mb_cpu_gemm(device, &(mb_gemm){.a = args->a,
+                                            .weight = args->weight,
+                                            .bias = args->bias,
+                                            .m = args->m,
+                                            .n = args->n,
+                                            .k = args->k,
+                                            .out = args->out});
+    for (int64_t i = 0; rc == MB_OK && args->add && i < args->m * args->n; i++)
+        args->out[i] = args->add[i] + args->out[i];
+    return rc;
 }
 
 int mb_cpu_gemm_gradient(mb_device *device, const mb_gemm_gradient *args)

@@ -42,6 +42,7 @@ struct mb_device {
     cudaStream_t beside;      /* a capture's second branch: `stream` while operations go there */
     cudaEvent_t forked, done; /* where it left the first, and its end */
     bool capturing, branching, unjoined;
+    bool reduced; /* mb_device_options.reduced */
     char name[128], detail[256], runtime[32], uuid[48];
     mb_error error;
     mb_cuda_link *link; /* to the other ranks of a model, or NULL */

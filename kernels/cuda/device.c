@@ -97,6 +97,7 @@ int mb_cuda_open(mb_device **out, const mb_device_options *options, mb_error *er
     if (rc != MB_OK)
         return rc;
     device->type = options->type;
+    device->reduced = options->reduced;
     if (options->type != MB_BF16 && options->type != MB_F32 && options->type != MB_F16) {
         rc = mb_fail(err, MB_E_INPUT, "the GPU stores activations as bf16, f16 or f32 only");
         goto out;

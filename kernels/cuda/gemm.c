@@ -7,9 +7,9 @@
  * left out.
  */
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/blas.h"
 #include "kernels/cuda/table.h"
 
-#include <cublasLt.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,46 +18,12 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#define WORKSPACE_BYTES ((size_t)64 << 20)
-#define MAX_SHAPES 512
 #define CANDIDATES 32
 #define REPEATS 5
 #define INVARIANT_ROWS 256  /* eight blocks of 32 */
 #define INVARIANT_MOST 512  /* as many rows as a check has */
 #define ANY_ROWS (-1)       /* in place of m: an algorithm for every number of rows */
 #define CHOICES "choices 4" /* raised when other algorithms may be chosen: older cache files are then not read */
-
-typedef struct choice {
-    int64_t m, n, k;
-    int bias, type;
-    cublasLtMatmulAlgo_t algorithm;
-} choice;
-
-struct mb_cuda_blas {
-    void *library;
-    cublasLtHandle_t handle;
-    void *workspace;
-    cudaEvent_t begin, end;
-    choice choices[MAX_SHAPES];
-    int count;
-    char *cache_path;
-    /* the library's functions */
-    __typeof__(&cublasLtCreate) create;
-    __typeof__(&cublasLtDestroy) destroy;
-    __typeof__(&cublasLtMatmul) matmul;
-    __typeof__(&cublasLtMatmulDescCreate) desc_create;
-    __typeof__(&cublasLtMatmulDescDestroy) desc_destroy;
-    __typeof__(&cublasLtMatmulDescSetAttribute) desc_set;
-    __typeof__(&cublasLtMatrixLayoutCreate) layout_create;
-    __typeof__(&cublasLtMatrixLayoutDestroy) layout_destroy;
-    __typeof__(&cublasLtMatmulPreferenceCreate) preference_create;
-    __typeof__(&cublasLtMatmulPreferenceDestroy) preference_destroy;
-    __typeof__(&cublasLtMatmulPreferenceSetAttribute) preference_set;
-    __typeof__(&cublasLtMatmulAlgoGetHeuristic) heuristic;
-    __typeof__(&cublasLtMatmulAlgoCheck) algorithm_check;
-    __typeof__(&cublasLtMatmulAlgoConfigGetAttribute) algorithm_get;
-    __typeof__(&cublasLtGetVersion) version;
-};
 
 /* One matrix product as cuBLASLt describes it. */
 typedef struct problem {
@@ -123,7 +89,7 @@ static const cublasLtMatmulAlgo_t *find_choice(const mb_cuda_blas *gemm, int64_t
                                                int type)
 {
     for (int i = 0; i < gemm->count; i++) {
-        const choice *c = &gemm->choices[i];
+        const mb_blas_choice *c = &gemm->choices[i];
         if (c->m == m && c->n == n && c->k == k && c->bias == bias && c->type == type)
             return &c->algorithm;
     }
@@ -131,9 +97,9 @@ static const cublasLtMatmulAlgo_t *find_choice(const mb_cuda_blas *gemm, int64_t
 }
 
 /* The last place is used again and again where there are too many. */
-static const cublasLtMatmulAlgo_t *keep_choice(mb_cuda_blas *gemm, const choice *made)
+static const cublasLtMatmulAlgo_t *keep_choice(mb_cuda_blas *gemm, const mb_blas_choice *made)
 {
-    choice *c = &gemm->choices[gemm->count < MAX_SHAPES ? gemm->count++ : MAX_SHAPES - 1];
+    mb_blas_choice *c = &gemm->choices[gemm->count < MB_BLAS_SHAPES ? gemm->count++ : MB_BLAS_SHAPES - 1];
     *c = *made;
     return &c->algorithm;
 }
@@ -146,9 +112,9 @@ static void read_cache(mb_cuda_blas *gemm)
     size_t size = 0;
     if (!gemm->cache_path || mb_file_read(gemm->cache_path, 1 << 20, &text, &size, NULL) != MB_OK)
         return;
-    for (char *line = strtok_r(text, "\n", &rest); line && gemm->count < MAX_SHAPES;
+    for (char *line = strtok_r(text, "\n", &rest); line && gemm->count < MB_BLAS_SHAPES;
          line = strtok_r(NULL, "\n", &rest)) {
-        choice *c = &gemm->choices[gemm->count];
+        mb_blas_choice *c = &gemm->choices[gemm->count];
         long long m, n, k;
         int at = 0, good = sscanf(line, "%lld %lld %lld %d %d%n", &m, &n, &k, &c->bias, &c->type, &at) == 5;
         const char *p = line + at;
@@ -173,7 +139,7 @@ static void write_cache(const mb_cuda_blas *gemm)
 {
     mb_text text = {0};
     for (int i = 0; i < gemm->count; i++) {
-        const choice *c = &gemm->choices[i];
+        const mb_blas_choice *c = &gemm->choices[i];
         mb_text_printf(&text, "%lld %lld %lld %d %d", (long long)c->m, (long long)c->n, (long long)c->k, c->bias,
                        c->type);
         for (size_t w = 0; w < sizeof c->algorithm.data / sizeof c->algorithm.data[0]; w++)
@@ -195,7 +161,7 @@ int mb_cuda_blas_open(mb_cuda_blas **out, const mb_device *device, mb_error *err
     if (rc != MB_OK)
         return rc;
     if (gemm->create(&gemm->handle) != CUBLAS_STATUS_SUCCESS ||
-        cudaMalloc(&gemm->workspace, WORKSPACE_BYTES) != cudaSuccess ||
+        cudaMalloc(&gemm->workspace, MB_BLAS_WORKSPACE) != cudaSuccess ||
         cudaEventCreate(&gemm->begin) != cudaSuccess || cudaEventCreate(&gemm->end) != cudaSuccess)
         return mb_fail(err, MB_E_SYSTEM, "cuBLASLt cannot start on %s", device->name);
     gemm->cache_path = find_cache_path(gemm, device);
@@ -216,6 +182,7 @@ void mb_cuda_blas_close(mb_cuda_blas *gemm)
         gemm->destroy(gemm->handle);
     if (gemm->library)
         dlclose(gemm->library);
+    free(gemm->proposals);
     free(gemm->cache_path);
     free(gemm);
 }
@@ -263,7 +230,7 @@ static cublasStatus_t launch(mb_device *device, const problem *p, const cublasLt
     const float one = 1.0f, zero = 0.0f;
     return device->blas->matmul(device->blas->handle, p->operation, &one, weight, p->weight, a, p->input, &zero,
                                 out, p->output, out, p->output, algorithm, device->blas->workspace,
-                                WORKSPACE_BYTES, device->stream);
+                                MB_BLAS_WORKSPACE, device->stream);
 }
 
 /* Median is not needed to pick: the smallest of a few runs tells the algorithms apart. In a forward the weights
@@ -294,7 +261,7 @@ static int propose(mb_cuda_blas *gemm, const problem *p, cublasLtMatmulHeuristic
     cublasLtMatmulPreference_t preference = NULL;
     uint32_t schemes =
         CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* none, or partial sums in the workspace, in order */
-    size_t bytes = WORKSPACE_BYTES;
+    size_t bytes = MB_BLAS_WORKSPACE;
     int found = 0;
     if (gemm->preference_create(&preference) != CUBLAS_STATUS_SUCCESS)
         return 0;
@@ -384,7 +351,7 @@ static const cublasLtMatmulAlgo_t *choose(mb_device *device, const problem *p, c
     }
     known = keep_choice(
         gemm,
-        &(choice){
+        &(mb_blas_choice){
             .m = m, .n = n, .k = k, .bias = bias, .type = (int)device->type, .algorithm = results[best].algo});
     if (!device->capturing)
         write_cache(gemm);
@@ -514,12 +481,12 @@ static const cublasLtMatmulAlgo_t *choose_invariant(mb_device *device, const mb_
     known = find_choice(gemm, ANY_ROWS, args->n, args->k, bias, device->type);
     int best = known ? -1 : find_invariant(device, args, results);
     if (best >= 0) {
-        known = keep_choice(gemm, &(choice){.m = ANY_ROWS,
-                                            .n = args->n,
-                                            .k = args->k,
-                                            .bias = bias,
-                                            .type = (int)device->type,
-                                            .algorithm = results[best].algo});
+        known = keep_choice(gemm, &(mb_blas_choice){.m = ANY_ROWS,
+                                                    .n = args->n,
+                                                    .k = args->k,
+                                                    .bias = bias,
+                                                    .type = (int)device->type,
+                                                    .algorithm = results[best].algo});
         write_cache(gemm);
     }
     if (lock >= 0)

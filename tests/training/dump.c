@@ -4,6 +4,8 @@
  *   dump gradients qwen2|qwen3 plain|taught|causal DIR [TARGETS]   the tiny network of tiny.h: weights, batch,
  * index, gradients, losses dump steps CONFIG.json DIR KEY=VALUE...       a training's initial weights, the batches
  * and losses of its steps
+ *
+ * On the CPU, or on the device that MASKBENCH_TEST_DEVICE names.
  */
 #include "tests/training/tiny.h"
 
@@ -62,43 +64,61 @@ static void put_config(FILE *file, const mb_model_config *c)
         c->norm_eps, c->tied, c->qkv_bias, c->qk_norm);
 }
 
-/* Flat arrays as DIR/name/model.safetensors. */
-static int put_tensors(const mb_model_config *config, const float *values, const char *name, mb_error *err)
+/* Flat arrays of the device as DIR/name/model.safetensors. */
+static int put_tensors(mb_network *n, const float *values, const char *name, mb_error *err)
 {
     char path[512];
+    float *host = malloc(n->floats * sizeof *host);
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    int rc = mb_folder_make(path, err);
-    return rc == MB_OK ? mb_parameters_write(config, values, MB_F32, path, err) : rc;
+    int rc = host ? mb_folder_make(path, err) : mb_no_memory(err, "the tensors");
+    if (rc == MB_OK)
+        rc = mb_network_fetch(n, host, values, err);
+    if (rc == MB_OK)
+        rc = mb_parameters_write(&n->config, host, MB_F32, path, err);
+    free(host);
+    return rc;
 }
 
 static void put_index(FILE *file, const tiny *t)
 {
     const mb_network *n = &t->network;
-    const int32_t heads = (int32_t)n->size.entries * n->config.kv_heads;
+    const int32_t heads = (int32_t)n->size.entries * n->config.kv_heads, capacity = n->size.capacity;
     fprintf(file, ", \"dense_layers\": %d, \"index\": {", t->choice.dense_layers);
     for (int32_t l = t->choice.dense_layers; l < n->config.layers; l++) {
+        int32_t *ids = tiny_copy(t, n->index[l].ids, (size_t)(heads * capacity) * sizeof *ids);
+        int32_t *counts = tiny_copy(t, n->index[l].counts, (size_t)heads * sizeof *counts);
         fprintf(file, "%s\"%d\": [", l > t->choice.dense_layers ? ", " : "", l);
-        for (int32_t h = 0; h < heads; h++) {
+        for (int32_t h = 0; ids && counts && h < heads; h++) {
             fprintf(file, "%s[", h ? ", " : "");
-            for (int32_t i = 0; i < n->index[l].counts[h]; i++)
-                fprintf(file, "%s%d", i ? ", " : "", n->index[l].ids[h * n->index[l].capacity + i]);
+            for (int32_t i = 0; i < counts[h]; i++)
+                fprintf(file, "%s%d", i ? ", " : "", ids[h * capacity + i]);
             fprintf(file, "]");
         }
         fprintf(file, "]");
+        free(ids);
+        free(counts);
     }
     fprintf(file, "}");
 }
 
 /* An adapter as `peft` has it, and its gradients: that of A is s times that of s A, which is held. */
-static int put_adapter(const mb_network *n, mb_error *err)
+static int put_adapter(mb_network *n, mb_error *err)
 {
     char path[512];
     mb_adapter as_gradient = n->adapter;
+    float *host = malloc(n->trained_floats * sizeof *host);
+    int rc = host ? mb_network_fetch_trained(n, host, n->trained, err) : mb_no_memory(err, "the adapter");
     snprintf(path, sizeof path, "%s/adapter", folder);
-    int rc = mb_adapter_write(&n->adapter, n->trained, "base", path, err);
+    if (rc == MB_OK)
+        rc = mb_adapter_write(&n->adapter, host, "base", path, err);
     as_gradient.scale = 1.0 / n->adapter.scale;
     snprintf(path, sizeof path, "%s/adapter_gradients", folder);
-    return rc == MB_OK ? mb_adapter_write(&as_gradient, n->gradients.base, "base", path, err) : rc;
+    if (rc == MB_OK)
+        rc = mb_network_fetch_trained(n, host, n->gradients.base, err);
+    if (rc == MB_OK)
+        rc = mb_adapter_write(&as_gradient, host, "base", path, err);
+    free(host);
+    return rc;
 }
 
 static int dump_gradients(bool qwen2, const char *recipe, mb_error *err)
@@ -107,7 +127,7 @@ static int dump_gradients(bool qwen2, const char *recipe, mb_error *err)
     tiny t;
     double loss = 0;
     int rc = tiny_open(&t, qwen2, false, 1, qwen2 && !taught, qwen2);
-    const mb_network *n = &t.network;
+    mb_network *n = &t.network;
     if (rc == MB_OK && strcmp(recipe, "causal") == 0)
         rc = tiny_causal(&t);
     if (rc == MB_OK && taught)
@@ -125,12 +145,11 @@ static int dump_gradients(bool qwen2, const char *recipe, mb_error *err)
     fprintf(file, ", \"scale\": %.17g", n->adapter.scale);
     fprintf(file, ", \"lambda\": 0.7, \"taught\": %d, \"loss\": %.17g}\n", taught, loss);
     fclose(file);
-    rc = put_tensors(&n->config, n->weights.base, "weights", err);
+    rc = put_tensors(n, n->weights.base, "weights", err);
     if (rc == MB_OK)
-        rc = n->adapter.count > 0 ? put_adapter(n, err)
-                                  : put_tensors(&n->config, n->gradients.base, "gradients", err);
+        rc = n->adapter.count > 0 ? put_adapter(n, err) : put_tensors(n, n->gradients.base, "gradients", err);
     if (rc == MB_OK)
-        rc = put_tensors(&n->config, n->teacher.base, "teacher", err);
+        rc = put_tensors(n, n->teacher.base, "teacher", err);
     tiny_close(&t);
     return rc;
 }
@@ -166,12 +185,12 @@ static int dump_steps(const char *path, char **sets, size_t count, mb_error *err
         rc = mb_train_plan_make(&config.request, &plan, err);
     const mb_device_options options = {.type = MB_F32, .threads = config.threads, .arena_bytes = plan.total};
     if (rc == MB_OK)
-        rc = mb_device_open("cpu", &options, &kernels, &device, &note, err);
+        rc = mb_device_open(tiny_device(), &options, &kernels, &device, &note, err);
     if (rc == MB_OK)
         rc = mb_training_open(&t, &config.request, kernels, device, err);
     if (rc != MB_OK)
         return rc;
-    rc = put_tensors(&t.network.config, t.network.weights.base, "weights", err);
+    rc = put_tensors(&t.network, t.network.weights.base, "weights", err);
     FILE *file = create("steps.json");
     const mb_train_request *r = &config.request;
     fprintf(file, "{\"clip\": %.17g, \"decay\": %.17g, \"beta1\": %.17g, \"beta2\": %.17g, \"eps_adam\": %.17g, ",
@@ -183,7 +202,7 @@ static int dump_steps(const char *path, char **sets, size_t count, mb_error *err
     fprintf(file, "]}\n");
     fclose(file);
     if (rc == MB_OK)
-        rc = put_tensors(&t.network.config, t.network.weights.base, "trained", err);
+        rc = put_tensors(&t.network, t.network.weights.base, "trained", err);
     mb_training_close(&t);
     kernels->close(device);
     mb_train_config_free(&config);

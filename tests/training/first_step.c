@@ -4,10 +4,10 @@
  *
  *   first_step CONFIG.json KEY=VALUE...
  *
- * The config is a training's: its model, recipe (uniform_noise: random tokens, else masks), lengths, tails,
- * tokens, k, seed; `steps` batches are read and nothing is trained. A later state has a share of its tokens
- * revealed, the right ones, in a drawn order. Printed: the mean over documents, blocks and KV heads for each
- * layer.
+ * Runs on the CPU. The config is a training's: its model, recipe (uniform_noise: random tokens, else masks),
+ * lengths, tails, tokens, k, seed; `steps` batches are read and nothing is trained. A later state has a share of
+ * its tokens revealed, the right ones, in a drawn order. Printed: the mean over documents, blocks and KV heads for
+ * each layer.
  */
 #include "driver/config/training.h"
 #include "training/loop.h"

@@ -1,7 +1,7 @@
 /*
  * test_gradients.c - every parameter's gradient against central differences of the loss, for both layouts of a
  * model and both recipes; the same bits for any number of threads and with activations computed twice; what AdamW
- * does; a backend that cannot train.
+ * does; a backend that cannot train. On the CPU, or on the device that MASKBENCH_TEST_DEVICE names.
  */
 #include "tests/training/tiny.h"
 
@@ -27,7 +27,7 @@ typedef struct checking {
 static double loss_at(tiny *t, bool taught, size_t at, float value)
 {
     double loss = NAN;
-    t->network.weights.base[at] = value;
+    assert_int_equal(tiny_poke(t, t->network.weights.base + at, value), MB_OK);
     assert_int_equal(tiny_loss(t, taught, false, &loss), MB_OK);
     return loss;
 }
@@ -54,10 +54,10 @@ static int check_tensor(void *user, const mb_parameter *parameter)
     assert_true(most > 1e-6f);
     for (int probe = 0; probe < PROBES; probe++) {
         const size_t at = best[probe];
-        const float value = c->t->network.weights.base[at];
+        const float value = tiny_peek(c->t, c->t->network.weights.base + at);
         const double up = loss_at(c->t, c->taught, at, value + STEP),
                      down = loss_at(c->t, c->taught, at, value - STEP);
-        c->t->network.weights.base[at] = value;
+        assert_int_equal(tiny_poke(c->t, c->t->network.weights.base + at, value), MB_OK);
         const double difference = (up - down) / ((double)(value + STEP) - (double)(value - STEP));
         if (fabs(difference - (double)c->gradient[at]) > ALLOWED * (double)most + 2e-4)
             fail_msg("%s[%zu]: gradient %g, difference %g", parameter->name, at - parameter->first,
@@ -67,7 +67,14 @@ static int check_tensor(void *user, const mb_parameter *parameter)
     return MB_OK;
 }
 
-/* The CPU's device memory is host memory: gradients are read where they lie. */
+/* The gradients of all parameters, or of the adapter. */
+static float *gradients_of(const tiny *t)
+{
+    float *out = tiny_copy(t, t->network.gradients.base, t->network.trained_floats * sizeof *out);
+    assert_non_null(out);
+    return out;
+}
+
 static void check_all(bool qwen2, bool taught, bool complementary, bool shift)
 {
     tiny t;
@@ -76,8 +83,7 @@ static void check_all(bool qwen2, bool taught, bool complementary, bool shift)
     if (taught)
         assert_int_equal(tiny_select(&t), MB_OK);
     assert_int_equal(tiny_loss(&t, taught, true, &loss), MB_OK);
-    float *gradient = malloc(t.network.floats * sizeof *gradient);
-    memcpy(gradient, t.network.gradients.base, t.network.floats * sizeof *gradient);
+    float *gradient = gradients_of(&t);
     checking c = {.t = &t, .gradient = gradient, .taught = taught};
     assert_int_equal(mb_parameters_each(&t.network.config, check_tensor, &c), MB_OK);
     assert_int_equal(c.tensors, qwen2 ? 3 + 3 * 12 : 2 + 3 * 11);
@@ -117,8 +123,7 @@ static void the_autoregressive_loss_is_causal(void **state)
     assert_true(loss != other);
     t.batch.ids[last - 1] ^= 1;
     assert_int_equal(mb_network_feed(&t.network, &t.batch, &t.err), MB_OK);
-    float *gradient = malloc(t.network.floats * sizeof *gradient);
-    memcpy(gradient, t.network.gradients.base, t.network.floats * sizeof *gradient);
+    float *gradient = gradients_of(&t);
     checking c = {.t = &t, .gradient = gradient};
     assert_int_equal(mb_parameters_each(&t.network.config, check_tensor, &c), MB_OK);
     free(gradient);
@@ -142,8 +147,8 @@ static float *run(int threads, bool checkpointing, bool taught, size_t *floats)
         assert_int_equal(tiny_select(&t), MB_OK);
     assert_int_equal(tiny_loss(&t, taught, true, &loss), MB_OK);
     *floats = t.network.floats;
-    float *out = malloc((*floats + 1) * sizeof *out);
-    memcpy(out, t.network.gradients.base, *floats * sizeof *out);
+    float *out = realloc(gradients_of(&t), (*floats + 1) * sizeof *out);
+    assert_non_null(out);
     out[*floats] = (float)loss;
     tiny_close(&t);
     return out;
@@ -172,11 +177,12 @@ static void gradients_accumulate(void **state)
     (void)state;
     assert_int_equal(tiny_open(&t, false, false, 1, false, false), MB_OK);
     assert_int_equal(tiny_loss(&t, false, true, &loss), MB_OK);
-    float *once = malloc(t.network.floats * sizeof *once);
-    memcpy(once, t.network.gradients.base, t.network.floats * sizeof *once);
+    float *once = gradients_of(&t);
     assert_int_equal(tiny_loss(&t, false, true, &loss), MB_OK);
+    float *twice = gradients_of(&t);
     for (size_t i = 0; i < t.network.floats; i++)
-        assert_true(fabsf(t.network.gradients.base[i] - 2.0f * once[i]) <= 1e-5f + 1e-4f * fabsf(once[i]));
+        assert_true(fabsf(twice[i] - 2.0f * once[i]) <= 1e-5f + 1e-4f * fabsf(once[i]));
+    free(twice);
     free(once);
     tiny_close(&t);
 }
@@ -195,24 +201,32 @@ static void a_full_index_is_exact(void **state)
     mb_losses losses = {0};
     const mb_loss_request request = {.total = t.batch.weight_sum, .mode = MB_ATTEND_SPARSE, .choice = &t.choice};
     for (int32_t l = 0; l < t.network.config.layers; l++) {
-        mb_page_set *set = &t.network.index[l];
+        const mb_page_set *set = &t.network.index[l];
+        int32_t *first = tiny_copy(&t, set->counts, sizeof *first);
         assert_int_equal(set->capacity, TINY_K);
-        assert_true(set->counts[0] == TINY_K || l < t.choice.dense_layers);
+        assert_non_null(first);
+        assert_true(*first == TINY_K || l < t.choice.dense_layers);
+        free(first);
     }
     /* The same network, all keys before the block in its index: room for them is what TINY_K lacks, so the index
      * is replaced. */
     const int32_t heads = (int32_t)t.network.size.entries * t.network.config.kv_heads,
                   kv = t.network.config.kv_heads;
-    int32_t *ids = malloc((size_t)heads * TINY_CLEAN * sizeof *ids),
-            *counts = malloc((size_t)heads * sizeof *counts);
+    const size_t ids_bytes = (size_t)heads * TINY_CLEAN * sizeof(int32_t),
+                 counts_bytes = (size_t)heads * sizeof(int32_t);
+    int32_t *ids = malloc(ids_bytes), *counts = malloc(counts_bytes);
+    int32_t *on_ids = t.kernels->alloc(t.device, ids_bytes), *on_counts = t.kernels->alloc(t.device, counts_bytes);
+    assert_true(ids && counts && on_ids && on_counts);
     for (int32_t h = 0; h < heads; h++) {
         counts[h] = TINY_CLEAN - TINY_TAIL + h / kv % (TINY_TAIL / TINY_BLOCK) * TINY_BLOCK;
         for (int32_t i = 0; i < TINY_CLEAN; i++)
             ids[h * TINY_CLEAN + i] = i;
     }
+    assert_int_equal(t.kernels->upload(t.device, on_ids, ids, ids_bytes), MB_OK);
+    assert_int_equal(t.kernels->upload(t.device, on_counts, counts, counts_bytes), MB_OK);
     t.network.size.capacity = TINY_CLEAN;
     for (int32_t l = 0; l < t.network.config.layers; l++)
-        t.network.index[l] = (mb_page_set){1, TINY_CLEAN, ids, counts};
+        t.network.index[l] = (mb_page_set){1, TINY_CLEAN, on_ids, on_counts};
     assert_int_equal(
         mb_network_forward(&t.network, &t.batch, &t.network.weights, MB_ATTEND_SPARSE, &t.choice, &t.err), MB_OK);
     assert_int_equal(mb_network_loss(&t.network, &t.batch, &request, &losses, &t.err), MB_OK);
@@ -232,23 +246,25 @@ static void a_first_step_of_the_optimiser(void **state)
     assert_int_equal(tiny_open(&t, false, false, 2, false, false), MB_OK);
     assert_int_equal(tiny_loss(&t, false, true, &loss), MB_OK);
     const size_t at = (size_t)((float *)t.network.weights.layers[1].down - t.network.weights.base) + 5;
-    const float before = t.network.weights.base[at], gradient = t.network.gradients.base[at];
+    float *gradients = gradients_of(&t);
+    const float before = tiny_peek(&t, t.network.weights.base + at), gradient = gradients[at];
     for (size_t i = 0; i < t.network.floats; i++)
-        wanted += (double)t.network.gradients.base[i] * (double)t.network.gradients.base[i];
+        wanted += (double)gradients[i] * (double)gradients[i];
+    free(gradients);
     const mb_update update = {
         .step = 1, .lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-12, .decay = 0.1, .clip = 1e-3};
     assert_int_equal(mb_network_update(&t.network, &update, &norm, &t.err), MB_OK);
     assert_true(fabs(norm - sqrt(wanted)) < 1e-6 * norm && norm > 1e-3);
     const float after = before * (1.0f - 1e-3f) - (gradient > 0 ? 1e-2f : -1e-2f);
-    assert_true(fabsf(t.network.weights.base[at] - after) < 1e-5f);
-    assert_true(t.network.gradients.base[at] == 0.0f);
+    assert_true(fabsf(tiny_peek(&t, t.network.weights.base + at) - after) < 1e-5f);
+    assert_true(tiny_peek(&t, t.network.gradients.base + at) == 0.0f);
     tiny_close(&t);
 }
 
 static double adapter_loss(tiny *t, bool taught, size_t at, float value)
 {
     double loss = NAN;
-    t->network.trained[at] = value;
+    assert_int_equal(tiny_poke(t, t->network.trained + at, value), MB_OK);
     assert_int_equal(tiny_loss(t, taught, false, &loss), MB_OK);
     return loss;
 }
@@ -270,9 +286,8 @@ static void an_adapter_alone_is_trained(void **state)
         if (taught)
             assert_int_equal(tiny_select(&t), MB_OK);
         assert_int_equal(tiny_loss(&t, taught, true, &loss), MB_OK);
-        float *gradient = malloc(floats * sizeof *gradient), *weights = malloc(all);
-        memcpy(gradient, t.network.gradients.base, floats * sizeof *gradient);
-        memcpy(weights, t.network.weights.base, all);
+        float *gradient = gradients_of(&t), *weights = tiny_copy(&t, t.network.weights.base, all);
+        assert_non_null(weights);
         for (size_t i = 0; i < 2 * adapter->count; i++) {
             const mb_adapter_part *part = &adapter->parts[i / 2];
             const size_t first = i % 2 ? part->b : part->a;
@@ -282,10 +297,10 @@ static void an_adapter_alone_is_trained(void **state)
                 at = fabsf(gradient[k]) > fabsf(gradient[at]) ? k : at;
                 squares += (i % 2 ? 1.0 : 16.0 / 9.0) * (double)gradient[k] * (double)gradient[k];
             }
-            const float value = t.network.trained[at];
+            const float value = tiny_peek(&t, t.network.trained + at);
             const double up = adapter_loss(&t, taught, at, value + STEP),
                          down = adapter_loss(&t, taught, at, value - STEP);
-            t.network.trained[at] = value;
+            assert_int_equal(tiny_poke(&t, t.network.trained + at, value), MB_OK);
             const double difference = (up - down) / ((double)(value + STEP) - (double)(value - STEP));
             assert_true(fabsf(gradient[at]) > 1e-5f);
             if (fabs(difference - (double)gradient[at]) > ALLOWED * fabs((double)gradient[at]) + 2e-4)
@@ -293,17 +308,21 @@ static void an_adapter_alone_is_trained(void **state)
                          difference);
         }
         const size_t a = adapter->parts[5].a + 1, b = adapter->parts[5].b + 1;
-        const float before_a = t.network.trained[a], before_b = t.network.trained[b];
+        const float before_a = tiny_peek(&t, t.network.trained + a),
+                    before_b = tiny_peek(&t, t.network.trained + b);
         const mb_update update = {
             .step = 1, .lr = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-12, .decay = 0.1, .clip = 1e-3};
         assert_int_equal(mb_network_update(&t.network, &update, &norm, &t.err), MB_OK);
         assert_true(fabs(norm - sqrt(squares)) < 1e-5 * norm);
         const float s = 4.0f / 3.0f, decayed = 1.0f - 1e-3f;
-        assert_true(fabsf(t.network.trained[a] -
+        assert_true(fabsf(tiny_peek(&t, t.network.trained + a) -
                           (before_a * decayed - (gradient[a] > 0 ? s * 1e-2f : -s * 1e-2f))) < 1e-5f);
-        assert_true(fabsf(t.network.trained[b] - (before_b * decayed - (gradient[b] > 0 ? 1e-2f : -1e-2f))) <
-                    1e-5f);
-        assert_memory_equal(weights, t.network.weights.base, all);
+        assert_true(fabsf(tiny_peek(&t, t.network.trained + b) -
+                          (before_b * decayed - (gradient[b] > 0 ? 1e-2f : -1e-2f))) < 1e-5f);
+        float *after = tiny_copy(&t, t.network.weights.base, all);
+        assert_non_null(after);
+        assert_memory_equal(weights, after, all);
+        free(after);
         free(gradient);
         free(weights);
         tiny_close(&t);
@@ -326,28 +345,34 @@ static void an_index_of_a_share_of_the_mass(void **state)
     assert_int_equal(mb_network_forward(n, &t.batch, &n->weights, MB_ATTEND_SELECT, &t.choice, &t.err), MB_OK);
     const mb_page_set *set = &n->index[n->config.layers - 1]; /* the layer whose masses are still there */
     const int32_t heads = (int32_t)n->size.entries * n->config.kv_heads;
+    float *masses = tiny_copy(&t, n->mass, (size_t)heads * TINY_CLEAN * sizeof *masses);
+    int32_t *ids = tiny_copy(&t, set->ids, (size_t)(heads * set->capacity) * sizeof *ids);
+    int32_t *counts = tiny_copy(&t, set->counts, (size_t)heads * sizeof *counts);
+    assert_true(masses && ids && counts);
     for (int32_t h = 0; h < heads; h++) {
-        const float *mass = n->mass + (size_t)h * TINY_CLEAN;
+        const float *mass = masses + (size_t)h * TINY_CLEAN;
         double all = 0, chosen = 0, least = 1;
         for (int i = 0; i < TINY_CLEAN; i++)
             all += (double)mass[i];
-        for (int32_t i = 0; i < set->counts[h]; i++) {
-            const double one = (double)mass[set->ids[h * set->capacity + i]];
+        for (int32_t i = 0; i < counts[h]; i++) {
+            const double one = (double)mass[ids[h * set->capacity + i]];
             chosen += one;
             least = one < least ? one : least;
         }
-        assert_in_range(set->counts[h], 1, TINY_K);
-        sizes[set->counts[h]]++;
-        if (set->counts[h] < TINY_K)
+        assert_in_range(counts[h], 1, TINY_K);
+        sizes[counts[h]]++;
+        if (counts[h] < TINY_K)
             assert_true(chosen >= 0.2 * all - 1e-6);
-        if (set->counts[h] > 1)
+        if (counts[h] > 1)
             assert_true(chosen - least < 0.2 * all + 1e-6);
     }
+    free(masses);
+    free(ids);
+    free(counts);
     assert_true(sizes[1] < heads && sizes[TINY_K] < heads); /* the share decides, not a bound */
     assert_int_equal(mb_network_teach(n, &t.batch, &n->weights, &t.err), MB_OK);
     assert_int_equal(tiny_loss(&t, true, true, &loss), MB_OK);
-    float *gradient = malloc(n->floats * sizeof *gradient);
-    memcpy(gradient, n->gradients.base, n->floats * sizeof *gradient);
+    float *gradient = gradients_of(&t);
     checking c = {.t = &t, .gradient = gradient, .taught = true};
     assert_int_equal(mb_parameters_each(&n->config, check_tensor, &c), MB_OK);
     free(gradient);
@@ -361,7 +386,7 @@ static void another_backend_is_refused(void **state)
     mb_error err = {0};
     (void)state;
     assert_int_equal(mb_training_of(&other, &training, &err), MB_E_INPUT);
-    assert_non_null(strstr(err.text, "CPU only in this version"));
+    assert_non_null(strstr(err.text, "no operations of a training"));
     assert_int_equal(mb_training_of(mb_kernels_cpu(), &training, &err), MB_OK);
     assert_non_null(training->adamw);
 }

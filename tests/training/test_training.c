@@ -92,6 +92,7 @@ static bool on_stop(void *self)
 static int run(const mb_train_request *request, int threads, watching *w, mb_error *err)
 {
     mb_train_plan plan;
+    mb_error note;
     mb_device *device = NULL;
     const mb_kernels *kernels = NULL;
     const mb_train_watch watch = {w, on_start, on_step, on_stop};
@@ -99,7 +100,8 @@ static int run(const mb_train_request *request, int threads, watching *w, mb_err
     if (rc != MB_OK)
         return rc;
     const mb_device_options options = {.type = MB_F32, .threads = threads, .arena_bytes = plan.total};
-    assert_int_equal(mb_device_open("cpu", &options, &kernels, &device, NULL, err), MB_OK);
+    const char *spec = getenv("MASKBENCH_TEST_DEVICE"); /* tests/gpu.sh */
+    assert_int_equal(mb_device_open(spec && *spec ? spec : "cpu", &options, &kernels, &device, &note, err), MB_OK);
     rc = mb_train_run(request, kernels, device, &watch, err);
     kernels->close(device);
     return rc;

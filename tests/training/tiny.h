@@ -7,6 +7,7 @@
 
 #include "training/network.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,10 +78,20 @@ static inline int tiny_batch(tiny *t, bool complementary, bool token_shift, bool
                   : mb_batch_make(&t->batch, &layout, documents, &noise, &random, &t->err);
 }
 
-/* Weights are drawn and then shaken, so that no norm is 1 and no bias 0. */
+/* The CPU, or the device that MASKBENCH_TEST_DEVICE names (tests/gpu.sh). */
+static inline const char *tiny_device(void)
+{
+    const char *spec = getenv("MASKBENCH_TEST_DEVICE");
+    return spec && *spec ? spec : "cpu";
+}
+
 /* Adapters of the projections named, of rank 3 and alpha 4; "" = none. Set before tiny_open(). */
 static const char *tiny_targets = "";
 
+/* Bytes that the device has beside the network's, for arrays of a test's own. */
+#define TINY_SPARE ((size_t)1 << 20)
+
+/* Weights are drawn and then shaken, so that no norm is 1 and no bias 0. */
 static inline int tiny_open(tiny *t, bool qwen2, bool checkpointing, int threads, bool complementary, bool shift)
 {
     const mb_model_config config = tiny_config(qwen2);
@@ -98,24 +109,28 @@ static inline int tiny_open(tiny *t, bool qwen2, bool checkpointing, int threads
     mb_error note = {0};
     *t = (tiny){.choice = {.k = TINY_K, .k_max = TINY_K, .dense_layers = 1}};
     mb_network_plan_make(&config, &size, &plan);
-    mb_device_options options = {.type = MB_F32, .threads = threads, .arena_bytes = plan.total};
-    int rc = mb_device_open("cpu", &options, &t->kernels, &t->device, &note, &t->err);
+    mb_device_options options = {.type = MB_F32, .threads = threads, .arena_bytes = plan.total + TINY_SPARE};
+    int rc = mb_device_open(tiny_device(), &options, &t->kernels, &t->device, &note, &t->err);
     if (rc == MB_OK)
         rc = mb_network_open(&t->network, &config, &size, t->kernels, t->device, &t->err);
     if (rc != MB_OK)
         return rc;
-    float *host = malloc(t->network.floats * sizeof *host);
+    float *host = malloc(t->network.floats * sizeof *host),
+          *adapter = malloc(t->network.trained_floats * sizeof *host);
     mb_random random = mb_random_seed(3);
     mb_parameters_draw(&config, 11, host);
     for (size_t i = 0; i < t->network.floats; i++)
         host[i] += (float)(0.3 * (mb_random_unit(&random) - 0.5));
     rc = mb_network_send(&t->network, t->network.weights.base, host, &t->err);
     for (size_t i = 0; i < t->network.trained_floats && *tiny_targets; i++)
-        t->network.trained[i] = (float)(0.3 * (mb_random_unit(&random) - 0.5));
+        adapter[i] = (float)(0.3 * (mb_random_unit(&random) - 0.5));
+    if (rc == MB_OK && *tiny_targets)
+        rc = mb_network_send_trained(&t->network, t->network.trained, adapter, &t->err);
     for (size_t i = 0; i < t->network.floats; i++) /* a teacher that is not the student */
         host[i] += (float)(0.1 * (mb_random_unit(&random) - 0.5));
     if (rc == MB_OK && !*tiny_targets) /* else the teacher is the weights without the adapter */
         rc = mb_network_send(&t->network, t->network.teacher.base, host, &t->err);
+    free(adapter);
     free(host);
     if (rc == MB_OK)
         rc = tiny_batch(t, complementary, shift, false);
@@ -136,6 +151,29 @@ static inline void tiny_close(tiny *t)
     mb_network_close(&t->network);
     if (t->device)
         t->kernels->close(t->device);
+}
+
+/* ---- memory of the device, seen from the host ---- */
+
+/* bytes of it, malloc'ed; NULL where the device fails. */
+static inline void *tiny_copy(const tiny *t, const void *from, size_t bytes)
+{
+    void *to = malloc(bytes);
+    if (to && t->kernels->download(t->device, to, from, bytes) == MB_OK)
+        return to;
+    free(to);
+    return NULL;
+}
+
+static inline float tiny_peek(const tiny *t, const float *from)
+{
+    float value = 0.0f;
+    return t->kernels->download(t->device, &value, from, sizeof value) == MB_OK ? value : NAN;
+}
+
+static inline int tiny_poke(const tiny *t, float *to, float value)
+{
+    return t->kernels->upload(t->device, to, &value, sizeof value);
 }
 
 /* The loss of a recipe at the present weights: ce, or with `taught` ce + 0.7 kl of the sparse student against the
