@@ -32,7 +32,7 @@ typedef struct mb_device_options {
     size_t arena_bytes; /* what alloc() may hand out in all; the CPU only reserves address space. 0: as much as
                          * there is (a GPU keeps 1 GiB back for graphs and libraries) */
     size_t spare_bytes; /* with arena_bytes 0 a GPU leaves these free as well, for other processes */
-    bool reduced;       /* a GPU's training operations may round the operands of fp32 products to TF32 */
+    bool reduced;       /* a GPU's training operations may round the operands of products */
     bool *no_room;      /* NULL, or set where a failed open() is for lack of memory and for nothing else */
 } mb_device_options;
 

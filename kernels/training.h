@@ -5,7 +5,7 @@
  * A second table beside that of kernels.h, for a backend may be without it: mb_training_of() gives a backend's
  * table or one sentence. The rules of kernels.h hold, and these:
  *  - Everything is fp32: the device is opened with MB_F32. Parameters are their own fp32 masters. A GPU opened
- * with mb_device_options.reduced rounds the operands of products to TF32; sums stay fp32.
+ * with mb_device_options.reduced may round the operands of products (TF32, bf16); sums stay fp32.
  *  - "Added to" means +=, so that micro-batches accumulate; everything else is written.
  *  - Sums over rows are taken in an order that the shapes alone give: bit-equal for any number of threads.
  */

@@ -55,6 +55,13 @@ static int open_weights(mb_training *t, mb_error *err)
     return rc == MB_OK && n->teacher.base ? mb_network_send(n, n->teacher.base, t->host, err) : rc;
 }
 
+static int open_feed(const mb_train_request *request, mb_feed *feed, mb_error *err)
+{
+    feed->batches = calloc((size_t)request->accumulate, sizeof *feed->batches);
+    feed->causal = calloc((size_t)request->accumulate, sizeof *feed->causal);
+    return feed->batches && feed->causal ? MB_OK : mb_no_memory(err, "the batches of a step");
+}
+
 int mb_training_open(mb_training *t, const mb_train_request *request, const mb_kernels *kernels, mb_device *device,
                      mb_error *err)
 {
@@ -75,10 +82,12 @@ int mb_training_open(mb_training *t, const mb_train_request *request, const mb_k
     if (rc == MB_OK)
         rc = open_source(t, err);
     t->host = rc == MB_OK ? malloc((t->network.floats + t->network.trained_floats) * sizeof *t->host) : NULL;
-    t->batches = calloc((size_t)request->accumulate, sizeof *t->batches);
-    t->causal = calloc((size_t)request->accumulate, sizeof *t->causal);
-    if (rc == MB_OK && (!t->host || !t->batches || !t->causal))
+    if (rc == MB_OK && !t->host)
         rc = mb_no_memory(err, "a training of %zu parameters", t->plan.parameters);
+    if (rc == MB_OK)
+        rc = open_feed(request, &t->feed, err);
+    if (rc == MB_OK)
+        rc = open_feed(request, &t->ahead.feed, err);
     if (rc == MB_OK)
         rc = open_weights(t, err);
     if (rc != MB_OK)
@@ -86,19 +95,35 @@ int mb_training_open(mb_training *t, const mb_train_request *request, const mb_k
     return rc;
 }
 
-static void free_batches(mb_training *t)
+static void empty_feed(const mb_train_request *request, mb_feed *feed)
 {
-    for (int32_t i = 0; t->batches && i < t->request->accumulate; i++)
-        mb_batch_free(&t->batches[i]);
-    for (int32_t i = 0; t->causal && i < t->request->accumulate; i++)
-        mb_batch_free(&t->causal[i]);
+    for (int32_t i = 0; feed->batches && feed->causal && i < request->accumulate; i++) {
+        mb_batch_free(&feed->batches[i]);
+        mb_batch_free(&feed->causal[i]);
+    }
+}
+
+static void close_feed(const mb_train_request *request, mb_feed *feed)
+{
+    empty_feed(request, feed);
+    free(feed->batches);
+    free(feed->causal);
+}
+
+static void wait_ahead(mb_training *t)
+{
+    if (t->ahead.running)
+        pthread_join(t->ahead.thread, NULL);
+    t->ahead.running = false;
 }
 
 void mb_training_close(mb_training *t)
 {
-    free_batches(t);
-    free(t->batches);
-    free(t->causal);
+    wait_ahead(t);
+    if (t->request) {
+        close_feed(t->request, &t->feed);
+        close_feed(t->request, &t->ahead.feed);
+    }
     free(t->host);
     mb_source_close(t->source);
     mb_tokenizer_close(t->tokenizer);
@@ -146,15 +171,46 @@ static int make_batch(mb_training *t, int64_t number, const mb_train_layout *lay
     return rc;
 }
 
-int mb_training_feed(mb_training *t, int64_t step, mb_error *err)
+/* The micro-batches of a step; reads nothing of the training that changes. */
+static int make_feed(mb_training *t, int64_t step, mb_feed *feed, mb_error *err)
 {
     const mb_train_layout layout = mb_train_layout_at(t->request, &t->network.config, step);
     int rc = MB_OK;
-    free_batches(t);
+    empty_feed(t->request, feed);
     for (int32_t i = 0; rc == MB_OK && i < t->request->accumulate; i++)
-        rc = make_batch(t, (step - 1) * t->request->accumulate + i, &layout, &t->batches[i],
-                        t->request->causal_weight > 0 ? &t->causal[i] : NULL, err);
+        rc = make_batch(t, (step - 1) * t->request->accumulate + i, &layout, &feed->batches[i],
+                        t->request->causal_weight > 0 ? &feed->causal[i] : NULL, err);
     return rc;
+}
+
+static void *make_ahead(void *arg)
+{
+    mb_training *t = arg;
+    t->ahead.rc = make_feed(t, t->ahead.step, &t->ahead.feed, &t->ahead.err);
+    return NULL;
+}
+
+/* Where no thread starts, the next step makes its own. */
+static void start_ahead(mb_training *t, int64_t step)
+{
+    if (step > t->request->steps || t->ahead.running)
+        return;
+    t->ahead.step = step;
+    t->ahead.running = pthread_create(&t->ahead.thread, NULL, make_ahead, t) == 0;
+}
+
+int mb_training_feed(mb_training *t, int64_t step, mb_error *err)
+{
+    const bool made = t->ahead.running && t->ahead.step == step;
+    wait_ahead(t);
+    if (!made)
+        return make_feed(t, step, &t->feed, err);
+    const mb_feed feed = t->feed;
+    t->feed = t->ahead.feed;
+    t->ahead.feed = feed;
+    if (t->ahead.rc != MB_OK && err)
+        *err = t->ahead.err;
+    return t->ahead.rc;
 }
 
 static int not_finite(const mb_training *t, int64_t step, int32_t micro, const char *what, mb_error *err)
@@ -172,9 +228,9 @@ static int add_gradients(mb_training *t, int64_t step, mb_losses *losses, mb_err
     double total = 0.0;
     int rc = MB_OK;
     for (int32_t i = 0; i < t->request->accumulate; i++)
-        total += t->batches[i].weight_sum;
+        total += t->feed.batches[i].weight_sum;
     for (int32_t i = 0; rc == MB_OK && i < t->request->accumulate; i++) {
-        rc = mb_recipe_step(t, &t->batches[i], total, losses, err);
+        rc = mb_recipe_step(t, &t->feed.batches[i], total, losses, err);
         if (rc == MB_OK && !isfinite(losses->ce + losses->kl))
             rc = not_finite(t, step, i, "the loss", err);
     }
@@ -186,7 +242,7 @@ static int check_limit(const mb_training *t, int64_t step, const mb_losses *loss
 {
     const double limit =
         t->request->loss_limit > 0 ? t->request->loss_limit : 10.0 * log((double)t->network.config.vocab);
-    const mb_batch *batch = &t->batches[0];
+    const mb_batch *batch = &t->feed.batches[0];
     if (losses->weight <= 0 || losses->ce / losses->weight <= limit)
         return MB_OK;
     return mb_fail(
@@ -203,9 +259,9 @@ static int add_causal(mb_training *t, int64_t step, mb_losses *losses, mb_error 
     double total = 0.0;
     int rc = MB_OK;
     for (int32_t i = 0; i < t->request->accumulate; i++)
-        total += t->causal[i].weight_sum;
+        total += t->feed.causal[i].weight_sum;
     for (int32_t i = 0; rc == MB_OK && i < t->request->accumulate; i++) {
-        rc = mb_recipe_step_causal(t, &t->causal[i], total, losses, err);
+        rc = mb_recipe_step_causal(t, &t->feed.causal[i], total, losses, err);
         if (rc == MB_OK && !isfinite(losses->ce))
             rc = not_finite(t, step, i, "the autoregressive loss", err);
     }
@@ -227,8 +283,10 @@ int mb_training_step(mb_training *t, mb_train_step *result, mb_error *err)
     mb_losses losses = {0}, causal = {0};
     *result = (mb_train_step){.step = step, .lr = update.lr};
     int rc = mb_training_feed(t, step, err);
-    if (rc == MB_OK)
+    if (rc == MB_OK) {
+        start_ahead(t, step + 1);
         rc = add_gradients(t, step, &losses, err);
+    }
     if (rc == MB_OK)
         rc = check_limit(t, step, &losses, err);
     if (rc == MB_OK && r->causal_weight > 0)
@@ -240,10 +298,10 @@ int mb_training_step(mb_training *t, mb_train_step *result, mb_error *err)
     if (rc != MB_OK)
         return rc;
     const double weight = losses.weight > 0 ? losses.weight : 1.0;
-    result->length = t->batches[0].layout.clean;
+    result->length = t->feed.batches[0].layout.clean;
     for (int32_t i = 0; i < r->accumulate; i++)
-        result->tokens += mb_train_rows(&t->batches[i].layout) +
-                          (r->causal_weight > 0 ? mb_train_rows(&t->causal[i].layout) : 0);
+        result->tokens += mb_train_rows(&t->feed.batches[i].layout) +
+                          (r->causal_weight > 0 ? mb_train_rows(&t->feed.causal[i].layout) : 0);
     result->targets = losses.count;
     result->ce = losses.ce / weight;
     result->kl = losses.kl / weight;

@@ -7,7 +7,25 @@
 #include "training/network.h"
 #include "training/training.h"
 
+#include <pthread.h>
+
 #define MB_DOCUMENTS_MAX 4096 /* of a micro-batch: documents are numbered by it */
+
+/* The micro-batches of a step: [accumulate] each. */
+typedef struct mb_feed {
+    mb_batch *batches;
+    mb_batch *causal; /* with a causal weight, the same documents for the autoregressive loss */
+} mb_feed;
+
+/* Those of the next step, made by a thread of their own while the device computes. */
+typedef struct mb_ahead {
+    pthread_t thread;
+    bool running;
+    int64_t step; /* whose they are */
+    mb_feed feed;
+    int rc;
+    mb_error err;
+} mb_ahead;
 
 typedef struct mb_training {
     const mb_train_request *request;
@@ -15,8 +33,8 @@ typedef struct mb_training {
     mb_network network;
     mb_tokenizer *tokenizer;
     mb_source *source;
-    mb_batch *batches; /* [accumulate]: the micro-batches of the step */
-    mb_batch *causal;  /* [accumulate]: with a causal weight, the same documents for the autoregressive loss */
+    mb_feed feed; /* of the step */
+    mb_ahead ahead;
     mb_choice choice;
     int64_t step; /* the last one that is done */
     float *host;  /* [network.floats + network.trained_floats] */
@@ -45,7 +63,7 @@ bool mb_recipe_taught(mb_recipe recipe);
 int mb_training_open(mb_training *training, const mb_train_request *request, const mb_kernels *kernels,
                      mb_device *device, mb_error *err);
 void mb_training_close(mb_training *training);
-/* The micro-batches of a step (from 1) into training->batches. */
+/* The micro-batches of a step (from 1) into training->feed. */
 int mb_training_feed(mb_training *training, int64_t step, mb_error *err);
 /* One whole step: batches, gradients, update. */
 int mb_training_step(mb_training *training, mb_train_step *result, mb_error *err);

@@ -154,7 +154,7 @@ int mb_train_plan_make(const mb_train_request *r, mb_train_plan *plan, mb_error 
     return MB_OK;
 }
 
-int mb_train_device_check(const char *device, bool tf32, mb_error *err)
+int mb_train_device_check(const char *device, bool mixed, mb_error *err)
 {
     const bool cpu = strcmp(device, "cpu") == 0;
     if (!cpu && strncmp(device, "cuda", 4) != 0)
@@ -162,8 +162,8 @@ int mb_train_device_check(const char *device, bool tf32, mb_error *err)
                        "config key device is \"%s\": a training runs on \"cpu\", \"cuda\" or \"cuda:N\"; its bits "
                        "depend on which, so it does not choose",
                        device);
-    if (cpu && tf32)
-        return mb_fail(err, MB_E_INPUT, "config key products is tf32: the CPU has none; use \"f32\"");
+    if (cpu && mixed)
+        return mb_fail(err, MB_E_INPUT, "config key products is mixed, which is a way of GPUs: use \"f32\"");
     return MB_OK;
 }
 

@@ -103,9 +103,9 @@ typedef struct mb_train_watch {
     bool (*stop)(void *self); /* true: save, and end with MB_E_STOP */
 } mb_train_watch;
 
-/* MB_E_INPUT for a device that no training runs on, or that does not have the arithmetic. tf32: operands of
- * products are rounded to TF32. */
-int mb_train_device_check(const char *device, bool tf32, mb_error *err);
+/* MB_E_INPUT for a device that no training runs on, or that does not have the arithmetic. mixed: operands of
+ * products are rounded. */
+int mb_train_device_check(const char *device, bool mixed, mb_error *err);
 /* Checks the request against its model and data; MB_E_INPUT and one sentence with the key's name. */
 int mb_train_plan_make(const mb_train_request *request, mb_train_plan *plan, mb_error *err);
 /* The whole training: out/ holds training.state (the last checkpoint) and, at the end, a Hugging Face folder. The

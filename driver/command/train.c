@@ -110,7 +110,7 @@ static int open_device(const mb_train_config *config, const mb_train_plan *plan,
     const mb_device_options options = {.type = MB_F32,
                                        .threads = config->threads,
                                        .arena_bytes = plan->total,
-                                       .reduced = config->products == MB_PRODUCTS_TF32};
+                                       .reduced = config->products == MB_PRODUCTS_MIXED};
     if (config->memory_gib > 0 && (double)plan->total > config->memory_gib * 0x1p30)
         return mb_fail(err, MB_E_INPUT,
                        "the training needs %.2f GiB and memory_gib allows %.2f: fewer tokens, a smaller chunk or "
@@ -187,7 +187,7 @@ int mb_command_train(const mb_cli *cli)
     int rc = mb_train_config_load(&config, cli->config, &flags, &err);
     if (rc != MB_OK)
         return mb_exit_fail(rc, err.text);
-    rc = mb_train_device_check(config.device, config.products == MB_PRODUCTS_TF32, &err);
+    rc = mb_train_device_check(config.device, config.products == MB_PRODUCTS_MIXED, &err);
     if (rc == MB_OK)
         rc = mb_train_plan_make(&config.request, &plan, &err);
     if (rc == MB_OK && cli->dry_run)

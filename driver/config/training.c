@@ -27,7 +27,7 @@ static const mb_key_choice schedules[] = {
     {"cosine", MB_LR_COSINE}, {"linear", MB_LR_LINEAR}, {"constant", MB_LR_CONSTANT}, {NULL, 0}};
 static const mb_key_choice sources[] = {{"noisy", MB_INDEX_NOISY}, {"mask", MB_INDEX_MASK}, {NULL, 0}};
 static const mb_key_choice teachers[] = {{"self", MB_TEACHER_SELF}, {"frozen", MB_TEACHER_FROZEN}, {NULL, 0}};
-static const mb_key_choice products[] = {{"f32", MB_PRODUCTS_F32}, {"tf32", MB_PRODUCTS_TF32}, {NULL, 0}};
+static const mb_key_choice products[] = {{"f32", MB_PRODUCTS_F32}, {"mixed", MB_PRODUCTS_MIXED}, {NULL, 0}};
 static const mb_key_choice outputs[] = {{"bf16", MB_BF16}, {"f32", MB_F32}, {NULL, 0}};
 
 const mb_key mb_train_keys[] = {
@@ -42,8 +42,9 @@ const mb_key mb_train_keys[] = {
     {SECTION, "device", MB_KEY_TEXT, FIELD(device), .preset = "cpu",
      .help = "cpu, cuda or cuda:N; the result depends on it"},
     {SECTION, "products", MB_KEY_CHOICE, FIELD(products), .choices = products, .preset = "f32",
-     .help = "how a GPU computes products: f32, or tf32 with operands rounded to ten bits of fraction; sums and "
-             "everything in memory are fp32"},
+     .help = "how a GPU computes products: f32; or mixed: operands are rounded to TF32 in products with weights "
+             "and to "
+             "bf16 in attention, sums and everything in memory stay fp32"},
     {SECTION, "threads", MB_KEY_INT, FIELD(threads), .max = 1024, .preset = "0", .extends = true,
      .help = "CPU worker threads; 0 = all cores this process may use; the result does not depend on it"},
     {SECTION, "memory_gib", MB_KEY_REAL, FIELD(memory_gib), .max = 1e6, .preset = "0", .extends = true,

@@ -8,7 +8,7 @@
 #include "driver/config/config.h"
 #include "training/training.h"
 
-typedef enum mb_train_products { MB_PRODUCTS_F32 = 0, MB_PRODUCTS_TF32 = 1 } mb_train_products;
+typedef enum mb_train_products { MB_PRODUCTS_F32 = 0, MB_PRODUCTS_MIXED = 1 } mb_train_products;
 
 typedef struct mb_train_config {
     char *name, *path, *device, *model, *data, *field, *targets, *out, *results;

@@ -2,7 +2,7 @@
  * train.h - the CUDA side of kernels/training.h: declarations of its operations, how a .cu file defines one, and
  * the steps that several of them share.
  *
- * Everything is fp32 in memory. device->reduced says whether products may round their operands to TF32; sums
+ * Everything is fp32 in memory. device->reduced says whether products may round their operands; sums
  * are in fp32 either way. Sums over rows are taken in pieces that the shapes alone give: results
  * are bit-equal from run to run, there are no floating-point atomics.
  */

@@ -24,7 +24,7 @@ expect_exit 2 'train what\?' ./harness train
 expect_exit 2 'unknown config key stepz' $train --set stepz=3
 expect_exit 2 'config key lr is 11' $train --set lr=11
 expect_exit 2 'a training runs on "cpu", "cuda"' $train --set device=auto
-expect_exit 2 'products is tf32: the CPU has none' $train --set products=tf32
+expect_exit 2 'products is mixed, which is a way of GPUs' $train --set products=mixed
 expect_exit 2 'multiples of the block' $train --set lengths=[100] --set tails=[100]
 expect_exit 2 'no file of a training|not a database' $train --set out="$scratch/bad" --set results=configs/quick.json
 expect_exit 2 'none.jsonl' $train --set data="$scratch/none.jsonl" --set out="$scratch/bad" --set results="$scratch/bad.db"

@@ -163,7 +163,7 @@ static int put_step(mb_training *t, FILE *file, mb_error *err)
     fprintf(file, "%s[", t->step ? ",\n" : "");
     for (int32_t i = 0; i < t->request->accumulate; i++) {
         fprintf(file, i ? ", " : "");
-        put_batch(file, &t->batches[i]);
+        put_batch(file, &t->feed.batches[i]);
         fprintf(file, "}");
     }
     rc = mb_training_step(t, &step, err);

@@ -101,7 +101,7 @@ static int measure(measuring *m, mb_error *err)
         rc = mb_training_feed(t, step, err);
         if (rc != MB_OK)
             return rc;
-        m->batch = t->batches[0];
+        m->batch = t->feed.batches[0];
         draw_noise(m, &random);
         rc = select_at(m, 2.0, err);
         look(m, -1);

@@ -51,7 +51,7 @@ static int run_step(mb_training *t, int64_t step, mb_error *err)
                               .clip = r->clip};
     mb_losses losses = {0};
     double norm;
-    int rc = mb_recipe_step(t, &t->batches[0], t->batches[0].weight_sum, &losses, err);
+    int rc = mb_recipe_step(t, &t->feed.batches[0], t->feed.batches[0].weight_sum, &losses, err);
     if (rc == MB_OK)
         rc = mb_network_update(&t->network, &update, &norm, err);
     return rc == MB_OK ? t->network.kernels->sync(t->network.device) : rc;
@@ -113,12 +113,12 @@ static int time_length(const mb_train_request *request, const mb_kernels *kernel
         ms[step] = (double)(mb_clock_ns() - from) * 1e-6;
     }
     if (rc == MB_OK) {
-        const int64_t rows = mb_train_rows(&t.batches[0].layout);
+        const int64_t rows = mb_train_rows(&t.feed.batches[0].layout);
         qsort(ms, (size_t)steps, sizeof ms[0], by_value);
         printf("length %d: %d documents, %lld rows, %d targets; data %.1f ms; step %.2f ms (least %.2f), %.0f "
                "rows/s\n",
-               t.batches[0].layout.clean, t.batches[0].layout.documents, (long long)rows, t.batches[0].targets,
-               made, ms[steps / 2], ms[0], (double)rows / ms[steps / 2] * 1e3);
+               t.feed.batches[0].layout.clean, t.feed.batches[0].layout.documents, (long long)rows,
+               t.feed.batches[0].targets, made, ms[steps / 2], ms[0], (double)rows / ms[steps / 2] * 1e3);
         if (kernels->profile_begin)
             rc = print_kernels(&t, err);
         fflush(stdout);
@@ -142,7 +142,7 @@ int main(int argc, char **argv)
     const mb_device_options options = {.type = MB_F32,
                                        .threads = config.threads,
                                        .arena_bytes = plan.total,
-                                       .reduced = config.products == MB_PRODUCTS_TF32};
+                                       .reduced = config.products == MB_PRODUCTS_MIXED};
     if (rc == MB_OK)
         rc = mb_device_open(config.device, &options, &kernels, &device, &note, &err);
     const mb_train_request all = config.request;
