@@ -4,7 +4,7 @@
 #
 #   make -j all plugin-example build/tests/cuda/attention_bench build/tests/kernels/test_cuda \
 #       build/tests/methods/test_properties build/tests/methods/test_counters build/tests/model/test_moe \
-#       build/tests/model/test_graphs
+#       build/tests/model/test_graphs build/tests/training/test_gradients build/tests/training/test_training
 #   tests/gpu.sh [BUILD]       BUILD: the build folder (default: build); prints one line a check, exit 1 on failure
 #
 # ONLY="NAME ..." runs just these checks. SANITIZE=1 adds compute-sanitizer (slow; MASKBENCH_TEST_OPERATIONS="votes ..."
@@ -79,6 +79,27 @@ sys.exit(scores > len(a) * 0.02 or texts > len(a) * 0.05)
 PY
 }
 check same_results same
+
+# Training: gradients against differences of the loss, trainings as a whole, and the losses of the CPU.
+check gradients env MASKBENCH_TEST_DEVICE=cuda "$build/tests/training/test_gradients"
+check trainings env MASKBENCH_TEST_DEVICE=cuda "$build/tests/training/test_training"
+trained() { # NAME KEY=VALUE...: ten steps of the embedded model's shape
+    local name=$1; shift
+    ./harness train --quiet --config configs/train_tiny.json --set steps=10 --set warmup=200 --set lengths=[128,256] --set tails=[128,64] \
+        --set tokens=320 --set out="$out/$name" --set results="$out/$name.db" "${@/#/--set=}"
+}
+train_same() {
+    trained train_cpu && trained train_cuda device=cuda && trained train_again device=cuda && trained train_mixed device=cuda products=mixed || return 1
+    cmp "$out/train_cuda/model.safetensors" "$out/train_again/model.safetensors" || return 1
+    python3 - "$out" <<'PY'
+import sqlite3, sys
+a, b, c = ([r[0] for r in sqlite3.connect(f"{sys.argv[1]}/train_{n}.db").execute("SELECT loss FROM v_training ORDER BY step")] for n in ("cpu", "cuda", "mixed"))
+worst, mixed = max(abs(x - y) for x, y in zip(a, b)), max(abs(x - y) for x, y in zip(a, c))
+print(f"{len(a)} steps, largest difference of the losses {worst:.2e}, mixed {mixed:.2e}")
+sys.exit(len(a) != 10 or len(b) != 10 or len(c) != 10 or worst > 1e-4 or mixed > 2e-2)
+PY
+}
+check train_same train_same
 
 # Every method of the tree at equal work; the table of docs/methods.md is read from this database.
 check methods_all ./harness --config configs/methods_all.json --quiet --out "" --db "$out/methods_all.db" --device cuda --fresh

@@ -326,9 +326,9 @@ int mb_network_loss(mb_network *n, const mb_batch *batch, const mb_loss_request 
         const int64_t left = batch->targets - first;
         head_chunk(&p, request, first, left < n->size.chunk ? left : n->size.chunk);
     }
-    if (p.rc == MB_OK)
-        p.rc = add_losses(&p, request->teacher != NULL, losses);
     if (request->backward && batch->targets > 0)
         go_back(&p);
+    if (p.rc == MB_OK) /* last: it waits for the device */
+        p.rc = add_losses(&p, request->teacher != NULL, losses);
     return finish(&p, "losses and gradients", err);
 }
