@@ -4,7 +4,8 @@
 #
 #   make -j all plugin-example build/tests/cuda/attention_bench build/tests/kernels/test_cuda \
 #       build/tests/methods/test_properties build/tests/methods/test_counters build/tests/model/test_moe \
-#       build/tests/model/test_graphs build/tests/training/test_gradients build/tests/training/test_training
+#       build/tests/model/test_graphs build/tests/training/test_gradients build/tests/training/test_training \
+#       build/tests/training/test_operations
 #   tests/gpu.sh [BUILD]       BUILD: the build folder (default: build); prints one line a check, exit 1 on failure
 #
 # ONLY="NAME ..." runs just these checks. SANITIZE=1 adds compute-sanitizer (slow; MASKBENCH_TEST_OPERATIONS="votes ..."
@@ -80,7 +81,10 @@ PY
 }
 check same_results same
 
-# Training: gradients against differences of the loss, trainings as a whole, and the losses of the CPU.
+# Training: each operation against the CPU's, gradients against differences of the loss, trainings as a whole, the
+# losses of the CPU.
+check training_operations env MASKBENCH_TEST_DEVICE=cuda "$build/tests/training/test_operations"
+check training_reduced env MASKBENCH_TEST_DEVICE=cuda MASKBENCH_TEST_REDUCED=1 "$build/tests/training/test_operations"
 check gradients env MASKBENCH_TEST_DEVICE=cuda "$build/tests/training/test_gradients"
 check trainings env MASKBENCH_TEST_DEVICE=cuda "$build/tests/training/test_training"
 trained() { # NAME KEY=VALUE...: ten steps of the embedded model's shape
