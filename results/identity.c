@@ -270,7 +270,7 @@ static int begin_session(mb_store *store, const mb_run_row *row, int64_t run_id,
         return rc;
     s = store_statement(store,
                         "INSERT INTO session(run_id, env_id, command, state, started_at, shard, shard_first, "
-                        "shard_last) VALUES (?,?,?,'running',strftime('%Y-%m-%dT%H:%M:%SZ','now'),?,?,?)",
+                        "shard_last) VALUES (?,?,?,'running',strftime('%Y-%m-%dT%H:%M:%fZ','now'),?,?,?)",
                         err);
     if (!s)
         return MB_E_SYSTEM;

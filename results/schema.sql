@@ -102,7 +102,7 @@ CREATE TABLE session (          -- one start of the program on a run
     env_id     INTEGER NOT NULL REFERENCES env(id),
     command    TEXT,
     state      TEXT NOT NULL,   -- running, done, interrupted, failed, killed (found running by the next start)
-    started_at TEXT NOT NULL,
+    started_at TEXT NOT NULL,   -- to the millisecond: what tells two starts of one shard apart
     ended_at   TEXT,
     wall_us    REAL,
     peak_bytes INTEGER,         -- largest resident memory

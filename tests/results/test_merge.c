@@ -61,6 +61,21 @@ static void shard_close(small_store *s, const char *state)
     small_close(s);
 }
 
+/* The same shard is started once more and ends. */
+static void start_again(small_store *s, int32_t number, int32_t last)
+{
+    mb_run_row run = {.name = "small",
+                      .config_json = "{}",
+                      .identity = "{}",
+                      .command = "cmd",
+                      .seed = 7,
+                      .env = s->env,
+                      .shard = {number, 1, last}};
+    OK(mb_store_open(&s->store, s->path, MB_STORE_WRITE, &s->err));
+    OK(mb_store_run(s->store, &run, &s->run, &s->err));
+    shard_close(s, "done");
+}
+
 static void change(const char *path, const char *sql)
 {
     sqlite3 *db = NULL;
@@ -312,6 +327,27 @@ static void pools_no_times(void **state)
     fixture_close(&f);
 }
 
+/* Two starts of a shard within a second are two sessions, also in a result that knew the first. */
+static void starts_follow_quickly(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f);
+    for (int i = 0; i < 2; i++) {
+        shard_open(&f.part[i], 7, i + 1, 2);
+        small_sample(&f.part[i], small_cell(&f.part[i], small_config(&f.part[i], "exact", 8, -1), "quality"),
+                     i ? "b" : "a", 1);
+        shard_close(&f.part[i], i == 1 ? "interrupted" : "done");
+    }
+    MERGED(&f, 0, 1);
+    assert_string_equal(f.notes.data, "run small: 1 of its 2 shards are missing: 2 (interrupted) of 2\n");
+    start_again(&f.part[1], 2, 2);
+    MERGED(&f, 1);
+    assert_string_equal(f.notes.data, "run small: all 2 shards\n");
+    assert_string_equal(ask(f.out.path, "SELECT state, sessions FROM v_runs"), "done,3\n");
+    fixture_close(&f);
+}
+
 /* A file as its program leaves it when it is killed in its first transaction: pages are written, and a journal
  * that takes them back. */
 static void leave_half_written(const char *path)
@@ -404,10 +440,10 @@ static void refuses_damaged_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(declares_every_table),  cmocka_unit_test(shards_become_their_run),
-        cmocka_unit_test(says_both_values),      cmocka_unit_test(failures_give_way),
-        cmocka_unit_test(pools_no_times),        cmocka_unit_test(runs_stand_side_by_side),
-        cmocka_unit_test(refuses_damaged_files),
+        cmocka_unit_test(declares_every_table),    cmocka_unit_test(shards_become_their_run),
+        cmocka_unit_test(says_both_values),        cmocka_unit_test(failures_give_way),
+        cmocka_unit_test(pools_no_times),          cmocka_unit_test(starts_follow_quickly),
+        cmocka_unit_test(runs_stand_side_by_side), cmocka_unit_test(refuses_damaged_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
