@@ -35,6 +35,10 @@ check parity "$build/tests/kernels/test_cuda"
 check properties env MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_properties"
 check attention "$build/tests/cuda/attention_bench" check
 
+# The paths that an sm_80 and PTX builds take, on this GPU.
+check parity_generic env MB_FORCE_GENERIC=1 "$build/tests/kernels/test_cuda"
+check properties_generic env MB_FORCE_GENERIC=1 MASKBENCH_TEST_DEVICE=cuda "$build/tests/methods/test_properties"
+
 # A small run with and without graphs: every prediction, score and count is the same.
 small() { ./harness --config tests/driver/configs/small.json --quiet --out "" --db "$out/$1.db" --device "$1" --fresh; }
 check run_cuda small cuda

@@ -10,6 +10,7 @@
 
 #include <cuda.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 namespace mb_cuda
@@ -163,6 +164,21 @@ int run_mass(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStrea
 
 using namespace mb_cuda;
 
+/* The one place that reads MB_FORCE_GENERIC. */
+static int force_generic(mb_cuda_chip *chip, mb_error *err)
+{
+    const char *wish = getenv("MB_FORCE_GENERIC");
+    const int most_shared = 163 * 1024; /* of a block on an sm_80 */
+    if (!wish || strcmp(wish, "") == 0 || strcmp(wish, "0") == 0)
+        return MB_OK;
+    if (strcmp(wish, "1") != 0)
+        return mb_fail(err, MB_E_INPUT, "MB_FORCE_GENERIC is \"%.40s\": use 1, or 0 for the GPU's own kernels", wish);
+    chip->generic = 1;
+    chip->capability = chip->capability > 80 ? 80 : chip->capability;
+    chip->shared_bytes = chip->shared_bytes > most_shared ? most_shared : chip->shared_bytes;
+    return MB_OK;
+}
+
 int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, mb_error *err)
 {
     memset(chip, 0, sizeof *chip);
@@ -180,6 +196,8 @@ int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, mb_error *err)
         return mb_fail(err, MB_E_INPUT,
                        "GPU %d has compute capability %d.%d; the CUDA engine needs 8.0 or newer: use --device cpu",
                        ordinal, major, minor);
+    if (rc == MB_OK)
+        rc = force_generic(chip, err);
     if (rc == MB_OK)
         rc = mma_setup(err);
     if (rc == MB_OK)

@@ -222,7 +222,7 @@ int sm90_attend(const mb_cuda_chip *chip, const Problem &given, cudaStream_t str
     /* The merge may be scheduled while the last attention blocks drain. */
     dim3 rows((unsigned)(kind->rows / WARPS),
               (unsigned)(p.batch * p.kv_heads * flash_groups(p.packed, kind->rows)));
-    launch_dependent(merge_shares, rows, dim3(WARPS * 32), 0, stream, p, kind->rows);
+    launch_dependent(chip, merge_shares, rows, dim3(WARPS * 32), 0, stream, p, kind->rows);
     if (p.tile_part && p.max_prefix > 0) {
         /* One tile a warp while that does not make far more blocks than the chip holds, at most eight. */
         int64_t tiles = (p.max_prefix + 63) / 64, units = (int64_t)p.batch * p.kv_heads;

@@ -26,7 +26,8 @@ extern "C" {
 typedef struct mb_cuda_chip {
     int ordinal;
     int multiprocessors;
-    int capability;           /* 10 * major + minor: 80, 86, 90, 100 ... */
+    int capability;           /* 10 * major + minor: 80, 86, 90, 100 ...; 80 where generic */
+    int generic;              /* 1: MB_FORCE_GENERIC is set, launchers take what an sm_80 takes */
     int pair_clusters;        /* clusters of two big blocks that run at once; 0 = no sm_90a path */
     void *encode_tiled;       /* cuTensorMapEncodeTiled of the driver; NULL = no sm_90a path */
     int allow_sm90;           /* 1 normally; 0 forces the mma.sync path (parity tests compare the two) */
@@ -35,7 +36,9 @@ typedef struct mb_cuda_chip {
     int sparse_cut;           /* 0 normally; else how sparse calls are cut (attend_pages.cu), to time the ways */
 } mb_cuda_chip;
 
-/* Fills chip for a device; sets the kernels' shared-memory limits on it. Makes the device current. */
+/* Fills chip for a device; sets the kernels' shared-memory limits on it. Makes the device current. With
+ * MB_FORCE_GENERIC=1 in the environment chip says what an sm_80 would say, so that every launcher takes the path
+ * that such GPUs and PTX builds take. */
 int mb_cuda_chip_probe(int ordinal, mb_cuda_chip *chip, mb_error *err);
 
 /* Bytes of workspace that a call with these arguments needs. Reads only what the host knows: shapes, capacity,

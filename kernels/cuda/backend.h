@@ -75,11 +75,11 @@ cudaError_t mb_launch_router_choice(cudaStream_t stream, mb_type type, const mb_
 cudaError_t mb_launch_experts_lists(cudaStream_t stream, const mb_experts *args);
 cudaError_t mb_launch_experts_products(cudaStream_t stream, mb_type type, const mb_experts *args);
 cudaError_t mb_launch_experts_combine(cudaStream_t stream, mb_type type, const mb_experts *args);
-/* partials: MB_TOP1_PARTIALS floats for each row of a call. */
+/* device->partials: MB_TOP1_PARTIALS floats for each row of a call. */
 #define MB_TOP1_CHUNKS 32
 #define MB_TOP1_PARTIALS (4 * MB_TOP1_CHUNKS)
 #define MB_TOP1_ROWS 4096
-cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const mb_top1 *args, float *partials);
+cudaError_t mb_launch_top1(mb_device *device, const mb_top1 *args);
 
 /* ---- pages.cu, select.cu, votes.cu ---- */
 #define MB_MEAN_FLOATS ((size_t)4 << 20) /* capacity of the row-mean buffer: [batch][kv_heads][2][head_dim] */

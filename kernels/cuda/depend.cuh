@@ -7,6 +7,8 @@
 #ifndef MB_CUDA_DEPEND_CUH
 #define MB_CUDA_DEPEND_CUH
 
+#include "kernels/cuda/attention.cuh"
+
 #include <cuda_runtime.h>
 
 namespace mb_cuda
@@ -31,14 +33,11 @@ __device__ __forceinline__ void wait_for_dependency()
 
 /* Launches a kernel that calls wait_for_dependency() before anything else, as a dependent where the GPU can. */
 template <typename... Parameters, typename... Arguments>
-static cudaError_t launch_dependent(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
-                                    cudaStream_t stream, Arguments... arguments)
+static cudaError_t launch_dependent(const mb_cuda_chip *chip, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                                    size_t shared, cudaStream_t stream, Arguments... arguments)
 {
-    int ordinal = 0, major = 0;
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attribute = {};
-    cudaGetDevice(&ordinal);
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
@@ -46,7 +45,7 @@ static cudaError_t launch_dependent(void (*kernel)(Parameters...), dim3 grid, di
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
     config.attrs = &attribute;
-    config.numAttrs = major >= 9 ? 1 : 0;
+    config.numAttrs = chip->capability >= 90 ? 1 : 0;
     return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 

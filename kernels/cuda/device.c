@@ -48,9 +48,10 @@ static void describe(mb_device *device)
     if (cudaGetDeviceProperties(&properties, device->chip.ordinal) != cudaSuccess)
         return;
     snprintf(device->name, sizeof device->name, "%.100s", properties.name);
-    snprintf(device->detail, sizeof device->detail, "sm_%d%d, %d SMs, CUDA %d.%d, driver for CUDA %d.%d",
+    snprintf(device->detail, sizeof device->detail, "sm_%d%d, %d SMs, CUDA %d.%d, driver for CUDA %d.%d%s",
              properties.major, properties.minor, properties.multiProcessorCount, runtime / 1000,
-             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10,
+             device->chip.generic ? ", generic kernels" : "");
     snprintf(device->runtime, sizeof device->runtime, "%d.%d", runtime / 1000, runtime % 1000 / 10);
     size_t used = (size_t)snprintf(device->uuid, sizeof device->uuid, "GPU");
     for (size_t i = 0; i < sizeof properties.uuid.bytes; i++) /* as nvidia-smi prints it: 8-4-4-4-12 digits */

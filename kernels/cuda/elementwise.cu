@@ -159,11 +159,11 @@ MB_CUDA_OPERATION(add_rmsnorm, mb_rmsnorm, MB_PART_ELEMENTWISE)
     int64_t vectors = width / 4;
     int threads = vectors >= 512 ? 512 : vectors >= 128 ? 128 : 32;
     if (width % 4 == 0 && vectors <= (int64_t)NORM_VECTORS * threads)
-        MB_WITH_TYPE(type, return launch_dependent(add_rmsnorm_kernel<T>, (unsigned)n, threads, 0, stream, (T *)x,
-                                                   (const T *)delta, (const T *)weight, a, (T *)out));
-    MB_WITH_TYPE(type,
-                 return launch_dependent(add_rmsnorm_any<T>, (unsigned)n, 512, 0, stream, (T *)x, (const T *)delta,
-                                         (const T *)weight, a, (T *)out));
+        MB_WITH_TYPE(type, return launch_dependent(&device->chip, add_rmsnorm_kernel<T>, (unsigned)n, threads, 0,
+                                                   stream, (T *)x, (const T *)delta, (const T *)weight, a,
+                                                   (T *)out));
+    MB_WITH_TYPE(type, return launch_dependent(&device->chip, add_rmsnorm_any<T>, (unsigned)n, 512, 0, stream,
+                                               (T *)x, (const T *)delta, (const T *)weight, a, (T *)out));
 }
 
 /* What qkv_kernel needs, by value. */

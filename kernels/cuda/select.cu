@@ -278,7 +278,7 @@ MB_CUDA_OPERATION(top_k, mb_top_k, MB_PART_SELECTION)
                         chosen->counts,
                         (uint32_t *)((char *)args->scratch + budget_bytes(heads))};
     if (top_groups_serves(scores->values, scores->stride, entries, a.capacity, heads, &groups))
-        return launch_top_groups(stream, groups, heads);
+        return launch_top_groups(&device->chip, stream, groups, heads);
     if (device->chip.capability >= 90 && entries > TOP_THREADS * CACHED / 4)
         return entries <= (int64_t)CLUSTER_BLOCKS * TOP_THREADS * CACHED
                    ? launch<CLUSTER_BLOCKS, true>(stream, a, heads)

@@ -349,7 +349,7 @@ bool top_groups_serves(const float *scores, int64_t stride, int64_t entries, int
            stride % 4 == 0 && (uintptr_t)scores % 16 == 0 && rows <= 65535;
 }
 
-cudaError_t launch_top_groups(cudaStream_t stream, const GroupArgs &a, int rows)
+cudaError_t launch_top_groups(const mb_cuda_chip *chip, cudaStream_t stream, const GroupArgs &a, int rows)
 {
     /* A setting of the kernel, not of the stream: allowed while a graph is captured. */
     cudaError_t status = cudaFuncSetAttribute(select_groups, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -360,7 +360,8 @@ cudaError_t launch_top_groups(cudaStream_t stream, const GroupArgs &a, int rows)
     status = cudaGetLastError();
     return status != cudaSuccess
                ? status
-               : launch_dependent(select_groups, (unsigned)rows, SELECT_THREADS, sizeof(SelectShared), stream, a);
+               : launch_dependent(chip, select_groups, (unsigned)rows, SELECT_THREADS, sizeof(SelectShared), stream,
+                                  a);
 }
 
 } // namespace mb_cuda

@@ -32,7 +32,7 @@ static inline int64_t top_groups_words(int64_t max_entries)
 /* Whether rows of `entries` scores are served; fills the groups of *a. */
 bool top_groups_serves(const float *scores, int64_t stride, int64_t entries, int32_t capacity, int rows,
                        GroupArgs *a);
-cudaError_t launch_top_groups(cudaStream_t stream, const GroupArgs &a, int rows);
+cudaError_t launch_top_groups(const mb_cuda_chip *chip, cudaStream_t stream, const GroupArgs &a, int rows);
 
 } // namespace mb_cuda
 

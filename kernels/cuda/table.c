@@ -58,8 +58,7 @@ int mb_cuda_top1(mb_device *device, const mb_top1 *args)
         piece.logits = (const char *)args->logits + (size_t)(i * args->vocab) * mb_type_size(device->type);
         piece.ids = args->ids + i;
         piece.probability = args->probability + i;
-        rc = CHECK_PART(MB_PART_SAMPLER, mb_launch_top1(device->stream, device->type, &piece, device->partials),
-                        "top1");
+        rc = CHECK_PART(MB_PART_SAMPLER, mb_launch_top1(device, &piece), "top1");
     }
     return rc;
 }

@@ -133,8 +133,10 @@ __global__ void __launch_bounds__(PICK_THREADS)
     }
 }
 
-extern "C" cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const mb_top1 *args, float *partials)
+extern "C" cudaError_t mb_launch_top1(mb_device *device, const mb_top1 *args)
 {
+    cudaStream_t stream = device->stream;
+    float *partials = device->partials;
     const void *logits = args->logits;
     int64_t n = args->n, vocab = args->vocab;
     mb_type confidence = args->confidence;
@@ -144,16 +146,16 @@ extern "C" cudaError_t mb_launch_top1(cudaStream_t stream, mb_type type, const m
         return cudaSuccess;
     int64_t chunk = ((vocab + MB_TOP1_CHUNKS - 1) / MB_TOP1_CHUNKS + 7) / 8 * 8;
     dim3 grid(MB_TOP1_CHUNKS, (unsigned)n);
-    MB_WITH_TYPE(type, {
+    MB_WITH_TYPE(device->type, {
         const T *from = (const T *)logits;
         if (vocab % 8 == 0) {
             top1_chunks<T, true><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, partials);
-            return launch_dependent(top1_pick<T, true>, (unsigned)n, PICK_THREADS, 0, stream, from, vocab, chunk,
-                                    confidence, partials, ids, probability);
+            return launch_dependent(&device->chip, top1_pick<T, true>, (unsigned)n, PICK_THREADS, 0, stream, from,
+                                    vocab, chunk, confidence, partials, ids, probability);
         } else {
             top1_chunks<T, false><<<grid, TOP1_THREADS, 0, stream>>>(from, vocab, chunk, partials);
-            return launch_dependent(top1_pick<T, false>, (unsigned)n, PICK_THREADS, 0, stream, from, vocab, chunk,
-                                    confidence, partials, ids, probability);
+            return launch_dependent(&device->chip, top1_pick<T, false>, (unsigned)n, PICK_THREADS, 0, stream, from,
+                                    vocab, chunk, confidence, partials, ids, probability);
         }
     });
     return cudaGetLastError();
