@@ -139,34 +139,34 @@ __global__ void __launch_bounds__(S::THREADS, STAGES == FEW ? 2 : 1)
                                        splits > 1 ? ((int64_t)unit * splits + split) * p.packed + row0 : -1);
 }
 
-/* A block's layout, as the host sees it. */
-struct Layout {
-    void (*alone)(const Problem);  /* parts merged elsewhere, or one part */
-    void (*merged)(const Problem); /* by a cluster */
-    int rows, threads, bytes;
-};
-
-template <class S, int STAGES> Layout layout_of()
+template <class S, int STAGES> PagesKernel kernel_of()
 {
-    return {attend_pages<S, STAGES, false>, attend_pages<S, STAGES, true>, S::ROWS, S::THREADS,
-            shared_bytes<S, STAGES>};
+    return {attend_pages<S, STAGES, false>,
+            attend_pages<S, STAGES, true>,
+            S::ROWS,
+            S::THREADS,
+            shared_bytes<S, STAGES>,
+            1,
+            TILE};
 }
 
-enum Kind { PLAIN, NARROW, WIDE };
+enum Kind { PLAIN, NARROW, WIDE, NARROW_SM90, WIDE_SM90, KINDS };
 
-template <typename T, int D> Layout layout(int kind)
+template <typename T, int D> PagesKernel kernel_of_kind(int kind)
 {
-    return kind == PLAIN    ? layout_of<Plain<T, D>, FEW>()
-           : kind == NARROW ? layout_of<Narrow<T, D>, MANY>()
-                            : layout_of<Wide<T, D>, MANY>();
+    return kind == PLAIN    ? kernel_of<Plain<T, D>, FEW>()
+           : kind == NARROW ? kernel_of<Narrow<T, D>, MANY>()
+                            : kernel_of<Wide<T, D>, MANY>();
 }
 
 /* The types differ in the kernels alone. */
-Layout layout(mb_type type, int head_dim, int kind)
+PagesKernel kernel_of_kind(mb_type type, int head_dim, int kind)
 {
+    if (kind >= NARROW_SM90)
+        return pages_sm90_kernel(kind == WIDE_SM90);
     if (type == MB_F16)
-        return head_dim == 64 ? layout<__half, 64>(kind) : layout<__half, 128>(kind);
-    return head_dim == 64 ? layout<__nv_bfloat16, 64>(kind) : layout<__nv_bfloat16, 128>(kind);
+        return head_dim == 64 ? kernel_of_kind<__half, 64>(kind) : kernel_of_kind<__half, 128>(kind);
+    return head_dim == 64 ? kernel_of_kind<__nv_bfloat16, 64>(kind) : kernel_of_kind<__nv_bfloat16, 128>(kind);
 }
 
 int64_t keys_of(const Problem &p)
@@ -180,25 +180,28 @@ struct Cut {
 };
 
 /* Where a cluster merges and shared memory holds many tiles, one block runs on a multiprocessor at a time: the
- * cheapest of sixteen ways, in tenths of a microsecond as an H200 takes them (a tile of keys; start and end). A
+ * cheapest of all ways, in tenths of a microsecond as an H200 takes them (a tile of keys; start and end). A
  * cluster's blocks lie in one group of multiprocessors (16 to 18 of them), so not every size fills the chip. Else
  * as mma_attend cuts dense keys. */
-Cut cut(const mb_cuda_chip *chip, const Problem &p)
+Cut cut(const mb_cuda_chip *chip, mb_type type, const Problem &p)
 {
-    static const int a_tile[] = {0, 15, 24}, ends[] = {0, 70, 90}, merging = 8;
+    static const int a_tile[] = {0, 15, 24, 20, 24}, ends[] = {0, 70, 90, 66, 75}, merging = 8;
+    const int kinds = pages_sm90_serves(chip, type, p) ? KINDS : NARROW_SM90;
     int64_t units = (int64_t)p.batch * p.kv_heads, keys = keys_of(p), least = INT64_MAX;
     Cut best = {PLAIN, 1};
     if (chip->resident_clusters[1] < 1) {
         best.splits = mma_splits(chip, p, keys);
         return best;
     }
-    for (int kind = NARROW; kind <= WIDE; kind++) {
-        int rows = layout(MB_BF16, p.head_dim, kind).rows;
+    for (int kind = NARROW; kind < kinds; kind++) {
+        const PagesKernel block = kernel_of_kind(type, p.head_dim, kind);
+        const int rows = block.rows;
         for (int splits = 1; splits <= CLUSTER_MAX && (splits == 1 || keys >= TILE * splits); splits++) {
             int64_t clusters = units * ((p.packed + rows - 1) / rows), most = chip->resident_clusters[splits];
             if (most < 1 || (chip->sparse_cut && chip->sparse_cut != 10 * kind + splits))
                 continue;
-            int64_t rounds = (clusters + most - 1) / most, tiles = (keys + TILE * splits - 1) / (TILE * splits);
+            int64_t rounds = (clusters + most - 1) / most, span = (int64_t)block.keys * block.parts * splits;
+            int64_t tiles = (keys + span - 1) / span;
             int64_t cost = rounds * (tiles * a_tile[kind] + ends[kind] + (splits > 1 ? merging : 0));
             if (cost < least) {
                 least = cost;
@@ -214,15 +217,17 @@ Cut cut(const mb_cuda_chip *chip, const Problem &p)
 
 } /* namespace */
 
+/* For the partial states in the workspace, which no kernel of sm_90a leaves. */
 int pages_splits(const mb_cuda_chip *chip, const Problem &p)
 {
-    return cut(chip, p).splits;
+    return cut(chip, MB_F16, p).splits;
 }
 
-int pages_attend(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaStream_t stream, mb_error *err)
+int pages_attend(const mb_cuda_chip *chip, mb_type type, const Problem &given, cudaStream_t stream, mb_error *err)
 {
-    Cut way = cut(chip, p);
-    Layout block = layout(type, p.head_dim, way.kind);
+    Problem p = given;
+    Cut way = cut(chip, type, p);
+    PagesKernel block = kernel_of_kind(type, p.head_dim, way.kind);
     bool cluster = way.kind == PLAIN ? mma_cluster_merges(chip, way.splits) : way.splits > 1;
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attributes[2] = {};
@@ -242,11 +247,12 @@ int pages_attend(const mb_cuda_chip *chip, mb_type type, const Problem &p, cudaS
     }
     cudaLaunchKernelEx(&config, cluster ? block.merged : block.alone, p);
     int rc = check_launch("sparse attention", err);
+    p.splits = way.splits;
     return rc == MB_OK && p.splits > 1 && !cluster ? merge_splits(p, type, stream, err) : rc;
 }
 
 /* How many clusters of a size run at once, one block on a multiprocessor. */
-static int count_clusters(const Layout &block, int size)
+static int count_clusters(const PagesKernel &block, int size)
 {
     int count = 0;
     cudaLaunchConfig_t config = {};
@@ -262,16 +268,23 @@ static int count_clusters(const Layout &block, int size)
     return cudaOccupancyMaxActiveClusters(&count, block.merged, &config) == cudaSuccess ? count : 0;
 }
 
+static void allow_shared(const PagesKernel &block)
+{
+    cudaFuncSetAttribute(block.alone, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
+    cudaFuncSetAttribute(block.merged, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
+}
+
 int pages_setup(mb_cuda_chip *chip, mb_error *err)
 {
-    for (int way = 0; way < 4 * (WIDE + 1); way++) {
-        Layout block = layout(way & 1 ? MB_F16 : MB_BF16, way & 2 ? 128 : 64, way / 4);
-        if (block.bytes > chip->shared_bytes)
-            continue;
-        cudaFuncSetAttribute(block.alone, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
-        cudaFuncSetAttribute(block.merged, cudaFuncAttributeMaxDynamicSharedMemorySize, block.bytes);
+    for (int way = 0; way < 4 * NARROW_SM90; way++) {
+        PagesKernel block = kernel_of_kind(way & 1 ? MB_F16 : MB_BF16, way & 2 ? 128 : 64, way / 4);
+        if (block.bytes <= chip->shared_bytes)
+            allow_shared(block);
     }
-    Layout largest = layout(MB_BF16, 128, WIDE);
+    if (chip->capability == 90)
+        for (int wide = 0; wide < 2; wide++)
+            allow_shared(pages_sm90_kernel(wide));
+    PagesKernel largest = kernel_of_kind(MB_BF16, 128, WIDE);
     if (chip->capability >= 90 && largest.bytes <= chip->shared_bytes)
         for (int size = 1; size <= CLUSTER_MAX; size++)
             chip->resident_clusters[size] = count_clusters(largest, size);

@@ -363,6 +363,19 @@ __device__ __forceinline__ void merge_and_store(const Problem &p, unsigned char 
 }
 
 } /* namespace */
+
+/* A sparse kernel as the host sees it: blocks of so many rows, whose keys are cut into parts that walk tiles of
+ * `keys`. */
+struct PagesKernel {
+    void (*alone)(const Problem);  /* parts merged elsewhere, or one part */
+    void (*merged)(const Problem); /* by a cluster */
+    int rows, threads, bytes, parts, keys;
+};
+
+/* attend_pages_sm90.cu: blocks of 128 rows, or of 64; bf16, head_dim 128, merged by a cluster. */
+PagesKernel pages_sm90_kernel(bool wide);
+bool pages_sm90_serves(const mb_cuda_chip *chip, mb_type type, const Problem &p);
+
 } /* namespace mb_cuda */
 
 #endif

@@ -256,7 +256,7 @@ int main(int argc, char **argv)
             time_sparse(&chip, {"7B", 28, 4, batch, 131072, 32}, 2048, 1);
     }
     if (strcmp(mode, "cuts") == 0) /* every way to cut sparse calls */
-        for (int kind = 1; kind <= 2; kind++)
+        for (int kind = 1; kind <= 4; kind++)
             for (int splits = 1; splits <= 8; splits++)
                 for (int batch = 1; batch <= 8; batch += 7)
                     for (int k = 512; k <= 2048; k += 1536) {

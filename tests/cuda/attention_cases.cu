@@ -411,7 +411,7 @@ int check_all(mb_cuda_chip *chip, int step)
         }
         c.granularity = granularities[i % 5];
         c.page_capacity = 1 + random_below(i % 3 ? 40 : 600 / c.granularity + 1);
-        for (int cut : {0, 11, 13, 18, 21, 22, 27}) { /* as the call is cut, and in other ways */
+        for (int cut : {0, 11, 13, 18, 21, 22, 27, 31, 32, 38, 41, 42, 47}) { /* as the call is cut, and in other ways */
             chip->sparse_cut = cut;
             check_sparse(chip, c, i % 5, i % 4 == 1);
         }
