@@ -5,10 +5,13 @@ the same clocks; the table has medians, and the ratio to the best setting of Fla
 with FlashAttention-3's. Build attention_peer.so first (attention_peer.cu says how); peers that are not installed
 are left out (pip install fa3-fwd==0.0.3 flashinfer-python==0.6.8).
 
-    python3 tests/peers/attention.py ./attention_peer.so [block,prefill,dims] [rounds]
+    python3 tests/peers/attention.py ./attention_peer.so [block,prefill,dims,sparse] [rounds]
 
 Block attention: 32 query rows a sequence, all of them see all keys. FlashAttention-3 and FlashInfer keep a token's
 heads together ([batch, keys, heads, channels]), our cache a head's tokens.
+
+Sparse attention: every KV head has pages of its own, which for FlashInfer makes it a request of one head. A graph holds
+one call for each of 24 selections, so that keys come from device memory; without FlashInfer ours stands alone.
 """
 import ctypes
 import statistics
@@ -38,7 +41,7 @@ class Shape(ctypes.Structure):
 
 def load(path):
     library = ctypes.CDLL(path)
-    library.peer_workspace.restype = ctypes.c_size_t
+    library.peer_workspace.restype = library.peer_sparse_workspace.restype = ctypes.c_size_t
     if library.peer_start() != 0:
         sys.exit(1)
     return library
@@ -200,6 +203,61 @@ def prefill(ours, query_heads, kv_heads, keys, rows, dim, rounds):
            in_turn(graphs, rounds, 1), errors, flops)
 
 
+def flashinfer_sparse(rows_of_head, kv, chosen, page):
+    """One wrapper a selection, planned beforehand; they run one after the other and share their work memory."""
+    calls, work = {}, torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+    requests, group = chosen[0].shape[0], rows_of_head.shape[1]
+    count = torch.arange(requests + 1, device="cuda", dtype=torch.int32)
+    for backend in ("fa2", "fa3"):
+        wrappers = []
+        for ids in chosen:
+            pages = ids.shape[1]
+            first = torch.arange(requests, device="cuda", dtype=torch.int32)[:, None] * (kv.shape[0] // requests)
+            wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(work, "NHD", backend=backend)
+            wrapper.plan(count * ROWS, count * pages, (ids + first).flatten().int(),
+                         torch.full((requests,), page, device="cuda", dtype=torch.int32), group, 1, 128, page,
+                         causal=False, q_data_type=torch.bfloat16, kv_data_type=torch.bfloat16)
+            wrappers.append(wrapper)
+        calls[f"FlashInfer {backend}"] = lambda wrappers=wrappers: [w.run(rows_of_head, kv) for w in wrappers]
+    return calls
+
+
+def sparse(ours, batch, keep, page, rounds, query_heads=28, kv_heads=4, keys=131072, selections=24):
+    group, heads, chosen = query_heads // kv_heads, batch * kv_heads, keep // page
+    q = normal(batch, ROWS, query_heads, 128)
+    k, v = normal(batch, kv_heads, keys, 128), normal(batch, kv_heads, keys, 128)
+    ids = [torch.rand(heads, keys // page, device="cuda").topk(chosen, 1).indices.sort(1).values.int()
+           for _ in range(selections)]
+    counts = torch.full((heads,), chosen, device="cuda", dtype=torch.int32)
+    prefix = torch.full((batch,), keys, device="cuda", dtype=torch.int32)
+    shape, out = Shape(batch, ROWS, query_heads, kv_heads, 128, keys, keys), torch.empty_like(q)
+    size = ours.peer_sparse_workspace(ctypes.byref(shape), page, chosen)
+    workspace = torch.empty(size + 256, device="cuda", dtype=torch.uint8)
+
+    def call(which=range(selections)):
+        for i in which:
+            if ours.peer_sparse(ctypes.byref(shape), pointer(q), pointer(k), pointer(v), pointer(prefix), page, chosen,
+                                pointer(ids[i]), pointer(counts), pointer(out), pointer(workspace),
+                                ctypes.c_size_t(size), stream()) != 0:
+                sys.exit(1)
+    graphs, errors = {"ours": graph(call)}, {}
+    if flashinfer:
+        rows_of_head = q.view(batch, ROWS, kv_heads, group, 128).transpose(1, 2).reshape(heads * ROWS, group, 128)
+        kv = torch.stack([x.view(heads * keys // page, page, 1, 128) for x in (k, v)], 1).contiguous()
+        others = flashinfer_sparse(rows_of_head.contiguous(), kv, ids, page)
+        for name, other in others.items():
+            result = other()[0].view(batch, kv_heads, ROWS, group, 128).transpose(1, 2).reshape(out.shape)
+            call([0])
+            errors[name] = f", ours differs by {relative(out, result):.1e}"
+            graphs[name] = graph(other)
+    times = {name: tuple(x / selections for x in pair) for name, pair in in_turn(graphs, rounds, 4).items()}
+    best = min((median for name, (median, _) in times.items() if name != "ours"), default=None)
+    print(f"sparse {query_heads}/{kv_heads}, batch {batch}, {keep} of {keys} keys, pages of {page}")
+    for name, (median, fastest) in times.items():
+        ratio = f"  / FlashInfer {median / best:.3f}" if best else ""
+        print(f"  {name:24s} {median:9.1f} us (fastest {fastest:9.1f})" + ratio + errors.get(name, ""), flush=True)
+
+
 def ceilings():
     a, b = normal(8192, 8192), normal(8192, 8192)
     line = "bf16 GEMM 8192^3, TFLOP/s:"
@@ -232,6 +290,10 @@ def main():
         for dim in (64, 80, 96, 256):
             block(ours, 16, 4, 4, 32768, dim, rounds)
             prefill(ours, 16, 4, 16384, 16384, dim, 5)
+    if "sparse" in parts:
+        for batch in (1, 8):
+            for keep, page in ((512, 1), (512, 16), (512, 64), (2048, 1)):
+                sparse(ours, batch, keep, page, rounds)
     ceilings()
 
 
