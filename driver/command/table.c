@@ -88,7 +88,8 @@ const mb_variable mb_variables[] = {
     {"TERM", "\"dumb\": nothing is coloured"},
     {"TMPDIR", "folder of temporary files (/tmp)"},
     {"XDG_CACHE_HOME", "maskbench/ in it keeps the choice of matrix products on a GPU; else $HOME/.cache"},
-    {"MB_FORCE_GENERIC", "1: on any GPU the kernels that an sm_80 takes, to test them; a run's environment says so"},
+    {"MB_FORCE_GENERIC",
+     "1: on any GPU the kernels that an sm_80 takes, to test them; a run's environment says so"},
     {"PATH", "where gnuplot is looked for"},
     {.name = NULL},
 };
