@@ -56,9 +56,10 @@ endif
 
 LIBRARY_OBJECTS := $(DRIVER) $(TRAINING) $(PROPERTIES) $(RESULTS) $(DATASETS) $(MODEL) $(METHODS) $(KERNELS) $(CUDA_OBJECTS) $(BASE)
 LIBRARY := $(BUILD)/libmaskbench.a
-# What a stored result depends on; embedded texts are not in it, because prompts have identities of their own.
+# What a stored result depends on; embedded texts are not in it, because prompts have identities of their own, and the
+# registry's list of methods is not: a new method changes nobody else's results.
 CODE_OBJECTS := $(filter-out $(BUILD)/base/embedded.o,$(BASE)) $(KERNELS) $(CUDA_OBJECTS) $(MODEL) $(DATASETS) \
-                $(call room,methods/registry) $(filter $(BUILD)/driver/pass/%,$(DRIVER))
+                $(filter-out $(BUILD)/methods/registry/registry.o,$(call room,methods/registry)) $(filter $(BUILD)/driver/pass/%,$(DRIVER))
 CODE_HASHES := $(BUILD)/generated/code_hashes.o
 GENERATED := $(BUILD)/generated/methods_list.h $(BUILD)/generated/embedded.h $(BUILD)/generated/version.h
 
@@ -97,7 +98,7 @@ $(BUILD)/kernels/cuda/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) -c -o $@ $<
 
-$(BUILD)/generated/code_hashes.c: tools/code_hashes.sh $(BUILD)/generated/library.set $(CODE_OBJECTS) $(call room,methods)
+$(BUILD)/generated/code_hashes.c: Makefile tools/code_hashes.sh $(BUILD)/generated/library.set $(CODE_OBJECTS) $(call room,methods)
 	@bash tools/code_hashes.sh $(CODE_OBJECTS) -- $(call room,methods) > $@.tmp && mv $@.tmp $@
 
 $(CODE_HASHES): $(BUILD)/generated/code_hashes.c

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rows belong to the code that computed them. In a copy of the built tree: a comment edited in a method recomputes
-# nothing, code edited in it recomputes that method alone and shows the new rows under its label; times that are
-# stored stay unless --again asks for more.
+# nothing, nor does a method that is added or removed; code edited in it recomputes that method alone and shows the new
+# rows under its label; times that are stored stay unless --again asks for more.
 . "$(dirname "$0")/lib.sh"
 build=${BUILD:-build}
 tree=$scratch/tree
@@ -34,6 +34,16 @@ sed -i '2s/$/ edited/' methods/window.c
 rebuild
 run
 [ "$(q "SELECT group_concat(cell_id) FROM v_samples")" = "$before" ] || fail "an edited comment recomputed rows"
+
+sed 's/"example"/"added"/' methods/examples/example.c >methods/added.c
+rebuild
+"$build/harness" list methods | grep -q '^added ' || fail "the added method is not listed"
+run
+[ "$(q "SELECT group_concat(cell_id) FROM v_samples")" = "$before" ] || fail "a method that was added recomputed the rows of others"
+rm methods/added.c
+rebuild
+run
+[ "$(q "SELECT group_concat(cell_id) FROM v_samples")" = "$before" ] || fail "a method that was removed recomputed the rows of others"
 
 printf 'int mb_edited_window(int x);\nint mb_edited_window(int x)\n{\n    return x * 3 + 1;\n}\n' >>methods/window.c
 rebuild
