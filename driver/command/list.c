@@ -169,11 +169,9 @@ static void put_cell(const listing *l, size_t i, const char *value)
             mb_text_append(l->out, *p == '|' ? "\\|" : p, *p == '|' ? 2 : 1);
         mb_text_puts(l->out, " ");
         break;
-    default:
-        if (l->columns[i + 1])
-            mb_text_printf(l->out, "%-20s ", value);
-        else
-            mb_text_puts(l->out, value);
+    default: /* align() makes columns of it */
+        mb_text_visible(l->out, value, "");
+        mb_text_append(l->out, l->columns[i + 1] ? "\t" : "", l->columns[i + 1] ? 1 : 0);
     }
 }
 
@@ -185,7 +183,9 @@ static void end_row(const listing *l)
 /* One row; values as many as there are columns, NULL = "". */
 static void put_row(listing *l, const char *const *values)
 {
-    bool head = l->rows++ == 0 && (l->format == MB_TABLE_CSV || l->format == MB_TABLE_MARKDOWN);
+    bool named = l->format == MB_TABLE_CSV || l->format == MB_TABLE_MARKDOWN ||
+                 (l->format == MB_TABLE_TERMINAL && l->columns[0] && l->columns[1] && l->columns[2]);
+    bool head = l->rows++ == 0 && named;
     for (size_t i = 0; head && l->columns[i]; i++)
         put_cell(l, i, l->columns[i]);
     if (head)
@@ -195,6 +195,40 @@ static void put_row(listing *l, const char *const *values)
     for (size_t i = 0; l->columns[i]; i++)
         put_cell(l, i, values[i] ? values[i] : "");
     end_row(l);
+}
+
+static size_t characters(const char *text, size_t bytes)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < bytes; i++)
+        count += (text[i] & 0xc0) != 0x80; /* UTF-8: not a byte that goes on */
+    return count;
+}
+
+/* Terminal: rows of cells that end in tabs become columns as wide as their widest cell. */
+static void align(const listing *l, mb_text *out)
+{
+    size_t widths[COLUMNS] = {0}, i = 0;
+    const char *end;
+    for (const char *cell = l->out->data; cell && *cell; cell = end + 1) {
+        end = cell + strcspn(cell, "\t\n");
+        size_t width = characters(cell, (size_t)(end - cell));
+        widths[i] = width > widths[i] ? width : widths[i];
+        i = *end == '\n' ? 0 : i + 1;
+    }
+    i = 0;
+    size_t owed = 0; /* blanks: none at a line's end */
+    for (const char *cell = l->out->data; cell && *cell; cell = end + 1) {
+        end = cell + strcspn(cell, "\t\n");
+        size_t length = (size_t)(end - cell);
+        mb_text_printf(out, "%*s%.*s", length ? (int)owed : 0, "", (int)length, cell);
+        owed = (length ? 0 : owed) + widths[i] - characters(cell, length) + 2;
+        i++;
+        if (*end == '\n') {
+            mb_text_puts(out, "\n");
+            i = owed = 0;
+        }
+    }
 }
 
 static void rows_methods(const mb_cli *cli, listing *l)
@@ -356,7 +390,13 @@ static int list_kind(const mb_cli *cli, const struct kind *kind)
     if (l.format == MB_TABLE_TERMINAL && kind->print)
         return kind->print(cli);
     kind->rows(cli, &l);
-    return mb_print_text(&text);
+    if (l.format != MB_TABLE_TERMINAL)
+        return mb_print_text(&text);
+    mb_text aligned = {0};
+    align(&l, &aligned);
+    aligned.failed = aligned.failed || text.failed;
+    mb_text_free(&text);
+    return mb_print_text(&aligned);
 }
 
 int mb_command_list(const mb_cli *cli)

@@ -66,6 +66,11 @@ expect_exit 2 'unknown command "telepathy"; \./harness --help' ./harness telepat
 expect_exit 2 'unknown flag --dry-rnu; did you mean --dry-run\?' ./harness --dry-rnu
 expect_exit 2 'unknown flag --sede=3; did you mean --seed\?' ./harness --sede=3
 # Every config of the tree is a run's or a training's, and none has a problem.
+./harness list configs >"$scratch/configs"
+head -1 "$scratch/configs" | grep -qE '^path +name +kind +runs +arms +tasks +problem$' || fail "list configs has no head"
+grep -q ' $' "$scratch/configs" && fail "list configs has blanks at a line's end"
+awk 'NR == 1 { at = index($0, "kind") } /configs\// && substr($0, at - 1, 2) !~ /^ [rt]/ { bad = 1 } END { exit bad }' "$scratch/configs" ||
+    fail "list configs has no columns"
 ./harness list configs --jsonl >"$scratch/configs"
 grep -q 'configs/train_tiny.json", "name": "train_tiny", "kind": "training"' "$scratch/configs" || fail "list configs does not know a training"
 [ "$(grep -c '"kind": "run".*"problem": ""' "$scratch/configs")" -ge 10 ] || fail "list configs lacks runs"
