@@ -3,11 +3,13 @@
  *
  *     make build/tests/latency/group_bench && build/tests/latency/group_bench cuda fast_dllm_v2_7b 8192 8 16
  *
- * device, shape, prefix tokens, arms (exact and up to seven methods at a budget of 1024), prompts. Fixed T = 8,
+ * device, shape, prefix tokens, arms (exact and one to seven methods at a budget of 1024), prompts. Fixed T = 8,
  * two blocks. "ungrouped" is a run with decode.group 1: a session of its own, products of any algorithm, CUDA
  * graphs. "alone" are the arms one after the other on the session of the group, "together" is the group. Nothing
- * is stored: it is a throughput, and no quality. Tokens must be those of the arms alone. A sixth word, "kernels",
- * adds which kernels a group's decode ran, and for how long.
+ * is stored: it is a throughput, and no quality. Tokens must be those of the arms alone. A line has the memory of
+ * the device that the session of a group and its arms take, beside that of decode.group 1; graphs, which come with
+ * the first rounds and lie outside of the arena, are in the last line. A sixth word, "kernels", adds which kernels
+ * a group's decode ran, and for how long.
  */
 #include "methods/registry/registry.h"
 #include "model/model.h"
@@ -31,6 +33,7 @@ struct side {
     mb_session *session;
     mb_group_arm arms[MOST];
     size_t count;
+    double mib; /* of the device's arena, session and arms */
 };
 
 struct bench {
@@ -46,12 +49,12 @@ struct bench {
 static int open_arms(struct bench *b, struct side *side, size_t wanted, mb_error *err)
 {
     static const char *const names[MOST] = {"exact",  "mage",   "quest",  "oracle",
-                                            "window", "snapkv", "random", "keydiff"};
+                                            "window", "snapkv", "random", "h2o"};
     for (size_t i = 0; i < wanted; i++) {
         const mb_method *method = mb_registry_find(names[i]);
         bool unsupported = false;
         if (!method)
-            continue;
+            return mb_fail(err, MB_E_BUG, "there is no method %s", names[i]);
         void *options = mb_method_options_new(method);
         if (mb_method_options_budget(method, options) >= 0 &&
             mb_method_options_set(method, options, "k", "1024", "k", err) != MB_OK)
@@ -65,14 +68,28 @@ static int open_arms(struct bench *b, struct side *side, size_t wanted, mb_error
     return MB_OK;
 }
 
-static int open_side(struct bench *b, struct side *side, int32_t lanes, mb_error *err)
+/* MiB that alloc() can still hand out, or that the device has free. */
+static double free_mib(const struct bench *b, bool arena)
 {
+    mb_device_info info = {0};
+    b->kernels->info(b->device, &info);
+    return (double)(arena ? info.arena_free : info.memory_free) / (1 << 20);
+}
+
+/* The session and its arms: exact and the methods. */
+static int open_side(struct bench *b, struct side *side, int32_t lanes, size_t wanted, mb_error *err)
+{
+    const double before = free_mib(b, true);
     mb_session_request request = {.batch = 1,
                                   .capacity = b->tokens + 128,
                                   .graphs = true,
                                   .lanes = lanes > 1 ? lanes : 0,
                                   .invariant = lanes > 1};
-    return mb_session_open(&side->session, b->model, &request, err);
+    int rc = mb_session_open(&side->session, b->model, &request, err);
+    if (rc == MB_OK)
+        rc = open_arms(b, side, wanted, err);
+    side->mib = before - free_mib(b, true);
+    return rc;
 }
 
 static int open_all(struct bench *b, char **args, mb_error *err)
@@ -92,10 +109,8 @@ static int open_all(struct bench *b, char **args, mb_error *err)
     b->sampler.schedule = MB_SCHEDULE_FIXED;
     b->sampler.steps = 8;
     b->request = (mb_decode_request){.sampler = &b->sampler, .max_new_tokens = 64, .extra_stop_id = -1};
-    if ((rc = open_side(b, &b->single, 1, err)) == MB_OK && (rc = open_side(b, &b->group, lanes, err)) == MB_OK &&
-        (rc = open_arms(b, &b->single, (size_t)lanes, err)) == MB_OK)
-        rc = open_arms(b, &b->group, (size_t)lanes, err);
-    return rc;
+    rc = open_side(b, &b->single, 1, (size_t)lanes, err);
+    return rc == MB_OK ? open_side(b, &b->group, lanes, (size_t)lanes, err) : rc;
 }
 
 static bool same(const mb_decode_result *x, const mb_decode_result *y)
@@ -226,6 +241,9 @@ int main(int argc, char **args)
     printf("%s, %s, %s tokens, %zu arms, %d prompts; arms per second ungrouped, alone, together; together / "
            "ungrouped; arms with other tokens than alone\n",
            args[1], args[2], args[3], b.group.count, b.prompts);
+    printf("MiB of device memory: decode.group 1 %.0f, a group %.0f, %.0f more\n", b.single.mib, b.group.mib,
+           b.group.mib - b.single.mib);
+    const double opened = free_mib(&b, false);
     for (int i = 0; i <= ROUNDS; i++) {
         double seconds[3] = {0}, arms = (double)b.group.count * b.prompts;
         size_t differ = 0;
@@ -236,6 +254,9 @@ int main(int argc, char **args)
                arms / seconds[2], seconds[0] / seconds[2], differ);
         fflush(stdout);
     }
+    printf("MiB that the device had free before the rounds and not after them (graphs, libraries, other "
+           "programs): %.0f\n",
+           opened - free_mib(&b, false));
     if (argc > 6 && b.kernels->profile_begin && kernels_of(&b, &err) != MB_OK)
         return say("kernels", &err);
     return 0;
