@@ -153,7 +153,9 @@ static int named_style(const char *method)
     }
     for (const char *p = method; *p; p++)
         hash = (hash ^ (unsigned char)*p) * 16777619u;
-    return style + 1 + (int)(hash % 45); /* 15 colours and 9 markers repeat after 45 */
+    /* 15 colours and 9 markers repeat after 45. The first eight colours are those of methods that anybody's is
+     * compared with; it gets one of the other seven. */
+    return (style + 14) / 15 * 15 + 9 + (int)(hash % 7) + 15 * (int)(hash / 7 % 3);
 }
 
 int figure_style(mb_store *store, const char *method)

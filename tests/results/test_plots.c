@@ -129,6 +129,9 @@ static void draws_every_figure(void **state)
     /* a method of somebody's own: the same style in every store, and none of ours */
     assert_int_equal(figure_style(store, "somebodys"), figure_style(store, "somebodys"));
     assert_true(figure_style(store, "somebodys") > figure_style(store, "rocketkv"));
+    for (char other[] = "a"; other[0] <= 'z';
+         other[0]++) /* nor in a colour of mage, quest, tidal, ... (style.gp) */
+        assert_true((figure_style(store, other) - 1) % 15 >= 8);
     /* an index of the run's pictures, and one of the folder's runs */
     text = read_text("full/fake/index.html");
     assert_non_null(strstr(text, "src=\"speedup.svg\""));
