@@ -1,17 +1,19 @@
 /*
- * train_attention_plain.cuh - attention over the training layout [clean | noisy] in fp32, for every shape: who
- * sees whom, tiles in shared memory, products of tiles. train_attention_plain.cu is the forward,
+ * train_attention_plain.cuh - attention over the training layout [clean | noisy] for every shape: who sees whom,
+ * tiles in shared memory, products of tiles. train_attention_plain.cu is the forward,
  * train_attention_plain_gradient.cu the gradient.
  *
- * A block of threads works on a tile of query rows against tiles of keys; a thread holds M x M results. What a
- * tile of queries reads is a span: consecutive rows of one head, whose keys are clean rows from the first on and
- * noisy rows of their own, or (with an index) the rows of one noisy block and all heads of a KV head, whose keys
- * are those of the index and the block's own. All sums have a fixed order.
+ * A block of threads works on a tile of query rows against tiles of keys. What a tile of queries reads is a span:
+ * consecutive rows of one head, whose keys are clean rows from the first on and noisy rows of their own, or (with
+ * an index) the rows of one noisy block and all heads of a KV head, whose keys are those of the index and the
+ * block's own. All sums have a fixed order. How products of tiles are computed is a template parameter: Exact in
+ * fp32, Rounded with operands in bf16 on the tensor cores.
  */
 #ifndef MB_CUDA_TRAIN_ATTENTION_PLAIN_CUH
 #define MB_CUDA_TRAIN_ATTENTION_PLAIN_CUH
 
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/train.h"
 
 using namespace mb_cuda;
@@ -123,120 +125,315 @@ static __device__ __forceinline__ int key_of(const Span &s, int i)
     return i >= s.clean ? s.noisy + i - s.clean : s.ids ? s.ids[i] : i;
 }
 
-/* By the three-part mask; an entry's keys are all seen. */
-static __device__ __forceinline__ bool sees(const Arguments &a, bool entry, int query, int key)
+/* The three-part mask as numbers. A key has a code: its block, NOISY + that of a noisy key, OUTSIDE behind the
+ * last key. A query sees codes below its limit, and its own. An entry's keys are all seen: code 0. */
+constexpr int NOISY = 1 << 28, OUTSIDE = 1 << 30;
+
+static __device__ __forceinline__ int code_of(const Arguments &a, const Span &s, int i)
 {
-    const int block = a.layout.block, clean = a.layout.clean;
-    const int q = position_of(a, query) / block, k = position_of(a, key) / block;
-    if (entry)
-        return true;
-    if (query < clean)
-        return key < clean && k <= q;
-    return key < clean ? k < q : k == q;
+    if (i >= s.keys)
+        return OUTSIDE;
+    const int row = key_of(s, i), block = position_of(a, row) / a.layout.block;
+    return s.entry ? 0 : row < a.layout.clean ? block : NOISY + block;
+}
+
+struct Sight {
+    int limit, own;
+};
+
+static __device__ __forceinline__ Sight sight_of(const Arguments &a, const Span &s, int i)
+{
+    int head;
+    if (i >= s.count)
+        return {0, -1};
+    if (s.entry)
+        return {1, -1};
+    const int row = query_of(a, s, i, &head), block = position_of(a, row) / a.layout.block;
+    return row < a.layout.clean ? Sight{block + 1, -1} : Sight{block, NOISY + block};
+}
+
+static __device__ __forceinline__ bool sees(const Sight &query, int code)
+{
+    return code < query.limit || code == query.own;
 }
 
 /* ---- tiles ---- */
 
-template <int DIM, int T> struct Tile {
-    static constexpr int M = T / 16, LINE = DIM + 4, SCORES = T + 4, COLUMNS = DIM / 16;
-    float x[T][LINE];
-};
-template <int T> struct Scores {
-    float x[T][T + 4];
-};
+/* Products of tiles of T rows. A thread holds results [ROWS][SCORES] of row_of(i) and column_of(j), or
+ * [ROWS][COLUMNS] of row_of(i) and dimension_of(j). dots: c = a b^T. products: c += p v. */
+template <int DIM_, int T_> struct Exact {
+    static constexpr int DIM = DIM_, T = T_, ROWS = T / 16, SCORES = T / 16, COLUMNS = DIM / 16;
+    struct Tile {
+        float x[T][DIM + 4];
+    };
+    struct Scores {
+        float x[T][T + 4];
+    };
 
-/* c[i][j] = sum over dimensions of a[ty + 16 i] b[tx + 16 j]. */
-template <int DIM, int T>
-static __device__ __forceinline__ void dots(const Tile<DIM, T> &a, const Tile<DIM, T> &b,
-                                            float (&c)[T / 16][T / 16])
-{
-    constexpr int M = T / 16;
-    const int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
-#pragma unroll
-    for (int i = 0; i < M; i++)
-#pragma unroll
-        for (int j = 0; j < M; j++)
-            c[i][j] = 0.0f;
-#pragma unroll 4
-    for (int d = 0; d < DIM; d += 4) {
-        float x[M][4], y[M][4];
-#pragma unroll
-        for (int i = 0; i < M; i++) {
-            load4(&a.x[ty + 16 * i][d], x[i]);
-            load4(&b.x[tx + 16 * i][d], y[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < M; i++)
-#pragma unroll
-            for (int j = 0; j < M; j++)
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    c[i][j] += x[i][e] * y[j][e];
+    static __device__ __forceinline__ int row_of(int i)
+    {
+        return (int)(threadIdx.x >> 4) + 16 * i;
     }
-}
-
-/* c[i][j] += sum over k of p[ty + 16 i][k] v[k][column(j)]; column(j) = 64 (j/4) + 4 tx + j%4. */
-template <int DIM, int T>
-static __device__ __forceinline__ void products(const Scores<T> &p, const Tile<DIM, T> &v,
-                                                float (&c)[T / 16][DIM / 16])
-{
-    constexpr int M = T / 16, GROUPS = DIM / 64;
-    const int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
-#pragma unroll 2
-    for (int k = 0; k < T; k += 4) {
-        float x[M][4];
+    static __device__ __forceinline__ int column_of(int j)
+    {
+        return (int)(threadIdx.x & 15) + 16 * j;
+    }
+    static __device__ __forceinline__ int dimension_of(int j)
+    {
+        return 64 * (j >> 2) + 4 * (int)(threadIdx.x & 15) + (j & 3);
+    }
+    static __device__ __forceinline__ void put4(Tile &tile, int r, int c, const float (&v)[4])
+    {
+        store4(&tile.x[r][c], v);
+    }
+    static __device__ __forceinline__ void put_row(Scores &p, int i, const float (&c)[SCORES])
+    {
 #pragma unroll
-        for (int i = 0; i < M; i++)
-            load4(&p.x[ty + 16 * i][k], x[i]);
+        for (int j = 0; j < SCORES; j++)
+            p.x[row_of(i)][column_of(j)] = c[j];
+    }
+
+    static __device__ __forceinline__ void dots(const Tile &a, const Tile &b, float (&c)[ROWS][SCORES])
+    {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < SCORES; j++)
+                c[i][j] = 0.0f;
+#pragma unroll 4
+        for (int d = 0; d < DIM; d += 4) {
+            float x[ROWS][4], y[SCORES][4];
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) {
+                load4(&a.x[row_of(i)][d], x[i]);
+                load4(&b.x[column_of(i)][d], y[i]);
+            }
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < SCORES; j++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        c[i][j] += x[i][e] * y[j][e];
+        }
+    }
+
+    static __device__ __forceinline__ void products(const Scores &p, const Tile &v, float (&c)[ROWS][COLUMNS])
+    {
+#pragma unroll 2
+        for (int k = 0; k < T; k += 4) {
+            float x[ROWS][4];
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+                load4(&p.x[row_of(i)][k], x[i]);
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+#pragma unroll
+                for (int g = 0; g < COLUMNS; g += 4) {
+                    float y[4];
+                    load4(&v.x[k + e][dimension_of(g)], y);
+#pragma unroll
+                    for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                        for (int j = 0; j < 4; j++)
+                            c[i][g + j] += x[i][e] * y[j];
+                }
+        }
+    }
+
+    /* Over the threads that share a row; every one gets it. exchange: 2 T floats; unused here. */
+    static __device__ __forceinline__ void row_max(float (&x)[ROWS], float *)
+    {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            for (int offset = 8; offset; offset >>= 1)
+                x[i] = fmaxf(x[i], __shfl_xor_sync(0xffffffffu, x[i], offset));
+    }
+    static __device__ __forceinline__ void row_sum(float (&x)[ROWS], float *)
+    {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            for (int offset = 8; offset; offset >>= 1)
+                x[i] += __shfl_xor_sync(0xffffffffu, x[i], offset);
+    }
+};
+
+/* Tiles of 64 rows in bf16: four warps of 16 rows each, twice, for the two halves of the columns. */
+template <int DIM_> struct Rounded {
+    static constexpr int DIM = DIM_, T = 64, ROWS = 2, SCORES = 8, COLUMNS = DIM / 8;
+    struct Tile {
+        alignas(16) __nv_bfloat16 x[T][DIM + 8];
+    };
+    struct Scores {
+        alignas(16) __nv_bfloat16 x[T][T + 8];
+    };
+
+    static __device__ __forceinline__ int lane()
+    {
+        return (int)threadIdx.x & 31;
+    }
+    static __device__ __forceinline__ int first_row()
+    {
+        return 16 * ((int)(threadIdx.x >> 5) & 3);
+    }
+    static __device__ __forceinline__ int half()
+    {
+        return (int)(threadIdx.x >> 7);
+    }
+    static __device__ __forceinline__ int row_of(int i)
+    {
+        return first_row() + (lane() >> 2) + 8 * i;
+    }
+    static __device__ __forceinline__ int column_of(int j)
+    {
+        return 32 * half() + 8 * (j >> 1) + 2 * (lane() & 3) + (j & 1);
+    }
+    static __device__ __forceinline__ int dimension_of(int j)
+    {
+        return DIM / 2 * half() + 8 * (j >> 1) + 2 * (lane() & 3) + (j & 1);
+    }
+    static __device__ __forceinline__ void put4(Tile &tile, int r, int c, const float (&v)[4])
+    {
+        store4(&tile.x[r][c], v);
+    }
+    static __device__ __forceinline__ void put_row(Scores &p, int i, const float (&c)[SCORES])
+    {
+#pragma unroll
+        for (int j = 0; j < SCORES; j += 2)
+            *(uint32_t *)&p.x[row_of(i)][column_of(j)] = pack<__nv_bfloat16>(c[j], c[j + 1]);
+    }
+
+    /* c[16 x 16] of columns j .. j+3 += a b with the two tiles of eight columns in b. */
+    template <int N>
+    static __device__ __forceinline__ void multiply_pair(float (&c)[ROWS][N], int j, const uint32_t (&a)[4],
+                                                         const uint32_t (&b)[4])
+    {
+#pragma unroll
+        for (int t = 0; t < 2; t++) {
+            float d[4] = {c[0][j + 2 * t], c[0][j + 2 * t + 1], c[1][j + 2 * t], c[1][j + 2 * t + 1]};
+            multiply<__nv_bfloat16>(d, a, b[2 * t], b[2 * t + 1]);
+            c[0][j + 2 * t] = d[0];
+            c[0][j + 2 * t + 1] = d[1];
+            c[1][j + 2 * t] = d[2];
+            c[1][j + 2 * t + 1] = d[3];
+        }
+    }
+
+    static __device__ __forceinline__ void dots(const Tile &a, const Tile &b, float (&c)[ROWS][SCORES])
+    {
+#pragma unroll
+        for (int j = 0; j < SCORES; j++)
+            c[0][j] = c[1][j] = 0.0f;
+#pragma unroll
+        for (int k = 0; k < DIM; k += 16) {
+            uint32_t x[4], y[4];
+            load_matrix4(x, shared_address(&a.x[first_row() + (lane() & 15)][k + 8 * (lane() >> 4)]));
+#pragma unroll
+            for (int n = 0; n < 32; n += 16) {
+                load_matrix4(
+                    y, shared_address(
+                           &b.x[32 * half() + n + (lane() & 7) + 8 * (lane() >> 4)][k + 8 * ((lane() >> 3) & 1)]));
+                multiply_pair<SCORES>(c, n / 4, x, y);
+            }
+        }
+    }
+
+    static __device__ __forceinline__ void products(const Scores &p, const Tile &v, float (&c)[ROWS][COLUMNS])
+    {
+#pragma unroll
+        for (int k = 0; k < T; k += 16) {
+            uint32_t x[4], y[4];
+            load_matrix4(x, shared_address(&p.x[first_row() + (lane() & 15)][k + 8 * (lane() >> 4)]));
+#pragma unroll
+            for (int n = 0; n < DIM / 2; n += 16) {
+                load_matrix4_transposed(y, shared_address(&v.x[k + (lane() & 7) + 8 * ((lane() >> 3) & 1)]
+                                                              [DIM / 2 * half() + n + 8 * (lane() >> 4)]));
+                multiply_pair<COLUMNS>(c, n / 4, x, y);
+            }
+        }
+    }
+
+    /* The two halves of a row are two warps': they meet in shared memory. */
+    static __device__ __forceinline__ void row_max(float (&x)[ROWS], float *exchange)
+    {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            exchange[T * half() + row_of(i)] = quad_max(x[i]);
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            x[i] = fmaxf(exchange[row_of(i)], exchange[T + row_of(i)]);
+    }
+    static __device__ __forceinline__ void row_sum(float (&x)[ROWS], float *exchange)
+    {
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            exchange[T * half() + row_of(i)] = quad_sum(x[i]);
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            x[i] = exchange[row_of(i)] + exchange[T + row_of(i)];
+    }
+};
+
+/* T rows of `dim` floats times factor, zeros behind; from(r): where row r begins, or NULL. */
+template <typename M, typename From>
+static __device__ __forceinline__ void load_rows(int dim, float factor, From from, typename M::Tile &tile)
+{
+    for (int i = threadIdx.x; i < M::T * M::DIM / 4; i += THREADS) {
+        const int r = i / (M::DIM / 4), c = i % (M::DIM / 4) * 4;
+        const float *at = c < dim ? from(r) : nullptr;
+        float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (at && dim % 4 == 0)
+            load4(at + c, v);
+        else if (at)
+            for (int e = 0; e < 4 && c + e < dim; e++)
+                v[e] = at[c + e];
 #pragma unroll
         for (int e = 0; e < 4; e++)
-#pragma unroll
-            for (int g = 0; g < GROUPS; g++) {
-                float y[4];
-                load4(&v.x[k + e][64 * g + 4 * tx], y);
-#pragma unroll
-                for (int i = 0; i < M; i++)
-#pragma unroll
-                    for (int j = 0; j < 4; j++)
-                        c[i][4 * g + j] += x[i][e] * y[j];
-            }
+            v[e] *= factor;
+        M::put4(tile, r, c, v);
     }
 }
 
-static __device__ __forceinline__ int column_of(int j)
-{
-    return 64 * (j >> 2) + 4 * (threadIdx.x & 15) + (j & 3);
-}
-
-/* Queries of a span, or their rows of dout, times factor; zeros behind. */
-template <int DIM, int T>
+/* Queries of a span, or their rows of dout, times factor. */
+template <typename M>
 static __device__ void load_queries(const Arguments &a, const Span &s, const float *from, int width, float factor,
-                                    Tile<DIM, T> &tile)
+                                    typename M::Tile &tile)
 {
-    for (int i = threadIdx.x; i < T * DIM; i += THREADS) {
-        const int r = i / DIM, c = i % DIM;
-        float value = 0.0f;
-        if (r < s.count && c < a.dim) {
+    load_rows<M>(
+        a.dim, factor,
+        [&](int r) -> const float * {
             int head;
+            if (r >= s.count)
+                return nullptr;
             const int row = query_of(a, s, r, &head);
-            value = from[((int64_t)s.document * a.per + row) * width + head * a.dim + c] * factor;
-        }
-        tile.x[r][c] = value;
-    }
+            return from + ((int64_t)s.document * a.per + row) * width + head * a.dim;
+        },
+        tile);
 }
 
-/* Keys (part 0) or values (part 1) first .. of a span; zeros behind. */
-template <int DIM, int T>
-static __device__ void load_keys(const Arguments &a, const Span &s, int first, int part, Tile<DIM, T> &tile)
+/* Keys (part 0) or values (part 1) first .. of a span. */
+template <typename M>
+static __device__ void load_keys(const Arguments &a, const Span &s, int first, int part, typename M::Tile &tile)
 {
     const int offset = (a.query_heads + part * a.kv_heads + s.kv_head) * a.dim;
-    for (int i = threadIdx.x; i < T * DIM; i += THREADS) {
-        const int r = i / DIM, c = i % DIM;
-        float value = 0.0f;
-        if (first + r < s.keys && c < a.dim)
-            value = a.qkv[((int64_t)s.document * a.per + key_of(s, first + r)) * a.width + offset + c];
-        tile.x[r][c] = value;
-    }
+    load_rows<M>(
+        a.dim, 1.0f,
+        [&](int r) -> const float * {
+            if (first + r >= s.keys)
+                return nullptr;
+            return a.qkv + ((int64_t)s.document * a.per + key_of(s, first + r)) * a.width + offset;
+        },
+        tile);
+}
+
+/* The codes of keys first .. of a span. */
+template <typename M> static __device__ void load_codes(const Arguments &a, const Span &s, int first, int *codes)
+{
+    if (threadIdx.x < M::T)
+        codes[threadIdx.x] = code_of(a, s, first + (int)threadIdx.x);
 }
 
 /* Tiles of clean rows, then those of noisy ones: a tile is never of both. */

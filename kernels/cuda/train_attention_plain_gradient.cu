@@ -9,10 +9,12 @@
 
 /* ---- gradients ---- */
 
-template <int DIM, int T> struct GradientShared {
-    Tile<DIM, T> q, d, k, v;
-    Scores<T> p, ds;
-    float lse[T], delta[T];
+template <typename M> struct GradientShared {
+    typename M::Tile q, d, k, v;
+    typename M::Scores p, ds;
+    float lse[M::T], delta[M::T];
+    Sight sights[M::T];
+    int codes[M::T];
 };
 
 /* A warp a (row, head). */
@@ -29,186 +31,183 @@ static __global__ void __launch_bounds__(THREADS) delta_kernel(Arguments a, int6
         a.delta[item] = sum;
 }
 
-template <int DIM, int T>
-static __device__ void load_gradient_queries(const Arguments &a, const Span &s, GradientShared<DIM, T> &shared)
+template <typename M>
+static __device__ void load_gradient_queries(const Arguments &a, const Span &s, GradientShared<M> &shared)
 {
-    load_queries<DIM, T>(a, s, a.qkv, a.width, a.scale, shared.q);
-    load_queries<DIM, T>(a, s, a.dout, a.query_heads * a.dim, 1.0f, shared.d);
-    if (threadIdx.x < T) {
+    load_queries<M>(a, s, a.qkv, a.width, a.scale, shared.q);
+    load_queries<M>(a, s, a.dout, a.query_heads * a.dim, 1.0f, shared.d);
+    if (threadIdx.x < M::T) {
         int head;
         const int64_t row =
             (int64_t)s.document * a.per + query_of(a, s, min((int)threadIdx.x, s.count - 1), &head);
         shared.lse[threadIdx.x] = a.lse[row * a.query_heads + head];
         shared.delta[threadIdx.x] = a.delta[row * a.query_heads + head];
+        shared.sights[threadIdx.x] = sight_of(a, s, (int)threadIdx.x);
     }
 }
 
 /* dQ = scale dS K with dS = P (dP - delta), dP = dO V^T. */
-template <int DIM, int T> static __device__ void query_gradient(const Arguments &a, const Span &s, float *memory)
+template <typename M> static __device__ void query_gradient(const Arguments &a, const Span &s, float *memory)
 {
-    constexpr int M = T / 16, COLUMNS = DIM / 16;
-    GradientShared<DIM, T> &shared = *reinterpret_cast<GradientShared<DIM, T> *>(memory);
-    const int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
-    float c[M][M], dp[M][M], dq[M][COLUMNS] = {};
-    load_gradient_queries<DIM, T>(a, s, shared);
-    for (int first = 0; first < s.keys; first += T) {
+    GradientShared<M> &shared = *reinterpret_cast<GradientShared<M> *>(memory);
+    float c[M::ROWS][M::SCORES], dp[M::ROWS][M::SCORES], dq[M::ROWS][M::COLUMNS] = {};
+    load_gradient_queries<M>(a, s, shared);
+    for (int first = 0; first < s.keys; first += M::T) {
         __syncthreads();
-        load_keys<DIM, T>(a, s, first, 0, shared.k);
-        load_keys<DIM, T>(a, s, first, 1, shared.v);
+        load_keys<M>(a, s, first, 0, shared.k);
+        load_keys<M>(a, s, first, 1, shared.v);
+        load_codes<M>(a, s, first, shared.codes);
         __syncthreads();
-        dots<DIM, T>(shared.q, shared.k, c);
-        dots<DIM, T>(shared.d, shared.v, dp);
+        M::dots(shared.q, shared.k, c);
+        M::dots(shared.d, shared.v, dp);
 #pragma unroll
-        for (int i = 0; i < M; i++) {
-            int head, row = query_of(a, s, min(ty + 16 * i, s.count - 1), &head);
+        for (int i = 0; i < M::ROWS; i++) {
+            const int r = M::row_of(i);
+            const Sight sight = shared.sights[r];
+            const float lse = shared.lse[r], delta = shared.delta[r];
 #pragma unroll
-            for (int j = 0; j < M; j++) {
-                const int key = first + tx + 16 * j;
-                const bool seen = key < s.keys && sees(a, s.entry, row, key_of(s, key));
-                shared.ds.x[ty + 16 * i][tx + 16 * j] =
-                    seen ? expf(c[i][j] - shared.lse[ty + 16 * i]) * (dp[i][j] - shared.delta[ty + 16 * i]) : 0.0f;
-            }
+            for (int j = 0; j < M::SCORES; j++)
+                c[i][j] =
+                    sees(sight, shared.codes[M::column_of(j)]) ? expf(c[i][j] - lse) * (dp[i][j] - delta) : 0.0f;
+            M::put_row(shared.ds, i, c[i]);
         }
         __syncthreads();
-        products<DIM, T>(shared.ds, shared.k, dq);
+        M::products(shared.ds, shared.k, dq);
     }
 #pragma unroll
-    for (int i = 0; i < M; i++) {
-        if (ty + 16 * i >= s.count)
+    for (int i = 0; i < M::ROWS; i++) {
+        if (M::row_of(i) >= s.count)
             continue;
         int head;
-        const int64_t row = (int64_t)s.document * a.per + query_of(a, s, ty + 16 * i, &head);
+        const int64_t row = (int64_t)s.document * a.per + query_of(a, s, M::row_of(i), &head);
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++)
-            if (column_of(j) < a.dim)
-                a.dqkv[row * a.width + head * a.dim + column_of(j)] = dq[i][j] * a.scale;
+        for (int j = 0; j < M::COLUMNS; j++)
+            if (M::dimension_of(j) < a.dim)
+                a.dqkv[row * a.width + head * a.dim + M::dimension_of(j)] = dq[i][j] * a.scale;
     }
 }
 
-template <int DIM, int T> static __global__ void __launch_bounds__(THREADS) query_gradient_kernel(Arguments a)
+template <typename M> static __global__ void __launch_bounds__(THREADS) query_gradient_kernel(Arguments a)
 {
     extern __shared__ float memory[];
     int first, count;
-    tile_rows(a, (int)(gridDim.x - 1 - blockIdx.x), T, &first, &count);
-    query_gradient<DIM, T>(a, span_of_rows(a, (int)blockIdx.z, (int)blockIdx.y, first, count), memory);
+    tile_rows(a, (int)(gridDim.x - 1 - blockIdx.x), M::T, &first, &count);
+    query_gradient<M>(a, span_of_rows(a, (int)blockIdx.z, (int)blockIdx.y, first, count), memory);
 }
 
-template <int DIM, int T>
-static __global__ void __launch_bounds__(THREADS) query_gradient_entry_kernel(Arguments a)
+template <typename M> static __global__ void __launch_bounds__(THREADS) query_gradient_entry_kernel(Arguments a)
 {
     extern __shared__ float memory[];
-    query_gradient<DIM, T>(a, span_of_entry(a, (int)blockIdx.z, (int)blockIdx.y, (int)blockIdx.x * T, T), memory);
+    query_gradient<M>(a, span_of_entry(a, (int)blockIdx.z, (int)blockIdx.y, (int)blockIdx.x * M::T, M::T), memory);
 }
 
-/* What a tile of queries adds to the keys in shared memory: dV += P^T dO, dK += dS^T Q (Q scaled). keys: a span
- * whose keys first .. are those. Ends with a barrier. */
-template <int DIM, int T>
-static __device__ void add_queries(const Arguments &a, const Span &queries, const Span &keys, int first,
-                                   GradientShared<DIM, T> &shared, float (&dk)[T / 16][DIM / 16],
-                                   float (&dv)[T / 16][DIM / 16])
+/* What a tile of queries adds to the keys in shared memory: dV += P^T dO, dK += dS^T Q (Q scaled). codes: of this
+ * thread's keys. Ends with a barrier. */
+template <typename M>
+static __device__ void add_queries(const Arguments &a, const Span &queries, const int (&codes)[M::ROWS],
+                                   GradientShared<M> &shared, float (&dk)[M::ROWS][M::COLUMNS],
+                                   float (&dv)[M::ROWS][M::COLUMNS])
 {
-    constexpr int M = T / 16;
-    const int tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
-    float c[M][M], dp[M][M];
-    load_gradient_queries<DIM, T>(a, queries, shared);
+    float c[M::ROWS][M::SCORES], dp[M::ROWS][M::SCORES];
+    load_gradient_queries<M>(a, queries, shared);
     __syncthreads();
-    dots<DIM, T>(shared.k, shared.q, c);
-    dots<DIM, T>(shared.v, shared.d, dp);
+    M::dots(shared.k, shared.q, c);
+    M::dots(shared.v, shared.d, dp);
 #pragma unroll
-    for (int i = 0; i < M; i++) {
-        const int key = min(first + ty + 16 * i, keys.keys - 1), key_row = key_of(keys, key);
+    for (int j = 0; j < M::SCORES; j++) {
+        const int r = M::column_of(j);
+        const Sight sight = shared.sights[r];
+        const float lse = shared.lse[r], delta = shared.delta[r];
 #pragma unroll
-        for (int j = 0; j < M; j++) {
-            const int r = tx + 16 * j;
-            int head;
-            const int row = query_of(a, queries, min(r, queries.count - 1), &head);
-            const bool seen =
-                r < queries.count && first + ty + 16 * i < keys.keys && sees(a, queries.entry, row, key_row);
-            const float p = seen ? expf(c[i][j] - shared.lse[r]) : 0.0f;
-            shared.p.x[ty + 16 * i][r] = p;
-            shared.ds.x[ty + 16 * i][r] = seen ? p * (dp[i][j] - shared.delta[r]) : 0.0f;
+        for (int i = 0; i < M::ROWS; i++) {
+            c[i][j] = sees(sight, codes[i]) ? expf(c[i][j] - lse) : 0.0f;
+            dp[i][j] = c[i][j] * (dp[i][j] - delta);
         }
     }
+#pragma unroll
+    for (int i = 0; i < M::ROWS; i++) {
+        M::put_row(shared.p, i, c[i]);
+        M::put_row(shared.ds, i, dp[i]);
+    }
     __syncthreads();
-    products<DIM, T>(shared.p, shared.d, dv);
-    products<DIM, T>(shared.ds, shared.q, dk);
+    M::products(shared.p, shared.d, dv);
+    M::products(shared.ds, shared.q, dk);
     __syncthreads();
 }
 
 /* Grid (tiles of keys, KV heads, documents): the gradient of a tile of rows as keys, by all queries that read them
  * without an index. */
-template <int DIM, int T> static __global__ void __launch_bounds__(THREADS) key_gradient_kernel(Arguments a)
+template <typename M> static __global__ void __launch_bounds__(THREADS) key_gradient_kernel(Arguments a)
 {
     extern __shared__ float memory[];
-    GradientShared<DIM, T> &shared = *reinterpret_cast<GradientShared<DIM, T> *>(memory);
-    constexpr int M = T / 16, COLUMNS = DIM / 16;
+    GradientShared<M> &shared = *reinterpret_cast<GradientShared<M> *>(memory);
     const int document = blockIdx.z, kv_head = blockIdx.y, block = a.layout.block;
-    const int ty = threadIdx.x >> 4;
-    int first, count;
-    const bool clean = tile_rows(a, (int)blockIdx.x, T, &first, &count);
-    const int tiles = (a.layout.clean + T - 1) / T + (a.layout.tail + T - 1) / T;
-    float dk[M][COLUMNS] = {}, dv[M][COLUMNS] = {};
+    int first, count, codes[M::ROWS];
+    const bool clean = tile_rows(a, (int)blockIdx.x, M::T, &first, &count);
+    const int tiles = (a.layout.clean + M::T - 1) / M::T + (a.layout.tail + M::T - 1) / M::T;
+    float dk[M::ROWS][M::COLUMNS] = {}, dv[M::ROWS][M::COLUMNS] = {};
     /* The tile's rows as keys of a span: keys 0 .. count-1 are rows first .. */
     const Span keys = {document, 0, 0, 0, kv_head, false, 0, 0, first, count, nullptr};
-    load_keys<DIM, T>(a, keys, 0, 0, shared.k);
-    load_keys<DIM, T>(a, keys, 0, 1, shared.v);
-    __syncthreads();
+    load_keys<M>(a, keys, 0, 0, shared.k);
+    load_keys<M>(a, keys, 0, 1, shared.v);
+    for (int i = 0; i < M::ROWS; i++)
+        codes[i] = code_of(a, keys, M::row_of(i));
     const int low = position_of(a, first) / block, high = position_of(a, first + count - 1) / block;
     for (int g = 0; g < a.group; g++)
         for (int tile = 0; tile < tiles; tile++) {
             int row, rows;
-            const bool clean_rows = tile_rows(a, tile, T, &row, &rows);
+            const bool clean_rows = tile_rows(a, tile, M::T, &row, &rows);
             const int from = position_of(a, row) / block, to = position_of(a, row + rows - 1) / block;
             const bool met =
                 clean ? clean_rows ? to >= low : to > low && !a.ids : !clean_rows && from <= high && to >= low;
             if (met)
-                add_queries<DIM, T>(a, span_of_rows(a, document, kv_head * a.group + g, row, rows), keys, 0,
-                                    shared, dk, dv);
+                add_queries<M>(a, span_of_rows(a, document, kv_head * a.group + g, row, rows), codes, shared, dk,
+                               dv);
         }
 #pragma unroll
-    for (int i = 0; i < M; i++) {
-        if (ty + 16 * i >= count)
+    for (int i = 0; i < M::ROWS; i++) {
+        if (M::row_of(i) >= count)
             continue;
-        float *to = a.dqkv + ((int64_t)document * a.per + first + ty + 16 * i) * a.width + a.query_heads * a.dim;
+        float *to = a.dqkv + ((int64_t)document * a.per + first + M::row_of(i)) * a.width + a.query_heads * a.dim;
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++)
-            if (column_of(j) < a.dim) {
-                to[kv_head * a.dim + column_of(j)] = dk[i][j];
-                to[(a.kv_heads + kv_head) * a.dim + column_of(j)] = dv[i][j];
+        for (int j = 0; j < M::COLUMNS; j++)
+            if (M::dimension_of(j) < a.dim) {
+                to[kv_head * a.dim + M::dimension_of(j)] = dk[i][j];
+                to[(a.kv_heads + kv_head) * a.dim + M::dimension_of(j)] = dv[i][j];
             }
     }
 }
 
 /* Grid (tiles of picked keys, KV heads, entries): what an entry's queries add to the keys of its index. */
-template <int DIM, int T> static __global__ void __launch_bounds__(THREADS) picked_gradient_kernel(Arguments a)
+template <typename M> static __global__ void __launch_bounds__(THREADS) picked_gradient_kernel(Arguments a)
 {
     extern __shared__ float memory[];
-    GradientShared<DIM, T> &shared = *reinterpret_cast<GradientShared<DIM, T> *>(memory);
-    constexpr int M = T / 16, COLUMNS = DIM / 16;
-    const int entry = blockIdx.z, kv_head = blockIdx.y, first = (int)blockIdx.x * T,
+    GradientShared<M> &shared = *reinterpret_cast<GradientShared<M> *>(memory);
+    const int entry = blockIdx.z, kv_head = blockIdx.y, first = (int)blockIdx.x * M::T,
               pairs = a.layout.block * a.group;
-    const int ty = threadIdx.x >> 4;
-    Span keys = span_of_entry(a, entry, kv_head, 0, T);
+    Span keys = span_of_entry(a, entry, kv_head, 0, M::T);
     keys.keys = keys.clean;
     if (first >= keys.keys)
         return;
-    float dk[M][COLUMNS] = {}, dv[M][COLUMNS] = {};
-    load_keys<DIM, T>(a, keys, first, 0, shared.k);
-    load_keys<DIM, T>(a, keys, first, 1, shared.v);
-    __syncthreads();
-    for (int at = 0; at < pairs; at += T)
-        add_queries<DIM, T>(a, span_of_entry(a, entry, kv_head, at, T), keys, first, shared, dk, dv);
+    int codes[M::ROWS];
+    float dk[M::ROWS][M::COLUMNS] = {}, dv[M::ROWS][M::COLUMNS] = {};
+    load_keys<M>(a, keys, first, 0, shared.k);
+    load_keys<M>(a, keys, first, 1, shared.v);
+    for (int i = 0; i < M::ROWS; i++)
+        codes[i] = code_of(a, keys, first + M::row_of(i));
+    for (int at = 0; at < pairs; at += M::T)
+        add_queries<M>(a, span_of_entry(a, entry, kv_head, at, M::T), codes, shared, dk, dv);
 #pragma unroll
-    for (int i = 0; i < M; i++) {
-        if (first + ty + 16 * i >= keys.keys)
+    for (int i = 0; i < M::ROWS; i++) {
+        const int key = first + M::row_of(i);
+        if (key >= keys.keys)
             continue;
-        float *to =
-            a.picked + (((int64_t)entry * a.kv_heads + kv_head) * a.capacity + first + ty + 16 * i) * 2 * a.dim;
+        float *to = a.picked + (((int64_t)entry * a.kv_heads + kv_head) * a.capacity + key) * 2 * a.dim;
 #pragma unroll
-        for (int j = 0; j < COLUMNS; j++)
-            if (column_of(j) < a.dim) {
-                to[column_of(j)] = dk[i][j];
-                to[a.dim + column_of(j)] = dv[i][j];
+        for (int j = 0; j < M::COLUMNS; j++)
+            if (M::dimension_of(j) < a.dim) {
+                to[M::dimension_of(j)] = dk[i][j];
+                to[a.dim + M::dimension_of(j)] = dv[i][j];
             }
     }
 }
@@ -241,24 +240,24 @@ static __global__ void __launch_bounds__(THREADS) gather_picked_kernel(Arguments
 
 /* ---- launches ---- */
 
-template <int DIM, int T> static cudaError_t backward(const Arguments &a, cudaStream_t stream)
+template <typename M> static cudaError_t backward(const Arguments &a, cudaStream_t stream)
 {
-    const size_t bytes = sizeof(GradientShared<DIM, T>);
-    const unsigned clean = tiles_of(a.layout.clean, T), noisy = tiles_of(a.layout.tail, T);
+    const size_t bytes = sizeof(GradientShared<M>);
+    const unsigned clean = tiles_of(a.layout.clean, M::T), noisy = tiles_of(a.layout.tail, M::T);
     const unsigned documents = (unsigned)a.layout.documents, heads = (unsigned)a.query_heads;
     const unsigned kv = (unsigned)a.kv_heads, entries = (unsigned)a.entries;
     const int64_t items = (int64_t)a.layout.documents * a.per * a.query_heads;
     delta_kernel<<<blocks_for(items, THREADS / 32), THREADS, 0, stream>>>(a, items);
-    cudaError_t status = start(query_gradient_kernel<DIM, T>, dim3(clean + (a.ids ? 0 : noisy), heads, documents),
-                               bytes, stream, a);
+    cudaError_t status =
+        start(query_gradient_kernel<M>, dim3(clean + (a.ids ? 0 : noisy), heads, documents), bytes, stream, a);
     if (status == cudaSuccess && a.ids)
-        status = start(query_gradient_entry_kernel<DIM, T>,
-                       dim3(tiles_of(a.layout.block * a.group, T), kv, entries), bytes, stream, a);
+        status = start(query_gradient_entry_kernel<M>, dim3(tiles_of(a.layout.block * a.group, M::T), kv, entries),
+                       bytes, stream, a);
     if (status == cudaSuccess)
-        status = start(key_gradient_kernel<DIM, T>, dim3(clean + noisy, kv, documents), bytes, stream, a);
+        status = start(key_gradient_kernel<M>, dim3(clean + noisy, kv, documents), bytes, stream, a);
     if (status != cudaSuccess || !a.ids)
         return status;
-    status = start(picked_gradient_kernel<DIM, T>, dim3(tiles_of(a.capacity, T), kv, entries), bytes, stream, a);
+    status = start(picked_gradient_kernel<M>, dim3(tiles_of(a.capacity, M::T), kv, entries), bytes, stream, a);
     if (status == cudaSuccess)
         status = cudaMemsetAsync(a.place, 0xff, (size_t)a.entries * kv * (size_t)a.layout.clean * sizeof(int32_t),
                                  stream);
@@ -269,15 +268,15 @@ template <int DIM, int T> static cudaError_t backward(const Arguments &a, cudaSt
     return status == cudaSuccess ? cudaGetLastError() : status;
 }
 
-static cudaError_t dispatch(const Arguments &a, cudaStream_t stream)
+static cudaError_t dispatch(const Arguments &a, bool reduced, cudaStream_t stream)
 {
     if (a.layout.documents == 0)
         return cudaSuccess;
     if (a.dim <= 64)
-        return backward<64, 64>(a, stream);
+        return reduced && a.dim == 64 ? backward<Rounded<64>>(a, stream) : backward<Exact<64, 64>>(a, stream);
     if (a.dim <= 128)
-        return backward<128, 32>(a, stream);
-    return a.dim > 256 ? cudaErrorInvalidValue : backward<256, 32>(a, stream);
+        return reduced && a.dim == 128 ? backward<Rounded<128>>(a, stream) : backward<Exact<128, 32>>(a, stream);
+    return a.dim > 256 ? cudaErrorInvalidValue : backward<Exact<256, 32>>(a, stream);
 }
 
 static size_t padded(size_t bytes)
@@ -299,7 +298,7 @@ extern "C" int mb_cuda_train_attend_gradient_plain(mb_device *device, const mb_t
     a.picked = (float *)((char *)device->workspace + delta);
     a.place = (int32_t *)((char *)device->workspace + delta + picked);
     mb_cuda_part_begin(device, args->index ? MB_PART_SPARSE_ATTENTION : MB_PART_DENSE_ATTENTION);
-    const cudaError_t status = dispatch(a, device->stream);
+    const cudaError_t status = dispatch(a, device->reduced, device->stream);
     mb_cuda_part_end(device);
     return mb_cuda_check(device, status, "train_attend_gradient");
 }

@@ -141,9 +141,9 @@ MB_CUDA_TRAINING_OPERATION(rmsnorm_gradient, mb_rmsnorm_gradient, MB_PART_ELEMEN
 
 /* A lane holds pairs lane, lane + 32, ... of a head: the first rotary/2 are (j, j + rotary/2) and turn, the others
  * take the dimensions behind them, halves beside each other, and pass. */
-constexpr int PAIRS = 4; /* of a lane: heads of up to 256 dimensions */
+constexpr int PAIRS_MAX = 4; /* of a lane: heads of up to 256 dimensions */
 
-struct Head {
+template <int PAIRS> struct Head {
     float a[PAIRS], b[PAIRS];
 };
 
@@ -154,9 +154,10 @@ static __device__ __forceinline__ void places(const mb_train_qkv &q, int pair, i
     *b = pair < half ? pair + half : q.rotary_dim + rest + pair - half;
 }
 
-static __device__ __forceinline__ Head load_head(const mb_train_qkv &q, const float *from, int lane)
+template <int PAIRS>
+static __device__ __forceinline__ Head<PAIRS> load_head(const mb_train_qkv &q, const float *from, int lane)
 {
-    Head h;
+    Head<PAIRS> h;
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
         const int pair = lane + 32 * j;
@@ -168,7 +169,8 @@ static __device__ __forceinline__ Head load_head(const mb_train_qkv &q, const fl
     return h;
 }
 
-static __device__ __forceinline__ void store_head(const mb_train_qkv &q, float *to, const Head &h, int lane)
+template <int PAIRS>
+static __device__ __forceinline__ void store_head(const mb_train_qkv &q, float *to, const Head<PAIRS> &h, int lane)
 {
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
@@ -182,7 +184,7 @@ static __device__ __forceinline__ void store_head(const mb_train_qkv &q, float *
     }
 }
 
-static __device__ __forceinline__ float dot_heads(const Head &x, const Head &y)
+template <int PAIRS> static __device__ __forceinline__ float dot_heads(const Head<PAIRS> &x, const Head<PAIRS> &y)
 {
     float sum = 0.0f;
 #pragma unroll
@@ -191,7 +193,9 @@ static __device__ __forceinline__ float dot_heads(const Head &x, const Head &y)
     return warp_sum(sum);
 }
 
-static __device__ __forceinline__ void turn(const mb_train_qkv &q, int64_t row, float sign, Head &h, int lane)
+template <int PAIRS>
+static __device__ __forceinline__ void turn(const mb_train_qkv &q, int64_t row, float sign, Head<PAIRS> &h,
+                                            int lane)
 {
     const float *angles = q.cos_sin + (int64_t)q.positions[row] * q.rotary_dim;
     const int half = q.rotary_dim / 2;
@@ -207,7 +211,7 @@ static __device__ __forceinline__ void turn(const mb_train_qkv &q, int64_t row, 
 }
 
 /* A warp a (row, head). */
-static __global__ void __launch_bounds__(THREADS) train_qkv_kernel(mb_train_qkv q)
+template <int PAIRS> static __global__ void __launch_bounds__(THREADS) train_qkv_kernel(mb_train_qkv q)
 {
     const int heads = q.query_heads + 2 * q.kv_heads, lane = threadIdx.x & 31;
     const int64_t item = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
@@ -216,11 +220,11 @@ static __global__ void __launch_bounds__(THREADS) train_qkv_kernel(mb_train_qkv 
     if (row >= q.n)
         return;
     const int64_t at = (row * heads + head) * q.head_dim;
-    Head x = load_head(q, q.qkv + at, lane);
+    Head<PAIRS> x = load_head<PAIRS>(q, q.qkv + at, lane);
     if (head < q.query_heads + q.kv_heads) {
         const float *w = head < q.query_heads ? q.q_norm : q.k_norm;
         if (w) {
-            const Head weight = load_head(q, w, lane);
+            const Head<PAIRS> weight = load_head<PAIRS>(q, w, lane);
             const float r = 1.0f / sqrtf(dot_heads(x, x) / (float)q.head_dim + q.norm_eps);
 #pragma unroll
             for (int j = 0; j < PAIRS; j++) {
@@ -235,7 +239,7 @@ static __global__ void __launch_bounds__(THREADS) train_qkv_kernel(mb_train_qkv 
 
 static bool heads_fit(const mb_train_qkv *args)
 {
-    return args->head_dim <= 64 * PAIRS && args->head_dim % 2 == 0 && args->rotary_dim % 2 == 0 &&
+    return args->head_dim <= 64 * PAIRS_MAX && args->head_dim % 2 == 0 && args->rotary_dim % 2 == 0 &&
            args->rotary_dim <= args->head_dim;
 }
 
@@ -244,17 +248,24 @@ MB_CUDA_TRAINING_OPERATION(train_qkv, mb_train_qkv, MB_PART_ELEMENTWISE, 0)
     (void)work;
     if (!heads_fit(args))
         return cudaErrorInvalidValue;
-    if (args->n > 0)
-        train_qkv_kernel<<<blocks_for(args->n * (args->query_heads + 2 * args->kv_heads), WARPS), THREADS, 0,
-                           device->stream>>>(*args);
+    const unsigned blocks = blocks_for(args->n * (args->query_heads + 2 * args->kv_heads), WARPS);
+    if (args->n == 0)
+        return cudaSuccess;
+    if (args->head_dim <= 64)
+        train_qkv_kernel<1><<<blocks, THREADS, 0, device->stream>>>(*args);
+    else if (args->head_dim <= 128)
+        train_qkv_kernel<2><<<blocks, THREADS, 0, device->stream>>>(*args);
+    else
+        train_qkv_kernel<PAIRS_MAX><<<blocks, THREADS, 0, device->stream>>>(*args);
     return cudaGetLastError();
 }
 
-static __device__ __forceinline__ void norm_head(const mb_train_qkv &q, const float *qkv, const float *w, Head &d,
-                                                 Head &dw, int lane)
+template <int PAIRS>
+static __device__ __forceinline__ void norm_head(const mb_train_qkv &q, const float *qkv, const float *w,
+                                                 Head<PAIRS> &d, Head<PAIRS> &dw, int lane)
 {
-    const Head x = load_head(q, qkv, lane), weight = load_head(q, w, lane);
-    Head scaled;
+    const Head<PAIRS> x = load_head<PAIRS>(q, qkv, lane), weight = load_head<PAIRS>(q, w, lane);
+    Head<PAIRS> scaled;
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
         scaled.a[j] = weight.a[j] * d.a[j];
@@ -273,18 +284,19 @@ static __device__ __forceinline__ void norm_head(const mb_train_qkv &q, const fl
 
 /* A block a piece of rows; its warps go through (row, head) in turn and add up the weights' gradients in
  * registers. partial: [pieces][2][head_dim], or NULL without norms. */
+template <int PAIRS>
 static __global__ void __launch_bounds__(THREADS) qkv_gradient_kernel(mb_train_qkv q, float *partial)
 {
     __shared__ float sums[WARPS][2][64 * PAIRS];
     const int heads = q.query_heads + 2 * q.kv_heads, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int64_t first = (int64_t)blockIdx.x * HEAD_ROWS;
     const int rows = (int)(q.n - first < HEAD_ROWS ? q.n - first : HEAD_ROWS);
-    Head dq = {}, dk = {};
+    Head<PAIRS> dq = {}, dk = {};
     for (int item = warp; item < rows * heads; item += WARPS) {
         const int64_t row = first + item / heads;
         const int head = item % heads;
         const int64_t at = (row * heads + head) * q.head_dim;
-        Head d = load_head(q, q.dout + at, lane);
+        Head<PAIRS> d = load_head<PAIRS>(q, q.dout + at, lane);
         if (head < q.query_heads + q.kv_heads)
             turn(q, row, -1.0f, d, lane);
         if (head < q.query_heads && q.q_norm)
@@ -317,7 +329,12 @@ MB_CUDA_TRAINING_OPERATION(train_qkv_gradient, mb_train_qkv, MB_PART_ELEMENTWISE
         return cudaErrorInvalidValue;
     if (args->n == 0)
         return cudaSuccess;
-    qkv_gradient_kernel<<<(unsigned)pieces, THREADS, 0, device->stream>>>(*args, partial);
+    if (args->head_dim <= 64)
+        qkv_gradient_kernel<1><<<(unsigned)pieces, THREADS, 0, device->stream>>>(*args, partial);
+    else if (args->head_dim <= 128)
+        qkv_gradient_kernel<2><<<(unsigned)pieces, THREADS, 0, device->stream>>>(*args, partial);
+    else
+        qkv_gradient_kernel<PAIRS_MAX><<<(unsigned)pieces, THREADS, 0, device->stream>>>(*args, partial);
     if (args->dq_norm)
         status = mb_launch_train_fold(device->stream, partial, pieces, dim, 2 * dim, args->dq_norm);
     if (status == cudaSuccess && args->dk_norm)
