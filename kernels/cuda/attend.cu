@@ -240,7 +240,7 @@ size_t mb_cuda_attention_workspace(const mb_cuda_chip *chip, mb_type type, int32
     args.kv.capacity = prefix + rows;
     args.query_heads = query_heads;
     args.mass = &wanted;
-    for (int64_t n = prefix; n >= 64; n /= 2) {
+    for (int64_t n = prefix, last = -1; n != last; last = n, n /= 2) { /* down to none */
         args.rows.max_prefix = (int32_t)n;
         size_t bytes = mb_cuda_attend_workspace(chip, type, &args);
         mb_page_set pages = {1, (int32_t)n, NULL, NULL};
