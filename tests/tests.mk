@@ -30,10 +30,10 @@ print-libraries:
 test: deps ## install packages, build, run every test
 	@$(MAKE) --no-print-directory -j$(JOBS) check
 
-# Programs that a script runs and that are no tests by themselves.
-SCRIPT_PROGRAMS := $(BUILD)/tests/training/first_step
+# Benchmarks and programs that scripts run. No tests by themselves; built with them, so that none is left behind.
+TOOL_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(filter-out $(TEST_SOURCES) tests/fuzz/%,$(shell grep -l '^int main' tests/*/*.c)))
 
-check: all $(TEST_PROGRAMS) $(SCRIPT_PROGRAMS) plugin-example $(BAD_PLUGINS) $(BROKEN_PLUGINS) ## run every test (nothing is installed)
+check: all $(TEST_PROGRAMS) $(TOOL_PROGRAMS) plugin-example $(BAD_PLUGINS) $(BROKEN_PLUGINS) ## run every test (nothing is installed)
 	@BUILD=$(BUILD) bash tests/run.sh $(TEST_PROGRAMS) $(TEST_SCRIPTS)
 
 $(BUILD)/tests/%: tests/%.c $(LIBRARY)
